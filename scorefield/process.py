@@ -1,0 +1,256 @@
+r"""Forward processes: how data is destroyed.
+
+A process noises data linearly, with time ``t`` in ``[t_min, t_max]`` growing with the noise::
+
+    x_t = alpha(t) x_0 + sigma(t) eps,    eps ~ N(0, I)                            (1)
+
+``alpha`` and ``sigma`` are all that is written. Everything else is derived::
+
+    dx = f(t) x dt + g(t) dw                                                        (2)
+    f = alpha' / alpha,    g^2 = 2 sigma sigma' - 2 f sigma^2                       (3)
+    lambda(t) = log(alpha / sigma)                    half the log-signal-to-noise  (4)
+    x_s = (alpha_s / alpha_t) x_t + sigma_s sqrt(1 - e^{2 (lambda_s - lambda_t)}) eps,  s > t   (5)
+
+Coefficients are computed in float64 whatever the data's type, and a time is either 0-dimensional
+(one noise level for the batch) or one value per sample; `align` is the only place that broadcasts.
+
+Reference: Song et al. (2021), arXiv:2011.13456; Kingma et al. (2021), arXiv:2107.00630.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Time = float | Tensor
+
+# How far outside [t_min, t_max] a time may stray through rounding, relative to the interval.
+_SLACK = 1e-9
+_PROBES = 257
+
+
+def align(t: Time, x: Tensor) -> Tensor:
+    """Return ``t`` in float64, shaped to broadcast against the batch ``x``.
+
+    A number or 0-dimensional tensor stays 0-dimensional: it takes part in arithmetic without
+    changing the type of ``x`` and launches no kernel. A tensor of shape ``(B,)`` becomes
+    ``(B, 1, ..., 1)``; one that already has ``x.ndim`` dimensions is kept.
+
+    Raises:
+        ValueError: the shape of ``t`` fits neither one time nor one time per sample.
+    """
+    t = torch.as_tensor(t, dtype=torch.float64)
+    if t.ndim == 0:
+        return t
+    if t.shape == x.shape[:1]:
+        return t.reshape(-1, *[1] * (x.ndim - 1))
+    if t.ndim == x.ndim and t.shape[0] == x.shape[0] and t.numel() == x.shape[0]:
+        return t
+    raise ValueError(
+        f"t has shape {tuple(t.shape)} but x has shape {tuple(x.shape)}: "
+        f"give one time, or one per sample as a tensor of shape ({x.shape[0]},)."
+    )
+
+
+def cast(coefficient: Tensor, x: Tensor) -> Tensor:
+    """Return a float64 coefficient in a form that multiplies ``x`` without promoting it."""
+    return coefficient if coefficient.ndim == 0 else coefficient.to(x)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The Gaussian ``N(mean, std^2)`` a generation starts from, coordinates independent.
+
+    ``mean`` and ``std`` broadcast against one sample.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def draw(self, eps: Tensor) -> Tensor:
+        """Return prior samples made from standard normal ``eps`` of shape ``(B, ...)``."""
+        return self.mean.to(eps) + self.std.to(eps) * eps
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density of each sample of ``x`` ``(B, ...)``, in nats, shape ``(B,)``."""
+        z = (x - self.mean.to(x)) / self.std.to(x)
+        log_std = self.std.log().to(x).expand(x.shape[1:])
+        per_coordinate = -0.5 * z**2 - log_std - 0.5 * math.log(2 * math.pi)
+        return per_coordinate.reshape(x.shape[0], -1).sum(1)
+
+    def mismatch(self, mean: Tensor, covariance: Tensor) -> float:
+        """Return ``KL(N(mean, covariance) || prior)`` in nats.
+
+        What starting from the prior costs when the noised data is Gaussian with ``mean`` of
+        shape ``(d,)`` and ``covariance`` of shape ``(d, d)``.
+        """
+        mean, covariance = mean.double().flatten(), covariance.double()
+        std = self.std.double().expand_as(mean) if self.std.ndim == 0 else self.std.flatten()
+        shift = (mean - self.mean.double().flatten()) / std
+        ratio = covariance / std[:, None] / std[None, :]
+        log_det = torch.linalg.slogdet(ratio).logabsdet
+        return float(0.5 * (ratio.trace() + shift.square().sum() - mean.numel() - log_det))
+
+
+class Process(ABC):
+    """A linear forward process: ``alpha``, ``sigma`` and the interval of time they hold on.
+
+    Subclasses are frozen dataclasses with the fields ``t_min`` and ``t_max`` and write `alpha` and
+    `sigma`. Both take and return a tensor of any shape, and must be made of torch operations, since
+    `rates` differentiates them. ``sigma(t_min) > 0``; where ``alpha(t_max) = 0``, the reverse SDE
+    has no coefficients at ``t_max`` while the probability-flow ODE has.
+
+    Raises:
+        ValueError: on construction, if the interval is empty, or the noise is not positive, or the
+            log-signal-to-noise ratio does not fall strictly.
+    """
+
+    t_min: float
+    t_max: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.t_min) and self.t_min < self.t_max < math.inf):
+            raise ValueError(
+                f"{self!r}: t_min = {self.t_min:g} and t_max = {self.t_max:g} enclose no time: "
+                "give t_min < t_max."
+            )
+        t = torch.linspace(self.t_min, self.t_max, _PROBES, dtype=torch.float64)
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        bad = ~(alpha.isfinite() & sigma.isfinite() & (alpha >= 0) & (sigma > 0))
+        if bad.any():
+            k = int(bad.nonzero()[0])
+            raise ValueError(
+                f"{self!r}: alpha({t[k]:g}) = {alpha[k]:g} and sigma({t[k]:g}) = {sigma[k]:g}: "
+                "needs finite alpha >= 0 and sigma > 0 on [t_min, t_max]."
+            )
+        rises = self.half_log_snr(t).diff() >= 0
+        if rises.any():
+            k = int(rises.nonzero()[0])
+            raise ValueError(
+                f"{self!r}: log(alpha/sigma) does not fall between t = {t[k]:g} and {t[k + 1]:g}: "
+                "noise must grow with time."
+            )
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return the mean coefficient of (1), with the shape and type of ``t``."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return the standard deviation of (1), with the shape and type of ``t``."""
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``alpha(t)`` and ``sigma(t)``."""
+        return self.alpha(t), self.sigma(t)
+
+    def half_log_snr(self, t: Tensor) -> Tensor:
+        """Return ``lambda(t)`` of (4): strictly decreasing, ``-inf`` where ``alpha = 0``."""
+        return self.alpha(t).log() - self.sigma(t).log()
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the time derivatives ``alpha'(t)`` and ``sigma'(t)``, by forward-mode autodiff."""
+        alpha_rate, sigma_rate = _with_rate(self.coefficients, t)[1]
+        return alpha_rate, sigma_rate
+
+    def drift(self, t: Tensor) -> Tensor:
+        """Return ``f(t)`` of (2)."""
+        return self.rates(t)[0] / self.alpha(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """Return ``g(t) >= 0`` of (2)."""
+        sigma, (_, sigma_rate) = self.sigma(t), self.rates(t)
+        squared = 2 * sigma * (sigma_rate - self.drift(t) * sigma)
+        return squared.clamp(min=0.0).sqrt()
+
+    def time(self, half_log_snr: Tensor) -> Tensor:
+        """Return the time at which `half_log_snr` has the given value: its inverse.
+
+        Values a rounding error outside the range give the nearest end.
+
+        Raises:
+            ValueError: a value lies outside ``[half_log_snr(t_max), half_log_snr(t_min)]``.
+        """
+        target = torch.as_tensor(half_log_snr, dtype=torch.float64)
+        ends = self.half_log_snr(torch.tensor([self.t_max, self.t_min], dtype=torch.float64))
+        low, high = ends.tolist()
+        slack = 1e-6
+        outside = (target < low - slack) | (target > high + slack)
+        if outside.any():
+            worst = target[outside].flatten()[0].item()
+            raise ValueError(
+                f"half_log_snr = {worst:g} is outside [{low:g}, {high:g}], "
+                f"the range of {self!r} on [{self.t_min:g}, {self.t_max:g}]."
+            )
+        return _invert(self.half_log_snr, target, self.t_min, self.t_max)
+
+    def contains(self, t: Tensor) -> bool:
+        """Tell whether every time lies in ``[t_min, t_max]``, up to rounding."""
+        slack = _SLACK * (self.t_max - self.t_min)
+        return bool(((t >= self.t_min - slack) & (t <= self.t_max + slack)).all())
+
+    def perturb(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
+        """Return ``x_t`` of (1) for data ``x0`` ``(B, ...)``, times as in `align`, and noise."""
+        t = align(t, x0)
+        return cast(self.alpha(t), x0) * x0 + cast(self.sigma(t), x0) * eps
+
+    def diffuse(self, x: Tensor, t: Time, s: Time, eps: Tensor) -> Tensor:
+        """Move ``x`` from time ``t`` to the noisier ``s`` by the exact two-time kernel (5).
+
+        Raises:
+            ValueError: some ``s`` is earlier than ``t``.
+        """
+        t, s = align(t, x), align(s, x)
+        if (s < t).any():
+            raise ValueError(
+                f"diffuse goes towards noise, but s = {float(s.min()):g} is before "
+                f"t = {float(t.max()):g}: give s >= t, or step a solver to go towards data."
+            )
+        keep = self.alpha(s) / self.alpha(t)
+        return cast(keep, x) * x + cast(self.kernel_std(t, s), x) * eps
+
+    def kernel_std(self, t: Tensor, s: Tensor) -> Tensor:
+        """Return the standard deviation of ``x_s`` given ``x_t``, ``s >= t``: the root in (5)."""
+        gain = self.half_log_snr(s) - self.half_log_snr(t)
+        return self.sigma(s) * (-torch.expm1(2 * gain)).sqrt()
+
+    def prior(self, mean: Time = 0.0, variance: Time = 1.0, t: Time | None = None) -> Prior:
+        """Return the Gaussian that data with this mean and variance has become at ``t``.
+
+        ``mean`` and ``variance`` are the data's, one number or one per coordinate; the defaults are
+        those of standardised data. ``t`` is ``t_max`` unless given. Its `Prior.mismatch` tells what
+        ignoring them would cost.
+        """
+        t = torch.as_tensor(self.t_max if t is None else t, dtype=torch.float64)
+        alpha, sigma = self.coefficients(t)
+        mean = torch.as_tensor(mean, dtype=torch.float64)
+        variance = torch.as_tensor(variance, dtype=torch.float64)
+        return Prior(alpha * mean, (alpha**2 * variance + sigma**2).sqrt())
+
+
+def _with_rate(f: Callable[[Tensor], Any], t: Tensor) -> tuple[Any, Any]:
+    """Return ``f(t)`` and its derivative in time, in one forward pass."""
+    result = torch.func.jvp(f, (t,), (torch.ones_like(t),))
+    return result[0], result[1]
+
+
+def _invert(falling: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:
+    """Solve ``falling(t) = target`` on ``[low, high]``: Newton's method inside a bisection."""
+    a, b = torch.full_like(target, low), torch.full_like(target, high)
+    t = (a + b) / 2
+    for _ in range(200):
+        value, slope = _with_rate(falling, t)
+        above = value > target
+        a, b = torch.where(above, t, a), torch.where(above, b, t)
+        newton = t - (value - target) / slope
+        inside = (newton > a) & (newton < b)
+        new = torch.where(inside, newton, (a + b) / 2)
+        if bool(((new - t).abs() <= 4e-16 * new.abs()).all()) or bool((a >= b).all()):
+            break
+        t = new
+    return new.clamp(low, high)

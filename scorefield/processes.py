@@ -1,0 +1,327 @@
+r"""The forward processes: each is two formulas, ``alpha(t)`` and ``sigma(t)``.
+
+=============  ==================================  ========================================
+process        alpha                               sigma
+=============  ==================================  ========================================
+`VP`           exp(-B/2), B = int_0^t beta         sqrt(1 - exp(-B))
+`SubVP`        exp(-B/2)                           1 - exp(-B)
+`VE`           1                                   sqrt(sigma(t)^2 - sigma(0)^2)
+`Cosine`       cos(a(t)) / cos(a(0))               sqrt(1 - alpha^2)
+`Flow`         1 - t                               t
+`EDM`          1                                   t
+`LinearSDE`    exp(int f)                          alpha sqrt(int g^2 / alpha^2)
+`Tabulated`    cos(angle_k) at the knots           sin(angle_k)
+=============  ==================================  ========================================
+
+Differences of nearly equal numbers are written with ``expm1`` or as products, so that ``sigma``
+keeps its relative accuracy down to ``t_min``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.process import Process
+
+Coefficient = Callable[[Tensor], Tensor]
+
+
+def _linear_beta_integral(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    """Return ``int_0^t beta`` for ``beta(t) = beta_min + t (beta_max - beta_min)``."""
+    return t * (beta_min + 0.5 * t * (beta_max - beta_min))
+
+
+@dataclass(frozen=True)
+class VP(Process):
+    """Variance-preserving process with linear ``beta``: ``dx = -beta/2 x dt + sqrt(beta) dw``.
+
+    The variance is preserved only for data of unit covariance and zero mean: in general it is
+    ``I + e^{-B} (C_0 - I)``.
+
+    Reference: Song et al. (2021), arXiv:2011.13456, equations 11 and 33.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(-0.5 * _linear_beta_integral(t, self.beta_min, self.beta_max))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-torch.expm1(-_linear_beta_integral(t, self.beta_min, self.beta_max))).sqrt()
+
+
+@dataclass(frozen=True)
+class SubVP(Process):
+    """Sub-VP process: the mean of `VP`, with the smaller deviation ``1 - e^{-B}`` (no root).
+
+    ``sigma`` falls like ``t``, not ``sqrt(t)``, towards 0: the score is steeper there than VP's.
+
+    Reference: Song et al. (2021), arXiv:2011.13456, appendix B, equation 29.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-3
+    t_max: float = 1.0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(-0.5 * _linear_beta_integral(t, self.beta_min, self.beta_max))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return -torch.expm1(-_linear_beta_integral(t, self.beta_min, self.beta_max))
+
+
+@dataclass(frozen=True)
+class VE(Process):
+    """Variance-exploding process: ``dx = g dw`` with the geometric noise ladder.
+
+    With ``s(t) = sigma_min (sigma_max / sigma_min)^t`` and ``g = s sqrt(2 log(sigma_max /
+    sigma_min))``, noise added since ``t = 0`` has the deviation ``sqrt(s(t)^2 - s(0)^2)``. It grows
+    to about ``sigma_max``, not without bound.
+
+    Reference: Song et al. (2021), arXiv:2011.13456, appendix C.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        growth = 2 * math.log(self.sigma_max / self.sigma_min)
+        return self.sigma_min * torch.expm1(growth * t).sqrt()
+
+
+@dataclass(frozen=True)
+class Cosine(Process):
+    """Variance-preserving process with ``alpha = cos(a(t)) / cos(a(0))``, a linear angle ``a``.
+
+    ``a(t) = pi/2 (t + offset) / (1 + offset)``. At ``t = 1`` no signal is left and the SDE's
+    coefficients diverge, so ``t_max`` stops short of it.
+
+    Reference: Nichol and Dhariwal (2021), arXiv:2102.09672, equation 17.
+    """
+
+    offset: float = 0.008
+    t_min: float = 1e-4
+    t_max: float = 0.999
+
+    def _angle(self, t: Tensor) -> Tensor:
+        return 0.5 * math.pi * (t + self.offset) / (1 + self.offset)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.cos(self._angle(t)) / math.cos(self._start)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        # 1 - cos^2 a / cos^2 b = sin(a - b) sin(a + b) / cos^2 b, without the cancellation
+        moved = 0.5 * math.pi * t / (1 + self.offset)
+        product = torch.sin(moved) * torch.sin(moved + 2 * self._start)
+        return product.sqrt() / math.cos(self._start)
+
+    @property
+    def _start(self) -> float:
+        return 0.5 * math.pi * self.offset / (1 + self.offset)
+
+
+@dataclass(frozen=True)
+class Flow(Process):
+    """Rectified flow's straight conditional paths: ``x_t = (1 - t) x_0 + t eps``.
+
+    ``t_max = 1`` is allowed with solvers of the probability-flow ODE that read ``x0`` or the
+    velocity; the reverse SDE has an infinite coefficient there, so the default stops short of it.
+
+    Reference: Liu et al. (2022), arXiv:2209.03003; Lipman et al. (2022), arXiv:2210.02747.
+    """
+
+    t_min: float = 1e-3
+    t_max: float = 0.999
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t * 1.0
+
+
+@dataclass(frozen=True)
+class EDM(Process):
+    """Noise level as time: ``x_t = x_0 + t eps``.
+
+    Reference: Karras et al. (2022), arXiv:2206.00364.
+    """
+
+    t_min: float = 0.002
+    t_max: float = 80.0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t * 1.0
+
+
+_NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(64))
+
+
+def _integral(f: Coefficient, t: Tensor) -> Tensor:
+    """Return ``int_0^t f`` by Gauss-Legendre quadrature, differentiable in ``t``."""
+    u = 0.5 * (1 + _NODES.to(t)) * t[..., None]
+    return 0.5 * t * (_WEIGHTS.to(t) * f(u)).sum(-1)
+
+
+@dataclass(frozen=True)
+class LinearSDE(Process):
+    """The process of ``dx = drift(t) x dt + diffusion(t) dw``, started at ``t = 0``.
+
+    ``alpha`` and ``sigma`` come from quadrature with 64 nodes, exact to 1e-8 and better for
+    functions smooth on ``[0, t_max]``. Where closed forms are known, give them too: they are
+    compared with the quadrature and then used in its place.
+
+    Both functions take and return a tensor of any shape and are made of torch operations. For
+    coefficients that are vectors or matrices, see `scorefield.moments`.
+
+    Raises:
+        ValueError: the given mean or variance disagrees with the SDE's, or the functions are not
+            smooth enough for the quadrature. The message names the moment, the time and both
+            values.
+    """
+
+    drift_fn: Coefficient
+    diffusion_fn: Coefficient
+    alpha_fn: Coefficient | None = None
+    sigma_fn: Coefficient | None = None
+    t_min: float = 1e-5
+    t_max: float = 1.0
+    rtol: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.t_min <= 0:
+            raise ValueError(f"t_min = {self.t_min:g}: the SDE starts at 0, give t_min > 0.")
+        t = torch.linspace(self.t_min, self.t_max, 9, dtype=torch.float64)
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        self._check("mean", "alpha", t, alpha, self._split_log_alpha(t).exp())
+        self._check("variance", "sigma^2", t, sigma**2, self._split_variance(t))
+        super().__post_init__()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        if self.alpha_fn is not None:
+            return self.alpha_fn(t)
+        return _integral(self.drift_fn, t).exp()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        if self.sigma_fn is not None:
+            return self.sigma_fn(t)
+        return self._variance(t).sqrt()
+
+    def _variance(self, t: Tensor) -> Tensor:
+        total = _integral(self.drift_fn, t)[..., None]
+        u = 0.5 * (1 + _NODES.to(t)) * t[..., None]
+        kept = torch.exp(2 * (total - _integral(self.drift_fn, u)))
+        return 0.5 * t * (_WEIGHTS.to(t) * kept * self.diffusion_fn(u) ** 2).sum(-1)
+
+    def _split_log_alpha(self, t: Tensor) -> Tensor:
+        """The mean again, over two halves: what a rule that has converged does not change."""
+        second = _integral(lambda u: self.drift_fn(t[..., None] / 2 + u), t / 2)
+        return _integral(self.drift_fn, t / 2) + second
+
+    def _split_variance(self, t: Tensor) -> Tensor:
+        half = t / 2
+        total = self._split_log_alpha(t)
+        first = self._variance(half) * torch.exp(2 * (total - _integral(self.drift_fn, half)))
+        u = half[..., None] + 0.5 * (1 + _NODES.to(t)) * half[..., None]
+        kept = torch.exp(2 * (total[..., None] - self._split_log_alpha(u)))
+        return first + 0.5 * half * (_WEIGHTS.to(t) * kept * self.diffusion_fn(u) ** 2).sum(-1)
+
+    def _check(self, moment: str, symbol: str, t: Tensor, given: Tensor, sde: Tensor) -> None:
+        wrong = ~((given - sde).abs() <= self.rtol * sde.abs())
+        if wrong.any():
+            k = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"the {moment} disagrees at t = {t[k]:g}: {symbol} is {given[k]:.8g}, but drift "
+                f"and diffusion give {sde[k]:.8g}. Correct one of the pair, or, if only drift and "
+                "diffusion were given, make them smooth on [0, t_max]."
+            )
+
+
+@dataclass(frozen=True)
+class Tabulated(Process):
+    """A discrete table of ``abar_k = alpha_k^2`` made continuous: time is the index ``k``.
+
+    Variance preserving, so ``(alpha, sigma) = (cos a, sin a)``. The angle ``a`` is interpolated by
+    a monotone cubic through every knot: exact there in log-SNR, and regular where ``abar = 0``.
+
+    Args:
+        alpha_bar: strictly decreasing values in ``[0, 1)``, two or more, as ``prod(1 - beta_k)``.
+
+    Raises:
+        ValueError: the table is not one-dimensional, not strictly decreasing, or leaves ``[0, 1)``.
+
+    Reference: Ho et al. (2020), arXiv:2006.11239; Fritsch and Carlson (1980), monotone cubics.
+    """
+
+    alpha_bar: Sequence[float] | Tensor = field(repr=False)
+    t_min: float = 0.0
+    t_max: float = math.inf  # the last index of the table
+
+    def __post_init__(self) -> None:
+        table = torch.as_tensor(self.alpha_bar, dtype=torch.float64).detach().cpu()
+        if table.ndim != 1 or table.numel() < 2:
+            raise ValueError(
+                f"alpha_bar has shape {tuple(table.shape)}: give a table (K,) with K >= 2."
+            )
+        if not bool(((table >= 0) & (table < 1)).all()):
+            raise ValueError(
+                f"alpha_bar ranges over [{table.min():g}, {table.max():g}]: needs values in [0, 1)."
+            )
+        if not bool((table.diff() < 0).all()):
+            raise ValueError("alpha_bar must fall strictly, as cumprod(1 - beta) does.")
+        if self.t_max == math.inf:
+            object.__setattr__(self, "t_max", float(table.numel() - 1))
+        angle = torch.atan2((1 - table).sqrt(), table.sqrt())
+        object.__setattr__(self, "alpha_bar", tuple(table.tolist()))
+        object.__setattr__(self, "_angles", angle)
+        object.__setattr__(self, "_slopes", _monotone_slopes(angle))
+        super().__post_init__()
+
+    def _angle(self, t: Tensor) -> Tensor:
+        angles: Tensor = self._angles.to(t)  # type: ignore[attr-defined]
+        slopes: Tensor = self._slopes.to(t)  # type: ignore[attr-defined]
+        k = t.detach().floor().long().clamp(0, angles.numel() - 2)
+        u = t - k
+        rise, left, right = angles[k + 1] - angles[k], slopes[k], slopes[k + 1]
+        bend = (1 - u) * (left - rise) + u * (rise - right)
+        return angles[k] + u * rise + u * (1 - u) * bend
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.cos(self._angle(t)).clamp(min=0.0)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sin(self._angle(t))
+
+
+def _monotone_slopes(y: Tensor) -> Tensor:
+    """Return slopes at unit-spaced knots: a natural-cubic spline's, limited to stay monotone."""
+    n = y.numel()
+    rise = y.diff()
+    if n == 2:
+        return rise.repeat(2)
+    system = torch.diag(torch.full((n,), 4.0, dtype=y.dtype))
+    system += torch.diag(torch.ones(n - 1, dtype=y.dtype), 1)
+    system += torch.diag(torch.ones(n - 1, dtype=y.dtype), -1)
+    system[0, 0] = system[-1, -1] = 2.0
+    right = torch.cat([3 * rise[:1], 3 * (rise[1:] + rise[:-1]), 3 * rise[-1:]])
+    slopes = torch.linalg.solve(system, right)
+    nearest = torch.minimum(torch.cat([rise[:1], rise]), torch.cat([rise, rise[-1:]]))
+    return torch.minimum(slopes.clamp(min=0.0), 3 * nearest)

@@ -1,0 +1,170 @@
+r"""Grids: the times a solver visits, as a decreasing float64 tensor on the CPU.
+
+Each function returns ``steps + 1`` times from ``start`` (``t_max`` unless given) to ``end``
+(``t_min`` unless given), equally spaced in a quantity of its own::
+
+    uniform:       t
+    quadratic:     t^(1/power)
+    even_log_snr:  log(alpha / sigma)
+    karras:        (sigma / alpha)^(1/rho)
+    balanced:      log(1 + (sigma / (c alpha))^2)^(1/4), with the data's deviation c
+
+A grid is only a tensor: any decreasing one inside the process's interval will do in its place.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from scorefield.process import Process
+
+
+def uniform(
+    process: Process, steps: int, *, start: float | None = None, end: float | None = None
+) -> Tensor:
+    """Return times equally spaced in ``t``."""
+    return torch.lerp(*_ends(process, steps, start, end), _fractions(steps))
+
+
+def quadratic(
+    process: Process,
+    steps: int,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    power: float = 2.0,
+) -> Tensor:
+    """Return times equally spaced in ``t^(1/power)``: denser towards the data."""
+    first, last = _ends(process, steps, start, end)
+    times = torch.lerp(first ** (1 / power), last ** (1 / power), _fractions(steps)) ** power
+    return _pinned(times, first, last)
+
+
+def even_log_snr(
+    process: Process, steps: int, *, start: float | None = None, end: float | None = None
+) -> Tensor:
+    """Return times equally spaced in log-SNR.
+
+    Raises:
+        ValueError: also if ``alpha(start) = 0``, where the log-SNR is infinite.
+    """
+    first, last = _ends(process, steps, start, end)
+    ends = process.half_log_snr(first), process.half_log_snr(last)
+    if not ends[0].isfinite():
+        raise _infinite(first)
+    return _pinned(process.time(torch.lerp(*ends, _fractions(steps))), first, last)
+
+
+def karras(
+    process: Process,
+    steps: int,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    rho: float = 7.0,
+) -> Tensor:
+    """Return times equally spaced in ``(sigma / alpha)^(1/rho)``, EDM's grid on any process.
+
+    Reference: Karras et al. (2022), arXiv:2206.00364, equation 5.
+
+    Raises:
+        ValueError: also if ``alpha(start) = 0``, where the ratio is infinite.
+    """
+    first, last = _ends(process, steps, start, end)
+    high, low = (torch.exp(-process.half_log_snr(t) / rho) for t in (first, last))
+    if not high.isfinite():
+        raise _infinite(first)
+    ratio = torch.lerp(high, low, _fractions(steps))
+    return _pinned(process.time(-rho * ratio.log()), first, last)
+
+
+def balanced(
+    process: Process,
+    steps: int,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    data_std: float = 1.0,
+) -> Tensor:
+    """Return times equally spaced in ``log(1 + (sigma / (c alpha))^2)^(1/4)``: the default.
+
+    Like log-SNR where noise dominates and like ``sqrt(sigma)`` where data does, so the same grid
+    serves any process. Unless ``end`` is given, it stops where ``sigma / alpha = 0.4 c / steps``:
+    with few steps the denoiser finishes better than another step would.
+
+    Raises:
+        ValueError: also if ``alpha(start) = 0``.
+    """
+    if end is None and steps >= 1:
+        ratio = torch.tensor(0.4 * data_std / steps, dtype=torch.float64)
+        noisiest, cleanest = process.half_log_snr(
+            torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
+        )
+        end = float(process.time((-ratio.log()).clamp(noisiest, cleanest)))
+    first, last = _ends(process, steps, start, end)
+    high, low = (-process.half_log_snr(t) - math.log(data_std) for t in (first, last))
+    if not high.isfinite():
+        raise _infinite(first)
+    high, low = (torch.logaddexp(2 * r, torch.zeros_like(r)) ** 0.25 for r in (high, low))
+    growth = torch.lerp(high, low, _fractions(steps)) ** 4
+    log_ratio = 0.5 * (growth + torch.log(-torch.expm1(-growth)))  # log sqrt(expm1(growth))
+    return _pinned(process.time(-log_ratio - math.log(data_std)), first, last)
+
+
+def check_times(process: Process, times: Tensor) -> Tensor:
+    """Return ``times`` in float64 on the CPU if a solver can follow them.
+
+    Raises:
+        ValueError: fewer than two times, not strictly monotone, or outside the process's interval.
+    """
+    times = torch.as_tensor(times, dtype=torch.float64).cpu()
+    if times.ndim != 1 or times.numel() < 2:
+        raise ValueError(
+            f"times have shape {tuple(times.shape)}: give two or more, shape (N + 1,)."
+        )
+    if not process.contains(times):
+        raise ValueError(
+            f"times run over [{times.min():g}, {times.max():g}], outside the process's "
+            f"[{process.t_min:g}, {process.t_max:g}]."
+        )
+    steps = times.diff()
+    if not bool((steps < 0).all() or (steps > 0).all()):
+        raise ValueError(
+            "times must fall strictly (towards data) or rise strictly (towards noise)."
+        )
+    return times
+
+
+def _fractions(steps: int) -> Tensor:
+    return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+
+
+def _pinned(times: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Return ``times`` with both ends exactly as asked for, not as rounding left them."""
+    return torch.cat([first[None], times[1:-1], last[None]])
+
+
+def _infinite(first: Tensor) -> ValueError:
+    return ValueError(
+        f"alpha = 0 at t = {float(first):g}, where log-SNR is infinite: give start < "
+        f"{float(first):g}, or use quadratic or uniform."
+    )
+
+
+def _ends(
+    process: Process, steps: int, start: float | None, end: float | None
+) -> tuple[Tensor, Tensor]:
+    if steps < 1:
+        raise ValueError(f"steps = {steps}: a grid needs at least one step.")
+    start = process.t_max if start is None else start
+    end = process.t_min if end is None else end
+    ends = torch.tensor([start, end], dtype=torch.float64)
+    if not process.contains(ends) or end >= start:
+        raise ValueError(
+            f"a grid from {start:g} to {end:g} does not fall inside "
+            f"[{process.t_min:g}, {process.t_max:g}]."
+        )
+    return ends[0], ends[1]

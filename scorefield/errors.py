@@ -1,0 +1,33 @@
+"""Errors that end a command, each with its exit code.
+
+Library functions raise `ValueError` for a bad argument. The classes here are for what a user's
+files get wrong; they are `ValueError` too, so that Python code need not tell them apart.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class UsageError(ValueError):
+    """An argument of a command is wrong."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class DataError(ValueError):
+    """The data cannot be read, or cannot be learned from."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class CheckpointError(ValueError):
+    """A run folder is missing, incomplete or does not match its own configuration."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class NumericalError(ValueError):
+    """A loss or a field value is not finite."""
+
+    exit_code: ClassVar[int] = 5

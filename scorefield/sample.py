@@ -1,0 +1,138 @@
+r"""Generation: a solver walked along a grid, from the prior to data.
+
+Sample ``k`` is a function of (field, solver, times, seed, k) alone. Its noise is keyed by its id,
+and the field always sees batches of one fixed size, the last one padded, so that no kernel's choice
+of algorithm depends on how many samples were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.field import ScoreField
+from scorefield.grid import balanced, check_times
+from scorefield.noise import Noise
+from scorefield.solvers.base import Solver, State
+from scorefield.solvers.multistep import AnglePrediction, Multistep
+
+DEFAULT_STEPS = 20
+
+
+def integrate(field: ScoreField, solver: Solver, at: State, times: Tensor) -> Iterator[State]:
+    """Yield the state at every time of a grid, starting with ``at`` itself.
+
+    Args:
+        at: a state at ``times[0]``.
+        times: strictly falling (towards data) or rising (towards noise), ``(N + 1,)``.
+
+    Raises:
+        ValueError: times that are not monotone, leave the process's interval, or do not start where
+            ``at`` stands.
+    """
+    times = check_times(field.process, times)
+    if not torch.equal(at.t, times[0]):
+        raise ValueError(
+            f"the state stands at t = {at.t.flatten()[0].item():g} but times start at "
+            f"{float(times[0]):g}: make them agree."
+        )
+    yield at
+    for s in times[1:]:
+        at = solver.step(field, at, s)
+        yield at
+
+
+def start(field: ScoreField, noise: Noise, t: Tensor, like: Tensor) -> State:
+    """Return the prior's state at time ``t`` for the samples that ``noise`` is keyed by.
+
+    ``like`` gives type and device. The prior is the data's mean and variance noised to ``t``.
+    """
+    z, noise = noise.draw(field.shape, like)
+    return State(field.process.prior(field.mean, field.variance, t).draw(z), t, noise)
+
+
+def sample(
+    field: ScoreField,
+    n: int | Sequence[int],
+    solver: Solver | None = None,
+    times: Tensor | None = None,
+    *,
+    seed: int = 0,
+    finish: bool = True,
+    tile: int = 64,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Generate samples, shape ``(n, *field.shape)``.
+
+    Args:
+        n: how many, for the ids ``0 .. n-1``; or the ids themselves, non-negative, in any order.
+        solver: third-order `Multistep` on the noise angle unless given.
+        times: the grid; 20 steps of `balanced` unless given.
+        seed: with an id, determines all the noise of a sample.
+        finish: end with one more field call, Tweedie's posterior mean at the last time; without it
+            the samples keep the noise of that time.
+        tile: the batch the field sees. Same tile, same bits; another tile may differ by rounding.
+        dtype: of the state; that of the field's parameters, or torch's default, unless given.
+
+    Raises:
+        ValueError: a negative id, a negative ``n``, ``tile < 1``, or times that rise or that
+            `integrate` refuses.
+    """
+    ids = list(range(n)) if isinstance(n, int) else [int(k) for k in n]
+    if tile < 1 or (isinstance(n, int) and n < 0) or min(ids, default=0) < 0:
+        raise ValueError(f"n = {n!r}, tile = {tile}: give n >= 0 or ids >= 0, and tile >= 1.")
+    solver = Multistep(3, AnglePrediction(field.data_std)) if solver is None else solver
+    if times is None:
+        times = balanced(field.process, DEFAULT_STEPS, data_std=field.data_std)
+    times = check_times(field.process, times)
+    if times[0] < times[-1]:
+        raise ValueError("times rise: sampling goes from t_max down; give times.flip(0).")
+    like = _template(field, dtype)
+    done = [like.new_empty(0, *field.shape)]
+    for first in range(0, len(ids), tile):
+        chunk = ids[first : first + tile]
+        padded = torch.tensor(chunk + chunk[-1:] * (tile - len(chunk)))
+        with torch.no_grad():
+            at = start(field, Noise(seed, padded), times[0], like)
+            for state in integrate(field, solver, at, times):
+                at = state
+            x = field(at.x, at.t).x0 if finish else at.x
+        done.append(x[: len(chunk)])
+    return torch.cat(done)
+
+
+@dataclass
+class Calls:
+    """How often a field was called, and how many samples it saw in all."""
+
+    count: int = 0
+    rows: int = 0
+
+
+@contextmanager
+def count_calls(field: ScoreField) -> Iterator[Calls]:
+    """Count the calls of ``field`` made inside the ``with`` block."""
+    calls = Calls()
+
+    def hook(_: nn.Module, args: tuple[Tensor, ...], __: object) -> None:
+        calls.count += 1
+        calls.rows += args[0].shape[0]
+
+    handle = field.register_forward_hook(hook)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _template(field: ScoreField, dtype: torch.dtype | None) -> Tensor:
+    """Return an empty tensor of the type and on the device that samples should have."""
+    parameter = next(field.parameters(), None)
+    if parameter is None:
+        buffer = next(field.buffers(), torch.empty(0))
+        return torch.empty(0, dtype=dtype or torch.get_default_dtype(), device=buffer.device)
+    return torch.empty(0, dtype=dtype or parameter.dtype, device=parameter.device)

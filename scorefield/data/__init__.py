@@ -1,0 +1,7 @@
+"""Data: built-in sets, files, and the transforms between data and what a field sees."""
+
+from scorefield.data.builtin import BUILTIN, digits, toy
+from scorefield.data.source import Data, read
+from scorefield.data.transform import Standardize
+
+__all__ = ["BUILTIN", "Data", "Standardize", "digits", "read", "toy"]

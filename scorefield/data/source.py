@@ -1,0 +1,139 @@
+"""Reading data: from a file or a built-in set to one finite float tensor, or a clear refusal."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.data.builtin import BUILTIN, digits, toy
+from scorefield.errors import DataError
+
+_CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples, and their classes where there are any.
+
+    Attributes:
+        x: float32 ``(N, ...)``: ``(N, D)`` vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images.
+        y: int64 ``(N,)`` classes from 0, or None.
+        name: what to call it in messages.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def is_image(self) -> bool:
+        """Whether one sample is ``(C, H, W)``."""
+        return self.x.ndim == 4
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; 0 without labels."""
+        return 0 if self.y is None else int(self.y.max()) + 1
+
+
+def read(source: str | Path, labels: str | Path | None = None) -> Data:
+    """Read a built-in set by name, or a ``.npy`` file.
+
+    An array ``(N, D)`` holds vectors, ``(N, C, L)`` signals and ``(N, C, H, W)`` images. Images
+    with the channels last are turned, and ``(N, H, W)`` of unsigned bytes are grey images. Of
+    `digits` this is the training split.
+
+    Args:
+        source: a name from `BUILTIN` or a path.
+        labels: a ``.npy`` file of ``N`` integers from 0.
+
+    Raises:
+        DataError: the name or file is unknown, cannot be read, has an unsuitable shape or type,
+            holds values that are not finite, has fewer than two samples, or features that never
+            change.
+    """
+    name = str(source)
+    if name in BUILTIN and not Path(name).exists():
+        x, y = digits("train") if name == "digits" else (toy(name), None)
+    else:
+        x, y = _checked(_from_file(source), name), None
+    if labels is not None:
+        y = _labels(labels, len(x))
+    return Data(x, y, name)
+
+
+def _from_file(source: str | Path) -> np.ndarray:
+    path = Path(source)
+    if not path.exists():
+        close = difflib.get_close_matches(str(source), BUILTIN, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Built in: {', '.join(BUILTIN)}."
+        raise DataError(f"there is no data {source}: no such file, no such built-in set. {hint}")
+    if path.suffix != ".npy":
+        raise DataError(f"{path} is not a .npy file: save an array with numpy.save and give that.")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as a .npy file: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} holds an archive, not one array: use numpy.save.")
+    return array
+
+
+def _checked(array: np.ndarray, name: str) -> Tensor:
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} holds values of type {array.dtype}: needs numbers.")
+    if not 2 <= array.ndim <= 4 or 0 in array.shape[1:]:
+        raise DataError(
+            f"{name} has shape {array.shape}: needs (N, D) vectors, (N, C, L) signals or "
+            "(N, C, H, W) images."
+        )
+    if array.ndim == 3 and array.dtype == np.uint8:
+        array = array[:, None]
+    if array.ndim == 4 and array.shape[3] in _CHANNELS and array.shape[1] not in _CHANNELS:
+        array = np.moveaxis(array, 3, 1)
+    if len(array) < 2:
+        raise DataError(f"{name} has {len(array)} sample(s): a distribution needs two or more.")
+    x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    bad = ~x.isfinite()
+    if bad.any():
+        first = tuple(int(i) for i in bad.nonzero()[0])
+        raise DataError(
+            f"{name} has {int(bad.sum())} value(s) that are not finite numbers, the first at "
+            f"index {first}: {array[first]}. Remove or impute them."
+        )
+    _check_constant(x, name)
+    return x
+
+
+def _check_constant(x: Tensor, name: str) -> None:
+    """Refuse features that never change: images as a whole, vectors column by column."""
+    columns = x.reshape(1, -1) if x.ndim == 4 else x.flatten(1).T
+    constant = (columns == columns[:, :1]).all(1).nonzero().flatten().tolist()
+    if constant:
+        shown = ", ".join(map(str, constant[:8])) + (" …" if len(constant) > 8 else "")
+        where = "every pixel has the same value" if x.ndim == 4 else f"feature(s) {shown}"
+        raise DataError(
+            f"{name} has {len(constant)} constant feature(s) ({where}): they have no density. "
+            "Remove them."
+        )
+
+
+def _labels(path: str | Path, count: int) -> Tensor:
+    y = _from_file(path)
+    if y.shape != (count,) or y.dtype.kind not in "iu":
+        raise DataError(
+            f"{path} has shape {y.shape} and type {y.dtype}: needs {count} integers, one a sample."
+        )
+    if y.min() < 0:
+        raise DataError(f"{path} holds the label {y.min()}: classes count from 0.")
+    return torch.from_numpy(y.astype(np.int64))

@@ -1,0 +1,6 @@
+"""Networks: modules called as ``network(x, label, y=None)`` that know nothing of diffusion."""
+
+from scorefield.networks.mlp import MLP
+from scorefield.networks.unet import UNet
+
+__all__ = ["MLP", "UNet"]

@@ -1,0 +1,55 @@
+"""A residual multilayer perceptron for vectors."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from scorefield.networks.embedding import Embedding
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedding).chunk(2, -1)
+        inner = self.norm(h) * (1 + scale) + shift
+        out: Tensor = h + self.down(nn.functional.silu(self.up(inner)))
+        return out
+
+
+class MLP(nn.Module):
+    """Residual blocks modulated by the noise level, for samples of any shape taken as vectors.
+
+    Args:
+        dim: coordinates of one sample.
+        width: of the hidden layers.
+        depth: residual blocks.
+        classes: 0, or the number of classes of ``y``.
+    """
+
+    def __init__(self, dim: int, width: int = 256, depth: int = 4, classes: int = 0) -> None:
+        super().__init__()
+        self.embedding = Embedding(width, classes)
+        self.enter = nn.Linear(dim, width)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, dim)
+        # narrow data also takes a straight path, which a normalised one would lose
+        self.linear = nn.Linear(width, dim)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return ``(B, ...)`` from ``x`` ``(B, ...)``, labels ``(B,)`` and classes ``(B,)``."""
+        embedding = self.embedding(label, y)
+        flat = x.flatten(1)
+        h = self.enter(flat)
+        for block in self.blocks:
+            h = block(h, embedding)
+        out: Tensor = self.leave(self.norm(h)) + self.linear(embedding) * flat
+        return out.reshape(x.shape)

@@ -1,0 +1,131 @@
+"""A small U-Net for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.networks.embedding import Embedding
+
+_GROUP = 8
+
+
+class _Block(nn.Module):
+    """Two convolutions with a residual, modulated by the embedding."""
+
+    def __init__(self, inputs: int, outputs: int, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(max(1, inputs // _GROUP), inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.modulation = nn.Linear(width, 2 * outputs)
+        self.norm2 = nn.GroupNorm(max(1, outputs // _GROUP), outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(nn.functional.silu(self.norm1(x)))
+        scale, shift = self.modulation(embedding)[..., None, None].chunk(2, 1)
+        h = self.norm2(h) * (1 + scale) + shift
+        out: Tensor = self.skip(x) + self.conv2(nn.functional.silu(h))
+        return out
+
+
+class _Attention(nn.Module):
+    """Self-attention over the pixels, with a residual."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(max(1, channels // _GROUP), channels)
+        self.enter = nn.Conv2d(channels, 3 * channels, 1)
+        self.leave = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.leave.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, channels, height, width = x.shape
+        q, k, v = (
+            self.enter(self.norm(x))
+            .reshape(count, 3, self.heads, channels // self.heads, height * width)
+            .mT.unbind(1)
+        )
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        out: Tensor = x + self.leave(mixed.mT.reshape(x.shape))
+        return out
+
+
+class UNet(nn.Module):
+    """A U-Net with attention at its coarsest level, for images of any size.
+
+    Sides that do not halve cleanly at every level are padded and the result cropped.
+
+    Args:
+        channels: of the image.
+        width: channels at the finest level, a multiple of 8.
+        multipliers: channels of each level, in multiples of ``width``; one level or more.
+        blocks: residual blocks per level, on the way down and on the way up.
+        classes: 0, or the number of classes of ``y``.
+        heads: of the attention.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 2),
+        blocks: int = 1,
+        classes: int = 0,
+        heads: int = 2,
+    ) -> None:
+        super().__init__()
+        sizes = [width * m for m in multipliers]
+        self.multiple = 2 ** (len(sizes) - 1)
+        self.embedding = Embedding(4 * width, classes)
+        self.enter = nn.Conv2d(channels, sizes[0], 3, padding=1)
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        kept, current = [], sizes[0]
+        for level, size in enumerate(sizes):
+            for _ in range(blocks):
+                self.down.append(_Block(current, size, 4 * width))
+                current = size
+                kept.append(size)
+            if level < len(sizes) - 1:
+                self.shrink.append(nn.Conv2d(size, size, 3, stride=2, padding=1))
+        self.middle = nn.ModuleList(_Block(current, current, 4 * width) for _ in range(2))
+        self.attention = _Attention(current, heads)
+        for level, size in reversed(list(enumerate(sizes))):
+            for _ in range(blocks):
+                self.up.append(_Block(current + kept.pop(), size, 4 * width))
+                current = size
+            if level > 0:
+                self.grow.append(nn.Conv2d(size, size, 3, padding=1))
+        self.blocks = blocks
+        self.norm = nn.GroupNorm(max(1, current // _GROUP), current)
+        self.leave = nn.Conv2d(current, channels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+
+    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``."""
+        height, width = x.shape[-2:]
+        embedding = self.embedding(label, y)
+        h = self.enter(
+            nn.functional.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
+        )
+        kept: list[Tensor] = []
+        for i, block in enumerate(self.down):
+            if i and i % self.blocks == 0:
+                h = self.shrink[i // self.blocks - 1](h)
+            h = block(h, embedding)
+            kept.append(h)
+        first, second = self.middle
+        h = second(self.attention(first(h, embedding)), embedding)
+        for i, block in enumerate(self.up):
+            if i and i % self.blocks == 0:
+                h = nn.functional.interpolate(h, scale_factor=2.0, mode="nearest")
+                h = self.grow[i // self.blocks - 1](h)
+            h = block(torch.cat([h, kept.pop()], 1), embedding)
+        out: Tensor = self.leave(nn.functional.silu(self.norm(h)))
+        return out[..., :height, :width]

@@ -1,0 +1,148 @@
+"""The training loop: data order and noise are functions of (seed, epoch, item)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from scorefield.config import OptimConfig
+from scorefield.denoiser import Denoiser
+from scorefield.errors import NumericalError
+from scorefield.noise import Noise
+from scorefield.training.objective import Objective
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One finished step: how many are done, and the step's mean loss."""
+
+    step: int
+    loss: float
+
+
+def fit(
+    denoiser: Denoiser,
+    objective: Objective,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    optim: OptimConfig | None = None,
+    dropout: float = 0.1,
+    seed: int = 0,
+) -> Iterator[Progress]:
+    """Train a denoiser in place, yielding after every step.
+
+    After the last step the network holds the exponential moving average of its weights.
+
+    Args:
+        x: data ``(N, *shape)`` as the field sees it.
+        y: classes ``(N,)``, or None; hidden from the network as often as ``dropout`` says.
+
+    Raises:
+        NumericalError: a loss that is not finite, before the weights are touched.
+    """
+    optim = OptimConfig() if optim is None else optim
+    network, device = denoiser.network, x.device
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: _rate(k, optim))
+    average = AveragedModel(network, multi_avg_fn=_Average(optim.ema))
+    network.train()
+    for step in range(optim.steps):
+        items, noise = batch(step, optim.batch, len(x), seed)
+        items = items.to(device)
+        x0 = x[items]
+        t, eps, condition = _draw(objective, denoiser, x0, noise, y, items, optim, dropout)
+        with torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=optim.precision == "bfloat16"
+        ):
+            losses = objective.loss(denoiser, x0, t, eps, **condition)
+        loss = losses.mean()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            bad = ~losses.isfinite()
+            raise NumericalError(
+                f"the loss is {value} at step {step + 1}, at t = {t[bad].min():g} to "
+                f"{t[bad].max():g}, items {items[bad][:8].tolist()}: lower optim.lr, or look at "
+                "those items. The weights before this step are kept."
+            )
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), optim.clip)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(network)
+        yield Progress(step + 1, value)
+    network.load_state_dict(average.module.state_dict())
+    network.eval()
+
+
+def batch(step: int, size: int, count: int, seed: int) -> tuple[Tensor, Noise]:
+    """Return the items ``(size,)`` of a step and the noise keyed by their places in all epochs.
+
+    Every epoch visits each of the ``count`` items once, in an order of its own.
+    """
+    places = torch.arange(step * size, (step + 1) * size)
+    epochs, within = places // count, places % count
+    items = torch.empty_like(places)
+    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        here = epochs == epoch
+        items[here] = _order(epoch, count, seed)[within[here]]
+    return items, Noise(seed, places)
+
+
+@lru_cache(maxsize=2)
+def _order(epoch: int, count: int, seed: int) -> Tensor:
+    u, _ = Noise(seed, torch.arange(count), step=2**31 + epoch).uniform(torch.empty(0))
+    return u.argsort()
+
+
+def _draw(
+    objective: Objective,
+    denoiser: Denoiser,
+    x0: Tensor,
+    noise: Noise,
+    y: Tensor | None,
+    items: Tensor,
+    optim: OptimConfig,
+    dropout: float,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return the times ``(B,)``, the noise and the condition of a step."""
+    u, noise = noise.uniform(x0)
+    if optim.low_discrepancy:
+        # an additive recurrence over the places fills (0, 1) evenly, whatever the batch
+        offset, _ = Noise(noise.seed, torch.zeros(1, dtype=torch.int64), 2**30).uniform(x0)
+        u = (offset + noise.ids.to(u) * _GOLDEN) % 1
+        u = u.clamp(1e-12, 1 - 1e-12)
+    eps, noise = noise.normal(x0)
+    hidden, _ = noise.uniform(x0)
+    condition = {} if y is None else {"y": torch.where(hidden < dropout, -1, y[items])}
+    return objective.times(denoiser.process, u), eps, condition
+
+
+def _rate(step: int, optim: OptimConfig) -> float:
+    """Return the learning rate at a step, relative to its peak: warm-up, then half a cosine."""
+    rise = min(1.0, (step + 1) / max(1, optim.warmup))
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / optim.steps)))
+
+
+class _Average:
+    """Averages with a decay that starts low, so that early weights are forgotten."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    @torch.no_grad()
+    def __call__(self, kept: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        decay = min(self.decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(list(kept), list(new), 1 - decay)

@@ -1,0 +1,144 @@
+r"""Denoising score matching for every parametrization and weighting.
+
+The loss at noise level ``t`` is a weighted distance between scores::
+
+    lambda(t) || score(x_t, t) - grad log p(x_t | x_0) ||^2,    x_t = alpha x_0 + sigma eps  (1)
+
+Through a parametrization it becomes a distance to the network's own target, with the weight::
+
+    lambda (alpha out / sigma^2)^2                                                           (2)
+
+which is formed in float64 before it meets the data. ``lambda = sigma^2`` gives the mean squared
+error of eps, DDPM's loss. All losses are means over a sample's coordinates.
+
+Reference: Vincent (2011), denoising score matching; Ho et al. (2020), arXiv:2006.11239; Song et al.
+(2021), arXiv:2101.09258 (likelihood weighting); Hang et al. (2023), arXiv:2303.09556 (min-SNR).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.denoiser import Denoiser
+from scorefield.process import Process, Time, align, cast
+
+
+class Weighting(ABC):
+    """``lambda(t)`` of (1)."""
+
+    @abstractmethod
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        """Return the weight at ``t``, in its shape."""
+
+
+@dataclass(frozen=True)
+class Simple(Weighting):
+    """``sigma^2``: the unweighted error of eps. Named after DDPM's simple loss."""
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        return process.sigma(t) ** 2
+
+
+@dataclass(frozen=True)
+class LikelihoodWeighting(Weighting):
+    """``g^2``: with uniform times, a bound on the log-likelihood."""
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        return process.diffusion(t) ** 2
+
+
+@dataclass(frozen=True)
+class EDMWeighting(Weighting):
+    """Unit weight on EDM's preconditioned output, on any process.
+
+    Args:
+        data_std: the data's root-mean-square deviation ``d``.
+    """
+
+    data_std: float = 1.0
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        alpha, sigma = process.coefficients(t)
+        return (sigma**2 + (alpha * self.data_std) ** 2) * (sigma / (alpha * self.data_std)) ** 2
+
+
+@dataclass(frozen=True)
+class MinSNR(Weighting):
+    """``sigma^2 min(1, gamma / SNR)``: the error of eps, less of it where noise is faint."""
+
+    gamma: float = 5.0
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        alpha, sigma = process.coefficients(t)
+        return sigma**2 * (self.gamma * (sigma / alpha) ** 2).clamp(max=1.0)
+
+
+class TimeDistribution(ABC):
+    """How training chooses noise levels: a map from uniform numbers to times."""
+
+    @abstractmethod
+    def __call__(self, process: Process, u: Tensor) -> Tensor:
+        """Return the times ``(B,)`` at the quantiles ``u`` ``(B,)`` in (0, 1)."""
+
+
+@dataclass(frozen=True)
+class UniformTimes(TimeDistribution):
+    """Times uniform on ``[t_min, t_max]``; never 0, where the target has no bound."""
+
+    def __call__(self, process: Process, u: Tensor) -> Tensor:
+        return process.t_min + u * (process.t_max - process.t_min)
+
+
+@dataclass(frozen=True)
+class LogNormalTimes(TimeDistribution):
+    """``log(sigma / alpha)`` normal with this mean and deviation, kept inside the interval.
+
+    Reference: Karras et al. (2022), arXiv:2206.00364, table 1.
+    """
+
+    mean: float = -0.4
+    std: float = 1.4
+
+    def __call__(self, process: Process, u: Tensor) -> Tensor:
+        ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
+        low, high = process.half_log_snr(ends).to(u)
+        normal = math.sqrt(2) * torch.erfinv(2 * u - 1)
+        return process.time((-(self.mean + self.std * normal)).clamp(low, high))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss (1) of a denoiser.
+
+    Args:
+        weighting: ``lambda``.
+        times: the distribution of noise levels.
+    """
+
+    weighting: Weighting
+    times: TimeDistribution
+
+    def loss(
+        self, denoiser: Denoiser, x0: Tensor, t: Time, eps: Tensor, **condition: Any
+    ) -> Tensor:
+        """Return the loss of each sample, shape ``(B,)``.
+
+        Args:
+            x0: data ``(B, *shape)``, as the field sees it.
+            t: one time per sample, ``(B,)``, or one for all.
+            eps: standard normal noise, like ``x0``.
+        """
+        process, t = denoiser.process, align(t, x0)
+        alpha, sigma = process.coefficients(t)
+        out = denoiser.parametrization(alpha, sigma).out
+        weight = self.weighting(process, t) * (alpha * out / sigma**2) ** 2
+        x = process.perturb(x0, t, eps)
+        output = denoiser.output(x, t, **condition).to(x)
+        error = (output - denoiser.parametrization.target(process, t, x0, eps)) ** 2
+        return (cast(weight, x) * error).flatten(1).mean(1)

@@ -2,6 +2,9 @@
 
 Nothing here imports torch, so that a command line can print its help at once;
 `scorefield.training.build` turns a configuration into the objects it names.
+
+Where the members of a union share a name (``t_min``, ``width``), None stands for the default of the
+class that is named; the configuration saved with a run has every value filled in.
 """
 
 from __future__ import annotations
@@ -18,53 +21,81 @@ class Frozen(BaseModel):
 
 
 class VPConfig(Frozen):
+    """Variance preserving.
+
+    Attributes:
+        beta_min: of vp and subvp, beta at time 0.
+        beta_max: of vp and subvp, beta at time 1.
+        t_min: where generation ends; the process's own default unless given.
+        t_max: where generation starts; the process's own default unless given.
+    """
+
     kind: Literal["vp"] = "vp"
     beta_min: float = 0.1
     beta_max: float = 20.0
-    t_min: float = 1e-5
-    t_max: float = 1.0
+    t_min: float | None = None
+    t_max: float | None = None
 
 
 class SubVPConfig(Frozen):
     kind: Literal["subvp"] = "subvp"
     beta_min: float = 0.1
     beta_max: float = 20.0
-    t_min: float = 1e-3
-    t_max: float = 1.0
+    t_min: float | None = None
+    t_max: float | None = None
 
 
 class VEConfig(Frozen):
+    """Variance exploding.
+
+    Attributes:
+        sigma_min: of ve, the first rung of the noise ladder.
+        sigma_max: of ve, the last rung.
+    """
+
     kind: Literal["ve"] = "ve"
     sigma_min: float = 0.01
     sigma_max: float = 50.0
-    t_min: float = 1e-5
-    t_max: float = 1.0
+    t_min: float | None = None
+    t_max: float | None = None
 
 
 class CosineConfig(Frozen):
+    """Cosine.
+
+    Attributes:
+        offset: of cosine, the angle's head start.
+    """
+
     kind: Literal["cosine"] = "cosine"
     offset: float = 0.008
-    t_min: float = 1e-4
-    t_max: float = 0.999
+    t_min: float | None = None
+    t_max: float | None = None
 
 
 class FlowConfig(Frozen):
     kind: Literal["flow"] = "flow"
-    t_min: float = 1e-3
-    t_max: float = 0.999
+    t_min: float | None = None
+    t_max: float | None = None
 
 
 class EDMConfig(Frozen):
     kind: Literal["edm"] = "edm"
-    t_min: float = 0.002
-    t_max: float = 80.0
+    t_min: float | None = None
+    t_max: float | None = None
 
 
 class TabulatedConfig(Frozen):
+    """A discrete table.
+
+    Attributes:
+        alpha_bar: of tabulated, the table of cumulative products.
+    """
+
     kind: Literal["tabulated"] = "tabulated"
     alpha_bar: tuple[float, ...]
-    t_min: float = 0.0
-    t_max: float = float("inf")
+    t_min: float | None = None
+    t_max: float | None = None
 
 
 ProcessConfig = Annotated[
@@ -78,6 +109,12 @@ class PlainParametrization(Frozen):
 
 
 class PreconditionedConfig(Frozen):
+    """EDM's preconditioning.
+
+    Attributes:
+        data_std: of preconditioned, the deviation of the data as the network sees it.
+    """
+
     kind: Literal["preconditioned"] = "preconditioned"
     data_std: PositiveFloat = 1.0
 
@@ -92,11 +129,23 @@ class PlainWeighting(Frozen):
 
 
 class EDMWeightingConfig(Frozen):
+    """EDM's weighting.
+
+    Attributes:
+        data_std: of edm, the deviation of the data as the network sees it.
+    """
+
     kind: Literal["edm"] = "edm"
     data_std: PositiveFloat = 1.0
 
 
 class MinSNRConfig(Frozen):
+    """Min-SNR weighting.
+
+    Attributes:
+        gamma: of min-snr, the signal-to-noise ratio above which errors count less.
+    """
+
     kind: Literal["min-snr"] = "min-snr"
     gamma: PositiveFloat = 5.0
 
@@ -111,6 +160,13 @@ class UniformConfig(Frozen):
 
 
 class LogNormalConfig(Frozen):
+    """Log-normal noise levels.
+
+    Attributes:
+        mean: of log-normal, the mean of log(sigma / alpha).
+        std: of log-normal, the deviation of log(sigma / alpha).
+    """
+
     kind: Literal["log-normal"] = "log-normal"
     mean: float = -0.4
     std: PositiveFloat = 1.4
@@ -120,20 +176,42 @@ TimesConfig = Annotated[UniformConfig | LogNormalConfig, Field(discriminator="ki
 
 
 class MLPConfig(Frozen):
+    """A residual perceptron.
+
+    Attributes:
+        width: of the hidden layers; the network's own default unless given.
+        depth: of mlp, the residual blocks.
+    """
+
     kind: Literal["mlp"] = "mlp"
-    width: PositiveInt = 256
+    width: PositiveInt | None = None
     depth: PositiveInt = 4
 
 
 class UNetConfig(Frozen):
+    """A U-Net.
+
+    Attributes:
+        width: of the hidden layers; the network's own default unless given.
+        multipliers: of unet, each level's channels in multiples of the width.
+        blocks: of unet, the residual blocks per level.
+        heads: of unet, the attention's heads.
+    """
+
     kind: Literal["unet"] = "unet"
-    width: PositiveInt = Field(default=32, multiple_of=8)
+    width: PositiveInt | None = None
     multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2), min_length=1)
     blocks: PositiveInt = 1
     heads: PositiveInt = 2
 
 
-NetworkConfig = Annotated[MLPConfig | UNetConfig, Field(discriminator="kind")]
+class AutoNetwork(Frozen):
+    """A U-Net for images and an MLP for the rest, each with its defaults."""
+
+    kind: Literal["auto"] = "auto"
+
+
+NetworkConfig = Annotated[AutoNetwork | MLPConfig | UNetConfig, Field(discriminator="kind")]
 
 
 class OptimConfig(Frozen):
@@ -166,16 +244,22 @@ class TrainConfig(Frozen):
     """All that decides a training run besides the data.
 
     Attributes:
-        network: a U-Net for images and an MLP for the rest unless given.
+        process: the forward process.
+        parametrization: what the network predicts.
+        weighting: of the loss over noise levels.
+        times: how noise levels are drawn.
+        network: the kind of network and its size.
+        optim: the optimizer.
         conditional: learn the classes too.
         dropout: how often a class is hidden, so that the unconditional field is learned as well.
+        seed: of the weights, the order of the data and the noise.
     """
 
     process: ProcessConfig = VPConfig()
     parametrization: ParametrizationConfig = PreconditionedConfig()
     weighting: WeightingConfig = EDMWeightingConfig()
     times: TimesConfig = LogNormalConfig()
-    network: NetworkConfig | None = None
+    network: NetworkConfig = AutoNetwork()
     optim: OptimConfig = OptimConfig()
     conditional: bool = False
     dropout: float = Field(default=0.1, ge=0, le=1)

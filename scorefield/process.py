@@ -240,17 +240,28 @@ def _with_rate(f: Callable[[Tensor], Any], t: Tensor) -> tuple[Any, Any]:
 
 
 def _invert(falling: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:
-    """Solve ``falling(t) = target`` on ``[low, high]``: Newton's method inside a bisection."""
+    """Solve ``falling(t) = target`` on ``[low, high]``: Newton's method inside a bisection.
+
+    In log t if the interval allows: towards t = 0 a log-SNR is nearly linear in it.
+    """
+    if low > 0:
+        log_t = _solve(lambda u: falling(u.exp()), target, math.log(low), math.log(high))
+        return log_t.exp().clamp(low, high)
+    return _solve(falling, target, low, high)
+
+
+def _solve(falling: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:
     a, b = torch.full_like(target, low), torch.full_like(target, high)
-    t = (a + b) / 2
+    t, close = (a + b) / 2, False
     for _ in range(200):
         value, slope = _with_rate(falling, t)
         above = value > target
         a, b = torch.where(above, t, a), torch.where(above, b, t)
         newton = t - (value - target) / slope
-        inside = (newton > a) & (newton < b)
-        new = torch.where(inside, newton, (a + b) / 2)
-        if bool(((new - t).abs() <= 4e-16 * new.abs()).all()) or bool((a >= b).all()):
+        inside = (newton >= a) & (newton <= b)
+        last, t = t, torch.where(inside, newton, (a + b) / 2)
+        if close:
             break
-        t = new
-    return new.clamp(low, high)
+        # one more step of a quadratically convergent method leaves only rounding
+        close = bool(((t - last).abs() <= 1e-9 * (high - low)).all())
+    return t.clamp(low, high)

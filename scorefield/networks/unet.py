@@ -68,6 +68,9 @@ class UNet(nn.Module):
         blocks: residual blocks per level, on the way down and on the way up.
         classes: 0, or the number of classes of ``y``.
         heads: of the attention.
+
+    Raises:
+        ValueError: the channels do not divide into groups and heads.
     """
 
     def __init__(
@@ -81,6 +84,11 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [width * m for m in multipliers]
+        if width % _GROUP or sizes[-1] % heads:
+            raise ValueError(
+                f"width = {width} and heads = {heads}: width must be a multiple of {_GROUP}, and "
+                f"the coarsest level's {sizes[-1]} channels of heads."
+            )
         self.multiple = 2 ** (len(sizes) - 1)
         self.embedding = Embedding(4 * width, classes)
         self.enter = nn.Conv2d(channels, sizes[0], 3, padding=1)

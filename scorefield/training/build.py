@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import Any
 
 from torch import nn
 
@@ -44,18 +46,18 @@ TIMES: dict[str, type[o.TimeDistribution]] = {
 
 def process(config: c.ProcessConfig) -> Process:
     """Return the process."""
-    return PROCESSES[config.kind](**config.model_dump(exclude={"kind"}))
+    return PROCESSES[config.kind](**_options(config))
 
 
 def parametrization(config: c.ParametrizationConfig) -> p.Parametrization:
     """Return the parametrization."""
-    return PARAMETRIZATIONS[config.kind](**config.model_dump(exclude={"kind"}))
+    return PARAMETRIZATIONS[config.kind](**_options(config))
 
 
 def objective(config: c.TrainConfig) -> o.Objective:
     """Return the training objective."""
-    weighting = WEIGHTINGS[config.weighting.kind](**config.weighting.model_dump(exclude={"kind"}))
-    times = TIMES[config.times.kind](**config.times.model_dump(exclude={"kind"}))
+    weighting = WEIGHTINGS[config.weighting.kind](**_options(config.weighting))
+    times = TIMES[config.times.kind](**_options(config.times))
     return o.Objective(weighting, times)
 
 
@@ -65,7 +67,8 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
     Raises:
         ValueError: a U-Net for samples that are not images ``(C, H, W)``.
     """
-    options = config.model_dump(exclude={"kind"})
+    config = concrete_network(config, shape)
+    options = _options(config)
     if config.kind == "mlp":
         return MLP(math.prod(shape), classes=classes, **options)
     if len(shape) != 3:
@@ -75,6 +78,28 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
     return UNet(shape[0], classes=classes, **options)
 
 
-def default_network(shape: tuple[int, ...]) -> c.NetworkConfig:
-    """Return a U-Net for images and an MLP for the rest."""
-    return c.UNetConfig() if len(shape) == 3 else c.MLPConfig()
+def _options(config: c.Frozen) -> dict[str, Any]:
+    return config.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+def resolved(config: c.TrainConfig, shape: tuple[int, ...]) -> c.TrainConfig:
+    """Return the configuration with every default filled in, for samples of a shape."""
+    chosen = concrete_network(config.network, shape)
+    built = process(config.process)
+    interval = {"t_min": built.t_min, "t_max": built.t_max}
+    return config.model_copy(
+        update={
+            "process": config.process.model_copy(update=interval),
+            "network": chosen,
+        }
+    )
+
+
+def concrete_network(config: c.NetworkConfig, shape: tuple[int, ...]) -> c.MLPConfig | c.UNetConfig:
+    """Return the kind and width of network that a configuration stands for."""
+    if config.kind == "auto":
+        config = c.UNetConfig() if len(shape) == 3 else c.MLPConfig()
+    if config.width is not None:
+        return config
+    kind = MLP if config.kind == "mlp" else UNet
+    return config.model_copy(update={"width": inspect.signature(kind).parameters["width"].default})

@@ -151,10 +151,9 @@ def _check_tensors(
 
 def new_denoiser(config: TrainConfig, data: DataConfig) -> Denoiser:
     """Return an untrained denoiser, its weights a function of the seed."""
-    network_config = config.network or build.default_network(data.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = build.network(network_config, data.shape, data.classes)
+        network = build.network(config.network, data.shape, data.classes)
     parametrization = build.parametrization(config.parametrization)
     return Denoiser(network, build.process(config.process), parametrization, data.shape)
 
@@ -177,8 +176,7 @@ class Training:
                 f"{data.name} has no classes to condition on: give labels, or leave out "
                 "conditional."
             )
-        network = config.network or build.default_network(data.shape)
-        self.config = config.model_copy(update={"network": network})
+        self.config = build.resolved(config, data.shape)
         classes = data.classes if config.conditional else 0
         self.data_config = DataConfig(
             name=data.name, shape=data.shape, count=len(data.x), classes=classes

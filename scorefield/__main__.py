@@ -1,0 +1,5 @@
+"""``python -m scorefield``."""
+
+from scorefield.cli import main
+
+main()

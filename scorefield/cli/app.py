@@ -1,0 +1,168 @@
+"""The commands and how they end: a result on stdout, or one message on stderr and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+from rich.console import Console
+
+from scorefield.config import TrainConfig
+
+SolverName = Literal["multistep", "ddim", "ddpm", "euler", "heun", "rk4", "euler-maruyama"]
+GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
+PredictionName = Literal["angle", "data", "noise"]
+
+app = App(
+    name="scorefield",
+    help="Diffusion models in continuous time: learn one score field, choose the integrator "
+    "afterwards.",
+    help_format="plaintext",
+)
+console = Console(highlight=False)
+
+
+@app.command
+def train(
+    data: str,
+    /,
+    *,
+    out: Path,
+    labels: Path | None = None,
+    config: Annotated[TrainConfig | None, Parameter(name="*")] = None,
+) -> None:
+    """Train a score field on data and write a run folder.
+
+    Parameters
+    ----------
+    data
+        A .npy file of vectors (N, D), signals (N, C, L) or images (N, C, H, W), or a built-in set:
+        digits, checkerboard, moons, rings, spiral.
+    out
+        The run folder to write; it must not exist, or be empty.
+    labels
+        A .npy file of N integers from 0, the classes.
+    config
+        How to train.
+    """
+    from scorefield.cli import commands
+
+    commands.train(console, data, out, labels, config or TrainConfig())
+
+
+@app.command
+def sample(
+    run: Path,
+    /,
+    *,
+    n: int = 64,
+    solver: SolverName = "multistep",
+    steps: int = 20,
+    grid: GridName = "balanced",
+    seed: int = 0,
+    y: int | None = None,
+    order: int | None = None,
+    prediction: PredictionName | None = None,
+    eta: float | None = None,
+    dial: float | None = None,
+    tile: int = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Generate samples from a run, as a .npy file in the data's units, and a picture of images.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    n
+        How many samples.
+    solver
+        The rule of a step.
+    steps
+        How many steps; one more call of the network ends the run.
+    grid
+        How the steps are spaced.
+    seed
+        Sample k is a function of the seed and k.
+    y
+        The class, for a conditional run.
+    order
+        Of multistep: 1, 2 or 3.
+    prediction
+        Of multistep: what it interpolates.
+    eta
+        Of ddim: 0 is deterministic, 1 is ddpm.
+    dial
+        Of euler-maruyama: 0 is the ODE, 1 the reverse SDE.
+    tile
+        Samples per call of the network; the same tile gives the same bits.
+    out
+        The .npy file to write; named after solver, steps and seed in the run folder unless given.
+    overwrite
+        Replace the files if they exist.
+    """
+    from scorefield.cli import commands
+
+    options = {"order": order, "prediction": prediction, "eta": eta, "dial": dial}
+    given = {name: value for name, value in options.items() if value is not None}
+    commands.sample(
+        console,
+        run,
+        n=n,
+        solver=commands.make_solver(solver, given),
+        name=solver,
+        steps=steps,
+        grid=grid,
+        seed=seed,
+        y=y,
+        tile=tile,
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+@app.command
+def info(run: Path, /) -> None:
+    """Show what a run folder holds.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    """
+    from scorefield.cli import commands
+
+    commands.info(console, run)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0, 2 usage, 3 data, 4 checkpoint, 5 numerical, 6 storage, 130."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except KeyboardInterrupt:
+        _fail("interrupted.", 130)
+    except (CycloptsError, ValueError, ImportError) as error:
+        _fail(_message(error), getattr(error, "exit_code", 2))
+    except OSError as error:
+        _fail(f"{error.strerror}: {error.filename}." if error.filename else str(error), 6)
+    sys.exit(0)
+
+
+def _message(error: Exception) -> str:
+    """Return one line; of a rejected configuration, the field and what was given."""
+    rejected = getattr(error, "__cause__", None)
+    if not isinstance(rejected, ValidationError):
+        return str(error)
+    first = rejected.errors()[0]
+    option = ".".join(str(part) for part in first["loc"])
+    return f"--{option.replace('_', '-')}: {first['msg']}; given {first['input']!r}."
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"scorefield: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,229 @@
+"""What the commands do."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from torch import Tensor
+
+from scorefield import grid as grids
+from scorefield import solvers
+from scorefield.config import TrainConfig
+from scorefield.data import read
+from scorefield.errors import UsageError
+from scorefield.sample import count_calls
+from scorefield.training.run import Run, Training, load, refuse_existing
+
+T = TypeVar("T")
+
+GRIDS: dict[str, Callable[..., Tensor]] = {
+    "balanced": grids.balanced,
+    "uniform": grids.uniform,
+    "quadratic": grids.quadratic,
+    "even-log-snr": grids.even_log_snr,
+    "karras": grids.karras,
+}
+PREDICTIONS: dict[str, solvers.Prediction] = {
+    "angle": solvers.AnglePrediction(),
+    "data": solvers.DataPrediction(),
+    "noise": solvers.NoisePrediction(),
+}
+OPTIONS = {"multistep": ("order", "prediction"), "ddim": ("eta",), "euler-maruyama": ("dial",)}
+
+
+def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
+    """Return the solver of a name with the options given.
+
+    Raises:
+        UsageError: an option the solver does not have.
+    """
+    for option in given:
+        if option not in OPTIONS.get(name, ()):
+            owner = next(solver for solver, has in OPTIONS.items() if option in has)
+            raise UsageError(f"--{option} has no effect on {name}: it belongs to {owner}.")
+    if name == "multistep":
+        prediction = PREDICTIONS[given.get("prediction", "angle")]
+        return solvers.Multistep(given.get("order", 3), prediction)
+    plain: dict[str, Callable[..., solvers.Solver]] = {
+        "ddim": solvers.DDIM,
+        "ddpm": lambda: solvers.DDIM(eta=1.0),
+        "euler": solvers.Euler,
+        "heun": solvers.Heun,
+        "rk4": solvers.RK4,
+        "euler-maruyama": solvers.EulerMaruyama,
+    }
+    return plain[name](**given)
+
+
+def train(
+    console: Console, source: str, out: Path, labels: Path | None, config: TrainConfig
+) -> None:
+    """Train on a source and write the run folder, at the end and at once."""
+    refuse_existing(out)
+    data = read(source, labels)
+    try:
+        training = Training(data, config)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    console.print(
+        f"{len(data.x)} samples of shape {data.shape} from {data.name}; "
+        f"{_parameters(training.denoiser.network):,} parameters"
+    )
+    began = time.monotonic()
+    for _ in track(
+        console, training, config.optim.steps, "training", lambda: f"loss {training.loss:.4f}"
+    ):
+        pass
+    training.run.save(out)
+    console.print(f"trained in {time.monotonic() - began:.1f} s, loss {training.loss:.4f}")
+    console.print(f"run folder: {out}")
+
+
+def sample(
+    console: Console,
+    folder: Path,
+    *,
+    n: int,
+    solver: solvers.Solver,
+    name: str,
+    steps: int,
+    grid: str,
+    seed: int,
+    y: int | None,
+    tile: int,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Generate samples of a run and write them."""
+    if n < 1 or tile < 1:
+        raise UsageError(f"--n {n} --tile {tile}: both must be at least 1.")
+    run = load(folder)
+    _check_class(run, y)
+    out = folder / f"samples-{name}-{steps}-seed{seed}.npy" if out is None else out
+    picture = out.with_suffix(".png") if len(run.field.shape) == 3 else None
+    for path in (out, picture):
+        if path is not None and path.exists() and not overwrite:
+            raise UsageError(f"{path} exists already: give --out, or --overwrite to replace it.")
+    times = GRIDS[grid](run.field.process, steps)
+    began = time.monotonic()
+    with count_calls(run.field) as calls:
+        chunks = [range(k, min(k + tile, n)) for k in range(0, n, tile)]
+        parts = [
+            run.sample(ids, solver, times, seed=seed, y=y, tile=tile)
+            for ids in track(console, chunks, len(chunks), "sampling")
+        ]
+    seconds, x = time.monotonic() - began, torch.cat(parts)
+    nfe = calls.count // len(chunks)
+    console.print(f"{n} samples, {solver}, {steps} steps: NFE {nfe} per sample")
+    console.print(f"{seconds:.2f} s, {1e3 * seconds / n:.2f} ms per sample")
+    write_array(out, x.numpy())
+    console.print(f"samples: {out}")
+    if picture is not None:
+        from scorefield.report import image_grid
+
+        image_grid(x[:256], picture)
+        console.print(f"picture: {picture}")
+
+
+def info(console: Console, folder: Path) -> None:
+    """Print a table of what a run is."""
+    run = load(folder)
+    process, data, config = run.field.process, run.config.data, run.config.train
+    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
+    low, high = torch.exp(-process.half_log_snr(ends)).tolist()
+    table = Table(show_header=False, box=None)
+    rows = {
+        "data": f"{data.name}: {data.count} samples of shape {data.shape}",
+        "classes": str(data.classes) if data.classes else "none",
+        "process": f"{process}",
+        "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
+        "parametrization": f"{run.field.parametrization}",
+        "network": f"{config.network}, {_parameters(run.field.network):,} parameters",
+        "training": f"{config.optim.steps} steps of {config.optim.batch}, seed {config.seed}",
+        "loss": f"{run.config.loss:.4f}",
+        "files": ", ".join(sorted(path.name for path in folder.iterdir())),
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    console.print(table)
+
+
+def track(
+    console: Console,
+    work: Iterable[T],
+    total: int,
+    title: str,
+    note: Callable[[], str] = lambda: "",
+) -> Iterator[T]:
+    """Yield from ``work`` with a progress bar and ETA; every tenth as a line if not a terminal."""
+    if not console.is_terminal:
+        began, marks = time.monotonic(), max(1, total // 10)
+        for done, item in enumerate(work, 1):
+            yield item
+            if done % marks == 0 and done < total:
+                left = (time.monotonic() - began) / done * (total - done)
+                console.print(f"{title} {done}/{total} {note()} ETA {left:.0f} s")
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=total, note="")
+        for item in work:
+            yield item
+            bar.update(task, advance=1, note=note())
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a ``.npy`` file at once or not at all.
+
+    Raises:
+        UsageError: the folder does not exist, or the name does not end in ``.npy``.
+    """
+    if path.suffix != ".npy" or not path.parent.is_dir():
+        raise UsageError(f"{path}: give a name that ends in .npy, in a folder that exists.")
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.save(file, array)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _check_class(run: Run, y: int | None) -> None:
+    classes = run.config.data.classes
+    if y is not None and not classes:
+        raise UsageError(f"--y {y}: this run has no classes; train with --conditional.")
+    if y is not None and not 0 <= y < classes:
+        raise UsageError(f"--y {y}: this run knows the classes 0 to {classes - 1}.")
+
+
+def _parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())

@@ -187,7 +187,9 @@ class Process(ABC):
                 f"half_log_snr = {worst:g} is outside [{low:g}, {high:g}], "
                 f"the range of {self!r} on [{self.t_min:g}, {self.t_max:g}]."
             )
-        return _invert(self.half_log_snr, target, self.t_min, self.t_max)
+        t = _invert(self.half_log_snr, target, self.t_min, self.t_max)
+        t = torch.where(target <= low, self.t_max, t)
+        return torch.where(target >= high, self.t_min, t)
 
     def contains(self, t: Tensor) -> bool:
         """Tell whether every time lies in ``[t_min, t_max]``, up to rounding."""

@@ -10,7 +10,7 @@ process        alpha                               sigma
 `Flow`         1 - t                               t
 `EDM`          1                                   t
 `LinearSDE`    exp(int f)                          alpha sqrt(int g^2 / alpha^2)
-`Tabulated`    cos(angle_k) at the knots           sin(angle_k)
+`Tabulated`    sin(angle_k) at the knots           cos(angle_k)
 =============  ==================================  ========================================
 
 Differences of nearly equal numbers are written with ``expm1`` or as products, so that ``sigma``
@@ -259,8 +259,9 @@ class LinearSDE(Process):
 class Tabulated(Process):
     """A discrete table of ``abar_k = alpha_k^2`` made continuous: time is the index ``k``.
 
-    Variance preserving, so ``(alpha, sigma) = (cos a, sin a)``. The angle ``a`` is interpolated by
-    a monotone cubic through every knot: exact there in log-SNR, and regular where ``abar = 0``.
+    Variance preserving, so ``(alpha, sigma) = (sin a, cos a)``. The angle ``a`` is interpolated by
+    a monotone cubic through every knot: exact there in log-SNR, and regular where ``abar = 0``,
+    with ``alpha`` exactly 0 there.
 
     Args:
         alpha_bar: strictly decreasing values in ``[0, 1)``, two or more, as ``prod(1 - beta_k)``.
@@ -289,10 +290,10 @@ class Tabulated(Process):
             raise ValueError("alpha_bar must fall strictly, as cumprod(1 - beta) does.")
         if self.t_max == math.inf:
             object.__setattr__(self, "t_max", float(table.numel() - 1))
-        angle = torch.atan2((1 - table).sqrt(), table.sqrt())
+        angle = torch.atan2(table.sqrt(), (1 - table).sqrt())
         object.__setattr__(self, "alpha_bar", tuple(table.tolist()))
         object.__setattr__(self, "_angles", angle)
-        object.__setattr__(self, "_slopes", _monotone_slopes(angle))
+        object.__setattr__(self, "_slopes", -_monotone_slopes(-angle))
         super().__post_init__()
 
     def _angle(self, t: Tensor) -> Tensor:
@@ -305,10 +306,10 @@ class Tabulated(Process):
         return angles[k] + u * rise + u * (1 - u) * bend
 
     def alpha(self, t: Tensor) -> Tensor:
-        return torch.cos(self._angle(t)).clamp(min=0.0)
+        return torch.sin(self._angle(t))
 
     def sigma(self, t: Tensor) -> Tensor:
-        return torch.sin(self._angle(t))
+        return torch.cos(self._angle(t))
 
 
 def _monotone_slopes(y: Tensor) -> Tensor:

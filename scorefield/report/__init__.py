@@ -1,0 +1,10 @@
+"""Pictures of samples, of paths from noise to data, and of quality against cost.
+
+Needs the extra ``scorefield[plot]``: matplotlib and Pillow are imported where they are used.
+"""
+
+from scorefield.report.plots import image_grid, quality_against_calls
+from scorefield.report.tracks import Paths, paths
+from scorefield.report.trajectory import trajectories
+
+__all__ = ["Paths", "image_grid", "paths", "quality_against_calls", "trajectories"]

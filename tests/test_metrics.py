@@ -1,0 +1,195 @@
+"""Metrics against closed forms, scipy and their own invariances."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist, pdist
+
+from scorefield import Noise
+from scorefield.metrics import energy, energy_distance, points, sliced, sliced_wasserstein
+
+METRICS = [sliced_wasserstein, energy_distance]
+
+
+def normal(count, *shape, seed=0):
+    return Noise(seed, torch.arange(count)).draw(shape, torch.empty(0, dtype=torch.float64))[0]
+
+
+def rotation(dim, seed=99):
+    return torch.linalg.qr(normal(dim, dim, seed=seed)).Q
+
+
+def w2_by_repetition(x, y):
+    """W_2 on a line: repeat points until the counts agree, sort, match."""
+    count = math.lcm(len(x), len(y))
+    x, y = (np.sort(np.repeat(v, count // len(v))) for v in (x.numpy(), y.numpy()))
+    return float(np.sqrt(np.mean((x - y) ** 2)))
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (40, 20), (12, 35), (2, 3), (101, 100)])
+def test_on_a_line_sliced_wasserstein_is_the_quantile_integral(n, m):
+    x, y = normal(n, seed=1), 0.5 * normal(m, seed=2) + 1
+    for projections in (1, 7):  # both directions of the line give the same distance
+        value = sliced_wasserstein(x, y, projections=projections)
+        assert value == pytest.approx(w2_by_repetition(x, y), rel=1e-12)
+
+
+def test_on_a_line_squared_wasserstein_is_the_cheapest_assignment():
+    x, y = normal(30, seed=3), normal(30, seed=4) ** 3
+    cost = cdist(x[:, None], y[:, None], "sqeuclidean")
+    cheapest = cost[linear_sum_assignment(cost)].mean()
+    assert float(sliced.squared_wasserstein(x[None], y[None])) == pytest.approx(cheapest, rel=1e-12)
+
+
+def test_shift_on_a_line_agrees_with_scipy():
+    x = normal(50, seed=5)  # a shift moves every quantile alike, so W_1 = W_2
+    truth = stats.wasserstein_distance(x, x + 0.7)
+    assert sliced_wasserstein(x, x + 0.7, projections=3) == pytest.approx(truth, rel=1e-12)
+
+
+def test_sliced_wasserstein_of_shifted_points_is_the_mean_squared_projection():
+    shift = torch.tensor([3.0, 0.0, 4.0, 0.0])
+    x = normal(20, 4, seed=6)
+    values = [sliced_wasserstein(x, x + shift, projections=500, seed=s) ** 2 for s in range(20)]
+    mean, error = np.mean(values), np.std(values, ddof=1) / math.sqrt(20)
+    assert abs(mean - 25 / 4) < 4 * error
+    assert error < 0.1
+
+
+def test_sliced_wasserstein_of_gaussians():
+    dim, count, projections = 5, 4000, 2048
+    shift = torch.linspace(0.5, 1.5, dim)
+    x, y = normal(count, dim, seed=7), normal(count, dim, seed=8) + shift
+    value = sliced_wasserstein(x, y, projections=projections)
+    truth = float(shift.norm()) / math.sqrt(dim)
+    # relative errors of the squared distance: of the mean cosine squared, and of the two means
+    slicing = math.sqrt(2 * (dim - 1) / (dim + 2) / projections)
+    sampling = 2 * math.sqrt(2 / count) / truth
+    assert abs(value**2 / truth**2 - 1) < 4 * math.hypot(slicing, sampling) < 0.2
+
+
+def test_sliced_wasserstein_of_scaled_gaussians():
+    # W_2(N(0, 1), N(0, s^2)) = |s - 1| along every direction
+    x, y = normal(20_000, 3, seed=9), 2 * normal(15_000, 3, seed=10)
+    assert sliced_wasserstein(x, y, projections=64) == pytest.approx(1.0, abs=0.03)
+
+
+def test_sliced_wasserstein_is_the_same_for_a_seed_and_in_any_chunks(monkeypatch):
+    x, y = normal(60, 3, seed=11), normal(41, 3, seed=12)
+    value = sliced_wasserstein(x, y, projections=50, seed=1)
+    assert value == sliced_wasserstein(x, y, projections=50, seed=1)
+    assert value != sliced_wasserstein(x, y, projections=50, seed=2)
+    monkeypatch.setattr(sliced, "BLOCK", 300)
+    assert sliced_wasserstein(x, y, projections=50, seed=1) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m", "dim"), [(30, 30, 1), (25, 40, 3), (2, 2, 2), (30, 21, 50)])
+def test_energy_distance_is_its_formula(n, m, dim):
+    x, y = normal(n, dim, seed=13), 1.5 * normal(m, dim, seed=14) + 0.3
+    truth = 2 * cdist(x, y).mean() - pdist(x).mean() - pdist(y).mean()
+    assert energy_distance(x, y) == pytest.approx(truth, rel=1e-7)
+
+
+def test_energy_distance_is_scipys_squared_without_its_bias():
+    x, y = normal(60, seed=15), normal(45, seed=16) + 1
+    bias = pdist(x[:, None]).mean() / 60 + pdist(y[:, None]).mean() / 45
+    biased = energy_distance(x, y) + bias
+    assert biased == pytest.approx(stats.energy_distance(x, y) ** 2, rel=1e-9)
+
+
+def test_energy_distance_of_one_law_averages_zero():
+    pairs = range(200)
+    values = [energy_distance(normal(15, 2, seed=k), normal(25, 2, seed=1000 + k)) for k in pairs]
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    assert abs(np.mean(values)) < 4 * error
+    assert min(values) < 0
+    bias = math.sqrt(math.pi) * (1 / 15 + 1 / 25)  # of the biased estimate: E|X - X'| = sqrt(pi)
+    assert error < bias / 10  # so that the test would see it
+
+
+def test_energy_distance_of_two_gaussians_on_a_line():
+    # E|N(m, 2)| is a folded normal's mean
+    def folded(m):
+        return 2 / math.sqrt(math.pi) * math.exp(-(m**2) / 4) + m * math.erf(m / 2)
+
+    truth = 2 * folded(0.8) - 2 * folded(0.0)
+    values = [
+        energy_distance(normal(400, seed=k), normal(400, seed=500 + k) + 0.8) for k in range(60)
+    ]
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    assert abs(np.mean(values) - truth) < 4 * error < 0.1 * truth
+
+
+def test_energy_distance_is_the_same_in_any_chunks(monkeypatch):
+    x, y = normal(50, 3, seed=17), normal(33, 3, seed=18)
+    value = energy_distance(x, y)
+    monkeypatch.setattr(energy, "BLOCK", 100)
+    assert energy_distance(x, y) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_symmetric_and_blind_to_order_shift_and_scale(metric):
+    x, y = normal(40, 3, seed=19), 0.5 * normal(31, 3, seed=20) + 1
+    value = metric(x, y)
+    assert metric(y, x) == pytest.approx(value, rel=1e-9)
+    assert metric(x.flip(0), y[torch.randperm(31)]) == pytest.approx(value, rel=1e-9)
+    assert metric(x + 100, y + 100) == pytest.approx(value, rel=1e-9)
+    assert metric(-3 * x, -3 * y) == pytest.approx(3 * value, rel=1e-9)
+
+
+def test_energy_distance_does_not_see_a_rotation_and_sliced_hardly():
+    x, y = normal(40, 3, seed=21), 0.5 * normal(31, 3, seed=22) + 1
+    turned = x @ rotation(3), y @ rotation(3)
+    assert energy_distance(*turned) == pytest.approx(energy_distance(x, y), rel=1e-9)
+    many = [sliced_wasserstein(*pair, projections=20_000) for pair in ((x, y), turned)]
+    assert many[0] == pytest.approx(many[1], rel=0.02)
+
+
+def test_the_same_points_are_no_distance_apart():
+    x = normal(30, 2, seed=23)
+    assert sliced_wasserstein(x, x) == 0.0
+    assert sliced_wasserstein(x, x.repeat(3, 1)) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_any_shape_and_type_of_point(metric):
+    x, y = normal(9, 2, 3, 2, seed=24), normal(7, 2, 3, 2, seed=25)
+    value = metric(x, y)
+    assert isinstance(value, float)
+    assert metric(x.flatten(1), y.flatten(1)) == value
+    assert metric(x.float(), y.float()) == pytest.approx(value, rel=1e-4)
+    assert metric(x.requires_grad_(), y) == value
+    whole = torch.arange(12).reshape(6, 2)
+    assert metric(whole, whole + 5) == metric(whole.double(), whole.double() + 5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.ones(4, 2), torch.ones(4, 3), r"x has points of shape \(2,\) and y of \(3,\)"),
+        (torch.ones(4, 2), torch.ones(1, 2), r"y has shape \(1, 2\): needs \(N, \.\.\.\) with N"),
+        (torch.ones(()), torch.ones(3), r"x has shape \(\): needs"),
+        (torch.ones(4, 0), torch.ones(4, 0), r"x has shape \(4, 0\): needs"),
+        (torch.ones(4), torch.tensor([1.0, math.nan, math.inf]), "y has 2 of 3 values that are no"),
+        (torch.ones(4, dtype=torch.complex64), torch.ones(4), "x is complex: give torch.view_as_r"),
+    ],
+)
+def test_refuses_what_has_no_distance(metric, x, y, message):
+    with pytest.raises(ValueError, match=message):
+        metric(x, y)
+
+
+def test_refuses_no_projections():
+    with pytest.raises(ValueError, match="projections = 0: give at least one"):
+        sliced_wasserstein(torch.ones(3), torch.ones(3), projections=0)
+
+
+def test_point_clouds_keep_float64_and_flatten():
+    x, y = points.point_clouds(torch.ones(3, 2, 2), torch.ones(5, 2, 2))
+    assert (x.dtype, y.dtype) == (torch.float64, torch.float64)
+    assert (tuple(x.shape), tuple(y.shape)) == ((3, 4), (5, 4))

@@ -1,0 +1,320 @@
+"""Pictures: what they show is what they were given, or what is true."""
+
+import io
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+
+import scorefield as sf
+from scorefield.report import image_grid, paths, quality_against_calls, tracks, trajectories
+from scorefield.report.plots import SEPARATOR, _spread
+from scorefield.report.trajectory import BINS, SLICES, densities
+
+STD = 0.15
+RESULTS = {
+    "Heun": [(20, 0.08), (10, 0.3), (40, 0.03)],
+    "Multistep": [(10, 0.09), (20, 0.031), (40, 0.029)],
+}
+
+
+def ring(process, count=5, radius=1.3):
+    """Gaussians on a circle, off the axes."""
+    angle = torch.arange(count, dtype=torch.float64) * 2 * math.pi / count + 0.3
+    means = radius * torch.stack([angle.cos(), angle.sin()], 1)
+    spread = STD**2 * torch.eye(2, dtype=torch.float64).expand(count, 2, 2)
+    return sf.Mixture(process, torch.ones(count), means, spread)
+
+
+def line(process):
+    """Two Gaussians in one dimension."""
+    means = torch.tensor([[-1.0], [0.8]], dtype=torch.float64)
+    spread = torch.full((2, 1, 1), 0.04, dtype=torch.float64)
+    return sf.Mixture(process, torch.tensor([1.0, 2.0]), means, spread)
+
+
+def marginal_cdf(field, t):
+    """The exact distribution function of the first coordinate at time ``t``."""
+    alpha, sigma = (float(c) for c in field.process.coefficients(t))
+    centres, std = alpha * field.means[:, 0].numpy(), math.hypot(alpha * STD, sigma)
+    return lambda x: stats.norm.cdf(np.asarray(x)[:, None], centres, std).mean(1)
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+# --- image_grid -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("channels", "columns"), [(1, None), (3, None), (3, 2), (1, 5), (1, 9)])
+def test_image_grid_shows_every_value_in_its_place(tmp_path, channels, columns):
+    count, height, width, scale = 5, 3, 4, 6
+    values = torch.randint(0, 256, (count, channels, height, width))
+    values[0, 0, 0, :2] = torch.tensor([0, 255])
+    image_grid(values, tmp_path / "grid.png", columns=columns, scale=scale)
+    pixels = read(tmp_path / "grid.png")
+    pixels = pixels.reshape(*pixels.shape[:2], channels)
+    across = min(columns or 3, count)
+    pitch = np.array([height, width]) * scale + SEPARATOR
+    rows = -(-count // across)
+    assert pixels.shape[:2] == (rows * pitch[0] + SEPARATOR, across * pitch[1] + SEPARATOR)
+    seen = np.zeros(pixels.shape[:2], dtype=bool)
+    for k in range(count):
+        top, left = np.array([k // across, k % across]) * pitch + SEPARATOR
+        box = np.s_[top : top + height * scale, left : left + width * scale]
+        truth = values[k].permute(1, 2, 0).numpy().repeat(scale, 0).repeat(scale, 1)
+        np.testing.assert_array_equal(pixels[box], truth)
+        seen[box] = True
+    assert (pixels[~seen] == 255).all()  # separators and empty places
+
+
+def test_image_grid_clips_to_the_range_given(tmp_path):
+    images = torch.tensor([[-3.0, -1.0, 0.0, 1.0, 3.0]]).reshape(1, 1, 1, 5)
+    image_grid(images, tmp_path / "a.png", scale=1, value_range=(-1, 1))
+    inside = read(tmp_path / "a.png")[SEPARATOR, SEPARATOR:-SEPARATOR]
+    np.testing.assert_array_equal(inside, [0, 0, 128, 255, 255])
+
+
+def test_image_grid_writes_a_constant_image_and_to_memory():
+    target = io.BytesIO()
+    image_grid(torch.full((1, 1, 2, 2), 7.0), target, scale=3)
+    pixels = read(target)
+    assert pixels.shape == (6 + 2 * SEPARATOR,) * 2
+    assert (pixels[SEPARATOR:-SEPARATOR, SEPARATOR:-SEPARATOR] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (torch.ones(2, 2, 4, 4), {}, r"shape \(2, 2, 4, 4\): needs \(N, C, H, W\)"),
+        (torch.ones(4, 4), {}, r"shape \(4, 4\): needs"),
+        (torch.ones(0, 1, 4, 4), {}, "N >= 1"),
+        (torch.full((1, 1, 2, 2), math.nan), {}, "not finite"),
+        (torch.ones(1, 1, 2, 2), {"columns": 0}, "columns = 0, scale = 8"),
+        (torch.ones(1, 1, 2, 2), {"scale": 0}, "scale = 0"),
+        (torch.ones(1, 1, 2, 2), {"value_range": (1, 1)}, r"value_range = \(1, 1\) is empty"),
+    ],
+)
+def test_image_grid_refuses(tmp_path, images, options, message):
+    with pytest.raises(ValueError, match=message):
+        image_grid(images, tmp_path / "a.png", **options)
+    assert not (tmp_path / "a.png").exists()
+
+
+# --- paths ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many():
+    field = ring(sf.VP())
+    return field, paths(field, 1500, seed=4, steps=200)
+
+
+@pytest.mark.parametrize("place", [0.0, *SLICES, 1.0])
+def test_both_kinds_of_path_have_the_exact_marginals(many, place):
+    field, found = many
+    k = round(place * 200)
+    for track in (found.sde, found.ode):
+        truth = marginal_cdf(field, found.times[k])
+        assert stats.kstest(track[k].numpy(), truth).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("place", [0.7, 0.9])
+def test_the_test_of_marginals_sees_a_wrong_law(many, place):
+    # earlier than this, noise hides the data and neighbouring times have nearly one law
+    field, found = many
+    other = marginal_cdf(field, found.times[round((place - 0.3) * 200)])
+    for track in (found.sde, found.ode):
+        assert stats.kstest(track[round(place * 200)].numpy(), other).pvalue < 1e-4
+
+
+def test_paths_share_their_starts_and_nothing_else(many):
+    _, found = many
+    assert torch.equal(found.sde[0], found.ode[0])
+    assert abs(np.corrcoef(found.sde[-1], found.ode[-1])[0, 1]) < 0.1
+    roughness = [track.diff(dim=0).abs().sum(0).median() for track in (found.sde, found.ode)]
+    assert roughness[0] > 5 * roughness[1]
+
+
+def test_ode_paths_on_a_line_keep_their_order_and_sde_paths_do_not():
+    found = paths(line(sf.VP()), 60, seed=1, steps=100)
+    order = found.ode[0].argsort()
+    assert (found.ode[:, order].diff(dim=1) > 0).all()
+    assert (found.sde[-1, order].diff() < 0).any()
+
+
+@pytest.mark.parametrize("process", [sf.VP(), sf.VE(), sf.EDM(), sf.Flow(t_max=1.0), sf.Cosine()])
+def test_every_process_is_shown_at_the_datas_scale_over_one_range_of_noise(process):
+    field = line(process)
+    found = paths(field, 300, seed=2, steps=60)
+    std = field.data_std
+    assert float(found.ratio[0]) == pytest.approx(tracks.NOISIEST * std, rel=1e-6)
+    assert float(found.ratio[-1]) == pytest.approx(tracks.CLEANEST * std, rel=1e-6)
+    alpha, sigma = process.coefficients(found.times)
+    torch.testing.assert_close(found.scale, std / (std**2 * alpha**2 + sigma**2).sqrt())
+    spread = (found.ode * found.scale[:, None]).std(1)
+    assert (spread / std - 1).abs().max() < 0.2
+
+
+def test_paths_stop_at_the_processs_own_ends():
+    process = sf.EDM(t_min=0.5, t_max=5.0)
+    found = paths(line(process), 3, steps=4)
+    assert (float(found.times[0]), float(found.times[-1])) == pytest.approx((5.0, 0.5))
+
+
+def test_a_path_does_not_depend_on_how_many_are_followed(monkeypatch):
+    few = paths(line(sf.VP()), 3, seed=5, steps=10)
+    monkeypatch.setattr(tracks, "_TILE", 4)
+    more = paths(line(sf.VP()), 11, seed=5, steps=10)
+    torch.testing.assert_close(more.sde[:, :3], few.sde, rtol=0, atol=1e-5)
+    torch.testing.assert_close(more.ode[:, :3], few.ode, rtol=0, atol=1e-5)
+    assert not torch.equal(paths(line(sf.VP()), 3, seed=6, steps=10).ode, few.ode)
+
+
+# --- trajectories ---------------------------------------------------------------------------------
+
+
+def test_densities_are_normalised_and_right():
+    edges = torch.linspace(-4, 4, BINS + 1, dtype=torch.float64)
+    quantiles = torch.tensor(stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000))
+    density = densities(torch.stack([quantiles, 0.5 * quantiles + 1]), edges)
+    width, middle = float(edges[1] - edges[0]), ((edges[1:] + edges[:-1]) / 2).numpy()
+    assert density.sum(1).numpy() * width == pytest.approx(1.0, abs=2e-4)
+    assert density[0].numpy() == pytest.approx(stats.norm.pdf(middle), abs=0.01)
+    assert density[1].numpy() == pytest.approx(stats.norm.pdf(middle, 1, 0.5), abs=0.03)
+
+
+def test_densities_do_not_count_what_lies_outside():
+    edges = torch.linspace(0, 1, 11, dtype=torch.float64)
+    density = densities(torch.tensor([[0.55, 0.52, 7.0, -7.0]], dtype=torch.float64), edges)
+    assert float(density.sum()) * 0.1 == pytest.approx(0.5, abs=0.02)
+    assert int(density.argmax()) == 5
+
+
+def test_trajectories_draws_the_paths_it_computes(tmp_path):
+    field = ring(sf.VP())
+    options = {"seed": 3, "steps": 40}
+    figure = trajectories(field, tmp_path / "t.png", n=4, crowd=100, **options)
+    found = paths(field, 100, **options)
+    drawn = found.ode[0].argsort()[[12, 37, 62, 87]]  # the middles of the quarters
+    for axes, track in ((figure.axes[0], found.sde), (figure.axes[2], found.ode)):
+        truth = (track * found.scale[:, None])[:, drawn].T.numpy()
+        shown = [v.get_ydata() for v in axes.get_lines() if len(v.get_ydata()) == 41]
+        assert len(shown) == 8  # each over its halo
+        np.testing.assert_allclose(shown[1::2], truth)
+        assert axes.get_xlim() == (0, 1)
+    assert read(tmp_path / "t.png").shape[:2] == (1050, 1500)
+
+
+def test_trajectories_colours_a_start_alike_above_and_below():
+    figure = trajectories(line(sf.VP()), io.BytesIO(), n=5, crowd=20, steps=10)
+    panels = figure.axes[0], figure.axes[2]
+    coloured = [[v for v in a.get_lines() if len(v.get_ydata()) == 11][1::2] for a in panels]
+    for above, below in zip(*coloured, strict=True):
+        assert above.get_color() == below.get_color()
+        assert above.get_ydata()[0] == below.get_ydata()[0]
+    assert len({v.get_color() for v in coloured[0]}) == 5
+
+
+def test_trajectories_names_the_noise_where_it_is():
+    figure = trajectories(line(sf.EDM()), io.BytesIO(), n=2, crowd=20, steps=50)
+    found = paths(line(sf.EDM()), 1, steps=50)
+    places = figure.axes[2].xaxis.get_major_locator().locs
+    names = [float(label.get_text()) for label in figure.axes[2].get_xticklabels()]
+    # on the grid's own axis, log of the ratio is interpolated between its points
+    there = np.interp(places, np.linspace(0, 1, 51), found.ratio.log().numpy())
+    assert np.exp(there) == pytest.approx(names, rel=1e-9)
+    assert len(names) > 6
+
+
+@pytest.mark.parametrize(("n", "crowd"), [(0, 10), (11, 10)])
+def test_trajectories_refuses(tmp_path, n, crowd):
+    with pytest.raises(ValueError, match=f"n = {n} paths of a crowd of 10: give"):
+        trajectories(ring(sf.VP()), tmp_path / "t.png", n=n, crowd=crowd)
+
+
+def test_paths_refuses():
+    with pytest.raises(ValueError, match="n = 3, steps = 0: give at least one"):
+        paths(ring(sf.VP()), 3, steps=0)
+
+
+# --- quality_against_calls ------------------------------------------------------------------------
+
+
+def test_quality_lines_are_the_results(tmp_path):
+    figure = quality_against_calls(RESULTS, tmp_path / "q.png", floor=0.025, metric="energy")
+    (axes,) = figure.axes
+    shown = {v.get_label(): v for v in axes.get_lines()}
+    for name, points in RESULTS.items():
+        assert list(zip(*shown[name].get_data(), strict=True)) == sorted(points)
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert "energy" in axes.get_ylabel()
+    assert axes.get_lines()[-1].get_ydata() == [0.025, 0.025]
+    names = [text.get_text() for text in axes.texts]
+    assert set(RESULTS) < set(names)
+    assert [f"{tick:g}" for tick in axes.xaxis.get_major_locator().locs] == ["10", "20", "40"]
+    assert read(tmp_path / "q.png").shape[:2] == (750, 1200)
+
+
+def test_quality_shows_every_positive_value_and_a_band():
+    results = {"a": [(1, 50.0), (4, 2.0), (9, -0.01)], "b": [(2, 0.3)]}
+    figure = quality_against_calls(results, io.BytesIO(), floor=(-0.1, 0.2), metric="energy")
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    assert 0 < low < 0.2 < 50 < high
+    assert axes.get_xlim()[0] < 1 < 9 < axes.get_xlim()[1]
+    (band,) = axes.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((low, 0.2))
+    assert axes.get_lines()[0].get_ydata().tolist() == [50.0, 2.0, -0.01]
+
+
+@pytest.mark.parametrize("count", [1, 3, 15, 40])
+def test_labels_keep_their_order_and_do_not_overlap(count):
+    wanted = (np.random.default_rng(0).uniform(0, 0.3, count) ** 2).tolist()
+    heights = _spread(wanted, 0.055)
+    order = np.argsort(wanted)
+    gaps = np.diff(np.array(heights)[order])
+    assert (gaps >= min(0.055, 1 / max(1, count - 1)) - 1e-9).all()
+    assert min(heights) >= -1e-9
+    assert max(heights) <= 1 + 1e-9
+    assert _spread([0.1, 0.9, 0.5], 0.055) == [0.1, 0.9, 0.5]  # left alone if there is room
+
+
+@pytest.mark.parametrize(
+    ("results", "floor", "message"),
+    [
+        ({}, 0.1, "no points for any solver"),
+        ({"Heun": []}, 0.1, r"no points for \['Heun'\]"),
+        ({"Heun": [(0, 0.1)]}, 0.1, "Heun has value 0.1 at 0 calls"),
+        ({"Heun": [(5, math.nan)]}, 0.1, "Heun has value nan at 5 calls"),
+        ({"Heun": [(5, -1.0)]}, 0.1, "no value is positive"),
+        (RESULTS, 0.0, r"floor = \(0, 0\): give low <= high and a positive high"),
+        (RESULTS, (2.0, 1.0), r"floor = \(2, 1\)"),
+    ],
+)
+def test_quality_refuses(results, floor, message):
+    with pytest.raises(ValueError, match=message):
+        quality_against_calls(results, io.BytesIO(), floor=floor, metric="energy")
+
+
+def test_without_the_extra_pictures_say_what_to_install(monkeypatch):
+    for module in ("matplotlib.figure", "PIL.Image"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for draw in (
+        lambda: image_grid(torch.ones(1, 1, 2, 2), io.BytesIO()),
+        lambda: trajectories(line(sf.VP()), io.BytesIO()),
+        lambda: quality_against_calls(RESULTS, io.BytesIO(), floor=0.1, metric="energy"),
+    ):
+        with pytest.raises(ImportError, match=r"pip install scorefield\[plot\]"):
+            draw()
+
+
+def test_pictures_leave_pyplot_alone():
+    before = "matplotlib.pyplot" in sys.modules  # some other test may have wanted it
+    trajectories(line(sf.VP()), io.BytesIO(), n=2, crowd=10, steps=5)
+    assert ("matplotlib.pyplot" in sys.modules) == before

@@ -23,12 +23,11 @@ from rich.progress import (
 from rich.table import Table
 from torch import Tensor
 
-from scorefield import grid as grids
-from scorefield import solvers
+from scorefield import grid as grids, solvers
 from scorefield.config import TrainConfig
 from scorefield.data import read
 from scorefield.errors import UsageError
-from scorefield.sample import count_calls
+from scorefield.sampling import count_calls
 from scorefield.training.run import Run, Training, load, refuse_existing
 
 T = TypeVar("T")

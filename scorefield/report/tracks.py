@@ -20,7 +20,7 @@ from scorefield.field import ScoreField
 from scorefield.grid import balanced
 from scorefield.noise import Noise
 from scorefield.process import Process
-from scorefield.sample import integrate, sample, start
+from scorefield.sampling import integrate, sample, start
 from scorefield.solvers import AnglePrediction, EulerMaruyama, Multistep, Solver
 
 # The noise-to-signal ratios sigma / (c alpha) between which there is something to see.

@@ -8,9 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from scorefield import config as c
-from scorefield import parametrization as p
-from scorefield import processes
+from scorefield import config as c, parametrization as p, processes
 from scorefield.networks import MLP, UNet
 from scorefield.process import Process
 from scorefield.training import objective as o

@@ -21,7 +21,7 @@ from scorefield.config import DataConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
 from scorefield.denoiser import Denoiser
 from scorefield.errors import CheckpointError, UsageError
-from scorefield.sample import sample
+from scorefield.sampling import sample
 from scorefield.solvers import Solver
 from scorefield.training import build
 from scorefield.training.loop import Progress, fit

@@ -190,7 +190,7 @@ class LinearSDE(Process):
     compared with the quadrature and then used in its place.
 
     Both functions take and return a tensor of any shape and are made of torch operations. For
-    coefficients that are vectors or matrices, see `scorefield.moments`.
+    coefficients that are vectors or matrices, see `scorefield.linear.moments`.
 
     Raises:
         ValueError: the given mean or variance disagrees with the SDE's, or the functions are not

@@ -1,8 +1,8 @@
 r"""Generation: a solver walked along a grid, from the prior to data.
 
 Sample ``k`` is a function of (field, solver, times, seed, k) alone. Its noise is keyed by its id,
-and the field always sees batches of one fixed size, the last one padded, so that no kernel's choice
-of algorithm depends on how many samples were asked for.
+and the field always sees batches of one fixed size in which ``k`` has the slot ``k mod tile``: a
+kernel's rounding depends on the size of a batch and on the row in it, never on the other rows.
 """
 
 from __future__ import annotations
@@ -92,17 +92,31 @@ def sample(
     if times[0] < times[-1]:
         raise ValueError("times rise: sampling goes from t_max down; give times.flip(0).")
     like = _template(field, dtype)
-    done = [like.new_empty(0, *field.shape)]
-    for first in range(0, len(ids), tile):
-        chunk = ids[first : first + tile]
-        padded = torch.tensor(chunk + chunk[-1:] * (tile - len(chunk)))
+    out = like.new_empty(len(ids), *field.shape)
+    for places, slots in _tiles(ids, tile):
         with torch.no_grad():
-            at = start(field, Noise(seed, padded), times[0], like)
+            at = start(field, Noise(seed, slots), times[0], like)
             for state in integrate(field, solver, at, times):
                 at = state
             x = field(at.x, at.t).x0 if finish else at.x
-        done.append(x[: len(chunk)])
-    return torch.cat(done)
+        out[places] = x[[ids[place] % tile for place in places]]
+    return out
+
+
+def _tiles(ids: Sequence[int], tile: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield batches: the places in ``ids`` that each serves, and the id in each of its slots.
+
+    Slots that no place asks for hold an id of their own.
+    """
+    waiting: list[list[int]] = [[] for _ in range(tile)]
+    for place, k in enumerate(ids):
+        waiting[k % tile].append(place)
+    for turn in range(max(map(len, waiting))):
+        places = [queue[turn] for queue in waiting if turn < len(queue)]
+        slots = torch.arange(tile)
+        for place in places:
+            slots[ids[place] % tile] = ids[place]
+        yield places, slots
 
 
 @dataclass

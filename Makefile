@@ -1,0 +1,44 @@
+# `make demo` and `make test` set everything up themselves: Python >= 3.11 and a package registry
+# are all they need. A stamp written last tells a finished environment from a half-made one.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DEMO := demo
+
+.PHONY: demo test test-fast format clean
+
+demo: $(VENV)/plot.stamp
+	rm -rf $(DEMO)
+	$(BIN)/python examples/demo.py $(DEMO)
+
+test: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+test-fast: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) $(DEMO)
+
+# Torch first and pinned, so that nothing else decides which build is taken.
+$(VENV)/plot.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "scorefield needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --constraint constraints.txt --editable '.[plot]'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/plot.stamp
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -33,7 +33,8 @@ class Denoiser(ScoreField):
 
     Args:
         network: a module called as ``network(x, label, **condition)`` with ``x`` ``(B, *shape)``
-            and ``label`` ``(B,)``, both of the parameters' type; returns ``(B, *shape)``.
+            and ``label`` ``(B,)``, both of the parameters' type, which need not be the state's;
+            returns ``(B, *shape)``.
         process: the process of the noisy data.
         parametrization: what the network predicts.
         shape: the shape of one sample.
@@ -75,6 +76,7 @@ class Denoiser(ScoreField):
     def output(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         """Return the bare network's output at ``x`` ``(B, *shape)`` and aligned ``t``."""
         scale = self.parametrization(*self.process.coefficients(t)).scale
-        label = self.label(self.process, t).to(x).reshape(-1).expand(x.shape[0])
-        result: Tensor = self.network(cast(scale, x) * x, label, **condition)
+        seen = (cast(scale, x) * x).to(next(self.network.parameters(), x).dtype)
+        label = self.label(self.process, t).to(seen).reshape(-1).expand(len(seen))
+        result: Tensor = self.network(seen, label, **condition)
         return result

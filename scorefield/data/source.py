@@ -116,14 +116,14 @@ def _checked(array: np.ndarray, name: str) -> Tensor:
 
 
 def _check_constant(x: Tensor, name: str) -> None:
-    """Refuse features that never change: images as a whole, vectors column by column."""
-    columns = x.reshape(1, -1) if x.ndim == 4 else x.flatten(1).T
+    """Refuse features of vectors, or channels of the rest, that never change."""
+    what = "feature" if x.ndim == 2 else "channel"
+    columns = x.transpose(0, 1).flatten(1)
     constant = (columns == columns[:, :1]).all(1).nonzero().flatten().tolist()
     if constant:
         shown = ", ".join(map(str, constant[:8])) + (" …" if len(constant) > 8 else "")
-        where = "every pixel has the same value" if x.ndim == 4 else f"feature(s) {shown}"
         raise DataError(
-            f"{name} has {len(constant)} constant feature(s) ({where}): they have no density. "
+            f"{name} has {len(constant)} constant {what}(s), {shown}: they have no density. "
             "Remove them."
         )
 

@@ -1,0 +1,54 @@
+"""The README's Python runs, top to bottom, as a reader would paste it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from scorefield.cli import main
+from scorefield.cli.app import app
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, str(README), "exec"), names)
+    assert (tmp_path / "runs/moons/model.safetensors").is_file()
+    assert "tensor" in capsys.readouterr().out
+
+
+def test_the_shell_examples_are_commands_that_exist():
+    commands = [
+        line.split("#")[0]
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("scorefield")
+    ]
+    assert len(commands) >= 3
+    for command in commands:
+        app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+    with pytest.raises(SystemExit) as end:
+        main(["sample", "nowhere", "--no-such-option"])
+    assert end.value.code == 2
+
+
+def test_the_make_targets_it_names_exist():
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\S+)", "\n".join(blocks("sh")), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_every_link_leads_to_a_file():
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+    assert len(links) >= 6
+    for link in links:
+        assert link.startswith("https://") or (README.parent / link).exists(), link

@@ -9,9 +9,10 @@ DEMO := demo
 
 .PHONY: demo test test-fast format clean
 
+# Passive waiting: threads that spin for each other slow down many times on a machine in use.
 demo: $(VENV)/plot.stamp
 	rm -rf $(DEMO)
-	$(BIN)/python examples/demo.py $(DEMO)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python examples/demo.py $(DEMO)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

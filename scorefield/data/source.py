@@ -85,6 +85,7 @@ def _from_file(source: str | Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read as a .npy file: {error}") from None
     if not isinstance(array, np.ndarray):
+        array.close()
         raise DataError(f"{path} holds an archive, not one array: use numpy.save.")
     return array
 
@@ -97,20 +98,22 @@ def _checked(array: np.ndarray, name: str) -> Tensor:
             f"{name} has shape {array.shape}: needs (N, D) vectors, (N, C, L) signals or "
             "(N, C, H, W) images."
         )
-    if array.ndim == 3 and array.dtype == np.uint8:
-        array = array[:, None]
-    if array.ndim == 4 and array.shape[3] in _CHANNELS and array.shape[1] not in _CHANNELS:
-        array = np.moveaxis(array, 3, 1)
     if len(array) < 2:
         raise DataError(f"{name} has {len(array)} sample(s): a distribution needs two or more.")
-    x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    bad = ~x.isfinite()
-    if bad.any():
-        first = tuple(int(i) for i in bad.nonzero()[0])
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        first = tuple(bad[0].tolist())
         raise DataError(
-            f"{name} has {int(bad.sum())} value(s) that are not finite numbers, the first at "
+            f"{name} has {len(bad)} value(s) that are not finite numbers in float32, the first at "
             f"index {first}: {array[first]}. Remove or impute them."
         )
+    if array.ndim == 3 and array.dtype == np.uint8:
+        values = values[:, None]
+    if array.ndim == 4 and array.shape[3] in _CHANNELS and array.shape[1] not in _CHANNELS:
+        values = np.moveaxis(values, 3, 1)
+    x = torch.from_numpy(np.ascontiguousarray(values))
     _check_constant(x, name)
     return x
 

@@ -1,0 +1,12 @@
+"""Settings shared by every test."""
+
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    # torch warns of itself when forward-mode autodiff is used for the first time
+    config.addinivalue_line(
+        "filterwarnings", "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
+    )

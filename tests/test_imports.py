@@ -1,0 +1,118 @@
+"""Imports point one way, and the package loads nothing heavy on its own."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import scorefield as sf
+
+ROOT = pathlib.Path(sf.__file__).parent
+NUMERIC = {"torch", "numpy"}
+
+# what each part of the core may import of the package, and nothing else
+ALLOWED = {
+    "process": set(),
+    "processes": {"process"},
+    "linear": set(),
+    "field": {"process"},
+    "grid": {"process"},
+    "noise": {"field"},
+    "parametrization": {"field", "process"},
+    "denoiser": {"field", "parametrization", "process"},
+    "analytic": {"field", "process"},
+    "solvers": {"field", "noise", "process"},
+    "sampling": {"field", "grid", "noise", "process", "solvers"},
+    "networks": set(),
+}
+# what only the parts on top may import
+TOP = {"cli", "report", "interop", "__main__"}
+
+
+def part(path):
+    """Return the part of the package that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Return the names of the modules a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} uses a relative import"
+            if node.module == "scorefield":
+                names |= {f"scorefield.{alias.name}" for alias in node.names}
+            else:
+                names.add(node.module)
+    return names
+
+
+def imported_parts(path):
+    """Return the parts of the package that a file imports, its own left out."""
+    own = {name.split(".")[1] for name in imported(path) if name.startswith("scorefield.")}
+    return own - {part(path)}
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+CORE = [path for path in FILES if part(path) in ALLOWED]
+every_core_file = pytest.mark.parametrize("path", CORE, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+def test_every_part_of_the_core_is_there_to_be_checked():
+    assert {part(path) for path in CORE} == set(ALLOWED)
+
+
+@every_core_file
+def test_the_core_imports_only_the_layers_below(path):
+    assert imported_parts(path) <= ALLOWED[part(path)]
+
+
+@every_core_file
+def test_the_core_needs_only_torch_and_numpy(path):
+    foreign = {name.split(".")[0] for name in imported(path)} - {"scorefield"}
+    allowed = {"torch"} if part(path) == "process" else NUMERIC
+    assert foreign - sys.stdlib_module_names <= allowed
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if part(path) not in TOP],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_nobody_imports_the_command_line_or_the_reports(path):
+    assert not imported_parts(path) & TOP
+
+
+def run(code):
+    """Run code in a fresh interpreter and return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_using_the_core_loads_no_plotting_configuration_or_console_library():
+    heavy = "matplotlib pydantic cyclopts rich PIL scipy diffusers"
+    code = f"""
+import sys
+import scorefield as sf
+field = sf.Denoiser, sf.Gaussian, sf.sample, sf.Multistep, sf.VP()
+print([name for name in {heavy.split()} if name in sys.modules])
+"""
+    assert run(code) == "[]"
+
+
+def test_the_package_itself_loads_without_torch():
+    assert run("import sys, scorefield; print('torch' in sys.modules)") == "False"
+
+
+@pytest.mark.parametrize("name", sf.__all__)
+def test_every_public_name_exists_and_is_documented(name):
+    assert getattr(sf, name).__doc__
+
+
+def test_public_names_are_listed_once():
+    assert len(set(sf.__all__)) == len(sf.__all__)

@@ -1,0 +1,171 @@
+"""Generation: a sample is a function of field, plan, seed and id, and of nothing else."""
+
+import math
+
+import pytest
+import torch
+from cases import ALL_PROCESSES, ALL_SOLVERS, PROCESS_IDS, label, mixture, normal, silent, tensor
+from torch import nn
+
+import scorefield as sf
+
+every_solver = pytest.mark.parametrize("solver", ALL_SOLVERS, ids=label)
+
+
+class Network(nn.Module):
+    """A small network with random weights, of shape 2 -> 2."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(nn.Linear(3, 64), nn.SiLU(), nn.Linear(64, 2))
+
+    def forward(self, x, label):
+        return self.layers(torch.cat([x, label[:, None]], 1))
+
+
+def network_field(process):
+    return sf.Denoiser(Network(), process, sf.Preconditioned(), (2,))
+
+
+PROCESS = sf.VP(t_min=1e-3)
+FIELDS = [mixture(PROCESS), network_field(PROCESS)]
+every_field = pytest.mark.parametrize("field", FIELDS, ids=["exact", "network"])
+
+
+@every_solver
+@every_field
+def test_a_sample_by_id_is_the_same_bits_alone_in_any_order_and_in_any_split(solver, field):
+    times = sf.even_log_snr(PROCESS, 4)
+
+    def run(n, **options):
+        return sf.sample(field, n, solver, times, seed=3, tile=8, **options)
+
+    whole = run(11)
+    assert whole.shape == (11, 2)
+    assert whole.dtype == torch.float32
+    assert whole.isfinite().all()
+    assert torch.equal(torch.cat([run([k]) for k in (0, 7, 10)]), whole[[0, 7, 10]])
+    order = [10, 3, 3, 0, 9, 1, 2, 8, 7, 4, 6, 5]
+    assert torch.equal(run(order), whole[order])
+    assert torch.equal(torch.cat([run(range(0, 5)), run(range(5, 11))]), whole)
+    assert torch.equal(run(3), whole[:3])
+    assert not torch.equal(sf.sample(field, 11, solver, times, seed=4, tile=8), whole)
+    other_tile = sf.sample(field, 11, solver, times, seed=3, tile=5)
+    torch.testing.assert_close(other_tile, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
+def test_the_default_plan_draws_from_the_law_of_the_data(process):
+    """Mean and covariance of 600 samples lie within four standard errors, on every process."""
+    field, count = mixture(process), 600
+    x = sf.sample(field, count, tile=600, dtype=torch.float64)
+    mean = field.weights @ field.means
+    centred = field.means - mean
+    spread = field.covariances + centred[:, :, None] * centred[:, None]
+    covariance = torch.einsum("k,kij->ij", field.weights, spread)
+    assert ((x.mean(0) - mean).abs() < 4 * (covariance.diagonal() / count).sqrt()).all()
+    outer = (x - mean)[:, :, None] * (x - mean)[:, None]
+    standard = outer.std(0) / count**0.5
+    assert ((outer.mean(0) - covariance).abs() < 4 * standard).all()
+
+
+def test_samples_start_from_the_noised_moments_of_the_data():
+    """On VE the data's own mean and variance are still there at the end: N(0, s^2) would be off."""
+    process, count = sf.VE(sigma_max=2.0), 20000
+    mean, variance = tensor(3.0, -1.0), tensor(4.0, 0.25)
+    field = sf.Gaussian(process, mean, torch.diag(variance))
+    end = tensor(process.t_max)[0]
+    x = sf.start(field, silent(count), end, torch.empty(0, dtype=torch.float64)).x
+    total = variance + process.sigma(end) ** 2
+    assert ((x.mean(0) - mean).abs() < 4 * (total / count).sqrt()).all()
+    assert ((x.var(0) / total - 1).abs() < 4 * (2 / count) ** 0.5).all()
+
+
+def test_without_the_finish_samples_keep_the_noise_of_the_last_time():
+    field = mixture(PROCESS)
+    times = sf.even_log_snr(PROCESS, 6, end=0.2)
+    rough = sf.sample(field, 5, sf.Heun(), times, finish=False)
+    torch.testing.assert_close(field(rough, 0.2).x0, sf.sample(field, 5, sf.Heun(), times))
+
+
+@every_solver
+def test_every_call_of_the_field_is_counted(solver):
+    field, steps = mixture(PROCESS), 6
+    times = sf.even_log_snr(PROCESS, steps)
+    with sf.count_calls(field) as calls:
+        sf.sample(field, 10, solver, times, tile=4, finish=False)
+    assert (calls.count, calls.rows) == (3 * steps * solver.calls, 12 * steps * solver.calls)
+    with sf.count_calls(field) as calls:
+        sf.sample(field, 4, solver, times, tile=4)
+    assert calls.count == steps * solver.calls + 1, "the finish is one more call"
+    sf.sample(field, 4, solver, times, tile=4)
+    assert calls.count == steps * solver.calls + 1, "outside the block nothing is counted"
+
+
+@every_solver
+def test_integrate_yields_the_state_at_every_time_of_the_grid(solver):
+    field, times = mixture(PROCESS), sf.even_log_snr(PROCESS, 5)
+    x = normal(3, 2)
+    states = list(sf.integrate(field, solver, sf.State(x, times[0], silent(3)), times))
+    assert [float(state.t) for state in states] == times.tolist()
+    assert states[0].x is x
+    again = sf.State(x, times[0], silent(3))
+    for state, s in zip(states[1:], times[1:], strict=True):
+        again = solver.step(field, again, s)
+        assert torch.equal(state.x, again.x)
+
+
+@every_solver
+def test_solvers_and_states_are_never_changed_by_a_step(solver):
+    """A run may be resumed from any of its states, and one solver may serve two runs at once."""
+    field, times = mixture(PROCESS), sf.even_log_snr(PROCESS, 6)
+    run = sf.integrate(field, solver, sf.State(normal(3, 2), times[0], silent(3)), times)
+    other = sf.integrate(field, solver, sf.State(normal(3, 2, seed=1), times[0], silent(3)), times)
+    states = [state for state, _ in zip(run, other, strict=True)]
+    resumed = list(sf.integrate(field, solver, states[3], times[3:]))
+    assert torch.equal(resumed[-1].x, states[-1].x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@every_solver
+def test_the_state_keeps_its_type_to_the_last_step(solver, dtype):
+    field, times = mixture(PROCESS), sf.uniform(PROCESS, 3, end=0.1)
+    x = sf.sample(field, 3, solver, times, dtype=dtype)
+    assert x.dtype == dtype
+    wide = sf.sample(field, 3, solver, times, dtype=torch.float64)
+    tolerance = {torch.float64: 0.0, torch.float32: 1e-4, torch.bfloat16: 0.2}[dtype]
+    torch.testing.assert_close(x.double(), wide, rtol=tolerance, atol=tolerance)
+
+
+def test_a_sample_of_no_ids_is_empty():
+    assert sf.sample(mixture(PROCESS), 0).shape == (0, 2)
+    assert sf.sample(mixture(PROCESS), []).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "message"),
+    [
+        (-1, {}, "give n >= 0 or ids >= 0"),
+        ([3, -2], {}, "give n >= 0 or ids >= 0"),
+        (4, {"tile": 0}, "tile >= 1"),
+        (4, {"times": tensor(0.1, 0.5)}, r"times rise.*times.flip\(0\)"),
+        (4, {"times": tensor(0.5, 0.7, 0.1)}, "must fall strictly"),
+        (4, {"times": tensor(1.2, 0.5)}, "outside the process's"),
+        (4, {"times": tensor(0.5)}, "give two or more"),
+        (4, {"times": tensor(math.nan, 0.1)}, "outside the process's"),
+        (4, {"seed": -1}, "seed = -1"),
+    ],
+)
+def test_an_impossible_request_is_refused_before_any_call(n, options, message):
+    field = mixture(PROCESS)
+    with sf.count_calls(field) as calls, pytest.raises(ValueError, match=message):
+        sf.sample(field, n, **options)
+    assert calls.count == 0
+
+
+def test_integrate_refuses_a_state_that_does_not_stand_at_the_start():
+    at = sf.State(normal(3, 2), tensor(0.7)[0], silent(3))
+    with pytest.raises(ValueError, match=r"stands at t = 0.7 but times start at 0.5"):
+        next(sf.integrate(mixture(PROCESS), sf.Heun(), at, tensor(0.5, 0.1)))

@@ -1,0 +1,390 @@
+"""Solvers against exact fields: order on the ODE, law on the SDE, formulas of one step.
+
+The order tests run between ``sigma / alpha = 40`` and ``0.3``, the same stretch of noise on every
+process, so one reference serves all: scipy's DOP853 on ``d(x/alpha) / d(sigma/alpha) = eps``.
+"""
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import scipy.integrate
+import torch
+from cases import (
+    ALL_PROCESSES,
+    ALL_SOLVERS,
+    COVARIANCE,
+    IDENTITY,
+    MEAN,
+    ODE_SOLVERS,
+    PREDICTIONS,
+    PROCESS_IDS,
+    gaussian,
+    label,
+    mixture,
+    normal,
+    silent,
+    tensor,
+    time_at,
+)
+
+import scorefield as sf
+
+HIGH, LOW = 40.0, 0.3
+every_process = pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
+every_ode_solver = pytest.mark.parametrize("solver", ODE_SOLVERS, ids=label)
+both_ways = pytest.mark.parametrize("up", [False, True], ids=["to data", "to noise"])
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Noise that is always ``z``, to take a stochastic step apart."""
+
+    z: torch.Tensor
+
+    def normal(self, like):
+        return self.z, self
+
+
+def final(field, solver, x, times, noise=None):
+    """Return ``x`` carried along ``times``."""
+    at = sf.State(x, times[0], silent(len(x)) if noise is None else noise)
+    for state in sf.integrate(field, solver, at, times):
+        at = state
+    return at.x
+
+
+@functools.cache
+def grid(process, steps, up, high=HIGH, low=LOW):
+    """Return times from one noise level to the other, even in log-SNR, in either direction."""
+    ends = {"start": float(time_at(process, high)), "end": float(time_at(process, low))}
+    times = sf.even_log_snr(process, steps, **ends)
+    return times.flip(0) if up else times
+
+
+@functools.cache
+def reference(up):
+    """Return starting points ``x / alpha`` of `mixture` and where the exact ODE carries them."""
+    first, last = (LOW, HIGH) if up else (HIGH, LOW)
+    edm = mixture(sf.EDM(t_min=LOW / 2, t_max=2 * HIGH))
+    data = edm.data(normal(6, 2, seed=2), torch.linspace(0.05, 0.95, 6).double())
+    start = data + first * normal(6, 2, seed=1)
+
+    def rate(log_ratio, x):
+        ratio = math.exp(log_ratio)
+        return ratio * edm(torch.from_numpy(x).reshape(6, 2), ratio).eps.numpy().ravel()
+
+    span = math.log(first), math.log(last)
+    found = scipy.integrate.solve_ivp(
+        rate, span, start.numpy().ravel(), method="DOP853", rtol=1e-12, atol=1e-12
+    )
+    return start, torch.from_numpy(found.y[:, -1]).reshape(6, 2)
+
+
+def error(field, solver, steps, up):
+    """Return the mean distance of a solver's end points from the exact ones, in ``x / alpha``."""
+    start, exact = reference(up)
+    process, times = field.process, grid(field.process, steps, up)
+    x = final(field, solver, process.alpha(times[0]) * start, times)
+    return float((x / process.alpha(times[-1]) - exact).norm(dim=1).mean())
+
+
+@every_process
+@every_ode_solver
+@both_ways
+def test_an_ode_solver_converges_at_the_order_it_claims(process, solver, up):
+    steps = 64 if solver.order == 3 or (process == sf.VE() and solver.order == 1) else 32
+    if isinstance(process, sf.LinearSDE) and solver.order != 3:
+        steps = steps * 3 // 4  # each of its coefficients is a quadrature
+    field = mixture(process)
+    coarse, fine = (error(field, solver, n, up) for n in (steps, 2 * steps))
+    assert math.log2(coarse / fine) == pytest.approx(solver.order, abs=0.15)
+    assert fine < 0.2 * float(reference(up)[1].norm(dim=1).mean())
+
+
+@every_process
+@pytest.mark.parametrize("solver", [sf.RK4(), sf.Multistep(3, sf.AnglePrediction())], ids=label)
+@both_ways
+def test_the_probability_flow_carries_a_gaussian_by_its_exact_map(process, solver, up):
+    """Offsets from the mean stretch like the standard deviation along each principal axis."""
+    times = grid(process, 120 // solver.calls, up, high=10.0)
+    alpha, sigma = process.coefficients(times[[0, -1]])
+    eigenvalues, basis = torch.linalg.eigh(COVARIANCE)
+    std = (alpha[:, None] ** 2 * eigenvalues + sigma[:, None] ** 2).sqrt()
+    x = alpha[0] * MEAN + normal(5, 2) @ (basis * std[0]).T
+    stretched = (x - alpha[0] * MEAN) @ basis / std[0] * std[1]
+    expected = alpha[1] * MEAN + stretched @ basis.T
+    got = final(gaussian(process), solver, x, times)
+    assert (got - expected).norm() < 2e-5 * expected.norm()
+
+
+def expected_of_one_step(solver, field, x, t, s, z):
+    """Return what one step must give, written out by hand."""
+    process, h, now = field.process, s - t, field(x, t)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = process.coefficients(t), process.coefficients(s)
+
+    def slope(y, time):
+        score = field(y, time).score
+        return process.drift(time) * y - 0.5 * process.diffusion(time) ** 2 * score
+
+    ddim = alpha_s * now.x0 + sigma_s / sigma_t * (x - alpha_t * now.x0)
+    if solver == sf.Euler():
+        return x + h * slope(x, t)
+    if solver == sf.Heun():
+        return x + h / 2 * (slope(x, t) + slope(x + h * slope(x, t), s))
+    if solver == sf.RK4():
+        k1 = slope(x, t)
+        k2 = slope(x + h / 2 * k1, t + h / 2)
+        k3 = slope(x + h / 2 * k2, t + h / 2)
+        return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + slope(x + h * k3, s))
+    if isinstance(solver, sf.EulerMaruyama):
+        f, g, dial = process.drift(t), process.diffusion(t), solver.dial
+        drift = f * x - 0.5 * (1 + dial**2) * g**2 * now.score
+        return x + h * drift + dial * g * (-h).sqrt() * z
+    if isinstance(solver, sf.DDIM):
+        rest = 1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2
+        std = solver.eta * sigma_s * rest.sqrt()
+        eps = (x - alpha_t * now.x0) / sigma_t
+        return alpha_s * now.x0 + (sigma_s**2 - std**2).sqrt() * eps + std * z
+    if solver.order < 3:
+        return ddim
+    # the start-up of order 3: a second look, at the step's end
+    ahead = field(ddim, s)
+    low, high = process.half_log_snr(t), process.half_log_snr(s)
+    gap = high - low
+    if solver.prediction == sf.DataPrediction():
+        weight = ((gap - 1) * high.exp() + low.exp()) / gap
+        return ddim + sigma_s * weight * (ahead.x0 - now.x0)
+    if solver.prediction == sf.NoisePrediction():
+        weight = -((-low).exp() - (1 + gap) * (-high).exp()) / gap
+        return ddim + alpha_s * weight * (ahead.eps - now.eps)
+    turned = torch.atan2(sigma_s, alpha_s) - torch.atan2(sigma_t, alpha_t)
+    change = alpha_s * (ahead.eps - now.eps) - sigma_s * (ahead.x0 - now.x0)
+    return ddim + turned / 2 * change
+
+
+@every_process
+@pytest.mark.parametrize("solver", ALL_SOLVERS, ids=label)
+def test_one_step_is_the_formula_written_out_by_hand(process, solver):
+    field, (t, s) = gaussian(process), grid(process, 1, False, high=1.5, low=0.8)
+    x, z = process.perturb(MEAN + normal(4, 2), t, normal(4, 2, seed=1)), normal(4, 2, seed=2)
+    got = solver.step(field, sf.State(x, t, Fixed(z)), s).x
+    expected = expected_of_one_step(solver, field, x, t, s, z)
+    torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-9)
+
+
+@every_process
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
+def test_multistep_of_order_one_is_ddim(process, prediction):
+    field, times = mixture(process), grid(process, 8, False)
+    x = process.alpha(times[0]) * reference(False)[0]
+    multistep = final(field, sf.Multistep(1, prediction), x, times)
+    ddim = final(field, sf.DDIM(eta=0.0), x, times)
+    torch.testing.assert_close(multistep, ddim, rtol=1e-12, atol=1e-12)
+
+
+@every_process
+@both_ways
+def test_ddim_is_euler_on_the_scaled_state_against_the_noise_to_signal_ratio(process, up):
+    """The exponential Euler method: ``x/alpha`` moves along ``eps`` by ``sigma/alpha``."""
+    field, times = mixture(process), grid(process, 8, up)
+    x = process.alpha(times[0]) * reference(up)[0]
+    got, scaled = final(field, sf.DDIM(eta=0.0), x, times), x / process.alpha(times[0])
+    for t, s in itertools.pairwise(times):
+        ratio_t, ratio_s = (process.sigma(u) / process.alpha(u) for u in (t, s))
+        scaled = scaled + (ratio_s - ratio_t) * field(process.alpha(t) * scaled, t).eps
+    expected = process.alpha(times[-1]) * scaled
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def law_of_scheme(field, solver, times, mean, covariance):
+    """Carry a mean and covariance through a solver that is linear in state and noise.
+
+    On a Gaussian field a step is ``x -> A x + b + C z``; stepping zero and the unit vectors, once
+    without noise and once with unit noise, reads off ``A``, ``b`` and ``C``.
+    """
+    zero = torch.zeros(2, 2, dtype=torch.float64)
+    x, z = torch.cat([zero[:1], IDENTITY, zero]), torch.cat([zero[:1], zero, IDENTITY])
+    for t, s in itertools.pairwise(times):
+        out = solver.step(field, sf.State(x, t, Fixed(z)), s).x
+        shift, linear, noise = out[0], (out[1:3] - out[0]).T, (out[3:] - out[0]).T
+        mean = linear @ mean + shift
+        covariance = linear @ covariance @ linear.T + noise @ noise.T
+    return mean, covariance
+
+
+def law_at(process, t):
+    """Return the exact mean and covariance of `gaussian` noised to ``t``."""
+    alpha, sigma = process.coefficients(t)
+    return alpha * MEAN, alpha**2 * COVARIANCE + sigma**2 * IDENTITY
+
+
+def dial_of_time(process):
+    """Return a dial that is the ODE where noise dominates and more than the SDE near data."""
+    return lambda t: 1.5 * process.alpha(t) / (process.alpha(t) + process.sigma(t))
+
+
+SCHEMES = {
+    "EulerMaruyama(1) to data": (lambda p: sf.EulerMaruyama(1.0), False),
+    "EulerMaruyama(0.5) to data": (lambda p: sf.EulerMaruyama(0.5), False),
+    "EulerMaruyama(dial of t) to data": (lambda p: sf.EulerMaruyama(dial_of_time(p)), False),
+    "EulerMaruyama(1) to noise": (lambda p: sf.EulerMaruyama(1.0), True),
+    "EulerMaruyama(0.5) to noise": (lambda p: sf.EulerMaruyama(0.5), True),
+    "DDIM(1)": (lambda p: sf.DDIM(eta=1.0), False),
+    "DDIM(0.5)": (lambda p: sf.DDIM(eta=0.5), False),
+}
+
+
+@every_process
+@pytest.mark.parametrize(("make", "up"), SCHEMES.values(), ids=SCHEMES)
+def test_the_law_of_a_stochastic_solver_converges_at_weak_order_one(process, make, up):
+    """Mean and covariance of a Gaussian, carried exactly: no sampling error hides the order."""
+    field, solver, errors = gaussian(process), make(process), []
+    count = {sf.LinearSDE: 24, sf.VE: 96}.get(type(process), 48)
+    for steps in (count, 2 * count):
+        times = grid(process, steps, up, high=8.0)
+        mean, covariance = law_of_scheme(field, solver, times, *law_at(process, times[0]))
+        exact_mean, exact_covariance = law_at(process, times[-1])
+        gaps = (mean - exact_mean).norm(), (covariance - exact_covariance).norm()
+        errors.append([float(gap) for gap in gaps])
+    scale = float(law_at(process, times[-1])[1].norm())
+    for coarse, fine in zip(*errors, strict=True):
+        exact_already = fine < 1e-10 * scale
+        assert exact_already or math.log2(coarse / fine) == pytest.approx(1, abs=0.15)
+        assert fine < 0.2 * scale
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        sf.EulerMaruyama(dial=1.0),
+        sf.EulerMaruyama(dial=0.5),
+        sf.EulerMaruyama(dial_of_time(sf.VP())),
+        sf.DDIM(eta=1.0),
+        sf.DDIM(eta=0.5),
+    ],
+    ids=["EM 1", "EM 0.5", "EM of t", "DDIM 1", "DDIM 0.5"],
+)
+def test_stochastic_samples_of_a_gaussian_have_its_moments_within_four_standard_errors(solver):
+    process, count = sf.VP(), 6000
+    field, times = gaussian(process), grid(process, 150, False, high=100.0, low=0.05)
+    mean, covariance = law_at(process, times[0])
+    x = mean + normal(count, 2, seed=11) @ torch.linalg.cholesky(covariance).T
+    x = final(field, solver, x, times, sf.Noise(5, torch.arange(count)))
+    mean, covariance = law_at(process, times[-1])
+    variances = covariance.diagonal()
+    assert ((x.mean(0) - mean).abs() < 4 * (variances / count).sqrt()).all()
+    standard = ((variances[:, None] * variances[None] + covariance**2) / count).sqrt()
+    assert ((x.T.cov() - covariance).abs() < 4 * standard).all()
+
+
+def test_the_ancestral_step_has_the_posterior_variance_and_not_beta():
+    """DDPM's ``beta-tilde``; for a skipped step ``beta`` stands for ``1 - abar_t / abar_s``."""
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alpha_bar = (1 - beta).cumprod(0)
+    field = gaussian(sf.Tabulated(alpha_bar))
+    for t, s in ((3, 2), (500, 499), (999, 998), (800, 300)):
+        spread = 1 - alpha_bar[t] / alpha_bar[s]
+        posterior = (1 - alpha_bar[s]) / (1 - alpha_bar[t]) * spread
+        x = normal(1, 2)
+        stds = []
+        for eta in (1.0, 0.3):
+            quiet, loud = (
+                sf.DDIM(eta).step(field, sf.State(x, tensor(t)[0], Fixed(z)), tensor(s)[0]).x
+                for z in (torch.zeros_like(x), torch.ones_like(x))
+            )
+            stds.append((loud - quiet).mean())
+        torch.testing.assert_close(stds[0] ** 2, posterior, rtol=1e-9, atol=0)
+        torch.testing.assert_close(stds[1], 0.3 * stds[0], rtol=1e-9, atol=0)
+    assert (1 - alpha_bar[2]) / (1 - alpha_bar[3]) * beta[3] < 0.9 * beta[3]
+
+
+def test_the_ode_and_the_sde_take_different_paths_to_the_same_law():
+    """Distances between laws on the line are those of sorted samples; data shows the floor."""
+    process, count = sf.VP(), 2000
+    means, variances = tensor(-1.2, 0.9).reshape(2, 1), tensor(0.1, 0.3).reshape(2, 1, 1)
+    field = sf.Mixture(process, tensor(0.3, 0.7), means, variances)
+    times = grid(process, 100, False, high=100.0, low=0.02)
+
+    def data(seed):
+        uniform = torch.rand(count, generator=torch.Generator().manual_seed(seed))
+        return field.data(normal(count, 1, seed=seed + 100), uniform)
+
+    def distance(a, b):
+        return float((a.flatten().sort().values - b.flatten().sort().values).square().mean().sqrt())
+
+    start, noise = normal(count, 1, seed=1), sf.Noise(0, torch.arange(count))
+    ode = final(field, sf.Heun(), start, times)
+    sde = final(field, sf.EulerMaruyama(1.0), start, times, noise)
+    floor = max(distance(data(k), data(k + 1)) for k in range(0, 12, 2))
+    assert distance(ode, sde) < 1.5 * floor
+    assert distance(ode, data(20)) < 1.5 * floor
+    assert distance(sde, data(21)) < 1.5 * floor
+    paired = float((ode - sde).square().mean().sqrt())
+    assert paired > 4 * floor, "from equal starts the paths end apart"
+
+
+@pytest.mark.parametrize("solver", ALL_SOLVERS, ids=label)
+def test_samples_may_stand_at_times_of_their_own(solver):
+    process = sf.VP()
+    field, x, z = mixture(process), normal(3, 2), normal(3, 2, seed=1)
+    t, s = tensor(0.9, 0.6, 0.3).reshape(3, 1), tensor(0.5, 0.5, 0.1).reshape(3, 1)
+    together = solver.step(field, sf.State(x, t, Fixed(z)), s).x
+    for k in range(3):
+        row = slice(k, k + 1)
+        alone = solver.step(field, sf.State(x[row], t[k, 0], Fixed(z[row])), s[k, 0]).x
+        torch.testing.assert_close(together[row], alone, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=label)
+def test_a_move_of_x_between_steps_keeps_the_history_and_the_order(order, prediction):
+    """Here the move is to a copy: the solver cannot know it, and looks again."""
+    field, solver, errors = mixture(sf.EDM(t_max=100.0)), sf.Multistep(order, prediction), []
+    for steps in (64, 128):
+        times = grid(field.process, steps, False)
+        at = sf.State(reference(False)[0], times[0], silent(6))
+        for s in times[1:]:
+            at = solver.step(field, replace(at, x=at.x.clone()), s)
+        errors.append(float((at.x - reference(False)[1]).norm(dim=1).mean()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize("solver", [sf.DDIM(), sf.Euler(), sf.Multistep(3, sf.AnglePrediction())])
+def test_rectified_flow_starts_from_pure_noise_without_special_cases(solver):
+    process = sf.Flow(t_max=1.0)
+    field, errors = mixture(process), []
+    start = reference(False)[0] / HIGH
+    exact = final(field, sf.RK4(), start, sf.uniform(process, 200, end=0.2))
+    for steps in (64, 128):
+        x = final(field, solver, start, sf.uniform(process, steps, end=0.2))
+        errors.append(float((x - exact).norm(dim=1).mean()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(solver.order, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sf.Multistep(4), "Multistep has orders 1, 2 and 3"),
+        (lambda: sf.Multistep(0), "Multistep has orders 1, 2 and 3"),
+        (lambda: sf.DDIM(1.5), r"eta = 1.5: give a number from 0 \(ODE\) to 1"),
+        (lambda: sf.DDIM(math.nan), "eta = nan"),
+        (lambda: sf.EulerMaruyama(-1.0), "dial = -1: give 0"),
+    ],
+)
+def test_a_solver_with_an_impossible_setting_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_step_that_a_solver_cannot_take_is_refused_with_what_to_use():
+    flow, x = gaussian(sf.Flow(t_max=1.0)), normal(3, 2)
+    end, middle = tensor(1.0, 0.5)
+    with pytest.raises(ValueError, match="no finite diffusion at t = 1"):
+        sf.EulerMaruyama(1.0).step(flow, sf.State(x, end, silent(3)), middle)
+    with pytest.raises(ValueError, match=r"goes towards data, not from t = 0.5 to 1"):
+        sf.DDIM(eta=1.0).step(flow, sf.State(x, middle, silent(3)), end)
+    with pytest.raises(ValueError, match="use AnglePrediction, or start the grid later"):
+        sf.Multistep(3, sf.DataPrediction()).step(flow, sf.State(x, end, silent(3)), middle)

@@ -54,6 +54,7 @@ from .sampling import (
 )
 from .solvers import (
     DDIM as DDIM,
+    DDPM as DDPM,
     RK4 as RK4,
     AnglePrediction as AnglePrediction,
     DataPrediction as DataPrediction,

@@ -164,8 +164,9 @@ class Process(ABC):
 
     def diffusion(self, t: Tensor) -> Tensor:
         """Return ``g(t) >= 0`` of (2)."""
-        sigma, (_, sigma_rate) = self.sigma(t), self.rates(t)
-        squared = 2 * sigma * (sigma_rate - self.drift(t) * sigma)
+        alpha, sigma = self.coefficients(t)
+        alpha_rate, sigma_rate = self.rates(t)
+        squared = 2 * sigma * (sigma_rate - alpha_rate / alpha * sigma)
         return squared.clamp(min=0.0).sqrt()
 
     def time(self, half_log_snr: Tensor) -> Tensor:

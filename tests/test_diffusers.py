@@ -104,14 +104,18 @@ def test_a_run_of_ddpm_with_the_posterior_variance_equals_the_schedulers(spacing
     torch.testing.assert_close(finished, theirs, rtol=1e-8, atol=1e-8)
 
 
-def test_ddpm_with_beta_for_a_variance_is_another_sampler():
+def test_a_step_of_ddpm_with_the_forward_variance_equals_the_schedulers():
     made = scheduler(diffusers.DDPMScheduler, 10, variance_type="fixed_large")
-    field, x, t = field_of(made), normal(4, 2), 100
-    eps = field(x, t).eps
-    theirs = made.step(eps, t, x, generator=torch.Generator().manual_seed(7)).prev_sample
+    field, x = field_of(made), normal(4, 2)
+    for t in (900, 500, 100):
+        eps = field(x, t).eps
+        theirs = made.step(eps, t, x, generator=torch.Generator().manual_seed(7)).prev_sample
+        at, s = sf.State(x, tensor(t)[0], Replay(7)), tensor(t - 100)[0]
+        torch.testing.assert_close(
+            sf.DDPM("forward").step(field, at, s).x, theirs, rtol=1e-5, atol=1e-5
+        )
     at = sf.State(x, tensor(t)[0], Replay(7))
-    step = sf.DDIM(eta=1.0).step(field, at, tensor(t - 100)[0]).x
-    assert (step - theirs).abs().max() > 1e-2
+    assert (sf.DDPM("posterior").step(field, at, s).x - theirs).abs().max() > 1e-2
 
 
 def test_v_prediction_from_no_signal_at_all_equals_the_schedulers():

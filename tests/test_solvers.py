@@ -143,11 +143,14 @@ def expected_of_one_step(solver, field, x, t, s, z):
         f, g, dial = process.drift(t), process.diffusion(t), solver.dial
         drift = f * x - 0.5 * (1 + dial**2) * g**2 * now.score
         return x + h * drift + dial * g * (-h).sqrt() * z
-    if isinstance(solver, sf.DDIM):
+    if isinstance(solver, sf.DDIM | sf.DDPM):
         rest = 1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2
-        std = solver.eta * sigma_s * rest.sqrt()
+        std = getattr(solver, "eta", 1.0) * sigma_s * rest.sqrt()
         eps = (x - alpha_t * now.x0) / sigma_t
-        return alpha_s * now.x0 + (sigma_s**2 - std**2).sqrt() * eps + std * z
+        mean = alpha_s * now.x0 + (sigma_s**2 - std**2).sqrt() * eps
+        if solver == sf.DDPM("forward"):
+            std = (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).sqrt()
+        return mean + std * z
     if solver.order < 3:
         return ddim
     # the start-up of order 3: a second look, at the step's end
@@ -234,6 +237,7 @@ SCHEMES = {
     "EulerMaruyama(0.5) to noise": (lambda p: sf.EulerMaruyama(0.5), True),
     "DDIM(1)": (lambda p: sf.DDIM(eta=1.0), False),
     "DDIM(0.5)": (lambda p: sf.DDIM(eta=0.5), False),
+    "DDPM(forward)": (lambda p: sf.DDPM("forward"), False),
 }
 
 
@@ -264,8 +268,9 @@ def test_the_law_of_a_stochastic_solver_converges_at_weak_order_one(process, mak
         sf.EulerMaruyama(dial_of_time(sf.VP())),
         sf.DDIM(eta=1.0),
         sf.DDIM(eta=0.5),
+        sf.DDPM("forward"),
     ],
-    ids=["EM 1", "EM 0.5", "EM of t", "DDIM 1", "DDIM 0.5"],
+    ids=["EM 1", "EM 0.5", "EM of t", "DDIM 1", "DDIM 0.5", "DDPM forward"],
 )
 def test_stochastic_samples_of_a_gaussian_have_its_moments_within_four_standard_errors(solver):
     process, count = sf.VP(), 6000
@@ -299,6 +304,23 @@ def test_the_ancestral_step_has_the_posterior_variance_and_not_beta():
         torch.testing.assert_close(stds[0] ** 2, posterior, rtol=1e-9, atol=0)
         torch.testing.assert_close(stds[1], 0.3 * stds[0], rtol=1e-9, atol=0)
     assert (1 - alpha_bar[2]) / (1 - alpha_bar[3]) * beta[3] < 0.9 * beta[3]
+
+
+def test_ddpm_has_the_mean_of_ddim_with_the_posterior_variance_or_beta():
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    field = gaussian(sf.Tabulated((1 - beta).cumprod(0)))
+    for t in (3, 500, 999):
+        x, z = normal(1, 2), normal(1, 2, seed=1)
+        quiet, loud = (sf.State(x, tensor(t)[0], Fixed(n)) for n in (torch.zeros_like(z), z))
+        s = tensor(t - 1)[0]
+        small, large = sf.DDPM("posterior"), sf.DDPM("forward")
+        assert torch.equal(small.step(field, loud, s).x, sf.DDIM(eta=1.0).step(field, loud, s).x)
+        mean = large.step(field, quiet, s).x
+        assert torch.equal(mean, small.step(field, quiet, s).x)
+        added = large.step(field, loud, s).x - mean
+        torch.testing.assert_close(added, beta[t].sqrt() * z, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match='give "posterior" or "forward"'):
+        sf.DDPM("beta")
 
 
 def test_the_ode_and_the_sde_take_different_paths_to_the_same_law():

@@ -15,6 +15,7 @@ from scorefield.config import TrainConfig
 
 SolverName = Literal["multistep", "ddim", "ddpm", "euler", "heun", "rk4", "euler-maruyama"]
 GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
+VarianceName = Literal["posterior", "forward"]
 PredictionName = Literal["angle", "data", "noise"]
 
 app = App(
@@ -68,6 +69,7 @@ def sample(
     order: int | None = None,
     prediction: PredictionName | None = None,
     eta: float | None = None,
+    variance: VarianceName | None = None,
     dial: float | None = None,
     tile: int = 64,
     out: Path | None = None,
@@ -97,6 +99,8 @@ def sample(
         Of multistep: what it interpolates.
     eta
         Of ddim: 0 is deterministic, 1 is ddpm.
+    variance
+        Of ddpm: of the noise a step adds, the posterior's or the forward kernel's.
     dial
         Of euler-maruyama: 0 is the ODE, 1 the reverse SDE.
     tile
@@ -108,7 +112,13 @@ def sample(
     """
     from scorefield.cli import commands
 
-    options = {"order": order, "prediction": prediction, "eta": eta, "dial": dial}
+    options = {
+        "order": order,
+        "prediction": prediction,
+        "eta": eta,
+        "variance": variance,
+        "dial": dial,
+    }
     given = {name: value for name, value in options.items() if value is not None}
     commands.sample(
         console,

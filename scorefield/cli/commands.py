@@ -44,7 +44,12 @@ PREDICTIONS: dict[str, solvers.Prediction] = {
     "data": solvers.DataPrediction(),
     "noise": solvers.NoisePrediction(),
 }
-OPTIONS = {"multistep": ("order", "prediction"), "ddim": ("eta",), "euler-maruyama": ("dial",)}
+OPTIONS = {
+    "multistep": ("order", "prediction"),
+    "ddim": ("eta",),
+    "ddpm": ("variance",),
+    "euler-maruyama": ("dial",),
+}
 
 
 def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
@@ -62,7 +67,7 @@ def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
         return solvers.Multistep(given.get("order", 3), prediction)
     plain: dict[str, Callable[..., solvers.Solver]] = {
         "ddim": solvers.DDIM,
-        "ddpm": lambda: solvers.DDIM(eta=1.0),
+        "ddpm": solvers.DDPM,
         "euler": solvers.Euler,
         "heun": solvers.Heun,
         "rk4": solvers.RK4,

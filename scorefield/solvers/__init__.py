@@ -9,10 +9,11 @@ from scorefield.solvers.multistep import (
     Prediction,
 )
 from scorefield.solvers.runge_kutta import RK4, Euler, Heun, RungeKutta, Tableau
-from scorefield.solvers.stochastic import DDIM, EulerMaruyama
+from scorefield.solvers.stochastic import DDIM, DDPM, EulerMaruyama
 
 __all__ = [
     "DDIM",
+    "DDPM",
     "RK4",
     "AnglePrediction",
     "DataPrediction",

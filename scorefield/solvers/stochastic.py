@@ -23,12 +23,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from scorefield.field import ScoreField
-from scorefield.process import cast
+from scorefield.field import Estimate, ScoreField
+from scorefield.process import Process, cast
 from scorefield.solvers.base import Solver, State
 
 
@@ -109,19 +110,65 @@ class DDIM(Solver):
         if self.eta == 0:
             x = cast(alpha, at.x) * found.x0 + cast(sigma, at.x) * found.eps
             return replace(at, x=x, t=s, memory=None, error=None)
-        if bool((s > at.t).any()):
-            raise ValueError(
-                f"DDIM(eta={self.eta:g}) goes towards data, not from t = {float(at.t.min()):g} to "
-                f"{float(s.max()):g}: use eta=0, or process.diffuse."
-            )
-        # the part of x_s's variance that x_t does not determine, given x_0
-        free = -torch.expm1(2 * (process.half_log_snr(at.t) - process.half_log_snr(s)))
-        std, kept = self.eta * sigma * free.sqrt(), 1 - self.eta**2 * free
-        z, noise = at.noise.normal(at.x)
-        x = cast(alpha, z) * found.x0 + cast(sigma * kept.sqrt(), z) * found.eps + cast(std, z) * z
-        return replace(at, x=x, t=s, noise=noise, memory=None, error=None)
+        share = self.eta**2 * _open_share(process, at.t, s)
+        return _noised_back(found, at, s, share, sigma * share.sqrt())
 
 
-def ddpm() -> DDIM:
-    """Return DDPM's ancestral sampler with the posterior variance: ``DDIM(eta=1)``."""
-    return DDIM(eta=1.0)
+@dataclass(frozen=True)
+class DDPM(Solver):
+    """DDPM's ancestral step, towards data only; weak order 1, one call a step.
+
+    The mean is that of (2) with ``eta = 1``. The noise has the posterior variance (``beta-tilde``,
+    "fixed small", exact for data at one point: ``DDIM(eta=1)``), or that of the forward kernel from
+    ``s`` to ``t`` (``beta``, "fixed large", exact for data of unit variance).
+
+    Args:
+        variance: ``"posterior"`` or ``"forward"``.
+
+    Raises:
+        ValueError: another variance; a step towards noise.
+
+    Reference: Ho, Jain and Abbeel (2020), arXiv:2006.11239, section 3.2.
+    """
+
+    variance: Literal["posterior", "forward"] = "posterior"
+
+    def __post_init__(self) -> None:
+        if self.variance not in ("posterior", "forward"):
+            raise ValueError(f'variance = {self.variance!r}: give "posterior" or "forward".')
+
+    @property
+    def order(self) -> int:
+        return 1
+
+    @property
+    def calls(self) -> int:
+        return 1
+
+    def step(self, field: ScoreField, at: State, s: Tensor) -> State:
+        process, found = field.process, field(at.x, at.t)
+        share = _open_share(process, at.t, s)
+        std = process.sigma(s if self.variance == "posterior" else at.t) * share.sqrt()
+        return _noised_back(found, at, s, share, std)
+
+
+def _noised_back(found: Estimate, at: State, s: Tensor, share: Tensor, std: Tensor) -> State:
+    """Return (2): all but a share of the noise variance at ``s`` kept, ``std`` of fresh noise."""
+    alpha, sigma = found.process.coefficients(s)
+    kept, (z, noise) = sigma * (1 - share).sqrt(), at.noise.normal(at.x)
+    x = cast(alpha, z) * found.x0 + cast(kept, z) * found.eps + cast(std, z) * z
+    return replace(at, x=x, t=s, noise=noise, memory=None, error=None)
+
+
+def _open_share(process: Process, t: Tensor, s: Tensor) -> Tensor:
+    """Return the share of the variance of ``x_s`` that ``x_t`` leaves open, given ``x_0``.
+
+    Raises:
+        ValueError: ``s`` is noisier than ``t``.
+    """
+    if bool((s > t).any()):
+        raise ValueError(
+            f"ancestral steps go towards data, not from t = {float(t.min()):g} to "
+            f"{float(s.max()):g}: use DDIM(eta=0), or process.diffuse."
+        )
+    return -torch.expm1(2 * (process.half_log_snr(t) - process.half_log_snr(s)))

@@ -116,7 +116,11 @@ def main(folder: Path) -> None:
     image_grid(run.sample(100), folder / "samples.png", columns=20, value_range=(0, LEVELS))
     trajectories(two_moons(), folder / "trajectories.png")
     curves = {
-        name: [(int(str(r["nfe"])), float(str(r["sliced_wasserstein"]))) for r in rows if r["solver"] == name]
+        name: [
+            (int(str(r["nfe"])), float(str(r["sliced_wasserstein"])))
+            for r in rows
+            if r["solver"] == name
+        ]
         for name in SOLVERS
     }
     metric = "sliced Wasserstein distance to held-out digits"

@@ -105,11 +105,17 @@ def load(folder: str | Path) -> Run:
         tensors = load_file(folder / _WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / _WEIGHTS} cannot be read: {error}") from None
-    denoiser = new_denoiser(config.train, config.data)
-    expected = {f"network.{k}": v.shape for k, v in denoiser.network.state_dict().items()}
+    try:
+        denoiser = new_denoiser(config.train, config.data)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / _CONFIG} describes no run: {error}") from None
+    network = denoiser.network.state_dict()
+    channels, *rest = config.data.shape
+    moments = torch.Size([channels, *[1] * len(rest)])
+    expected = {f"network.{k}": v.shape for k, v in network.items()}
+    expected |= {"transform.mean": moments, "transform.std": moments}
     _check_tensors(folder, tensors, expected)
-    state = {k.removeprefix("network."): v for k, v in tensors.items() if k in expected}
-    denoiser.network.load_state_dict(state)
+    denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in network})
     denoiser.eval()
     transform = Standardize(tensors["transform.mean"], tensors["transform.std"])
     return Run(denoiser, transform, config)
@@ -135,9 +141,9 @@ def _check_tensors(
     folder: Path, tensors: dict[str, Tensor], expected: dict[str, torch.Size]
 ) -> None:
     path = folder / _WEIGHTS
-    names = set(expected) | {"transform.mean", "transform.std"}
-    if set(tensors) != names:
-        missing, extra = sorted(names - set(tensors)), sorted(set(tensors) - names)
+    if set(tensors) != set(expected):
+        missing = sorted(set(expected) - set(tensors))
+        extra = sorted(set(tensors) - set(expected))
         raise CheckpointError(
             f"{path} does not match {_CONFIG}: it lacks {missing[:4]} and has {extra[:4]} besides."
         )

@@ -23,8 +23,9 @@ app = App(
     help="Diffusion models in continuous time: learn one score field, choose the integrator "
     "afterwards.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says so instead
 )
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 @app.command

@@ -52,6 +52,11 @@ OPTIONS = {
 }
 
 
+def say(console: Console, text: str) -> None:
+    """Print one line as it is: a long path stays in one piece."""
+    console.print(text, soft_wrap=True)
+
+
 def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
     """Return the solver of a name with the options given.
 
@@ -88,9 +93,10 @@ def train(
         raise
     except ValueError as error:
         raise UsageError(str(error)) from None
-    console.print(
+    say(
+        console,
         f"{len(data.x)} samples of shape {data.shape} from {data.name}; "
-        f"{_parameters(training.denoiser.network):,} parameters"
+        f"{_parameters(training.denoiser.network):,} parameters",
     )
     began = time.monotonic()
     for _ in track(
@@ -98,8 +104,8 @@ def train(
     ):
         pass
     training.run.save(out)
-    console.print(f"trained in {time.monotonic() - began:.1f} s, loss {training.loss:.4f}")
-    console.print(f"run folder: {out}")
+    say(console, f"trained in {time.monotonic() - began:.1f} s, loss {training.loss:.4f}")
+    say(console, f"run folder: {out}")
 
 
 def sample(
@@ -127,6 +133,7 @@ def sample(
     for path in (out, picture):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path} exists already: give --out, or --overwrite to replace it.")
+    _check_target(out)
     times = GRIDS[grid](run.field.process, steps)
     began = time.monotonic()
     with count_calls(run.field) as calls:
@@ -137,15 +144,15 @@ def sample(
         ]
     seconds, x = time.monotonic() - began, torch.cat(parts)
     nfe = calls.count // len(chunks)
-    console.print(f"{n} samples, {solver}, {steps} steps: NFE {nfe} per sample")
-    console.print(f"{seconds:.2f} s, {1e3 * seconds / n:.2f} ms per sample")
+    say(console, f"{n} samples, {solver}, {steps} steps: NFE {nfe} per sample")
+    say(console, f"{seconds:.2f} s, {1e3 * seconds / n:.2f} ms per sample")
     write_array(out, x.numpy())
-    console.print(f"samples: {out}")
+    say(console, f"samples: {out}")
     if picture is not None:
         from scorefield.report import image_grid
 
         image_grid(x[:256], picture)
-        console.print(f"picture: {picture}")
+        say(console, f"picture: {picture}")
 
 
 def info(console: Console, folder: Path) -> None:
@@ -185,7 +192,7 @@ def track(
             yield item
             if done % marks == 0 and done < total:
                 left = (time.monotonic() - began) / done * (total - done)
-                console.print(f"{title} {done}/{total} {note()} ETA {left:.0f} s")
+                say(console, f"{title} {done}/{total} {note()} ETA {left:.0f} s")
         return
     columns = (
         TextColumn("{task.description}"),
@@ -209,8 +216,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
     Raises:
         UsageError: the folder does not exist, or the name does not end in ``.npy``.
     """
-    if path.suffix != ".npy" or not path.parent.is_dir():
-        raise UsageError(f"{path}: give a name that ends in .npy, in a folder that exists.")
+    _check_target(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -219,6 +225,11 @@ def write_array(path: Path, array: np.ndarray) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _check_target(path: Path) -> None:
+    if path.suffix != ".npy" or not path.parent.is_dir():
+        raise UsageError(f"{path}: give a name that ends in .npy, in a folder that exists.")
 
 
 def _check_class(run: Run, y: int | None) -> None:

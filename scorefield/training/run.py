@@ -90,6 +90,9 @@ def refuse_existing(folder: Path) -> None:
     """Raise `UsageError` if a run cannot be written to ``folder`` without losing something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already: name another folder, or remove it first.")
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UsageError(f"{folder} cannot be made: {parent} is no folder that can be written to.")
 
 
 def load(folder: str | Path) -> Run:

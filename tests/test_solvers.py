@@ -406,7 +406,7 @@ def test_a_step_that_a_solver_cannot_take_is_refused_with_what_to_use():
     end, middle = tensor(1.0, 0.5)
     with pytest.raises(ValueError, match="no finite diffusion at t = 1"):
         sf.EulerMaruyama(1.0).step(flow, sf.State(x, end, silent(3)), middle)
-    with pytest.raises(ValueError, match=r"goes towards data, not from t = 0.5 to 1"):
+    with pytest.raises(ValueError, match=r"go towards data, not from t = 0.5 to 1"):
         sf.DDIM(eta=1.0).step(flow, sf.State(x, middle, silent(3)), end)
     with pytest.raises(ValueError, match="use AnglePrediction, or start the grid later"):
         sf.Multistep(3, sf.DataPrediction()).step(flow, sf.State(x, end, silent(3)), middle)

@@ -1,0 +1,281 @@
+"""The configuration: one set of names and defaults, in files, flags and Python alike."""
+
+import dataclasses
+import inspect
+import tomllib
+import typing
+
+import pytest
+import tomli_w
+import torch
+from pydantic import ValidationError
+
+from scorefield import config as c, parametrization, processes
+from scorefield.cli import commands, main
+from scorefield.data import Data
+from scorefield.networks import MLP, UNet
+from scorefield.training import Training, build, objective
+
+PLAIN = {"eps", "x0", "score", "v", "velocity"}
+CLASSES = [
+    (c.VPConfig, processes.VP),
+    (c.SubVPConfig, processes.SubVP),
+    (c.VEConfig, processes.VE),
+    (c.CosineConfig, processes.Cosine),
+    (c.FlowConfig, processes.Flow),
+    (c.EDMConfig, processes.EDM),
+    (c.TabulatedConfig, processes.Tabulated),
+    (c.PreconditionedConfig, parametrization.Preconditioned),
+    (c.EDMWeightingConfig, objective.EDMWeighting),
+    (c.MinSNRConfig, objective.MinSNR),
+    (c.UniformConfig, objective.UniformTimes),
+    (c.LogNormalConfig, objective.LogNormalTimes),
+    (c.MLPConfig, MLP),
+    (c.UNetConfig, UNet),
+]
+FROM_DATA = {"dim", "channels", "classes"}
+UNIONS = {
+    "process": (c.ProcessConfig, build.PROCESSES),
+    "parametrization": (c.ParametrizationConfig, build.PARAMETRIZATIONS),
+    "weighting": (c.WeightingConfig, build.WEIGHTINGS),
+    "times": (c.TimesConfig, build.TIMES),
+}
+
+
+def kinds(union):
+    """Return every ``kind`` of a union of configurations."""
+    members = typing.get_args(typing.get_args(union)[0])
+    return [kind for m in members for kind in typing.get_args(m.model_fields["kind"].annotation)]
+
+
+def parameters(cls):
+    """Return a class's own arguments and their defaults."""
+    if dataclasses.is_dataclass(cls):
+        return {f.name: f.default for f in dataclasses.fields(cls)}
+    found = inspect.signature(cls).parameters.items()
+    return {name: p.default for name, p in found if name not in FROM_DATA}
+
+
+@pytest.mark.parametrize(("config", "cls"), CLASSES, ids=lambda cls: cls.__name__)
+def test_a_configuration_has_the_arguments_of_its_class_and_their_defaults(config, cls):
+    fields = {name: f for name, f in config.model_fields.items() if name != "kind"}
+    expected = parameters(cls)
+    assert set(fields) == set(expected)
+    for name, field in fields.items():
+        if field.is_required():
+            assert expected[name] is dataclasses.MISSING
+        elif field.default is not None:
+            assert field.default == expected[name], name
+
+
+@pytest.mark.parametrize("name", UNIONS)
+def test_every_kind_can_be_built_and_nothing_else_is_on_the_list(name):
+    union, built = UNIONS[name]
+    assert sorted(kinds(union)) == sorted(built)
+
+
+def test_plain_kinds_have_no_arguments_to_configure():
+    plain = {k for k, cls in build.PARAMETRIZATIONS.items() if not dataclasses.fields(cls)}
+    assert plain == PLAIN
+    assert not dataclasses.fields(objective.Simple)
+    assert not dataclasses.fields(objective.LikelihoodWeighting)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (c.VPConfig(beta_max=12.0), processes.VP(beta_max=12.0)),
+        (c.SubVPConfig(t_min=0.01), processes.SubVP(t_min=0.01)),
+        (c.VEConfig(sigma_max=9.0, t_max=0.5), processes.VE(sigma_max=9.0, t_max=0.5)),
+        (c.CosineConfig(offset=0.01), processes.Cosine(offset=0.01)),
+        (c.FlowConfig(t_max=0.9), processes.Flow(t_max=0.9)),
+        (c.EDMConfig(t_max=20.0), processes.EDM(t_max=20.0)),
+        (c.TabulatedConfig(alpha_bar=(0.9, 0.5, 0.1)), processes.Tabulated((0.9, 0.5, 0.1))),
+    ],
+)
+def test_the_process_built_is_the_one_configured(config, expected):
+    found = build.process(config)
+    assert found == expected
+    assert (found.t_min, found.t_max) == (expected.t_min, expected.t_max)
+
+
+def test_the_objective_built_is_the_one_configured():
+    config = c.TrainConfig(
+        weighting=c.MinSNRConfig(gamma=2.0), times=c.LogNormalConfig(mean=0.5, std=2.0)
+    )
+    found = build.objective(config)
+    assert found.weighting == objective.MinSNR(gamma=2.0)
+    assert found.times == objective.LogNormalTimes(mean=0.5, std=2.0)
+    assert build.parametrization(c.PreconditionedConfig(data_std=0.5)) == (
+        parametrization.Preconditioned(0.5)
+    )
+
+
+@pytest.mark.parametrize("process", [c.VPConfig(), c.TabulatedConfig(alpha_bar=(0.9, 0.5, 0.1))])
+@pytest.mark.parametrize(("shape", "kind"), [((3,), "mlp"), ((2, 5), "mlp"), ((1, 8, 8), "unet")])
+def test_a_resolved_configuration_leaves_nothing_to_defaults(shape, kind, process):
+    """So that a run's file says all, and goes on saying it if a default ever changes."""
+    found = build.resolved(c.TrainConfig(process=process), shape)
+    assert found.network.kind == kind
+
+    def missing(value):
+        if isinstance(value, dict):
+            return [k for k, v in value.items() if v is None or missing(v)]
+        return []
+
+    assert missing(found.model_dump()) == []
+    built = build.process(process)
+    assert (found.process.t_min, found.process.t_max) == (built.t_min, built.t_max)
+    width = inspect.signature({"mlp": MLP, "unet": UNet}[kind]).parameters["width"].default
+    assert found.network.width == width
+    assert build.resolved(found, shape) == found, "resolving again changes nothing"
+    text = tomli_w.dumps(found.model_dump())
+    assert c.TrainConfig.model_validate(tomllib.loads(text)) == found
+
+
+def test_what_was_given_is_kept_when_the_rest_is_resolved():
+    config = c.TrainConfig(
+        process=c.VPConfig(beta_max=7.0, t_min=0.03), network=c.MLPConfig(width=24)
+    )
+    found = build.resolved(config, (3,))
+    assert found.process == c.VPConfig(beta_max=7.0, t_min=0.03, t_max=1.0)
+    assert found.network == c.MLPConfig(width=24, depth=4)
+
+
+def test_the_network_built_has_the_size_configured():
+    mlp = build.network(c.MLPConfig(width=24, depth=3), (2, 5), 0)
+    assert mlp.enter.in_features == 10
+    assert mlp.enter.out_features == 24
+    assert len(mlp.blocks) == 3
+    unet = build.network(c.UNetConfig(width=16, multipliers=(1, 1, 3), blocks=2), (3, 8, 8), 5)
+    assert unet.enter.in_channels == 3
+    assert unet.attention.norm.num_channels == 48
+    assert len(unet.down) == 6
+    assert unet.embedding.classes == 5
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 9)])
+def test_a_unet_for_what_is_no_image_is_refused(shape):
+    with pytest.raises(ValueError, match=r"takes images \(C, H, W\).*use an MLP"):
+        build.network(c.UNetConfig(), shape, 0)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"stepz": 3}, ("stepz",)),
+        ({"optim": {"rate": 3}}, ("optim", "rate")),
+        ({"process": {"kind": "vp", "sigma_max": 3}}, ("process", "vp", "sigma_max")),
+        ({"process": {"kind": "vpp"}}, ("process",)),
+        ({"process": {"kind": "tabulated"}}, ("process", "tabulated", "alpha_bar")),
+        ({"network": {"kind": "auto", "width": 8}}, ("network", "auto", "width")),
+        ({"network": {"kind": "unet", "multipliers": []}}, ("network", "unet", "multipliers")),
+        ({"parametrization": {"kind": "eps", "data_std": 1}}, None),
+        ({"weighting": {"kind": "min-snr", "gamma": 0}}, ("weighting", "min-snr", "gamma")),
+        ({"times": {"kind": "log-normal", "std": -1}}, ("times", "log-normal", "std")),
+        ({"optim": {"steps": 0}}, ("optim", "steps")),
+        ({"optim": {"batch": -1}}, ("optim", "batch")),
+        ({"optim": {"lr": 0}}, ("optim", "lr")),
+        ({"optim": {"lr": "fast"}}, ("optim", "lr")),
+        ({"optim": {"ema": 1}}, ("optim", "ema")),
+        ({"optim": {"precision": "float16"}}, ("optim", "precision")),
+        ({"dropout": 1.5}, ("dropout",)),
+        ({"seed": -1}, ("seed",)),
+        ({"seed": 2**64}, ("seed",)),
+    ],
+)
+def test_unknown_names_and_impossible_values_are_refused_by_place(values, place):
+    with pytest.raises(ValidationError) as raised:
+        c.TrainConfig.model_validate(values)
+    (error,) = raised.value.errors()
+    if place is not None:
+        assert error["loc"] == place
+
+
+def test_a_configuration_cannot_be_changed_only_copied():
+    config = c.TrainConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 3
+    assert config.model_copy(update={"seed": 3}).seed == 3
+
+
+# --- flags, files and Python agree ----------------------------------------------------------------
+
+FLAGS = [
+    ("", c.TrainConfig()),
+    (
+        "--process.kind ve --optim.lr 3e-4",
+        c.TrainConfig(process=c.VEConfig(), optim=c.OptimConfig(lr=3e-4)),
+    ),
+    (
+        "--process.sigma-max 20 --process.kind ve --process.t-min 0.1 --seed 5 --conditional",
+        c.TrainConfig(process=c.VEConfig(sigma_max=20.0, t_min=0.1), seed=5, conditional=True),
+    ),
+    (
+        "--process.kind tabulated --process.alpha-bar 0.9 --process.alpha-bar 0.4",
+        c.TrainConfig(process=c.TabulatedConfig(alpha_bar=(0.9, 0.4))),
+    ),
+    (
+        "--network.kind unet --network.multipliers 1 --network.multipliers 3 --network.width 16",
+        c.TrainConfig(network=c.UNetConfig(multipliers=(1, 3), width=16)),
+    ),
+    (
+        "--network.kind mlp --network.depth 2 --parametrization.kind v --weighting.kind simple",
+        c.TrainConfig(
+            network=c.MLPConfig(depth=2),
+            parametrization=c.PlainParametrization(kind="v"),
+            weighting=c.PlainWeighting(kind="simple"),
+        ),
+    ),
+    (
+        "--weighting.kind min-snr --weighting.gamma 2 --times.kind uniform --dropout 0.3",
+        c.TrainConfig(weighting=c.MinSNRConfig(gamma=2.0), times=c.UniformConfig(), dropout=0.3),
+    ),
+    (
+        "--optim.steps 7 --optim.batch 9 --optim.warmup 0 --optim.weight-decay 0 --optim.clip 2 "
+        "--optim.ema 0.5 --optim.no-low-discrepancy --optim.precision bfloat16",
+        c.TrainConfig(
+            optim=c.OptimConfig(
+                steps=7,
+                batch=9,
+                warmup=0,
+                weight_decay=0.0,
+                clip=2.0,
+                ema=0.5,
+                low_discrepancy=False,
+                precision="bfloat16",
+            )
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("flags", "expected"), FLAGS, ids=[f[0] or "none" for f in FLAGS])
+def test_flags_make_the_configuration_that_python_does(monkeypatch, flags, expected):
+    taken = []
+    monkeypatch.setattr(commands, "train", lambda *arguments: taken.append(arguments))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "moons", "--out", "run", *flags.split()])
+    assert ended.value.code == 0
+    ((_, source, out, labels, config),) = taken
+    assert (source, str(out), labels) == ("moons", "run", None)
+    assert config == expected
+
+
+@pytest.mark.parametrize("expected", [f[1] for f in FLAGS])
+def test_a_file_makes_the_configuration_that_python_does(expected):
+    text = tomli_w.dumps(expected.model_dump(exclude_none=True))
+    assert c.TrainConfig.model_validate(tomllib.loads(text)) == expected
+
+
+def test_a_run_keeps_the_configuration_it_was_given_and_the_data_it_saw():
+    data = Data(torch.randn(10, 3), torch.tensor([0, 1] * 5), "some points")
+    config = c.TrainConfig(process=c.FlowConfig(), network=c.MLPConfig(width=8), conditional=True)
+    found = Training(data, config).run.config
+    assert found.train == build.resolved(config, (3,))
+    assert found.data == c.DataConfig(name="some points", shape=(3,), count=10, classes=2)
+    plain = Training(data, config.model_copy(update={"conditional": False}))
+    assert plain.run.config.data.classes == 0

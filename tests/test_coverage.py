@@ -1,0 +1,32 @@
+"""The table of what is covered names tests that exist."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+TABLE = (ROOT / "docs" / "coverage.md").read_text()
+ROWS = re.findall(r"^\| (\d+|E-\d+) \| (.+) \| (.+) \|$", TABLE, flags=re.MULTILINE)
+NAMED = sorted(set(re.findall(r"`(tests/\w+\.py)::([^`]+)`", TABLE)))
+
+PROMISED = {4, *range(8, 23), 25, *range(27, 37), *range(38, 41), *range(45, 50), 51, 52, 56}
+MISTAKES = {1, 2, 9, 10, 11, 12, 13, 14, 26, 27, 30, 32, 33, 34}
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_every_test_named_in_the_table_exists(file, name):
+    tree = ast.parse((ROOT / file).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_row_names_a_test():
+    assert all("::test_" in tests for _, _, tests in ROWS)
+
+
+def test_every_promised_row_and_mistake_is_in_the_table_once():
+    numbers = [number for number, _, _ in ROWS]
+    assert len(set(numbers)) == len(numbers)
+    assert {str(row) for row in PROMISED} <= set(numbers)
+    assert {f"E-{row}" for row in MISTAKES} <= set(numbers)

@@ -1,0 +1,214 @@
+"""Networks: every part takes part, and a sample's result is nobody else's business."""
+
+import pytest
+import torch
+from cases import normal
+from torch import nn
+
+from scorefield.networks import MLP, UNet
+
+
+def mlp(classes=0, **options):
+    return MLP(6, width=16, depth=2, classes=classes, **options)
+
+
+def unet(classes=0, **options):
+    return UNet(2, **{"width": 8, "multipliers": (1, 2), "classes": classes, **options})
+
+
+KINDS = {"mlp": (mlp, (6,)), "unet": (unet, (2, 8, 8))}
+every_kind = pytest.mark.parametrize(("make", "shape"), KINDS.values(), ids=KINDS)
+
+
+def awake(make, classes=0, **options):
+    """A network whose layers that start at zero have been moved off it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = make(classes, **options)
+        for parameter in network.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return network.eval()
+
+
+@every_kind
+def test_a_fresh_network_says_the_same_of_every_input(make, shape):
+    """So training starts from what the parametrization alone makes of x."""
+    with torch.no_grad():
+        out = make()(normal(3, *shape).float(), torch.tensor([-1.0, 0.0, 2.0]))
+        moved = awake(make)(normal(3, *shape).float(), torch.tensor([-1.0, 0.0, 2.0]))
+    spread = (out - out[:1]).abs().max()
+    assert spread == 0
+    assert (moved - moved[:1]).abs().max() > 0.1
+
+
+@every_kind
+@pytest.mark.parametrize("classes", [0, 3])
+def test_every_parameter_receives_a_gradient(make, shape, classes):
+    network = awake(make, classes)
+    y = torch.tensor([-1, 0, 1, 2]) if classes else None
+    out = network(normal(4, *shape).float(), torch.linspace(-2, 2, 4), y)
+    torch.autograd.backward((out * normal(4, *shape, seed=1).float()).sum())
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+@every_kind
+def test_layers_that_start_at_zero_wake_up_within_a_few_steps(make, shape):
+    """Zero layers shield those before them only until their own first update."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = make(2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    x, target = normal(4, *shape).float(), normal(4, *shape, seed=1).float()
+    for _ in range(5):
+        optimizer.zero_grad()
+        out = network(x, torch.linspace(-2, 2, 4), torch.tensor([-1, 0, 1, 1]))
+        torch.autograd.backward(((out - target) ** 2).mean())
+        optimizer.step()
+    silent = [name for name, p in network.named_parameters() if not p.grad.any()]
+    assert silent == []
+
+
+@every_kind
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_sample_does_not_depend_on_the_rest_of_the_batch(make, shape, classes):
+    network = awake(make, classes)
+    x, label = normal(5, *shape).float(), torch.linspace(-2, 2, 5)
+    y = torch.tensor([0, 1, 2, -1, 0]) if classes else None
+    others, labels = 9 * normal(5, *shape, seed=8).float(), torch.full((5,), 7.0)
+    others[2], labels[2] = x[2], label[2]
+    ys = torch.full((5,), 2) if classes else None
+    with torch.no_grad():
+        whole, among_others = network(x, label, y), network(others, labels, ys)
+        alone = network(x[2:3], label[2:3], None if y is None else y[2:3])
+    assert torch.equal(whole[2], among_others[2]), "same place, same batch size: the same bits"
+    assert not torch.equal(whole[1], among_others[1])
+    torch.testing.assert_close(alone[0], whole[2], rtol=1e-4, atol=1e-5)
+
+
+@every_kind
+def test_the_output_depends_on_the_noise_label_of_its_own_sample(make, shape):
+    network = awake(make)
+    x = normal(1, *shape).float().expand(4, *shape)
+    with torch.no_grad():
+        out = network(x, torch.tensor([0.5, 0.5, 0.7, -3.0]))
+    torch.testing.assert_close(out[0], out[1])
+    for other in (2, 3):
+        assert (out[0] - out[other]).abs().max() > 1e-3 * out.abs().max()
+
+
+@every_kind
+def test_noise_levels_from_the_faintest_to_the_strongest_are_told_apart(make, shape):
+    """Labels are log(sigma/alpha)/4, about -3 to 3: a hundredth apart, they embed differently."""
+    labels = torch.linspace(-3, 3, 601)
+    with torch.no_grad():
+        vectors = awake(make).embedding(labels)
+    distance = torch.cdist(vectors.double(), vectors.double())
+    distance.fill_diagonal_(torch.inf)
+    assert distance.min() > 1e-3 * vectors.norm(dim=1).mean()
+
+
+@every_kind
+def test_classes_give_different_outputs_and_minus_one_stands_for_none(make, shape):
+    network = awake(make, 3)
+    x, label = normal(1, *shape).float().expand(4, *shape), torch.zeros(4)
+    with torch.no_grad():
+        out = network(x, label, torch.tensor([-1, 0, 1, 2]))
+        without = network(x, label)
+        shared = network(x, label, torch.tensor(1))
+    for a in range(4):
+        for b in range(a):
+            assert (out[a] - out[b]).abs().max() > 1e-3 * out.abs().max()
+    assert torch.equal(out[0], without[0])
+    assert torch.equal(shared[2], out[2]), "one class may stand for the whole batch"
+
+
+@every_kind
+@pytest.mark.parametrize("y", [[0, 3], [-2, 0]])
+def test_a_class_the_network_does_not_know_is_refused(make, shape, y):
+    with pytest.raises(ValueError, match=r"knows the classes 0 to 2, and -1 for none") as raised:
+        make(3)(normal(2, *shape).float(), torch.zeros(2), torch.tensor(y))
+    assert f"[{min(y)}, {max(y)}]" in str(raised.value)
+
+
+@every_kind
+def test_a_network_without_classes_refuses_any(make, shape):
+    with pytest.raises(ValueError, match="trained without classes: leave out y"):
+        make()(normal(2, *shape).float(), torch.zeros(2), torch.tensor([0, 0]))
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 2, 3)])
+def test_the_perceptron_takes_samples_of_any_shape_as_vectors(shape):
+    network = awake(mlp)
+    x, label = normal(3, 6).float(), torch.zeros(3)
+    with torch.no_grad():
+        flat, shaped = network(x, label), network(x.reshape(3, *shape), label)
+    assert torch.equal(shaped, flat.reshape(3, *shape))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 8), (5, 7), (1, 1), (9, 4), (3, 13)])
+def test_images_of_any_size_come_back_as_if_padded_by_hand(size):
+    """Padding with zeros to even sides and cropping is all that odd sizes change."""
+    network, (height, width) = awake(unet, multipliers=(1, 2, 2)), size
+    x, label = normal(2, 2, *size).float(), torch.tensor([0.1, 0.9])
+    clean = torch.zeros(2, 2, -(-height // 4) * 4, -(-width // 4) * 4)
+    clean[:, :, :height, :width] = x
+    with torch.no_grad():
+        found, padded = network(x, label), network(clean, label)
+    assert found.shape == x.shape
+    assert torch.equal(found, padded[:, :, :height, :width])
+
+
+def test_attention_at_the_coarse_level_lets_far_corners_speak():
+    """With convolutions alone a corner of 64 pixels would never hear of the other."""
+    network = awake(unet)
+    x = normal(1, 2, 64, 64).float()
+    moved = x.clone()
+    moved[..., 0, 0] += 5.0
+
+    class Silent(nn.Module):
+        def forward(self, h):
+            return h
+
+    with torch.no_grad():
+        change = (network(moved, torch.zeros(1)) - network(x, torch.zeros(1))).abs()
+        network.attention = Silent()
+        for block in network.modules():  # group norms too mix the whole image
+            if isinstance(block, nn.GroupNorm):
+                block.forward = lambda h: h
+        local = (network(moved, torch.zeros(1)) - network(x, torch.zeros(1))).abs()
+    assert change[0, :, -1, -1].min() > 0
+    assert local[0, :, 0, 0].min() > 0
+    assert local[0, :, -1, -1].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        ({"width": 12}, ["width = 12", "multiple of 8"]),
+        ({"width": 8, "heads": 3}, ["heads = 3", "16 channels"]),
+    ],
+)
+def test_channels_that_do_not_divide_are_refused(options, facts):
+    with pytest.raises(ValueError, match="must be a multiple") as raised:
+        UNet(1, **options)
+    for fact in facts:
+        assert fact in str(raised.value)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("multipliers", [(1,), (1, 2), (1, 2, 3)])
+def test_the_levels_and_blocks_asked_for_are_built_and_used(blocks, multipliers):
+    network = awake(unet, blocks=blocks, multipliers=multipliers)
+    assert len(network.down) == len(network.up) == blocks * len(multipliers)
+    assert len(network.shrink) == len(network.grow) == len(multipliers) - 1
+    seen = []
+    for module in [*network.down, *network.up, *network.middle, network.attention]:
+        module.register_forward_hook(lambda module, _, out: seen.append((module, out.shape)))
+    out = network(normal(1, 2, 8, 8).float(), torch.zeros(1))
+    assert out.shape == (1, 2, 8, 8)
+    assert [module for module, _ in seen[: len(network.down)]] == list(network.down)
+    assert {module for module, _ in seen} >= {*network.down, *network.up, *network.middle}
+    coarsest = dict(seen)[network.attention]
+    side = 8 // 2 ** (len(multipliers) - 1)
+    assert coarsest == (1, 8 * multipliers[-1], side, side)

@@ -224,7 +224,8 @@ class OptimConfig(Frozen):
         warmup: steps of the warm-up.
         weight_decay: AdamW's.
         clip: largest norm of the gradient.
-        ema: decay of the average of the weights, which is what is kept.
+        ema: decay of the average of the weights, which is what is kept; after n steps the decay is
+            min(ema, (1 + n) / (10 + n)), so that early weights are forgotten.
         low_discrepancy: spread the noise levels evenly instead of drawing them independently.
         precision: of the network's arithmetic; weights stay float32.
     """

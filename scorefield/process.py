@@ -188,9 +188,13 @@ class Process(ABC):
                 f"half_log_snr = {worst:g} is outside [{low:g}, {high:g}], "
                 f"the range of {self!r} on [{self.t_min:g}, {self.t_max:g}]."
             )
-        t = _invert(self.half_log_snr, target, self.t_min, self.t_max)
+        t = self._time_at(target).clamp(self.t_min, self.t_max)
         t = torch.where(target <= low, self.t_max, t)
         return torch.where(target >= high, self.t_min, t)
+
+    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+        """Solve for the time, inside the range; processes with a closed form may give it."""
+        return _invert(self.half_log_snr, half_log_snr, self.t_min, self.t_max)
 
     def contains(self, t: Tensor) -> bool:
         """Tell whether every time lies in ``[t_min, t_max]``, up to rounding."""

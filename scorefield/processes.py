@@ -37,6 +37,12 @@ def _linear_beta_integral(t: Tensor, beta_min: float, beta_max: float) -> Tensor
     return t * (beta_min + 0.5 * t * (beta_max - beta_min))
 
 
+def _linear_beta_time(integral: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    """Return the time at which `_linear_beta_integral` has a value: the root of a quadratic."""
+    root = (beta_min**2 + 2 * (beta_max - beta_min) * integral).sqrt()
+    return 2 * integral / (beta_min + root)
+
+
 @dataclass(frozen=True)
 class VP(Process):
     """Variance-preserving process with linear ``beta``: ``dx = -beta/2 x dt + sqrt(beta) dw``.
@@ -57,6 +63,11 @@ class VP(Process):
 
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(-_linear_beta_integral(t, self.beta_min, self.beta_max))).sqrt()
+
+    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+        # alpha^2 = 1 / (1 + e^{-2 lambda}) = e^{-B}
+        integral = torch.logaddexp(-2 * half_log_snr, torch.zeros_like(half_log_snr))
+        return _linear_beta_time(integral, self.beta_min, self.beta_max)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,11 @@ class SubVP(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.expm1(-_linear_beta_integral(t, self.beta_min, self.beta_max))
 
+    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+        # sigma / alpha = e^{B/2} - e^{-B/2}
+        integral = 2 * torch.asinh(0.5 * torch.exp(-half_log_snr))
+        return _linear_beta_time(integral, self.beta_min, self.beta_max)
+
 
 @dataclass(frozen=True)
 class VE(Process):
@@ -100,8 +116,14 @@ class VE(Process):
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        growth = 2 * math.log(self.sigma_max / self.sigma_min)
-        return self.sigma_min * torch.expm1(growth * t).sqrt()
+        return self.sigma_min * torch.expm1(self._growth * t).sqrt()
+
+    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+        return torch.log1p(torch.exp(-2 * half_log_snr) / self.sigma_min**2) / self._growth
+
+    @property
+    def _growth(self) -> float:
+        return 2 * math.log(self.sigma_max / self.sigma_min)
 
 
 @dataclass(frozen=True)
@@ -154,6 +176,9 @@ class Flow(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return t * 1.0
 
+    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-half_log_snr)
+
 
 @dataclass(frozen=True)
 class EDM(Process):
@@ -170,6 +195,9 @@ class EDM(Process):
 
     def sigma(self, t: Tensor) -> Tensor:
         return t * 1.0
+
+    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+        return torch.exp(-half_log_snr)
 
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(64))

@@ -341,9 +341,10 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
         (np.arange(5), ["shape (5,)", "needs 6 integers"]),
         (np.arange(6)[:, None], ["shape (6, 1)"]),
         (np.linspace(0, 1, 6), ["float64", "needs 6 integers"]),
-        (np.array([0, 1, -1, 0, 1, 1]), ["label -1", "count from 0"]),
+        (np.array([0, 1, -1, 0, 1, 1]), ["labels from -1 to 1", "count from 0"]),
+        (np.array([0, 1, 10**9, 0, 1, 1]), ["to 1000000000 for 6 samples", "without large gaps"]),
     ],
-    ids=["too few", "2-d", "not integers", "negative"],
+    ids=["too few", "2-d", "not integers", "negative", "stray"],
 )
 def test_labels_that_do_not_fit_are_refused(write, labels, facts):
     path = write(labels, "y.npy")

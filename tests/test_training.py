@@ -400,6 +400,24 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
     assert same(before, weights(field.network))
 
 
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched():
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.inf
+
+    field = denoiser()
+    field.network.register_forward_hook(lambda module, given, out: Spike.apply(out))
+    before = weights(field.network)
+    with pytest.raises(NumericalError, match="gradient's norm is (inf|nan) at step 1.*are kept"):
+        next(fit(field, SIMPLE, correlated(64), optim=optim(steps=3)))
+    assert same(before, weights(field.network))
+
+
 def test_bfloat16_trains_with_weights_in_float32():
     dtypes = set()
 
@@ -658,8 +676,19 @@ def test_weights_that_are_something_else_are_refused(saved):
         ({"transform.std": None}, ["does not match", "transform.std"]),
         ({"transform.mean": torch.zeros(4)}, ["transform.mean", "(4,)", "(3,)"]),
         ({"transform.std": torch.ones(3, 3)}, ["transform.std", "(3, 3)", "(3,)"]),
+        ({"network.leave.bias": torch.full((3,), math.inf)}, ["network.leave.bias", "not finite"]),
+        ({"transform.std": torch.zeros(3)}, ["transform.std", "not positive"]),
     ],
-    ids=["wrong shape", "extra", "missing", "no transform", "mean's shape", "deviation's shape"],
+    ids=[
+        "wrong shape",
+        "extra",
+        "missing",
+        "no transform",
+        "mean's shape",
+        "deviation's shape",
+        "not finite",
+        "no deviation",
+    ],
 )
 def test_weights_that_do_not_match_the_configuration_are_refused(saved, change, facts):
     path = saved / "model.safetensors"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,6 +155,8 @@ def info(run: Path, /) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0, 2 usage, 3 data, 4 checkpoint, 5 numerical, 6 storage, 130."""
+    # cyclopts asks for the source of every base of every configuration, each time anew
+    inspect.getsource = functools.cache(inspect.getsource)  # type: ignore[assignment]
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
@@ -161,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(_message(error), getattr(error, "exit_code", 2))
     except OSError as error:
         _fail(f"{error.strerror}: {error.filename}." if error.filename else str(error), 6)
+    except (MemoryError, RuntimeError) as error:
+        _fail(str(error).splitlines()[0] if str(error) else "out of memory.", 5)
     sys.exit(0)
 
 
@@ -170,8 +176,16 @@ def _message(error: Exception) -> str:
     if not isinstance(rejected, ValidationError):
         return str(error)
     first = rejected.errors()[0]
-    option = ".".join(str(part) for part in first["loc"])
-    return f"--{option.replace('_', '-')}: {first['msg']}; given {first['input']!r}."
+    place = [str(part).replace("_", "-") for part in first["loc"]]
+    option = "--" + ".".join([place[0], *place[-1:]] if len(place) > 1 else place)
+    if first["type"] == "union_tag_not_found":
+        return f"{option}: name the kind as well, with {option}.kind."
+    if first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        return f"{option}.kind: no kind {context['tag']!r}; give one of {context['expected_tags']}."
+    if first["type"] == "extra_forbidden" and len(place) > 2:
+        return f"{option}: {place[0]} of kind {place[1]} has no such setting."
+    return f"{option}: {first['msg']}; given {first['input']!r}."
 
 
 def _fail(message: str, code: int) -> NoReturn:

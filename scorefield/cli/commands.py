@@ -151,8 +151,11 @@ def sample(
     if picture is not None:
         from scorefield.report import image_grid
 
-        image_grid(x[:256], picture)
-        say(console, f"picture: {picture}")
+        try:
+            image_grid(x[:256], picture)
+            say(console, f"picture: {picture}")
+        except ImportError as error:
+            say(console, f"no picture: {error}")
 
 
 def info(console: Console, folder: Path) -> None:

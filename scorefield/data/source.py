@@ -137,6 +137,9 @@ def _labels(path: str | Path, count: int) -> Tensor:
         raise DataError(
             f"{path} has shape {y.shape} and type {y.dtype}: needs {count} integers, one a sample."
         )
-    if y.min() < 0:
-        raise DataError(f"{path} holds the label {y.min()}: classes count from 0.")
+    if y.min() < 0 or y.max() >= count:
+        raise DataError(
+            f"{path} holds labels from {y.min()} to {y.max()} for {count} samples: classes count "
+            "from 0 without large gaps."
+        )
     return torch.from_numpy(y.astype(np.int64))

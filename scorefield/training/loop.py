@@ -47,7 +47,7 @@ def fit(
         y: classes ``(N,)``, or None; hidden from the network as often as ``dropout`` says.
 
     Raises:
-        NumericalError: a loss that is not finite, before the weights are touched.
+        NumericalError: a loss or gradient that is not finite, before the weights are touched.
     """
     optim = OptimConfig() if optim is None else optim
     network, device = denoiser.network, x.device
@@ -77,7 +77,12 @@ def fit(
             )
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), optim.clip)
+        norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), optim.clip))
+        if not math.isfinite(norm):
+            raise NumericalError(
+                f"the gradient's norm is {norm} at step {step + 1}, with a loss of {value:g}: "
+                "lower optim.lr. The weights before this step are kept."
+            )
         optimizer.step()
         schedule.step()
         average.update_parameters(network)

@@ -150,6 +150,12 @@ def _check_tensors(
         raise CheckpointError(
             f"{path} does not match {_CONFIG}: it lacks {missing[:4]} and has {extra[:4]} besides."
         )
+    unusable = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    if unusable or not bool((tensors["transform.std"] > 0).all()):
+        raise CheckpointError(
+            f"{path}: {unusable[0] if unusable else 'transform.std'} holds values that are not "
+            "finite, or a deviation that is not positive."
+        )
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             raise CheckpointError(

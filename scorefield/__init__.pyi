@@ -21,7 +21,7 @@ from .grid import (
     quadratic as quadratic,
     uniform as uniform,
 )
-from .linear import moments as moments
+from .linear import LinearSDE as LinearSDE, moments as moments
 from .noise import Noise as Noise
 from .parametrization import (
     X0 as X0,
@@ -42,7 +42,6 @@ from .processes import (
     VP as VP,
     Cosine as Cosine,
     Flow as Flow,
-    LinearSDE as LinearSDE,
     SubVP as SubVP,
     Tabulated as Tabulated,
 )

@@ -1,4 +1,4 @@
-r"""Moments of a linear SDE with scalar, diagonal or full-matrix coefficients.
+r"""Linear SDEs given by their coefficients: as a process, and their moments in general.
 
 For ``dx = F(t) x dt + G(t) dw`` started at a point ``x_0``, ``x_t`` is Gaussian with mean
 ``Phi(t) x_0`` and covariance ``C(t)``, where::
@@ -6,8 +6,12 @@ For ``dx = F(t) x dt + G(t) dw`` started at a point ``x_0``, ``x_t`` is Gaussian
     dPhi/dt = F Phi,                Phi(0) = I                                      (1)
     dC/dt = F C + C F^T + G G^T,    C(0) = 0                                        (2)
 
-A `Process` needs one clock for all coordinates, so its drift and diffusion are scalars. This module
-is for designing and checking the others: per-coordinate noise, correlated noise, rotations.
+With scalars ``f`` and ``g`` the solution is a quadrature, and a `Process`::
+
+    alpha = exp(int_0^t f),    sigma^2 = alpha^2 int_0^t g^2 / alpha^2              (3)
+
+A process needs one clock for all coordinates. `moments` is for designing and checking the others:
+per-coordinate noise, correlated noise, rotations.
 
 Reference: Särkkä and Solin (2019), Applied Stochastic Differential Equations, section 6.1.
 """
@@ -15,15 +19,101 @@ Reference: Särkkä and Solin (2019), Applied Stochastic Differential Equations,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-MatrixCoefficient = Callable[[Tensor], Tensor]
+from scorefield.process import Process
+
+Coefficient = Callable[[Tensor], Tensor]
+
+_NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(64))
+
+
+def _integral(f: Coefficient, t: Tensor) -> Tensor:
+    """Return ``int_0^t f`` by Gauss-Legendre quadrature, differentiable in ``t``."""
+    u = 0.5 * (1 + _NODES.to(t)) * t[..., None]
+    return 0.5 * t * (_WEIGHTS.to(t) * f(u)).sum(-1)
+
+
+@dataclass(frozen=True)
+class LinearSDE(Process):
+    """The process of ``dx = drift(t) x dt + diffusion(t) dw``, started at ``t = 0``.
+
+    ``alpha`` and ``sigma`` come from quadrature with 64 nodes, exact to 1e-8 and better for
+    functions smooth on ``[0, t_max]``. Where closed forms are known, give them too: they are
+    compared with the quadrature and then used in its place.
+
+    Both functions take and return a tensor of any shape and are made of torch operations. For
+    coefficients that are vectors or matrices, see `moments`.
+
+    Raises:
+        ValueError: the given mean or variance disagrees with the SDE's, or the functions are not
+            smooth enough for the quadrature. The message names the moment, the time and both
+            values.
+    """
+
+    drift_fn: Coefficient
+    diffusion_fn: Coefficient
+    alpha_fn: Coefficient | None = None
+    sigma_fn: Coefficient | None = None
+    t_min: float = 1e-5
+    t_max: float = 1.0
+    rtol: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.t_min <= 0:
+            raise ValueError(f"t_min = {self.t_min:g}: the SDE starts at 0, give t_min > 0.")
+        t = torch.linspace(self.t_min, self.t_max, 9, dtype=torch.float64)
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        self._check("mean", "alpha", t, alpha, self._split_log_alpha(t).exp())
+        self._check("variance", "sigma^2", t, sigma**2, self._split_variance(t))
+        super().__post_init__()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        if self.alpha_fn is not None:
+            return self.alpha_fn(t)
+        return _integral(self.drift_fn, t).exp()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        if self.sigma_fn is not None:
+            return self.sigma_fn(t)
+        return self._variance(t).sqrt()
+
+    def _variance(self, t: Tensor) -> Tensor:
+        total = _integral(self.drift_fn, t)[..., None]
+        u = 0.5 * (1 + _NODES.to(t)) * t[..., None]
+        kept = torch.exp(2 * (total - _integral(self.drift_fn, u)))
+        return 0.5 * t * (_WEIGHTS.to(t) * kept * self.diffusion_fn(u) ** 2).sum(-1)
+
+    def _split_log_alpha(self, t: Tensor) -> Tensor:
+        """The mean again, over two halves: what a rule that has converged does not change."""
+        second = _integral(lambda u: self.drift_fn(t[..., None] / 2 + u), t / 2)
+        return _integral(self.drift_fn, t / 2) + second
+
+    def _split_variance(self, t: Tensor) -> Tensor:
+        half = t / 2
+        total = self._split_log_alpha(t)
+        first = self._variance(half) * torch.exp(2 * (total - _integral(self.drift_fn, half)))
+        u = half[..., None] + 0.5 * (1 + _NODES.to(t)) * half[..., None]
+        kept = torch.exp(2 * (total[..., None] - self._split_log_alpha(u)))
+        return first + 0.5 * half * (_WEIGHTS.to(t) * kept * self.diffusion_fn(u) ** 2).sum(-1)
+
+    def _check(self, moment: str, symbol: str, t: Tensor, given: Tensor, sde: Tensor) -> None:
+        wrong = ~((given - sde).abs() <= self.rtol * sde.abs())
+        if wrong.any():
+            k = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"the {moment} disagrees at t = {t[k]:g}: {symbol} is {given[k]:.8g}, but drift "
+                f"and diffusion give {sde[k]:.8g}. Correct one of the pair, or, if only drift and "
+                "diffusion were given, make them smooth on [0, t_max]."
+            )
 
 
 def moments(
-    drift: MatrixCoefficient, diffusion: MatrixCoefficient, t: float, *, dim: int, steps: int = 512
+    drift: Coefficient, diffusion: Coefficient, t: float, *, dim: int, steps: int = 512
 ) -> tuple[Tensor, Tensor]:
     """Return ``Phi(t)`` and ``C(t)``, both ``(dim, dim)`` in float64.
 

@@ -9,27 +9,24 @@ process        alpha                               sigma
 `Cosine`       cos(a(t)) / cos(a(0))               sqrt(1 - alpha^2)
 `Flow`         1 - t                               t
 `EDM`          1                                   t
-`LinearSDE`    exp(int f)                          alpha sqrt(int g^2 / alpha^2)
 `Tabulated`    sin(angle_k) at the knots           cos(angle_k)
 =============  ==================================  ========================================
 
 Differences of nearly equal numbers are written with ``expm1`` or as products, so that ``sigma``
-keeps its relative accuracy down to ``t_min``.
+keeps its relative accuracy down to ``t_min``. A process from a drift and a diffusion is in
+`scorefield.linear`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield.process import Process
-
-Coefficient = Callable[[Tensor], Tensor]
 
 
 def _linear_beta_integral(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
@@ -198,89 +195,6 @@ class EDM(Process):
 
     def _time_at(self, half_log_snr: Tensor) -> Tensor:
         return torch.exp(-half_log_snr)
-
-
-_NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(64))
-
-
-def _integral(f: Coefficient, t: Tensor) -> Tensor:
-    """Return ``int_0^t f`` by Gauss-Legendre quadrature, differentiable in ``t``."""
-    u = 0.5 * (1 + _NODES.to(t)) * t[..., None]
-    return 0.5 * t * (_WEIGHTS.to(t) * f(u)).sum(-1)
-
-
-@dataclass(frozen=True)
-class LinearSDE(Process):
-    """The process of ``dx = drift(t) x dt + diffusion(t) dw``, started at ``t = 0``.
-
-    ``alpha`` and ``sigma`` come from quadrature with 64 nodes, exact to 1e-8 and better for
-    functions smooth on ``[0, t_max]``. Where closed forms are known, give them too: they are
-    compared with the quadrature and then used in its place.
-
-    Both functions take and return a tensor of any shape and are made of torch operations. For
-    coefficients that are vectors or matrices, see `scorefield.linear.moments`.
-
-    Raises:
-        ValueError: the given mean or variance disagrees with the SDE's, or the functions are not
-            smooth enough for the quadrature. The message names the moment, the time and both
-            values.
-    """
-
-    drift_fn: Coefficient
-    diffusion_fn: Coefficient
-    alpha_fn: Coefficient | None = None
-    sigma_fn: Coefficient | None = None
-    t_min: float = 1e-5
-    t_max: float = 1.0
-    rtol: float = 1e-6
-
-    def __post_init__(self) -> None:
-        if self.t_min <= 0:
-            raise ValueError(f"t_min = {self.t_min:g}: the SDE starts at 0, give t_min > 0.")
-        t = torch.linspace(self.t_min, self.t_max, 9, dtype=torch.float64)
-        alpha, sigma = self.alpha(t), self.sigma(t)
-        self._check("mean", "alpha", t, alpha, self._split_log_alpha(t).exp())
-        self._check("variance", "sigma^2", t, sigma**2, self._split_variance(t))
-        super().__post_init__()
-
-    def alpha(self, t: Tensor) -> Tensor:
-        if self.alpha_fn is not None:
-            return self.alpha_fn(t)
-        return _integral(self.drift_fn, t).exp()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        if self.sigma_fn is not None:
-            return self.sigma_fn(t)
-        return self._variance(t).sqrt()
-
-    def _variance(self, t: Tensor) -> Tensor:
-        total = _integral(self.drift_fn, t)[..., None]
-        u = 0.5 * (1 + _NODES.to(t)) * t[..., None]
-        kept = torch.exp(2 * (total - _integral(self.drift_fn, u)))
-        return 0.5 * t * (_WEIGHTS.to(t) * kept * self.diffusion_fn(u) ** 2).sum(-1)
-
-    def _split_log_alpha(self, t: Tensor) -> Tensor:
-        """The mean again, over two halves: what a rule that has converged does not change."""
-        second = _integral(lambda u: self.drift_fn(t[..., None] / 2 + u), t / 2)
-        return _integral(self.drift_fn, t / 2) + second
-
-    def _split_variance(self, t: Tensor) -> Tensor:
-        half = t / 2
-        total = self._split_log_alpha(t)
-        first = self._variance(half) * torch.exp(2 * (total - _integral(self.drift_fn, half)))
-        u = half[..., None] + 0.5 * (1 + _NODES.to(t)) * half[..., None]
-        kept = torch.exp(2 * (total[..., None] - self._split_log_alpha(u)))
-        return first + 0.5 * half * (_WEIGHTS.to(t) * kept * self.diffusion_fn(u) ** 2).sum(-1)
-
-    def _check(self, moment: str, symbol: str, t: Tensor, given: Tensor, sde: Tensor) -> None:
-        wrong = ~((given - sde).abs() <= self.rtol * sde.abs())
-        if wrong.any():
-            k = int(wrong.nonzero()[0])
-            raise ValueError(
-                f"the {moment} disagrees at t = {t[k]:g}: {symbol} is {given[k]:.8g}, but drift "
-                f"and diffusion give {sde[k]:.8g}. Correct one of the pair, or, if only drift and "
-                "diffusion were given, make them smooth on [0, t_max]."
-            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ NUMERIC = {"torch", "numpy"}
 ALLOWED = {
     "process": set(),
     "processes": {"process"},
-    "linear": set(),
+    "linear": {"process"},
     "field": {"process"},
     "grid": {"process"},
     "noise": {"field"},

@@ -44,7 +44,13 @@ ALL_PROCESSES = list(PROCESSES.values())
 PROCESS_IDS = list(PROCESSES)
 
 PREDICTIONS = [sf.DataPrediction(), sf.NoisePrediction(), sf.AnglePrediction()]
-RUNGE_KUTTA = [sf.Euler(), sf.Heun(), sf.RK4()]
+RUNGE_KUTTA = [
+    sf.Euler(),
+    sf.Midpoint(),
+    sf.Heun(),
+    sf.Bosh3(),
+    sf.RK4(),
+]
 MULTISTEP = [sf.Multistep(order, kind) for order in (1, 2, 3) for kind in PREDICTIONS]
 ODE_SOLVERS = [*RUNGE_KUTTA, sf.EulerMaruyama(dial=0.0), sf.DDIM(eta=0.0), *MULTISTEP]
 SDE_SOLVERS = [sf.EulerMaruyama(dial=1.0), sf.DDIM(eta=0.5), sf.DDIM(eta=1.0), sf.DDPM("forward")]

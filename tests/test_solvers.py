@@ -31,6 +31,7 @@ from cases import (
 )
 
 import scorefield as sf
+from scorefield.solvers import RungeKutta
 
 HIGH, LOW = 40.0, 0.3
 every_process = pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
@@ -139,6 +140,12 @@ def expected_of_one_step(solver, field, x, t, s, z):
         k2 = slope(x + h / 2 * k1, t + h / 2)
         k3 = slope(x + h / 2 * k2, t + h / 2)
         return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + slope(x + h * k3, s))
+    if isinstance(solver, RungeKutta):
+        slopes = []
+        for row, node in zip(solver.tableau.a, solver.tableau.c, strict=True):
+            y = x + h * sum((w * k for w, k in zip(row, slopes, strict=True)), torch.zeros_like(x))
+            slopes.append(slope(y, t + node * h))
+        return x + h * sum(w * k for w, k in zip(solver.tableau.b, slopes, strict=True))
     if isinstance(solver, sf.EulerMaruyama):
         f, g, dial = process.drift(t), process.diffusion(t), solver.dial
         drift = f * x - 0.5 * (1 + dial**2) * g**2 * now.score

@@ -15,7 +15,17 @@ from rich.console import Console
 
 from scorefield.config import TrainConfig
 
-SolverName = Literal["multistep", "ddim", "ddpm", "euler", "heun", "rk4", "euler-maruyama"]
+SolverName = Literal[
+    "multistep",
+    "ddim",
+    "ddpm",
+    "euler",
+    "midpoint",
+    "heun",
+    "bosh3",
+    "rk4",
+    "euler-maruyama",
+]
 GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
 VarianceName = Literal["posterior", "forward"]
 PredictionName = Literal["angle", "data", "noise"]

@@ -74,7 +74,9 @@ def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
         "ddim": solvers.DDIM,
         "ddpm": solvers.DDPM,
         "euler": solvers.Euler,
+        "midpoint": solvers.Midpoint,
         "heun": solvers.Heun,
+        "bosh3": solvers.Bosh3,
         "rk4": solvers.RK4,
         "euler-maruyama": solvers.EulerMaruyama,
     }

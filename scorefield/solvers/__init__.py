@@ -8,7 +8,15 @@ from scorefield.solvers.multistep import (
     NoisePrediction,
     Prediction,
 )
-from scorefield.solvers.runge_kutta import RK4, Euler, Heun, RungeKutta, Tableau
+from scorefield.solvers.runge_kutta import (
+    RK4,
+    Bosh3,
+    Euler,
+    Heun,
+    Midpoint,
+    RungeKutta,
+    Tableau,
+)
 from scorefield.solvers.stochastic import DDIM, DDPM, EulerMaruyama
 
 __all__ = [
@@ -16,10 +24,12 @@ __all__ = [
     "DDPM",
     "RK4",
     "AnglePrediction",
+    "Bosh3",
     "DataPrediction",
     "Euler",
     "EulerMaruyama",
     "Heun",
+    "Midpoint",
     "Multistep",
     "NoisePrediction",
     "Prediction",

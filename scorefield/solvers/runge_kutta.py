@@ -12,8 +12,9 @@ Reference: Hairer, Nørsett and Wanner (1993), Solving Ordinary Differential Equ
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -35,10 +36,7 @@ class Tableau:
 class RungeKutta(Solver, ABC):
     """A solver made of one tableau."""
 
-    @property
-    @abstractmethod
-    def tableau(self) -> Tableau:
-        """The method's coefficients."""
+    tableau: ClassVar[Tableau]
 
     @property
     def order(self) -> int:
@@ -66,29 +64,48 @@ def _advance(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tens
     return x
 
 
+_EULER = Tableau(order=1, a=((),), b=(1.0,), c=(0.0,))
+_MIDPOINT = Tableau(order=2, a=((), (0.5,)), b=(0.0, 1.0), c=(0.0, 0.5))
+_HEUN = Tableau(order=2, a=((), (1.0,)), b=(0.5, 0.5), c=(0.0, 1.0))
+_BOSH3 = Tableau(order=3, a=((), (0.5,), (0.0, 0.75)), b=(2 / 9, 1 / 3, 4 / 9), c=(0.0, 0.5, 0.75))
+_RK4 = Tableau(
+    order=4,
+    a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+    b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
+    c=(0.0, 0.5, 0.5, 1.0),
+)
+
+
 @dataclass(frozen=True)
 class Euler(RungeKutta):
     """Euler's method, order 1, one call a step."""
 
-    @property
-    def tableau(self) -> Tableau:
-        return Tableau(order=1, a=((),), b=(1.0,), c=(0.0,))
+    tableau: ClassVar[Tableau] = _EULER
+
+
+@dataclass(frozen=True)
+class Midpoint(RungeKutta):
+    """The explicit midpoint rule, order 2, two calls a step."""
+
+    tableau: ClassVar[Tableau] = _MIDPOINT
 
 
 @dataclass(frozen=True)
 class Heun(RungeKutta):
     """The explicit trapezoidal rule, order 2, two calls a step."""
 
-    @property
-    def tableau(self) -> Tableau:
-        return Tableau(order=2, a=((), (1.0,)), b=(0.5, 0.5), c=(0.0, 1.0))
+    tableau: ClassVar[Tableau] = _HEUN
+
+
+@dataclass(frozen=True)
+class Bosh3(RungeKutta):
+    """Bogacki and Shampine's method (1989), order 3, three calls a step."""
+
+    tableau: ClassVar[Tableau] = _BOSH3
 
 
 @dataclass(frozen=True)
 class RK4(RungeKutta):
     """The classical method, order 4, four calls a step."""
 
-    @property
-    def tableau(self) -> Tableau:
-        a: tuple[tuple[float, ...], ...] = ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0))
-        return Tableau(order=4, a=a, b=(1 / 6, 1 / 3, 1 / 3, 1 / 6), c=(0.0, 0.5, 0.5, 1.0))
+    tableau: ClassVar[Tableau] = _RK4

@@ -2,8 +2,8 @@ r"""Random numbers that are pure functions of (seed, sample id, step).
 
 A sample must not depend on its neighbours in a batch, so no shared generator can make its noise.
 `Noise` computes each number from its address with the counter-based generator Philox4x32-10: the
-key is the seed, the counter is (block of four numbers, step, id). Integers are exact, so the
-numbers are the same on any device, for any batch and in any order.
+key is the seed, the counter is (block of four numbers, stream and step, id). Integers are exact, so
+the numbers are the same on any device, for any batch and in any order.
 
 Reference: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3.
 """
@@ -19,7 +19,11 @@ from torch import Tensor
 
 from scorefield.field import Shape
 
+# Uses of randomness that must not share numbers even where they share seeds and ids.
+SAMPLING, TRAINING, ORDER, OFFSET, METRICS = range(5)
+
 _LOW = 0xFFFFFFFF
+_STEP_BITS = 24
 _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 
@@ -49,15 +53,17 @@ class Noise:
     Args:
         seed: any integer in ``[0, 2^64)``.
         ids: int64 ``(B,)``, non-negative: which sample each slot of the batch holds.
-        step: how many draws came before.
+        step: how many draws came before, below 2^24.
+        stream: what the numbers are for; streams share none.
 
     Raises:
-        ValueError: seed or ids outside their range.
+        ValueError: seed, ids or step outside their range.
     """
 
     seed: int
     ids: Tensor
     step: int = 0
+    stream: int = SAMPLING
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
@@ -66,6 +72,11 @@ class Noise:
             raise ValueError(
                 f"ids have shape {tuple(self.ids.shape)} and type {self.ids.dtype}: "
                 "needs int64 of shape (B,)."
+            )
+        if bool((self.ids < 0).any()) or not 0 <= self.step < 2**_STEP_BITS:
+            raise ValueError(
+                f"step = {self.step} and the smallest id is {int(self.ids.min())}: needs ids >= 0 "
+                f"and 0 <= step < 2^{_STEP_BITS}."
             )
 
     def normal(self, like: Tensor) -> tuple[Tensor, Noise]:
@@ -93,6 +104,6 @@ class Noise:
         """Return four tensors ``(B, blocks)`` of random 32-bit words."""
         ids = self.ids.to(like.device)[:, None]
         block = torch.arange(blocks, device=like.device)[None].expand(len(ids), -1)
-        step = torch.full_like(block, self.step)
+        step = torch.full_like(block, self.step + (self.stream << _STEP_BITS))
         counter = (block, step, (ids & _LOW).expand_as(block), (ids >> 32).expand_as(block))
         return philox(counter, (self.seed & _LOW, self.seed >> 32))

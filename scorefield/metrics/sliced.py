@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from scorefield.metrics.points import BLOCK, point_clouds
-from scorefield.noise import Noise
+from scorefield.noise import METRICS, Noise
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) -> float:
@@ -45,7 +45,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 256, seed: in
     total = 0.0
     for first in range(0, projections, at_once):
         ids = torch.arange(first, min(first + at_once, projections))
-        directions, _ = Noise(seed, ids).draw((dim,), x)
+        directions, _ = Noise(seed, ids, stream=METRICS).draw((dim,), x)
         directions = directions / directions.norm(dim=1, keepdim=True)
         total += float(squared_wasserstein(directions @ x.T, directions @ y.T).sum())
     return math.sqrt(total / projections)

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from scorefield.config import OptimConfig
 from scorefield.denoiser import Denoiser
 from scorefield.errors import NumericalError
-from scorefield.noise import Noise
+from scorefield.noise import OFFSET, ORDER, TRAINING, Noise
 from scorefield.training.objective import Objective
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -102,12 +102,12 @@ def batch(step: int, size: int, count: int, seed: int) -> tuple[Tensor, Noise]:
     for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
         here = epochs == epoch
         items[here] = _order(epoch, count, seed)[within[here]]
-    return items, Noise(seed, places)
+    return items, Noise(seed, places, stream=TRAINING)
 
 
 @lru_cache(maxsize=2)
 def _order(epoch: int, count: int, seed: int) -> Tensor:
-    u, _ = Noise(seed, torch.arange(count), step=2**31 + epoch).uniform(torch.empty(0))
+    u, _ = Noise(seed, torch.arange(count), epoch, ORDER).uniform(torch.empty(0))
     return u.argsort()
 
 
@@ -125,7 +125,7 @@ def _draw(
     u, noise = noise.uniform(x0)
     if optim.low_discrepancy:
         # an additive recurrence over the places fills (0, 1) evenly, whatever the batch
-        offset, _ = Noise(noise.seed, torch.zeros(1, dtype=torch.int64), 2**30).uniform(x0)
+        offset, _ = Noise(noise.seed, torch.zeros(1, dtype=torch.int64), stream=OFFSET).uniform(x0)
         u = (offset + noise.ids.to(u) * _GOLDEN) % 1
         u = u.clamp(1e-12, 1 - 1e-12)
     eps, noise = noise.normal(x0)

@@ -156,7 +156,8 @@ def expected_of_one_step(solver, field, x, t, s, z):
         eps = (x - alpha_t * now.x0) / sigma_t
         mean = alpha_s * now.x0 + (sigma_s**2 - std**2).sqrt() * eps
         if solver == sf.DDPM("forward"):
-            std = (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).sqrt()
+            kernel = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
+            std = (kernel * (alpha_s**2 + sigma_s**2) / (alpha_t**2 + sigma_t**2)).sqrt()
         return mean + std * z
     if solver.order < 3:
         return ddim
@@ -328,6 +329,17 @@ def test_ddpm_has_the_mean_of_ddim_with_the_posterior_variance_or_beta():
         torch.testing.assert_close(added, beta[t].sqrt() * z, rtol=1e-9, atol=1e-12)
     with pytest.raises(ValueError, match='give "posterior" or "forward"'):
         sf.DDPM("beta")
+
+
+@every_process
+def test_ddpm_with_the_forward_variance_is_exact_in_one_step_on_data_of_unit_variance(process):
+    field = sf.Gaussian(process, torch.zeros(2).double(), IDENTITY)
+    t, s = grid(process, 1, False, high=8.0, low=0.5)
+    size_t, size_s = (torch.hypot(*process.coefficients(u)) for u in (t, s))
+    zero, covariance = torch.zeros(2).double(), size_t**2 * IDENTITY
+    mean, covariance = law_of_scheme(field, sf.DDPM("forward"), (t, s), zero, covariance)
+    torch.testing.assert_close(mean, zero)
+    torch.testing.assert_close(covariance, size_s**2 * IDENTITY, rtol=1e-9, atol=1e-12)
 
 
 def test_the_ode_and_the_sde_take_different_paths_to_the_same_law():

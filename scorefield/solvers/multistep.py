@@ -143,15 +143,15 @@ class Multistep(Solver):
     moved ``x`` in between, the stored predictions of earlier times still serve.
 
     Args:
-        order: 1 (DDIM), 2 or 3.
+        order: 1 (DDIM), 2 or 3; 2 and `DataPrediction` make DPM-Solver++(2M) with exact weights.
         prediction: what is interpolated.
 
     Raises:
         ValueError: another order; at a time where ``u`` is infinite (log-SNR at ``alpha = 0``).
     """
 
-    order: int = 2
-    prediction: Prediction = DataPrediction()
+    order: int = 3
+    prediction: Prediction = AnglePrediction()
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3):

@@ -16,7 +16,7 @@ DDIM moves the two posterior means apart and noises back, for any ``s < t``::
 abar_s)``; ``eta = 1`` is DDPM's ancestral step with the posterior variance (not ``beta``).
 
 Reference: Anderson (1982); Song et al. (2021), arXiv:2011.13456; Song, Meng and Ermon (2021),
-arXiv:2010.02502, equations 12 and 16; Zhang and Chen (2021), arXiv:2106.01357 (the dial).
+arXiv:2010.02502, equations 12 and 16; Zhang and Chen (2021), arXiv:2110.07579 (the dial).
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class DDPM(Solver):
 
     The mean is that of (2) with ``eta = 1``. The noise has the posterior variance (``beta-tilde``,
     "fixed small", exact for data at one point: ``DDIM(eta=1)``), or that of the forward kernel from
-    ``s`` to ``t`` (``beta``, "fixed large", exact for data of unit variance).
+    ``s`` to ``t``, times ``(alpha_s^2 + sigma_s^2) / (alpha_t^2 + sigma_t^2)``, which is 1 on VP
+    (``beta``, "fixed large", exact for data of unit variance).
 
     Args:
         variance: ``"posterior"`` or ``"forward"``.
@@ -148,7 +149,10 @@ class DDPM(Solver):
     def step(self, field: ScoreField, at: State, s: Tensor) -> State:
         process, found = field.process, field(at.x, at.t)
         share = _open_share(process, at.t, s)
-        std = process.sigma(s if self.variance == "posterior" else at.t) * share.sqrt()
+        std = process.sigma(s) * share.sqrt()
+        if self.variance == "forward":
+            size_s, size_t = (torch.hypot(*process.coefficients(time)) for time in (s, at.t))
+            std = process.sigma(at.t) * share.sqrt() * size_s / size_t
         return _noised_back(found, at, s, share, std)
 
 

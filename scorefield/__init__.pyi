@@ -68,7 +68,9 @@ from .solvers import (
     State as State,
 )
 from .training import (
+    Objective as Objective,
     Run as Run,
+    fit as fit,
     load as load,
     train as train,
 )

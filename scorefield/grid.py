@@ -1,7 +1,7 @@
 r"""Grids: the times a solver visits, as a decreasing float64 tensor on the CPU.
 
 Each function returns ``steps + 1`` times from ``start`` (``t_max`` unless given) to ``end``
-(``t_min`` unless given), equally spaced in a quantity of its own::
+(``t_min`` unless given, but for `balanced`), equally spaced in a quantity of its own::
 
     uniform:       t
     quadratic:     t^(1/power)
@@ -91,9 +91,10 @@ def balanced(
 ) -> Tensor:
     """Return times equally spaced in ``log(1 + (sigma / (c alpha))^2)^(1/4)``: the default.
 
-    Like log-SNR where noise dominates and like ``sqrt(sigma)`` where data does, so the same grid
-    serves any process. Unless ``end`` is given, it stops where ``sigma / alpha = 0.4 c / steps``:
-    with few steps the denoiser finishes better than another step would.
+    A fourth root of log-SNR where noise dominates and like ``sqrt(sigma)`` where data does, so the
+    same grid serves any process. Unless ``end`` is given, it stops where ``sigma / alpha = 0.4 c /
+    steps``: with few steps the denoiser finishes better than another step would. What the data has
+    that is narrower than that is lost; give ``end=process.t_min`` to keep it.
 
     Raises:
         ValueError: also if ``alpha(start) = 0``.

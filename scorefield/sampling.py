@@ -7,9 +7,11 @@ kernel's rounding depends on the size of a batch and on the row in it, never on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -76,14 +78,15 @@ def sample(
         finish: end with one more field call, Tweedie's posterior mean at the last time; without it
             the samples keep the noise of that time.
         tile: the batch the field sees. Same tile, same bits; another tile may differ by rounding.
+            Ids that follow each other fill it best: split work into blocks of ``tile`` ids.
         dtype: of the state; that of the field's parameters, or torch's default, unless given.
 
     Raises:
         ValueError: a negative id, a negative ``n``, ``tile < 1``, or times that rise or that
             `integrate` refuses.
     """
-    ids = list(range(n)) if isinstance(n, int) else [int(k) for k in n]
-    if tile < 1 or (isinstance(n, int) and n < 0) or min(ids, default=0) < 0:
+    ids = _ids(n)
+    if tile < 1 or ids is None or not all(0 <= k < 2**63 for k in ids):
         raise ValueError(f"n = {n!r}, tile = {tile}: give n >= 0 or ids >= 0, and tile >= 1.")
     solver = Multistep(3, AnglePrediction(field.data_std)) if solver is None else solver
     if times is None:
@@ -101,6 +104,18 @@ def sample(
             x = field(at.x, at.t).x0 if finish else at.x
         out[places] = x[[ids[place] % tile for place in places]]
     return out
+
+
+def _ids(n: SupportsIndex | Iterable[SupportsIndex]) -> list[int] | None:
+    """Return the ids that ``n`` stands for, or None if it stands for none."""
+    try:
+        count = operator.index(n)  # type: ignore[arg-type]
+    except TypeError:
+        try:
+            return [operator.index(k) for k in n]  # type: ignore[union-attr]
+        except TypeError:
+            return None
+    return list(range(count)) if count >= 0 else None
 
 
 def _tiles(ids: Sequence[int], tile: int) -> Iterator[tuple[list[int], Tensor]]:

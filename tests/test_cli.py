@@ -358,9 +358,16 @@ def test_bad_data_ends_with_3(fails, data, says):
     assert says in message
 
 
+def test_labels_that_would_go_unused_are_refused(fails):
+    message = fails(2, "train", "x.npy", "--labels", "y.npy", "--out", "new", *TINY)
+    assert "no effect without --conditional" in message
+
+
 def test_bad_labels_end_with_3(fails):
     for labels in ("short.npy", "nothing.npy", "x.npy"):
-        assert labels in fails(3, "train", "x.npy", "--labels", labels, "--out", "new", *TINY)
+        assert labels in fails(
+            3, "train", "x.npy", "--labels", labels, "--conditional", "--out", "new", *TINY
+        )
 
 
 BAD_TRAINING = [

@@ -206,11 +206,12 @@ def test_unsigned_bytes_without_channels_are_grey_images(write):
     np.testing.assert_array_equal(data.x[:, 0].numpy(), array)
 
 
-def test_a_file_goes_before_a_built_in_set_of_the_same_name(write, monkeypatch):
+def test_a_built_in_set_goes_before_a_file_or_folder_of_the_same_name(write, monkeypatch):
     path = write(VECTORS, "moons.npy")
     path.rename(path.with_suffix(""))
     monkeypatch.chdir(path.parent)
-    assert "not a .npy file" in refusal("moons")
+    assert torch.equal(read("moons").x, toy("moons"))
+    assert "not a .npy file" in refusal("./moons")
 
 
 def test_labels_come_along(write):

@@ -88,6 +88,8 @@ def train(
 ) -> None:
     """Train on a source and write the run folder, at the end and at once."""
     refuse_existing(out)
+    if labels is not None and not config.conditional:
+        raise UsageError(f"--labels {labels} has no effect without --conditional.")
     data = read(source, labels)
     try:
         training = Training(data, config)
@@ -226,6 +228,9 @@ def write_array(path: Path, array: np.ndarray) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             np.save(file, array)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -54,7 +54,7 @@ def read(source: str | Path, labels: str | Path | None = None) -> Data:
     `digits` this is the training split.
 
     Args:
-        source: a name from `BUILTIN` or a path.
+        source: a name from `BUILTIN` or a path; a file of such a name is ``./moons``.
         labels: a ``.npy`` file of ``N`` integers from 0.
 
     Raises:
@@ -63,7 +63,7 @@ def read(source: str | Path, labels: str | Path | None = None) -> Data:
             change.
     """
     name = str(source)
-    if name in BUILTIN and not Path(name).exists():
+    if name in BUILTIN:
         x, y = digits("train") if name == "digits" else (toy(name), None)
     else:
         x, y = _checked(_from_file(source), name), None

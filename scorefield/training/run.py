@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from scorefield.config import DataConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
 from scorefield.denoiser import Denoiser
 from scorefield.errors import CheckpointError, UsageError
+from scorefield.field import ScoreField
 from scorefield.sampling import sample
 from scorefield.solvers import Solver
 from scorefield.training import build
@@ -58,7 +60,10 @@ class Run:
         Args:
             y: the class to generate, for a conditional run; all classes unless given.
         """
-        field = self.field if y is None else self.field.given(y=torch.tensor(y))
+        field: ScoreField = self.field
+        if y is not None:
+            device = next(field.parameters()).device
+            field = field.given(y=torch.tensor(operator.index(y), device=device))
         return self.transform.inverse(sample(field, n, solver, times, seed=seed, tile=tile))
 
     def save(self, folder: str | Path) -> None:
@@ -77,7 +82,11 @@ class Run:
             save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, written / _WEIGHTS)
             text = tomli_w.dumps(self.config.model_dump(exclude_none=True))
             (written / _CONFIG).write_text(text, encoding="utf-8")
-            written.chmod(0o755)
+            mask = os.umask(0)
+            os.umask(mask)
+            for path in written.iterdir():
+                path.chmod(0o666 & ~mask)
+            written.chmod(0o777 & ~mask)
             if folder.exists():
                 folder.rmdir()
             os.replace(written, folder)
@@ -224,7 +233,7 @@ class Training:
 
     @property
     def run(self) -> Run:
-        """The result so far."""
+        """The result: before the last step a view of the weights as they stand, not averaged."""
         config = RunConfig(data=self.data_config, train=self.config, loss=self.loss)
         return Run(self.denoiser, self.transform, config)
 

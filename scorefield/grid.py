@@ -38,6 +38,7 @@ def quadratic(
     power: float = 2.0,
 ) -> Tensor:
     """Return times equally spaced in ``t^(1/power)``: denser towards the data."""
+    _check_positive(power=power)
     first, last = _ends(process, steps, start, end)
     times = torch.lerp(first ** (1 / power), last ** (1 / power), _fractions(steps)) ** power
     return _pinned(times, first, last)
@@ -73,6 +74,7 @@ def karras(
     Raises:
         ValueError: also if ``alpha(start) = 0``, where the ratio is infinite.
     """
+    _check_positive(rho=rho)
     first, last = _ends(process, steps, start, end)
     high, low = (torch.exp(-process.half_log_snr(t) / rho) for t in (first, last))
     if not high.isfinite():
@@ -99,6 +101,7 @@ def balanced(
     Raises:
         ValueError: also if ``alpha(start) = 0``.
     """
+    _check_positive(data_std=data_std)
     if end is None and steps >= 1:
         ratio = torch.tensor(0.4 * data_std / steps, dtype=torch.float64)
         noisiest, cleanest = process.half_log_snr(
@@ -137,6 +140,12 @@ def check_times(process: Process, times: Tensor) -> Tensor:
             "times must fall strictly (towards data) or rise strictly (towards noise)."
         )
     return times
+
+
+def _check_positive(**given: float) -> None:
+    for name, value in given.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} = {value:g}: give a positive number.")
 
 
 def _fractions(steps: int) -> Tensor:

@@ -111,3 +111,12 @@ def test_grids_in_snr_refuse_to_start_where_no_signal_is_left(make, process):
 def test_times_that_no_solver_can_follow_are_refused(times, message):
     with pytest.raises(ValueError, match=message):
         check_times(sf.VP(), times)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("grid", "name"), [(sf.quadratic, "power"), (sf.karras, "rho"), (sf.balanced, "data_std")]
+)
+def test_a_shape_that_is_no_positive_number_is_refused_by_name(grid, name, value):
+    with pytest.raises(ValueError, match=rf"{name} = .*: give a positive number"):
+        grid(sf.VP(), 4, **{name: value})

@@ -216,8 +216,8 @@ class Multistep(Solver):
             )
         end = self.prediction.variable(process, s)
         half = 0.5 * (end - u[0])[..., None]
-        at = u[0][..., None] + half * (1 + _NODES)
-        measure = half * _WEIGHTS * self.prediction.weight(at)
+        at = u[0][..., None] + half * (1 + _NODES.to(half))
+        measure = half * _WEIGHTS.to(half) * self.prediction.weight(at)
         weights = []
         for j, node in enumerate(u):
             lagrange = torch.ones_like(at)

@@ -103,11 +103,7 @@ def balanced(
     """
     _check_positive(data_std=data_std)
     if end is None and steps >= 1:
-        ratio = torch.tensor(0.4 * data_std / steps, dtype=torch.float64)
-        noisiest, cleanest = process.half_log_snr(
-            torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
-        )
-        end = float(process.time((-ratio.log()).clamp(noisiest, cleanest)))
+        end = time_near(process, 0.4 * data_std / steps)
     first, last = _ends(process, steps, start, end)
     high, low = (-process.half_log_snr(t) - math.log(data_std) for t in (first, last))
     if not high.isfinite():
@@ -116,6 +112,13 @@ def balanced(
     growth = torch.lerp(high, low, _fractions(steps)) ** 4
     log_ratio = 0.5 * (growth + torch.log(-torch.expm1(-growth)))  # log sqrt(expm1(growth))
     return _pinned(process.time(-log_ratio - math.log(data_std)), first, last)
+
+
+def time_near(process: Process, ratio: float) -> float:
+    """Return the time at which ``sigma / alpha`` is ``ratio``, or the end that is nearest."""
+    ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
+    low, high = process.half_log_snr(ends)
+    return float(process.time(torch.tensor(-math.log(ratio), dtype=torch.float64).clamp(low, high)))
 
 
 def check_times(process: Process, times: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from scorefield import grid as grids, solvers
 from scorefield.config import TrainConfig
 from scorefield.data import read
 from scorefield.errors import UsageError
+from scorefield.files import publish
 from scorefield.sampling import count_calls
 from scorefield.training.run import Run, Training, load, refuse_existing
 
@@ -67,10 +68,9 @@ def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
         if option not in OPTIONS.get(name, ()):
             owner = next(solver for solver, has in OPTIONS.items() if option in has)
             raise UsageError(f"--{option} has no effect on {name}: it belongs to {owner}.")
-    if name == "multistep":
-        prediction = PREDICTIONS[given.get("prediction", "angle")]
-        return solvers.Multistep(given.get("order", 3), prediction)
-    plain: dict[str, Callable[..., solvers.Solver]] = {
+    options = {k: PREDICTIONS[v] if k == "prediction" else v for k, v in given.items()}
+    made: dict[str, Callable[..., solvers.Solver]] = {
+        "multistep": solvers.Multistep,
         "ddim": solvers.DDIM,
         "ddpm": solvers.DDPM,
         "euler": solvers.Euler,
@@ -80,7 +80,7 @@ def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
         "rk4": solvers.RK4,
         "euler-maruyama": solvers.EulerMaruyama,
     }
-    return plain[name](**given)
+    return made[name](**options)
 
 
 def train(
@@ -91,12 +91,7 @@ def train(
     if labels is not None and not config.conditional:
         raise UsageError(f"--labels {labels} has no effect without --conditional.")
     data = read(source, labels)
-    try:
-        training = Training(data, config)
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    training = Training(data, config)
     say(
         console,
         f"{len(data.x)} samples of shape {data.shape} from {data.name}; "
@@ -228,10 +223,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             np.save(file, array)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
+        publish(Path(name), path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

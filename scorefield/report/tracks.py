@@ -10,16 +10,14 @@ Reference: Song et al. (2021), arXiv:2011.13456, section 4.3.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.grid import balanced
+from scorefield.grid import balanced, time_near
 from scorefield.noise import Noise
-from scorefield.process import Process
 from scorefield.sampling import integrate, sample, start
 from scorefield.solvers import AnglePrediction, EulerMaruyama, Multistep, Solver
 
@@ -59,20 +57,13 @@ def paths(field: ScoreField, n: int, *, seed: int = 0, steps: int = 300) -> Path
     if n < 1 or steps < 1:
         raise ValueError(f"n = {n}, steps = {steps}: give at least one of each.")
     process, c = field.process, field.data_std
-    first, last = (_time(process, ratio * c) for ratio in (NOISIEST, CLEANEST))
+    first, last = (time_near(process, ratio * c) for ratio in (NOISIEST, CLEANEST))
     times = balanced(process, steps, start=first, end=last, data_std=c)
     alpha, sigma = process.coefficients(times)
     scale = c / torch.hypot(c * alpha, sigma)
     sde = _follow(field, EulerMaruyama(dial=1.0), times, n, seed)
     ode = _follow(field, Multistep(3, AnglePrediction(c)), times, n, seed)
     return Paths(times, sde, ode, sigma / alpha, scale)
-
-
-def _time(process: Process, ratio: float) -> float:
-    """Return the time at which ``sigma / alpha`` is ``ratio``, or the end that is nearest."""
-    ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
-    low, high = process.half_log_snr(ends)
-    return float(process.time(torch.tensor(-math.log(ratio), dtype=torch.float64).clamp(low, high)))
 
 
 def _follow(field: ScoreField, solver: Solver, times: Tensor, n: int, seed: int) -> Tensor:

@@ -129,9 +129,11 @@ def _draw(
         u = (offset + noise.ids.to(u) * _GOLDEN) % 1
         u = u.clamp(1e-12, 1 - 1e-12)
     eps, noise = noise.normal(x0)
+    t = objective.times(denoiser.process, u)
+    if y is None:
+        return t, eps, {}
     hidden, _ = noise.uniform(x0)
-    condition = {} if y is None else {"y": torch.where(hidden < dropout, -1, y[items])}
-    return objective.times(denoiser.process, u), eps, condition
+    return t, eps, {"y": torch.where(hidden < dropout, -1, y[items])}
 
 
 def _rate(step: int, optim: OptimConfig) -> float:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import tomllib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from scorefield.data import Data, Standardize
 from scorefield.denoiser import Denoiser
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.field import ScoreField
+from scorefield.files import publish
 from scorefield.sampling import sample
 from scorefield.solvers import Solver
 from scorefield.training import build
@@ -82,14 +84,9 @@ class Run:
             save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, written / _WEIGHTS)
             text = tomli_w.dumps(self.config.model_dump(exclude_none=True))
             (written / _CONFIG).write_text(text, encoding="utf-8")
-            mask = os.umask(0)
-            os.umask(mask)
-            for path in written.iterdir():
-                path.chmod(0o666 & ~mask)
-            written.chmod(0o777 & ~mask)
             if folder.exists():
                 folder.rmdir()
-            os.replace(written, folder)
+            publish(written, folder)
         except BaseException:
             shutil.rmtree(written, ignore_errors=True)
             raise
@@ -208,7 +205,7 @@ class Training:
         self.transform = Standardize.fit(data.x)
         self.denoiser = new_denoiser(self.config, self.data_config)
         self.data = data
-        self._losses: list[float] = []
+        self._losses: deque[float] = deque(maxlen=100)
 
     def __iter__(self) -> Iterator[Progress]:
         y = self.data.y if self.config.conditional else None
@@ -228,8 +225,7 @@ class Training:
     @property
     def loss(self) -> float:
         """The mean loss of the last hundred steps."""
-        recent = self._losses[-100:]
-        return sum(recent) / max(1, len(recent))
+        return sum(self._losses) / max(1, len(self._losses))
 
     @property
     def run(self) -> Run:

@@ -1,5 +1,6 @@
 """The public names, and where each comes from; the package loads them when first used."""
 
+from .adaptive import Adaptive as Adaptive
 from .analytic import (
     Empirical as Empirical,
     Gaussian as Gaussian,
@@ -12,6 +13,7 @@ from .denoiser import (
 )
 from .field import (
     Estimate as Estimate,
+    Instant as Instant,
     ScoreField as ScoreField,
 )
 from .grid import (
@@ -48,6 +50,7 @@ from .processes import (
 from .sampling import (
     count_calls as count_calls,
     integrate as integrate,
+    prepare as prepare,
     sample as sample,
     start as start,
 )
@@ -55,17 +58,40 @@ from .solvers import (
     DDIM as DDIM,
     DDPM as DDPM,
     RK4 as RK4,
+    Ancestral as Ancestral,
+    Angle as Angle,
     AnglePrediction as AnglePrediction,
     Bosh3 as Bosh3,
+    Churn as Churn,
     DataPrediction as DataPrediction,
+    Dopri5 as Dopri5,
     Euler as Euler,
     EulerMaruyama as EulerMaruyama,
+    Exact as Exact,
+    Growth as Growth,
     Heun as Heun,
+    Langevin as Langevin,
+    LogRatio as LogRatio,
     Midpoint as Midpoint,
     Multistep as Multistep,
     NoisePrediction as NoisePrediction,
+    OwnTime as OwnTime,
+    Power as Power,
+    PredictorCorrector as PredictorCorrector,
+    Program as Program,
+    Published as Published,
+    Restart as Restart,
+    ReverseDiffusion as ReverseDiffusion,
+    Singlestep as Singlestep,
     Solver as Solver,
     State as State,
+    StochasticHeun as StochasticHeun,
+    Tsit5 as Tsit5,
+    annealed_langevin as annealed_langevin,
+    deis as deis,
+    dpm_solver as dpm_solver,
+    dpm_solver_pp as dpm_solver_pp,
+    unipc as unipc,
 )
 from .training import (
     Objective as Objective,

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.field import Estimate, ScoreField, Shape
-from scorefield.process import Process, Time, align, cast
+from scorefield.field import Estimate, Instant, ScoreField, Shape
+from scorefield.process import Process, Time
 
 
 class Mixture(ScoreField):
@@ -71,19 +71,19 @@ class Mixture(ScoreField):
         self.register_buffer("_eigenvalues", eigenvalues)
         self.register_buffer("_basis", basis)
 
-    def estimate(self, x: Tensor, t: Tensor, **condition: Any) -> Estimate:
-        alpha, sigma, residual, spread = self._residuals(x, t)
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        alpha, sigma, residual, spread = self._residuals(x, at)
         scaled = residual / spread
         share = self._log_joint(residual, spread).softmax(1)[..., None]
         basis, means = self._basis.to(x), self.means.to(x)
         eps = sigma[..., 0] * torch.einsum("bkj,kij->bi", share * scaled, basis)
         pulled = torch.einsum("bkj,kij->bi", share * self._eigenvalues.to(x) * scaled, basis)
         x0 = share[..., 0] @ means + alpha[..., 0] * pulled
-        return Estimate(self.process, x, t, x0.reshape(x.shape), eps.reshape(x.shape))
+        return Estimate(at, x, (x0.reshape(x.shape), eps.reshape(x.shape)))
 
     def log_prob(self, x: Tensor, t: Time) -> Tensor:
         """Return ``log p_t`` of each sample of ``x`` ``(B, *shape)``, in nats, shape ``(B,)``."""
-        _, _, residual, spread = self._residuals(x, align(t, x))
+        _, _, residual, spread = self._residuals(x, Instant.of(self.process, t, x))
         return self._log_joint(residual, spread).logsumexp(1)
 
     def data(self, eps: Tensor, choice: Tensor) -> Tensor:
@@ -94,9 +94,9 @@ class Mixture(ScoreField):
         turned = torch.einsum("bij,bj->bi", self._basis.to(eps)[k], stretched)
         return (self.means.to(eps)[k] + turned).reshape(eps.shape)
 
-    def _residuals(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _residuals(self, x: Tensor, at: Instant) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return alpha, sigma ``(B or 1, 1, 1)``, and ``r`` and the variances ``(B, K, d)``."""
-        alpha, sigma = (cast(c, x).reshape(-1, 1, 1).to(x) for c in self.process.coefficients(t))
+        alpha, sigma = (c[..., None] for c in _columns(at, x))
         centred = x.flatten(1)[:, None] - alpha * self.means.to(x)
         residual = torch.einsum("bki,kij->bkj", centred, self._basis.to(x))
         return alpha, sigma, residual, alpha**2 * self._eigenvalues.to(x) + sigma**2
@@ -139,22 +139,28 @@ class Empirical(ScoreField):
         super().__init__(process, shape, wide.mean(0), wide.var(0, correction=0))
         self.register_buffer("points", wide.flatten(1))
 
-    def estimate(self, x: Tensor, t: Tensor, **condition: Any) -> Estimate:
-        share = self._log_joint(x, t).softmax(1)
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        share = self._log_joint(x, at).softmax(1)
         x0 = (share @ self.points.to(x)).reshape(x.shape)
-        return Estimate.from_x0(self.process, x, t, x0)
+        return Estimate.from_x0(at, x, x0)
 
     def log_prob(self, x: Tensor, t: Time) -> Tensor:
         """Return ``log p_t`` of each sample of ``x`` ``(B, *shape)``, in nats, shape ``(B,)``."""
-        return self._log_joint(x, align(t, x)).logsumexp(1)
+        return self._log_joint(x, Instant.of(self.process, t, x)).logsumexp(1)
 
-    def _log_joint(self, x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (cast(c, x).reshape(-1, 1).to(x) for c in self.process.coefficients(t))
+    def _log_joint(self, x: Tensor, at: Instant) -> Tensor:
+        alpha, sigma = _columns(at, x)
         points = self.points.to(x)
         count, dim = points.shape
         offsets = x.flatten(1)[:, None] - alpha[..., None] * points
         norm = dim * (sigma.log() + 0.5 * math.log(2 * math.pi)) + math.log(count)
         return -0.5 * offsets.square().sum(-1) / sigma**2 - norm
+
+
+def _columns(at: Instant, x: Tensor) -> list[Tensor]:
+    """Return alpha and sigma, ``(B or 1, 1)``, of the type of ``x``."""
+    both = (torch.as_tensor(c, dtype=torch.float64) for c in (at.alpha, at.sigma))
+    return [c.to(x).reshape(-1, 1) for c in both]
 
 
 def _eigen(covariances: Tensor) -> tuple[Tensor, Tensor]:

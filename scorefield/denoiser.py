@@ -1,16 +1,20 @@
-r"""A denoiser: a network, a parametrization and a process make a score field."""
+r"""A denoiser: a network, a parametrization and a process make a score field.
+
+The parametrization says how both posterior means follow from the network's output; equations (1)
+and (2) are those of `scorefield.parametrization`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from scorefield.field import Estimate, ScoreField, Shape
+from scorefield.field import Estimate, Instant, ScoreField, Shape
 from scorefield.parametrization import Parametrization
-from scorefield.process import Process, cast
+from scorefield.process import Coefficient, Process, mix, unstack
 
 Label = Callable[[Process, Tensor], Tensor]
 
@@ -26,6 +30,18 @@ def noise_label(process: Process, t: Tensor) -> Tensor:
 def time_label(process: Process, t: Tensor) -> Tensor:
     """Return ``t`` itself, as networks trained on one process's own clock expect."""
     return t
+
+
+class Seen(NamedTuple):
+    """What a denoiser needs of a time: label, type of the network, coefficients of (1) and (2)."""
+
+    dtype: torch.dtype | None
+    label: Tensor
+    scale: Coefficient
+    skip: Coefficient
+    out: Coefficient
+    eps_skip: Coefficient
+    eps_out: Coefficient
 
 
 class Denoiser(ScoreField):
@@ -68,15 +84,28 @@ class Denoiser(ScoreField):
         self.parametrization = parametrization
         self.label = label
 
-    def estimate(self, x: Tensor, t: Tensor, **condition: Any) -> Estimate:
-        return self.parametrization.estimate(
-            self.process, x, t, self.output(x, t, **condition).to(x)
-        )
+    def _prepare(self, t: Tensor) -> Sequence[Any]:
+        alpha, sigma = self.process.coefficients(t)
+        skip, out, scale = self.parametrization(alpha, sigma)
+        of_eps = self.parametrization.of_eps(alpha, sigma)
+        columns = (unstack(c) for c in (scale, skip, out, *of_eps))
+        labels = self.label(self.process, t)
+        parameter = next(self.network.parameters(), None)
+        labels = labels if parameter is None else labels.to(parameter)
+        dtype = None if parameter is None else parameter.dtype
+        return [Seen(dtype, *row) for row in zip(labels.unbind(), *columns, strict=True)]
 
-    def output(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
-        """Return the bare network's output at ``x`` ``(B, *shape)`` and aligned ``t``."""
-        scale = self.parametrization(*self.process.coefficients(t)).scale
-        seen = (cast(scale, x) * x).to(next(self.network.parameters(), x).dtype)
-        label = self.label(self.process, t).to(seen).reshape(-1).expand(len(seen))
-        result: Tensor = self.network(seen, label, **condition)
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        output = self.output(x, at, **condition).to(x)
+        own: Seen = at.own
+        pairs = (own.skip, own.out), (own.eps_skip, own.eps_out)
+        return Estimate(at, x, (x, output), *pairs)
+
+    def output(self, x: Tensor, at: Instant, **condition: Any) -> Tensor:
+        """Return the bare network's output at ``x`` ``(B, *shape)`` and one of its instants."""
+        own: Seen = at.own
+        dtype = own.dtype or x.dtype
+        seen = x if isinstance(own.scale, float) and own.scale == 1 else mix((own.scale, x))
+        label = own.label.to(dtype).reshape(-1).expand(len(x))
+        result: Tensor = self.network(seen.to(dtype), label, **condition)
         return result

@@ -11,92 +11,190 @@ linear view of it::
 (3) is the drift ``f x - g^2 score / 2`` of the probability-flow ODE, in the form that stays finite
 at ``alpha = 0``. (1) with ``x_0`` is Tweedie's formula.
 
+What depends on the time alone is worked out before the call, as an `Instant`, for all the times of
+a grid at once.
+
 Reference: Robbins (1956); Efron (2011), Tweedie's formula; Song et al. (2021), arXiv:2011.13456.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scorefield.process import Process, Time, align, cast
+from scorefield.process import Coefficient, Process, Time, align, mix, unstack
 
 Shape = tuple[int, ...]
+Pair = tuple[Coefficient, Coefficient]
+
+
+@dataclass(frozen=True)
+class Instant:
+    """A time, with all that a process and a field derive from the time alone.
+
+    Attributes:
+        process: the process whose time it is.
+        t: the time, in the form `scorefield.process.align` returns.
+        alpha, sigma: the coefficients at ``t``.
+        own: what the field prepared for this time; only that field reads it.
+    """
+
+    process: Process
+    t: Tensor
+    alpha: Coefficient
+    sigma: Coefficient
+    own: Any = None
+
+    @classmethod
+    def of(cls, process: Process, t: Time, x: Tensor) -> Instant:
+        """Return the instant of a process at a time for the batch ``x``, times as in `align`."""
+        return instants(process, align(t, x)[None])[0]
+
+
+def instants(process: Process, t: Tensor, own: Sequence[Any] | None = None) -> list[Instant]:
+    """Return the instants of the times ``t`` ``(N, ...)``, each in the form `align` returns."""
+    alphas, sigmas = (unstack(c) for c in process.coefficients(t))
+    prepared = [None] * len(t) if own is None else own
+    columns = zip(t.unbind(), alphas, sigmas, prepared, strict=True)
+    return [Instant(process, *column) for column in columns]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a field says of ``x`` at time ``t``: the posterior means of data and noise.
+    """What a field says of ``x`` at one time: the posterior means of data and noise.
 
-    ``x``, ``x0`` and ``eps`` have the shape ``(B, ...)`` and satisfy ``x = alpha x0 + sigma eps``.
-    Both means are kept as the field gave them, so that neither loses digits at small ``alpha`` or
-    ``sigma``. ``t`` is in the form `align` returns.
+    Both are linear in what the field computed, and it is kept as it came, so that neither mean
+    loses digits at small ``alpha`` or ``sigma``::
+
+        x0 = p u + q w,    eps = p' u + q' w                                        (4)
+
+    Attributes:
+        at: the time.
+        x: what the field saw, ``(B, ...)``; it equals ``alpha x0 + sigma eps``.
+        basis: ``(u, w)`` of (4), like ``x``.
+        of_x0, of_eps: ``(p, q)`` and ``(p', q')`` of (4).
     """
 
-    process: Process
+    at: Instant
     x: Tensor
-    t: Tensor
-    x0: Tensor
-    eps: Tensor
+    basis: tuple[Tensor, Tensor]
+    of_x0: Pair = (1.0, 0.0)
+    of_eps: Pair = (0.0, 1.0)
 
     @classmethod
-    def from_x0(cls, process: Process, x: Tensor, t: Time, x0: Tensor) -> Estimate:
+    def from_x0(cls, at: Instant, x: Tensor, x0: Tensor) -> Estimate:
         """Complete an estimate of the data: ``eps = (x - alpha x0) / sigma``."""
-        t = align(t, x)
-        alpha, sigma = (cast(c, x) for c in process.coefficients(t))
-        return cls(process, x, t, x0, (x - alpha * x0) / sigma)
+        return cls(at, x, (x, x0), (0.0, 1.0), (1 / at.sigma, -at.alpha / at.sigma))
 
     @classmethod
-    def from_eps(cls, process: Process, x: Tensor, t: Time, eps: Tensor) -> Estimate:
-        """Complete an estimate of the noise: ``x0 = (x - sigma eps) / alpha``."""
-        t = align(t, x)
-        alpha, sigma = (cast(c, x) for c in process.coefficients(t))
-        return cls(process, x, t, (x - sigma * eps) / alpha, eps)
+    def from_eps(cls, at: Instant, x: Tensor, eps: Tensor) -> Estimate:
+        """Complete an estimate of the noise: ``x0 = (x - sigma eps) / alpha``.
+
+        Raises:
+            ValueError: ``alpha = 0``, where the noise tells nothing of the data.
+        """
+        _check_signal(at)
+        return cls(at, x, (x, eps), (1 / at.alpha, -at.sigma / at.alpha), (0.0, 1.0))
 
     @classmethod
-    def from_score(cls, process: Process, x: Tensor, t: Time, score: Tensor) -> Estimate:
-        """Complete an estimate of ``grad log p_t(x)``, by (1)."""
-        return cls.from_eps(process, x, t, -cast(process.sigma(align(t, x)), x) * score)
+    def from_score(cls, at: Instant, x: Tensor, score: Tensor) -> Estimate:
+        """Complete an estimate of ``grad log p_t(x)``, by (1).
+
+        Raises:
+            ValueError: ``alpha = 0``, where the score tells nothing of the data.
+        """
+        _check_signal(at)
+        of_x0 = (1 / at.alpha, at.sigma**2 / at.alpha)
+        return cls(at, x, (x, score), of_x0, (0.0, -at.sigma))
 
     @classmethod
-    def from_v(cls, process: Process, x: Tensor, t: Time, v: Tensor) -> Estimate:
+    def from_v(cls, at: Instant, x: Tensor, v: Tensor) -> Estimate:
         """Complete an estimate of (2): a rotation of ``x`` and ``v`` by the noise angle."""
-        t = align(t, x)
-        alpha, sigma = process.coefficients(t)
-        cos, sin = (cast(c / (alpha**2 + sigma**2), x) for c in (alpha, sigma))
-        return cls(process, x, t, cos * x - sin * v, sin * x + cos * v)
+        norm2 = at.alpha**2 + at.sigma**2
+        cos, sin = at.alpha / norm2, at.sigma / norm2
+        return cls(at, x, (x, v), (cos, -sin), (sin, cos))
 
     @classmethod
-    def from_velocity(cls, process: Process, x: Tensor, t: Time, velocity: Tensor) -> Estimate:
+    def from_velocity(cls, at: Instant, x: Tensor, velocity: Tensor) -> Estimate:
         """Complete an estimate of (3), the time derivative along the probability-flow ODE."""
-        t = align(t, x)
-        alpha, sigma = process.coefficients(t)
-        alpha_rate, sigma_rate = process.rates(t)
-        det = alpha * sigma_rate - sigma * alpha_rate
-        x0 = cast(sigma_rate / det, x) * x - cast(sigma / det, x) * velocity
-        eps = cast(alpha / det, x) * velocity - cast(alpha_rate / det, x) * x
-        return cls(process, x, t, x0, eps)
+        alpha_rate, sigma_rate = _rates(at)
+        det = at.alpha * sigma_rate - at.sigma * alpha_rate
+        of_x0 = (sigma_rate / det, -at.sigma / det)
+        return cls(at, x, (x, velocity), of_x0, (-alpha_rate / det, at.alpha / det))
+
+    @property
+    def t(self) -> Tensor:
+        """The time, in the form `scorefield.process.align` returns."""
+        return self.at.t
+
+    @property
+    def x0(self) -> Tensor:
+        """``E[x_0 | x]``."""
+        return self.combine(1.0, 0.0)
+
+    @property
+    def eps(self) -> Tensor:
+        """``E[eps | x]``."""
+        return self.combine(0.0, 1.0)
 
     @property
     def score(self) -> Tensor:
         """``grad log p_t(x)``, by (1)."""
-        return -self.eps / cast(self.process.sigma(self.t), self.x)
+        return self.combine(0.0, -1 / self.at.sigma)
 
     @property
     def v(self) -> Tensor:
         """``alpha eps - sigma x0``, by (2)."""
-        alpha, sigma = (cast(c, self.x) for c in self.process.coefficients(self.t))
-        return alpha * self.eps - sigma * self.x0
+        return self.combine(-self.at.sigma, self.at.alpha)
 
     @property
     def velocity(self) -> Tensor:
         """``dx/dt`` of the probability-flow ODE, by (3)."""
-        alpha_rate, sigma_rate = (cast(r, self.x) for r in self.process.rates(self.t))
-        return alpha_rate * self.x0 + sigma_rate * self.eps
+        return self.combine(*_rates(self.at))
+
+    def combine(self, of_x0: Coefficient, of_eps: Coefficient) -> Tensor:
+        """Return ``of_x0 x0 + of_eps eps``, in one pass over ``u`` and ``w``."""
+        one, two = self.weights(of_x0, of_eps)
+        return mix((one, self.basis[0]), (two, self.basis[1]))
+
+    def where(self, mask: Tensor, other: Estimate) -> Estimate:
+        """Return this estimate for the samples in ``mask`` ``(B, 1, ...)``, another for the rest.
+
+        Both must have a time per sample.
+        """
+
+        def choose(one: Any, two: Any) -> Any:
+            return one if isinstance(one, float) and one == two else torch.where(mask, one, two)
+
+        a, b = self.at, other.at
+        at = Instant(a.process, *map(choose, (a.t, a.alpha, a.sigma), (b.t, b.alpha, b.sigma)))
+        u, w = map(choose, self.basis, other.basis)
+        p, q = map(choose, self.of_x0, other.of_x0)
+        p_eps, q_eps = map(choose, self.of_eps, other.of_eps)
+        return Estimate(at, choose(self.x, other.x), (u, w), (p, q), (p_eps, q_eps))
+
+    def weights(self, of_x0: Coefficient, of_eps: Coefficient) -> Pair:
+        """Return the coefficients of ``u`` and ``w`` in ``of_x0 x0 + of_eps eps``."""
+        (p, q), (p_eps, q_eps) = self.of_x0, self.of_eps
+        return of_x0 * p + of_eps * p_eps, of_x0 * q + of_eps * q_eps
+
+
+def _rates(at: Instant) -> Pair:
+    alpha_rate, sigma_rate = (unstack(rate[None])[0] for rate in at.process.rates(at.t))
+    return alpha_rate, sigma_rate
+
+
+def _check_signal(at: Instant) -> None:
+    if isinstance(at.alpha, float) and at.alpha == 0:
+        raise ValueError(
+            f"alpha = 0 at t = {float(at.t):g}, where noise and score tell nothing of the data: "
+            "estimate x0, v or the velocity there, or end the process before it."
+        )
 
 
 class ScoreField(nn.Module, ABC):
@@ -125,10 +223,21 @@ class ScoreField(nn.Module, ABC):
         self.variance = variance
 
     @abstractmethod
-    def estimate(self, x: Tensor, t: Tensor, **condition: Any) -> Estimate:
-        """Return the estimate for ``x`` ``(B, *shape)`` at ``t``, already aligned with ``x``."""
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        """Return the estimate for ``x`` ``(B, *shape)`` at an instant of this field."""
 
-    def forward(self, x: Tensor, t: Time, **condition: Any) -> Estimate:
+    def instants(self, t: Tensor) -> list[Instant]:
+        """Return the instants of times ``(N, ...)``, each in the form `align` returns.
+
+        Any of them stands for its time in a call of the field, and saves what it has prepared.
+        """
+        return instants(self.process, t, self._prepare(t))
+
+    def _prepare(self, t: Tensor) -> Sequence[Any] | None:
+        """Work out what `estimate` needs of the times ``(N, ...)``: one `Instant.own` for each."""
+        return None
+
+    def forward(self, x: Tensor, t: Time | Instant, **condition: Any) -> Estimate:
         """Return the estimate for ``x`` ``(B, *shape)`` at ``t``: a number, ``()`` or ``(B,)``.
 
         Raises:
@@ -139,7 +248,8 @@ class ScoreField(nn.Module, ABC):
                 f"x has shape {tuple(x.shape)}: this field takes batches of samples of shape "
                 f"{self.shape}."
             )
-        return self.estimate(x, align(t, x), **condition)
+        at = t if isinstance(t, Instant) else self.instants(align(t, x)[None])[0]
+        return self.estimate(x, at, **condition)
 
     @property
     def data_std(self) -> float:
@@ -174,13 +284,21 @@ class _Under(ScoreField):
         super().__init__(process, base.shape, base.mean, base.variance)
         self.base = base
 
-    def estimate(self, x: Tensor, t: Tensor, **condition: Any) -> Estimate:
+    def _prepare(self, t: Tensor) -> Sequence[tuple[Coefficient, Instant]]:
         inner = self.base.process
         t_inner = inner.time(self.process.half_log_snr(t))
-        size = torch.hypot(*self.process.coefficients(t))
-        scale = torch.hypot(*inner.coefficients(t_inner)) / size
-        found = self.base(cast(scale, x) * x, t_inner, **condition)
-        return Estimate(self.process, x, t, found.x0, found.eps)
+        scale = torch.hypot(*inner.coefficients(t_inner))
+        scale = scale / torch.hypot(*self.process.coefficients(t))
+        return list(zip(unstack(scale), self.base.instants(t_inner), strict=True))
+
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        scale, instant = at.own
+        seen = mix((scale, x))
+        found = self.base(seen, instant, **condition)
+        if found.basis[0] is not seen:
+            return Estimate(at, x, found.basis, found.of_x0, found.of_eps)
+        (p, q), (p_eps, q_eps) = found.of_x0, found.of_eps
+        return Estimate(at, x, (x, found.basis[1]), (scale * p, q), (scale * p_eps, q_eps))
 
 
 class _Given(ScoreField):
@@ -189,6 +307,9 @@ class _Given(ScoreField):
         self.base = base
         self.condition = condition
 
-    def estimate(self, x: Tensor, t: Tensor, **condition: Any) -> Estimate:
-        found: Estimate = self.base(x, t, **{**self.condition, **condition})
+    def _prepare(self, t: Tensor) -> Sequence[Instant]:
+        return self.base.instants(t)
+
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        found: Estimate = self.base(x, at.own, **{**self.condition, **condition})
         return found

@@ -5,25 +5,37 @@ A sample must not depend on its neighbours in a batch, so no shared generator ca
 key is the seed, the counter is (block of four numbers, stream and step, id). Integers are exact, so
 the numbers are the same on any device, for any batch and in any order.
 
-Reference: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3.
+Solvers of the SDE take their noise from one Brownian path per sample, run against the `clock` of
+the noise level, so that fine steps, coarse steps and repeated steps follow the same path. It is
+Levy's construction, with a fresh number ``xi`` for each halving of the interval and one for the
+place inside the last::
+
+    w(u) = u xi + sum_n 2^(-n/2) min(f_n, 1 - f_n) xi_n + 2^(-m/2) sqrt(f_m (1 - f_m)) xi_m    (1)
+
+``f_n`` is the fractional part of ``2^n u`` and ``xi_n`` belongs to its whole part, ``n < m = 20``.
+Places in different intervals of length ``2^-m`` have the exact joint law.
+
+Reference: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3; Lévy (1948).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from scorefield.field import Shape
+from scorefield.process import Coefficient
 
 # Uses of randomness that must not share numbers even where they share seeds and ids.
-SAMPLING, TRAINING, ORDER, OFFSET, METRICS = range(5)
+SAMPLING, TRAINING, ORDER, OFFSET, METRICS, PATH = range(6)
 
 _LOW = 0xFFFFFFFF
 _STEP_BITS = 24
+_HALVINGS = 20
 _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 
@@ -44,6 +56,14 @@ def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
     return [c0, c1, c2, c3]
 
 
+def clock(half_log_snr: Tensor) -> Tensor:
+    """Return the time of the Brownian path at a noise level: 0 where there is none, 1 at the most.
+
+    A function of the signal-to-noise ratio alone, so that a sample has one path on every process.
+    """
+    return torch.sigmoid(-half_log_snr / 4)
+
+
 @dataclass(frozen=True)
 class Noise:
     """The noise of a batch of samples, ready for its next draw.
@@ -55,6 +75,8 @@ class Noise:
         ids: int64 ``(B,)``, non-negative: which sample each slot of the batch holds.
         step: how many draws came before, below 2^24.
         stream: what the numbers are for; streams share none.
+        place: where on its Brownian path each sample stands, and the path's value there.
+        checked: the arguments are known to be good.
 
     Raises:
         ValueError: seed, ids or step outside their range.
@@ -64,8 +86,12 @@ class Noise:
     ids: Tensor
     step: int = 0
     stream: int = SAMPLING
+    place: tuple[Coefficient, Tensor] | None = None
+    checked: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.checked:
+            return  # a look at the ids would wait for the device
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed = {self.seed}: give an integer from 0 to 2^64 - 1.")
         if self.ids.ndim != 1 or self.ids.dtype != torch.int64:
@@ -78,32 +104,82 @@ class Noise:
                 f"step = {self.step} and the smallest id is {int(self.ids.min())}: needs ids >= 0 "
                 f"and 0 <= step < 2^{_STEP_BITS}."
             )
+        object.__setattr__(self, "checked", True)
 
     def normal(self, like: Tensor) -> tuple[Tensor, Noise]:
         """Return standard normal numbers of the shape, type and device of ``like`` ``(B, ...)``."""
         return self.draw(tuple(like.shape[1:]), like)
 
     def draw(self, shape: Shape, like: Tensor) -> tuple[Tensor, Noise]:
-        """Return standard normal numbers ``(B, *shape)``, by the Box-Muller transform."""
+        """Return standard normal numbers ``(B, *shape)``."""
         count = math.prod(shape)
-        u = [(word.double() + 0.5) * 2.0**-32 for word in self._words(-(-count // 4), like)]
-        pairs = []
-        for radial, angular in (u[:2], u[2:]):
-            radius, angle = (-2 * radial.log()).sqrt(), 2 * math.pi * angular
-            pairs += [radius * angle.cos(), radius * angle.sin()]
-        z = torch.stack(pairs, -1).flatten(1)[:, :count].reshape(-1, *shape)
-        return z.to(like), replace(self, step=self.step + 1)
+        step = torch.full((1, 1), self.step, device=like.device)
+        z = _normal(self._words(step, -(-count // 4)))
+        return z[:, 0, :count].reshape(-1, *shape).to(like), self._after()
 
     def uniform(self, like: Tensor) -> tuple[Tensor, Noise]:
         """Return one float64 number in (0, 1) per sample, shape ``(B,)``, on the device given."""
-        high, low = self._words(1, like)[:2]
+        step = torch.full((1, 1), self.step, device=like.device)
+        high, low = self._words(step, 1)[:2]
         u = (high.double() * 2.0**21 + (low >> 11).double() + 0.5) * 2.0**-53
-        return u[:, 0], replace(self, step=self.step + 1)
+        return u[:, 0, 0], self._after()
 
-    def _words(self, blocks: int, like: Tensor) -> list[Tensor]:
-        """Return four tensors ``(B, blocks)`` of random 32-bit words."""
-        ids = self.ids.to(like.device)[:, None]
-        block = torch.arange(blocks, device=like.device)[None].expand(len(ids), -1)
-        step = torch.full_like(block, self.step + (self.stream << _STEP_BITS))
-        counter = (block, step, (ids & _LOW).expand_as(block), (ids >> 32).expand_as(block))
-        return philox(counter, (self.seed & _LOW, self.seed >> 32))
+    def increment(self, start: Coefficient, end: Coefficient, like: Tensor) -> tuple[Tensor, Noise]:
+        """Return the way of the Brownian path (1) between two places, scaled to unit variance.
+
+        Args:
+            start, end: times on the `clock`, one for all samples or one for each.
+            like: ``(B, ...)``; gives shape, type and device of the numbers returned.
+        """
+        first = self._known(start)
+        first = self.path(start, like) if first is None else first
+        last = self.path(end, like)
+        gap = torch.as_tensor(abs(end - start), dtype=torch.float64, device=like.device)
+        size = torch.where(gap > 0, gap, 1.0).sqrt().reshape(-1, *[1] * (like.ndim - 1))
+        z = ((last - first).reshape(like.shape) / size).to(like)
+        return z, replace(self, place=(end, last))
+
+    def path(self, u: Coefficient, like: Tensor) -> Tensor:
+        """Return ``w(u)`` of (1), float64 ``(B, d)``, for ``d`` coordinates of each of ``like``."""
+        count, device = math.prod(like.shape[1:]), like.device
+        u = torch.as_tensor(u, dtype=torch.float64, device=device).reshape(-1, 1)
+        halvings = 2.0 ** torch.arange(_HALVINGS + 1, dtype=torch.float64, device=device)
+        whole = (u * halvings).floor()
+        part = u * halvings - whole
+        tents = torch.minimum(part, 1 - part)
+        tents = torch.cat([tents[:, :-1], (part * (1 - part)).sqrt()[:, -1:]], 1)
+        weights = torch.cat([u, tents * halvings**-0.5], 1)
+        nodes = torch.cat([torch.zeros_like(u), halvings + whole], 1).long()
+        z = _normal(replace(self, stream=PATH)._words(nodes, -(-count // 4)))
+        return torch.einsum("bn,bnk->bk", weights.expand(len(z), -1), z[..., :count])
+
+    def _known(self, u: Coefficient) -> Tensor | None:
+        """Return the path's value at ``u`` if that is where the last increment ended."""
+        if self.place is None or isinstance(u, Tensor) or isinstance(self.place[0], Tensor):
+            return None
+        return self.place[1] if self.place[0] == u else None
+
+    def _after(self) -> Noise:
+        if self.step + 1 >= 2**_STEP_BITS:
+            raise ValueError(f"a sample has used up its 2^{_STEP_BITS} draws of noise.")
+        return replace(self, step=self.step + 1)
+
+    def _words(self, step: Tensor, blocks: int) -> list[Tensor]:
+        """Return four tensors ``(B, S, blocks)`` of random words for steps ``(B or 1, S)``."""
+        ids = self.ids.to(step.device)[:, None, None]
+        block = torch.arange(blocks, device=step.device)
+        shape = (len(ids), step.shape[1], blocks)
+        stepped = step[..., None] + (self.stream << _STEP_BITS)
+        counter = (block, stepped, ids & _LOW, ids >> 32)
+        words = [word.expand(shape) for word in counter]
+        return philox(words, (self.seed & _LOW, self.seed >> 32))
+
+
+def _normal(words: Sequence[Tensor]) -> Tensor:
+    """Return four float64 normal numbers per block ``(..., blocks)``, by Box and Muller."""
+    u = [(word.double() + 0.5) * 2.0**-32 for word in words]
+    pairs = []
+    for radial, angular in (u[:2], u[2:]):
+        radius, angle = (-2 * radial.log()).sqrt(), 2 * math.pi * angular
+        pairs += [radius * angle.cos(), radius * angle.sin()]
+    return torch.stack(pairs, -1).flatten(-2)

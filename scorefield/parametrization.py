@@ -34,7 +34,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.field import Estimate
 from scorefield.process import Process, cast
 
 
@@ -53,13 +52,10 @@ class Parametrization(ABC):
     def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:
         """Return the coefficients at a noise level."""
 
-    def estimate(self, process: Process, x: Tensor, t: Tensor, output: Tensor) -> Estimate:
-        """Turn the network's output at ``(x, t)`` into an estimate, by (1) and (2)."""
-        alpha, sigma = process.coefficients(t)
+    def of_eps(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the coefficients of ``x`` and of the network's output in (2)."""
         skip, out, _ = self(alpha, sigma)
-        x0 = cast(skip, x) * x + cast(out, x) * output
-        eps = cast((1 - alpha * skip) / sigma, x) * x - cast(alpha * out / sigma, x) * output
-        return Estimate(process, x, t, x0, eps)
+        return (1 - alpha * skip) / sigma, -alpha * out / sigma
 
     def target(self, process: Process, t: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
         """Return what the network should output for data ``x0`` noised by ``eps``."""

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 Time = float | Tensor
+Coefficient = float | Tensor
 
 # How far outside [t_min, t_max] a time may stray through rounding, relative to the interval.
 _SLACK = 1e-9
@@ -61,6 +62,37 @@ def align(t: Time, x: Tensor) -> Tensor:
 def cast(coefficient: Tensor, x: Tensor) -> Tensor:
     """Return a float64 coefficient in a form that multiplies ``x`` without promoting it."""
     return coefficient if coefficient.ndim == 0 else coefficient.to(x)
+
+
+def unstack(coefficients: Tensor) -> list[Coefficient]:
+    """Return the coefficients of ``N`` times, from a tensor ``(N, ...)``.
+
+    Numbers where a time is one for the batch: they take part in arithmetic as kernel arguments,
+    without a copy to the device. Tensors in the form of `align` where it is one per sample.
+    """
+    if coefficients.ndim == 1 and not torch.compiler.is_compiling():
+        numbers: list[float] = coefficients.tolist()
+        return list(numbers)
+    return list(coefficients.unbind())
+
+
+def mix(*terms: tuple[Coefficient, Tensor]) -> Tensor:
+    """Return the sum of coefficient times tensor, of the type of the tensors, at least one.
+
+    A term whose coefficient is the number 0 is left out; the number 1 alone returns its tensor.
+    """
+    total: Tensor | None = None
+    for coefficient, x in terms:
+        if isinstance(coefficient, Tensor):
+            weight = coefficient.to(x)
+            total = weight * x if total is None else torch.addcmul(total, weight, x)
+        elif coefficient == 0:
+            continue
+        elif total is None:
+            total = x if coefficient == 1 else coefficient * x
+        else:
+            total = torch.add(total, x, alpha=coefficient)
+    return torch.zeros_like(terms[0][1]) if total is None else total
 
 
 @dataclass(frozen=True)

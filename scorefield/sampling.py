@@ -7,45 +7,60 @@ kernel's rounding depends on the size of a batch and on the row in it, never on 
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
-from scorefield.field import ScoreField
+from scorefield.adaptive import Adaptive, check_estimate, walk
+from scorefield.errors import NumericalError
+from scorefield.field import Estimate, ScoreField
 from scorefield.grid import balanced, check_times
 from scorefield.noise import Noise
-from scorefield.solvers.base import Solver, State
-from scorefield.solvers.multistep import AnglePrediction, Multistep
+from scorefield.solvers import AnglePrediction, Move, Multistep, Solver, State
 
 DEFAULT_STEPS = 20
 
 
-def integrate(field: ScoreField, solver: Solver, at: State, times: Tensor) -> Iterator[State]:
-    """Yield the state at every time of a grid, starting with ``at`` itself.
+def integrate(
+    field: ScoreField, solver: Solver, at: State, times: Tensor | Adaptive
+) -> Iterator[State]:
+    """Yield the state at every time of a grid, or after every adaptive step, from ``at`` on.
 
     Args:
-        at: a state at ``times[0]``.
-        times: strictly falling (towards data) or rising (towards noise), ``(N + 1,)``.
+        at: a state at the first time.
+        times: strictly falling (towards data) or rising (towards noise), ``(N + 1,)``; or
+            `Adaptive`, with which each sample has steps, and so times, of its own.
 
     Raises:
         ValueError: times that are not monotone, leave the process's interval, or do not start where
-            ``at`` stands.
+            ``at`` stands; adaptive steps for a solver that has no error estimate.
     """
+    if isinstance(times, Adaptive):
+        _check_start(at, times.ends(field)[0])
+        yield from walk(field, solver, at, times)
+        return
     times = check_times(field.process, times)
-    if not torch.equal(at.t, times[0]):
+    _check_start(at, float(times[0]))
+    yield at
+    at = solver.settled(at)
+    plan = None if at.memory is None else at.memory.plan
+    for move in solver.moves(field, times[:-1], times[1:], plan):
+        at = move(at)
+        yield at
+
+
+def _check_start(at: State, first: float) -> None:
+    if not bool((at.t == first).all()):
         raise ValueError(
             f"the state stands at t = {at.t.flatten()[0].item():g} but times start at "
-            f"{float(times[0]):g}: make them agree."
+            f"{first:g}: make them agree."
         )
-    yield at
-    for s in times[1:]:
-        at = solver.step(field, at, s)
-        yield at
 
 
 def start(field: ScoreField, noise: Noise, t: Tensor, like: Tensor) -> State:
@@ -61,7 +76,7 @@ def sample(
     field: ScoreField,
     n: int | Sequence[int],
     solver: Solver | None = None,
-    times: Tensor | None = None,
+    times: Tensor | Adaptive | None = None,
     *,
     seed: int = 0,
     finish: bool = True,
@@ -73,7 +88,7 @@ def sample(
     Args:
         n: how many, for the ids ``0 .. n-1``; or the ids themselves, non-negative, in any order.
         solver: third-order `Multistep` on the noise angle unless given.
-        times: the grid; 20 steps of `balanced` unless given.
+        times: the grid, or `Adaptive`; 20 steps of `balanced` unless given.
         seed: with an id, determines all the noise of a sample.
         finish: end with one more field call, Tweedie's posterior mean at the last time; without it
             the samples keep the noise of that time.
@@ -84,6 +99,7 @@ def sample(
     Raises:
         ValueError: a negative id, a negative ``n``, ``tile < 1``, or times that rise or that
             `integrate` refuses.
+        NumericalError: the field gave a value that is not finite.
     """
     ids = _ids(n)
     if tile < 1 or ids is None or not all(0 <= k < 2**63 for k in ids):
@@ -91,19 +107,97 @@ def sample(
     solver = Multistep(3, AnglePrediction(field.data_std)) if solver is None else solver
     if times is None:
         times = balanced(field.process, DEFAULT_STEPS, data_std=field.data_std)
-    times = check_times(field.process, times)
-    if times[0] < times[-1]:
+    run = prepare(field, solver, times)
+    if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down; give times.flip(0).")
     like = _template(field, dtype)
     out = like.new_empty(len(ids), *field.shape)
     for places, slots in _tiles(ids, tile):
+        rows = [ids[place] % tile for place in places]
         with torch.no_grad():
-            at = start(field, Noise(seed, slots), times[0], like)
-            for state in integrate(field, solver, at, times):
-                at = state
+            begin = start(field, Noise(seed, slots.to(like.device)), run.first, like)
+            at = run(begin)
             x = field(at.x, at.t).x0 if finish else at.x
-        out[places] = x[[ids[place] % tile for place in places]]
+            if not bool(x[rows].isfinite().all()):
+                raise _not_finite(field, solver, begin, times)
+        out[places] = x[rows]
     return out
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A whole run with all coefficients worked out: carries a state from its first to last time.
+
+    On a grid it is arithmetic and calls of the field alone, without a look at a value, and can be
+    compiled as one graph: ``torch.compile(prepared, fullgraph=True)``.
+
+    Attributes:
+        first, last: the times it begins and ends at.
+    """
+
+    first: Tensor
+    last: Tensor
+    _walk: Callable[[State], State]
+
+    def __call__(self, at: State) -> State:
+        return self._walk(at)
+
+
+def prepare(field: ScoreField, solver: Solver, times: Tensor | Adaptive) -> Prepared:
+    """Work out a run of a solver along a grid, or by adaptive steps, once for many states.
+
+    Raises:
+        ValueError: as `integrate`, before any call of the field.
+    """
+    if isinstance(times, Adaptive):
+        check_estimate(solver)
+        ends = torch.tensor(times.ends(field), dtype=torch.float64)
+        return Prepared(ends[0], ends[1], functools.partial(_last, field, solver, times))
+    times = check_times(field.process, times)
+    moves = solver.moves(field, times[:-1], times[1:])
+    return Prepared(times[0], times[-1], functools.partial(_follow, moves))
+
+
+def _follow(moves: Sequence[Move], at: State) -> State:
+    for move in moves:
+        at = move(at)
+    return at
+
+
+def _last(field: ScoreField, solver: Solver, control: Adaptive, at: State) -> State:
+    for state in walk(field, solver, at, control):
+        at = state
+    return at._replace(t=at.t.flatten()[0].cpu())
+
+
+def _not_finite(
+    field: ScoreField, solver: Solver, begin: State, times: Tensor | Adaptive
+) -> NumericalError:
+    """Return what to raise: the run again, up to the first call that was not finite."""
+    found: list[str] = []
+
+    def look(_: nn.Module, args: tuple[Any, ...], estimate: Estimate) -> None:
+        bad = ~torch.stack([w.flatten(1).isfinite().all(1) for w in estimate.basis]).all(0)
+        if bool(bad.any()) and not found:
+            t = estimate.t.expand(len(bad), *estimate.t.shape[1:]).flatten()[bad][0]
+            ids = begin.noise.ids[bad.to(begin.noise.ids.device)][:5].tolist()
+            seen = "finite" if bool(args[0][bad].isfinite().all()) else "not finite either"
+            found.append(f"at t = {float(t):g} for samples {ids}, whose x was {seen}")
+
+    handle = field.register_forward_hook(look)
+    try:
+        for at in integrate(field, solver, begin, times):
+            last = at
+        field(last.x, last.t)
+    except ValueError:
+        pass
+    finally:
+        handle.remove()
+    where = found[0] if found else "nowhere, but the samples are not finite"
+    return NumericalError(
+        f"the field's value is not finite {where} ({solver!r}): look at the network there, or end "
+        "the grid at a larger t."
+    )
 
 
 def _ids(n: SupportsIndex | Iterable[SupportsIndex]) -> list[int] | None:

@@ -409,7 +409,7 @@ BAD_SAMPLING = [
     ("run --order 2 --solver ddim", "--order has no effect on ddim: it belongs to multistep"),
     ("run --dial 0.3", "it belongs to euler-maruyama"),
     ("run --solver ddim --variance forward", "it belongs to ddpm"),
-    ("run --order 4", "orders 1, 2 and 3"),
+    ("run --order 6", "orders 1 to 5"),
     ("run --prediction v", '"angle"'),
     ("run --grid cosine", '"karras"'),
     ("run --solver ddim --eta 2", "eta = 2"),

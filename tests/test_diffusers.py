@@ -23,6 +23,9 @@ class Replay:
     def normal(self, like):
         return torch.randn(like.shape, generator=self.generator, dtype=like.dtype), self
 
+    def increment(self, start, end, like):
+        return self.normal(like)
+
 
 class Given:
     """Noise that is always ``z``."""
@@ -30,7 +33,7 @@ class Given:
     def __init__(self, z):
         self.z = z
 
-    def normal(self, like):
+    def increment(self, start, end, like):
         return self.z, self
 
 

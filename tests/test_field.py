@@ -66,7 +66,7 @@ def noisy(process, t, count=8):
 def test_every_view_of_an_estimate_leads_back_to_all_the_others(process, view):
     for t in interior_times(process):
         found = mixture(process)(x := noisy(process, t), t)
-        back = getattr(sf.Estimate, f"from_{view}")(process, x, t, getattr(found, view))
+        back = getattr(sf.Estimate, f"from_{view}")(found.at, x, getattr(found, view))
         for other in ("x0", "eps", "score", "v", "velocity"):
             want, got = getattr(found, other), getattr(back, other)
             assert (got - want).norm() <= 1e-12 * want.norm()
@@ -230,12 +230,23 @@ def test_float32_loses_no_digits_where_almost_no_noise_is_left(process):
         assert (got.double() - want).norm() <= 1e-5 * want.norm(), view
 
 
+class Constant(nn.Module):
+    """A network whose output is given."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, scaled, label):
+        return self.output
+
+
 @every_process
 def test_an_eps_network_is_passed_on_untouched_at_any_noise_level(process):
     output = normal(16, 2, dtype=torch.float32)
     for t in (tensor(process.t_min)[0], time_at(process, 0.5)):
         x = normal(16, 2, seed=1, dtype=torch.float32)
-        found = sf.Eps().estimate(process, x, t, output)
+        found = sf.Denoiser(Constant(output), process, sf.Eps(), (2,))(x, t)
         torch.testing.assert_close(found.eps, output, rtol=0, atol=0)
 
 
@@ -348,8 +359,8 @@ def test_under_refuses_a_process_that_reaches_further_than_the_field():
 
 def test_given_binds_a_condition_that_a_call_may_still_override():
     class Shifted(sf.ScoreField):
-        def estimate(self, x, t, *, shift=0.0):
-            return sf.Estimate.from_x0(self.process, x, t, x * 0 + shift)
+        def estimate(self, x, at, *, shift=0.0):
+            return sf.Estimate.from_x0(at, x, x * 0 + shift)
 
     field = Shifted(sf.VP(), (2,))
     x = normal(3, 2)

@@ -19,12 +19,13 @@ ALLOWED = {
     "linear": {"process"},
     "field": {"process"},
     "grid": {"process"},
-    "noise": {"field"},
+    "noise": {"field", "process"},
     "parametrization": {"field", "process"},
     "denoiser": {"field", "parametrization", "process"},
     "analytic": {"field", "process"},
-    "solvers": {"field", "noise", "process"},
-    "sampling": {"field", "grid", "noise", "process", "solvers"},
+    "solvers": {"field", "grid", "noise", "process"},
+    "adaptive": {"errors", "field", "process", "solvers"},
+    "sampling": {"adaptive", "errors", "field", "grid", "noise", "process", "solvers"},
     "networks": set(),
 }
 # what only the parts on top may import

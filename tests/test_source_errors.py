@@ -218,7 +218,8 @@ def test_e27_the_conditional_score_is_minus_eps_over_sigma_of_the_process(
     kept, variance = (m.squeeze() for m in sf.moments(drift, diffusion, 0.2, dim=1))
     kernel = torch.distributions.Normal(kept * x0, variance.sqrt())
     (score,) = torch.autograd.grad(kernel.log_prob(x).sum(), x)
-    got = sf.Estimate.from_eps(process, x.detach(), t, eps).score
+    at = sf.Instant.of(process, t, x)
+    got = sf.Estimate.from_eps(at, x.detach(), eps).score
     torch.testing.assert_close(got, score, rtol=1e-6, atol=1e-6)
     document = -eps / (1 - process.alpha(t) ** 2).sqrt()
     is_vp = process == sf.VP()
@@ -237,11 +238,11 @@ def test_e30_each_coefficient_has_one_name():
         assert mean != pytest.approx(float(wrong), rel=1e-3)
 
     class Unit:
-        def normal(self, like):
+        def increment(self, start, end, like):
             return torch.ones_like(like), self
 
     class Silence:
-        def normal(self, like):
+        def increment(self, start, end, like):
             return torch.zeros_like(like), self
 
     field = target(process)

@@ -1,40 +1,99 @@
 """Solvers: rules that step a state from one time to another."""
 
-from scorefield.solvers.base import Solver, State
-from scorefield.solvers.multistep import (
+from scorefield.solvers.base import Memory, Move, Solver, State
+from scorefield.solvers.combine import Ancestral, Churn, PredictorCorrector, Program, Restart
+from scorefield.solvers.langevin import Hold, Langevin, annealed_langevin
+from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
+from scorefield.solvers.multistep import Multistep
+from scorefield.solvers.prediction import (
+    Angle,
     AnglePrediction,
+    Basis,
     DataPrediction,
-    Multistep,
+    Exact,
+    Growth,
+    LogRatio,
     NoisePrediction,
+    OwnTime,
+    Power,
     Prediction,
+    Quadrature,
+)
+from scorefield.solvers.published import (
+    Published,
+    deis,
+    dpm_solver,
+    dpm_solver_pp,
+    unipc,
 )
 from scorefield.solvers.runge_kutta import (
     RK4,
     Bosh3,
+    Dopri5,
     Euler,
     Heun,
     Midpoint,
     RungeKutta,
     Tableau,
+    Tsit5,
 )
-from scorefield.solvers.stochastic import DDIM, DDPM, EulerMaruyama
+from scorefield.solvers.singlestep import Singlestep
+from scorefield.solvers.stochastic import (
+    DDIM,
+    DDPM,
+    EulerMaruyama,
+    ReverseDiffusion,
+    StochasticHeun,
+)
 
 __all__ = [
     "DDIM",
     "DDPM",
     "RK4",
+    "Ancestral",
+    "Angle",
     "AnglePrediction",
+    "Basis",
     "Bosh3",
+    "Churn",
     "DataPrediction",
+    "Dopri5",
     "Euler",
     "EulerMaruyama",
+    "Exact",
+    "Growth",
     "Heun",
+    "Hold",
+    "Langevin",
+    "LinearSolver",
+    "LogRatio",
+    "Memory",
     "Midpoint",
+    "Move",
     "Multistep",
     "NoisePrediction",
+    "OwnTime",
+    "Past",
+    "Power",
     "Prediction",
+    "PredictorCorrector",
+    "Program",
+    "Published",
+    "Quadrature",
+    "Restart",
+    "ReverseDiffusion",
+    "Row",
+    "Rule",
     "RungeKutta",
+    "Singlestep",
     "Solver",
     "State",
+    "StochasticHeun",
     "Tableau",
+    "Tsit5",
+    "annealed_langevin",
+    "deis",
+    "dpm_solver",
+    "dpm_solver_pp",
+    "unipc",
 ]

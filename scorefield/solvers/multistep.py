@@ -1,228 +1,204 @@
 r"""Multistep exponential integrators: one class, one coefficient routine.
 
-On the probability-flow ODE of every process, some linear prediction ``F`` made of the posterior
-means drives a rescaled state::
+A step integrates equation (2) of `scorefield.solvers.prediction` with a polynomial through the
+last values of the prediction ``F``. What is interpolated is the departure ``F - G`` from the value
+``G(u)`` that the latest means ``x0`` and ``eps``, held fixed, would give; so, on the ODE, a step is
+DDIM plus a correction, of order 1 DDIM itself::
 
-    d(x / n) = F(u) w(u) du                                                         (1)
+    x_s = alpha_s x0 + sigma_s eps + n_s sum_j w_j (F_j - G_j)                      (1)
 
-===================  ============================  ============================  ========  =======
-prediction           F                             n                             u         w
-===================  ============================  ============================  ========  =======
-`DataPrediction`     x0                            sigma                         lambda    e^u
-`NoisePrediction`    eps                           alpha                         lambda    -e^-u
-`AnglePrediction`    (c alpha eps - sigma x0/c)/n  sqrt(c^2 alpha^2 + sigma^2)   angle     1
-===================  ============================  ============================  ========  =======
+Nothing large cancels, at either end. With a dial towards the SDE, ``G`` is integrated too.
 
-with ``lambda = log(alpha / sigma)`` and ``angle = atan2(sigma, c alpha)``. The rule replaces ``F``
-by a polynomial in ``u`` through its last ``order`` values and integrates (1) exactly. What it
-interpolates is the departure ``F - G`` from the value ``G(u)`` that the latest means ``x0`` and
-``eps``, held fixed, would give; so a step is DDIM plus a correction, of order 1 DDIM itself::
+The corrector (UniC) repairs a step once the field has been called at its end: it adds the
+difference that this estimate, as one more node, makes to the step's correction. The call serves the
+next step too, so the corrector costs none and raises the order by one.
 
-    x_s = alpha_s x0 + sigma_s eps + n_s sum_j (F_j - G_j) int_t^s l_j(u) w(u) du    (2)
+Start-up: a method of order 3 corrects its first step within the step, and the call at its end then
+serves the second; orders 4 and 5 begin with one and two steps of the classical Runge-Kutta method
+in the noise angle. So the order holds from the first step on. ``start="rising"`` spends no such
+calls: order 1, 2, 3, ... as published methods do; the error it leaves is small where the path
+starts in noise.
 
-where ``l_j`` are the Lagrange polynomials. Nothing large cancels, at either end.
-
-Start-up: the first step of a method of order 3 is corrected with the prediction at its own end,
-which then serves the second step, so that no call is spent and the order is kept.
-
-Reference: Lu et al. (2022), arXiv:2211.01095 (data prediction), arXiv:2206.00927 (noise
-prediction); Zhang and Chen (2022), arXiv:2204.13902 (exact weights).
+Reference: Lu et al. (2022), arXiv:2211.01095; Zhang and Chen (2022), arXiv:2204.13902; Zhao et al.
+(2023), arXiv:2302.04867 (the corrector).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.field import Estimate, ScoreField
-from scorefield.process import Process, cast
-from scorefield.solvers.base import Solver, State
+from scorefield.process import Process
+from scorefield.solvers.base import check_towards_data
+from scorefield.solvers.linear import LinearSolver, Past, Row, Rule, known_at
+from scorefield.solvers.prediction import (
+    AnglePrediction,
+    Exact,
+    Prediction,
+    Quadrature,
+    departures,
+)
 
-_NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(40))
-
-
-class Prediction(ABC):
-    """A row of the table of (1): what a multistep method interpolates, and in which variable."""
-
-    @abstractmethod
-    def value(self, found: Estimate) -> Tensor:
-        """Return ``F`` of an estimate."""
-
-    @abstractmethod
-    def norm(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Return ``n``."""
-
-    @abstractmethod
-    def variable(self, process: Process, t: Tensor) -> Tensor:
-        """Return ``u``."""
-
-    @abstractmethod
-    def weight(self, u: Tensor) -> Tensor:
-        """Return ``w(u)``."""
+Pairs = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class DataPrediction(Prediction):
-    """Interpolate ``x0`` in log-SNR, as DPM-Solver++ does."""
+class Multistep(LinearSolver):
+    """The multistep method (1); one call a step.
 
-    def value(self, found: Estimate) -> Tensor:
-        return found.x0
-
-    def norm(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return sigma
-
-    def variable(self, process: Process, t: Tensor) -> Tensor:
-        return process.half_log_snr(t)
-
-    def weight(self, u: Tensor) -> Tensor:
-        return u.exp()
-
-
-@dataclass(frozen=True)
-class NoisePrediction(Prediction):
-    """Interpolate ``eps`` in log-SNR, as DPM-Solver does."""
-
-    def value(self, found: Estimate) -> Tensor:
-        return found.eps
-
-    def norm(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return alpha
-
-    def variable(self, process: Process, t: Tensor) -> Tensor:
-        return process.half_log_snr(t)
-
-    def weight(self, u: Tensor) -> Tensor:
-        return -(-u).exp()
-
-
-@dataclass(frozen=True)
-class AnglePrediction(Prediction):
-    """Interpolate EDM's preconditioned output in the noise angle; regular at every noise level.
+    Estimates of earlier steps serve also if something else moved ``x`` since.
 
     Args:
-        data_std: ``c``, the root-mean-square deviation of the data; 1 for standardised data.
-    """
-
-    data_std: float = 1.0
-
-    def value(self, found: Estimate) -> Tensor:
-        alpha, sigma = found.process.coefficients(found.t)
-        n = self.norm(alpha, sigma)
-        cos, sin = cast(self.data_std * alpha / n, found.x), cast(sigma / n, found.x)
-        return cos * found.eps - sin / self.data_std * found.x0
-
-    def norm(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return torch.hypot(self.data_std * alpha, sigma)
-
-    def variable(self, process: Process, t: Tensor) -> Tensor:
-        alpha, sigma = process.coefficients(t)
-        return torch.atan2(sigma, self.data_std * alpha)
-
-    def weight(self, u: Tensor) -> Tensor:
-        return torch.ones_like(u)
-
-
-@dataclass(frozen=True)
-class History:
-    """What `Multistep` remembers: the state it returned, and its estimates, newest first."""
-
-    x: Tensor
-    found: tuple[Estimate, ...]
-
-
-@dataclass(frozen=True)
-class Multistep(Solver):
-    """The multistep method (2); one call a step.
-
-    The history is kept while each step starts at the time the last one ended. If something else
-    moved ``x`` in between, the stored predictions of earlier times still serve.
-
-    Args:
-        order: 1 (DDIM), 2 or 3; 2 and `DataPrediction` make DPM-Solver++(2M) with exact weights.
+        order: 1 (DDIM) to 5. With the corrector, the prediction itself has one order less.
         prediction: what is interpolated.
+        quadrature: how it is integrated; exactly, in the prediction's own variable, unless given.
+        corrector: whether each step is corrected in the next.
+        dial: 0 for the ODE, 1 for the reverse SDE, or another number >= 0. With noise, steps go
+            towards data only, the start is a rising one, and the law converges at order 2 at most.
+        start: ``"full"`` keeps the order from the first step on, ``"rising"`` spends no calls.
 
     Raises:
-        ValueError: another order; at a time where ``u`` is infinite (log-SNR at ``alpha = 0``).
+        ValueError: another order, dial or start; a corrector with order 1 or a dial; at a time
+            where the polynomial's variable is infinite (log-SNR at ``alpha = 0``).
     """
 
     order: int = 3
     prediction: Prediction = AnglePrediction()
+    quadrature: Quadrature = Exact()
+    corrector: bool = False
+    dial: float = 0.0
+    start: Literal["full", "rising"] = "full"
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"order = {self.order}: Multistep has orders 1, 2 and 3.")
+        if self.order not in range(1, 6):
+            raise ValueError(f"order = {self.order}: Multistep has the orders 1 to 5.")
+        if not self.dial >= 0:
+            raise ValueError(f"dial = {self.dial:g}: give 0 (the ODE), 1 (the SDE) or another.")
+        if self.start not in ("full", "rising"):
+            raise ValueError(f'start = {self.start!r}: give "full" or "rising".')
+        if self.corrector and (self.order == 1 or self.dial):
+            raise ValueError(
+                f"a corrector needs order >= 2 and the ODE, not order = {self.order} with dial = "
+                f"{self.dial:g}: leave one of them out."
+            )
+
+    @property
+    def weak_order(self) -> int | None:
+        return min(self.order, 2) if self.dial else None
 
     @property
     def calls(self) -> int:
         return 1
 
-    def step(self, field: ScoreField, at: State, s: Tensor) -> State:
-        past = self._past(field, at)
-        if len(past) == 1 and at.memory is None and self.order > 2:
-            ahead = field(self._move(field.process, at, past, past, s), s)
-            x = self._move(field.process, at, past, (past[0], ahead), s)
-            past = (ahead, *past)
-        else:
-            x = self._move(field.process, at, past, past, s)
-        return replace(at, x=x, t=s, memory=History(x, past), error=None)
+    @property
+    def history(self) -> int:
+        return self.order - 1
 
-    def _past(self, field: ScoreField, at: State) -> tuple[Estimate, ...]:
-        """Return the estimates the step rests on, newest (at ``at.t``) first."""
-        if at.memory is None:
-            return (field(at.x, at.t),)
-        known: tuple[Estimate, ...] = at.memory.found
-        if at.memory.x is at.x and torch.equal(known[0].t, at.t):
-            return known  # start-up has already looked here
-        known = tuple(e for e in known if not torch.equal(e.t, at.t))
-        return (field(at.x, at.t), *known)[: self.order]
+    @property
+    def error_order(self) -> int | None:
+        return None
 
-    def _move(
+    @property
+    def _width(self) -> int:
+        """How many values the prediction rests on."""
+        return self.order - self.corrector
+
+    def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
+        if self.dial:
+            check_towards_data("a multistep with noise", t, s)
+        known = known_at(past, t)
+        nodes = (t, *past.times[known:])[: self._width]
+        calls = () if known else ((t, None),)
+        # on the way a step errs by h^(nodes + 1), corrected by one power less; order is enough
+        enough = self.order if self.start == "full" and not self.dial else 0
+        if len(nodes) == self._width or len(nodes) + 1 + self.corrector >= enough:
+            end = self._row(process, t, s, nodes, known, past)
+            kept = self._width - (not self.corrector)
+            keep = tuple(range(min(kept, len(nodes))))
+            return Rule(calls, end, bool(self.dial), keep=keep, predicted=self.corrector)
+        if len(nodes) + 2 >= enough:
+            ahead = self._row(process, t, s, nodes, known, past)
+            end = self._row(process, t, s, (s, *nodes), known, past)
+            return Rule((*calls, (s, ahead)), end, keep=tuple(range(len(nodes) + 1)))
+        return _runge_kutta(process, t, s, calls, len(nodes))
+
+    def _row(
         self,
         process: Process,
-        at: State,
-        past: Sequence[Estimate],
-        through: Sequence[Estimate],
+        t: Tensor,
         s: Tensor,
-    ) -> Tensor:
-        """Return (2) from ``past[0]``, with the polynomial ``through`` the given estimates."""
-        now = past[0]
-        alpha, sigma = process.coefficients(s)
-        x = cast(alpha, at.x) * now.x0 + cast(sigma, at.x) * now.eps
-        n = self.prediction.norm(alpha, sigma)
-        if now.x is not at.x:
-            n_now = self.prediction.norm(*process.coefficients(at.t))
-            x = x + cast(n / n_now, x) * (at.x - now.x)
-        if len(through) == 1:
-            return x
-        weights = self._weights(process, [e.t for e in through], s)
-        for weight, other in zip(weights[1:], through[1:], strict=True):
-            constant = replace(now, t=other.t)
-            change = self.prediction.value(other) - self.prediction.value(constant)
-            x = x + cast(n * weight, x) * change
-        return x
+        nodes: Sequence[Tensor],
+        known: bool,
+        past: Past,
+    ) -> Row:
+        """Return (1) with the polynomial through the nodes; the last step's correction included."""
+        n = self.prediction.norm(*process.coefficients(s))
+        weights = self.quadrature(self.prediction, process, nodes, t, s, self.dial)
+        now = len(nodes) > 1 and nodes[0] is s
+        pairs = departures(self.prediction, process, nodes, weights, int(now), n)
+        if past.predicted and not known:
+            before = past.times[: self._width]
+            after = (t, *before)
+            old = self.quadrature(self.prediction, process, before, before[0], t, self.dial)
+            new = self.quadrature(self.prediction, process, after, before[0], t, self.dial)
+            repair = [new[0], *(b - a for a, b in zip(old, new[1:], strict=True))]
+            pairs = _sum(pairs, departures(self.prediction, process, after, repair, 1, n))
+        return self._onto_base(process, t, s, pairs, int(now), known)
 
-    def _weights(self, process: Process, nodes: Sequence[Tensor], s: Tensor) -> list[Tensor]:
-        """Return ``int l_j(u) w(u) du`` from the newest node to ``s``, for each node."""
-        u = [self.prediction.variable(process, t) for t in nodes]
-        if not all(bool(v.isfinite().all()) for v in u):
-            raise ValueError(
-                f"{self!r} meets alpha = 0 at t = {float(nodes[-1].max()):g}, where the log-SNR is "
-                "infinite: use AnglePrediction, or start the grid later."
-            )
-        end = self.prediction.variable(process, s)
-        half = 0.5 * (end - u[0])[..., None]
-        at = u[0][..., None] + half * (1 + _NODES.to(half))
-        measure = half * _WEIGHTS.to(half) * self.prediction.weight(at)
-        weights = []
-        for j, node in enumerate(u):
-            lagrange = torch.ones_like(at)
-            for k, other in enumerate(u):
-                if k != j:
-                    lagrange = lagrange * (at - other[..., None]) / (node - other)[..., None]
-            weights.append((measure * lagrange).sum(-1))
-        return weights
+    def _onto_base(
+        self, process: Process, t: Tensor, s: Tensor, pairs: Pairs, latest: int, known: bool
+    ) -> Row:
+        """Add what the latest means, held fixed, give: DDIM on the ODE, and the noise."""
+        prediction = self.prediction
+        (alpha_t, sigma_t), (alpha, sigma) = process.coefficients(t), process.coefficients(s)
+        n_t, n = prediction.norm(alpha_t, sigma_t), prediction.norm(alpha, sigma)
+        of_x, std = torch.zeros_like(n), torch.zeros_like(n)
+        if self.dial:
+            u, end = (prediction.variable(-process.half_log_snr(v)) for v in (t, s))
+            of_x = n / n_t * prediction.decay(u, end) ** self.dial**2
+            alpha, sigma = prediction.held(u, end, self.dial)
+            alpha, sigma = n * alpha, n * sigma
+            std = n * prediction.spread(u, end, self.dial)
+        elif known:  # the estimate was not made at x itself
+            of_x = n / n_t
+            alpha, sigma = alpha - of_x * alpha_t, sigma - of_x * sigma_t
+        pairs[latest] = pairs[latest][0] + alpha, pairs[latest][1] + sigma
+        return Row(of_x, tuple(pairs), std)
+
+
+def _sum(one: Pairs, other: Pairs) -> Pairs:
+    """Return the sum of two lists of coefficients, the shorter one continued by zeros."""
+    long, short = (one, other) if len(one) >= len(other) else (other, one)
+    added = [(a + c, b + d) for (a, b), (c, d) in zip(long, short, strict=False)]
+    return added + long[len(short) :]
+
+
+def _runge_kutta(
+    process: Process,
+    t: Tensor,
+    s: Tensor,
+    calls: tuple[tuple[Tensor, Row | None], ...],
+    known: int,
+) -> Rule:
+    """Return a step of the classical method in the noise angle, that keeps what was known at t."""
+    angle = AnglePrediction()
+    start, end = (angle.variable(-process.half_log_snr(time)) for time in (t, s))
+    middle, h = process.time(-angle.log_ratio(0.5 * (start + end))), end - start
+    n_t, n_m, n_s = (angle.norm(*process.coefficients(time)) for time in (t, middle, s))
+    slopes = [angle.value(*process.coefficients(time)) for time in (t, middle, middle, s)]
+
+    def row(n: Tensor, *weights: float) -> Row:
+        pairs = [(n * w * h * a, n * w * h * b) for w, (a, b) in zip(weights, slopes, strict=False)]
+        return Row(n / n_t, tuple(reversed(pairs)))
+
+    points = (
+        (middle, row(n_m, 0.5)),
+        (middle, row(n_m, 0.0, 0.5)),
+        (s, row(n_s, 0.0, 0.0, 1.0)),
+    )
+    final = row(n_s, 1 / 6, 1 / 3, 1 / 3, 1 / 6)
+    return Rule((*calls, *points), final, keep=tuple(range(3, 3 + known)))

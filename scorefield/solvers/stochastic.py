@@ -15,26 +15,53 @@ DDIM moves the two posterior means apart and noises back, for any ``s < t``::
 ``std`` is a standard deviation, for VP ``eta sqrt((1 - abar_s) / (1 - abar_t)) sqrt(1 - abar_t /
 abar_s)``; ``eta = 1`` is DDPM's ancestral step with the posterior variance (not ``beta``).
 
+The reverse diffusion step undoes the forward kernel ``x_t = a x_s + k z`` to first order::
+
+    x_s = (2 - a) x + k^2 score + k z,    a = alpha_t / alpha_s,  k its deviation   (4)
+
 Reference: Anderson (1982); Song et al. (2021), arXiv:2011.13456; Song, Meng and Ermon (2021),
 arXiv:2010.02502, equations 12 and 16; Zhang and Chen (2021), arXiv:2110.07579 (the dial).
 """
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from scorefield.field import Estimate, ScoreField
-from scorefield.process import Process, cast
-from scorefield.solvers.base import Solver, State
+from scorefield.process import Process
+from scorefield.solvers.base import check_towards_data
+from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
+
+Dial = float | Callable[[Tensor], Tensor]
+
+
+class OneCall(LinearSolver, ABC):
+    """A rule of order 1 that calls the field once, where the step starts."""
+
+    @property
+    def order(self) -> int:
+        return 1
+
+    @property
+    def calls(self) -> int:
+        return 1
+
+    @property
+    def history(self) -> int:
+        return 0
+
+    @property
+    def error_order(self) -> int | None:
+        return None
 
 
 @dataclass(frozen=True)
-class EulerMaruyama(Solver):
+class EulerMaruyama(OneCall):
     """Euler-Maruyama on (1); weak order 1, one call a step.
 
     Towards noise the drift's sign of the dial flips, so that the marginals hold both ways.
@@ -46,40 +73,80 @@ class EulerMaruyama(Solver):
         ValueError: a negative dial.
     """
 
-    dial: float | Callable[[Tensor], Tensor] = 1.0
+    dial: Dial = 1.0
 
     def __post_init__(self) -> None:
-        if not callable(self.dial) and not self.dial >= 0:
-            raise ValueError(
-                f"dial = {self.dial:g}: give 0 (the ODE), 1 (the SDE) or another >= 0."
-            )
+        check_dial(self.dial)
 
     @property
-    def order(self) -> int:
-        return 1
+    def weak_order(self) -> int | None:
+        return 1 if _noisy(self.dial) else None
 
-    @property
-    def calls(self) -> int:
-        return 1
-
-    def step(self, field: ScoreField, at: State, s: Tensor) -> State:
-        h, found = s - at.t, field(at.x, at.t)
-        dial = self.dial(at.t) if callable(self.dial) else self.dial
-        g = dial * field.process.diffusion(at.t)
-        if not bool(g.isfinite().all()):
-            raise ValueError(
-                f"the SDE of {field.process!r} has no finite diffusion at t = "
-                f"{float(at.t.max()):g}: start the grid earlier, or use a solver of the ODE."
-            )
-        z, noise = at.noise.normal(at.x)
-        # f x - g^2 score / 2 is the velocity; the rest of (1) is Langevin noising and denoising
-        x = at.x + cast(h, at.x) * found.velocity
-        x = x + cast(0.5 * h.abs() * g**2, x) * found.score + cast(g * h.abs().sqrt(), x) * z
-        return replace(at, x=x, t=s, noise=noise, memory=None, error=None)
+    def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
+        (of_x0, of_eps), h = _drift(process, self.dial, t, t, s), s - t
+        std = h.abs().sqrt() * _spread(process, self.dial, t)
+        return Rule(((t, None),), Row(1.0, ((h * of_x0, h * of_eps),), std), _noisy(self.dial))
 
 
 @dataclass(frozen=True)
-class DDIM(Solver):
+class StochasticHeun(LinearSolver):
+    """Heun's method on (1), whose noise does not depend on ``x``; weak order 2, two calls a step.
+
+    It estimates its error by its distance from Euler-Maruyama on the same noise.
+
+    Args:
+        dial: as in `EulerMaruyama`.
+
+    Raises:
+        ValueError: a negative dial.
+
+    Reference: Kloeden and Platen (1992), Numerical Solution of Stochastic Differential Equations,
+    section 15.1.
+    """
+
+    dial: Dial = 1.0
+
+    def __post_init__(self) -> None:
+        check_dial(self.dial)
+
+    @property
+    def order(self) -> int:
+        return 2
+
+    @property
+    def weak_order(self) -> int | None:
+        return 2 if _noisy(self.dial) else None
+
+    @property
+    def calls(self) -> int:
+        return 2
+
+    @property
+    def history(self) -> int:
+        return 0
+
+    @property
+    def error_order(self) -> int | None:
+        return 2
+
+    def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
+        h = s - t
+        here, there = ([h * c for c in _drift(process, self.dial, u, t, s)] for u in (t, s))
+        stds = [h.abs().sqrt() * _spread(process, self.dial, u) for u in (t, s)]
+        std = (0.5 * (stds[0] ** 2 + stds[1] ** 2)).sqrt()
+        ahead = Row(1.0, ((here[0], here[1]),), std)
+        halves = tuple((0.5 * a, 0.5 * b) for a, b in (there, here))
+        change = ((0.5 * there[0], 0.5 * there[1]), (-0.5 * here[0], -0.5 * here[1]))
+        return Rule(
+            ((t, None), (s, ahead)),
+            Row(1.0, halves, std),
+            _noisy(self.dial),
+            error=Row(0.0, change) if error else None,
+        )
+
+
+@dataclass(frozen=True)
+class DDIM(OneCall):
     """DDIM, rule (2): the exponential Euler method with ``eta = 0``; one call a step.
 
     Args:
@@ -97,25 +164,18 @@ class DDIM(Solver):
             raise ValueError(f"eta = {self.eta:g}: give a number from 0 (ODE) to 1 (ancestral).")
 
     @property
-    def order(self) -> int:
-        return 1
+    def weak_order(self) -> int | None:
+        return 1 if self.eta else None
 
-    @property
-    def calls(self) -> int:
-        return 1
-
-    def step(self, field: ScoreField, at: State, s: Tensor) -> State:
-        process, found = field.process, field(at.x, at.t)
-        alpha, sigma = process.coefficients(s)
+    def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
         if self.eta == 0:
-            x = cast(alpha, at.x) * found.x0 + cast(sigma, at.x) * found.eps
-            return replace(at, x=x, t=s, memory=None, error=None)
-        share = self.eta**2 * _open_share(process, at.t, s)
-        return _noised_back(found, at, s, share, sigma * share.sqrt())
+            return Rule(((t, None),), Row(0.0, (process.coefficients(s),)))
+        share = self.eta**2 * _open_share(process, t, s)
+        return _noised_back(process, t, s, share, process.sigma(s) * share.sqrt())
 
 
 @dataclass(frozen=True)
-class DDPM(Solver):
+class DDPM(OneCall):
     """DDPM's ancestral step, towards data only; weak order 1, one call a step.
 
     The mean is that of (2) with ``eta = 1``. The noise has the posterior variance (``beta-tilde``,
@@ -139,29 +199,80 @@ class DDPM(Solver):
             raise ValueError(f'variance = {self.variance!r}: give "posterior" or "forward".')
 
     @property
-    def order(self) -> int:
+    def weak_order(self) -> int | None:
         return 1
 
-    @property
-    def calls(self) -> int:
-        return 1
-
-    def step(self, field: ScoreField, at: State, s: Tensor) -> State:
-        process, found = field.process, field(at.x, at.t)
-        share = _open_share(process, at.t, s)
+    def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
+        share = _open_share(process, t, s)
         std = process.sigma(s) * share.sqrt()
         if self.variance == "forward":
-            size_s, size_t = (torch.hypot(*process.coefficients(time)) for time in (s, at.t))
-            std = process.sigma(at.t) * share.sqrt() * size_s / size_t
-        return _noised_back(found, at, s, share, std)
+            size_s, size_t = (torch.hypot(*process.coefficients(time)) for time in (s, t))
+            std = process.sigma(t) * share.sqrt() * size_s / size_t
+        return _noised_back(process, t, s, share, std)
 
 
-def _noised_back(found: Estimate, at: State, s: Tensor, share: Tensor, std: Tensor) -> State:
+@dataclass(frozen=True)
+class ReverseDiffusion(OneCall):
+    """The reverse diffusion step (4), towards data only; weak order 1, one call a step.
+
+    Raises:
+        ValueError: a step towards noise.
+
+    Reference: Song et al. (2021), arXiv:2011.13456, equation 46.
+    """
+
+    @property
+    def weak_order(self) -> int | None:
+        return 1
+
+    def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
+        _open_share(process, t, s)
+        keep, std = process.alpha(t) / process.alpha(s), process.kernel_std(s, t)
+        score = torch.zeros_like(t), -(std**2) / process.sigma(t)
+        return Rule(((t, None),), Row(2 - keep, (score,), std), noisy=True)
+
+
+def check_dial(dial: Dial) -> None:
+    """Refuse a dial that is a negative number."""
+    if not callable(dial) and not dial >= 0:
+        raise ValueError(f"dial = {dial:g}: give 0 (the ODE), 1 (the SDE) or another >= 0.")
+
+
+def _noisy(dial: Dial) -> bool:
+    return callable(dial) or dial != 0
+
+
+def _spread(process: Process, dial: Dial, t: Tensor) -> Tensor:
+    """Return ``d g`` of (1)."""
+    turned = dial(t) if callable(dial) else dial
+    if not callable(dial) and dial == 0:
+        return torch.zeros_like(t)
+    g = turned * process.diffusion(t)
+    if not bool(g.isfinite().all()):
+        worst = t[~g.isfinite()].flatten()[0].item()
+        raise ValueError(
+            f"the SDE of {process!r} has no finite diffusion at t = {worst:g}: start the grid "
+            "earlier, or use a solver of the ODE."
+        )
+    return g
+
+
+def _drift(
+    process: Process, dial: Dial, time: Tensor, t: Tensor, s: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what multiplies ``x0`` and ``eps`` in the drift of (1) at ``time``, from t to s.
+
+    ``f x - g^2 score / 2`` is the velocity; the rest of (1) denoises, whichever way time runs.
+    """
+    alpha_rate, sigma_rate = process.rates(time)
+    noising = -0.5 * (s - t).sign() * _spread(process, dial, time) ** 2 / process.sigma(time)
+    return alpha_rate, sigma_rate + noising
+
+
+def _noised_back(process: Process, t: Tensor, s: Tensor, share: Tensor, std: Tensor) -> Rule:
     """Return (2): all but a share of the noise variance at ``s`` kept, ``std`` of fresh noise."""
-    alpha, sigma = found.process.coefficients(s)
-    kept, (z, noise) = sigma * (1 - share).sqrt(), at.noise.normal(at.x)
-    x = cast(alpha, z) * found.x0 + cast(kept, z) * found.eps + cast(std, z) * z
-    return replace(at, x=x, t=s, noise=noise, memory=None, error=None)
+    alpha, sigma = process.coefficients(s)
+    return Rule(((t, None),), Row(0.0, ((alpha, sigma * (1 - share).sqrt()),), std), noisy=True)
 
 
 def _open_share(process: Process, t: Tensor, s: Tensor) -> Tensor:
@@ -170,9 +281,5 @@ def _open_share(process: Process, t: Tensor, s: Tensor) -> Tensor:
     Raises:
         ValueError: ``s`` is noisier than ``t``.
     """
-    if bool((s > t).any()):
-        raise ValueError(
-            f"ancestral steps go towards data, not from t = {float(t.min()):g} to "
-            f"{float(s.max()):g}: use DDIM(eta=0), or process.diffuse."
-        )
+    check_towards_data("an ancestral step", t, s)
     return -torch.expm1(2 * (process.half_log_snr(t) - process.half_log_snr(s)))

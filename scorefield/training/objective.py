@@ -137,8 +137,9 @@ class Objective:
         process, t = denoiser.process, align(t, x0)
         alpha, sigma = process.coefficients(t)
         out = denoiser.parametrization(alpha, sigma).out
+        at = denoiser.instants(t[None])[0]
         weight = self.weighting(process, t) * (alpha * out / sigma**2) ** 2
         x = process.perturb(x0, t, eps)
-        output = denoiser.output(x, t, **condition).to(x)
+        output = denoiser.output(x, at, **condition).to(x)
         error = (output - denoiser.parametrization.target(process, t, x0, eps)) ** 2
         return (cast(weight, x) * error).flatten(1).mean(1)

@@ -1,0 +1,482 @@
+r"""Solvers made of solvers: programs, correctors, and noise added around a step.
+
+All of them add noise by the process's exact two-time kernel, so that with exact steps in between
+the marginals hold. Levels of noise are given as ``r = sigma / alpha``, which is EDM's sigma, on any
+process.
+
+======================  ==========================================================================
+`Program`               one solver above a level of noise, another below it
+`PredictorCorrector`    a step, then moves in place at its end
+`Churn`                 noise up by a factor, then step down (EDM's stochastic sampler)
+`Ancestral`             step down too far, then noise up to the end
+`Restart`               once below a level, noise up to a higher one and come down again, K times
+======================  ==========================================================================
+
+Reference: Karras et al. (2022), arXiv:2206.00364, algorithm 2; Xu et al. (2023), arXiv:2306.14878
+(Restart); Song et al. (2021), arXiv:2011.13456, appendix G (predictor-corrector).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.field import ScoreField
+from scorefield.grid import even_log_snr
+from scorefield.noise import clock
+from scorefield.process import Coefficient, Prior, Process, mix, unstack
+from scorefield.solvers.base import Memory, Move, Solver, State, check_towards_data
+
+
+class Combined(Solver, ABC):
+    """A solver made of others, that estimates no error."""
+
+    @property
+    def error_order(self) -> int | None:
+        return None
+
+
+class Memoryless(Combined, ABC):
+    """A combination around single steps, which leaves nothing to remember."""
+
+    @property
+    def history(self) -> int:
+        return 0
+
+    def forget(self, plan: Any, t: Tensor) -> Any:
+        return None
+
+    def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Program(Combined):
+    """Several solvers in turn, switched at levels of noise.
+
+    A step belongs to the segment in which its noisier end lies, so a program runs both ways.
+
+    Args:
+        solvers: from most noise to least.
+        levels: falling values of ``sigma / alpha``, one fewer than solvers: ``levels[k]`` is where
+            ``solvers[k]`` hands over to ``solvers[k + 1]``.
+
+    Raises:
+        ValueError: the numbers of solvers and levels do not fit, or levels do not fall to 0.
+    """
+
+    solvers: tuple[Solver, ...]
+    levels: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.levels) + 1 != len(self.solvers):
+            raise ValueError(
+                f"{len(self.solvers)} solvers and {len(self.levels)} levels: give one level fewer "
+                "than solvers, at each of which one solver hands over to the next."
+            )
+        ends = (math.inf, *self.levels, 0.0)
+        if not all(a > b for a, b in itertools.pairwise(ends)):
+            raise ValueError(f"levels = {self.levels}: give falling values of sigma/alpha above 0.")
+
+    @property
+    def order(self) -> int:
+        return min(solver.order for solver in self.solvers)
+
+    @property
+    def weak_order(self) -> int | None:
+        noisy = [solver for solver in self.solvers if solver.weak_order is not None]
+        if not noisy:
+            return None
+        return min(solver.weak_order or solver.order for solver in self.solvers)
+
+    @property
+    def calls(self) -> int:
+        return max(solver.calls for solver in self.solvers)
+
+    @property
+    def history(self) -> int:
+        return max(solver.history for solver in self.solvers)
+
+    def moves(
+        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+    ) -> list[Move]:
+        segments = self._segments(field.process, torch.maximum(t, s))
+        made: list[Move] = []
+        while len(made) < len(t):
+            k = len(made)
+            stop = next((j for j in range(k, len(t)) if segments[j] != segments[k]), len(t))
+            inner = plan[1] if plan is not None and plan[0] == segments[k] else None
+            solver = self.solvers[segments[k]]
+            moves = solver.moves(field, t[k:stop], s[k:stop], inner)
+            made += [_InSegment(move, segments[k], (segments[k], move.plan)) for move in moves]
+            plan = made[-1].plan
+        return made
+
+    def forget(self, plan: Any, t: Tensor) -> Any:
+        return None if plan is None else (plan[0], self.solvers[plan[0]].forget(plan[1], t))
+
+    def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
+        if memory.kept is None:
+            return memory
+        kept = self.solvers[memory.plan[0]].moved(memory.kept, x, t)
+        return Memory((memory.plan[0], None if kept is None else kept.plan), kept, x)
+
+    def _segments(self, process: Process, t: Tensor) -> list[int]:
+        """Return the places of the solvers for steps whose noisier ends are ``t`` ``(N,)``."""
+        log_ratio = -process.half_log_snr(t)
+        place = torch.zeros_like(t, dtype=torch.long)
+        for level in self.levels:
+            place = place + (log_ratio <= math.log(level))
+        if place.ndim > 1:
+            raise ValueError("a program needs one time for the batch: give a grid.")
+        places: list[int] = place.tolist()
+        return places
+
+
+@dataclass(frozen=True)
+class _InSegment(Move):
+    move: Move
+    segment: int
+    plan: Any
+
+    def __call__(self, at: State) -> State:
+        out = self.move(self._inner(at))
+        return out._replace(memory=Memory(self.plan, out.memory, out.x))
+
+    def transition(self, at: State) -> Prior:
+        return self.move.transition(self._inner(at))
+
+    def _inner(self, at: State) -> State:
+        same = at.memory is not None and at.memory.plan[0] == self.segment
+        return at._replace(memory=at.memory.kept if at.memory is not None and same else None)
+
+
+@dataclass(frozen=True)
+class PredictorCorrector(Combined):
+    """A step of one solver, then one of another that moves ``x`` in place at the step's end.
+
+    Args:
+        predictor: any solver.
+        corrector: one that stays at its time, as `Langevin` does.
+    """
+
+    predictor: Solver
+    corrector: Solver
+
+    @property
+    def order(self) -> int:
+        return min(self.predictor.order, self.corrector.order)
+
+    @property
+    def weak_order(self) -> int | None:
+        return self.order
+
+    @property
+    def calls(self) -> int:
+        return self.predictor.calls + self.corrector.calls
+
+    @property
+    def history(self) -> int:
+        return self.predictor.history
+
+    def moves(
+        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+    ) -> list[Move]:
+        made: list[Move] = []
+        corrections = self.corrector.moves(field, s, s)
+        for start, end, correct in zip(t, s, corrections, strict=True):
+            (predict,) = self.predictor.moves(field, start[None], end[None], plan)
+            plan = self.predictor.forget(predict.plan, end)
+            made.append(_Corrected(self.predictor, predict, correct, end, plan))
+        return made
+
+    def forget(self, plan: Any, t: Tensor) -> Any:
+        return self.predictor.forget(plan, t)
+
+    def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
+        return self.predictor.moved(memory, x, t)
+
+
+@dataclass(frozen=True)
+class _Corrected(Move):
+    predictor: Solver
+    predict: Move
+    correct: Move
+    s: Tensor
+    plan: Any
+
+    def __call__(self, at: State) -> State:
+        between = self.predict(at)
+        out = self.correct(between._replace(memory=None))
+        memory = between.memory
+        if memory is not None:
+            memory = self.predictor.moved(memory, out.x, self.s)
+        return out._replace(memory=memory)
+
+    def transition(self, at: State) -> Prior:
+        raise _no_density("a predictor with a corrector")
+
+
+@dataclass(frozen=True)
+class Churn(Memoryless):
+    """EDM's stochastic sampler around any single step: noise up by a factor, then step down.
+
+    At ``r`` inside the window noise is added until ``r (1 + min(amount / steps, sqrt(2) - 1))``.
+
+    Args:
+        base: the solver of the ODE that steps down, one without memory.
+        amount: EDM's ``S_churn``, >= 0.
+        steps: the number of steps of the grid it is spread over.
+        window: EDM's ``(S_min, S_max)``, levels of ``sigma / alpha``.
+        scale: EDM's ``S_noise``: what the deviation of the noise is multiplied by; other than 1
+            the marginals no longer hold.
+
+    Raises:
+        ValueError: a base that rests on earlier steps or is noisy itself; numbers out of range.
+    """
+
+    base: Solver
+    amount: float
+    steps: int
+    window: tuple[float, float] = (0.0, math.inf)
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_base("Churn", self.base)
+        if not (0 <= self.amount < math.inf and self.steps >= 1 and 0 < self.scale < math.inf):
+            raise ValueError(
+                f"amount = {self.amount:g}, steps = {self.steps}, scale = {self.scale:g}: needs "
+                "amount >= 0, steps >= 1 and scale > 0."
+            )
+        if not 0 <= self.window[0] < self.window[1]:
+            raise ValueError(f"window = {self.window}: give two levels with 0 <= low < high.")
+
+    @property
+    def order(self) -> int:
+        return self.base.order
+
+    @property
+    def weak_order(self) -> int | None:
+        return 1
+
+    @property
+    def calls(self) -> int:
+        return self.base.calls
+
+    def moves(
+        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+    ) -> list[Move]:
+        process = field.process
+        check_towards_data("Churn", t, s)
+        gain = math.log1p(min(self.amount / self.steps, math.sqrt(2) - 1))
+        log_ratio, slack = -process.half_log_snr(t), 1e-9
+        low, high = (math.log(w) if w > 0 else -math.inf for w in self.window)
+        inside = (log_ratio >= low - slack) & (log_ratio <= high + slack) & (gain > 0)
+        top = -process.half_log_snr(torch.tensor(process.t_max, dtype=torch.float64))
+        raised = torch.minimum(log_ratio + gain, top)
+        up = torch.where(inside, process.time(-raised), t)
+        up = torch.maximum(up, t)
+        keep = unstack(process.alpha(up) / process.alpha(t))
+        stds = unstack(self.scale * process.kernel_std(t, up))
+        bases = self.base.moves(field, up, s)
+        noised = zip(bases, keep, stds, up, strict=True)
+        return [_Noised(base, k, std, u) if _any(std) else base for base, k, std, u in noised]
+
+
+@dataclass(frozen=True)
+class _Noised(Move):
+    base: Move
+    keep: Coefficient
+    std: Coefficient
+    up: Tensor
+    plan: Any = None
+
+    def __call__(self, at: State) -> State:
+        z, noise = at.noise.normal(at.x)
+        x = mix((self.keep, at.x), (self.std, z))
+        return self.base(State(x, self.up, noise))
+
+    def transition(self, at: State) -> Prior:
+        raise _no_density("Churn")
+
+
+@dataclass(frozen=True)
+class Ancestral(Memoryless):
+    """Step down below the end, to ``r_down``, then noise back up to it by the exact kernel::
+
+        r_down^2 = r_s^2 - eta^2 r_s^2 (r_t^2 - r_s^2) / r_t^2
+
+    With `DDIM` as the base and ``eta = 1`` this is DDPM's ancestral step.
+
+    Args:
+        base: the solver of the ODE that steps down, one without memory.
+        eta: 0 for the base itself, 1 for ancestral sampling, or between.
+
+    Raises:
+        ValueError: a base that rests on earlier steps or is noisy itself; ``eta`` outside [0, 1].
+    """
+
+    base: Solver
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_base("Ancestral", self.base)
+        if not 0 < self.eta <= 1:
+            raise ValueError(f"eta = {self.eta:g}: give a number above 0, up to 1 (ancestral).")
+
+    @property
+    def order(self) -> int:
+        return self.base.order
+
+    @property
+    def weak_order(self) -> int | None:
+        return self.base.order
+
+    @property
+    def calls(self) -> int:
+        return self.base.calls
+
+    def moves(
+        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+    ) -> list[Move]:
+        process = field.process
+        check_towards_data("Ancestral", t, s)
+        lambda_t, lambda_s = process.half_log_snr(t), process.half_log_snr(s)
+        share = -(self.eta**2) * torch.expm1(2 * (lambda_t - lambda_s))
+        lowest = process.half_log_snr(torch.tensor(process.t_min, dtype=torch.float64))
+        down = process.time(torch.minimum(lambda_s - 0.5 * torch.log1p(-share), lowest))
+        down = torch.minimum(down, s)
+        keep = unstack(process.alpha(s) / process.alpha(down))
+        stds = unstack(process.kernel_std(down, s))
+        starts, ends = unstack(clock(lambda_t)), unstack(clock(lambda_s))
+        bases = self.base.moves(field, t, down)
+        rows = zip(bases, keep, stds, starts, ends, s, strict=True)
+        return [_NoisedBack(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class _NoisedBack(Move):
+    base: Move
+    keep: Coefficient
+    std: Coefficient
+    start: Coefficient
+    end: Coefficient
+    s: Tensor
+    plan: Any = None
+
+    def __call__(self, at: State) -> State:
+        z, noise = at.noise.increment(self.start, self.end, at.x)
+        x = mix((self.keep, self.base(at).x), (self.std, z))
+        return State(x, self.s, noise)
+
+    def transition(self, at: State) -> Prior:
+        mean = mix((self.keep, self.base(at).x))
+        return Prior(mean, torch.as_tensor(self.std, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Restart(Memoryless):
+    """Once a step has come down to ``low``, noise up to ``high`` and come down again, K times.
+
+    Args:
+        base: the solver of the ODE, one without memory.
+        low, high: levels of ``sigma / alpha``.
+        repeats: K >= 0.
+        steps: of each way down, even in log-SNR.
+
+    Raises:
+        ValueError: a base that rests on earlier steps or is noisy itself; numbers out of range.
+    """
+
+    base: Solver
+    low: float
+    high: float
+    repeats: int = 1
+    steps: int = 4
+
+    def __post_init__(self) -> None:
+        check_base("Restart", self.base)
+        if not (0 < self.low < self.high < math.inf and self.repeats >= 1 and self.steps >= 1):
+            raise ValueError(
+                f"low = {self.low:g}, high = {self.high:g}, repeats = {self.repeats}, steps = "
+                f"{self.steps}: needs 0 < low < high, repeats >= 1 and steps >= 1."
+            )
+
+    @property
+    def order(self) -> int:
+        return self.base.order
+
+    @property
+    def weak_order(self) -> int | None:
+        return self.base.order
+
+    @property
+    def calls(self) -> int:
+        """Field calls per step; a restart costs ``repeats * steps`` steps more."""
+        return self.base.calls
+
+    def moves(
+        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+    ) -> list[Move]:
+        process = field.process
+        check_towards_data("Restart", t, s)
+        level, slack = -math.log(self.low), 1e-9
+        here = process.half_log_snr(t) < level - slack
+        crosses = here & (process.half_log_snr(s) >= level - slack)
+        made = self.base.moves(field, t, s)
+        for k in sorted(set(crosses.nonzero()[:, 0].tolist())):
+            made[k] = self._again(field, made[k], s[k])
+        return made
+
+    def _again(self, field: ScoreField, first: Move, s: Tensor) -> Move:
+        """Return the move that goes back up from ``s`` and down again after it came there."""
+        process = field.process
+        if s.ndim:
+            raise ValueError("a restart needs one time for the batch: give a grid.")
+        up = process.time(torch.tensor(-math.log(self.high), dtype=torch.float64))
+        times = even_log_snr(process, self.steps, start=float(up), end=float(s))
+        down = self.base.moves(field, times[:-1], times[1:])
+        keep, std = float(process.alpha(up) / process.alpha(s)), float(process.kernel_std(s, up))
+        climb = _Noised(down[0], keep, std, times[0])
+        return _Repeated(first, (climb, *down[1:]), self.repeats)
+
+
+@dataclass(frozen=True)
+class _Repeated(Move):
+    first: Move
+    again: tuple[Move, ...]
+    repeats: int
+    plan: Any = None
+
+    def __call__(self, at: State) -> State:
+        at = self.first(at)
+        for move in self.again * self.repeats:
+            at = move(at)
+        return at
+
+    def transition(self, at: State) -> Prior:
+        raise _no_density("Restart")
+
+
+def check_base(name: str, base: Solver) -> None:
+    """Refuse a base that would not see the ODE's own path between its steps."""
+    if base.history or base.weak_order is not None:
+        raise ValueError(
+            f"{name} puts noise between the steps of {base!r}, which "
+            + ("rests on earlier ones" if base.history else "adds noise itself")
+            + ": use a single step of the ODE, such as DDIM(), Heun() or Singlestep()."
+        )
+
+
+def _any(coefficient: Coefficient) -> bool:
+    return isinstance(coefficient, Tensor) or coefficient != 0
+
+
+def _no_density(name: str) -> ValueError:
+    return ValueError(f"a step of {name} is not one Gaussian transition and has no density.")

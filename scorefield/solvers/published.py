@@ -1,0 +1,124 @@
+r"""Methods under the names of their papers: settings of `Multistep`.
+
+By default the integrals are exact. ``published=True`` reproduces the recurrences that papers and
+libraries use, which differ in three ways, with ``v`` the place in log-SNR scaled to the step:
+
+- two nodes: the line is taken at the middle of the step, as ``M0 / 2`` instead of ``int v``;
+  UniPC's "bh1" replaces ``M0`` by the step size. Of the same order as the exact integral.
+- three nodes: half the exact ``int v^2``. This costs the third order: the step is then of order 2.
+- the first steps have the orders 1, 2, 3, ...
+
+Reference: Lu et al. (2022), arXiv:2206.00927, arXiv:2211.01095; Zhang and Chen (2022),
+arXiv:2204.13902; Zhao et al. (2023), arXiv:2302.04867.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from scorefield.process import Process
+from scorefield.solvers.multistep import Multistep
+from scorefield.solvers.prediction import (
+    DataPrediction,
+    Exact,
+    NoisePrediction,
+    OwnTime,
+    Prediction,
+    Quadrature,
+    gauss,
+)
+
+
+@dataclass(frozen=True)
+class Published(Quadrature):
+    """The weights of the published recurrences, for `DataPrediction` and `NoisePrediction`.
+
+    Args:
+        family: ``"dpm"`` for the multistep DPM-Solvers, ``"bh1"`` or ``"bh2"`` for UniPC.
+    """
+
+    family: Literal["dpm", "bh1", "bh2"]
+
+    def __call__(
+        self,
+        prediction: Prediction,
+        process: Process,
+        nodes: Sequence[Tensor],
+        t: Tensor,
+        s: Tensor,
+        dial: float,
+    ) -> list[Tensor]:
+        if len(nodes) != 2 and (self.family != "dpm" or len(nodes) != 3):
+            return Exact()(prediction, process, nodes, t, s, dial)
+        u, measure = gauss(prediction, process, t, s, dial)
+        start, end = (process.half_log_snr(time) for time in (t, s))
+        v = [(process.half_log_snr(node) - start) / (end - start) for node in nodes]
+        whole = measure.sum(-1)
+        if len(nodes) == 2:
+            if self.family == "bh1":
+                whole = (end - start) * prediction.weight(end)
+            return _line(v, whole)
+        return _parabola(v, whole, (u - start[..., None]) / (end - start)[..., None], measure)
+
+
+def _line(v: Sequence[Tensor], whole: Tensor) -> list[Tensor]:
+    """Return the weights of a line through two nodes, taken at the middle of the step."""
+    weights = [0.5 * whole / (a - b) for a, b in zip(v, reversed(v), strict=True)]
+    here = 0 if bool((v[0] == 0).all()) else 1
+    weights[here] = whole - weights[1 - here]
+    return weights
+
+
+def _parabola(v: Sequence[Tensor], whole: Tensor, at: Tensor, measure: Tensor) -> list[Tensor]:
+    """Return the weights of a parabola through three nodes, with half its second moment."""
+    first, second = (measure * at).sum(-1), 0.5 * (measure * at**2).sum(-1)
+    r0, r1 = -v[1], v[1] - v[2]
+    # D2 = (D10 - D11) / (r0 + r1) and D1 = D10 + r0 D2, with divided differences of the nodes
+    bend = first * r0 + second
+    ten = first / r0 + bend / (r0 + r1) / r0
+    eleven = -bend / (r0 + r1) / r1
+    return [whole + ten, eleven - ten, -eleven]
+
+
+def dpm_solver(order: int = 2, *, published: bool = False) -> Multistep:
+    """Return multistep DPM-Solver: the noise interpolated in log-SNR."""
+    return _dpm(NoisePrediction(), order, 0.0, published)
+
+
+def dpm_solver_pp(order: int = 2, *, sde: bool = False, published: bool = False) -> Multistep:
+    """Return DPM-Solver++(nM), or SDE-DPM-Solver++: the data interpolated in log-SNR."""
+    return _dpm(DataPrediction(), order, float(sde), published)
+
+
+def deis(order: int = 3) -> Multistep:
+    """Return DEIS-tAB: the noise interpolated in the process's time, through ``order`` values."""
+    return Multistep(order, NoisePrediction(), Exact(OwnTime()))
+
+
+def unipc(
+    order: int = 2,
+    *,
+    variant: Literal["bh1", "bh2"] = "bh2",
+    prediction: Prediction | None = None,
+    published: bool = False,
+) -> Multistep:
+    """Return UniPC of a predictor of this order; with its corrector, the order is one higher.
+
+    The data is interpolated unless another prediction is given. The variants differ in the
+    published form only.
+    """
+    predicted = DataPrediction() if prediction is None else prediction
+    if published:
+        quadrature: Quadrature = Published(variant)
+        return Multistep(order + 1, predicted, quadrature, corrector=True, start="rising")
+    return Multistep(order + 1, predicted, corrector=True)
+
+
+def _dpm(prediction: Prediction, order: int, dial: float, published: bool) -> Multistep:
+    if published:
+        return Multistep(order, prediction, Published("dpm"), dial=dial, start="rising")
+    return Multistep(order, prediction, dial=dial)

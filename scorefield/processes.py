@@ -201,9 +201,10 @@ class EDM(Process):
 class Tabulated(Process):
     """A discrete table of ``abar_k = alpha_k^2`` made continuous: time is the index ``k``.
 
-    Variance preserving, so ``(alpha, sigma) = (sin a, cos a)``. The angle ``a`` is interpolated by
-    a monotone cubic through every knot: exact there in log-SNR, and regular where ``abar = 0``,
-    with ``alpha`` exactly 0 there.
+    Variance preserving, so ``(alpha, sigma) = (sin a, cos a)``. The angle ``a`` is interpolated
+    through every knot: exact there in log-SNR, and regular where ``abar = 0``, with ``alpha``
+    exactly 0 there. The pieces are of degree five and as smooth as the table, so that methods of
+    high order keep it; for a table so rough that they would turn back, monotone cubics.
 
     Args:
         alpha_bar: strictly decreasing values in ``[0, 1)``, two or more, as ``prod(1 - beta_k)``.
@@ -234,24 +235,58 @@ class Tabulated(Process):
             object.__setattr__(self, "t_max", float(table.numel() - 1))
         angle = torch.atan2(table.sqrt(), (1 - table).sqrt())
         object.__setattr__(self, "alpha_bar", tuple(table.tolist()))
-        object.__setattr__(self, "_angles", angle)
-        object.__setattr__(self, "_slopes", -_monotone_slopes(-angle))
+        object.__setattr__(self, "_pieces", -_rising_pieces(-angle))
         super().__post_init__()
 
     def _angle(self, t: Tensor) -> Tensor:
-        angles: Tensor = self._angles.to(t)  # type: ignore[attr-defined]
-        slopes: Tensor = self._slopes.to(t)  # type: ignore[attr-defined]
-        k = t.detach().floor().long().clamp(0, angles.numel() - 2)
-        u = t - k
-        rise, left, right = angles[k + 1] - angles[k], slopes[k], slopes[k + 1]
-        bend = (1 - u) * (left - rise) + u * (rise - right)
-        return angles[k] + u * rise + u * (1 - u) * bend
+        pieces: Tensor = self._pieces.to(t)  # type: ignore[attr-defined]
+        k = t.detach().floor().long().clamp(0, len(pieces) - 1)
+        u, angle = t - k, torch.zeros_like(t)
+        for power in reversed(range(6)):
+            angle = angle * u + pieces[k, power]
+        return angle
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sin(self._angle(t))
 
     def sigma(self, t: Tensor) -> Tensor:
         return torch.cos(self._angle(t))
+
+
+def _rising_pieces(y: Tensor) -> Tensor:
+    """Return polynomials ``(K - 1, 6)`` in the offset from each knot, that rise through ``y``."""
+    slopes, bends = (_derivative(y, order) for order in (1, 2))
+    pieces = _hermite(y, slopes, bends[:-1], bends[1:])
+    u = torch.linspace(0, 1, 33, dtype=y.dtype)
+    rates = sum(power * pieces[:, power, None] * u ** (power - 1) for power in range(1, 6))
+    if bool((torch.as_tensor(rates) > 0).all()):
+        return pieces
+    slopes, rise = _monotone_slopes(y), y.diff()
+    left, right = slopes[:-1], slopes[1:]
+    return _hermite(y, slopes, 6 * rise - 4 * left - 2 * right, 4 * right + 2 * left - 6 * rise)
+
+
+def _hermite(y: Tensor, slopes: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return the pieces with these values, slopes, and second derivatives at either end."""
+    d = y.diff() - slopes[:-1] - 0.5 * left
+    e, f = slopes.diff() - left, right - left
+    high = (10 * d - 4 * e + 0.5 * f, -15 * d + 7 * e - f, 6 * d - 3 * e + 0.5 * f)
+    return torch.stack([y[:-1], slopes[:-1], 0.5 * left, *high], 1)
+
+
+def _derivative(y: Tensor, order: int) -> Tensor:
+    """Return a derivative at unit-spaced knots, from the polynomial through the nine nearest."""
+    width, n = min(9, y.numel()), y.numel()
+    first = (torch.arange(n) - width // 2).clamp(0, n - width)
+    places = first[:, None] + torch.arange(width)
+    offsets = (places - torch.arange(n)[:, None]).to(y)
+    powers = offsets[:, None, :] ** torch.arange(width)[:, None]
+    goal = torch.zeros(width, dtype=y.dtype)
+    if order < width:
+        goal[order] = math.factorial(order)
+    weights = torch.linalg.solve(powers, goal.expand(n, width))
+    derivative: Tensor = (weights * y[places]).sum(1)
+    return derivative
 
 
 def _monotone_slopes(y: Tensor) -> Tensor:

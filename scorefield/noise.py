@@ -45,15 +45,20 @@ def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        p0, p1 = c0 * _MULTIPLY[0], c2 * _MULTIPLY[1]
-        c0, c1, c2, c3 = (
-            ((p1 >> 32) & _LOW) ^ c1 ^ k0,
-            p1 & _LOW,
-            ((p0 >> 32) & _LOW) ^ c3 ^ k1,
-            p0 & _LOW,
-        )
+        (high0, low0), (high1, low1) = _product(c0, _MULTIPLY[0]), _product(c2, _MULTIPLY[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
     return [c0, c1, c2, c3]
+
+
+def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Return the high and the low word of a product of 32-bit words."""
+    if torch.compiler.is_compiling():
+        # a compiler may take for granted that signed numbers do not overflow
+        low, high = (word & 0xFFFF) * factor, (word >> 16) * factor
+        return (high + (low >> 16)) >> 16, (low + ((high & 0xFFFF) << 16)) & _LOW
+    product = word * factor
+    return (product >> 32) & _LOW, product & _LOW
 
 
 def clock(half_log_snr: Tensor) -> Tensor:
@@ -143,7 +148,9 @@ class Noise:
         """Return ``w(u)`` of (1), float64 ``(B, d)``, for ``d`` coordinates of each of ``like``."""
         count, device = math.prod(like.shape[1:]), like.device
         u = torch.as_tensor(u, dtype=torch.float64, device=device).reshape(-1, 1)
-        halvings = 2.0 ** torch.arange(_HALVINGS + 1, dtype=torch.float64, device=device)
+        # a shift, since a compiled power of two may be off by rounding, and so by a whole number
+        levels = torch.arange(_HALVINGS + 1, device=device)
+        halvings = torch.ones_like(levels).bitwise_left_shift(levels).double()
         whole = (u * halvings).floor()
         part = u * halvings - whole
         tents = torch.minimum(part, 1 - part)

@@ -52,7 +52,8 @@ class Published(Quadrature):
         s: Tensor,
         dial: float,
     ) -> list[Tensor]:
-        if len(nodes) != 2 and (self.family != "dpm" or len(nodes) != 3):
+        parabola = len(nodes) == 3 and self.family == "dpm" and nodes[0] is not s
+        if len(nodes) != 2 and not parabola:
             return Exact()(prediction, process, nodes, t, s, dial)
         u, measure = gauss(prediction, process, t, s, dial)
         start, end = (process.half_log_snr(time) for time in (t, s))

@@ -407,7 +407,7 @@ BAD_SAMPLING = [
     ("run --slover heun", "Did you mean --solver?"),
     ("run --solver heun --eta 0.5", "--eta has no effect on heun: it belongs to ddim"),
     ("run --order 2 --solver ddim", "--order has no effect on ddim: it belongs to multistep"),
-    ("run --dial 0.3", "it belongs to euler-maruyama"),
+    ("run --dial 0.3", "it belongs to multistep, euler-maruyama, stochastic-heun"),
     ("run --solver ddim --variance forward", "it belongs to ddpm"),
     ("run --order 6", "orders 1 to 5"),
     ("run --prediction v", '"angle"'),
@@ -444,7 +444,7 @@ def test_a_checkpoint_that_cannot_be_used_ends_with_4(fails, command):
 
 
 def test_an_unknown_command_ends_with_2(fails):
-    assert "train, sample, info" in fails(2, "simple", "run")
+    assert "train, sample, certify, info" in fails(2, "simple", "run")
 
 
 def test_a_loss_that_explodes_ends_with_5_and_leaves_no_run(fails):

@@ -17,6 +17,11 @@ from scorefield.config import TrainConfig
 
 SolverName = Literal[
     "multistep",
+    "singlestep",
+    "dpm-solver",
+    "dpm-solver++",
+    "deis",
+    "unipc",
     "ddim",
     "ddpm",
     "euler",
@@ -24,7 +29,11 @@ SolverName = Literal[
     "heun",
     "bosh3",
     "rk4",
+    "dopri5",
+    "tsit5",
     "euler-maruyama",
+    "stochastic-heun",
+    "reverse-diffusion",
 ]
 GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
 VarianceName = Literal["posterior", "forward"]
@@ -75,12 +84,16 @@ def sample(
     *,
     n: int = 64,
     solver: SolverName = "multistep",
-    steps: int = 20,
-    grid: GridName = "balanced",
+    steps: int | None = None,
+    grid: GridName | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
     seed: int = 0,
     y: int | None = None,
     order: int | None = None,
     prediction: PredictionName | None = None,
+    corrector: bool | None = None,
+    sde: bool | None = None,
     eta: float | None = None,
     variance: VarianceName | None = None,
     dial: float | None = None,
@@ -99,23 +112,31 @@ def sample(
     solver
         The rule of a step.
     steps
-        How many steps; one more call of the network ends the run.
+        How many steps, 20 unless given; one more call of the network ends the run.
     grid
-        How the steps are spaced.
+        How the steps are spaced, balanced unless given.
+    rtol
+        Instead of steps: each sample chooses its own, to this tolerance relative to its size.
+    atol
+        With or without rtol: the absolute tolerance of a step; equal to rtol unless given.
     seed
         Sample k is a function of the seed and k.
     y
         The class, for a conditional run.
     order
-        Of multistep: 1, 2 or 3.
+        Of multistep (1 to 5), singlestep (2, 3), dpm-solver, dpm-solver++, deis and unipc.
     prediction
-        Of multistep: what it interpolates.
+        Of multistep, singlestep and unipc: what is interpolated.
+    corrector
+        Of multistep: correct each step in the next, at no cost.
+    sde
+        Of dpm-solver++: its form for the SDE.
     eta
         Of ddim: 0 is deterministic, 1 is ddpm.
     variance
         Of ddpm: of the noise a step adds, the posterior's or the forward kernel's.
     dial
-        Of euler-maruyama: 0 is the ODE, 1 the reverse SDE.
+        Of multistep, euler-maruyama and stochastic-heun: 0 is the ODE, 1 the reverse SDE.
     tile
         Samples per call of the network; the same tile gives the same bits.
     out
@@ -128,6 +149,8 @@ def sample(
     options = {
         "order": order,
         "prediction": prediction,
+        "corrector": corrector,
+        "sde": sde,
         "eta": eta,
         "variance": variance,
         "dial": dial,
@@ -141,12 +164,36 @@ def sample(
         name=solver,
         steps=steps,
         grid=grid,
+        rtol=rtol,
+        atol=atol,
         seed=seed,
         y=y,
         tile=tile,
         out=out,
         overwrite=overwrite,
     )
+
+
+@app.command
+def certify(what: str = "all", /, *, out: Path | None = None, overwrite: bool = False) -> None:
+    """Check solvers against exact truths: order of convergence, law of the samples, calls per step.
+
+    Prints a Markdown table, a line for each solver, with a column for each process: the orders seen
+    to data and to noise; for solvers of the SDE the weak orders of mean and covariance and the
+    smallest p-value of the tests of the law. Ends with 5 if a solver fails.
+
+    Parameters
+    ----------
+    what
+        all, a process (such as vp), or a solver's name or its beginning (such as heun, multistep).
+    out
+        A file to write the table to as well.
+    overwrite
+        Replace the file if it exists.
+    """
+    from scorefield.cli import commands
+
+    commands.certify(console, what, out, overwrite)
 
 
 @app.command

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +24,13 @@ from rich.table import Table
 from torch import Tensor
 
 from scorefield import grid as grids, solvers
+from scorefield.adaptive import Adaptive
 from scorefield.config import TrainConfig
 from scorefield.data import read
-from scorefield.errors import UsageError
+from scorefield.errors import NumericalError, UsageError
 from scorefield.files import publish
-from scorefield.sampling import count_calls
+from scorefield.process import Process
+from scorefield.sampling import DEFAULT_STEPS, count_calls, prepare
 from scorefield.training.run import Run, Training, load, refuse_existing
 
 T = TypeVar("T")
@@ -45,11 +47,26 @@ PREDICTIONS: dict[str, solvers.Prediction] = {
     "data": solvers.DataPrediction(),
     "noise": solvers.NoisePrediction(),
 }
-OPTIONS = {
-    "multistep": ("order", "prediction"),
-    "ddim": ("eta",),
-    "ddpm": ("variance",),
-    "euler-maruyama": ("dial",),
+# the solvers of each name, and the options they take
+SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
+    "multistep": (solvers.Multistep, ("order", "prediction", "corrector", "dial")),
+    "singlestep": (solvers.Singlestep, ("order", "prediction")),
+    "dpm-solver": (solvers.dpm_solver, ("order",)),
+    "dpm-solver++": (solvers.dpm_solver_pp, ("order", "sde")),
+    "deis": (solvers.deis, ("order",)),
+    "unipc": (solvers.unipc, ("order", "prediction")),
+    "ddim": (solvers.DDIM, ("eta",)),
+    "ddpm": (solvers.DDPM, ("variance",)),
+    "euler": (solvers.Euler, ()),
+    "midpoint": (solvers.Midpoint, ()),
+    "heun": (solvers.Heun, ()),
+    "bosh3": (solvers.Bosh3, ()),
+    "rk4": (solvers.RK4, ()),
+    "dopri5": (solvers.Dopri5, ()),
+    "tsit5": (solvers.Tsit5, ()),
+    "euler-maruyama": (solvers.EulerMaruyama, ("dial",)),
+    "stochastic-heun": (solvers.StochasticHeun, ("dial",)),
+    "reverse-diffusion": (solvers.ReverseDiffusion, ()),
 }
 
 
@@ -64,23 +81,37 @@ def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
     Raises:
         UsageError: an option the solver does not have.
     """
+    make, takes = SOLVERS[name]
     for option in given:
-        if option not in OPTIONS.get(name, ()):
-            owner = next(solver for solver, has in OPTIONS.items() if option in has)
-            raise UsageError(f"--{option} has no effect on {name}: it belongs to {owner}.")
-    options = {k: PREDICTIONS[v] if k == "prediction" else v for k, v in given.items()}
-    made: dict[str, Callable[..., solvers.Solver]] = {
-        "multistep": solvers.Multistep,
-        "ddim": solvers.DDIM,
-        "ddpm": solvers.DDPM,
-        "euler": solvers.Euler,
-        "midpoint": solvers.Midpoint,
-        "heun": solvers.Heun,
-        "bosh3": solvers.Bosh3,
-        "rk4": solvers.RK4,
-        "euler-maruyama": solvers.EulerMaruyama,
-    }
-    return made[name](**options)
+        if option not in takes:
+            owners = [solver for solver, (_, has) in SOLVERS.items() if option in has]
+            raise UsageError(
+                f"--{option} has no effect on {name}: it belongs to {', '.join(owners)}."
+            )
+    return make(**{k: PREDICTIONS[v] if k == "prediction" else v for k, v in given.items()})
+
+
+def make_times(
+    process: Process,
+    steps: int | None,
+    grid: str | None,
+    rtol: float | None,
+    atol: float | None,
+) -> Tensor | Adaptive:
+    """Return the grid, or adaptive steps, that the options ask for.
+
+    Raises:
+        UsageError: both are asked for.
+    """
+    if rtol is None and atol is None:
+        return GRIDS[grid or "balanced"](process, DEFAULT_STEPS if steps is None else steps)
+    if steps is not None or grid is not None:
+        raise UsageError(
+            "--steps and --grid have no effect with --rtol or --atol, with which each sample "
+            "chooses its own steps: leave one of them out."
+        )
+    rtol = 0.0 if rtol is None else rtol
+    return Adaptive(rtol, rtol if atol is None else atol)
 
 
 def train(
@@ -114,8 +145,10 @@ def sample(
     n: int,
     solver: solvers.Solver,
     name: str,
-    steps: int,
-    grid: str,
+    steps: int | None,
+    grid: str | None,
+    rtol: float | None,
+    atol: float | None,
     seed: int,
     y: int | None,
     tile: int,
@@ -127,13 +160,15 @@ def sample(
         raise UsageError(f"--n {n} --tile {tile}: both must be at least 1.")
     run = load(folder)
     _check_class(run, y)
-    out = folder / f"samples-{name}-{steps}-seed{seed}.npy" if out is None else out
+    times = make_times(run.field.process, steps, grid, rtol, atol)
+    walk = f"{len(times) - 1}" if isinstance(times, Tensor) else f"adaptive{times.rtol:g}"
+    out = folder / f"samples-{name}-{walk}-seed{seed}.npy" if out is None else out
     picture = out.with_suffix(".png") if len(run.field.shape) == 3 else None
     for path in (out, picture):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path} exists already: give --out, or --overwrite to replace it.")
     _check_target(out)
-    times = GRIDS[grid](run.field.process, steps)
+    prepare(run.field, solver, times)  # refuses what does not fit before any work
     began = time.monotonic()
     with count_calls(run.field) as calls:
         chunks = [range(k, min(k + tile, n)) for k in range(0, n, tile)]
@@ -142,8 +177,8 @@ def sample(
             for ids in track(console, chunks, len(chunks), "sampling")
         ]
     seconds, x = time.monotonic() - began, torch.cat(parts)
-    nfe = calls.count // len(chunks)
-    say(console, f"{n} samples, {solver}, {steps} steps: NFE {nfe} per sample")
+    how = f"{len(times) - 1} steps" if isinstance(times, Tensor) else f"{times}"
+    say(console, f"{n} samples, {solver}, {how}: NFE {calls.count / len(chunks):g} per sample")
     say(console, f"{seconds:.2f} s, {1e3 * seconds / n:.2f} ms per sample")
     write_array(out, x.numpy())
     say(console, f"samples: {out}")
@@ -155,6 +190,35 @@ def sample(
             say(console, f"picture: {picture}")
         except ImportError as error:
             say(console, f"no picture: {error}")
+
+
+def certify(console: Console, what: str, out: Path | None, overwrite: bool) -> None:
+    """Print a table of certificates, and write it if asked to.
+
+    Raises:
+        NumericalError: a solver failed.
+    """
+    from scorefield import certify as certificates
+
+    if out is not None and out.exists() and not overwrite:
+        raise UsageError(f"{out} exists already: give another --out, or --overwrite.")
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"{out}: give a name in a folder that exists.")
+    solver_names, process_names = certificates.choose(what)
+    lines, failed = certificates.header(process_names), []
+    for text in lines:
+        say(console, text)
+    for solver in solver_names:
+        made = [certificates.certify(solver, process) for process in process_names]
+        failed += [f"{c.solver} on {c.process}" for c in made if not c.passed]
+        lines.append(certificates.line(made))
+        say(console, lines[-1])
+    if out is not None:
+        write_text(out, "\n".join(lines) + "\n")
+    count = len(solver_names) * len(process_names)
+    if failed:
+        raise NumericalError(f"{len(failed)} of {count} certificates fail: {', '.join(failed)}.")
+    say(console, f"all {count} certificates pass")
 
 
 def info(console: Console, folder: Path) -> None:
@@ -219,10 +283,19 @@ def write_array(path: Path, array: np.ndarray) -> None:
         UsageError: the folder does not exist, or the name does not end in ``.npy``.
     """
     _check_target(path)
+    _write(path, lambda file: np.save(file, array))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file at once or not at all."""
+    _write(path, lambda file: file.write(text.encode()))
+
+
+def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            np.save(file, array)
+            fill(file)
         publish(Path(name), path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

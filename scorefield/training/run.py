@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scorefield.adaptive import Adaptive
 from scorefield.config import DataConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
 from scorefield.denoiser import Denoiser
@@ -51,7 +52,7 @@ class Run:
         self,
         n: int | Sequence[int],
         solver: Solver | None = None,
-        times: Tensor | None = None,
+        times: Tensor | Adaptive | None = None,
         *,
         seed: int = 0,
         y: int | None = None,

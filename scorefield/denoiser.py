@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scorefield.field import Estimate, Instant, ScoreField, Shape
+from scorefield.field import Estimate, Instant, Pair, ScoreField, Shape
 from scorefield.parametrization import Parametrization
 from scorefield.process import Coefficient, Process, mix, unstack
 
@@ -38,10 +38,8 @@ class Seen(NamedTuple):
     dtype: torch.dtype | None
     label: Tensor
     scale: Coefficient
-    skip: Coefficient
-    out: Coefficient
-    eps_skip: Coefficient
-    eps_out: Coefficient
+    of_x0: Pair
+    of_eps: Pair
 
 
 class Denoiser(ScoreField):
@@ -88,24 +86,28 @@ class Denoiser(ScoreField):
         alpha, sigma = self.process.coefficients(t)
         skip, out, scale = self.parametrization(alpha, sigma)
         of_eps = self.parametrization.of_eps(alpha, sigma)
-        columns = (unstack(c) for c in (scale, skip, out, *of_eps))
+        scales, *columns = (unstack(c) for c in (scale, skip, out, *of_eps))
+        pairs = zip(*columns[:2], strict=True), zip(*columns[2:], strict=True)
         labels = self.label(self.process, t)
         parameter = next(self.network.parameters(), None)
         labels = labels if parameter is None else labels.to(parameter)
         dtype = None if parameter is None else parameter.dtype
-        return [Seen(dtype, *row) for row in zip(labels.unbind(), *columns, strict=True)]
+        rows = labels.reshape(len(t), -1).unbind()
+        return [Seen(dtype, *row) for row in zip(rows, scales, *pairs, strict=True)]
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        output = self.output(x, at, **condition).to(x)
         own: Seen = at.own
-        pairs = (own.skip, own.out), (own.eps_skip, own.eps_out)
-        return Estimate(at, x, (x, output), *pairs)
+        output = self.output(x, at, **condition)
+        if output.dtype is not x.dtype:
+            output = output.to(x)
+        return Estimate(at, x, (x, output), own.of_x0, own.of_eps)
 
     def output(self, x: Tensor, at: Instant, **condition: Any) -> Tensor:
         """Return the bare network's output at ``x`` ``(B, *shape)`` and one of its instants."""
-        own: Seen = at.own
-        dtype = own.dtype or x.dtype
-        seen = x if isinstance(own.scale, float) and own.scale == 1 else mix((own.scale, x))
-        label = own.label.to(dtype).reshape(-1).expand(len(x))
-        result: Tensor = self.network(seen.to(dtype), label, **condition)
+        dtype, label, scale, _, _ = at.own
+        seen = x if isinstance(scale, float) and scale == 1 else mix((scale, x))
+        if seen.dtype is not dtype:
+            dtype = dtype or x.dtype
+            seen, label = seen.to(dtype), label.to(dtype)
+        result: Tensor = self.network(seen, label.expand(x.shape[0]), **condition)
         return result

@@ -22,7 +22,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +64,7 @@ def instants(process: Process, t: Tensor, own: Sequence[Any] | None = None) -> l
     return [Instant(process, *column) for column in columns]
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What a field says of ``x`` at one time: the posterior means of data and noise.
 
     Both are linear in what the field computed, and it is kept as it came, so that neither mean
@@ -243,13 +242,14 @@ class ScoreField(nn.Module, ABC):
         Raises:
             ValueError: a sample does not have the field's shape, or ``t`` does not fit ``x``.
         """
+        if isinstance(t, Instant):
+            return self.estimate(x, t, **condition)
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}: this field takes batches of samples of shape "
                 f"{self.shape}."
             )
-        at = t if isinstance(t, Instant) else self.instants(align(t, x)[None])[0]
-        return self.estimate(x, at, **condition)
+        return self.estimate(x, self.instants(align(t, x)[None])[0], **condition)
 
     @property
     def data_std(self) -> float:

@@ -263,7 +263,7 @@ class Churn(Memoryless):
 
     @property
     def weak_order(self) -> int | None:
-        return 1
+        return self.base.order
 
     @property
     def calls(self) -> int:

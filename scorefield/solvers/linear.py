@@ -36,13 +36,13 @@ class Row(NamedTuple):
     def of(self, x: Tensor, found: Sequence[Estimate], z: Tensor | None) -> Tensor:
         """Return the combination of ``x``, the estimates, newest first, and the noise if any."""
         of_x, terms = self.x, []
-        for pair, estimate in zip(self.means, found, strict=False):
-            one, two = estimate.weights(*pair)
-            if estimate.basis[0] is x:
-                of_x = of_x + one
+        for (of_x0, of_eps), estimate in zip(self.means, found, strict=False):
+            _, _, (u, w), (p, q), (p_eps, q_eps) = estimate
+            if u is x:
+                of_x = of_x + (of_x0 * p + of_eps * p_eps)
             else:
-                terms.append((one, estimate.basis[0]))
-            terms.append((two, estimate.basis[1]))
+                terms.append((of_x0 * p + of_eps * p_eps, u))
+            terms.append((of_x0 * q + of_eps * q_eps, w))
         if z is not None:
             terms.append((self.z, z))
         return mix((of_x, x), *terms)
@@ -97,8 +97,9 @@ class Linear(Move):
         if self.kick is not None:
             z, noise = noise.increment(*self.kick, at.x)
         x, found = self._walk(at, z)
-        kept = tuple([found[place] for place in self.keep])
-        memory = Memory(self.plan, kept, x) if kept else None
+        memory = None
+        if self.keep:
+            memory = Memory(self.plan, tuple([found[place] for place in self.keep]), x)
         error = None if self.error is None else self.error.of(at.x, found, z)
         return State(x, self.s, noise, memory, error)
 
@@ -115,11 +116,11 @@ class Linear(Move):
     def _walk(self, at: State, z: Tensor | None) -> tuple[Tensor, Sequence[Estimate]]:
         """Return (2), without noise if ``z`` is None, and the estimates at hand, newest first."""
         found: tuple[Estimate, ...] = () if at.memory is None else at.memory.kept
-        x = at.x
+        x = start = at.x
         for instant, point in self.calls:
-            x = at.x if point is None else point.of(at.x, found, z)
+            x = start if point is None else point.of(start, found, z)
             found = (self.field(x, instant), *found)
-        return x if self.end is None else self.end.of(at.x, found, z), found
+        return x if self.end is None else self.end.of(start, found, z), found
 
 
 def _uses(coefficient: Coefficient) -> bool:
@@ -147,7 +148,8 @@ class LinearSolver(Solver):
             k, before = len(made), kind
             kind = len(past.times), past.predicted, known_at(past, t[k])
             # the first steps differ while the history fills; the others are worked out together
-            stop = len(t) if kind == before else k + 1
+            alone = kind != before and bool(self.history or error or past.times)
+            stop = k + 1 if alone else len(t)
             past_times = _windows(past.times, t[k:stop], kind[2])
             rule = self.rule(field.process, t[k:stop], s[k:stop], Past(past_times, kind[1]), error)
             made += _moves(field, t[k:stop], s[k:stop], rule, past_times)

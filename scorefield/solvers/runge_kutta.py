@@ -32,7 +32,9 @@ from scorefield.solvers.linear import LinearSolver, Past, Row, Rule, known_at
 class Tableau:
     """An explicit Runge-Kutta method: stages ``a``, weights ``b``, nodes ``c``, and its order.
 
-    ``embedded`` are the weights ``b^`` of a method of one order less, if there is one.
+    ``embedded`` are the weights ``b^`` of a method of one order less, if there is one. The end of a
+    step may be counted from the last stage's point in part, by the share ``through``, which is
+    chosen so that a slope drops out: ``x_s = (1 - q) x + q x_m + h sum_j (b_j - q a_mj) k_j``.
     """
 
     order: int
@@ -40,6 +42,7 @@ class Tableau:
     b: tuple[float, ...]
     c: tuple[float, ...]
     embedded: tuple[float, ...] = ()
+    through: float = 0.0
 
 
 class RungeKutta(LinearSolver, ABC):
@@ -80,6 +83,12 @@ class RungeKutta(LinearSolver, ABC):
         points = [None, *(row(1.0, weights) for weights in tableau.a[1:])]
         known = known_at(past, t)
         calls, end = list(zip(times, points, strict=True))[known:], row(1.0, tableau.b)
+        if tableau.through:
+            share, last = tableau.through, process.coefficients(times[-1])
+            rest = [b - share * a for a, b in zip_longest(tableau.a[-1], tableau.b, fillvalue=0.0)]
+            newest, *before = row(1 - share, rest).means
+            newest = newest[0] + share * last[0], newest[1] + share * last[1]
+            end = Row(1 - share, (newest, *before))
         if not error:
             return Rule(tuple(calls), end)
         weights = [b - other for b, other in zip_longest(tableau.b, tableau.embedded, fillvalue=0)]
@@ -91,7 +100,7 @@ class RungeKutta(LinearSolver, ABC):
 
 _EULER = Tableau(order=1, a=((),), b=(1.0,), c=(0.0,))
 _MIDPOINT = Tableau(2, a=((), (0.5,)), b=(0.0, 1.0), c=(0.0, 0.5), embedded=(1.0, 0.0))
-_HEUN = Tableau(2, a=((), (1.0,)), b=(0.5, 0.5), c=(0.0, 1.0), embedded=(1.0, 0.0))
+_HEUN = Tableau(2, a=((), (1.0,)), b=(0.5, 0.5), c=(0.0, 1.0), embedded=(1.0, 0.0), through=0.5)
 _BOSH3 = Tableau(
     order=3,
     a=((), (0.5,), (0.0, 0.75)),

@@ -50,6 +50,8 @@ RUNGE_KUTTA = [
     sf.Heun(),
     sf.Bosh3(),
     sf.RK4(),
+    sf.Dopri5(),
+    sf.Tsit5(),
 ]
 MULTISTEP = [sf.Multistep(order, kind) for order in (1, 2, 3) for kind in PREDICTIONS]
 ODE_SOLVERS = [*RUNGE_KUTTA, sf.EulerMaruyama(dial=0.0), sf.DDIM(eta=0.0), *MULTISTEP]

@@ -407,7 +407,7 @@ BAD_SAMPLING = [
     ("run --slover heun", "Did you mean --solver?"),
     ("run --solver heun --eta 0.5", "--eta has no effect on heun: it belongs to ddim"),
     ("run --order 2 --solver ddim", "--order has no effect on ddim: it belongs to multistep"),
-    ("run --dial 0.3", "it belongs to multistep, euler-maruyama, stochastic-heun"),
+    ("run --solver heun --dial 0.3", "it belongs to multistep, euler-maruyama, stochastic-heun"),
     ("run --solver ddim --variance forward", "it belongs to ddpm"),
     ("run --order 6", "orders 1 to 5"),
     ("run --prediction v", '"angle"'),

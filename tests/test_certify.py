@@ -1,0 +1,133 @@
+"""The certificates: every solver on every process, and that a wrong solver gets none."""
+
+import math
+import pathlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from cases import normal
+
+import scorefield as sf
+from scorefield import certify
+from scorefield.certify import ODE_SOLVERS, PROCESSES, SDE_SOLVERS
+from scorefield.solvers import RungeKutta, Tableau
+from scorefield.solvers.linear import Row, Rule
+from scorefield.solvers.stochastic import OneCall
+
+QUICK = ("VP", "EDM")
+every_process = pytest.mark.parametrize(
+    "process",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PROCESSES],
+)
+
+
+@every_process
+@pytest.mark.parametrize("solver", ODE_SOLVERS)
+def test_a_solver_of_the_ode_converges_at_the_order_it_claims_both_ways(solver, process):
+    made = certify.certify_ode(solver, process)
+    assert made.passed, made
+
+
+@every_process
+@pytest.mark.parametrize("solver", SDE_SOLVERS)
+def test_the_law_of_a_solver_of_the_sde_converges_at_the_weak_order_it_claims(solver, process):
+    claim = SDE_SOLVERS[solver](1).weak_order
+    for seen in certify.weak_order_seen(solver, PROCESSES[process]()):
+        assert seen == math.inf or seen == pytest.approx(claim, abs=0.25)
+
+
+@pytest.mark.parametrize("steps", [20, 1])
+@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
+@every_process
+@pytest.mark.parametrize("solver", SDE_SOLVERS)
+def test_samples_of_the_sde_pass_for_samples_of_the_exact_law(solver, process, kind, steps):
+    assert certify.law_seen(solver, PROCESSES[process](), kind, steps) > certify.LEVEL
+
+
+@dataclass(frozen=True)
+class WrongWeights(RungeKutta):
+    """Heun's method with one weight off."""
+
+    tableau: ClassVar[Tableau] = Tableau(2, ((), (1.0,)), (0.45, 0.55), (0.0, 1.0))
+
+
+def test_a_wrong_weight_costs_the_certificate(monkeypatch):
+    monkeypatch.setitem(ODE_SOLVERS, "wrong", lambda steps: WrongWeights())
+    made = certify.certify_ode("wrong", "VP")
+    assert not made.passed
+    assert made.observed[0] == pytest.approx(1, abs=0.1)
+
+
+@dataclass(frozen=True)
+class TooLoud(OneCall):
+    """DDPM's step with noise that is too large by a factor."""
+
+    factor: float = 1.2
+
+    @property
+    def weak_order(self):
+        return 1
+
+    def rule(self, process, t, s, past, error):
+        rule = sf.DDPM().rule(process, t, s, past, error)
+        return Rule(rule.calls, Row(0.0, rule.end.means, self.factor * rule.end.z), noisy=True)
+
+
+def test_noise_that_is_too_loud_costs_the_certificate(monkeypatch):
+    monkeypatch.setitem(SDE_SOLVERS, "loud", lambda steps: TooLoud())
+    made = certify.certify_sde("loud", "VP")
+    assert not made.passed
+    assert made.observed[1] < 0.5, "the covariance does not converge"
+    assert min(made.law) < 1e-6, "and the samples show it"
+
+
+def test_the_exact_ends_lie_on_one_path_of_the_probability_flow():
+    """Against a fine solve, which knows nothing of quantiles."""
+    begin, end = certify.exact_ends(6.0, 0.5)
+    process = sf.EDM()
+    times = sf.even_log_snr(process, 400, start=6.0, end=0.5)
+    at = sf.State(begin, times[0], sf.Noise(0, torch.arange(len(begin))))
+    got = sf.prepare(certify.product(process), sf.RK4(), times)(at).x
+    torch.testing.assert_close(got, end, rtol=1e-9, atol=1e-9)
+
+
+def test_the_affine_law_is_that_of_many_samples():
+    """Mean and covariance carried exactly, against 20,000 samples of the same solver."""
+    process, count = sf.VP(), 20_000
+    field = sf.Gaussian(process, torch.tensor([0.8, -0.5]), torch.tensor([[0.9, 0.4], [0.4, 0.5]]))
+    times = sf.even_log_snr(process, 5, start=0.6, end=0.2)
+    solver = sf.PredictorCorrector(sf.EulerMaruyama(), sf.Langevin(0.4, 2))
+    mean, covariance = certify.affine_law(field, solver, times)
+    start = process.prior(field.mean, 0.0, times[0]).mean
+    alpha, sigma = process.coefficients(times[0])
+    spread = alpha**2 * field.covariances[0] + sigma**2 * torch.eye(2, dtype=torch.float64)
+    x = start + normal(count, 2) @ torch.linalg.cholesky(spread).T
+    at = sf.State(x, times[0], sf.Noise(4, torch.arange(count)))
+    x = sf.prepare(field, solver, times)(at).x
+    variances = covariance.diagonal()
+    assert ((x.mean(0) - mean).abs() < 4 * (variances / count).sqrt()).all()
+    standard = ((variances[:, None] * variances + covariance**2) / count).sqrt()
+    assert ((x.T.cov() - covariance).abs() < 4 * standard).all()
+
+
+def test_the_two_sample_test_has_the_level_it_claims_and_sees_a_shift():
+    p = [
+        certify.kolmogorov_smirnov(normal(400, seed=2 * k), normal(400, seed=2 * k + 1))
+        for k in range(400)
+    ]
+    assert sum(value < 0.05 for value in p) / len(p) == pytest.approx(0.05, abs=0.035)
+    shifted = normal(20_000, seed=1) + 0.05
+    assert certify.kolmogorov_smirnov(normal(20_000), shifted) < 1e-3
+
+
+def test_the_table_in_the_docs_names_every_solver_and_process():
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "certificates.md").read_text()
+    head, *rest = certify.header(list(PROCESSES))
+    assert head in text
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines()}
+    for name in [*ODE_SOLVERS, *SDE_SOLVERS]:
+        assert name in rows, f"{name} is missing: scorefield certify all"
+        assert "FAIL" not in rows[name]
+    assert rest

@@ -1,0 +1,105 @@
+"""Robustness: whatever the solver, grid, process and precision, samples are numbers."""
+
+import random
+
+import pytest
+import torch
+from cases import linear_alpha_bar, mixture, silent
+
+import scorefield as sf
+from scorefield.certify import ODE_SOLVERS, SDE_SOLVERS
+
+SOLVERS = {
+    **ODE_SOLVERS,
+    **SDE_SOLVERS,
+    "Restart(DDIM)": lambda steps: sf.Restart(sf.DDIM(), low=0.05, high=2.0, steps=3),
+    "Churn(Singlestep(3))": lambda steps: sf.Churn(sf.Singlestep(3), 40.0, steps, (0.05, 50.0)),
+    "Churn(DDIM), everywhere": lambda steps: sf.Churn(sf.DDIM(), 80.0, steps, scale=1.003),
+    "Ancestral(Dopri5)": lambda steps: sf.Ancestral(sf.Dopri5()),
+    "DPM-Solver(3)": lambda steps: sf.dpm_solver(3),
+    "Program(DDIM(1), UniPC(3))": lambda steps: sf.Program((sf.DDIM(1.0), sf.unipc(3)), (1.0,)),
+}
+
+
+def zero_terminal_table():
+    """Return DDPM's table stretched so that its last entry is 0 (Lin et al., 2024)."""
+    root = linear_alpha_bar().sqrt()
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+
+
+PROCESSES = {
+    "VP": sf.VP(beta_max=40.0, t_min=1e-5),
+    "SubVP": sf.SubVP(),
+    "VE": sf.VE(sigma_max=1e3),
+    "EDM": sf.EDM(t_max=1e3),
+    "Cosine": sf.Cosine(),
+    "Flow": sf.Flow(t_max=0.999),
+    "Tabulated, alpha = 0": sf.Tabulated(zero_terminal_table()),
+    "Flow, alpha = 0": sf.Flow(t_max=1.0),
+}
+FIELDS = {name: mixture(process) for name, process in PROCESSES.items()}
+REFUSALS = ["alpha = 0", "has no finite diffusion"]  # what is undefined where there is no signal
+GRIDS = [sf.uniform, sf.quadratic, sf.even_log_snr, sf.karras, sf.balanced]
+
+
+def configuration(seed):
+    """Return the names and numbers of one configuration, drawn with a seed of its own."""
+    draw = random.Random(seed)
+    process = draw.choice(list(PROCESSES))
+    grid = draw.choice(GRIDS[:2] if process.endswith("alpha = 0") else GRIDS)
+    # small numbers of steps as often as large ones: there steps are longest
+    steps = round(200 ** draw.random())
+    dtype = draw.choice([torch.float32, torch.float64])
+    return draw.choice(list(SOLVERS)), steps, grid, dtype, process
+
+
+def complaint(seed):
+    """Return what is wrong with the samples of a configuration, or None."""
+    name, steps, grid, dtype, process = configuration(seed)
+    where = f"{seed}: {name}, {steps} steps of {grid.__name__} on {process}, {dtype}"
+    field = FIELDS[process]
+    try:
+        times = grid(field.process, steps)
+        run = sf.prepare(field, SOLVERS[name](steps), times)
+        with torch.no_grad():
+            at = run(sf.start(field, silent(3), times[0], torch.empty(0, dtype=dtype)))
+            x0 = field(at.x, at.t).x0
+    except ValueError as error:
+        refused = process.endswith("alpha = 0") and any(text in str(error) for text in REFUSALS)
+        return None if refused else f"{where}: {error}"
+    if at.x.dtype != dtype or not bool(at.x.isfinite().all() & x0.isfinite().all()):
+        return f"{where}: {at.x.tolist()}"
+    return None
+
+
+def check(seeds):
+    complaints = [found for found in map(complaint, seeds) if found is not None]
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_samples_are_finite_whatever_the_configuration(chunk):
+    check(range(50 * chunk, 50 * (chunk + 1)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(18))
+def test_samples_are_finite_in_many_more_configurations(chunk):
+    check(range(200 + 100 * chunk, 300 + 100 * chunk))
+
+
+@pytest.mark.parametrize("process", ["Tabulated, alpha = 0", "Flow, alpha = 0"])
+def test_only_methods_that_need_the_signal_refuse_a_start_without_any(process):
+    """The SDE has no finite diffusion there, and the log-SNR is infinite; the ODE is neither."""
+    field = FIELDS[process]
+    times = sf.uniform(field.process, 4)
+    refused = set()
+    for name, make in SOLVERS.items():
+        try:
+            sf.prepare(field, make(4), times)
+        except ValueError as error:
+            assert any(text in str(error) for text in REFUSALS)
+            refused.add(name)
+    at_least_stepped = {"Euler", "Midpoint", "Heun", "RK4", "Dopri5", "DDIM", "DDIM(1)", "UniPC(4, angle)"}
+    assert not refused & at_least_stepped
+    assert {"Singlestep(2, data)", "EulerMaruyama"} <= refused

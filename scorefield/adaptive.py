@@ -107,7 +107,7 @@ def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Ite
     order = check_estimate(solver)
     begin, end = control.ends(field)
     length = end - begin
-    each = at.t.expand(len(at.x)) if at.t.ndim == 0 else at.t
+    each = at.t.repeat(len(at.x)) if at.t.ndim == 0 else at.t
     at = at._replace(t=align(each.to(at.x.device), at.x))
     h = torch.full_like(at.t, control.first * length)
     last = torch.ones_like(at.t)

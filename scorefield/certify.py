@@ -237,7 +237,7 @@ def certify_ode(solver: str, process: str) -> Certificate:
     make, on = ODE_SOLVERS[solver], PROCESSES[process]()
     # coarse enough that the finest grid's error is not rounding
     first = {1: 48, 2: 32, 3: 32, 4: 32, 5: 32}[make(1).order]
-    first = {4: 12, 6: 18 if process == "EDM" else 7}.get(make(1).calls, first)
+    first = {4: 12, 6: 18 if process == "EDM" else 8}.get(make(1).calls, first)
     observed = tuple(order_seen(make, on, up, first) for up in (False, True))
     return Certificate(solver, process, make(1).order, observed, calls_per_step(make, on))
 

@@ -283,6 +283,7 @@ class Process(ABC):
 
 def _with_rate(f: Callable[[Tensor], Any], t: Tensor) -> tuple[Any, Any]:
     """Return ``f(t)`` and its derivative in time, in one forward pass."""
+    t = t.contiguous()  # an expanded time has no room for a tangent of its own
     result = torch.func.jvp(f, (t,), (torch.ones_like(t),))
     return result[0], result[1]
 

@@ -51,7 +51,7 @@ PROBLEMS = {
 }
 TOLERANCES = [1e-2, 1e-4, 1e-6, 1e-8]
 MEASURED = [
-    (solver, tolerance)
+    pytest.param(solver, tolerance, marks=pytest.mark.slow if tolerance < 1e-6 else ())
     for solver in (sf.Dopri5(), sf.Tsit5(), sf.Bosh3(), sf.Singlestep(3))
     for tolerance in TOLERANCES
     if solver.order > 3 or tolerance > 1e-8  # third order takes thousands of steps there
@@ -72,7 +72,6 @@ def exact(name):
     alpha, _ = process.coefficients(ends)
     levels = -process.half_log_snr(ends)
     z = normal(16, 2, seed=3)
-    # data's own scale where there is no noise: the mixture's law is near that of its prior
     x = process.prior(field.mean, field.variance, ends[0]).draw(z)
 
     def slope(level, y):
@@ -101,7 +100,7 @@ def test_the_error_at_the_end_is_of_the_size_of_the_tolerance(name, solver, tole
 
 
 @pytest.mark.parametrize("up", [False, True], ids=["to data", "to noise"])
-@pytest.mark.parametrize("name", ["VP", "SubVP", "VE", "Flow", "Cosine", "Tabulated"])
+@pytest.mark.parametrize("name", ["VP", "VE", "Flow", "Tabulated"])
 @every_solver
 def test_the_field_is_never_called_outside_the_interval(solver, name, up):
     process = PROCESSES[name]
@@ -185,7 +184,7 @@ def gaussian_moments(process, t):
 def test_adaptive_steps_of_the_sde_draw_from_the_law_of_a_gaussian(name):
     """Repeated steps follow the same path: rejecting some must not bias the law."""
     process, count = PROCESSES[name], 4000
-    control, end = sf.Adaptive(1e-2, 1e-2, end=None), process.t_min
+    control, end = sf.Adaptive(1e-2, 1e-2), process.t_min
     x = sf.sample(
         gaussian(process),
         count,
@@ -232,7 +231,7 @@ def test_a_solver_without_an_error_estimate_is_refused_before_any_call(solver):
     field = mixture(PROCESSES["VP"])
     at = sf.State(normal(2, 2), tensor(1.0)[0], silent(2))
     with sf.count_calls(field) as calls:
-        with pytest.raises(ValueError, match="needs an error estimate.*Use Heun.*or give a grid"):
+        with pytest.raises(ValueError, match=r"needs an error estimate.*Use Heun.*or give a grid"):
             sf.sample(field, 2, solver, sf.Adaptive())
         with pytest.raises(ValueError, match="needs an error estimate"):
             list(sf.integrate(field, solver, at, sf.Adaptive()))

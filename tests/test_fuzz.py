@@ -79,13 +79,13 @@ def check(seeds):
 
 @pytest.mark.parametrize("chunk", range(4))
 def test_samples_are_finite_whatever_the_configuration(chunk):
-    check(range(50 * chunk, 50 * (chunk + 1)))
+    check(range(100 * chunk, 100 * (chunk + 1)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chunk", range(18))
+@pytest.mark.parametrize("chunk", range(16))
 def test_samples_are_finite_in_many_more_configurations(chunk):
-    check(range(200 + 100 * chunk, 300 + 100 * chunk))
+    check(range(400 + 100 * chunk, 500 + 100 * chunk))
 
 
 @pytest.mark.parametrize("process", ["Tabulated, alpha = 0", "Flow, alpha = 0"])
@@ -93,13 +93,14 @@ def test_only_methods_that_need_the_signal_refuse_a_start_without_any(process):
     """The SDE has no finite diffusion there, and the log-SNR is infinite; the ODE is neither."""
     field = FIELDS[process]
     times = sf.uniform(field.process, 4)
-    refused = set()
+    refused = {}
     for name, make in SOLVERS.items():
         try:
             sf.prepare(field, make(4), times)
         except ValueError as error:
-            assert any(text in str(error) for text in REFUSALS)
-            refused.add(name)
-    at_least_stepped = {"Euler", "Midpoint", "Heun", "RK4", "Dopri5", "DDIM", "DDIM(1)", "UniPC(4, angle)"}
-    assert not refused & at_least_stepped
-    assert {"Singlestep(2, data)", "EulerMaruyama"} <= refused
+            refused[name] = str(error)
+    for message in refused.values():
+        assert any(text in message for text in REFUSALS)
+    accepted = {"Euler", "Midpoint", "Heun", "RK4", "Dopri5", "DDIM", "DDIM(1)"}
+    assert not accepted & refused.keys()
+    assert {"Singlestep(2, data)", "EulerMaruyama"} <= refused.keys()

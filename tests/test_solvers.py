@@ -31,6 +31,8 @@ from cases import (
 )
 
 import scorefield as sf
+from scorefield.certify import affine_law
+from scorefield.errors import NumericalError
 from scorefield.solvers import RungeKutta
 
 HIGH, LOW = 40.0, 0.3
@@ -48,6 +50,9 @@ class Fixed:
     z: torch.Tensor
 
     def increment(self, start, end, like):
+        return self.z, self
+
+    def normal(self, like):
         return self.z, self
 
 
@@ -430,3 +435,63 @@ def test_a_step_that_a_solver_cannot_take_is_refused_with_what_to_use():
         ValueError, match="use AnglePrediction in its own angle, or start the grid later"
     ):
         sf.Multistep(3, sf.DataPrediction()).step(flow, sf.State(x, end, silent(3)), middle)
+
+
+class Misjudged(sf.Gaussian):
+    """A Gaussian's field that takes five per cent too much for noise while there is much of it."""
+
+    def estimate(self, x, at, **condition):
+        found = super().estimate(x, at, **condition)
+        if at.sigma > 2.0 * at.alpha:
+            return sf.Estimate.from_eps(at, x, 1.05 * found.eps)
+        return found
+
+
+def test_noise_forgives_the_score_its_earlier_errors():
+    """The ODE carries an error made at high noise to the end; the more noise, the less is left."""
+    process, left = sf.VP(), []
+    field, times = Misjudged(process, MEAN, COVARIANCE), grid(process, 60, False, 30.0, 0.05)
+    exact = law_at(process, times[-1])[1]
+    for dial in (0.0, 0.5, 1.0):
+        solver = sf.Multistep(2, sf.DataPrediction(), dial=dial)
+        left.append(float((affine_law(field, solver, times)[1] - exact).norm() / exact.norm()))
+    assert left[0] > 0.1
+    assert left[1] < 0.6 * left[0]
+    assert left[2] < 0.1 * left[0]
+
+
+def test_annealed_langevin_climbs_down_the_noise_ladder_of_smld():
+    """At each rung, moves of ``x + step / 2 score + sqrt(step) z`` with NCSN's step."""
+    process, low = sf.VE(), 0.05
+    field, epsilon = gaussian(process), 2e-4
+    sigmas = torch.tensor([3.0, 0.9, 0.3, low], dtype=torch.float64)
+    times = process.time(-sigmas.log())
+    x, z = MEAN + 3 * normal(4, 2), normal(4, 2, seed=1)
+    r = math.sqrt(epsilon) / (2 * low)
+    run = sf.prepare(field, sf.annealed_langevin(r, moves_per_step=3), times)
+    got, expected = run(sf.State(x, times[0], Fixed(z))).x, x
+    for sigma, t in zip(sigmas[1:], times[1:], strict=True):
+        step = epsilon * sigma**2 / low**2
+        for _ in range(3):
+            expected = expected + step / 2 * field(expected, t).score + step.sqrt() * z
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_field_that_is_not_finite_is_named_with_its_time_samples_and_solver():
+    class Broken(sf.Gaussian):
+        def estimate(self, x, at, **condition):
+            found = super().estimate(x, at, **condition)
+            if at.sigma >= 0.5:
+                return found
+            eps = found.eps.clone()
+            eps[2] = math.nan
+            return sf.Estimate.from_eps(at, x, eps)
+
+    field = Broken(sf.VP(), MEAN, COVARIANCE)
+    times = grid(field.process, 8, False)
+    with pytest.raises(NumericalError) as error:
+        sf.sample(field, [8, 9, 10, 11], sf.Heun(), times, tile=4)
+    first = next(t for t in times if field.process.sigma(t) < 0.5)
+    for part in ("not finite", f"{float(first):g}", "[10]", "Heun()"):
+        assert part in str(error.value)
+    assert error.value.exit_code == 5

@@ -282,8 +282,11 @@ class Churn(Memoryless):
         raised = torch.minimum(log_ratio + gain, top)
         up = torch.where(inside, process.time(-raised), t)
         up = torch.maximum(up, t)
-        keep = unstack(process.alpha(up) / process.alpha(t))
-        stds = unstack(self.scale * process.kernel_std(t, up))
+        raised_at = up > t
+        # where nothing is added, alpha may be 0 and its ratio undefined
+        keep = unstack(torch.where(raised_at, process.alpha(up) / process.alpha(t), 1.0))
+        std = torch.where(raised_at, process.kernel_std(t, up), 0.0)
+        stds = unstack(self.scale * std)
         bases = self.base.moves(field, up, s)
         noised = zip(bases, keep, stds, up, strict=True)
         return [_Noised(base, k, std, u) if _any(std) else base for base, k, std, u in noised]

@@ -125,6 +125,11 @@ class Hold(OneCall):
         return 0
 
     def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
+        if not bool((process.alpha(t) > 0).all()):
+            raise ValueError(
+                f"alpha = 0 at t = {float(t.max()):g}, where there is no data part to hold: start "
+                "the grid later."
+            )
         return Rule((), Row(process.alpha(s) / process.alpha(t)))
 
 

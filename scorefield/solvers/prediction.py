@@ -291,7 +291,8 @@ class Exact(Quadrature):
             return self.basis(process, log_ratio)
 
         b = [place(-process.half_log_snr(node)) for node in nodes]
-        if not all(bool(v.isfinite().all()) for v in b):
+        ends = [prediction.variable(-process.half_log_snr(u)) for u in (t, s)]
+        if not all(bool(v.isfinite().all()) for v in (*b, *ends)):
             worst = max(float(node.max()) for node in nodes)
             raise ValueError(
                 f"{prediction!r} in {self!r} meets alpha = 0 at t = {worst:g}, where the log-SNR "

@@ -132,6 +132,8 @@ class Noise:
     def increment(self, start: Coefficient, end: Coefficient, like: Tensor) -> tuple[Tensor, Noise]:
         """Return the way of the Brownian path (1) between two places, scaled to unit variance.
 
+        Places in one interval of length 2^-20 are too near each other for the scaling to be exact.
+
         Args:
             start, end: times on the `clock`, one for all samples or one for each.
             like: ``(B, ...)``; gives shape, type and device of the numbers returned.

@@ -108,7 +108,7 @@ def _scaled(x: Tensor, coefficient: float) -> Tensor:
 class Prior:
     """The Gaussian ``N(mean, std^2)`` a generation starts from, coordinates independent.
 
-    ``mean`` and ``std`` broadcast against one sample.
+    ``mean`` and ``std`` broadcast against samples ``(B, ...)``.
     """
 
     mean: Tensor
@@ -121,7 +121,7 @@ class Prior:
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density of each sample of ``x`` ``(B, ...)``, in nats, shape ``(B,)``."""
         z = (x - self.mean.to(x)) / self.std.to(x)
-        log_std = self.std.log().to(x).expand(x.shape[1:])
+        log_std = self.std.log().to(x).expand(x.shape)
         per_coordinate = -0.5 * z**2 - log_std - 0.5 * math.log(2 * math.pi)
         return per_coordinate.reshape(x.shape[0], -1).sum(1)
 

@@ -319,10 +319,10 @@ class Ancestral(Memoryless):
 
     Args:
         base: the solver of the ODE that steps down, one without memory.
-        eta: 0 for the base itself, 1 for ancestral sampling, or between.
+        eta: 1 for ancestral sampling, or a number between 0 and 1 for less noise.
 
     Raises:
-        ValueError: a base that rests on earlier steps or is noisy itself; ``eta`` outside [0, 1].
+        ValueError: a base that rests on earlier steps or is noisy itself; ``eta`` outside (0, 1].
     """
 
     base: Solver
@@ -390,7 +390,7 @@ class Restart(Memoryless):
     Args:
         base: the solver of the ODE, one without memory.
         low, high: levels of ``sigma / alpha``.
-        repeats: K >= 0.
+        repeats: K >= 1.
         steps: of each way down, even in log-SNR.
 
     Raises:

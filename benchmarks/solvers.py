@@ -58,7 +58,7 @@ PROCESS = sf.VP(t_min=1e-12)  # sigma / alpha = 3e-7: as good as none
 TABLE = PROCESS.alpha(torch.arange(1, 1001, dtype=torch.float64) / 1000) ** 2
 BETAS = (1 - TABLE / torch.cat([TABLE.new_ones(1), TABLE[:-1]])).numpy()
 FLOOR = float(((1 - TABLE[0]) / TABLE[0]).sqrt())  # the table's lowest sigma / alpha
-ROWS = 4096  # samples in one call of the field
+NUMBERS = 16384  # coordinates in one call of the field
 
 NONE = 1e-6  # a sigma / alpha to end at: no noise
 
@@ -398,7 +398,7 @@ def together(
                 ends[key] = stop.value
         answers = {}
         keys = list(asked)
-        width = max(1, ROWS // max((len(x) for x, _ in asked.values()), default=1))
+        width = max(1, NUMBERS // max((x.numel() for x, _ in asked.values()), default=1))
         for k in range(0, len(keys), width):
             part = keys[k : k + width]
             x = torch.cat([asked[key][0] for key in part]).double()

@@ -201,6 +201,7 @@ def test_adaptive_steps_of_the_sde_draw_from_the_law_of_a_gaussian(name):
     assert ((outer.mean(0) - covariance).abs() < 4 * outer.std(0) / count**0.5).all()
 
 
+@pytest.mark.slow
 def test_tighter_tolerances_converge_to_the_end_of_one_brownian_path():
     field = mixture(sf.VP(t_min=1e-3))
 

@@ -18,8 +18,9 @@ Reference: Särkkä and Solin (2019), Applied Stochastic Differential Equations,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from scorefield.process import Process
 Coefficient = Callable[[Tensor], Tensor]
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(64))
+_DEGREE = 19
 
 
 def _integral(f: Coefficient, t: Tensor) -> Tensor:
@@ -38,13 +40,48 @@ def _integral(f: Coefficient, t: Tensor) -> Tensor:
     return 0.5 * t * (_WEIGHTS.to(t) * f(u)).sum(-1)
 
 
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """A function of time as Chebyshev series in ``log t``, one for each doubling of the time.
+
+    Below ``low`` it is constant.
+    """
+
+    low: float
+    width: float
+    series: Tensor
+
+    @classmethod
+    def of(cls, f: Coefficient, low: float, high: float) -> _Pieces:
+        """Interpolate ``f`` on ``[low, high]``."""
+        count = math.ceil(math.log2(high / low))
+        width = math.log(high / low) / count
+        angle = (torch.arange(_DEGREE + 1, dtype=torch.float64) + 0.5) * math.pi / (_DEGREE + 1)
+        middle = math.log(low) + width * (torch.arange(count, dtype=torch.float64)[:, None] + 0.5)
+        values = f((middle + 0.5 * width * angle.cos()).exp())
+        harmonics = torch.cos(torch.arange(_DEGREE + 1)[:, None] * angle)
+        series = values @ harmonics.T * 2 / (_DEGREE + 1)
+        series[:, 0] /= 2
+        return cls(low, width, series)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        place = (t.clamp(min=self.low).log() - math.log(self.low)) / self.width
+        k = place.detach().floor().long().clamp(0, len(self.series) - 1)
+        x, series = 2 * (place - k) - 1, self.series.to(t)
+        now, before = torch.zeros_like(t), torch.zeros_like(t)
+        for n in reversed(range(1, _DEGREE + 1)):
+            now, before = 2 * x * now - before + series[k, n], now
+        return x * now - before + series[k, 0]
+
+
 @dataclass(frozen=True)
 class LinearSDE(Process):
     """The process of ``dx = drift(t) x dt + diffusion(t) dw``, started at ``t = 0``.
 
     ``alpha`` and ``sigma`` come from quadrature with 64 nodes, exact to 1e-8 and better for
-    functions smooth on ``[0, t_max]``. Where closed forms are known, give them too: they are
-    compared with the quadrature and then used in its place.
+    functions smooth on ``[0, t_max]``; it is done once, and its result kept as polynomials. Where
+    closed forms are known, give them too: they are compared with the quadrature and then used in
+    its place. Before ``t_min`` both go in a straight line from the data.
 
     Both functions take and return a tensor of any shape and are made of torch operations. For
     coefficients that are vectors or matrices, see `moments`.
@@ -62,10 +99,17 @@ class LinearSDE(Process):
     t_min: float = 1e-5
     t_max: float = 1.0
     rtol: float = 1e-6
+    _log_alpha: _Pieces = field(init=False, repr=False, compare=False)
+    _log_variance: _Pieces = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.t_min <= 0:
-            raise ValueError(f"t_min = {self.t_min:g}: the SDE starts at 0, give t_min > 0.")
+        if not 0 < self.t_min < self.t_max < math.inf:
+            raise ValueError(
+                f"t_min = {self.t_min:g}, t_max = {self.t_max:g}: the SDE starts at 0, give 0 < "
+                "t_min < t_max."
+            )
+        for name, moment in (("_log_alpha", self._mean_log), ("_log_variance", self._variance_log)):
+            object.__setattr__(self, name, _Pieces.of(moment, self.t_min, self.t_max))
         t = torch.linspace(self.t_min, self.t_max, 9, dtype=torch.float64)
         alpha, sigma = self.alpha(t), self.sigma(t)
         self._check("mean", "alpha", t, alpha, self._split_log_alpha(t).exp())
@@ -75,12 +119,20 @@ class LinearSDE(Process):
     def alpha(self, t: Tensor) -> Tensor:
         if self.alpha_fn is not None:
             return self.alpha_fn(t)
-        return _integral(self.drift_fn, t).exp()
+        alpha = self._log_alpha(t).exp()
+        return torch.where(t < self.t_min, 1 - (1 - alpha) * t / self.t_min, alpha)
 
     def sigma(self, t: Tensor) -> Tensor:
         if self.sigma_fn is not None:
             return self.sigma_fn(t)
-        return self._variance(t).sqrt()
+        sigma = (0.5 * self._log_variance(t)).exp()
+        return torch.where(t < self.t_min, sigma * t / self.t_min, sigma)
+
+    def _mean_log(self, t: Tensor) -> Tensor:
+        return _integral(self.drift_fn, t)
+
+    def _variance_log(self, t: Tensor) -> Tensor:
+        return self._variance(t).log()
 
     def _variance(self, t: Tensor) -> Tensor:
         total = _integral(self.drift_fn, t)[..., None]

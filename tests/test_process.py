@@ -333,7 +333,7 @@ def test_prior_mismatch_is_the_divergence_from_the_noised_data_to_the_prior():
         (lambda: sf.Tabulated([0.9]), "K >= 2"),
         (lambda: sf.Tabulated([0.5, 0.9]), "must fall strictly"),
         (lambda: sf.Tabulated([1.0, 0.9]), r"needs values in \[0, 1\)"),
-        (lambda: sf.LinearSDE(vp_drift, vp_diffusion, t_min=0.0), "give t_min > 0"),
+        (lambda: sf.LinearSDE(vp_drift, vp_diffusion, t_min=0.0), "give 0 < t_min < t_max"),
     ],
 )
 def test_an_impossible_process_is_refused_when_it_is_made(build, message):

@@ -229,7 +229,19 @@ class ScoreField(nn.Module, ABC):
         """Return the instants of times ``(N, ...)``, each in the form `align` returns.
 
         Any of them stands for its time in a call of the field, and saves what it has prepared.
+
+        Raises:
+            ValueError: a time lies outside ``[t_min, t_max]``. Times on a device are not looked at,
+                which would wait for it.
         """
+        process = self.process
+        if t.is_cpu and not torch.compiler.is_compiling() and not process.contains(t):
+            outside = t.min() if bool(t.min() < process.t_min) else t.max()
+            raise ValueError(
+                f"a call of the field at t = {float(outside):g}, which lies outside "
+                f"[{process.t_min:g}, {process.t_max:g}] of {process!r}: end the grid inside, or "
+                "use a solver that makes no call at the end of a step, such as DDIM or Multistep."
+            )
         return instants(self.process, t, self._prepare(t))
 
     def _prepare(self, t: Tensor) -> Sequence[Any] | None:
@@ -287,8 +299,8 @@ class _Under(ScoreField):
     def _prepare(self, t: Tensor) -> Sequence[tuple[Coefficient, Instant]]:
         inner = self.base.process
         t_inner = inner.time(self.process.half_log_snr(t))
-        scale = torch.hypot(*inner.coefficients(t_inner))
-        scale = scale / torch.hypot(*self.process.coefficients(t))
+        (alpha, sigma), (a, b) = inner.coefficients(t_inner), self.process.coefficients(t)
+        scale = ((alpha**2 + sigma**2) / (a**2 + b**2)).sqrt()
         return list(zip(unstack(scale), self.base.instants(t_inner), strict=True))
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:

@@ -7,7 +7,7 @@ Each function returns ``steps + 1`` times from ``start`` (``t_max`` unless given
     quadratic:     t^(1/power)
     even_log_snr:  log(alpha / sigma)
     karras:        (sigma / alpha)^(1/rho)
-    balanced:      log(1 + (sigma / (c alpha))^2)^(1/4), with the data's deviation c
+    balanced:      growth^(1/4), growth = log(1 + (sigma / (c alpha))^2), the data's deviation c
 
 A grid is only a tensor: any decreasing one inside the process's interval will do in its place.
 """
@@ -41,7 +41,7 @@ def quadratic(
     _check_positive(power=power)
     first, last = _ends(process, steps, start, end)
     times = torch.lerp(first ** (1 / power), last ** (1 / power), _fractions(steps)) ** power
-    return _pinned(times, first, last)
+    return _pinned(times[1:-1], first, last)
 
 
 def even_log_snr(
@@ -56,7 +56,7 @@ def even_log_snr(
     ends = process.half_log_snr(first), process.half_log_snr(last)
     if not ends[0].isfinite():
         raise _infinite(first)
-    return _pinned(process.time(torch.lerp(*ends, _fractions(steps))), first, last)
+    return _pinned(process.time(torch.lerp(*ends, _fractions(steps)))[1:-1], first, last)
 
 
 def karras(
@@ -80,7 +80,7 @@ def karras(
     if not high.isfinite():
         raise _infinite(first)
     ratio = torch.lerp(high, low, _fractions(steps))
-    return _pinned(process.time(-rho * ratio.log()), first, last)
+    return _pinned(process.time(-rho * ratio.log())[1:-1], first, last)
 
 
 def balanced(
@@ -90,28 +90,45 @@ def balanced(
     start: float | None = None,
     end: float | None = None,
     data_std: float = 1.0,
+    power: float = 4.0,
 ) -> Tensor:
-    """Return times equally spaced in ``log(1 + (sigma / (c alpha))^2)^(1/4)``: the default.
+    """Return times equally spaced in ``log(1 + (sigma / (c alpha))^2)^(1/power)``: the default.
 
-    A fourth root of log-SNR where noise dominates and like ``sqrt(sigma)`` where data does, so the
-    same grid serves any process. Unless ``end`` is given, it stops where ``sigma / alpha = 0.4 c /
-    steps``: with few steps the denoiser finishes better than another step would. What the data has
-    that is narrower than that is lost; give ``end=process.t_min`` to keep it.
+    A root of log-SNR where noise dominates and of ``sigma`` where data does, so the same grid
+    serves any process. Unless ``end`` is given, it stops where ``sigma / alpha = 0.4 c / steps``:
+    with few steps the denoiser finishes better than another step would. What the data has that is
+    narrower than that is lost; give ``end=process.t_min`` to keep it, or ``end=process.t_data`` for
+    a last step to the data itself. No other time lies below ``t_min``: where the spacing would
+    bring one there, the others are equally spaced down to ``t_min``.
 
     Raises:
         ValueError: also if ``alpha(start) = 0``.
     """
-    _check_positive(data_std=data_std)
+    _check_positive(data_std=data_std, power=power)
+    first = torch.tensor(process.t_max if start is None else start, dtype=torch.float64)
     if end is None and steps >= 1:
         end = time_near(process, 0.4 * data_std / steps)
-    first, last = _ends(process, steps, start, end)
-    high, low = (-process.half_log_snr(t) - math.log(data_std) for t in (first, last))
+        end = end if end < first else process.t_min
+    to_data = end is not None and end == process.t_data
+    first, last = _ends(process, steps, start, process.t_min if to_data else end)
+    high, low = (
+        growth(-process.half_log_snr(t) - math.log(data_std)) ** (1 / power) for t in (first, last)
+    )
     if not high.isfinite():
         raise _infinite(first)
-    high, low = (torch.logaddexp(2 * r, torch.zeros_like(r)) ** 0.25 for r in (high, low))
-    growth = torch.lerp(high, low, _fractions(steps)) ** 4
-    log_ratio = 0.5 * (growth + torch.log(-torch.expm1(-growth)))  # log sqrt(expm1(growth))
+    root = torch.lerp(high, 0 * low if to_data else low, _fractions(steps))
+    if to_data:
+        last = torch.full_like(last, float(end or 0))
+        if root[-2] < low:
+            root = torch.cat([torch.lerp(high, low, _fractions(steps - 1)), root[-1:]])
+    grown = root[1:-1] ** power
+    log_ratio = 0.5 * (grown + torch.log(-torch.expm1(-grown)))  # log sqrt(expm1(grown))
     return _pinned(process.time(-log_ratio - math.log(data_std)), first, last)
+
+
+def growth(log_ratio: Tensor) -> Tensor:
+    """Return ``log(1 + r^2)`` where ``log r`` is given: like ``r^2`` at 0, like ``2 log r`` far."""
+    return torch.log1p(torch.exp(2 * log_ratio))
 
 
 def time_near(process: Process, ratio: float) -> float:
@@ -124,6 +141,8 @@ def time_near(process: Process, ratio: float) -> float:
 def check_times(process: Process, times: Tensor) -> Tensor:
     """Return ``times`` in float64 on the CPU if a solver can follow them.
 
+    They lie in the process's interval, but for the last, which may be `Process.t_data`.
+
     Raises:
         ValueError: fewer than two times, not strictly monotone, or outside the process's interval.
     """
@@ -132,7 +151,8 @@ def check_times(process: Process, times: Tensor) -> Tensor:
         raise ValueError(
             f"times have shape {tuple(times.shape)}: give two or more, shape (N + 1,)."
         )
-    if not process.contains(times):
+    last = times[-1:] if float(times[-1]) == process.t_data else times[:0]
+    if not process.contains(times[: len(times) - len(last)]):
         raise ValueError(
             f"times run over [{times.min():g}, {times.max():g}], outside the process's "
             f"[{process.t_min:g}, {process.t_max:g}]."
@@ -155,9 +175,9 @@ def _fractions(steps: int) -> Tensor:
     return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
 
 
-def _pinned(times: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """Return ``times`` with both ends exactly as asked for, not as rounding left them."""
-    return torch.cat([first[None], times[1:-1], last[None]])
+def _pinned(inner: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Return the times in between with both ends exactly as asked for."""
+    return torch.cat([first[None], inner, last[None]])
 
 
 def _infinite(first: Tensor) -> ValueError:

@@ -23,7 +23,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -154,6 +154,7 @@ class Process(ABC):
 
     t_min: float
     t_max: float
+    _origin: ClassVar[float] = 0.0  # where `alpha` and `sigma` are asked for the data itself
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.t_min) and self.t_min < self.t_max < math.inf):
@@ -241,6 +242,16 @@ class Process(ABC):
         """Tell whether every time lies in ``[t_min, t_max]``, up to rounding."""
         slack = _SLACK * (self.t_max - self.t_min)
         return bool(((t >= self.t_min - slack) & (t <= self.t_max + slack)).all())
+
+    @property
+    def t_data(self) -> float | None:
+        """The time before ``t_min`` at which ``x`` is the data: ``alpha = 1`` and ``sigma = 0``.
+
+        No field knows it, but the last step of a run may end there, if it makes no call at its end.
+        None where ``alpha`` and ``sigma`` cannot be continued so far.
+        """
+        alpha, sigma = self.coefficients(torch.tensor(self._origin, dtype=torch.float64))
+        return self._origin if abs(float(alpha) - 1) < 1e-12 and float(sigma) == 0 else None
 
     def perturb(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
         """Return ``x_t`` of (1) for data ``x0`` ``(B, ...)``, times as in `align`, and noise."""

@@ -22,11 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from scorefield.process import Process
+
+_RIGHT = torch.tensor(0.5 * math.pi, dtype=torch.float64)
 
 
 def _linear_beta_integral(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
@@ -63,7 +66,7 @@ class VP(Process):
 
     def _time_at(self, half_log_snr: Tensor) -> Tensor:
         # alpha^2 = 1 / (1 + e^{-2 lambda}) = e^{-B}
-        integral = torch.logaddexp(-2 * half_log_snr, torch.zeros_like(half_log_snr))
+        integral = torch.log1p(torch.exp(-2 * half_log_snr))
         return _linear_beta_time(integral, self.beta_min, self.beta_max)
 
 
@@ -174,7 +177,7 @@ class Flow(Process):
         return t * 1.0
 
     def _time_at(self, half_log_snr: Tensor) -> Tensor:
-        return torch.sigmoid(-half_log_snr)
+        return 1 / (1 + torch.exp(half_log_snr))
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,8 @@ class Tabulated(Process):
     Variance preserving, so ``(alpha, sigma) = (sin a, cos a)``. The angle ``a`` is interpolated
     through every knot: exact there in log-SNR, and regular where ``abar = 0``, with ``alpha``
     exactly 0 there. The pieces are of degree five and as smooth as the table, so that methods of
-    high order keep it; for a table so rough that they would turn back, monotone cubics.
+    high order keep it; for a table so rough that they would turn back, monotone cubics. Below index
+    0 the angle goes in a straight line to the data, at index -1.
 
     Args:
         alpha_bar: strictly decreasing values in ``[0, 1)``, two or more, as ``prod(1 - beta_k)``.
@@ -218,6 +222,7 @@ class Tabulated(Process):
     alpha_bar: Sequence[float] | Tensor = field(repr=False)
     t_min: float = 0.0
     t_max: float = math.inf  # the last index of the table
+    _origin: ClassVar[float] = -1.0
 
     def __post_init__(self) -> None:
         table = torch.as_tensor(self.alpha_bar, dtype=torch.float64).detach().cpu()
@@ -244,13 +249,13 @@ class Tabulated(Process):
         u, angle = t - k, torch.zeros_like(t)
         for power in reversed(range(6)):
             angle = angle * u + pieces[k, power]
-        return angle
+        return torch.where(t < 0, torch.lerp(pieces[0, 0], _RIGHT.to(t), -t), angle)
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sin(self._angle(t))
 
     def sigma(self, t: Tensor) -> Tensor:
-        return torch.cos(self._angle(t))
+        return torch.sin(_RIGHT.to(t) - self._angle(t))
 
 
 def _rising_pieces(y: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def test_karras_on_edm_is_the_formula_of_the_paper():
 def test_a_grid_without_steps_or_outside_the_process_is_refused(make, quantity):
     with pytest.raises(ValueError, match="steps = 0: a grid needs at least one step"):
         make(sf.VP(), 0)
-    for start, end in ((1.1, 0.1), (0.5, 0.0), (0.2, 0.3), (0.3, 0.3)):
+    for start, end in ((1.1, 0.1), (0.5, -0.1), (0.2, 0.3), (0.3, 0.3)):
         with pytest.raises(ValueError, match="does not fall inside"):
             make(sf.VP(), 5, start=start, end=end)
 

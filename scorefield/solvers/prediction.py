@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.grid import growth
 from scorefield.process import Process
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(40))
@@ -158,7 +159,7 @@ class AnglePrediction(Prediction):
         return -sigma / (self.data_std * n), self.data_std * alpha / n
 
     def norm(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return torch.hypot(self.data_std * alpha, sigma)
+        return ((self.data_std * alpha) ** 2 + sigma**2).sqrt()
 
     def variable(self, log_ratio: Tensor) -> Tensor:
         return torch.atan(log_ratio.exp() / self.data_std)
@@ -175,8 +176,8 @@ class AnglePrediction(Prediction):
     def held(self, u: Tensor, end: Tensor, dial: float) -> tuple[Tensor, Tensor]:
         at, weights = _gauss(u, end)
         weights = weights * (1 + dial**2) * self.decay(at, end[..., None]) ** dial**2
-        of_x0 = -(weights * at.sin()).sum(-1) / self.data_std
-        return of_x0, (weights * at.cos()).sum(-1)
+        of_x0 = -total(weights * at.sin()) / self.data_std
+        return of_x0, total(weights * at.cos())
 
     def spread(self, u: Tensor, end: Tensor, dial: float) -> Tensor:
         return (1 - self.decay(u, end) ** (2 * dial**2)).sqrt()
@@ -213,19 +214,23 @@ class Angle(Basis):
 
 @dataclass(frozen=True)
 class Growth(Basis):
-    """``sqrt(log(1 + (r / c)^2))``, with the data's deviation ``c``: regular near the data.
+    """``log(1 + (r / c)^2)^power``, with the data's deviation ``c``: 0 where there is no noise.
 
-    Like ``r`` where there is little noise and like ``sqrt(log r)`` where there is much.
+    Of power 1/2 it is like ``r`` where there is little noise, and so regular there, and like
+    ``sqrt(log r)`` where there is much.
     """
 
     data_std: float = 1.0
+    power: float = 0.5
 
     def __post_init__(self) -> None:
         check_data_std(self.data_std)
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"power = {self.power:g}: give a positive number.")
 
     def __call__(self, process: Process, log_ratio: Tensor) -> Tensor:
-        twice = 2 * (log_ratio - math.log(self.data_std))
-        return torch.logaddexp(twice, torch.zeros_like(twice)).sqrt()
+        # not a power, whose bits may depend on the number of steps
+        return (self.power * growth(log_ratio - math.log(self.data_std)).log()).exp()
 
 
 @dataclass(frozen=True)
@@ -292,12 +297,14 @@ class Exact(Quadrature):
 
         b = [place(-process.half_log_snr(node)) for node in nodes]
         ends = [prediction.variable(-process.half_log_snr(u)) for u in (t, s)]
-        if not all(bool(v.isfinite().all()) for v in (*b, *ends)):
-            worst = max(float(node.max()) for node in nodes)
-            raise ValueError(
-                f"{prediction!r} in {self!r} meets alpha = 0 at t = {worst:g}, where the log-SNR "
-                "is infinite: use AnglePrediction in its own angle, or start the grid later."
-            )
+        for time, value in zip((*nodes, t, s), (*b, *ends), strict=True):
+            if not bool(value.isfinite().all()):
+                worst = float(time[~value.isfinite()].flatten()[0])
+                raise ValueError(
+                    f"{prediction!r} in {self!r} meets alpha = 0 or sigma = 0 at t = {worst:g}, "
+                    "where the log-SNR is infinite: use AnglePrediction in its own angle, or start "
+                    "the grid later and end it earlier."
+                )
         at, measure = gauss(prediction, process, t, s, dial)
         seen = place(prediction.log_ratio(at))
         weights = []
@@ -306,7 +313,7 @@ class Exact(Quadrature):
             for k, other in enumerate(b):
                 if k != j:
                     lagrange = lagrange * (seen - other[..., None]) / (node - other)[..., None]
-            weights.append((measure * lagrange).sum(-1))
+            weights.append(total(measure * lagrange))
         return weights
 
 
@@ -320,6 +327,14 @@ def gauss(
     if dial:
         weights = weights * (1 + dial**2) * prediction.decay(at, end[..., None]) ** dial**2
     return at, weights
+
+
+def total(terms: Tensor) -> Tensor:
+    """Return the sum over the last dimension, in the same order however many steps there are.
+
+    So a step has the same bits alone and in a grid; `Tensor.sum` adds up as its shape suits it.
+    """
+    return terms.cumsum(-1)[..., -1]
 
 
 def departures(

@@ -66,7 +66,7 @@ def clock(half_log_snr: Tensor) -> Tensor:
 
     A function of the signal-to-noise ratio alone, so that a sample has one path on every process.
     """
-    return torch.sigmoid(-half_log_snr / 4)
+    return 1 / (1 + torch.exp(half_log_snr / 4))
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from scorefield.solvers.prediction import (
     Prediction,
     Quadrature,
     gauss,
+    total,
 )
 
 
@@ -58,7 +59,7 @@ class Published(Quadrature):
         u, measure = gauss(prediction, process, t, s, dial)
         start, end = (process.half_log_snr(time) for time in (t, s))
         v = [(process.half_log_snr(node) - start) / (end - start) for node in nodes]
-        whole = measure.sum(-1)
+        whole = total(measure)
         if len(nodes) == 2:
             if self.family == "bh1":
                 whole = (end - start) * prediction.weight(end)
@@ -76,7 +77,7 @@ def _line(v: Sequence[Tensor], whole: Tensor) -> list[Tensor]:
 
 def _parabola(v: Sequence[Tensor], whole: Tensor, at: Tensor, measure: Tensor) -> list[Tensor]:
     """Return the weights of a parabola through three nodes, with half its second moment."""
-    first, second = (measure * at).sum(-1), 0.5 * (measure * at**2).sum(-1)
+    first, second = total(measure * at), 0.5 * total(measure * at**2)
     r0, r1 = -v[1], v[1] - v[2]
     # D2 = (D10 - D11) / (r0 + r1) and D1 = D10 + r0 D2, with divided differences of the nodes
     bend = first * r0 + second

@@ -206,8 +206,8 @@ class DDPM(OneCall):
         share = _open_share(process, t, s)
         std = process.sigma(s) * share.sqrt()
         if self.variance == "forward":
-            size_s, size_t = (torch.hypot(*process.coefficients(time)) for time in (s, t))
-            std = process.sigma(t) * share.sqrt() * size_s / size_t
+            (a, b), (alpha, sigma) = (process.coefficients(time) for time in (s, t))
+            std = sigma * (share * (a**2 + b**2) / (alpha**2 + sigma**2)).sqrt()
         return _noised_back(process, t, s, share, std)
 
 

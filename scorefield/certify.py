@@ -393,10 +393,11 @@ def law_seen(name: str, process: Process, kind: str, steps: int) -> float:
         solver = _BIASED[name]((0.3, 10) if name == "AnnealedLangevin" else _SMALL)
     high, low = (2.0, 0.5) if steps > 1 else (1.0, 0.9)
     times = _times(process, steps, high, low, up=False)
-    noise = Noise(1, torch.arange(_COUNT))
+    ids = torch.arange(_COUNT)
     begin, exact = (
-        _exact(field, t, Noise(seed, noise.ids)) for seed, t in ((2, times[0]), (3, times[-1]))
+        _exact(field, t, Noise(seed, ids)) for seed, t in ((2, times[0]), (3, times[-1]))
     )
+    noise: Any = _Walked(Noise(1, ids))
     x = prepare(field, solver, times)(State(begin, times[0], noise)).x
     angles = torch.arange(_DIRECTIONS, dtype=torch.float64) * math.pi / _DIRECTIONS
     directions = torch.stack([angles.cos(), angles.sin()])
@@ -405,6 +406,27 @@ def law_seen(name: str, process: Process, kind: str, steps: int) -> float:
         for a, b in zip((x @ directions).T, (exact @ directions).T, strict=True)
     ]
     return min(1.0, min(p) * _DIRECTIONS)
+
+
+@dataclass(frozen=True)
+class _Walked:
+    """Noise whose path is looked up: certificates walk it between the same levels many times."""
+
+    noise: Noise
+
+    def normal(self, like: Tensor) -> tuple[Tensor, _Walked]:
+        z, noise = self.noise.normal(like)
+        return z, _Walked(noise)
+
+    def increment(self, start: float, end: float, like: Tensor) -> tuple[Tensor, _Walked]:
+        return _increment(self.noise.seed, round(start, 9), round(end, 9)), self
+
+
+@cache
+def _increment(seed: int, start: float, end: float) -> Tensor:
+    """Return the paths' way between two places, `_COUNT` samples in two dimensions."""
+    like = torch.empty(_COUNT, 2, dtype=torch.float64)
+    return Noise(seed, torch.arange(_COUNT)).increment(start, end, like)[0]
 
 
 def _exact(field: Mixture, t: Tensor, noise: Noise) -> Tensor:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.process import Process
+from scorefield.process import Process, polynomial
 
 Coefficient = Callable[[Tensor], Tensor]
 
@@ -42,36 +42,30 @@ def _integral(f: Coefficient, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Pieces:
-    """A function of time as Chebyshev series in ``log t``, one for each doubling of the time.
+    """A function of time as polynomials in ``log t``, one for each doubling of the time.
 
     Below ``low`` it is constant.
     """
 
     low: float
     width: float
-    series: Tensor
+    pieces: Tensor
 
     @classmethod
     def of(cls, f: Coefficient, low: float, high: float) -> _Pieces:
-        """Interpolate ``f`` on ``[low, high]``."""
+        """Interpolate ``f`` on ``[low, high]``, at Chebyshev's points."""
         count = math.ceil(math.log2(high / low))
         width = math.log(high / low) / count
         angle = (torch.arange(_DEGREE + 1, dtype=torch.float64) + 0.5) * math.pi / (_DEGREE + 1)
         middle = math.log(low) + width * (torch.arange(count, dtype=torch.float64)[:, None] + 0.5)
         values = f((middle + 0.5 * width * angle.cos()).exp())
-        harmonics = torch.cos(torch.arange(_DEGREE + 1)[:, None] * angle)
-        series = values @ harmonics.T * 2 / (_DEGREE + 1)
-        series[:, 0] /= 2
-        return cls(low, width, series)
+        powers = angle.cos()[:, None] ** torch.arange(_DEGREE + 1)
+        return cls(low, width, torch.linalg.solve(powers, values.T).T)
 
     def __call__(self, t: Tensor) -> Tensor:
         place = (t.clamp(min=self.low).log() - math.log(self.low)) / self.width
-        k = place.detach().floor().long().clamp(0, len(self.series) - 1)
-        x, series = 2 * (place - k) - 1, self.series.to(t)
-        now, before = torch.zeros_like(t), torch.zeros_like(t)
-        for n in reversed(range(1, _DEGREE + 1)):
-            now, before = 2 * x * now - before + series[k, n], now
-        return x * now - before + series[k, 0]
+        k = place.detach().floor().long().clamp(0, len(self.pieces) - 1)
+        return polynomial(self.pieces.to(t)[k], 2 * (place - k) - 1)
 
 
 @dataclass(frozen=True)

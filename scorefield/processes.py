@@ -27,7 +27,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scorefield.process import Process
+from scorefield.process import Process, polynomial
 
 _RIGHT = torch.tensor(0.5 * math.pi, dtype=torch.float64)
 
@@ -246,9 +246,7 @@ class Tabulated(Process):
     def _angle(self, t: Tensor) -> Tensor:
         pieces: Tensor = self._pieces.to(t)  # type: ignore[attr-defined]
         k = t.detach().floor().long().clamp(0, len(pieces) - 1)
-        u, angle = t - k, torch.zeros_like(t)
-        for power in reversed(range(6)):
-            angle = angle * u + pieces[k, power]
+        angle = polynomial(pieces[k], t - k)
         return torch.where(t < 0, torch.lerp(pieces[0, 0], _RIGHT.to(t), -t), angle)
 
     def alpha(self, t: Tensor) -> Tensor:

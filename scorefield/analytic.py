@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Estimate, Instant, ScoreField, Shape
-from scorefield.process import Process, Time
+from scorefield.process import Coefficient, Process, Time
 
 
 class Mixture(ScoreField):
@@ -44,6 +44,8 @@ class Mixture(ScoreField):
     covariances: Tensor
     _basis: Tensor
     _eigenvalues: Tensor
+    _axes: Tensor
+    _centres: Tensor
 
     def __init__(
         self, process: Process, weights: Tensor, means: Tensor, covariances: Tensor
@@ -70,21 +72,25 @@ class Mixture(ScoreField):
         self.register_buffer("covariances", covariances)
         self.register_buffer("_eigenvalues", eigenvalues)
         self.register_buffer("_basis", basis)
+        # every component's axes side by side, and its mean along them
+        self.register_buffer("_axes", basis.transpose(0, 1).reshape(dim, count * dim))
+        self.register_buffer("_centres", torch.einsum("ki,kij->kj", flat, basis))
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        alpha, sigma, residual, spread = self._residuals(x, at)
-        scaled = residual / spread
-        share = self._log_joint(residual, spread).softmax(1)[..., None]
-        basis, means = self._basis.to(x), self.means.to(x)
-        eps = sigma[..., 0] * torch.einsum("bkj,kij->bi", share * scaled, basis)
-        pulled = torch.einsum("bkj,kij->bi", share * self._eigenvalues.to(x) * scaled, basis)
-        x0 = share[..., 0] @ means + alpha[..., 0] * pulled
+        alpha, sigma = _columns(at, x)
+        residual, spread = self._residuals(x, alpha, sigma)
+        share = self._log_joint(residual, spread).softmax(1)
+        scaled = share[..., None] * residual / spread
+        axes = self._axes.to(x).T
+        eps = sigma * (scaled.flatten(1) @ axes)
+        pulled = (self._eigenvalues.to(x) * scaled).flatten(1) @ axes
+        x0 = share @ self.means.to(x) + alpha * pulled
         return Estimate(at, x, (x0.reshape(x.shape), eps.reshape(x.shape)))
 
     def log_prob(self, x: Tensor, t: Time) -> Tensor:
         """Return ``log p_t`` of each sample of ``x`` ``(B, *shape)``, in nats, shape ``(B,)``."""
-        _, _, residual, spread = self._residuals(x, Instant.of(self.process, t, x))
-        return self._log_joint(residual, spread).logsumexp(1)
+        alpha, sigma = _columns(Instant.of(self.process, t, x), x)
+        return self._log_joint(*self._residuals(x, alpha, sigma)).logsumexp(1)
 
     def data(self, eps: Tensor, choice: Tensor) -> Tensor:
         """Return data ``(B, *shape)`` from noise ``eps`` ``(B, *shape)`` and uniforms ``(B,)``."""
@@ -94,16 +100,19 @@ class Mixture(ScoreField):
         turned = torch.einsum("bij,bj->bi", self._basis.to(eps)[k], stretched)
         return (self.means.to(eps)[k] + turned).reshape(eps.shape)
 
-    def _residuals(self, x: Tensor, at: Instant) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return alpha, sigma ``(B or 1, 1, 1)``, and ``r`` and the variances ``(B, K, d)``."""
-        alpha, sigma = (c[..., None] for c in _columns(at, x))
-        centred = x.flatten(1)[:, None] - alpha * self.means.to(x)
-        residual = torch.einsum("bki,kij->bkj", centred, self._basis.to(x))
-        return alpha, sigma, residual, alpha**2 * self._eigenvalues.to(x) + sigma**2
+    def _residuals(
+        self, x: Tensor, alpha: Coefficient, sigma: Coefficient
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``r`` ``(B, K, d)`` and the variances along the axes, to broadcast with it."""
+        if isinstance(alpha, Tensor) and isinstance(sigma, Tensor):
+            alpha, sigma = alpha[..., None], sigma[..., None]
+        along = (x.flatten(1) @ self._axes.to(x)).reshape(len(x), *self._centres.shape)
+        spread = alpha**2 * self._eigenvalues.to(x) + sigma**2
+        return along - alpha * self._centres.to(x), spread
 
     def _log_joint(self, residual: Tensor, spread: Tensor) -> Tensor:
         """Return ``log(weight_k N(x; k))``, shape ``(B, K)``."""
-        quadratic = (residual**2 / spread + spread.log()).sum(-1)
+        quadratic = (residual**2 / spread).sum(-1) + spread.log().sum(-1)
         dim = residual.shape[-1]
         return self.weights.log().to(residual) - 0.5 * (quadratic + dim * math.log(2 * math.pi))
 
@@ -149,7 +158,7 @@ class Empirical(ScoreField):
         return self._log_joint(x, Instant.of(self.process, t, x)).logsumexp(1)
 
     def _log_joint(self, x: Tensor, at: Instant) -> Tensor:
-        alpha, sigma = _columns(at, x)
+        alpha, sigma = (torch.as_tensor(c, dtype=x.dtype) for c in _columns(at, x))
         points = self.points.to(x)
         count, dim = points.shape
         offsets = x.flatten(1)[:, None] - alpha[..., None] * points
@@ -157,10 +166,10 @@ class Empirical(ScoreField):
         return -0.5 * offsets.square().sum(-1) / sigma**2 - norm
 
 
-def _columns(at: Instant, x: Tensor) -> list[Tensor]:
-    """Return alpha and sigma, ``(B or 1, 1)``, of the type of ``x``."""
-    both = (torch.as_tensor(c, dtype=torch.float64) for c in (at.alpha, at.sigma))
-    return [c.to(x).reshape(-1, 1) for c in both]
+def _columns(at: Instant, x: Tensor) -> list[Coefficient]:
+    """Return alpha and sigma: numbers, or tensors ``(B or 1, 1)`` of the type of ``x``."""
+    both = at.alpha, at.sigma
+    return [c.to(x).reshape(-1, 1) if isinstance(c, Tensor) else c for c in both]
 
 
 def _eigen(covariances: Tensor) -> tuple[Tensor, Tensor]:

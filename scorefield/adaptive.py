@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from scorefield.errors import NumericalError
-from scorefield.field import Estimate, ScoreField
+from scorefield.field import ScoreField
 from scorefield.process import align
-from scorefield.solvers import Memory, Past, Solver, State
+from scorefield.solvers import Solver, State
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
 
@@ -87,7 +87,7 @@ class Adaptive:
         return start, end
 
 
-def check_estimate(solver: Solver) -> int:
+def check_estimate(solver: Solver) -> float:
     """Return the order of a solver's error estimate, or refuse a solver that has none."""
     if solver.error_order is None:
         raise ValueError(
@@ -100,8 +100,10 @@ def check_estimate(solver: Solver) -> int:
 def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Iterator[State]:
     """Yield the state after every round of steps, each sample at a time of its own.
 
+    Samples that stand at the end to begin with are left there.
+
     Raises:
-        ValueError: the solver has no error estimate.
+        ValueError: the solver has no error estimate; a sample stands at neither end.
         NumericalError: a sample needs more than ``max_steps`` steps, or steps too small to take.
     """
     order = check_estimate(solver)
@@ -109,38 +111,56 @@ def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Ite
     length = end - begin
     each = at.t.repeat(len(at.x)) if at.t.ndim == 0 else at.t
     at = at._replace(t=align(each.to(at.x.device), at.x))
+    if not bool(((at.t == begin) | (at.t == end)).all()):
+        raise ValueError(f"samples must stand at t = {begin:g}, where the adaptive steps begin.")
     h = torch.full_like(at.t, control.first * length)
-    last = torch.ones_like(at.t)
+    last, most = torch.ones_like(at.t), torch.full_like(at.t, _GROW)
+    active = at.t != end
     yield at
     for _ in range(control.max_steps):
-        active = at.t != end
         if not bool(active.any()):
             return
-        s = at.t + h
-        furthest = _furthest(field, at.t, length, control.longest)
-        s = torch.minimum(s, furthest) if length > 0 else torch.maximum(s, furthest)
-        # a rest of less than a hundredth of a step is taken along
-        s = torch.where((end - s) * math.copysign(1, length) <= 0.01 * h.abs(), end, s)
+        s = _target(field, at.t, h, end, length, control.longest)
         # a sample that has arrived makes an idle step back, which is thrown away
         s = torch.where(active, s, at.t - 0.01 * length)
         new = solver.step(field, at, s, error=True)
-        e = _size(new, at, control)
+        e = _size(new, control)
         accept = active & (e <= 1)
         _check_progress(solver, at, s, accept | ~active, e, length)
-        h = torch.where(active, h * _factor(e, last, accept, order), h)
+        factor = torch.minimum(_factor(e, last, accept, order), most)
+        h = torch.where(active, (s - at.t) * factor, h)
+        # after a repeated step none grows at once
+        most = torch.where(accept, _GROW, 1.0)
         last = torch.where(accept, e.clamp(min=1e-4), last)
-        at = _choose(accept, new, at)
+        x, t = torch.where(accept, new.x, at.x), torch.where(accept, new.t, at.t)
+        memory = solver.choose(accept, new, at, x)
+        at = State(x, t, new.noise.where(accept, at.noise), memory)
+        active = at.t != end
         yield at
-    late = at.noise.ids[(at.t != end).flatten().to(at.noise.ids.device)][:5].tolist()
+    if not bool(active.any()):
+        return
+    late = at.noise.ids[active.flatten().to(at.noise.ids.device)][:5].tolist()
     raise NumericalError(
         f"{solver!r} did not arrive in {control.max_steps} steps for samples {late}, at rtol = "
         f"{control.rtol:g} and atol = {control.atol:g}: raise the tolerances or max_steps."
     )
 
 
+def _target(
+    field: ScoreField, t: Tensor, h: Tensor, end: float, length: float, angle: float
+) -> Tensor:
+    """Return where a step of size ``h`` leads: no further than ``angle``, and not past the end."""
+    furthest = _furthest(field, t, length, angle)
+    s = torch.minimum(t + h, furthest) if length > 0 else torch.maximum(t + h, furthest)
+    # a rest of less than a hundredth of a step is taken along
+    return torch.where((end - s) * math.copysign(1, length) <= 0.01 * (s - t).abs(), end, s)
+
+
 def _furthest(field: ScoreField, t: Tensor, length: float, angle: float) -> Tensor:
     """Return the time whose noise angle ``atan(sigma / (c alpha))`` is that far from that of t."""
     process, c = field.process, field.data_std
+    if c == 0:
+        return torch.full_like(t, process.t_max if length > 0 else process.t_min)
     alpha, sigma = process.coefficients(t)
     moved = torch.atan2(sigma, c * alpha) + math.copysign(angle, length)
     ends = process.half_log_snr(torch.tensor([process.t_max, process.t_min], dtype=torch.float64))
@@ -148,15 +168,16 @@ def _furthest(field: ScoreField, t: Tensor, length: float, angle: float) -> Tens
     return process.time((-ratio.log()).clamp(*ends.tolist()))
 
 
-def _size(new: State, at: State, control: Adaptive) -> Tensor:
+def _size(new: State, control: Adaptive) -> Tensor:
     """Return ``e`` of (1), in float64 and in the form of the times."""
     assert new.error is not None
     scale = control.atol + control.rtol * new.x.abs()
-    ratio = (new.error / scale).double().flatten(1)
-    return align(ratio.square().mean(1).sqrt(), at.x)
+    # no error is none, even where the tolerance is 0
+    ratio = torch.where(new.error == 0, 0.0, new.error / scale).double().reshape(len(new.x), -1)
+    return align(ratio.square().mean(1).sqrt(), new.x)
 
 
-def _factor(e: Tensor, last: Tensor, accept: Tensor, order: int) -> Tensor:
+def _factor(e: Tensor, last: Tensor, accept: Tensor, order: float) -> Tensor:
     """Return by how much the next step is longer; a repeated one is shorter."""
     small = e.nan_to_num(nan=math.inf).clamp(min=1e-10)
     after = _SAFETY * small ** (-0.7 / order) * last ** (0.4 / order)
@@ -175,19 +196,3 @@ def _check_progress(
             f"{solver!r} is stuck at t = {float(at.t[stuck][0]):g} for samples {ids}: {what}, "
             "however small. Raise the tolerances, or use float64."
         )
-
-
-def _choose(accept: Tensor, new: State, old: State) -> State:
-    """Return the new state of the samples whose step was taken, the old one of the others."""
-    x, t = torch.where(accept, new.x, old.x), torch.where(accept, new.t, old.t)
-    memory = None
-    if new.memory is not None and old.memory is not None:
-        times = zip(new.memory.plan.times, old.memory.plan.times, strict=True)
-        plan = Past(tuple(torch.where(accept, a, b) for a, b in times))
-        kept: list[tuple[Estimate, Estimate]] = list(
-            zip(new.memory.kept, old.memory.kept, strict=True)
-        )
-        memory = Memory(plan, tuple(a.where(accept, b) for a, b in kept), x)
-    elif new.memory is not None and bool(accept.all()):
-        memory = new.memory._replace(x=x)
-    return State(x, t, new.noise, memory)

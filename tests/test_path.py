@@ -7,7 +7,7 @@ import math
 import pytest
 import scipy.stats
 import torch
-from cases import gaussian, label, mixture, normal, tensor, time_at
+from cases import COVARIANCE, MEAN, gaussian, label, mixture, normal, tensor, time_at
 
 import scorefield as sf
 from scorefield.noise import clock
@@ -94,15 +94,53 @@ def test_the_path_begins_at_zero_and_its_covariance_is_the_earlier_time():
 )
 def test_the_increments_of_two_parts_add_up_to_that_of_the_whole(a, b, c):
     noise, x = path_noise(50), like(50, 3)
-    whole, after = noise.increment(a, c, x)
+    whole, _ = noise.increment(a, c, x)
     first, between = noise.increment(a, b, x)
-    second, end = between.increment(b, c, x)
+    second, _ = between.increment(b, c, x)
     parts = first * abs(b - a) ** 0.5 + second * abs(c - b) ** 0.5
     torch.testing.assert_close(parts, whole * abs(c - a) ** 0.5, rtol=0, atol=1e-14)
-    again, _ = after.increment(a, c, x)
-    assert torch.equal(again, whole), "a step repeated from its start sees the same noise"
-    back, _ = end.increment(c, a, x)
-    torch.testing.assert_close(back, -whole, rtol=1e-12, atol=1e-12)
+    again, _ = noise.increment(a, c, x)
+    assert torch.equal(again, whole), "a step repeated from its state sees the same noise"
+
+
+def each(value, noise):
+    """Return a place as one number for each of the samples."""
+    return torch.full((len(noise.ids), 1), value, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("as_place", [lambda u, _: u, each], ids=["one for all", "one for each"])
+def test_a_stretch_that_is_walked_again_is_on_a_new_path(as_place):
+    """Back up, or down once more: independent of what was used there, and of one another."""
+    noise, x = path_noise(), like()
+    ways = [(0.8, 0.3), (0.3, 0.7), (0.7, 0.2), (0.2, 0.1), (0.75, 0.05)]
+    z, walked = [], noise
+    for start, end in ways:
+        increment, walked = walked.increment(as_place(start, noise), as_place(end, noise), x)
+        z.append(increment)
+    for one, other in itertools.combinations(z, 2):
+        assert correlation(one, other) < 4.5
+        assert correlation(one**2, other**2) < 4.5
+    state = [torch.as_tensor(v).double().mean() for v in walked.walk[:3]]
+    assert state == pytest.approx([3, 0.05, 0.75])
+    beside, _ = noise.increment(as_place(0.8, noise), as_place(0.3, noise), x)
+    assert torch.equal(beside, z[0]), "the noise before is as it was"
+
+
+def test_samples_of_one_batch_are_on_new_paths_where_each_of_them_has_come_back():
+    noise, x = path_noise(2), like(2, 3)
+    _, walked = noise.increment(tensor(0.9, 0.9)[:, None], tensor(0.4, 0.7)[:, None], x)
+    onward, _ = walked.increment(tensor(0.6, 0.6)[:, None], tensor(0.3, 0.3)[:, None], x)
+    plain, _ = noise.increment(0.6, 0.3, x)
+    assert not torch.allclose(onward[0], plain[0])
+    torch.testing.assert_close(onward[1], plain[1], rtol=1e-12, atol=1e-12)
+
+
+def test_uses_of_randomness_do_not_share_paths():
+    x = like(10001, 2)
+    noises = [sf.Noise(0, torch.arange(10001), stream=stream) for stream in (0, 1, 4)]
+    z = [noise.increment(0.8, 0.3, x)[0] for noise in noises]
+    for one, other in itertools.combinations(z, 2):
+        assert correlation(one, other) < 4
 
 
 def test_times_of_each_sample_find_the_same_path_as_one_time_for_all():
@@ -112,8 +150,9 @@ def test_times_of_each_sample_find_the_same_path_as_one_time_for_all():
     for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
         alone, _ = noise.increment(float(start), float(end), x)
         torch.testing.assert_close(together[k], alone[k], rtol=1e-12, atol=1e-12)
-    onward, _ = after.increment(ends, starts, x)
-    torch.testing.assert_close(onward, -together, rtol=1e-12, atol=1e-12)
+    onward, _ = after.increment(ends, 0.5 * ends, x)
+    plain, _ = noise.increment(ends, 0.5 * ends, x)
+    torch.testing.assert_close(onward, plain, rtol=1e-12, atol=1e-12)
 
 
 def test_the_clock_rises_with_the_noise_from_0_to_1_and_is_one_for_all_processes():
@@ -162,7 +201,15 @@ def test_path_and_draws_of_one_sample_and_paths_of_others_are_uncorrelated(power
 
 # --- runs on one path ----------------------------------------------------------------------------
 
-NOISY = [sf.EulerMaruyama(), sf.DDIM(1.0), sf.dpm_solver_pp(2, sde=True), sf.ReverseDiffusion()]
+NOISY = [
+    sf.EulerMaruyama(),
+    sf.StochasticHeun(),
+    sf.DDIM(1.0),
+    sf.dpm_solver_pp(2, sde=True),
+    sf.Multistep(2, dial=0.5),
+    sf.ReverseDiffusion(),
+    sf.Ancestral(sf.DDIM()),
+]
 STEPS = [32, 64, 128]
 
 
@@ -203,6 +250,24 @@ def test_a_sample_is_the_same_in_the_limit_on_two_processes(solver):
         gaps.append(gap(*ends))
     assert gaps[-1] < 0.05
     assert gaps[-1] < 1e-9 or order_of(gaps) > 0.8
+
+
+@pytest.mark.parametrize("solver", [sf.EulerMaruyama(), sf.StochasticHeun()], ids=label)
+def test_going_back_to_noise_and_down_again_keeps_the_law(solver):
+    """On one path the way down would undo the way up: the law would be too narrow by a third."""
+    process, x = PROCESS, normal(COUNT, 2)
+    field, times = gaussian(process), grid(process, 40, 1.5, 0.5)
+    alpha, sigma = process.coefficients(times[-1])
+    covariance = alpha**2 * COVARIANCE + sigma**2 * torch.eye(2)
+    x = alpha * MEAN + x @ torch.linalg.cholesky(covariance).T
+    at = sf.State(x, times[-1], path_noise())
+    for way in (times.flip(0), times):
+        *_, at = sf.integrate(field, solver, at, way)
+    gap = (at.x.T.cov() - covariance).abs()
+    standard = (
+        (covariance.diagonal()[:, None] * covariance.diagonal() + covariance**2) / COUNT
+    ).sqrt()
+    assert (gap < 4 * standard + 0.01).all()
 
 
 # --- the density of a step -----------------------------------------------------------------------
@@ -289,4 +354,13 @@ def test_a_step_that_is_no_single_gaussian_has_no_density(solver, message):
     field, (t, s) = gaussian(PROCESS), grid(PROCESS, 1, 1.5, 0.8)
     (move,) = solver.moves(field, t[None], s[None])
     with pytest.raises(ValueError, match=message):
+        move.transition(sf.State(normal(3, 2), t, path_noise(3)))
+
+
+def test_a_step_whose_noise_has_no_room_has_no_density():
+    """At the process's last level an ancestral step cannot go below its end."""
+    field = gaussian(PROCESS)
+    t, s = tensor(0.1, PROCESS.t_min)
+    (move,) = sf.Ancestral(sf.DDIM()).moves(field, t[None], s[None])
+    with pytest.raises(ValueError, match="adds no noise: its law has no density"):
         move.transition(sf.State(normal(3, 2), t, path_noise(3)))

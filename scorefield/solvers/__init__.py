@@ -1,7 +1,14 @@
 """Solvers: rules that step a state from one time to another."""
 
-from scorefield.solvers.base import Memory, Move, Solver, State
-from scorefield.solvers.combine import Ancestral, Churn, PredictorCorrector, Program, Restart
+from scorefield.solvers.base import Memory, Move, Solver, State, check_solver
+from scorefield.solvers.combine import (
+    Ancestral,
+    Churn,
+    Corrector,
+    PredictorCorrector,
+    Program,
+    Restart,
+)
 from scorefield.solvers.langevin import Hold, Langevin, annealed_langevin
 from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
 from scorefield.solvers.multistep import Multistep
@@ -56,6 +63,7 @@ __all__ = [
     "Basis",
     "Bosh3",
     "Churn",
+    "Corrector",
     "DataPrediction",
     "Dopri5",
     "Euler",
@@ -92,6 +100,7 @@ __all__ = [
     "Tableau",
     "Tsit5",
     "annealed_langevin",
+    "check_solver",
     "deis",
     "dpm_solver",
     "dpm_solver_pp",

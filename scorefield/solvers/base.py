@@ -7,26 +7,30 @@ step, as often as wanted, and is nothing but arithmetic on ``x`` and calls of th
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
-from scorefield.process import Prior
+from scorefield.process import Coefficient, Prior, Process, align
 
 
 class Memory(NamedTuple):
     """What a solver finds at its next step: ``plan`` it reads beforehand, ``kept`` in the move.
 
-    ``plan`` is made of times alone, so that moves can be worked out before any state exists. ``x``
-    is where the solver left the state, to tell whether something moved it since.
+    ``plan`` is made of times alone, so that moves can be worked out before any state exists.
+    ``owner`` is the solver, the only one that reads it; ``x`` is where it left the state, to tell
+    whether something moved it since.
     """
 
     plan: Any
     kept: Any
     x: Tensor
+    owner: Solver
 
 
 class State(NamedTuple):
@@ -35,7 +39,8 @@ class State(NamedTuple):
     Attributes:
         x: ``(B, ...)``.
         t: the time, in the form `scorefield.process.align` returns.
-        noise: the random numbers to come.
+        noise: the random numbers to come. What goes back to more noise and comes down again is on
+            a new Brownian path from there.
         memory: what the solver that made this state wants to find at its next step; None at the
             start. Only that solver reads it.
         error: an estimate of the step's error, shaped like ``x``, where one was asked for.
@@ -97,7 +102,7 @@ class Solver(ABC):
 
     @property
     @abstractmethod
-    def error_order(self) -> int | None:
+    def error_order(self) -> float | None:
         """The order in the step size of the error that `State.error` estimates; None without."""
 
     @abstractmethod
@@ -123,21 +128,68 @@ class Solver(ABC):
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
         """Return what of a memory still holds at ``t`` now that the state stands at ``x``."""
 
+    @abstractmethod
+    def choose(self, mask: Tensor, new: State, old: State, x: Tensor) -> Memory | None:
+        """Return the memory of the new state for the samples in ``mask``, of the old for the rest.
+
+        Both states have a time per sample; ``x`` is where the samples now stand. Asked of solvers
+        that have an `error_order`.
+        """
+
     def settled(self, at: State) -> State:
-        """Return the state with a memory that holds where it stands, even if it was moved there."""
-        if at.memory is None or at.memory.x is at.x:
+        """Return the state with a memory that is this solver's and holds where the state stands."""
+        memory = at.memory
+        if memory is None or (memory.x is at.x and memory.owner == self):
             return at
-        return at._replace(memory=self.moved(at.memory, at.x, at.t))
+        kept = self.moved(memory, at.x, at.t) if memory.owner == self else None
+        return at._replace(memory=kept)
 
     def step(self, field: ScoreField, at: State, s: Tensor, *, error: bool = False) -> State:
         """Return the state at time ``s``, given the state ``at`` another time.
 
         ``s`` has the form of ``at.t`` and may lie to either side of it unless the solver says
         otherwise.
+
+        Raises:
+            ValueError: ``s`` lies outside the process's interval and is not `Process.t_data`; an
+                error is asked of a solver that estimates none; or as `moves`.
         """
-        at = self.settled(at)
+        if error and self.error_order is None:
+            raise ValueError(f"{self!r} has no error estimate.")
+        t, s = align(at.t, at.x), align(s, at.x)
+        process = field.process
+        if s.is_cpu and not process.contains(s) and not bool((s == _data(process)).all()):
+            outside = float(s.min() if bool(s.min() < process.t_min) else s.max())
+            raise ValueError(
+                f"s = {outside:g} is outside [{process.t_min:g}, {process.t_max:g}] of {process!r}."
+            )
+        at = self.settled(at if t is at.t else at._replace(t=t))
         plan = None if at.memory is None else at.memory.plan
         return self.moves(field, at.t[None], s[None], plan, error=error)[0](at)
+
+
+def _data(process: Process) -> float:
+    """Return the time of the data, or no number."""
+    return math.nan if process.t_data is None else process.t_data
+
+
+def transition(mean: Tensor, std: Coefficient) -> Prior:
+    """Return the Gaussian law of a step.
+
+    Raises:
+        ValueError: it adds no noise, for some sample.
+    """
+    wide = torch.as_tensor(std, dtype=torch.float64)
+    if not bool((wide > 0).all()):
+        raise ValueError("the step adds no noise: its law has no density.")
+    return Prior(mean, wide)
+
+
+def check_solver(name: str, given: object) -> None:
+    """Refuse what is no solver: a class that was not called, times in the wrong place."""
+    if not isinstance(given, Solver):
+        what = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
+        raise ValueError(f"{name} = {what}: give a solver, such as Heun() or DDIM(eta=0.5).")
 
 
 def check_towards_data(name: str, t: Tensor, s: Tensor) -> None:

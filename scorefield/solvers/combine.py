@@ -31,14 +31,28 @@ from scorefield.field import ScoreField
 from scorefield.grid import even_log_snr
 from scorefield.noise import clock
 from scorefield.process import Coefficient, Prior, Process, mix, unstack
-from scorefield.solvers.base import Memory, Move, Solver, State, check_towards_data
+from scorefield.solvers.base import (
+    Memory,
+    Move,
+    Solver,
+    State,
+    check_solver,
+    check_towards_data,
+    transition,
+)
+from scorefield.solvers.linear import uses
+
+_SLACK = 1e-9  # by how much rounding may move a level of noise, in its logarithm
 
 
 class Combined(Solver, ABC):
     """A solver made of others, that estimates no error."""
 
     @property
-    def error_order(self) -> int | None:
+    def error_order(self) -> float | None:
+        return None
+
+    def choose(self, mask: Tensor, new: State, old: State, x: Tensor) -> Memory | None:
         return None
 
 
@@ -54,6 +68,10 @@ class Memoryless(Combined, ABC):
 
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
         return None
+
+
+class Corrector(Memoryless, ABC):
+    """A solver that stays at its time and moves ``x`` in place."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,10 @@ class Program(Combined):
     levels: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("solvers", "levels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for solver in self.solvers:
+            check_solver("a program's solver", solver)
         if len(self.levels) + 1 != len(self.solvers):
             raise ValueError(
                 f"{len(self.solvers)} solvers and {len(self.levels)} levels: give one level fewer "
@@ -114,7 +136,9 @@ class Program(Combined):
             inner = plan[1] if plan is not None and plan[0] == segments[k] else None
             solver = self.solvers[segments[k]]
             moves = solver.moves(field, t[k:stop], s[k:stop], inner)
-            made += [_InSegment(move, segments[k], (segments[k], move.plan)) for move in moves]
+            made += [
+                _InSegment(move, segments[k], (segments[k], move.plan), self) for move in moves
+            ]
             plan = made[-1].plan
         return made
 
@@ -125,14 +149,14 @@ class Program(Combined):
         if memory.kept is None:
             return memory
         kept = self.solvers[memory.plan[0]].moved(memory.kept, x, t)
-        return Memory((memory.plan[0], None if kept is None else kept.plan), kept, x)
+        return Memory((memory.plan[0], None if kept is None else kept.plan), kept, x, self)
 
     def _segments(self, process: Process, t: Tensor) -> list[int]:
         """Return the places of the solvers for steps whose noisier ends are ``t`` ``(N,)``."""
         log_ratio = -process.half_log_snr(t)
         place = torch.zeros_like(t, dtype=torch.long)
         for level in self.levels:
-            place = place + (log_ratio <= math.log(level))
+            place = place + (log_ratio <= math.log(level) + _SLACK)
         if place.ndim > 1:
             raise ValueError("a program needs one time for the batch: give a grid.")
         places: list[int] = place.tolist()
@@ -144,10 +168,11 @@ class _InSegment(Move):
     move: Move
     segment: int
     plan: Any
+    owner: Program
 
     def __call__(self, at: State) -> State:
         out = self.move(self._inner(at))
-        return out._replace(memory=Memory(self.plan, out.memory, out.x))
+        return out._replace(memory=Memory(self.plan, out.memory, out.x, self.owner))
 
     def transition(self, at: State) -> Prior:
         return self.move.transition(self._inner(at))
@@ -164,10 +189,21 @@ class PredictorCorrector(Combined):
     Args:
         predictor: any solver.
         corrector: one that stays at its time, as `Langevin` does.
+
+    Raises:
+        ValueError: a predictor that is no solver, a corrector that is none.
     """
 
     predictor: Solver
-    corrector: Solver
+    corrector: Corrector
+
+    def __post_init__(self) -> None:
+        check_solver("predictor", self.predictor)
+        if not isinstance(self.corrector, Corrector):
+            raise ValueError(
+                f"corrector = {self.corrector!r}: give one that moves x in place, as Langevin() "
+                "does; to step twice, use a finer grid."
+            )
 
     @property
     def order(self) -> int:
@@ -175,7 +211,8 @@ class PredictorCorrector(Combined):
 
     @property
     def weak_order(self) -> int | None:
-        return self.order
+        """The order at which the law converges to the one that the corrector's moves keep."""
+        return 1
 
     @property
     def calls(self) -> int:
@@ -227,12 +264,13 @@ class _Corrected(Move):
 class Churn(Memoryless):
     """EDM's stochastic sampler around any single step: noise up by a factor, then step down.
 
-    At ``r`` inside the window noise is added until ``r (1 + min(amount / steps, sqrt(2) - 1))``.
+    At ``r`` inside the window noise is added until ``r (1 + min(amount / steps, sqrt(2) - 1))``, or
+    until the process's last level: none at ``t_max`` itself.
 
     Args:
         base: the solver of the ODE that steps down, one without memory.
         amount: EDM's ``S_churn``, >= 0.
-        steps: the number of steps of the grid it is spread over.
+        steps: the number of steps of the grid it is spread over, which EDM divides it by.
         window: EDM's ``(S_min, S_max)``, levels of ``sigma / alpha``.
         scale: EDM's ``S_noise``: what the deviation of the noise is multiplied by; other than 1
             the marginals no longer hold.
@@ -275,9 +313,9 @@ class Churn(Memoryless):
         process = field.process
         check_towards_data("Churn", t, s)
         gain = math.log1p(min(self.amount / self.steps, math.sqrt(2) - 1))
-        log_ratio, slack = -process.half_log_snr(t), 1e-9
+        log_ratio = -process.half_log_snr(t)
         low, high = (math.log(w) if w > 0 else -math.inf for w in self.window)
-        inside = (log_ratio >= low - slack) & (log_ratio <= high + slack) & (gain > 0)
+        inside = (log_ratio >= low - _SLACK) & (log_ratio <= high + _SLACK) & (gain > 0)
         top = -process.half_log_snr(torch.tensor(process.t_max, dtype=torch.float64))
         raised = torch.minimum(log_ratio + gain, top)
         up = torch.where(inside, process.time(-raised), t)
@@ -289,7 +327,7 @@ class Churn(Memoryless):
         stds = unstack(self.scale * std)
         bases = self.base.moves(field, up, s)
         noised = zip(bases, keep, stds, up, strict=True)
-        return [_Noised(base, k, std, u) if _any(std) else base for base, k, std, u in noised]
+        return [_Noised(base, k, std, u) if uses(std) else base for base, k, std, u in noised]
 
 
 @dataclass(frozen=True)
@@ -379,13 +417,14 @@ class _NoisedBack(Move):
         return State(x, self.s, noise)
 
     def transition(self, at: State) -> Prior:
-        mean = mix((self.keep, self.base(at).x))
-        return Prior(mean, torch.as_tensor(self.std, dtype=torch.float64))
+        return transition(mix((self.keep, self.base(at).x)), self.std)
 
 
 @dataclass(frozen=True)
 class Restart(Memoryless):
     """Once a step has come down to ``low``, noise up to ``high`` and come down again, K times.
+
+    A grid that does not cross ``low`` has no restart.
 
     Args:
         base: the solver of the ODE, one without memory.
@@ -429,9 +468,8 @@ class Restart(Memoryless):
     ) -> list[Move]:
         process = field.process
         check_towards_data("Restart", t, s)
-        level, slack = -math.log(self.low), 1e-9
-        here = process.half_log_snr(t) < level - slack
-        crosses = here & (process.half_log_snr(s) >= level - slack)
+        level = -math.log(self.low) - _SLACK
+        crosses = (process.half_log_snr(t) < level) & (process.half_log_snr(s) >= level)
         made = self.base.moves(field, t, s)
         for k in sorted(set(crosses.nonzero()[:, 0].tolist())):
             made[k] = self._again(field, made[k], s[k])
@@ -469,16 +507,15 @@ class _Repeated(Move):
 
 def check_base(name: str, base: Solver) -> None:
     """Refuse a base that would not see the ODE's own path between its steps."""
+    check_solver(f"{name}'s base", base)
+    if base.order < 1:
+        raise ValueError(f"{name} needs a base that solves the ODE; {base!r} does not.")
     if base.history or base.weak_order is not None:
         raise ValueError(
             f"{name} puts noise between the steps of {base!r}, which "
             + ("rests on earlier ones" if base.history else "adds noise itself")
             + ": use a single step of the ODE, such as DDIM(), Heun() or Singlestep()."
         )
-
-
-def _any(coefficient: Coefficient) -> bool:
-    return isinstance(coefficient, Tensor) or coefficient != 0
 
 
 def _no_density(name: str) -> ValueError:

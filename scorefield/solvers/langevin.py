@@ -2,10 +2,11 @@ r"""Langevin moves: they stay at one noise level and bring ``x`` closer to its l
 
     x <- x + delta score + sqrt(2 delta) z,    delta = 2 alpha (r sigma)^2          (1)
 
-The step is a function of the noise level alone. Song et al. (2021) take it from the norms of score
-and noise, ``delta = 2 alpha (r |z| / |score|)^2``, averaged over the batch: then a sample depends
-on its neighbours; and a norm per sample biases the law, the more the lower the dimension. Their
-rule is here only for comparison with published samples.
+The step is a function of the noise level alone. Where little signal is left it is small, and the
+moves do little. Song et al. (2021) take it from the norms of score and noise, ``delta = 2 (r |z| /
+|score|)^2``, averaged over the batch, with a factor ``1 - beta`` of the single step on VP, which is
+nearly 1: then a sample depends on its neighbours; and a norm per sample biases the law, the more
+the lower the dimension. Their rule, without that factor, is here only for comparison.
 
 The moves are not accepted or rejected, so their law has a bias of its own: at a Gaussian with
 variance ``v`` theirs is ``v / (1 - delta / (2 v))``.
@@ -25,18 +26,18 @@ from torch import Tensor
 
 from scorefield.field import Instant, ScoreField
 from scorefield.process import Coefficient, Prior, Process, mix, unstack
-from scorefield.solvers.base import Move, State
-from scorefield.solvers.combine import Memoryless, PredictorCorrector
-from scorefield.solvers.linear import Past, Row, Rule
-from scorefield.solvers.stochastic import OneCall
+from scorefield.solvers.base import Move, State, transition
+from scorefield.solvers.combine import Corrector, PredictorCorrector
+from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
 
 
 @dataclass(frozen=True)
-class Langevin(Memoryless):
+class Langevin(Corrector):
     """Moves (1) in place: a corrector.
 
     Args:
-        r: the size of a move's noise beside the noise at this level, above 0.
+        r: half the size of a move's noise beside the noise at this level, where ``alpha = 1``;
+            above 0. Song et al. call it the signal-to-noise ratio.
         moves_per_step: how many; each calls the field once.
         compat: take the step from norms over the batch, as Song et al. do. Samples then depend on
             their batch.
@@ -103,18 +104,24 @@ class _Moves(Move):
         if self.rule.moves_per_step > 1 or self.rule.compat:
             raise ValueError("only a single Langevin move of fixed size has a density.")
         score = self.field(at.x, self.instant).score
-        std = torch.as_tensor((2 * self.delta) ** 0.5, dtype=torch.float64)
-        return Prior(mix((1.0, at.x), (self.delta, score)), std)
+        return transition(mix((1.0, at.x), (self.delta, score)), (2 * self.delta) ** 0.5)
 
     def _from_norms(self, score: Tensor, z: Tensor) -> Coefficient:
         ratio = z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
         squared: Tensor = (self.rule.r * ratio) ** 2
-        return 2 * self.instant.alpha * squared
+        return 2 * squared
 
 
 @dataclass(frozen=True)
-class Hold(OneCall):
-    """Go to another noise level with the data part as it is: ``x_s = (alpha_s / alpha_t) x``."""
+class Hold(LinearSolver):
+    """Go to another noise level with the data part as it is: ``x_s = (alpha_s / alpha_t) x``.
+
+    Of order 0: it solves nothing, and leaves all to the moves of a corrector.
+    """
+
+    @property
+    def order(self) -> int:
+        return 0
 
     @property
     def weak_order(self) -> int | None:
@@ -123,6 +130,14 @@ class Hold(OneCall):
     @property
     def calls(self) -> int:
         return 0
+
+    @property
+    def history(self) -> int:
+        return 0
+
+    @property
+    def error_order(self) -> float | None:
+        return None
 
     def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
         if not bool((process.alpha(t) > 0).all()):

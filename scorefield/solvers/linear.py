@@ -23,7 +23,7 @@ from torch import Tensor
 from scorefield.field import Estimate, Instant, Pair, ScoreField
 from scorefield.noise import clock
 from scorefield.process import Coefficient, Prior, Process, mix, unstack
-from scorefield.solvers.base import Memory, Move, Solver, State
+from scorefield.solvers.base import Memory, Move, Solver, State, transition
 
 
 class Row(NamedTuple):
@@ -51,11 +51,13 @@ class Row(NamedTuple):
 class Past(NamedTuple):
     """The plan a linear solver leaves: the times of the estimates it keeps, newest first.
 
-    ``predicted`` tells that the last step was a prediction which the next is to correct.
+    ``predicted`` tells that the last step was a prediction which the next is to correct, and
+    ``reached`` where it ended.
     """
 
     times: tuple[Tensor, ...] = ()
     predicted: bool = False
+    reached: Tensor | None = None
 
 
 class Rule(NamedTuple):
@@ -91,6 +93,8 @@ class Linear(Move):
     keep: tuple[int, ...]
     s: Tensor
     plan: Past
+    held: int
+    owner: Solver
 
     def __call__(self, at: State) -> State:
         z, noise = None, at.noise
@@ -99,23 +103,28 @@ class Linear(Move):
         x, found = self._walk(at, z)
         memory = None
         if self.keep:
-            memory = Memory(self.plan, tuple([found[place] for place in self.keep]), x)
+            memory = Memory(self.plan, tuple([found[k] for k in self.keep]), x, self.owner)
         error = None if self.error is None else self.error.of(at.x, found, z)
         return State(x, self.s, noise, memory, error)
 
     def transition(self, at: State) -> Prior:
-        early = any(row is not None and _uses(row.z) for _, row in self.calls)
-        if self.end is None or not _uses(self.end.z) or early:
+        early = any(row is not None and uses(row.z) for _, row in self.calls)
+        if self.end is None or not uses(self.end.z) or early:
             raise ValueError(
                 f"the step from t = {float(at.t.max()):g} to {float(self.s.max()):g} adds no "
                 "noise, or adds it before a call of the field: its law is not one Gaussian. Use "
                 "EulerMaruyama, DDIM(eta > 0), DDPM, ReverseDiffusion or a noisy Multistep."
             )
-        return Prior(self._walk(at, None)[0], torch.as_tensor(self.end.z, dtype=torch.float64))
+        return transition(self._walk(at, None)[0], self.end.z)
 
     def _walk(self, at: State, z: Tensor | None) -> tuple[Tensor, Sequence[Estimate]]:
         """Return (2), without noise if ``z`` is None, and the estimates at hand, newest first."""
         found: tuple[Estimate, ...] = () if at.memory is None else at.memory.kept
+        if len(found) != self.held:
+            raise ValueError(
+                f"a move of {self.owner!r} rests on {self.held} earlier estimates and the state "
+                f"brings {len(found)}: give it the state that the move before it left."
+            )
         x = start = at.x
         for instant, point in self.calls:
             x = start if point is None else point.of(start, found, z)
@@ -123,7 +132,8 @@ class Linear(Move):
         return x if self.end is None else self.end.of(start, found, z), found
 
 
-def _uses(coefficient: Coefficient) -> bool:
+def uses(coefficient: Coefficient) -> bool:
+    """Tell whether a term with the coefficient may be other than 0."""
     return isinstance(coefficient, Tensor) or coefficient != 0
 
 
@@ -152,20 +162,32 @@ class LinearSolver(Solver):
             stop = k + 1 if alone else len(t)
             past_times = _windows(past.times, t[k:stop], kind[2])
             rule = self.rule(field.process, t[k:stop], s[k:stop], Past(past_times, kind[1]), error)
-            made += _moves(field, t[k:stop], s[k:stop], rule, past_times)
+            made += _moves(self, field, t[k:stop], s[k:stop], rule, past_times)
             past = made[-1].plan
         return made
 
     def forget(self, plan: Any, t: Tensor) -> Any:
         past: Past | None = plan
-        if past is None:
+        if past is None or past.reached is None or not torch.equal(past.reached, t):
             return None
         times = past.times[known_at(past, t) :]
         return past._replace(times=times) if times else None
 
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
         plan = self.forget(memory.plan, t)
-        return None if plan is None else Memory(plan, memory.kept[-len(plan.times) :], x)
+        return None if plan is None else Memory(plan, memory.kept[-len(plan.times) :], x, self)
+
+    def choose(self, mask: Tensor, new: State, old: State, x: Tensor) -> Memory | None:
+        if new.memory is None or old.memory is None:
+            all_new = new.memory is not None and bool(mask.all())
+            return Memory(*new.memory[:2], x, self) if new.memory and all_new else None
+        (after, kept, *_), (before, kept_before, *_) = new.memory, old.memory
+        times = tuple(
+            torch.where(mask, a, b) for a, b in zip(after.times, before.times, strict=True)
+        )
+        reached = torch.where(mask, after.reached, before.reached)
+        estimates = tuple(a.where(mask, b) for a, b in zip(kept, kept_before, strict=True))
+        return Memory(after._replace(times=times, reached=reached), estimates, x, self)
 
 
 def known_at(past: Past, t: Tensor) -> bool:
@@ -184,13 +206,13 @@ def _windows(times: Sequence[Tensor], t: Tensor, known: bool) -> tuple[Tensor, .
 
 
 def _moves(
-    field: ScoreField, t: Tensor, s: Tensor, rule: Rule, past: Sequence[Tensor]
+    solver: Solver, field: ScoreField, t: Tensor, s: Tensor, rule: Rule, past: Sequence[Tensor]
 ) -> list[Move]:
     """Return one move per step of a rule."""
     count, process = len(t), field.process
     times = (*[time for time, _ in reversed(rule.calls)], *past)
     kept = [times[place] for place in rule.keep]
-    plans = [Past(tuple(k[n] for k in kept), rule.predicted) for n in range(count)]
+    plans = [Past(tuple(k[n] for k in kept), rule.predicted, s[n]) for n in range(count)]
     points = [_split(row, count) for _, row in rule.calls]
     views = [field.instants(time) for time, _ in rule.calls]
     kicks: Sequence[tuple[Coefficient, Coefficient] | None] = [None] * count
@@ -207,6 +229,8 @@ def _moves(
             rule.keep,
             s[n],
             plan,
+            len(past),
+            solver,
         )
         for n, (end, kick, error, plan) in enumerate(
             zip(_split(rule.end, count), kicks, _split(rule.error, count), plans, strict=True)

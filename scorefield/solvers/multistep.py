@@ -99,7 +99,7 @@ class Multistep(LinearSolver):
         return self.order - 1
 
     @property
-    def error_order(self) -> int | None:
+    def error_order(self) -> float | None:
         return None
 
     @property

@@ -67,7 +67,7 @@ class RungeKutta(LinearSolver, ABC):
         return 0
 
     @property
-    def error_order(self) -> int | None:
+    def error_order(self) -> float | None:
         return self.order if self.tableau.embedded else None
 
     def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:

@@ -56,7 +56,7 @@ class OneCall(LinearSolver, ABC):
         return 0
 
     @property
-    def error_order(self) -> int | None:
+    def error_order(self) -> float | None:
         return None
 
 
@@ -126,8 +126,8 @@ class StochasticHeun(LinearSolver):
         return 0
 
     @property
-    def error_order(self) -> int | None:
-        return 2
+    def error_order(self) -> float | None:
+        return 1.5 if _noisy(self.dial) else 2
 
     def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
         h = s - t
@@ -244,9 +244,11 @@ def _noisy(dial: Dial) -> bool:
 
 def _spread(process: Process, dial: Dial, t: Tensor) -> Tensor:
     """Return ``d g`` of (1)."""
-    turned = dial(t) if callable(dial) else dial
     if not callable(dial) and dial == 0:
         return torch.zeros_like(t)
+    turned = torch.as_tensor(dial(t) if callable(dial) else dial)
+    if not bool((turned >= 0).all()):
+        raise ValueError(f"the dial falls to {float(turned.min()):g}: give values >= 0.")
     g = turned * process.diffusion(t)
     if not bool(g.isfinite().all()):
         worst = t[~g.isfinite()].flatten()[0].item()

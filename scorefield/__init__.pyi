@@ -34,6 +34,7 @@ from .parametrization import (
     V as V,
     Velocity as Velocity,
 )
+from .plan import Plan as Plan, default_plan as default_plan
 from .process import (
     Prior as Prior,
     Process as Process,

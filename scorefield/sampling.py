@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from scorefield.adaptive import Adaptive, check_estimate, walk
 from scorefield.errors import NumericalError
 from scorefield.field import Estimate, ScoreField
-from scorefield.grid import balanced, check_times
+from scorefield.grid import check_times
 from scorefield.noise import Noise
-from scorefield.solvers import AnglePrediction, Move, Multistep, Solver, State
-
-DEFAULT_STEPS = 20
+from scorefield.plan import Plan, resolve
+from scorefield.process import align
+from scorefield.solvers import Move, Solver, State, check_solver
 
 
 def integrate(
@@ -32,15 +32,21 @@ def integrate(
 ) -> Iterator[State]:
     """Yield the state at every time of a grid, or after every adaptive step, from ``at`` on.
 
+    Do not change its ``x`` in place, which a solver with a memory could not tell: to act on a
+    state, go on from ``at._replace(x=...)``.
+
     Args:
         at: a state at the first time.
-        times: strictly falling (towards data) or rising (towards noise), ``(N + 1,)``; or
-            `Adaptive`, with which each sample has steps, and so times, of its own.
+        times: strictly falling (towards data) or rising (towards noise), ``(N + 1,)``, the
+            last perhaps `Process.t_data`; or `Adaptive`, with which each sample has steps, and so
+            times, of its own.
 
     Raises:
         ValueError: times that are not monotone, leave the process's interval, or do not start where
             ``at`` stands; adaptive steps for a solver that has no error estimate.
     """
+    check_solver("solver", solver)
+    at = at._replace(t=align(at.t, at.x))
     if isinstance(times, Adaptive):
         _check_start(at, times.ends(field)[0])
         yield from walk(field, solver, at, times)
@@ -74,8 +80,8 @@ def start(field: ScoreField, noise: Noise, t: Tensor, like: Tensor) -> State:
 
 def sample(
     field: ScoreField,
-    n: int | Sequence[int],
-    solver: Solver | None = None,
+    n: int | Sequence[int] | Tensor,
+    solver: Solver | Plan | None = None,
     times: Tensor | Adaptive | None = None,
     *,
     seed: int = 0,
@@ -87,39 +93,39 @@ def sample(
 
     Args:
         n: how many, for the ids ``0 .. n-1``; or the ids themselves, non-negative, in any order.
-        solver: third-order `Multistep` on the noise angle unless given.
-        times: the grid, or `Adaptive`; 20 steps of `balanced` unless given.
+        solver: a solver or a `Plan`; without times too, `default_plan` of 20 calls of the field.
+        times: the grid, or `Adaptive`; with a solver 20 steps of `balanced` unless given.
         seed: with an id, determines all the noise of a sample.
         finish: end with one more field call, Tweedie's posterior mean at the last time; without it
-            the samples keep the noise of that time.
+            the samples keep the noise of that time. There is none to remove at `Process.t_data`.
         tile: the batch the field sees. Same tile, same bits; another tile may differ by rounding.
             Ids that follow each other fill it best: split work into blocks of ``tile`` ids.
         dtype: of the state; that of the field's parameters, or torch's default, unless given.
 
     Raises:
-        ValueError: a negative id, a negative ``n``, ``tile < 1``, or times that rise or that
-            `integrate` refuses.
+        ValueError: a negative id, a negative ``n``, ``tile < 1``, times that rise or that
+            `integrate` refuses, a network whose dropout or batch normalisation is in training.
         NumericalError: the field gave a value that is not finite.
     """
     ids = _ids(n)
     if tile < 1 or ids is None or not all(0 <= k < 2**63 for k in ids):
         raise ValueError(f"n = {n!r}, tile = {tile}: give n >= 0 or ids >= 0, and tile >= 1.")
-    solver = Multistep(3, AnglePrediction(field.data_std)) if solver is None else solver
-    if times is None:
-        times = balanced(field.process, DEFAULT_STEPS, data_std=field.data_std)
-    run = prepare(field, solver, times)
+    _check_evaluating(field)
+    plan = resolve(field, solver, times)
+    run = prepare(field, plan.solver, plan.times)
     if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down; give times.flip(0).")
+    finish = finish and float(run.last) != field.process.t_data
     like = _template(field, dtype)
     out = like.new_empty(len(ids), *field.shape)
     for places, slots in _tiles(ids, tile):
         rows = [ids[place] % tile for place in places]
         with torch.no_grad():
             begin = start(field, Noise(seed, slots.to(like.device)), run.first, like)
-            at = run(begin)
+            at = run(begin, rows)
             x = field(at.x, at.t).x0 if finish else at.x
             if not bool(x[rows].isfinite().all()):
-                raise _not_finite(field, solver, begin, times)
+                raise _not_finite(field, plan, begin)
         out[places] = x[rows]
     return out
 
@@ -137,10 +143,15 @@ class Prepared:
 
     first: Tensor
     last: Tensor
-    _walk: Callable[[State], State]
+    _walk: Callable[[State, Sequence[int] | None], State]
 
-    def __call__(self, at: State) -> State:
-        return self._walk(at)
+    def __call__(self, at: State, rows: Sequence[int] | None = None) -> State:
+        """Return the state at the last time, for one that stands at the first, without memory.
+
+        With ``rows``, only those samples of the batch are wanted: no others are waited for, and
+        where they end is left open.
+        """
+        return self._walk(at._replace(memory=None), rows)
 
 
 def prepare(field: ScoreField, solver: Solver, times: Tensor | Adaptive) -> Prepared:
@@ -149,30 +160,36 @@ def prepare(field: ScoreField, solver: Solver, times: Tensor | Adaptive) -> Prep
     Raises:
         ValueError: as `integrate`, before any call of the field.
     """
+    check_solver("solver", solver)
     if isinstance(times, Adaptive):
         check_estimate(solver)
         ends = torch.tensor(times.ends(field), dtype=torch.float64)
-        return Prepared(ends[0], ends[1], functools.partial(_last, field, solver, times))
+        return Prepared(ends[0], ends[1], functools.partial(_adapt, field, solver, times))
     times = check_times(field.process, times)
     moves = solver.moves(field, times[:-1], times[1:])
     return Prepared(times[0], times[-1], functools.partial(_follow, moves))
 
 
-def _follow(moves: Sequence[Move], at: State) -> State:
+def _follow(moves: Sequence[Move], at: State, rows: Sequence[int] | None) -> State:
     for move in moves:
         at = move(at)
     return at
 
 
-def _last(field: ScoreField, solver: Solver, control: Adaptive, at: State) -> State:
+def _adapt(
+    field: ScoreField, solver: Solver, control: Adaptive, at: State, rows: Sequence[int] | None
+) -> State:
+    begin, end = control.ends(field)
+    if rows is not None:
+        t = torch.full((len(at.x),), end, dtype=torch.float64)
+        t[rows] = begin
+        at = at._replace(t=t)
     for state in walk(field, solver, at, control):
         at = state
-    return at._replace(t=at.t.flatten()[0].cpu())
+    return at._replace(t=torch.tensor(end, dtype=torch.float64), memory=None)
 
 
-def _not_finite(
-    field: ScoreField, solver: Solver, begin: State, times: Tensor | Adaptive
-) -> NumericalError:
+def _not_finite(field: ScoreField, plan: Plan, begin: State) -> NumericalError:
     """Return what to raise: the run again, up to the first call that was not finite."""
     found: list[str] = []
 
@@ -186,7 +203,7 @@ def _not_finite(
 
     handle = field.register_forward_hook(look)
     try:
-        for at in integrate(field, solver, begin, times):
+        for at in integrate(field, plan.solver, begin, plan.times):
             last = at
         field(last.x, last.t)
     except ValueError:
@@ -195,13 +212,15 @@ def _not_finite(
         handle.remove()
     where = found[0] if found else "nowhere, but the samples are not finite"
     return NumericalError(
-        f"the field's value is not finite {where} ({solver!r}): look at the network there, or end "
-        "the grid at a larger t."
+        f"the field's value is not finite {where} ({plan.solver!r}): look at the network there, or "
+        "end the grid at a larger t."
     )
 
 
-def _ids(n: SupportsIndex | Iterable[SupportsIndex]) -> list[int] | None:
+def _ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor) -> list[int] | None:
     """Return the ids that ``n`` stands for, or None if it stands for none."""
+    if isinstance(n, Tensor) and n.ndim:
+        n = n.tolist()
     try:
         count = operator.index(n)  # type: ignore[arg-type]
     except TypeError:
@@ -250,6 +269,17 @@ def count_calls(field: ScoreField) -> Iterator[Calls]:
         yield calls
     finally:
         handle.remove()
+
+
+def _check_evaluating(field: ScoreField) -> None:
+    """Refuse a network that would draw at random, or mix the samples of a batch."""
+    kinds = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm
+    for name, module in field.named_modules():
+        if module.training and isinstance(module, kinds):
+            raise ValueError(
+                f"{name} ({type(module).__name__}) is in training, so a sample would depend on its "
+                "batch: call field.eval() first."
+            )
 
 
 def _template(field: ScoreField, dtype: torch.dtype | None) -> Tensor:

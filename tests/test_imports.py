@@ -25,7 +25,8 @@ ALLOWED = {
     "analytic": {"field", "process"},
     "solvers": {"field", "grid", "noise", "process"},
     "adaptive": {"errors", "field", "process", "solvers"},
-    "sampling": {"adaptive", "errors", "field", "grid", "noise", "process", "solvers"},
+    "plan": {"adaptive", "field", "grid", "solvers"},
+    "sampling": {"adaptive", "errors", "field", "grid", "noise", "plan", "process", "solvers"},
     "networks": set(),
 }
 # what only the parts on top may import

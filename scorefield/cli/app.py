@@ -83,7 +83,8 @@ def sample(
     /,
     *,
     n: int = 64,
-    solver: SolverName = "multistep",
+    nfe: int | None = None,
+    solver: SolverName | None = None,
     steps: int | None = None,
     grid: GridName | None = None,
     rtol: float | None = None,
@@ -109,8 +110,11 @@ def sample(
         A run folder.
     n
         How many samples.
+    nfe
+        How many calls of the network a sample may cost, 20 unless given: solver and steps are those
+        of the general plan. The options below choose them by hand.
     solver
-        The rule of a step.
+        The rule of a step; multistep unless given.
     steps
         How many steps, 20 unless given; one more call of the network ends the run.
     grid
@@ -160,12 +164,15 @@ def sample(
         console,
         run,
         n=n,
-        solver=commands.make_solver(solver, given),
-        name=solver,
-        steps=steps,
-        grid=grid,
-        rtol=rtol,
-        atol=atol,
+        choice=commands.choose_plan(
+            nfe=nfe,
+            solver=solver,
+            steps=steps,
+            grid=grid,
+            rtol=rtol,
+            atol=atol,
+            given=given,
+        ),
         seed=seed,
         y=y,
         tile=tile,

@@ -28,9 +28,10 @@ from scorefield.adaptive import Adaptive
 from scorefield.config import TrainConfig
 from scorefield.data import read
 from scorefield.errors import NumericalError, UsageError
+from scorefield.field import ScoreField
 from scorefield.files import publish
-from scorefield.process import Process
-from scorefield.sampling import DEFAULT_STEPS, count_calls, prepare
+from scorefield.plan import DEFAULT_CALLS, DEFAULT_STEPS, Plan, default_plan
+from scorefield.sampling import count_calls, prepare
 from scorefield.training.run import Run, Training, load, refuse_existing
 
 T = TypeVar("T")
@@ -91,27 +92,46 @@ def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
     return make(**{k: PREDICTIONS[v] if k == "prediction" else v for k, v in given.items()})
 
 
-def make_times(
-    process: Process,
+def choose_plan(
+    *,
+    nfe: int | None,
+    solver: str | None,
     steps: int | None,
     grid: str | None,
     rtol: float | None,
     atol: float | None,
-) -> Tensor | Adaptive:
-    """Return the grid, or adaptive steps, that the options ask for.
+    given: Mapping[str, Any],
+) -> Callable[[ScoreField], tuple[str, Plan]]:
+    """Return what makes of a field the plan that the options ask for, and a name for it.
 
     Raises:
-        UsageError: both are asked for.
+        UsageError: an option that would have no effect.
+        ValueError: a solver's option out of range.
     """
-    if rtol is None and atol is None:
-        return GRIDS[grid or "balanced"](process, DEFAULT_STEPS if steps is None else steps)
-    if steps is not None or grid is not None:
+    own = {"solver": solver, "steps": steps, "grid": grid, "rtol": rtol, "atol": atol, **given}
+    by_hand = [f"--{name}" for name, value in own.items() if value is not None]
+    if not by_hand:
+        calls = DEFAULT_CALLS if nfe is None else nfe
+        return lambda field: (f"plan-{calls}", default_plan(field, calls))
+    if nfe is not None:
+        raise UsageError(
+            f"--nfe chooses solver and times itself, and {', '.join(by_hand)} by hand: leave one "
+            "of them out."
+        )
+    adaptive = rtol is not None or atol is not None
+    if adaptive and (steps is not None or grid is not None):
         raise UsageError(
             "--steps and --grid have no effect with --rtol or --atol, with which each sample "
             "chooses its own steps: leave one of them out."
         )
-    rtol = 0.0 if rtol is None else rtol
-    return Adaptive(rtol, rtol if atol is None else atol)
+    name = solver or "multistep"
+    made = make_solver(name, given)
+    if adaptive:
+        rtol = 0.0 if rtol is None else rtol
+        control = Adaptive(rtol, rtol if atol is None else atol)
+        return lambda field: (f"{name}-adaptive{control.rtol:g}", Plan(made, control))
+    count, make = DEFAULT_STEPS if steps is None else steps, GRIDS[grid or "balanced"]
+    return lambda field: (f"{name}-{count}", Plan(made, make(field.process, count)))
 
 
 def train(
@@ -143,12 +163,7 @@ def sample(
     folder: Path,
     *,
     n: int,
-    solver: solvers.Solver,
-    name: str,
-    steps: int | None,
-    grid: str | None,
-    rtol: float | None,
-    atol: float | None,
+    choice: Callable[[ScoreField], tuple[str, Plan]],
     seed: int,
     y: int | None,
     tile: int,
@@ -160,25 +175,25 @@ def sample(
         raise UsageError(f"--n {n} --tile {tile}: both must be at least 1.")
     run = load(folder)
     _check_class(run, y)
-    times = make_times(run.field.process, steps, grid, rtol, atol)
-    walk = f"{len(times) - 1}" if isinstance(times, Tensor) else f"adaptive{times.rtol:g}"
-    out = folder / f"samples-{name}-{walk}-seed{seed}.npy" if out is None else out
+    name, plan = choice(run.field)
+    out = folder / f"samples-{name}-seed{seed}.npy" if out is None else out
     picture = out.with_suffix(".png") if len(run.field.shape) == 3 else None
     for path in (out, picture):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path} exists already: give --out, or --overwrite to replace it.")
     _check_target(out)
-    prepare(run.field, solver, times)  # refuses what does not fit before any work
+    prepare(run.field, plan.solver, plan.times)  # refuses what does not fit before any work
     began = time.monotonic()
     with count_calls(run.field) as calls:
         chunks = [range(k, min(k + tile, n)) for k in range(0, n, tile)]
         parts = [
-            run.sample(ids, solver, times, seed=seed, y=y, tile=tile)
+            run.sample(ids, plan, seed=seed, y=y, tile=tile)
             for ids in track(console, chunks, len(chunks), "sampling")
         ]
     seconds, x = time.monotonic() - began, torch.cat(parts)
+    times = plan.times
     how = f"{len(times) - 1} steps" if isinstance(times, Tensor) else f"{times}"
-    say(console, f"{n} samples, {solver}, {how}: NFE {calls.count / len(chunks):g} per sample")
+    say(console, f"{n} samples, {plan.solver}, {how}: NFE {calls.count / len(chunks):g} per sample")
     say(console, f"{seconds:.2f} s, {1e3 * seconds / n:.2f} ms per sample")
     write_array(out, x.numpy())
     say(console, f"samples: {out}")

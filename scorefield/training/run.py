@@ -26,6 +26,7 @@ from scorefield.denoiser import Denoiser
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.field import ScoreField
 from scorefield.files import publish
+from scorefield.plan import Plan
 from scorefield.sampling import sample
 from scorefield.solvers import Solver
 from scorefield.training import build
@@ -50,8 +51,8 @@ class Run:
 
     def sample(
         self,
-        n: int | Sequence[int],
-        solver: Solver | None = None,
+        n: int | Sequence[int] | Tensor,
+        solver: Solver | Plan | None = None,
         times: Tensor | Adaptive | None = None,
         *,
         seed: int = 0,

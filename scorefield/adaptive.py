@@ -110,7 +110,7 @@ def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Ite
     begin, end = control.ends(field)
     length = end - begin
     each = at.t.repeat(len(at.x)) if at.t.ndim == 0 else at.t
-    at = at._replace(t=align(each.to(at.x.device), at.x))
+    at = at._replace(t=align(each.to(at.x.device), at.x), memory=None)
     if not bool(((at.t == begin) | (at.t == end)).all()):
         raise ValueError(f"samples must stand at t = {begin:g}, where the adaptive steps begin.")
     h = torch.full_like(at.t, control.first * length)

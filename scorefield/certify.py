@@ -466,8 +466,8 @@ def _times(process: Process, steps: int, high: float, low: float, up: bool) -> T
 def _slope(counts: Sequence[int], errors: Sequence[float]) -> float:
     """Return ``p`` of the best fit ``C n^-p |1 + a / n|``; infinite if all error is rounding.
 
-    The second term is the next order's, which at five grids is still seen, or cancels the first.
-    Of fits equally good the one with the smaller ``a`` is taken.
+    The second term is the next order's, which at five grids is still seen, or cancels the first. It
+    has a price, ``a^2 / 100`` of squared misfit, so that it does not follow rounding.
     """
     if max(errors) < 1e-12:
         return math.inf

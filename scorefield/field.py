@@ -189,10 +189,13 @@ def _rates(at: Instant) -> Pair:
 
 
 def _check_signal(at: Instant) -> None:
-    if isinstance(at.alpha, float) and at.alpha == 0:
+    alpha = at.alpha
+    if isinstance(alpha, Tensor) and (not alpha.is_cpu or torch.compiler.is_compiling()):
+        return  # a look would wait for the device
+    if bool((torch.as_tensor(alpha) == 0).any()):
         raise ValueError(
-            f"alpha = 0 at t = {float(at.t):g}, where noise and score tell nothing of the data: "
-            "estimate x0, v or the velocity there, or end the process before it."
+            f"alpha = 0 at t = {float(at.t.max()):g}, where noise and score tell nothing of the "
+            "data: estimate x0, v or the velocity there, or end the process before it."
         )
 
 

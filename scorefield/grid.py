@@ -15,6 +15,7 @@ A grid is only a tensor: any decreasing one inside the process's interval will d
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def quadratic(
     power: float = 2.0,
 ) -> Tensor:
     """Return times equally spaced in ``t^(1/power)``: denser towards the data."""
-    _check_positive(power=power)
+    check_positive(power=power)
     first, last = _ends(process, steps, start, end)
     times = torch.lerp(first ** (1 / power), last ** (1 / power), _fractions(steps)) ** power
     return _pinned(times[1:-1], first, last)
@@ -74,7 +75,7 @@ def karras(
     Raises:
         ValueError: also if ``alpha(start) = 0``, where the ratio is infinite.
     """
-    _check_positive(rho=rho)
+    check_positive(rho=rho)
     first, last = _ends(process, steps, start, end)
     high, low = (torch.exp(-process.half_log_snr(t) / rho) for t in (first, last))
     if not high.isfinite():
@@ -104,9 +105,9 @@ def balanced(
     Raises:
         ValueError: also if ``alpha(start) = 0``.
     """
-    _check_positive(data_std=data_std, power=power)
+    check_positive(data_std=data_std, power=power)
     first = torch.tensor(process.t_max if start is None else start, dtype=torch.float64)
-    if end is None and steps >= 1:
+    if end is None and steps > 0:
         end = time_near(process, 0.4 * data_std / steps)
         end = end if end < first else process.t_min
     to_data = end is not None and end == process.t_data
@@ -146,7 +147,11 @@ def check_times(process: Process, times: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than two times, not strictly monotone, or outside the process's interval.
     """
-    times = torch.as_tensor(times, dtype=torch.float64).cpu()
+    times = torch.as_tensor(times)
+    coarse = times.is_floating_point() and times.dtype != torch.float64
+    times = times.to("cpu", torch.float64)
+    if coarse and times.numel():
+        times = _unrounded(process, times)
     if times.ndim != 1 or times.numel() < 2:
         raise ValueError(
             f"times have shape {tuple(times.shape)}: give two or more, shape (N + 1,)."
@@ -154,8 +159,8 @@ def check_times(process: Process, times: Tensor) -> Tensor:
     last = times[-1:] if float(times[-1]) == process.t_data else times[:0]
     if not process.contains(times[: len(times) - len(last)]):
         raise ValueError(
-            f"times run over [{times.min():g}, {times.max():g}], outside the process's "
-            f"[{process.t_min:g}, {process.t_max:g}]."
+            f"times run over [{float(times.min())}, {float(times.max())}], outside the process's "
+            f"[{process.t_min}, {process.t_max}]."
         )
     steps = times.diff()
     if not bool((steps < 0).all() or (steps > 0).all()):
@@ -165,7 +170,15 @@ def check_times(process: Process, times: Tensor) -> Tensor:
     return times
 
 
-def _check_positive(**given: float) -> None:
+def _unrounded(process: Process, times: Tensor) -> Tensor:
+    """Return times of low precision with those that rounding threw out of the interval put back."""
+    for end in (process.t_min, process.t_max):
+        times = torch.where((times - end).abs() <= 1e-7 * abs(end), end, times)
+    return times
+
+
+def check_positive(**given: float) -> None:
+    """Refuse what is no positive number, by its name."""
     for name, value in given.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} = {value:g}: give a positive number.")
@@ -190,8 +203,8 @@ def _infinite(first: Tensor) -> ValueError:
 def _ends(
     process: Process, steps: int, start: float | None, end: float | None
 ) -> tuple[Tensor, Tensor]:
-    if steps < 1:
-        raise ValueError(f"steps = {steps}: a grid needs at least one step.")
+    if not isinstance(steps, Integral) or steps < 1:
+        raise ValueError(f"steps = {steps!r}: a grid needs a whole number of steps, at least one.")
     start = process.t_max if start is None else start
     end = process.t_min if end is None else end
     ends = torch.tensor([start, end], dtype=torch.float64)

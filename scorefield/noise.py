@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -122,8 +123,8 @@ class Noise:
     def __post_init__(self) -> None:
         if self.checked:
             return  # a look at the ids would wait for the device
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed = {self.seed}: give an integer from 0 to 2^64 - 1.")
+        if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed = {self.seed!r}: give an integer from 0 to 2^64 - 1.")
         if self.ids.ndim != 1 or self.ids.dtype != torch.int64:
             raise ValueError(
                 f"ids have shape {tuple(self.ids.shape)} and type {self.ids.dtype}: "

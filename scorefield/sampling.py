@@ -108,7 +108,7 @@ def sample(
         NumericalError: the field gave a value that is not finite.
     """
     ids = _ids(n)
-    if tile < 1 or ids is None or not all(0 <= k < 2**63 for k in ids):
+    if not isinstance(tile, int) or tile < 1 or ids is None or not all(0 <= k < 2**63 for k in ids):
         raise ValueError(f"n = {n!r}, tile = {tile}: give n >= 0 or ids >= 0, and tile >= 1.")
     _check_evaluating(field)
     plan = resolve(field, solver, times)

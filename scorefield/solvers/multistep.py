@@ -25,8 +25,10 @@ Reference: Lu et al. (2022), arXiv:2211.01095; Zhang and Chen (2022), arXiv:2204
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -74,10 +76,13 @@ class Multistep(LinearSolver):
     start: Literal["full", "rising"] = "full"
 
     def __post_init__(self) -> None:
-        if self.order not in range(1, 6):
-            raise ValueError(f"order = {self.order}: Multistep has the orders 1 to 5.")
-        if not self.dial >= 0:
-            raise ValueError(f"dial = {self.dial:g}: give 0 (the ODE), 1 (the SDE) or another.")
+        if self.order not in range(1, 6) or not isinstance(self.order, Integral):
+            raise ValueError(f"order = {self.order!r}: Multistep has the orders 1 to 5.")
+        if callable(self.dial) or not 0 <= self.dial < math.inf:
+            raise ValueError(
+                f"dial = {self.dial!r}: give 0 (the ODE), 1 (the SDE) or another number; only "
+                "EulerMaruyama and StochasticHeun take a function of time."
+            )
         if self.start not in ("full", "rising"):
             raise ValueError(f'start = {self.start!r}: give "full" or "rising".')
         if self.corrector and (self.order == 1 or self.dial):

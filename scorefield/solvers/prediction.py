@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.grid import growth
+from scorefield.grid import check_positive, growth
 from scorefield.process import Process
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(40))
@@ -152,7 +152,7 @@ class AnglePrediction(Prediction):
     data_std: float = 1.0
 
     def __post_init__(self) -> None:
-        check_data_std(self.data_std)
+        check_positive(data_std=self.data_std)
 
     def value(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         n = self.norm(alpha, sigma)
@@ -206,7 +206,7 @@ class Angle(Basis):
     data_std: float = 1.0
 
     def __post_init__(self) -> None:
-        check_data_std(self.data_std)
+        check_positive(data_std=self.data_std)
 
     def __call__(self, process: Process, log_ratio: Tensor) -> Tensor:
         return torch.atan(log_ratio.exp() / self.data_std)
@@ -224,9 +224,7 @@ class Growth(Basis):
     power: float = 0.5
 
     def __post_init__(self) -> None:
-        check_data_std(self.data_std)
-        if not 0 < self.power < math.inf:
-            raise ValueError(f"power = {self.power:g}: give a positive number.")
+        check_positive(data_std=self.data_std, power=self.power)
 
     def __call__(self, process: Process, log_ratio: Tensor) -> Tensor:
         # not a power, whose bits may depend on the number of steps
@@ -238,6 +236,9 @@ class Power(Basis):
     """``r^(1/rho)``: EDM's spacing; DEIS's rhoAB with ``rho = 1``."""
 
     rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        check_positive(rho=self.rho)
 
     def __call__(self, process: Process, log_ratio: Tensor) -> Tensor:
         return (log_ratio / self.rho).exp()
@@ -362,9 +363,3 @@ def _gauss(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """Return the points and weights of Gauss and Legendre between two values, last dimension."""
     half = 0.5 * (end - start)[..., None]
     return start[..., None] + half * (1 + _NODES.to(half)), half * _WEIGHTS.to(half)
-
-
-def check_data_std(data_std: float) -> None:
-    """Refuse a deviation that is no positive number."""
-    if not 0 < data_std < math.inf:
-        raise ValueError(f"data_std = {data_std:g}: give the data's deviation, a number above 0.")

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from scorefield.process import Process
@@ -40,9 +41,16 @@ class Published(Quadrature):
 
     Args:
         family: ``"dpm"`` for the multistep DPM-Solvers, ``"bh1"`` or ``"bh2"`` for UniPC.
+
+    Raises:
+        ValueError: another family; used with another prediction.
     """
 
     family: Literal["dpm", "bh1", "bh2"]
+
+    def __post_init__(self) -> None:
+        if self.family not in ("dpm", "bh1", "bh2"):
+            raise ValueError(f'family = {self.family!r}: give "dpm", "bh1" or "bh2".')
 
     def __call__(
         self,
@@ -58,6 +66,11 @@ class Published(Quadrature):
             return Exact()(prediction, process, nodes, t, s, dial)
         u, measure = gauss(prediction, process, t, s, dial)
         start, end = (process.half_log_snr(time) for time in (t, s))
+        if not torch.equal(prediction.variable(-start), start):
+            raise ValueError(
+                f"the published recurrences interpolate the data or the noise in log-SNR, not "
+                f"{prediction!r}: use DataPrediction, NoisePrediction, or Exact()."
+            )
         v = [(process.half_log_snr(node) - start) / (end - start) for node in nodes]
         whole = total(measure)
         if len(nodes) == 2:
@@ -104,18 +117,26 @@ def deis(order: int = 3) -> Multistep:
 def unipc(
     order: int = 2,
     *,
-    variant: Literal["bh1", "bh2"] = "bh2",
+    variant: Literal["bh1", "bh2"] | None = None,
     prediction: Prediction | None = None,
     published: bool = False,
 ) -> Multistep:
     """Return UniPC of a predictor of this order; with its corrector, the order is one higher.
 
-    The data is interpolated unless another prediction is given. The variants differ in the
-    published form only.
+    The data is interpolated unless another prediction is given. Only the published form has
+    variants, ``"bh2"`` unless given.
+
+    Raises:
+        ValueError: a variant of the exact form; as `Multistep`.
     """
+    if variant is not None and not published:
+        raise ValueError(
+            f"variant = {variant!r} has no effect on exact weights: leave it out, or give "
+            "published=True."
+        )
     predicted = DataPrediction() if prediction is None else prediction
     if published:
-        quadrature: Quadrature = Published(variant)
+        quadrature: Quadrature = Published(variant or "bh2")
         return Multistep(order + 1, predicted, quadrature, corrector=True, start="rising")
     return Multistep(order + 1, predicted, corrector=True)
 

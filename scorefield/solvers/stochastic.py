@@ -25,6 +25,7 @@ arXiv:2010.02502, equations 12 and 16; Zhang and Chen (2021), arXiv:2110.07579 (
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -234,7 +235,7 @@ class ReverseDiffusion(OneCall):
 
 def check_dial(dial: Dial) -> None:
     """Refuse a dial that is a negative number."""
-    if not callable(dial) and not dial >= 0:
+    if not callable(dial) and not 0 <= dial < math.inf:
         raise ValueError(f"dial = {dial:g}: give 0 (the ODE), 1 (the SDE) or another >= 0.")
 
 

@@ -174,6 +174,109 @@ def test_the_last_call_of_a_step_is_the_first_of_the_next_and_of_a_repeated_one(
     assert repeated > 0, "the case has no repeated step"
 
 
+@pytest.mark.parametrize("name", ["EDM", "VP", "Flow"])
+@pytest.mark.parametrize("solver", [sf.Dopri5(), sf.Heun()], ids=label)
+def test_no_step_is_longer_than_the_longest(solver, name):
+    """In the noise angle, and but for a rest of a hundredth that is taken along."""
+    process = PROCESSES[name]
+    field = mixture(process)
+    begin = tensor(process.t_max)[0]
+    x = process.prior(field.mean, field.variance, begin).draw(normal(16, 2))
+    control = sf.Adaptive(1e-1, 1e-1, longest=0.25)
+    angles = []
+    for state in sf.integrate(field, solver, sf.State(x, begin, silent(16)), control):
+        alpha, sigma = process.coefficients(state.t.flatten())
+        angles.append(torch.atan2(sigma, field.data_std * alpha))
+    steps = -torch.stack(angles).diff(dim=0)
+    assert float(steps.max()) <= 0.25 * 1.011
+    assert float(steps.max()) > 0.24, "the case meets the limit"
+
+
+def test_a_repeated_step_is_shorter_and_none_grows_right_after_it():
+    field, tried = mixture(PROCESSES["EDM"]), []
+
+    class Watched(sf.Dopri5):
+        def step(self, field, at, s, *, error=False):
+            tried.append((float(at.t[0]), float(s[0])))
+            return super().step(field, at, s, error=error)
+
+    at = sf.State(80 * normal(1, 2), tensor(80.0)[0], silent(1))
+    list(sf.integrate(field, Watched(), at, sf.Adaptive(1e-5, 1e-5)))
+    lengths, repeats = [t - s for t, s in tried], 0
+    for k in range(1, len(tried)):
+        if tried[k][0] == tried[k - 1][0]:
+            repeats += 1
+            assert lengths[k] <= 0.9 * lengths[k - 1] * (1 + 1e-9)
+            if k + 1 < len(tried) and tried[k + 1][0] != tried[k][0]:
+                assert lengths[k + 1] <= 1.01 * lengths[k]
+    assert repeats > 0
+
+
+def test_a_sample_nobody_asked_for_cannot_fail_a_request():
+    """The field is not a number for sample 7 alone, which only fills the tile."""
+    process = PROCESSES["VP"]
+    whole = mixture(process)
+    bad = sf.start(whole, sf.Noise(0, torch.arange(16)), tensor(1.0)[0], torch.empty(0)).x[7]
+
+    class Broken(sf.Mixture):
+        def estimate(self, x, at, **condition):
+            found = super().estimate(x, at, **condition)
+            near = ((x - bad.to(x)).norm(dim=1) < 0.05)[:, None]
+            return sf.Estimate.from_x0(at, x, torch.where(near, math.nan, found.x0))
+
+    field = Broken(process, whole.weights, whole.means, whole.covariances)
+    control = sf.Adaptive(1e-2, 1e-2)
+    x = sf.sample(field, [2, 3], sf.Heun(), control, tile=16)
+    assert torch.equal(x, sf.sample(field, [3, 2], sf.Heun(), control, tile=16).flip(0))
+    with pytest.raises(NumericalError, match=r"samples \[7\]"):
+        sf.sample(field, 16, sf.Heun(), control, tile=16)
+
+
+def test_arriving_on_the_last_step_allowed_is_arriving():
+    field = mixture(PROCESSES["VP"])
+    at = sf.State(normal(3, 2), tensor(1.0)[0], silent(3))
+    needed = len(list(sf.integrate(field, sf.Heun(), at, sf.Adaptive(1e-2, 1e-2)))) - 1
+    exactly = sf.Adaptive(1e-2, 1e-2, max_steps=needed)
+    *_, last = sf.integrate(field, sf.Heun(), at, exactly)
+    assert (last.t == field.process.t_min).all()
+    with pytest.raises(NumericalError, match="did not arrive"):
+        list(sf.integrate(field, sf.Heun(), at, sf.Adaptive(1e-2, 1e-2, max_steps=needed - 1)))
+
+
+@pytest.mark.parametrize("up", [False, True], ids=["to data", "to noise"])
+def test_data_without_any_deviation_and_coordinates_at_zero_are_no_trouble(up):
+    process = PROCESSES["VP"]
+    field = sf.Gaussian(process, torch.zeros(2), torch.zeros(2, 2))
+    ends = (process.t_min, process.t_max) if up else (process.t_max, process.t_min)
+    x = torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    at = sf.State(x, tensor(ends[0])[0], silent(2))
+    control = sf.Adaptive(1e-3, 0.0, start=ends[0], end=ends[1])
+    *_, last = sf.integrate(field, sf.Bosh3(), at, control)
+    _, (first, second) = process.coefficients(tensor(*ends))
+    torch.testing.assert_close(last.x, x * second / first, rtol=3e-2, atol=0)
+
+
+def test_the_error_of_stochastic_heun_is_of_the_order_it_claims():
+    """One and a half, since the noise of a step is of order one half."""
+    field, errors = mixture(PROCESSES["VP"]), []
+    assert sf.StochasticHeun().error_order == 1.5
+    assert sf.StochasticHeun(0.0).error_order == 2
+    for dial, claim in ((1.0, 1.5), (0.0, 2.0)):
+        errors = []
+        for h in (0.004, 0.001, 0.00025):
+            at = sf.State(normal(500, 2), tensor(0.5)[0], silent(500))
+            out = sf.StochasticHeun(dial).step(field, at, tensor(0.5 - h)[0], error=True)
+            errors.append(float(out.error.square().mean().sqrt()))
+        assert math.log(errors[1] / errors[2], 4) == pytest.approx(claim, abs=0.1)
+
+
+def test_a_prepared_run_refuses_samples_that_stand_elsewhere():
+    field = mixture(PROCESSES["VP"])
+    run = sf.prepare(field, sf.Heun(), sf.Adaptive(start=0.9, end=0.1))
+    with pytest.raises(ValueError, match=r"samples must stand at t = 0\.9"):
+        run(sf.State(normal(3, 2), tensor(0.05)[0], silent(3)))
+
+
 def gaussian_moments(process, t):
     alpha, sigma = process.coefficients(tensor(t)[0])
     identity = torch.eye(2, dtype=torch.float64)

@@ -386,3 +386,19 @@ def test_given_binds_a_condition_that_a_call_may_still_override():
 def test_an_impossible_field_or_call_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    "make", [sf.Estimate.from_eps, sf.Estimate.from_score], ids=["eps", "score"]
+)
+@pytest.mark.parametrize("t", [1.0, torch.tensor([0.5, 1.0])], ids=["one time", "one for each"])
+def test_noise_and_score_are_refused_where_they_tell_nothing_of_the_data(make, t):
+    process, x = sf.Flow(t_max=1.0), torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="alpha = 0 at t = 1, where noise and score tell nothing"):
+        make(sf.Instant.of(process, t, x), x, x)
+
+
+@pytest.mark.parametrize("t", [0.0, 1.5, math.nan])
+def test_a_call_outside_the_interval_is_refused(t):
+    with pytest.raises(ValueError, match=r"a call of the field at t = .* outside \[1e-05, 1\]"):
+        mixture(sf.VP())(torch.zeros(2, 2), t)

@@ -82,7 +82,7 @@ def test_karras_on_edm_is_the_formula_of_the_paper():
 
 @every_grid
 def test_a_grid_without_steps_or_outside_the_process_is_refused(make, quantity):
-    with pytest.raises(ValueError, match="steps = 0: a grid needs at least one step"):
+    with pytest.raises(ValueError, match="steps = 0: a grid needs a whole number of steps"):
         make(sf.VP(), 0)
     for start, end in ((1.1, 0.1), (0.5, -0.1), (0.2, 0.3), (0.3, 0.3)):
         with pytest.raises(ValueError, match="does not fall inside"):
@@ -120,3 +120,26 @@ def test_times_that_no_solver_can_follow_are_refused(times, message):
 def test_a_shape_that_is_no_positive_number_is_refused_by_name(grid, name, value):
     with pytest.raises(ValueError, match=rf"{name} = .*: give a positive number"):
         grid(sf.VP(), 4, **{name: value})
+
+
+def test_a_grid_in_single_precision_may_end_where_the_process_does():
+    """Rounding puts 0.999 above itself."""
+    for process in ALL_PROCESSES:
+        times = sf.uniform(process, 4)
+        got = check_times(process, times.float())
+        assert (got[0], got[-1]) == (process.t_max, process.t_min)
+    with pytest.raises(ValueError, match=r"outside the process's \[1e-05, 1.0\]"):
+        check_times(sf.VP(), torch.tensor([1.001, 0.5]))
+
+
+def test_the_default_end_of_the_balanced_grid_lies_below_its_start():
+    process = sf.VP(t_max=0.02)
+    times = sf.balanced(process, 2)
+    assert (times[0], times[-1]) == (process.t_max, process.t_min)
+
+
+@pytest.mark.parametrize("make", [make for make, _ in GRIDS.values()], ids=GRIDS)
+@pytest.mark.parametrize("steps", [2.5, -1, 0])
+def test_steps_are_a_whole_number(make, steps):
+    with pytest.raises(ValueError, match=f"steps = {steps}: a grid needs a whole number of steps"):
+        make(sf.VP(), steps)

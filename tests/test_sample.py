@@ -1,10 +1,21 @@
 """Generation: a sample is a function of field, plan, seed and id, and of nothing else."""
 
+import itertools
 import math
 
 import pytest
 import torch
-from cases import ALL_PROCESSES, ALL_SOLVERS, PROCESS_IDS, label, mixture, normal, silent, tensor
+from cases import (
+    ALL_PROCESSES,
+    ALL_SOLVERS,
+    PROCESS_IDS,
+    label,
+    linear_alpha_bar,
+    mixture,
+    normal,
+    silent,
+    tensor,
+)
 from torch import nn
 
 import scorefield as sf
@@ -158,6 +169,11 @@ def test_a_sample_of_no_ids_is_empty():
         (4, {"times": tensor(0.5)}, "give two or more"),
         (4, {"times": tensor(math.nan, 0.1)}, "outside the process's"),
         (4, {"seed": -1}, "seed = -1"),
+        (4, {"seed": 1.5}, "seed = 1.5"),
+        (4, {"tile": 1.5}, "tile = 1.5"),
+        (4, {"solver": sf.Heun}, "solver = the class Heun: give a solver, such as Heun()"),
+        (4, {"solver": tensor(0.5, 0.1)}, r"solver = tensor.*give a solver, such as Heun\(\)"),
+        (4, {"solver": sf.default_plan(FIELDS[0]), "times": tensor(0.5, 0.1)}, "has its own times"),
     ],
 )
 def test_an_impossible_request_is_refused_before_any_call(n, options, message):
@@ -171,3 +187,127 @@ def test_integrate_refuses_a_state_that_does_not_stand_at_the_start():
     at = sf.State(normal(3, 2), tensor(0.7)[0], silent(3))
     with pytest.raises(ValueError, match=r"stands at t = 0.7 but times start at 0.5"):
         next(sf.integrate(mixture(PROCESS), sf.Heun(), at, tensor(0.5, 0.1)))
+
+
+def test_a_tensor_of_ids_is_ids_however_many_it_holds():
+    field = mixture(PROCESS)
+    whole = sf.sample(field, 6)
+    for ids in ([5], [5, 2], []):
+        assert torch.equal(sf.sample(field, torch.tensor(ids, dtype=torch.int64)), whole[ids])
+    assert torch.equal(sf.sample(field, torch.tensor(6)), whole)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(), nn.BatchNorm1d(2)], ids=["dropout", "batch norm"])
+def test_a_network_that_mixes_or_drops_is_refused_in_training(layer):
+    class Mixed(Network):
+        def __init__(self):
+            super().__init__()
+            self.last = layer
+
+        def forward(self, x, label):
+            return self.last(super().forward(x, label))
+
+    field = sf.Denoiser(Mixed(), PROCESS, sf.Preconditioned(), (2,))
+    with pytest.raises(ValueError, match=r"network.last .* is in training.*field.eval\(\)"):
+        sf.sample(field, 4)
+    assert sf.sample(field.eval(), 4).isfinite().all()
+
+
+# --- the end at the data, and the general plan ----------------------------------------------------
+
+
+class Shifted(sf.Process):
+    """A process whose formulas cannot be continued to where there is no noise."""
+
+    t_min, t_max = 0.1, 5.0
+
+    def alpha(self, t):
+        return torch.ones_like(t)
+
+    def sigma(self, t):
+        return 0.05 + t
+
+
+@pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
+def test_the_time_of_the_data_has_all_signal_and_no_noise(process):
+    t = tensor(process.t_data)[0]
+    assert process.t_data < process.t_min
+    assert process.coefficients(t) == (1.0, 0.0)
+    between = torch.linspace(process.t_data, process.t_min, 9).double()
+    assert (process.half_log_snr(between).diff() < 0).all(), "and the way there is monotone"
+
+
+def test_a_process_that_does_not_come_from_the_data_has_no_time_of_it():
+    assert Shifted().t_data is None
+
+
+@pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
+def test_a_run_that_ends_at_the_data_costs_no_call_there_and_leaves_no_noise(process):
+    """With DDIM the last step is the denoiser's call; with order 3 it is better than that."""
+    field = mixture(process)
+    times = sf.balanced(process, 8, end=process.t_data)
+    assert times[-1] == process.t_data
+    with sf.count_calls(field) as calls:
+        ended = sf.sample(field, 32, sf.DDIM(), times, dtype=torch.float64)
+    assert calls.count == 8
+    finished = sf.sample(field, 32, sf.DDIM(), times[:-1], dtype=torch.float64)
+    torch.testing.assert_close(ended, finished, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match=r"a call of the field at t = .*outside"):
+        sf.sample(field, 2, sf.Heun(), times)
+
+
+def path_errors(field, plan, count=128):
+    """Return the mean distance of a plan's samples to the ends of their paths, and its calls."""
+    with sf.count_calls(field) as calls:
+        x = sf.sample(field, count, plan, tile=count, dtype=torch.float64)
+    made = calls.count
+    exact = sf.default_plan(field, 200)
+    end = sf.sample(field, count, exact, tile=count, dtype=torch.float64)
+    return float((x - end).norm(dim=1).mean()), made
+
+
+@pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
+def test_the_general_plan_spends_the_calls_it_is_given_and_is_better_for_more(process):
+    field, errors = mixture(process), []
+    for nfe in (4, 6, 10, 20, 40):
+        error, made = path_errors(field, sf.default_plan(field, nfe))
+        assert made == nfe
+        errors.append(error)
+    assert all(fine < 0.7 * coarse for coarse, fine in itertools.pairwise(errors))
+    assert errors[-1] < 2e-3
+    fine = sf.sample(field, 128, sf.Tsit5(), sf.balanced(process, 200, end=process.t_min), tile=128,
+                     dtype=torch.float64)  # fmt: skip
+    plan = sf.sample(field, 128, sf.default_plan(field, 200), tile=128, dtype=torch.float64)
+    assert float((fine - plan).norm(dim=1).mean()) < 2e-3, "another solver agrees where it ends"
+
+
+@pytest.mark.parametrize("nfe", [2, 3, 5, 8, 12, 20, 33])
+def test_the_general_plan_suits_a_process_without_a_time_of_the_data(nfe):
+    field = mixture(Shifted())
+    with sf.count_calls(field) as calls:
+        x = sf.sample(field, 8, sf.default_plan(field, nfe))
+    assert calls.count == nfe
+    assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("nfe", [2, 4, 8, 20, 100])
+@pytest.mark.parametrize(
+    "process",
+    [sf.Flow(t_max=1.0), sf.Tabulated(linear_alpha_bar() - linear_alpha_bar()[-1])],
+    ids=["Flow", "Tabulated"],
+)
+def test_the_general_plan_starts_where_there_is_signal(process, nfe):
+    field = mixture(process)
+    plan = sf.default_plan(field, nfe)
+    assert float(process.alpha(plan.times[0])) > 0
+    assert sf.sample(field, 8, plan).isfinite().all()
+
+
+def test_the_general_plan_never_calls_the_field_below_the_process():
+    process = sf.VP(t_min=1e-2)
+    for nfe in (4, 20, 100, 400):
+        times = sf.default_plan(mixture(process), nfe).times
+        assert (times[:-1] >= process.t_min).all()
+        assert (times.diff() < 0).all()
+    with pytest.raises(ValueError, match="nfe = 1: a plan needs at least 2 calls"):
+        sf.default_plan(mixture(process), 1)

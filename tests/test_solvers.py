@@ -417,6 +417,17 @@ def test_rectified_flow_starts_from_pure_noise_without_special_cases(solver):
         (lambda: sf.DDIM(1.5), r"eta = 1.5: give a number from 0 \(ODE\) to 1"),
         (lambda: sf.DDIM(math.nan), "eta = nan"),
         (lambda: sf.EulerMaruyama(-1.0), "dial = -1: give 0"),
+        (lambda: sf.StochasticHeun(math.inf), "dial = inf: give 0"),
+        (lambda: sf.Multistep(2.0), "order = 2.0: Multistep has the orders 1 to 5"),
+        (lambda: sf.Multistep(dial=math.inf), "dial = inf"),
+        (
+            lambda: sf.Multistep(dial=lambda t: t),
+            "only EulerMaruyama and StochasticHeun take a fun",
+        ),
+        (lambda: sf.Power(0.0), "rho = 0: give a positive number"),
+        (lambda: sf.Growth(power=-1.0), "power = -1: give a positive number"),
+        (lambda: sf.Published("bh3"), 'family = .bh3.: give "dpm", "bh1" or "bh2"'),
+        (lambda: sf.unipc(variant="bh1"), "variant = 'bh1' has no effect on exact weights"),
     ],
 )
 def test_a_solver_with_an_impossible_setting_is_refused(make, message):
@@ -431,10 +442,54 @@ def test_a_step_that_a_solver_cannot_take_is_refused_with_what_to_use():
         sf.EulerMaruyama(1.0).step(flow, sf.State(x, end, silent(3)), middle)
     with pytest.raises(ValueError, match=r"goes towards data, not from t = 0.5 to 1"):
         sf.DDIM(eta=1.0).step(flow, sf.State(x, middle, silent(3)), end)
+    with pytest.raises(ValueError, match="the dial falls to -1"):
+        sf.EulerMaruyama(lambda t: -torch.ones_like(t)).step(
+            flow, sf.State(x, middle, silent(3)), tensor(0.4)[0]
+        )
+    published = sf.Multistep(2, sf.AnglePrediction(), sf.Published("dpm"), start="rising")
+    with pytest.raises(ValueError, match="published recurrences interpolate the data or the noise"):
+        sf.prepare(flow, published, tensor(0.6, 0.5, 0.4))
     with pytest.raises(
         ValueError, match="use AnglePrediction in its own angle, or start the grid later"
     ):
         sf.Multistep(3, sf.DataPrediction()).step(flow, sf.State(x, end, silent(3)), middle)
+
+
+def test_a_step_outside_the_process_is_refused_and_a_step_to_the_data_is_not():
+    field = mixture(sf.EDM())
+    at = sf.State(normal(3, 2), tensor(1.0)[0], silent(3))
+    for s in (500.0, -5.0, 1e-3):
+        with pytest.raises(ValueError, match=rf"s = {s:g} is outside \[0.002, 80\]"):
+            sf.DDIM().step(field, at, tensor(s)[0])
+    torch.testing.assert_close(sf.DDIM().step(field, at, tensor(0.0)[0]).x, field(at.x, 1.0).x0)
+    with pytest.raises(ValueError, match=r"a call of the field at t = 0, which lies outside"):
+        sf.Heun().step(field, at, tensor(0.0)[0])
+
+
+@pytest.mark.parametrize("solver", [sf.Heun(), sf.Multistep(3), sf.DDIM(1.0)], ids=label)
+def test_times_of_a_step_may_be_numbers_whole_or_single_precision(solver):
+    """None of them changes the type in which coefficients are formed."""
+    table = sf.Tabulated((1 - torch.linspace(1e-4, 0.02, 100, dtype=torch.float64)).cumprod(0))
+    field, x, z = mixture(table), normal(2, 2), Fixed(normal(2, 2, seed=1))
+    exact = solver.step(field, sf.State(x, tensor(64.0)[0], z), tensor(32.0)[0])
+    for t, s in ((64.0, 32.0), (64, 32), (torch.tensor(64), torch.tensor(32.0))):
+        got = solver.step(field, sf.State(x, t, z), s)
+        assert torch.equal(got.x, exact.x)
+        assert got.t.dtype == torch.float64
+    each = torch.tensor([64.0, 64.0])
+    got = solver.step(field, sf.State(x, each, z), each / 2)
+    torch.testing.assert_close(got.x, exact.x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [sf.Euler(), sf.RK4(), sf.DDIM(), sf.Multistep(3), sf.Program((sf.Heun(),))],
+    ids=label,
+)
+def test_an_error_is_not_made_up_by_a_solver_that_estimates_none(solver):
+    at = sf.State(normal(3, 2), tensor(0.5)[0], silent(3))
+    with pytest.raises(ValueError, match="has no error estimate"):
+        solver.step(mixture(sf.VP()), at, tensor(0.4)[0], error=True)
 
 
 class Misjudged(sf.Gaussian):

@@ -1,6 +1,6 @@
-"""Few-step solvers against the exact path: ours at fixed settings, theirs at the best in hindsight.
+"""Few-step sampling against the exact path: one rule of ours, theirs at the best in hindsight.
 
-    python benchmarks/solvers.py            all problems, about a quarter of an hour on two cores
+    python benchmarks/solvers.py            all problems, about half an hour on two cores
     python benchmarks/solvers.py --quick    about two minutes
     python benchmarks/solvers.py --run DIR  with a trained run's folder instead of training one
 
@@ -14,9 +14,9 @@ of calls the best of their grids, of some of ours, and of their rules for the en
 with knowledge of the answer: first on a few samples, then among the three best on all. Beyond 20
 calls only the eight best of 20 calls compete. Some of them round their state to float32.
 
-*Ours*: the rules in `OURS`, functions of the number of calls and of the data's standard deviation
-alone; "graded, moments" also of the data's mean and variance. The constants of the graded rules
-were chosen on the first four problems; moons2 and mixture16 had no part in that.
+*Ours*: `scorefield.default_plan`, a function of the number of calls and of the data's mean and
+variance, as `scorefield.sample` uses it. Its constants were chosen on the first four problems;
+moons2 and mixture16 had no part in that.
 
 Writes results/solvers.json and results/solvers.png beside this file.
 """
@@ -34,7 +34,6 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -49,7 +48,6 @@ from torch import Tensor
 
 import scorefield as sf
 from scorefield.data import digits, read, toy
-from scorefield.solvers import Basis
 
 CALLS = (4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 75, 100)
 QUICK = (5, 8, 12, 20, 50)
@@ -59,10 +57,8 @@ TABLE = PROCESS.alpha(torch.arange(1, 1001, dtype=torch.float64) / 1000) ** 2
 BETAS = (1 - TABLE / torch.cat([TABLE.new_ones(1), TABLE[:-1]])).numpy()
 FLOOR = float(((1 - TABLE[0]) / TABLE[0]).sqrt())  # the table's lowest sigma / alpha
 NUMBERS = 16384  # coordinates in one call of the field
+SEED = 1
 
-NONE = 1e-6  # a sigma / alpha to end at: no noise
-
-Rule = tuple[sf.Solver, Tensor, bool]  # a solver, its times, and whether the denoiser finishes
 Run = Generator[tuple[Tensor, Tensor], Tensor, Tensor]  # yields (x, sigma/alpha), is sent eps
 
 
@@ -166,7 +162,7 @@ def network(folder: str | None) -> sf.ScoreField:
 def fine(field: sf.ScoreField, x: Tensor, steps: int) -> Tensor:
     """Return the ends of the paths by order 4 on many steps."""
     c = field.data_std
-    times = growth(steps, c, NONE)
+    times = sf.balanced(PROCESS, steps, end=PROCESS.t_data, data_std=c)
     solver = sf.Multistep(4, sf.AnglePrediction(c), sf.Exact(sf.Growth(c)), corrector=True)
     return sf.prepare(field, solver, times)(
         sf.State(x, times[0], sf.Noise(0, torch.arange(len(x))))
@@ -202,7 +198,7 @@ def problem(name: str, samples: int, folder: str | None) -> Problem:
     field = EXACT[name]() if name in EXACT else network(folder)
     x = sf.start(
         field,
-        sf.Noise(1, torch.arange(samples)),
+        sf.Noise(SEED, torch.arange(samples)),
         torch.tensor(1.0, dtype=torch.float64),
         torch.empty(0),
     ).x.double()
@@ -443,96 +439,22 @@ def theirs(made: Problem, counts: tuple[int, ...], few: int) -> dict[str, dict[i
 # Ours
 
 
-@dataclass(frozen=True)
-class Root(Basis):
-    """``log(1 + (r / c)^2)^power``: of power 1/2 the library's `Growth`."""
-
-    data_std: float
-    power: float
-
-    def __call__(self, process: sf.Process, log_ratio: Tensor) -> Tensor:
-        twice = 2 * (log_ratio - math.log(self.data_std))
-        return torch.logaddexp(twice, torch.zeros_like(twice)) ** self.power
-
-
-def growth(steps: int, c: float, end: float, power: float = 4.0, start: float = math.inf) -> Tensor:
-    """Return times at which log(1 + (s/c)^2)^(1/power) is evenly spaced, from start c to end."""
-    first = float((-PROCESS.half_log_snr(torch.tensor(1.0, dtype=torch.float64))).exp())
-    ratio = torch.tensor([min(first, start * c), end], dtype=torch.float64)
-    high, low = torch.log1p((ratio / c) ** 2) ** (1 / power)
-    w = torch.lerp(high, low, torch.linspace(0, 1, steps + 1, dtype=torch.float64))
-    times = PROCESS.time(-(c * torch.expm1(w**power).sqrt()).log())
-    return torch.cat([times.new_ones(1), times[1:]]) if first <= start * c else times
-
-
-def default(calls: int, c: float) -> Rule:
-    """Return what `scorefield.sample` does unless told otherwise."""
-    return sf.Multistep(3, sf.AnglePrediction(c)), sf.balanced(PROCESS, calls - 1, data_std=c), True
-
-
-def settled(calls: int, c: float) -> Rule:
-    """Return order 4 to 0.4 c / calls and the denoiser; from 20 calls order 5 to no noise."""
-    order, finish = (4, True) if calls < 20 else (5, False)
-    times = growth(calls - finish, c, 0.4 * c / calls if finish else NONE)
-    exact = sf.Exact(sf.Growth(c))
-    return sf.Multistep(order, sf.AnglePrediction(c), exact, start="rising"), times, finish
-
-
-def to_zero(calls: int, c: float) -> Rule:
-    """Return order 4, from 20 calls 5, in the library's `Growth` to no noise, no denoiser."""
-    exact = sf.Exact(sf.Growth(c))
-    order = 4 if calls < 20 else 5
-    solver = sf.Multistep(order, sf.AnglePrediction(c), exact, start="rising")
-    return solver, growth(calls, c, NONE), False
-
-
-def graded(calls: int, c: float, *, moments: bool) -> Rule:
-    """Return a run whose order and grid grow with the number of calls.
-
-    The last step goes to no noise at all; with four calls it is the denoiser's. With ``moments``
-    the data's mean and variance, noised, stand for the path where it is all noise: below 12 calls,
-    none is made above 0.75 calls^2 deviations.
-    """
-    spread = 3.0 if calls < 5 else 3.5 if calls < 8 else 4.0
-    order = 2 if calls < 5 else 3 if calls < 12 else 4 if calls < 20 else 5
-    basis = Root(c, 0.25 if 8 <= calls < 12 else 0.375) if calls >= 5 else None
-    start = 0.75 * calls**2 if moments and calls < 12 else math.inf
-    times = growth(calls, c, NONE, spread, start)
-    solver = sf.Multistep(order, sf.AnglePrediction(c), sf.Exact(basis), start="rising")
-    return (solver, times[:-1], True) if calls < 5 else (solver, times, False)
-
-
-OURS: dict[str, Callable[[int, float], Rule]] = {
-    "ours: default": default,
-    "ours: settled": settled,
-    "ours: to zero": to_zero,
-    "ours: graded": partial(graded, moments=False),
-    "ours: graded, moments": partial(graded, moments=True),
-}
-
-
-def begin(made: Problem, t: Tensor) -> Tensor:
-    """Return where the data's mean and variance alone would bring the samples at a later time."""
-    field, first = made.field, torch.tensor(1.0, dtype=torch.float64)
-    here, there = (PROCESS.prior(field.mean, field.variance, time) for time in (first, t))
-    return there.draw((made.x - here.mean) / here.std)
-
-
 def ours(made: Problem, counts: tuple[int, ...]) -> dict[str, dict[int, dict]]:
-    """Return what our rules reach; every call of the field is counted."""
-    found: dict[str, dict[int, dict]] = {}
-    c = made.field.data_std
-    for name, rule in OURS.items():
-        for calls in counts:
-            solver, times, finish = rule(calls, c)
-            x = made.x if times[0] == 1 else begin(made, times[0])
-            at = sf.State(x, times[0], sf.Noise(0, torch.arange(len(x))))
-            with torch.no_grad(), sf.count_calls(made.field) as counted:
-                at = sf.prepare(made.field, solver, times)(at)
-                x = made.field(at.x, at.t).x0 if finish else at.x
-            row = {"setting": repr(solver), "calls": counted.count, **summary(made.errors(x))}
-            found.setdefault(name, {})[calls] = row
-    return found
+    """Return what the general plan reaches on the library's own process; every call is counted."""
+    field, rows = made.field.under(sf.VP()), {}
+    for calls in counts:
+        with sf.count_calls(field) as counted:
+            x = sf.sample(
+                field,
+                len(made.x),
+                sf.default_plan(field, calls),
+                seed=SEED,
+                tile=len(made.x),
+                dtype=torch.float64,
+            )
+        assert counted.count == calls
+        rows[calls] = {"setting": "default_plan", **summary(made.errors(x))}
+    return {"scorefield": rows}
 
 
 # The report
@@ -591,14 +513,13 @@ def show(result: dict, counts: tuple[int, ...]) -> None:
 
 
 def show_ratios(results: list[dict], counts: tuple[int, ...]) -> None:
-    """Print for each of our rules its mean error over that of the best of theirs, everywhere."""
-    for name in OURS:
-        print(f"\n{name + ' / best of theirs':36s}" + "".join(f"{n:>7d}" for n in counts))
-        for result in results:
-            rows = result["ours"][name]
-            ratios = [rows[n]["mean"] / best_peer(result, n)[1]["mean"] for n in counts]
-            cells = "".join(f"{ratio:7.2f}" for ratio in ratios)
-            print(f"  {result['problem']:34s}{cells}   worst {max(ratios):.2f}")
+    """Print our mean error over that of the best of theirs, everywhere."""
+    print(f"\n{'ours / best of theirs':24s}" + "".join(f"{n:>7d}" for n in counts))
+    for result in results:
+        rows = result["ours"]["scorefield"]
+        ratios = [rows[n]["mean"] / best_peer(result, n)[1]["mean"] for n in counts]
+        cells = "".join(f"{ratio:7.2f}" for ratio in ratios)
+        print(f"  {result['problem']:22s}{cells}   worst {max(ratios):.2f}")
 
 
 def plot(results: list[dict], counts: tuple[int, ...], path: Path) -> None:

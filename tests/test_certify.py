@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -127,3 +128,18 @@ def test_the_two_sample_test_has_the_level_it_claims_and_sees_a_shift():
     assert sum(value < 0.05 for value in p) / len(p) == pytest.approx(0.05, abs=0.035)
     shifted = normal(20_000, seed=1) + 0.05
     assert certify.kolmogorov_smirnov(normal(20_000), shifted) < 1e-3
+
+
+def test_the_certificates_in_the_docs_are_of_every_solver_and_process_and_all_passed():
+    page = (Path(__file__).parents[1] / "docs" / "certificates.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    assert lines[:2] == certify.header(list(PROCESSES))
+    assert [line.split(" | ")[0][2:] for line in lines[2:]] == [*ODE_SOLVERS, *SDE_SOLVERS]
+    assert "FAIL" not in page
+    for text in lines[2:]:
+        _, claim, calls, *cells = text.strip("| ").split(" | ")
+        assert len(cells) == len(PROCESSES)
+        solver = {**ODE_SOLVERS, **SDE_SOLVERS}[text.split(" | ")[0][2:]](16)
+        order = solver.order if solver.weak_order is None else solver.weak_order
+        assert int(claim.split()[0]) == order
+        assert float(calls) >= min(solver.calls, 1)

@@ -10,10 +10,11 @@ from scorefield.cli import main
 from scorefield.cli.app import app
 
 README = Path(__file__).parents[1] / "README.md"
+PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.mark.slow
@@ -47,8 +48,14 @@ def test_the_make_targets_it_names_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_every_link_leads_to_a_file():
-    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
-    assert len(links) >= 6
-    for link in links:
-        assert link.startswith("https://") or (README.parent / link).exists(), link
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page):
+    names: dict[str, object] = {}
+    for block in blocks("python", page):
+        exec(compile(block, str(page), "exec"), names)

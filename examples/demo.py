@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -37,8 +38,17 @@ SOLVERS: dict[str, tuple[sf.Solver, tuple[int, ...]]] = {
     "Euler-Maruyama": (sf.EulerMaruyama(), (9, 19, 49)),
     "DDIM": (sf.DDIM(), (4, 9, 19, 49)),
     "Heun": (sf.Heun(), (4, 9, 19)),
-    "Multistep": (sf.Multistep(3, sf.AnglePrediction()), (4, 9, 19)),
 }
+PLANS = (5, 10, 20)  # calls of the general plan
+
+
+def plans(field: sf.ScoreField) -> Iterator[tuple[str, sf.Plan]]:
+    """Yield what to compare, by name."""
+    for name, (solver, counts) in SOLVERS.items():
+        for steps in counts:
+            yield name, sf.Plan(solver, sf.balanced(field.process, steps))
+    for nfe in PLANS:
+        yield "general plan", sf.default_plan(field, nfe)
 
 
 def train(console: Console, folder: Path) -> Run:
@@ -64,12 +74,11 @@ def compare(console: Console, run: Run) -> tuple[list[dict[str, object]], float]
             "ms_per_sample": 0.0,
         }
     ]
-    plan = [(name, solver, n) for name, (solver, counts) in SOLVERS.items() for n in counts]
-    for name, solver, steps in track(console, plan, len(plan), "sampling"):
+    tried = list(plans(run.field))
+    for name, plan in track(console, tried, len(tried), "sampling"):
         began = time.monotonic()
-        times = sf.balanced(run.field.process, steps)
         with sf.count_calls(run.field) as calls:
-            x = run.sample(SAMPLES, solver, times, tile=250) / LEVELS
+            x = run.sample(SAMPLES, plan, tile=250) / LEVELS
         row = {
             "solver": name,
             "nfe": calls.count // (SAMPLES // 250),
@@ -121,7 +130,7 @@ def main(folder: Path) -> None:
             for r in rows
             if r["solver"] == name
         ]
-        for name in SOLVERS
+        for name in (*SOLVERS, "general plan")
     }
     metric = "sliced Wasserstein distance to held-out digits"
     quality_against_calls(curves, folder / "quality.png", floor=floor, metric=metric)

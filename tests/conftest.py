@@ -5,6 +5,12 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fuzz", type=int, default=2000, help="configurations to try in test_fuzz.py, in hundreds"
+    )
+
+
 def pytest_configure(config):
     # torch warns of itself when forward-mode autodiff is used for the first time
     config.addinivalue_line(

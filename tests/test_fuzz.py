@@ -1,4 +1,7 @@
-"""Robustness: whatever the solver, grid, process and precision, samples are numbers."""
+"""Robustness: whatever the solver, grid, process and precision, samples are numbers.
+
+``pytest tests/test_fuzz.py --fuzz 10000`` tries more configurations than a run of all tests does.
+"""
 
 import random
 
@@ -40,6 +43,7 @@ PROCESSES = {
 FIELDS = {name: mixture(process) for name, process in PROCESSES.items()}
 REFUSALS = ["alpha = 0", "has no finite diffusion"]  # what is undefined where there is no signal
 GRIDS = [sf.uniform, sf.quadratic, sf.even_log_snr, sf.karras, sf.balanced]
+PLAN = "the general plan"
 
 
 def configuration(seed):
@@ -50,7 +54,7 @@ def configuration(seed):
     # small numbers of steps as often as large ones: there steps are longest
     steps = round(200 ** draw.random())
     dtype = draw.choice([torch.float32, torch.float64])
-    return draw.choice(list(SOLVERS)), steps, grid, dtype, process
+    return draw.choice([*SOLVERS, PLAN]), steps, grid, dtype, process
 
 
 def complaint(seed):
@@ -59,11 +63,14 @@ def complaint(seed):
     where = f"{seed}: {name}, {steps} steps of {grid.__name__} on {process}, {dtype}"
     field = FIELDS[process]
     try:
-        times = grid(field.process, steps)
-        run = sf.prepare(field, SOLVERS[name](steps), times)
+        if name == PLAN:
+            plan = sf.default_plan(field, steps + 1)
+        else:
+            plan = sf.Plan(SOLVERS[name](steps), grid(field.process, steps))
+        run = sf.prepare(field, plan.solver, plan.times)
         with torch.no_grad():
-            at = run(sf.start(field, silent(3), times[0], torch.empty(0, dtype=dtype)))
-            x0 = field(at.x, at.t).x0
+            at = run(sf.start(field, silent(3), run.first, torch.empty(0, dtype=dtype)))
+            x0 = at.x if run.last == field.process.t_data else field(at.x, at.t).x0
     except ValueError as error:
         refused = process.endswith("alpha = 0") and any(text in str(error) for text in REFUSALS)
         return None if refused else f"{where}: {error}"
@@ -72,20 +79,16 @@ def complaint(seed):
     return None
 
 
-def check(seeds):
-    complaints = [found for found in map(complaint, seeds) if found is not None]
-    assert not complaints, "\n".join(complaints)
+def pytest_generate_tests(metafunc):
+    if "chunk" in metafunc.fixturenames:
+        count = metafunc.config.getoption("fuzz") // 100
+        chunks = [k if k < 4 else pytest.param(k, marks=pytest.mark.slow) for k in range(count)]
+        metafunc.parametrize("chunk", chunks)
 
 
-@pytest.mark.parametrize("chunk", range(4))
 def test_samples_are_finite_whatever_the_configuration(chunk):
-    check(range(100 * chunk, 100 * (chunk + 1)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("chunk", range(16))
-def test_samples_are_finite_in_many_more_configurations(chunk):
-    check(range(400 + 100 * chunk, 500 + 100 * chunk))
+    complaints = [complaint(seed) for seed in range(100 * chunk, 100 * (chunk + 1))]
+    assert not any(complaints), "\n".join(filter(None, complaints))
 
 
 @pytest.mark.parametrize("process", ["Tabulated, alpha = 0", "Flow, alpha = 0"])

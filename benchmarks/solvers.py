@@ -147,7 +147,13 @@ def network(folder: str | None) -> sf.ScoreField:
         optim = OptimConfig(steps=1200, lr=2e-3)
         run = sf.train(read("digits"), TrainConfig(network=UNetConfig(width=16), optim=optim))
     trained, data = run.field, run.transform.forward(digits()[0])
-    # the same network with the data's moments, and down to no noise at all, where its paths end
+    lowest = trained.label(trained.process, torch.tensor(trained.process.t_min).double())
+
+    def label(process: sf.Process, t: Tensor) -> Tensor:
+        return trained.label(process, t).clamp(min=float(lowest))
+
+    # the same network with the data's moments, and down to no noise at all, where its paths end;
+    # below the noise it was trained at it is told the lowest it knows
     return sf.Denoiser(
         trained.network,
         PROCESS,
@@ -155,14 +161,14 @@ def network(folder: str | None) -> sf.ScoreField:
         trained.shape,
         data.mean(0),
         data.var(0),
-        trained.label,
+        label,
     ).eval()
 
 
 def fine(field: sf.ScoreField, x: Tensor, steps: int) -> Tensor:
     """Return the ends of the paths by order 4 on many steps."""
     c = field.data_std
-    times = sf.balanced(PROCESS, steps, end=PROCESS.t_data, data_std=c)
+    times = sf.balanced(PROCESS, steps, data_std=c, to_data=True)
     solver = sf.Multistep(4, sf.AnglePrediction(c), sf.Exact(sf.Growth(c)), corrector=True)
     return sf.prepare(field, solver, times)(
         sf.State(x, times[0], sf.Noise(0, torch.arange(len(x))))

@@ -239,13 +239,14 @@ class ScoreField(nn.Module, ABC):
         """
         process = self.process
         if t.is_cpu and not torch.compiler.is_compiling() and not process.contains(t):
-            outside = t.min() if bool(t.min() < process.t_min) else t.max()
+            outside = float(t.min() if bool(t.min() < process.t_min) else t.max())
             raise ValueError(
-                f"a call of the field at t = {float(outside):g}, which lies outside "
-                f"[{process.t_min:g}, {process.t_max:g}] of {process!r}: end the grid inside, or "
-                "use a solver that makes no call at the end of a step, such as DDIM or Multistep."
+                f"a call of the field at t = {outside}, outside [{process.t_min}, {process.t_max}] "
+                f"of {process!r}. Only a solver that makes no call at the end of a step, such as "
+                "DDIM, can go to a time beyond."
             )
-        return instants(self.process, t, self._prepare(t))
+        t = t.clamp(process.t_min, process.t_max)
+        return instants(process, t, self._prepare(t))
 
     def _prepare(self, t: Tensor) -> Sequence[Any] | None:
         """Work out what `estimate` needs of the times ``(N, ...)``: one `Instant.own` for each."""

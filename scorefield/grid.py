@@ -92,26 +92,35 @@ def balanced(
     end: float | None = None,
     data_std: float = 1.0,
     power: float = 4.0,
+    to_data: bool = False,
 ) -> Tensor:
     """Return times equally spaced in ``log(1 + (sigma / (c alpha))^2)^(1/power)``: the default.
 
     A root of log-SNR where noise dominates and of ``sigma`` where data does, so the same grid
     serves any process. Unless ``end`` is given, it stops where ``sigma / alpha = 0.4 c / steps``:
     with few steps the denoiser finishes better than another step would. What the data has that is
-    narrower than that is lost; give ``end=process.t_min`` to keep it, or ``end=process.t_data`` for
-    a last step to the data itself. No other time lies below ``t_min``: where the spacing would
-    bring one there, the others are equally spaced down to ``t_min``.
+    narrower than that is lost; give ``end=process.t_min`` to keep it.
+
+    With ``to_data`` the spacing is down to no noise at all, and the last time is `Process.t_data`.
+    No other lies below ``t_min``: where the spacing would bring one there, the others are equally
+    spaced down to ``t_min``.
 
     Raises:
-        ValueError: also if ``alpha(start) = 0``.
+        ValueError: also if ``alpha(start) = 0``; ``to_data`` with an end, or for a process without
+            a time of the data.
     """
     check_positive(data_std=data_std, power=power)
-    first = torch.tensor(process.t_max if start is None else start, dtype=torch.float64)
-    if end is None and steps > 0:
+    if to_data and (end is not None or process.t_data is None):
+        raise ValueError(
+            f"to_data with end = {end} on {process!r}: leave the end out, and give a process whose "
+            "alpha and sigma can be continued to the data."
+        )
+    if to_data:
+        end = process.t_min
+    elif end is None and steps > 0:
         end = time_near(process, 0.4 * data_std / steps)
-        end = end if end < first else process.t_min
-    to_data = end is not None and end == process.t_data
-    first, last = _ends(process, steps, start, process.t_min if to_data else end)
+        end = end if end < (process.t_max if start is None else start) else process.t_min
+    first, last = _ends(process, steps, start, end)
     high, low = (
         growth(-process.half_log_snr(t) - math.log(data_std)) ** (1 / power) for t in (first, last)
     )
@@ -119,7 +128,7 @@ def balanced(
         raise _infinite(first)
     root = torch.lerp(high, 0 * low if to_data else low, _fractions(steps))
     if to_data:
-        last = torch.full_like(last, float(end or 0))
+        last = torch.full_like(last, process.t_data or 0.0)
         if root[-2] < low:
             root = torch.cat([torch.lerp(high, low, _fractions(steps - 1)), root[-1:]])
     grown = root[1:-1] ** power
@@ -147,33 +156,25 @@ def check_times(process: Process, times: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than two times, not strictly monotone, or outside the process's interval.
     """
-    times = torch.as_tensor(times)
-    coarse = times.is_floating_point() and times.dtype != torch.float64
-    times = times.to("cpu", torch.float64)
-    if coarse and times.numel():
-        times = _unrounded(process, times)
+    times = torch.as_tensor(times).to("cpu", torch.float64)
     if times.ndim != 1 or times.numel() < 2:
         raise ValueError(
             f"times have shape {tuple(times.shape)}: give two or more, shape (N + 1,)."
         )
-    last = times[-1:] if float(times[-1]) == process.t_data else times[:0]
+    to_data = float(times[-1]) < process.t_min and float(times[-1]) == process.t_data
+    last = times[-1:] if to_data else times[:0]
     if not process.contains(times[: len(times) - len(last)]):
         raise ValueError(
             f"times run over [{float(times.min())}, {float(times.max())}], outside the process's "
             f"[{process.t_min}, {process.t_max}]."
         )
+    inside = times[: len(times) - len(last)].clamp(process.t_min, process.t_max)
+    times = torch.cat([inside, last])
     steps = times.diff()
     if not bool((steps < 0).all() or (steps > 0).all()):
         raise ValueError(
             "times must fall strictly (towards data) or rise strictly (towards noise)."
         )
-    return times
-
-
-def _unrounded(process: Process, times: Tensor) -> Tensor:
-    """Return times of low precision with those that rounding threw out of the interval put back."""
-    for end in (process.t_min, process.t_max):
-        times = torch.where((times - end).abs() <= 1e-7 * abs(end), end, times)
     return times
 
 

@@ -42,7 +42,7 @@ def _integral(f: Coefficient, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Pieces:
-    """A function of time as polynomials in ``log t``, one for each doubling of the time.
+    """A function of time as polynomials in ``log t``, on pieces of one length.
 
     Below ``low`` it is constant.
     """
@@ -53,8 +53,18 @@ class _Pieces:
 
     @classmethod
     def of(cls, f: Coefficient, low: float, high: float) -> _Pieces:
-        """Interpolate ``f`` on ``[low, high]``, at Chebyshev's points."""
+        """Interpolate ``f`` on ``[low, high]``, on as many pieces as it takes."""
         count = math.ceil(math.log2(high / low))
+        for finer in range(5):
+            made = cls._at_chebyshev_points(f, low, high, count * 2**finer)
+            edges = torch.linspace(0, 1, count * 2**finer + 1, dtype=torch.float64)
+            t = low * torch.exp(math.log(high / low) * (edges[:-1] + 0.3 * edges[1]))
+            if bool(((made(t) - f(t)).abs() < 1e-11).all()):
+                break
+        return made
+
+    @classmethod
+    def _at_chebyshev_points(cls, f: Coefficient, low: float, high: float, count: int) -> _Pieces:
         width = math.log(high / low) / count
         angle = (torch.arange(_DEGREE + 1, dtype=torch.float64) + 0.5) * math.pi / (_DEGREE + 1)
         middle = math.log(low) + width * (torch.arange(count, dtype=torch.float64)[:, None] + 0.5)

@@ -16,54 +16,64 @@ and a network, and checked on two others: ``benchmarks/solvers.py``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
+from typing import NamedTuple
 
 from torch import Tensor
 
 from scorefield.adaptive import Adaptive
 from scorefield.field import ScoreField
-from scorefield.grid import balanced, time_near
-from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver
+from scorefield.grid import balanced, check_positive, time_near
+from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_solver
 
 DEFAULT_CALLS = DEFAULT_STEPS = 20
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A solver and the times it visits.
+class Plan(NamedTuple):
+    """A solver, the times it visits, and how a run ends.
 
     Attributes:
         solver: the rule of a step.
         times: the grid, falling, ``(N + 1,)``; or `Adaptive`.
+        finish: whether the denoiser is called at the last time, to take away what noise is left;
+            by `scorefield.sample`, since a solver's run ends at its last time.
     """
 
     solver: Solver
     times: Tensor | Adaptive
+    finish: bool = True
 
 
 def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     """Return the general plan of ``nfe`` calls of a field.
 
-    Below 5 calls, and where a process cannot be continued to the data, the last call is that of
-    the denoiser which finishes a run (``finish`` of `scorefield.sample`).
+    The denoiser's call is the last one below 5 calls, where the times come down to ``t_min``, and
+    where a process cannot be continued to the data. What the data has that is narrower than the
+    process's lowest noise is lost.
 
     Raises:
-        ValueError: ``nfe < 2``.
+        ValueError: ``nfe < 2``; a field of data without deviation.
     """
-    if nfe < 2:
-        raise ValueError(f"nfe = {nfe}: a plan needs at least 2 calls of the field.")
     process, c = field.process, field.data_std
+    if not isinstance(nfe, Integral) or nfe < 2:
+        raise ValueError(f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2.")
+    check_positive(data_std=c)
     start = time_near(process, 0.75 * nfe**2 * c)
     spacing = 3.0 if nfe < 5 else 3.5 if nfe < 8 else 4.0
     order = 2 if nfe < 5 else 3 if nfe < 12 else 4 if nfe < 20 else 5
     power = 0.25 if 8 <= nfe < 12 else 0.375
     exact = Exact() if nfe < 5 else Exact(Growth(c, power))
     solver = Multistep(order, AnglePrediction(c), exact, start="rising")
+    grid = partial(balanced, process, start=start, data_std=c, power=spacing)
     if process.t_data is None:
-        times = balanced(process, nfe - 1, start=start, data_std=c, power=spacing)
-        return Plan(solver, times)
-    times = balanced(process, nfe, start=start, end=process.t_data, data_std=c, power=spacing)
-    return Plan(solver, times[:-1] if nfe < 5 else times)
+        return Plan(solver, grid(nfe - 1))
+    times = grid(nfe, to_data=True)
+    # not beyond what a network was trained on by more than another step
+    at_min = times[-2] - process.t_min < 1e-6 * (process.t_max - process.t_min)
+    if nfe < 5 or bool(at_min):
+        return Plan(solver, times[:-1])
+    return Plan(solver, times, finish=False)
 
 
 def resolve(
@@ -72,7 +82,7 @@ def resolve(
     """Return the plan that the arguments of `scorefield.sample` stand for.
 
     Raises:
-        ValueError: times beside a plan.
+        ValueError: times beside a plan; what is no solver in the place of one.
     """
     if isinstance(solver, Plan):
         if times is not None:
@@ -80,6 +90,8 @@ def resolve(
         return solver
     if solver is None and times is None:
         return default_plan(field)
+    if solver is not None:
+        check_solver("solver", solver)
     c = field.data_std
     solver = Multistep(3, AnglePrediction(c)) if solver is None else solver
     times = balanced(field.process, DEFAULT_STEPS, data_std=c) if times is None else times

@@ -31,8 +31,8 @@ from torch import Tensor
 Time = float | Tensor
 Coefficient = float | Tensor
 
-# How far outside [t_min, t_max] a time may stray through rounding, relative to the interval.
-_SLACK = 1e-9
+# How far outside [t_min, t_max] a time may stray, relative to the end: single precision's rounding.
+_SLACK = 1e-7
 _PROBES = 257
 _ZERO = torch.zeros(())
 
@@ -154,8 +154,9 @@ class Process(ABC):
 
     Subclasses are frozen dataclasses with the fields ``t_min`` and ``t_max`` and write `alpha` and
     `sigma`. Both take and return a tensor of any shape, and must be made of torch operations, since
-    `rates` differentiates them. ``sigma(t_min) > 0``; where ``alpha(t_max) = 0``, the reverse SDE
-    has no coefficients at ``t_max`` while the probability-flow ODE has.
+    `rates` differentiates them; for `t_data` they are asked at 0 too. ``sigma(t_min) > 0``; where
+    ``alpha(t_max) = 0``, the reverse SDE has no coefficients at ``t_max`` while the
+    probability-flow ODE has.
 
     Raises:
         ValueError: on construction, if the interval is empty, or the noise is not positive, or the
@@ -249,8 +250,8 @@ class Process(ABC):
 
     def contains(self, t: Tensor) -> bool:
         """Tell whether every time lies in ``[t_min, t_max]``, up to rounding."""
-        slack = _SLACK * (self.t_max - self.t_min)
-        return bool(((t >= self.t_min - slack) & (t <= self.t_max + slack)).all())
+        low, high = self.t_min - _SLACK * abs(self.t_min), self.t_max + _SLACK * abs(self.t_max)
+        return bool(((t >= low) & (t <= high)).all())
 
     @property
     def t_data(self) -> float | None:
@@ -259,7 +260,10 @@ class Process(ABC):
         No field knows it, but the last step of a run may end there, if it makes no call at its end.
         None where ``alpha`` and ``sigma`` cannot be continued so far.
         """
-        alpha, sigma = self.coefficients(torch.tensor(self._origin, dtype=torch.float64))
+        try:
+            alpha, sigma = self.coefficients(torch.tensor(self._origin, dtype=torch.float64))
+        except (ArithmeticError, RuntimeError, ValueError):
+            return None
         return self._origin if abs(float(alpha) - 1) < 1e-12 and float(sigma) == 0 else None
 
     def perturb(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
@@ -307,7 +311,11 @@ def _with_rate(f: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor
     By a pass backwards, though there is one input: PyTorch's forward passes cost four times more.
     """
     value, pull, *_ = torch.func.vjp(f, t)
-    return value, pull(torch.ones_like(value))[0]
+    rate = pull(torch.ones_like(value))[0]
+    if t.is_cpu and not torch.compiler.is_compiling() and not bool(rate.isfinite().all()):
+        # a pass backwards also sees what `torch.where` did not choose
+        rate = torch.func.jvp(f, (t.contiguous(),), (torch.ones_like(t).contiguous(),))[1]
+    return value, rate
 
 
 def _invert(falling: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, SupportsIndex
 
 import torch
@@ -24,11 +25,11 @@ from scorefield.grid import check_times
 from scorefield.noise import Noise
 from scorefield.plan import Plan, resolve
 from scorefield.process import align
-from scorefield.solvers import Move, Solver, State, check_solver
+from scorefield.solvers import Move, Solver, State
 
 
 def integrate(
-    field: ScoreField, solver: Solver, at: State, times: Tensor | Adaptive
+    field: ScoreField, solver: Solver | Plan, at: State, times: Tensor | Adaptive | None = None
 ) -> Iterator[State]:
     """Yield the state at every time of a grid, or after every adaptive step, from ``at`` on.
 
@@ -36,6 +37,7 @@ def integrate(
     state, go on from ``at._replace(x=...)``.
 
     Args:
+        solver: a solver, or a `Plan`, which has times of its own.
         at: a state at the first time.
         times: strictly falling (towards data) or rising (towards noise), ``(N + 1,)``, the
             last perhaps `Process.t_data`; or `Adaptive`, with which each sample has steps, and so
@@ -45,7 +47,7 @@ def integrate(
         ValueError: times that are not monotone, leave the process's interval, or do not start where
             ``at`` stands; adaptive steps for a solver that has no error estimate.
     """
-    check_solver("solver", solver)
+    solver, times, _ = resolve(field, solver, times)
     at = at._replace(t=align(at.t, at.x))
     if isinstance(times, Adaptive):
         _check_start(at, times.ends(field)[0])
@@ -108,14 +110,19 @@ def sample(
         NumericalError: the field gave a value that is not finite.
     """
     ids = _ids(n)
-    if not isinstance(tile, int) or tile < 1 or ids is None or not all(0 <= k < 2**63 for k in ids):
+    if (
+        not isinstance(tile, Integral)
+        or tile < 1
+        or ids is None
+        or not all(0 <= k < 2**63 for k in ids)
+    ):
         raise ValueError(f"n = {n!r}, tile = {tile}: give n >= 0 or ids >= 0, and tile >= 1.")
     _check_evaluating(field)
     plan = resolve(field, solver, times)
-    run = prepare(field, plan.solver, plan.times)
+    run = prepare(field, plan)
     if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down; give times.flip(0).")
-    finish = finish and float(run.last) != field.process.t_data
+    finish = finish and plan.finish and bool(run.last >= field.process.t_min)
     like = _template(field, dtype)
     out = like.new_empty(len(ids), *field.shape)
     for places, slots in _tiles(ids, tile):
@@ -154,13 +161,15 @@ class Prepared:
         return self._walk(at._replace(memory=None), rows)
 
 
-def prepare(field: ScoreField, solver: Solver, times: Tensor | Adaptive) -> Prepared:
+def prepare(
+    field: ScoreField, solver: Solver | Plan, times: Tensor | Adaptive | None = None
+) -> Prepared:
     """Work out a run of a solver along a grid, or by adaptive steps, once for many states.
 
     Raises:
         ValueError: as `integrate`, before any call of the field.
     """
-    check_solver("solver", solver)
+    solver, times, _ = resolve(field, solver, times)
     if isinstance(times, Adaptive):
         check_estimate(solver)
         ends = torch.tensor(times.ends(field), dtype=torch.float64)
@@ -203,14 +212,19 @@ def _not_finite(field: ScoreField, plan: Plan, begin: State) -> NumericalError:
 
     handle = field.register_forward_hook(look)
     try:
-        for at in integrate(field, plan.solver, begin, plan.times):
+        for at in integrate(field, plan, begin):
             last = at
         field(last.x, last.t)
     except ValueError:
         pass
     finally:
         handle.remove()
-    where = found[0] if found else "nowhere, but the samples are not finite"
+    if not found:
+        return NumericalError(
+            f"the field's values are finite but samples of {plan.solver!r} are not: use a finer "
+            "grid, or another solver."
+        )
+    where = found[0]
     return NumericalError(
         f"the field's value is not finite {where} ({plan.solver!r}): look at the network there, or "
         "end the grid at a larger t."

@@ -7,7 +7,10 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--fuzz", type=int, default=2000, help="configurations to try in test_fuzz.py, in hundreds"
+        "--fuzz",
+        type=int,
+        default=2000,
+        help="how many configurations test_fuzz.py tries, a multiple of 100",
     )
 
 

@@ -286,8 +286,8 @@ def gaussian_moments(process, t):
 @pytest.mark.parametrize("name", ["VP", "EDM"])
 def test_adaptive_steps_of_the_sde_draw_from_the_law_of_a_gaussian(name):
     """Repeated steps follow the same path: rejecting some must not bias the law."""
-    process, count = PROCESSES[name], 4000
-    control, end = sf.Adaptive(1e-2, 1e-2), process.t_min
+    process, count = PROCESSES[name], 2000
+    control, end = sf.Adaptive(2e-2, 2e-2), process.t_min
     x = sf.sample(
         gaussian(process),
         count,
@@ -312,9 +312,9 @@ def test_tighter_tolerances_converge_to_the_end_of_one_brownian_path():
         control = sf.Adaptive(tolerance, tolerance)
         return sf.sample(field, 32, sf.StochasticHeun(), control, tile=32, dtype=torch.float64)
 
-    finest = end(1e-4)
-    gaps = [float((end(tolerance) - finest).norm(dim=1).mean()) for tolerance in (1e-1, 1e-2, 1e-3)]
-    assert gaps[0] > 2 * gaps[1] > 4 * gaps[2]
+    finest = end(4e-4)
+    gaps = [float((end(tolerance) - finest).norm(dim=1).mean()) for tolerance in (1e-1, 1e-2, 2e-3)]
+    assert gaps[0] > 2 * gaps[1] > 3 * gaps[2]
     other = sf.sample(
         field,
         32,

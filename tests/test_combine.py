@@ -157,7 +157,13 @@ def test_a_program_stepped_one_by_one_is_the_program_on_the_grid(solvers, levels
 
 # --- memory --------------------------------------------------------------------------------------
 
-REMEMBERING = [sf.Multistep(3), sf.unipc(2), sf.dpm_solver_pp(2), sf.unipc(2, published=True)]
+REMEMBERING = [
+    sf.Multistep(3),
+    sf.unipc(2),
+    sf.dpm_solver_pp(2),
+    sf.unipc(2, published=True),
+    sf.PredictorCorrector(sf.Multistep(3), sf.Langevin(0.05)),
+]
 
 
 @pytest.mark.parametrize("solver", REMEMBERING, ids=label)
@@ -173,7 +179,14 @@ def test_a_state_moved_to_another_time_is_stepped_as_from_a_start(solver):
         assert torch.equal(moved.x, fresh.x)
 
 
-HANDED = [sf.Multistep(3), sf.unipc(2), sf.Program((sf.Multistep(2),)), sf.Heun(), sf.Dopri5()]
+HANDED = [
+    sf.Multistep(3),
+    sf.unipc(2),
+    sf.Program((sf.Multistep(2),)),
+    sf.PredictorCorrector(sf.Multistep(3), sf.Langevin(0.05)),
+    sf.Heun(),
+    sf.Dopri5(),
+]
 
 
 @pytest.mark.parametrize("second", HANDED, ids=label)
@@ -183,8 +196,10 @@ def test_a_state_may_be_handed_from_one_solver_to_another(first, second):
     field, times, x = mixture(PROCESS), grid(PROCESS, 8), 10 * normal(4, 2)
     at = states(field, first, x, times[:5])[-1]
     onward = list(sf.integrate(field, second, at, times[4:]))[-1]
-    if first != second:
-        afresh = states(field, second, at.x, times[4:])[-1]
+    if first == second:
+        assert torch.equal(onward.x, final(field, first, x, times))
+    else:
+        afresh = list(sf.integrate(field, second, at._replace(memory=None), times[4:]))[-1]
         assert torch.equal(onward.x, afresh.x)
 
 
@@ -247,6 +262,15 @@ def test_ancestral_ddim_has_the_mean_and_the_deviation_of_ddim_with_noise(proces
             for solver in (sf.Ancestral(sf.DDIM(), eta), sf.DDIM(eta))
         )
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-9)
+
+
+@every_process
+def test_an_ancestral_run_may_end_at_the_data(process):
+    """Nothing is below the data: the last step is its base's."""
+    field, times = mixture(process), sf.balanced(process, 6, to_data=True)
+    before = sf.sample(field, 4, sf.Ancestral(sf.DDIM()), times[:-1], dtype=torch.float64)
+    ended = sf.sample(field, 4, sf.Ancestral(sf.DDIM()), times, dtype=torch.float64)
+    torch.testing.assert_close(ended, before, rtol=1e-9, atol=1e-9)
 
 
 def test_an_ancestral_step_goes_below_its_end_and_not_below_the_process():
@@ -594,6 +618,18 @@ def test_a_restart_from_beyond_the_process_is_refused_before_any_call():
 def test_what_is_no_solver_or_does_not_solve_is_refused_in_the_place_of_one(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_program_of_correctors_is_a_corrector():
+    """Moves of one size above a level of noise, of another below it."""
+    field, times, x = mixture(PROCESS), grid(PROCESS, 6, 4.0, 0.3), 4 * normal(4, 2)
+    sizes = sf.Program((sf.Langevin(0.2), sf.Langevin(0.05)), (1.0,))
+    got = final(field, sf.PredictorCorrector(sf.DDIM(), sizes), x, times)
+    at = sf.State(x, times[0], silent(4))
+    for s in times[1:]:
+        r = 0.2 if float(ratio(PROCESS, s)) > 1 else 0.05
+        at = sf.PredictorCorrector(sf.DDIM(), sf.Langevin(r)).step(field, at, s)
+    assert torch.equal(got, at.x)
 
 
 def test_a_program_of_lists_is_a_program():

@@ -70,7 +70,7 @@ def complaint(seed):
         run = sf.prepare(field, plan.solver, plan.times)
         with torch.no_grad():
             at = run(sf.start(field, silent(3), run.first, torch.empty(0, dtype=dtype)))
-            x0 = at.x if run.last == field.process.t_data else field(at.x, at.t).x0
+            x0 = field(at.x, at.t).x0 if plan.finish else at.x
     except ValueError as error:
         refused = process.endswith("alpha = 0") and any(text in str(error) for text in REFUSALS)
         return None if refused else f"{where}: {error}"
@@ -81,7 +81,9 @@ def complaint(seed):
 
 def pytest_generate_tests(metafunc):
     if "chunk" in metafunc.fixturenames:
-        count = metafunc.config.getoption("fuzz") // 100
+        count, rest = divmod(metafunc.config.getoption("fuzz"), 100)
+        assert count, "--fuzz needs at least 100"
+        assert not rest, "--fuzz needs a multiple of 100"
         chunks = [k if k < 4 else pytest.param(k, marks=pytest.mark.slow) for k in range(count)]
         metafunc.parametrize("chunk", chunks)
 

@@ -127,7 +127,8 @@ def test_a_grid_in_single_precision_may_end_where_the_process_does():
     for process in ALL_PROCESSES:
         times = sf.uniform(process, 4)
         got = check_times(process, times.float())
-        assert (got[0], got[-1]) == (process.t_max, process.t_min)
+        assert process.t_min <= float(got[-1]) <= process.t_min * (1 + 1e-6)
+        assert process.t_max * (1 - 1e-6) <= float(got[0]) <= process.t_max
     with pytest.raises(ValueError, match=r"outside the process's \[1e-05, 1.0\]"):
         check_times(sf.VP(), torch.tensor([1.001, 0.5]))
 

@@ -411,3 +411,34 @@ def test_moments_refuses_coefficients_of_another_shape():
         sf.moments(lambda t: torch.zeros(2, 3), lambda t: torch.ones(()), 1.0, dim=2)
     with pytest.raises(ValueError, match="give at least one"):
         sf.moments(vp_drift, vp_diffusion, 1.0, dim=1, steps=0)
+
+
+def test_rates_of_a_process_in_pieces_do_not_see_the_piece_not_taken():
+    """Where the formula of the other piece is not even a number."""
+
+    class Pieces(sf.Process):
+        t_min, t_max = 0.01, 1.0
+
+        def alpha(self, t):
+            return torch.ones_like(t)
+
+        def sigma(self, t):
+            return torch.where(t > 0.5, 0.5 + 0.1 * (t - 0.5).sqrt() + (t - 0.5), t)
+
+    rates = Pieces().rates(tensor(0.1, 0.3, 0.75))[1]
+    torch.testing.assert_close(rates, tensor(1.0, 1.0, 1.0 + 0.05 / 0.5))
+
+
+@pytest.mark.parametrize("frequency", [20.0, 60.0])
+def test_a_linear_sde_may_oscillate(frequency):
+    """Against the moments solved by Runge and Kutta's method in fine steps."""
+
+    def drift(t):
+        return -0.5 * (1 + 0.9 * torch.cos(frequency * t))
+
+    process = sf.LinearSDE(drift, torch.ones_like)
+    for t in (0.03, 0.4, 1.0):
+        phi, covariance = sf.moments(drift, torch.ones_like, t, dim=1, steps=4096)
+        alpha, sigma = process.coefficients(tensor(t)[0])
+        torch.testing.assert_close(alpha, phi[0, 0], rtol=1e-9, atol=0)
+        torch.testing.assert_close(sigma**2, covariance[0, 0], rtol=1e-9, atol=0)

@@ -182,7 +182,7 @@ def sample(
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path} exists already: give --out, or --overwrite to replace it.")
     _check_target(out)
-    prepare(run.field, plan.solver, plan.times)  # refuses what does not fit before any work
+    prepare(run.field, plan)  # refuses what does not fit before any work
     began = time.monotonic()
     with count_calls(run.field) as calls:
         chunks = [range(k, min(k + tile, n)) for k in range(0, n, tile)]

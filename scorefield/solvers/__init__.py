@@ -4,7 +4,6 @@ from scorefield.solvers.base import Memory, Move, Solver, State, check_solver
 from scorefield.solvers.combine import (
     Ancestral,
     Churn,
-    Corrector,
     PredictorCorrector,
     Program,
     Restart,
@@ -63,7 +62,6 @@ __all__ = [
     "Basis",
     "Bosh3",
     "Churn",
-    "Corrector",
     "DataPrediction",
     "Dopri5",
     "Euler",

@@ -105,6 +105,11 @@ class Solver(ABC):
     def error_order(self) -> float | None:
         """The order in the step size of the error that `State.error` estimates; None without."""
 
+    @property
+    @abstractmethod
+    def in_place(self) -> bool:
+        """Whether it stays at its time and moves ``x`` there, as a corrector does."""
+
     @abstractmethod
     def moves(
         self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
@@ -161,7 +166,7 @@ class Solver(ABC):
         if s.is_cpu and not process.contains(s) and not bool((s == _data(process)).all()):
             outside = float(s.min() if bool(s.min() < process.t_min) else s.max())
             raise ValueError(
-                f"s = {outside:g} is outside [{process.t_min:g}, {process.t_max:g}] of {process!r}."
+                f"s = {outside} is outside [{process.t_min}, {process.t_max}] of {process!r}."
             )
         at = self.settled(at if t is at.t else at._replace(t=t))
         plan = None if at.memory is None else at.memory.plan

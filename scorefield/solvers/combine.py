@@ -57,7 +57,7 @@ class Combined(Solver, ABC):
 
 
 class Memoryless(Combined, ABC):
-    """A combination around single steps, which leaves nothing to remember."""
+    """A combination that leaves nothing to remember."""
 
     @property
     def history(self) -> int:
@@ -70,8 +70,12 @@ class Memoryless(Combined, ABC):
         return None
 
 
-class Corrector(Memoryless, ABC):
-    """A solver that stays at its time and moves ``x`` in place."""
+class Around(Memoryless, ABC):
+    """A combination around single steps of a base."""
+
+    @property
+    def in_place(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,10 @@ class Program(Combined):
     @property
     def history(self) -> int:
         return max(solver.history for solver in self.solvers)
+
+    @property
+    def in_place(self) -> bool:
+        return all(solver.in_place for solver in self.solvers)
 
     def moves(
         self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
@@ -195,14 +203,15 @@ class PredictorCorrector(Combined):
     """
 
     predictor: Solver
-    corrector: Corrector
+    corrector: Solver
 
     def __post_init__(self) -> None:
         check_solver("predictor", self.predictor)
-        if not isinstance(self.corrector, Corrector):
+        check_solver("corrector", self.corrector)
+        if not self.corrector.in_place:
             raise ValueError(
                 f"corrector = {self.corrector!r}: give one that moves x in place, as Langevin() "
-                "does; to step twice, use a finer grid."
+                "does."
             )
 
     @property
@@ -222,6 +231,10 @@ class PredictorCorrector(Combined):
     def history(self) -> int:
         return self.predictor.history
 
+    @property
+    def in_place(self) -> bool:
+        return self.predictor.in_place
+
     def moves(
         self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
     ) -> list[Move]:
@@ -230,19 +243,20 @@ class PredictorCorrector(Combined):
         for start, end, correct in zip(t, s, corrections, strict=True):
             (predict,) = self.predictor.moves(field, start[None], end[None], plan)
             plan = self.predictor.forget(predict.plan, end)
-            made.append(_Corrected(self.predictor, predict, correct, end, plan))
+            made.append(_Corrected(self, predict, correct, end, plan))
         return made
 
     def forget(self, plan: Any, t: Tensor) -> Any:
         return self.predictor.forget(plan, t)
 
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
-        return self.predictor.moved(memory, x, t)
+        kept = self.predictor.moved(memory, x, t)
+        return None if kept is None else kept._replace(owner=self)
 
 
 @dataclass(frozen=True)
 class _Corrected(Move):
-    predictor: Solver
+    owner: PredictorCorrector
     predict: Move
     correct: Move
     s: Tensor
@@ -253,7 +267,7 @@ class _Corrected(Move):
         out = self.correct(between._replace(memory=None))
         memory = between.memory
         if memory is not None:
-            memory = self.predictor.moved(memory, out.x, self.s)
+            memory = self.owner.moved(memory, out.x, self.s)
         return out._replace(memory=memory)
 
     def transition(self, at: State) -> Prior:
@@ -261,7 +275,7 @@ class _Corrected(Move):
 
 
 @dataclass(frozen=True)
-class Churn(Memoryless):
+class Churn(Around):
     """EDM's stochastic sampler around any single step: noise up by a factor, then step down.
 
     At ``r`` inside the window noise is added until ``r (1 + min(amount / steps, sqrt(2) - 1))``, or
@@ -348,7 +362,7 @@ class _Noised(Move):
 
 
 @dataclass(frozen=True)
-class Ancestral(Memoryless):
+class Ancestral(Around):
     """Step down below the end, to ``r_down``, then noise back up to it by the exact kernel::
 
         r_down^2 = r_s^2 - eta^2 r_s^2 (r_t^2 - r_s^2) / r_t^2
@@ -394,7 +408,7 @@ class Ancestral(Memoryless):
         down = process.time(torch.minimum(lambda_s - 0.5 * torch.log1p(-share), lowest))
         down = torch.minimum(down, s)
         keep = unstack(process.alpha(s) / process.alpha(down))
-        stds = unstack(process.kernel_std(down, s))
+        stds = unstack(torch.where(down < s, process.kernel_std(down, s), 0.0))
         starts, ends = unstack(clock(lambda_t)), unstack(clock(lambda_s))
         bases = self.base.moves(field, t, down)
         rows = zip(bases, keep, stds, starts, ends, s, strict=True)
@@ -421,7 +435,7 @@ class _NoisedBack(Move):
 
 
 @dataclass(frozen=True)
-class Restart(Memoryless):
+class Restart(Around):
     """Once a step has come down to ``low``, noise up to ``high`` and come down again, K times.
 
     A grid that does not cross ``low`` has no restart.

@@ -27,12 +27,12 @@ from torch import Tensor
 from scorefield.field import Instant, ScoreField
 from scorefield.process import Coefficient, Prior, Process, mix, unstack
 from scorefield.solvers.base import Move, State, transition
-from scorefield.solvers.combine import Corrector, PredictorCorrector
+from scorefield.solvers.combine import Memoryless, PredictorCorrector
 from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
 
 
 @dataclass(frozen=True)
-class Langevin(Corrector):
+class Langevin(Memoryless):
     """Moves (1) in place: a corrector.
 
     Args:
@@ -68,6 +68,10 @@ class Langevin(Corrector):
     @property
     def calls(self) -> int:
         return self.moves_per_step
+
+    @property
+    def in_place(self) -> bool:
+        return True
 
     def moves(
         self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False

@@ -140,6 +140,10 @@ def uses(coefficient: Coefficient) -> bool:
 class LinearSolver(Solver):
     """A solver made of rows: subclasses write `rule`."""
 
+    @property
+    def in_place(self) -> bool:
+        return False
+
     @abstractmethod
     def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
         """Return the rule of steps from ``t`` to ``s``, tensors of one shape ``(N, ...)``.
@@ -168,7 +172,7 @@ class LinearSolver(Solver):
 
     def forget(self, plan: Any, t: Tensor) -> Any:
         past: Past | None = plan
-        if past is None or past.reached is None or not torch.equal(past.reached, t):
+        if past is None or past.reached is None or not _same(past.reached, t):
             return None
         times = past.times[known_at(past, t) :]
         return past._replace(times=times) if times else None
@@ -192,7 +196,11 @@ class LinearSolver(Solver):
 
 def known_at(past: Past, t: Tensor) -> bool:
     """Tell whether the newest estimate at hand was made at ``t``."""
-    return bool(past.times) and torch.equal(past.times[0], t)
+    return bool(past.times) and _same(past.times[0], t)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.device == other.device and torch.equal(one, other)
 
 
 def _windows(times: Sequence[Tensor], t: Tensor, known: bool) -> tuple[Tensor, ...]:

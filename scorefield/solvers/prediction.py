@@ -297,15 +297,8 @@ class Exact(Quadrature):
             return self.basis(process, log_ratio)
 
         b = [place(-process.half_log_snr(node)) for node in nodes]
-        ends = [prediction.variable(-process.half_log_snr(u)) for u in (t, s)]
-        for time, value in zip((*nodes, t, s), (*b, *ends), strict=True):
-            if not bool(value.isfinite().all()):
-                worst = float(time[~value.isfinite()].flatten()[0])
-                raise ValueError(
-                    f"{prediction!r} in {self!r} meets alpha = 0 or sigma = 0 at t = {worst:g}, "
-                    "where the log-SNR is infinite: use AnglePrediction in its own angle, or start "
-                    "the grid later and end it earlier."
-                )
+        for time, value in zip(nodes, b, strict=True):
+            _check_finite(prediction, time, value)
         at, measure = gauss(prediction, process, t, s, dial)
         seen = place(prediction.log_ratio(at))
         weights = []
@@ -321,13 +314,29 @@ class Exact(Quadrature):
 def gauss(
     prediction: Prediction, process: Process, t: Tensor, s: Tensor, dial: float
 ) -> tuple[Tensor, Tensor]:
-    """Return 40 values of ``u`` from t to s and their weights in (2), along a last dimension."""
+    """Return 40 values of ``u`` from t to s and their weights in (2), along a last dimension.
+
+    Raises:
+        ValueError: ``u`` is infinite at t or s.
+    """
     start, end = (prediction.variable(-process.half_log_snr(u)) for u in (t, s))
+    for time, value in ((t, start), (s, end)):
+        _check_finite(prediction, time, value)
     at, weights = _gauss(start, end)
     weights = weights * prediction.weight(at)
     if dial:
         weights = weights * (1 + dial**2) * prediction.decay(at, end[..., None]) ** dial**2
     return at, weights
+
+
+def _check_finite(prediction: Prediction, time: Tensor, value: Tensor) -> None:
+    if not bool(value.isfinite().all()):
+        worst = float(time[~value.isfinite()].flatten()[0])
+        raise ValueError(
+            f"{prediction!r} meets alpha = 0 or sigma = 0 at t = {worst:g}, where the log-SNR is "
+            "infinite: use AnglePrediction in its own angle, or start the grid later and end it "
+            "earlier."
+        )
 
 
 def total(terms: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def check_estimate(solver: Solver) -> float:
 def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Iterator[State]:
     """Yield the state after every round of steps, each sample at a time of its own.
 
-    Samples that stand at the end to begin with are left there.
+    It begins without a memory. Samples that stand at the end to begin with are left there.
 
     Raises:
         ValueError: the solver has no error estimate; a sample stands at neither end.

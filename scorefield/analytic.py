@@ -7,9 +7,9 @@ covariance, with ``r = Q^T (x - alpha mu)``::
     E[eps | x] = sigma Q r / (alpha^2 e + sigma^2)                                  (2)
     E[x_0 | x] = mu + alpha Q (e r / (alpha^2 e + sigma^2))                         (3)
 
-Neither cancels at small ``sigma`` or ``alpha``. A mixture averages its components' means with the
-posterior weights of the components; the empirical distribution of a data set is the mixture with
-``C = 0``.
+Neither cancels at small ``sigma`` or ``alpha``; only ``r`` does, where ``x`` is large beside it. A
+mixture averages its components' means with the posterior weights of the components; the empirical
+distribution of a data set is the mixture with ``C = 0``.
 """
 
 from __future__ import annotations

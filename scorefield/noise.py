@@ -167,7 +167,8 @@ class Noise:
             like: ``(B, ...)``; gives shape, type and device of the numbers returned.
 
         Raises:
-            ValueError: a sample has used up its 2^10 paths, where one number serves all samples.
+            ValueError: a sample has used up its 2^10 paths. With places of each sample this is not
+                looked at, and paths beyond are not independent.
         """
         path, low, high = self._stretch(start, end)
         first = self._known(path, start)

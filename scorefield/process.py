@@ -139,14 +139,20 @@ class Prior:
         return float(0.5 * (ratio.trace() + shift.square().sum() - mean.numel() - log_det))
 
 
+def total(terms: Tensor) -> Tensor:
+    """Return the sum over the last dimension, in the same order however many steps there are.
+
+    So a step has the same bits alone and in a grid; `Tensor.sum` adds up as its shape suits it.
+    """
+    return terms.cumsum(-1)[..., -1]
+
+
 def polynomial(coefficients: Tensor, x: Tensor) -> Tensor:
     """Return ``sum_n c_n x^n`` for coefficients ``(..., N)``, N >= 2, and ``x`` ``(...)``."""
     powers = [torch.ones_like(x), x]
     for n in range(2, coefficients.shape[-1]):
         powers.append(powers[n // 2] * powers[n - n // 2])
-    # a sum in one order, so that a time has the same bits alone and in a grid
-    total: Tensor = (coefficients * torch.stack(powers, -1)).cumsum(-1)[..., -1]
-    return total
+    return total(coefficients * torch.stack(powers, -1))
 
 
 class Process(ABC):

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from scorefield.grid import check_positive, growth
-from scorefield.process import Process
+from scorefield.process import Process, total
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(40))
 
@@ -337,14 +337,6 @@ def _check_finite(prediction: Prediction, time: Tensor, value: Tensor) -> None:
             "infinite: use AnglePrediction in its own angle, or start the grid later and end it "
             "earlier."
         )
-
-
-def total(terms: Tensor) -> Tensor:
-    """Return the sum over the last dimension, in the same order however many steps there are.
-
-    So a step has the same bits alone and in a grid; `Tensor.sum` adds up as its shape suits it.
-    """
-    return terms.cumsum(-1)[..., -1]
 
 
 def departures(

@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scorefield.process import Process
+from scorefield.process import Process, total
 from scorefield.solvers.multistep import Multistep
 from scorefield.solvers.prediction import (
     DataPrediction,
@@ -31,7 +31,6 @@ from scorefield.solvers.prediction import (
     Prediction,
     Quadrature,
     gauss,
-    total,
 )
 
 

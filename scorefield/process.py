@@ -84,7 +84,7 @@ def mix(*terms: tuple[Coefficient, Tensor]) -> Tensor:
     """
     total: Tensor | None = None
     for coefficient, x in terms:
-        if isinstance(coefficient, float | int):
+        if isinstance(coefficient, (float, int)):
             if coefficient == 0:
                 continue
             if total is not None:

@@ -35,16 +35,18 @@ class Row(NamedTuple):
 
     def of(self, x: Tensor, found: Sequence[Estimate], z: Tensor | None) -> Tensor:
         """Return the combination of ``x``, the estimates, newest first, and the noise if any."""
-        of_x, terms = self.x, []
-        for (of_x0, of_eps), estimate in zip(self.means, found, strict=False):
-            _, _, (u, w), (p, q), (p_eps, q_eps) = estimate
+        of_x, means, of_z = self
+        terms = []
+        for (of_x0, of_eps), (_, _, (u, w), (p, q), (p_eps, q_eps)) in zip(
+            means, found, strict=False
+        ):
             if u is x:
                 of_x = of_x + (of_x0 * p + of_eps * p_eps)
             else:
                 terms.append((of_x0 * p + of_eps * p_eps, u))
             terms.append((of_x0 * q + of_eps * q_eps, w))
         if z is not None:
-            terms.append((self.z, z))
+            terms.append((of_z, z))
         return mix((of_x, x), *terms)
 
 
@@ -69,7 +71,7 @@ class Rule(NamedTuple):
         end: (2), or None if it is the last of the points (1).
         noisy: ``z`` is used.
         error: the combination that estimates the step's error, or None.
-        keep: the places of the estimates to keep, counted from the newest.
+        keep: the estimates to keep, newest first.
         predicted: the next step is to correct this one.
     """
 
@@ -77,7 +79,7 @@ class Rule(NamedTuple):
     end: Row | None
     noisy: bool = False
     error: Row | None = None
-    keep: tuple[int, ...] = ()
+    keep: slice = slice(0)
     predicted: bool = False
 
 
@@ -90,7 +92,7 @@ class Linear(Move):
     end: Row | None
     kick: tuple[Coefficient, Coefficient] | None
     error: Row | None
-    keep: tuple[int, ...]
+    keep: slice
     s: Tensor
     plan: Past
     held: int
@@ -101,9 +103,8 @@ class Linear(Move):
         if self.kick is not None:
             z, noise = noise.increment(*self.kick, at.x)
         x, found = self._walk(at, z)
-        memory = None
-        if self.keep:
-            memory = Memory(self.plan, tuple([found[k] for k in self.keep]), x, self.owner)
+        kept = found[self.keep]
+        memory = Memory(self.plan, kept, x, self.owner) if kept else None
         error = None if self.error is None else self.error.of(at.x, found, z)
         return State(x, self.s, noise, memory, error)
 
@@ -219,7 +220,7 @@ def _moves(
     """Return one move per step of a rule."""
     count, process = len(t), field.process
     times = (*[time for time, _ in reversed(rule.calls)], *past)
-    kept = [times[place] for place in rule.keep]
+    kept = times[rule.keep]
     plans = [Past(tuple(k[n] for k in kept), rule.predicted, s[n]) for n in range(count)]
     points = [_split(row, count) for _, row in rule.calls]
     views = [field.instants(time) for time, _ in rule.calls]

@@ -123,12 +123,12 @@ class Multistep(LinearSolver):
         if len(nodes) == self._width or len(nodes) + 1 + self.corrector >= enough:
             end = self._row(process, t, s, nodes, known, past)
             kept = self._width - (not self.corrector)
-            keep = tuple(range(min(kept, len(nodes))))
+            keep = slice(min(kept, len(nodes)))
             return Rule(calls, end, bool(self.dial), keep=keep, predicted=self.corrector)
         if len(nodes) + 2 >= enough:
             ahead = self._row(process, t, s, nodes, known, past)
             end = self._row(process, t, s, (s, *nodes), known, past)
-            return Rule((*calls, (s, ahead)), end, keep=tuple(range(len(nodes) + 1)))
+            return Rule((*calls, (s, ahead)), end, keep=slice(len(nodes) + 1))
         return _runge_kutta(process, t, s, calls, len(nodes))
 
     def _row(
@@ -206,4 +206,4 @@ def _runge_kutta(
         (s, row(n_s, 0.0, 0.0, 1.0)),
     )
     final = row(n_s, 1 / 6, 1 / 3, 1 / 3, 1 / 6)
-    return Rule((*calls, *points), final, keep=tuple(range(3, 3 + known)))
+    return Rule((*calls, *points), final, keep=slice(3, 3 + known))

@@ -95,7 +95,7 @@ class RungeKutta(LinearSolver, ABC):
         if len(weights) == len(rates):
             return Rule(tuple(calls), end, error=row(0.0, weights))
         rates.append(process.rates(s))
-        return Rule((*calls, (s, end)), None, error=row(0.0, weights), keep=(0,))
+        return Rule((*calls, (s, end)), None, error=row(0.0, weights), keep=slice(1))
 
 
 _EULER = Tableau(order=1, a=((),), b=(1.0,), c=(0.0,))

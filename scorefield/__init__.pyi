@@ -23,6 +23,11 @@ from .grid import (
     quadratic as quadratic,
     uniform as uniform,
 )
+from .likelihood import (
+    Likelihood as Likelihood,
+    Moments as Moments,
+    log_prob as log_prob,
+)
 from .linear import LinearSDE as LinearSDE, moments as moments
 from .noise import Noise as Noise
 from .parametrization import (

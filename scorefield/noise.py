@@ -34,7 +34,7 @@ from scorefield.field import Shape
 from scorefield.process import Coefficient
 
 # Uses of randomness that must not share numbers even where they share seeds and ids.
-SAMPLING, TRAINING, ORDER, OFFSET, METRICS = range(5)
+SAMPLING, TRAINING, ORDER, OFFSET, METRICS, PROBES = range(6)
 _PATH = 128  # added to a stream for its Brownian paths
 
 _LOW = 0xFFFFFFFF
@@ -154,6 +154,14 @@ class Noise:
         high, low = self._words(step, 1)[:2]
         u = (high.double() * 2.0**21 + (low >> 11).double() + 0.5) * 2.0**-53
         return u[:, 0, 0], self._after()
+
+    def signs(self, like: Tensor, place: int) -> Tensor:
+        """Return random signs, -1 or 1, like ``like`` ``(B, ...)``: those at a place of 2^24."""
+        count = math.prod(like.shape[1:])
+        step = torch.full((1, 1), place, device=like.device)
+        words = torch.stack(self._words(step, -(-count // 128)), -1)[:, 0, :, :, None]
+        bits = words.bitwise_right_shift(torch.arange(32, device=like.device)) & 1
+        return (1 - 2 * bits.flatten(1)[:, :count]).reshape(like.shape).to(like)
 
     def increment(self, start: Coefficient, end: Coefficient, like: Tensor) -> tuple[Tensor, Noise]:
         """Return the way of the Brownian path (1) between two places, scaled to unit variance.

@@ -8,12 +8,10 @@ kernel's rounding depends on the size of a batch and on the row in it, never on 
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, SupportsIndex
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +24,7 @@ from scorefield.noise import Noise
 from scorefield.plan import Plan, resolve
 from scorefield.process import align
 from scorefield.solvers import Move, Solver, State
+from scorefield.tiles import as_ids, check_evaluating, tiles
 
 
 def integrate(
@@ -109,15 +108,8 @@ def sample(
             `integrate` refuses, a network whose dropout or batch normalisation is in training.
         NumericalError: the field gave a value that is not finite.
     """
-    ids = _ids(n)
-    if (
-        not isinstance(tile, Integral)
-        or tile < 1
-        or ids is None
-        or not all(0 <= k < 2**63 for k in ids)
-    ):
-        raise ValueError(f"n = {n!r}, tile = {tile}: give n >= 0 or ids >= 0, and tile >= 1.")
-    _check_evaluating(field)
+    ids = as_ids(n, tile)
+    check_evaluating(field)
     plan = resolve(field, solver, times)
     run = prepare(field, plan)
     if run.first < run.last:
@@ -125,7 +117,7 @@ def sample(
     finish = finish and plan.finish and bool(run.last >= field.process.t_min)
     like = _template(field, dtype)
     out = like.new_empty(len(ids), *field.shape)
-    for places, slots in _tiles(ids, tile):
+    for places, slots in tiles(ids, tile):
         rows = [ids[place] % tile for place in places]
         with torch.no_grad():
             begin = start(field, Noise(seed, slots.to(like.device)), run.first, like)
@@ -231,36 +223,6 @@ def _not_finite(field: ScoreField, plan: Plan, begin: State) -> NumericalError:
     )
 
 
-def _ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor) -> list[int] | None:
-    """Return the ids that ``n`` stands for, or None if it stands for none."""
-    if isinstance(n, Tensor) and n.ndim:
-        n = n.tolist()
-    try:
-        count = operator.index(n)  # type: ignore[arg-type]
-    except TypeError:
-        try:
-            return [operator.index(k) for k in n]  # type: ignore[union-attr]
-        except TypeError:
-            return None
-    return list(range(count)) if count >= 0 else None
-
-
-def _tiles(ids: Sequence[int], tile: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield batches: the places in ``ids`` that each serves, and the id in each of its slots.
-
-    Slots that no place asks for hold an id of their own.
-    """
-    waiting: list[list[int]] = [[] for _ in range(tile)]
-    for place, k in enumerate(ids):
-        waiting[k % tile].append(place)
-    for turn in range(max(map(len, waiting))):
-        places = [queue[turn] for queue in waiting if turn < len(queue)]
-        slots = torch.arange(tile)
-        for place in places:
-            slots[ids[place] % tile] = ids[place]
-        yield places, slots
-
-
 @dataclass
 class Calls:
     """How often a field was called, and how many samples it saw in all."""
@@ -283,17 +245,6 @@ def count_calls(field: ScoreField) -> Iterator[Calls]:
         yield calls
     finally:
         handle.remove()
-
-
-def _check_evaluating(field: ScoreField) -> None:
-    """Refuse a network that would draw at random, or mix the samples of a batch."""
-    kinds = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm
-    for name, module in field.named_modules():
-        if module.training and isinstance(module, kinds):
-            raise ValueError(
-                f"{name} ({type(module).__name__}) is in training, so a sample would depend on its "
-                "batch: call field.eval() first."
-            )
 
 
 def _template(field: ScoreField, dtype: torch.dtype | None) -> Tensor:

@@ -1,0 +1,76 @@
+r"""Tiles: batches of one fixed size, in which every sample has the slot ``id mod tile``.
+
+A kernel's rounding depends on the size of a batch and on the row in it, never on the other rows: so
+a sample has the same bits alone and in any company.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor, nn
+
+
+def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, tile: int) -> list[int]:
+    """Return the ids that ``n`` stands for: ``0 .. n-1``, or those given.
+
+    Raises:
+        ValueError: a negative id or ``n``, what is neither, ``tile < 1``.
+    """
+    ids = _listed(n)
+    if (
+        not isinstance(tile, Integral)
+        or tile < 1
+        or ids is None
+        or not all(0 <= k < 2**63 for k in ids)
+    ):
+        raise ValueError(f"n = {n!r}, tile = {tile}: give n >= 0 or ids >= 0, and tile >= 1.")
+    return ids
+
+
+def _listed(n: SupportsIndex | Iterable[SupportsIndex] | Tensor) -> list[int] | None:
+    if isinstance(n, Tensor) and n.ndim:
+        n = n.tolist()
+    try:
+        count = operator.index(n)  # type: ignore[arg-type]
+    except TypeError:
+        try:
+            return [operator.index(k) for k in n]  # type: ignore[union-attr]
+        except TypeError:
+            return None
+    return list(range(count)) if count >= 0 else None
+
+
+def tiles(ids: Sequence[int], tile: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield batches: the places in ``ids`` that each serves, and the id in each of its slots.
+
+    Slots that no place asks for hold an id of their own.
+    """
+    waiting: list[list[int]] = [[] for _ in range(tile)]
+    for place, k in enumerate(ids):
+        waiting[k % tile].append(place)
+    for turn in range(max(map(len, waiting))):
+        places = [queue[turn] for queue in waiting if turn < len(queue)]
+        slots = torch.arange(tile)
+        for place in places:
+            slots[ids[place] % tile] = ids[place]
+        yield places, slots
+
+
+def check_evaluating(field: nn.Module) -> None:
+    """Refuse a network that would draw at random, or mix the samples of a batch.
+
+    Raises:
+        ValueError: dropout or batch normalisation is in training.
+    """
+    kinds = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm
+    for name, module in field.named_modules():
+        if module.training and isinstance(module, kinds):
+            raise ValueError(
+                f"{name} ({type(module).__name__}) is in training, so a sample would depend on its "
+                "batch: call field.eval() first."
+            )

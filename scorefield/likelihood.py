@@ -8,8 +8,10 @@ obeys ``dq/dr + div(q eps) = 0``. So along *any* path ``y(r)`` from the data to 
     Q = sigma tr(d eps / d x) = d - tr(d E[x_0 | x] / d y)                          (2)
 
 The second term of (1) vanishes on the ODE's own path, where this is the change of variables of
-continuous flows. On the path that a solver leaves behind, which is only near, it takes away the
-first order of the solver's error: the calls are spent on the integral, not on the path.
+continuous flows. On the path that a solver leaves behind, which is only near, it is the first order
+of what the solver's error does. It is told as an error, not added: a learned score is not the
+gradient of a density, and near the data, where it is least so, the term would do more harm than the
+error it takes away.
 
 What is Gaussian is done in closed form. For data of covariance eigenvalues ``e_k``, ``Q`` is near
 ``sum_k r^2 / (e_k + r^2)``, which is taken out of the integral and integrated exactly, and the law
@@ -120,7 +122,8 @@ class Likelihood:
     Attributes:
         value: the log-density of ``x`` with the process's lowest noise on it.
         stderr: the standard error of ``value`` from the probes; 0 for an exact trace.
-        solver_error: an estimate of the error of the integral: two rules that differ in order.
+        solver_error: an estimate of what the steps cost: two rules that differ in order, and the
+            second term of (1). Too large by far where the score is not the gradient of a density.
         truncation: an estimate of what the noise left at ``t_min`` changes: add it for the density
             of the data itself, where that is smooth at this scale.
         prior_mismatch: an estimate of what it costs that the law at the other end is not the
@@ -226,7 +229,7 @@ class _Nodes:
         r, m: ``sigma / alpha`` and ``sqrt(c^2 + r^2)`` there, ``(N, 1, 1)``.
         dlog: the change of ``log r`` from node to node, ``(N,)``.
         rules: the weights of a sum ``(N,)`` and the matrix of a derivative ``(N, N)``, in units of
-            the nodes: the rule itself and one of lower order.
+            the nodes: those used and those of lower order.
     """
 
     def __init__(self, field: ScoreField, nfe: int, c: float, device: torch.device) -> None:
@@ -306,8 +309,7 @@ def _trace(
         for v in vectors:
             pulled = torch.autograd.grad(eps, seen, v, retain_graph=True)[0]
             found.append((pulled * v).flatten(1).sum(1))
-    sigma = torch.as_tensor(at.sigma)
-    traces = sigma * torch.stack(found)
+    traces = at.sigma * torch.stack(found)
     return eps.detach(), traces.sum(0, keepdim=True) if exact else traces
 
 
@@ -327,7 +329,7 @@ def _solve(
     c, dim = float(moments.eigenvalues.mean().sqrt()), x[0].numel()
     traced = _Traced(field, noise, count, exact)
     solver = Multistep(
-        3, AnglePrediction(c), Exact(Growth(c, 1.5 / _POWER)), start="rising", corrector=True
+        4, AnglePrediction(c), Exact(Growth(c, 1.5 / _POWER)), start="rising", corrector=True
     )
     begin = State(x * float(nodes.alpha[0]), nodes.times[0], noise)
     with torch.no_grad():
@@ -366,26 +368,30 @@ class _Path:
         z = y / m
         slope = (eps - r / m**2 * y) / m * (r * dlog)
         # m (D z - slope) is what the path's dy is beside the ODE's
-        self.sums = []
-        for weights, derivative in nodes.rules:
-            beside = (derivative @ z.flatten(1)).reshape(z.shape) - slope
-            self.sums.append((weights[:, None] * (eps * beside * m / r).sum(2)).sum(0))
+        weights, derivative = nodes.rules[0]
+        beside = (derivative @ z.flatten(1)).reshape(z.shape) - slope
+        self.beside = (weights[:, None] * (eps * beside * m / r).sum(2)).sum(0)
         first, last = nodes.ends()
         e = moments.eigenvalues
         self.ends = moments.log_prob(y[-1], last)
         self.ends = self.ends + 0.5 * torch.log((e + last**2) / (e + first**2)).sum()
         self.gaussian = (r[:, 0] ** 2 / (e + r[:, 0] ** 2)).sum(1)
         self.first = (eps[0] ** 2).sum(1)
-        ours = moments.eps(y[-1], last)
-        self.last = (ours * (moments.along(eps[-1]) - ours)).sum(1)
+        beyond = []
+        for k in (-2, -1):
+            ours = moments.eps(y[k], float(r[k]))
+            beyond.append((ours * (moments.along(eps[k]) - ours)).sum(1))
+        # falls like 1 / r where the prior's mean is not the data's, and like 1 / r^2 where it is
+        fall = (beyond[0] / beyond[1]).abs().log() / float((r[-1] / r[-2]).log())
+        self.beyond = beyond[1] / fall.nan_to_num(2.0).clamp(1, 2)
 
     def result(self, traces: Tensor, exact: bool, nfe: int, products: int) -> Tensor:
         """Return the fields of `Likelihood` stacked, ``(8, B)``, from traces ``(N, K, B)``."""
         nodes, count = self.nodes, traces.shape[1]
         rest = traces - self.gaussian[:, None, None]
         values = []
-        for (weights, _), beside in zip(nodes.rules, self.sums, strict=True):
-            values.append(((weights * nodes.dlog)[:, None, None] * rest).sum(0) + beside)
+        for weights, _ in nodes.rules:
+            values.append(((weights * nodes.dlog)[:, None, None] * rest).sum(0))
         totals, lower = values
         spread = totals.std(0) / math.sqrt(count) if count > 1 else torch.zeros_like(self.ends)
         mean = traces.mean(1)
@@ -394,9 +400,9 @@ class _Path:
             [
                 self.ends + totals.mean(0),
                 spread,
-                (totals - lower).mean(0).abs(),
+                (totals - lower).mean(0).abs() + self.beside.abs(),
                 0.5 * (mean[0] - self.first),
-                0.5 * (mean[-1] - self.gaussian[-1]) - self.last,
+                0.5 * (mean[-1] - self.gaussian[-1]) - self.beyond,
                 nfe * whole,
                 products * whole,
                 (0 if exact else count) * whole,

@@ -26,7 +26,19 @@ ALLOWED = {
     "solvers": {"field", "grid", "noise", "process"},
     "adaptive": {"errors", "field", "process", "solvers"},
     "plan": {"adaptive", "field", "grid", "solvers"},
-    "sampling": {"adaptive", "errors", "field", "grid", "noise", "plan", "process", "solvers"},
+    "tiles": set(),
+    "sampling": {
+        "adaptive",
+        "errors",
+        "field",
+        "grid",
+        "noise",
+        "plan",
+        "process",
+        "solvers",
+        "tiles",
+    },
+    "likelihood": {"errors", "field", "grid", "noise", "sampling", "solvers", "tiles"},
     "networks": set(),
 }
 # what only the parts on top may import

@@ -1,0 +1,276 @@
+"""Log-densities against closed forms, their error bars against the errors they stand for."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import scorefield as sf
+from scorefield.certify import PROCESSES
+from scorefield.errors import NumericalError
+from scorefield.likelihood import _trace, _vectors
+
+
+def mixture(process: sf.Process, dim: int, parts: int, seed: int = 0) -> sf.Mixture:
+    """Return a mixture with means apart and turned covariances, its mean not zero."""
+    draw = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(parts, dim, dim, generator=draw, dtype=torch.float64)).Q
+    variance = 0.05 + torch.rand(parts, dim, generator=draw, dtype=torch.float64)
+    means = torch.randn(parts, dim, generator=draw, dtype=torch.float64)
+    weights = torch.rand(parts, generator=draw) + 0.3
+    return sf.Mixture(process, weights, means, turn * variance[:, None] @ turn.mT)
+
+
+def draws(field: sf.Mixture, count: int, seed: int = 5) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    eps = torch.randn(count, *field.shape, generator=g, dtype=torch.float64)
+    return field.data(eps, torch.rand(count, generator=g, dtype=torch.float64))
+
+
+def truth(field: sf.Mixture, x: torch.Tensor) -> torch.Tensor:
+    """Return the log-density of data with the lowest noise on it."""
+    process = field.process
+    alpha = float(process.alpha(torch.tensor(process.t_min, dtype=torch.float64)))
+    return field.log_prob(alpha * x, process.t_min) + x[0].numel() * math.log(alpha)
+
+
+def full(field: sf.Mixture) -> sf.Moments:
+    """Return the exact mean and covariance of a mixture's data."""
+    mean = field.weights @ field.means
+    apart = field.means - mean
+    covariance = torch.einsum("k,kij->ij", field.weights, field.covariances)
+    covariance = covariance + torch.einsum("k,ki,kj->ij", field.weights, apart, apart)
+    return sf.Moments(mean, *torch.linalg.eigh(covariance))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 16])
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("name", PROCESSES)
+def test_closed_form(name: str, parts: int, dim: int) -> None:
+    """Instantaneous change of variables; E-3 and E-4: its sign, and the prior's constant."""
+    field = mixture(PROCESSES[name](), dim, parts)
+    x = draws(field, 16)
+    found = sf.log_prob(field, x, nfe=100, probes=0, prior=full(field))
+    assert (found.value - truth(field, x)).abs().max() <= 1e-4 * dim
+    assert (found.stderr == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dim", "parts", "nfe"), [(64, 3, 60), (784, 1, 40)])
+@pytest.mark.parametrize("name", ["VP", "VE", "Flow"])
+def test_closed_form_in_many_dimensions(name: str, dim: int, parts: int, nfe: int) -> None:
+    field = mixture(PROCESSES[name](), dim, parts)
+    x = draws(field, 2)
+    found = sf.log_prob(field, x, nfe=nfe, probes=0, prior=full(field), tile=2)
+    assert (found.value - truth(field, x)).abs().max() <= 1e-4 * dim
+
+
+def test_density_integrates_to_one() -> None:
+    """The exact likelihood of a 2-D distribution, added up over the plane."""
+    field = mixture(sf.VP(), 2, 3)
+    line = torch.linspace(-7, 7, 141, dtype=torch.float64)
+    plane = torch.cartesian_prod(line, line)
+    found = sf.log_prob(field, plane, tile=1024)
+    mass = found.value.exp().sum() * (line[1] - line[0]) ** 2
+    assert abs(float(mass) - 1) <= 1e-3
+
+
+def test_signal_is_a_shape_like_any_other() -> None:
+    field = mixture(sf.Flow(), 6, 2)
+    shaped = sf.Mixture(
+        field.process, field.weights, field.means.reshape(2, 2, 3), field.covariances
+    )
+    x = draws(field, 3)
+    flat = sf.log_prob(field, x).value
+    assert torch.allclose(sf.log_prob(shaped, x.reshape(3, 2, 3)).value, flat, atol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [2, 16, 64])
+def test_intervals_contain_the_closed_form(dim: int) -> None:
+    """Hutchinson's trace is unbiased with an honest error; a sum not divided by K is neither."""
+    field = mixture(sf.VP(), dim, 3)
+    count = 1000
+    x = draws(field, 8).repeat(count // 8, 1)
+    found = sf.log_prob(field, x, nfe=28, probes=12, prior=full(field))
+    exact = truth(field, x)
+    low, high = found.interval(0.95)
+    share = float(((low <= exact) & (exact <= high)).double().mean())
+    assert 0.93 <= share <= 0.97
+    # the mean of all of them has an error sqrt(1000) times less, far below one trace
+    off = (found.value - exact).mean() / (found.stderr.square().mean() / count).sqrt()
+    assert abs(float(off)) < 4
+
+
+def test_standard_error_falls_as_the_root_of_the_probes() -> None:
+    field = mixture(sf.VP(), 16, 3)
+    x = draws(field, 64)
+    few, many = (
+        sf.log_prob(field, x, nfe=16, probes=k).stderr.square().mean().sqrt() for k in (8, 128)
+    )
+    assert float(few / many) == pytest.approx(4, rel=0.15)
+
+
+def test_each_sample_has_its_own_divergence() -> None:
+    """E-6: one scalar summed over the batch would give all samples one value."""
+    field = mixture(sf.VP(), 16, 3)
+    x = draws(field, 4)
+    at = field.instants(torch.tensor([0.3], dtype=torch.float64))[0]
+    noise = sf.Noise(0, torch.arange(4))
+    _, trace = _trace(field, x, at, _vectors(x, noise, 0, 0, 0, exact=True), exact=True)
+    for k in range(4):
+
+        def eps(one: torch.Tensor) -> torch.Tensor:
+            return field(one[None], 0.3).eps[0]
+
+        jacobian = torch.func.jacrev(eps)(x[k])
+        assert float(trace[0, k]) == pytest.approx(float(at.sigma * jacobian.trace()), rel=1e-9)
+
+
+def test_probes_belong_to_sample_and_node() -> None:
+    """E-5: a run draws the same probes each time, and other ones for another id or seed."""
+    field = mixture(sf.VP(), 16, 3)
+    x = draws(field, 2)
+    first, again = (sf.log_prob(field, x, probes=4).value for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, sf.log_prob(field, x, probes=4, ids=[7, 8]).value)
+    assert not torch.equal(first, sf.log_prob(field, x, probes=4, seed=1).value)
+
+
+@pytest.mark.parametrize("settings", [{"probes": 0}, {"probes": 4}, {"stderr": 0.6}])
+def test_value_does_not_depend_on_the_batch(settings: dict) -> None:
+    field = mixture(sf.VP(), 16, 3)
+    x = draws(field, 11)
+    whole = sf.log_prob(field, x, tile=8, **settings)
+    alone = sf.log_prob(field, x[9:10], ids=[9], tile=8, **settings)
+    order = torch.tensor([4, 9, 0, 10, 2, 1, 3, 8, 7, 6, 5])
+    shuffled = sf.log_prob(field, x[order], ids=order, tile=8, **settings)
+    for name in vars(whole):
+        values = getattr(whole, name)
+        assert torch.equal(values[9:10], getattr(alone, name)), name
+        assert torch.equal(values[order], getattr(shuffled, name)), name
+
+
+def test_probes_are_spent_until_the_error_is_met() -> None:
+    field = mixture(sf.VP(), 64, 3)
+    x = draws(field, 8)
+    found = sf.log_prob(field, x, stderr=0.5, prior=full(field))
+    assert (found.stderr <= 0.5).all()
+    few = sf.log_prob(field, x, probes=8, prior=full(field))
+    assert (found.products > few.products).any()
+    exact = sf.log_prob(field, x, nfe=80, stderr=1e-3, prior=full(field))  # no dearer than probes
+    assert (exact.stderr == 0).all()
+    assert (exact.value - truth(field, x)).abs().max() <= 64e-4
+
+
+def test_calls_are_counted() -> None:
+    field = mixture(sf.VP(), 4, 2)
+    x = draws(field, 3)
+    with sf.count_calls(field) as calls:
+        found = sf.log_prob(field, x, nfe=21, probes=0)
+    assert calls.count == 21
+    assert found.nfe.tolist() == [21.0] * 3
+    assert found.products.tolist() == [84.0] * 3
+
+
+def test_solver_error_is_of_the_size_of_the_error() -> None:
+    field = mixture(sf.VP(), 8, 4)
+    x = draws(field, 64)
+    for nfe in (16, 24, 32):
+        found = sf.log_prob(field, x, nfe=nfe, probes=0, prior=full(field))
+        error = (found.value - truth(field, x)).abs()
+        assert float((error / found.solver_error).median()) < 2
+        assert float(error.mean() / found.solver_error.mean()) > 0.1
+
+
+def test_prior_mismatch_is_what_a_standard_prior_costs() -> None:
+    """A prior N(0, I) that ignores the data's mean and variance has an error that is told."""
+    field = mixture(sf.VP(), 8, 3)
+    x = draws(field, 32)
+    found = sf.log_prob(field, x, nfe=80, probes=0, prior="standard")
+    error = truth(field, x) - found.value
+    assert float(error.abs().mean()) > 1e-3
+    assert float((error - found.prior_mismatch).abs().mean()) < 0.1 * float(error.abs().mean())
+
+
+def test_truncation_is_what_the_last_noise_hides() -> None:
+    """E-7: the integral starts at t_min, and what that leaves out is told."""
+    process = sf.VP(t_min=4e-3)
+    field = mixture(process, 4, 3)
+    x = draws(field, 32)
+    found = sf.log_prob(field, x, nfe=100, probes=0, prior=full(field))
+    noiseless = mixture(replace(process, t_min=1e-9), 4, 3)
+    missing = truth(noiseless, x) - found.value
+    assert float(missing.abs().mean()) > 1e-3
+    assert float((missing - found.truncation).abs().mean()) < 0.1 * float(missing.abs().mean())
+
+
+def test_bits_per_dim() -> None:
+    """2823 nats in 3072 dimensions are 1.326 bits per dimension."""
+    zero = torch.zeros(1, dtype=torch.float64)
+    found = sf.Likelihood(zero - 2823, *[zero] * 7)
+    assert float(found.bits_per_dim(3072)) == pytest.approx(1.3257, abs=1e-4)
+
+
+def test_float32_network_and_inference_mode() -> None:
+    """A network in single precision gives what it gives outside inference mode."""
+    torch.manual_seed(0)
+    field = sf.Denoiser(torch_network(), sf.VP(), sf.V(), (3,)).eval()
+    x = torch.randn(5, 3)
+    outside = sf.log_prob(field, x)
+    with torch.inference_mode():
+        inside = sf.log_prob(field, x)
+    assert torch.equal(outside.value, inside.value)
+    assert outside.value.dtype == torch.float64
+    fine = sf.log_prob(field, x, nfe=160)
+    assert (outside.value - fine.value).abs().max() < 0.02
+
+
+def torch_network() -> torch.nn.Module:
+    from scorefield.networks import MLP
+
+    network = MLP(3, width=32, depth=2)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"nfe": 7}, "nfe = 7"),
+        ({"probes": 1}, "probes = 1"),
+        ({"probes": 4, "stderr": 0.1}, "leave one of them out"),
+        ({"stderr": -1.0}, "stderr = -1"),
+        ({"max_probes": 2}, "max_probes = 2"),
+        ({"prior": "gaussian"}, "prior = 'gaussian'"),
+        ({"prior": sf.Moments(torch.zeros(3), torch.ones(3))}, "4 coordinates"),
+        ({"ids": [1]}, "1 ids for 2 samples"),
+        ({"ids": [-1, 0]}, "ids >= 0"),
+        ({"tile": 0}, "tile = 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sf.log_prob(mixture(sf.VP(), 4, 2), torch.zeros(2, 4), **settings)
+
+
+def test_bad_samples_are_refused() -> None:
+    field = mixture(sf.VP(), 4, 2)
+    for x, message in [
+        (torch.zeros(2, 5), "shape"),
+        (torch.zeros(4), "shape"),
+        (torch.zeros(2, 4, dtype=torch.int64), "floating"),
+        (torch.tensor([[0.0] * 4, [math.nan] * 4]), "not finite in samples \\[1\\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            sf.log_prob(field, x)
+    with pytest.raises(ValueError, match=r"level = 1"):
+        sf.log_prob(field, torch.zeros(1, 4)).interval(1)
+
+
+def test_error_that_cannot_be_met_is_refused() -> None:
+    field = mixture(sf.VP(), 64, 3)
+    with pytest.raises(NumericalError, match=r"stderr = 0.001 is not met with 16 probes"):
+        sf.log_prob(field, draws(field, 4), stderr=1e-3, max_probes=16)

@@ -38,9 +38,18 @@ def quadratic(
     end: float | None = None,
     power: float = 2.0,
 ) -> Tensor:
-    """Return times equally spaced in ``t^(1/power)``: denser towards the data."""
+    """Return times equally spaced in ``t^(1/power)``: denser towards the data.
+
+    Raises:
+        ValueError: also if the times go below 0.
+    """
     check_positive(power=power)
     first, last = _ends(process, steps, start, end)
+    if last < 0:
+        raise ValueError(
+            f"quadratic takes roots of times, but the grid ends at {float(last):g}: use uniform or "
+            "even_log_snr."
+        )
     times = torch.lerp(first ** (1 / power), last ** (1 / power), _fractions(steps)) ** power
     return _pinned(times[1:-1], first, last)
 
@@ -156,7 +165,7 @@ def check_times(process: Process, times: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than two times, not strictly monotone, or outside the process's interval.
     """
-    times = torch.as_tensor(times).to("cpu", torch.float64)
+    times = torch.as_tensor(times, dtype=torch.float64).to("cpu")
     if times.ndim != 1 or times.numel() < 2:
         raise ValueError(
             f"times have shape {tuple(times.shape)}: give two or more, shape (N + 1,)."

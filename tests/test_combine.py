@@ -634,3 +634,18 @@ def test_a_program_of_correctors_is_a_corrector():
 
 def test_a_program_of_lists_is_a_program():
     assert sf.Program([sf.Heun(), sf.DDIM()], [1.0]) == sf.Program((sf.Heun(), sf.DDIM()), (1.0,))
+
+
+def test_langevin_is_stable_where_alpha_is_large():
+    """A step that grew with alpha would leave narrow data at a hundred times its width."""
+    process = sf.LinearSDE(lambda t: 5 + 0 * t, lambda t: 1 + 0 * t, t_min=1e-3)
+    narrow = 1e-4 * torch.eye(2, dtype=torch.float64)
+    field = sf.Gaussian(process, torch.zeros(2), narrow)
+    times = sf.uniform(process, 20)
+    begin = sf.sampling.start(
+        field, sf.Noise(0, torch.arange(500)), times[0], torch.empty(0, dtype=torch.float64)
+    )
+    solver = sf.PredictorCorrector(sf.DDIM(), sf.Langevin())
+    for at in sf.integrate(field, solver, begin, times):
+        alpha, sigma = process.coefficients(at.t)
+        assert float(at.x.std() / (1e-4 * alpha**2 + sigma**2).sqrt()) < 1.3

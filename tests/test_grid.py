@@ -1,6 +1,7 @@
 """Grids: equally spaced in a quantity of their own, with the ends asked for."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,6 +11,20 @@ import scorefield as sf
 from scorefield.grid import check_times
 
 every_process = pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
+
+
+@dataclass(frozen=True)
+class Exponential(sf.Process):
+    """A process whose time is the logarithm of its noise, and may be negative."""
+
+    t_min: float = -5.0
+    t_max: float = 4.0
+
+    def alpha(self, t):
+        return torch.ones_like(t)
+
+    def sigma(self, t):
+        return t.exp()
 
 
 def ratio(process, t):
@@ -144,3 +159,10 @@ def test_the_default_end_of_the_balanced_grid_lies_below_its_start():
 def test_steps_are_a_whole_number(make, steps):
     with pytest.raises(ValueError, match=f"steps = {steps}: a grid needs a whole number of steps"):
         make(sf.VP(), steps)
+
+
+def test_quadratic_refuses_times_below_zero():
+    process = Exponential()
+    with pytest.raises(ValueError, match="quadratic takes roots"):
+        sf.quadratic(process, 4)
+    assert bool(sf.uniform(process, 4).isfinite().all())

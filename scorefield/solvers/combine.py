@@ -1,8 +1,8 @@
 r"""Solvers made of solvers: programs, correctors, and noise added around a step.
 
-All of them add noise by the process's exact two-time kernel, so that with exact steps in between
-the marginals hold. Levels of noise are given as ``r = sigma / alpha``, which is EDM's sigma, on any
-process.
+`Churn`, `Ancestral` and `Restart` add noise by the process's exact two-time kernel, so that with
+exact steps in between the marginals hold. Levels of noise are given as ``r = sigma / alpha``, which
+is EDM's sigma, on any process.
 
 ======================  ==========================================================================
 `Program`               one solver above a level of noise, another below it
@@ -367,7 +367,8 @@ class Ancestral(Around):
 
         r_down^2 = r_s^2 - eta^2 r_s^2 (r_t^2 - r_s^2) / r_t^2
 
-    With `DDIM` as the base and ``eta = 1`` this is DDPM's ancestral step.
+    With `DDIM` as the base and ``eta = 1`` this is DDPM's ancestral step, as far as ``t_min``
+    allows: a step that ends there adds no noise.
 
     Args:
         base: the solver of the ODE that steps down, one without memory.

@@ -1,12 +1,13 @@
 r"""Langevin moves: they stay at one noise level and bring ``x`` closer to its law there.
 
-    x <- x + delta score + sqrt(2 delta) z,    delta = 2 alpha (r sigma)^2          (1)
+    x <- x + delta score + sqrt(2 delta) z,    delta = 2 min(alpha, 1) (r sigma)^2   (1)
 
-The step is a function of the noise level alone. Where little signal is left it is small, and the
-moves do little. Song et al. (2021) take it from the norms of score and noise, ``delta = 2 (r |z| /
-|score|)^2``, averaged over the batch, with a factor ``1 - beta`` of the single step on VP, which is
-nearly 1: then a sample depends on its neighbours; and a norm per sample biases the law, the more
-the lower the dimension. Their rule, without that factor, is here only for comparison.
+The step is a function of the time alone. Where alpha falls it is small beside ``sigma^2``, and the
+moves do little; where alpha stays 1, as on VE and EDM, their ratio is constant. Song et al. (2021)
+take it from the norms of score and noise, ``delta = 2 (r |z| / |score|)^2``, averaged over the
+batch, with a factor ``1 - beta`` of the single step on VP, which is nearly 1: then a sample depends
+on its neighbours; and a norm per sample biases the law, the more the lower the dimension. Their
+rule, without that factor, is here only for comparison.
 
 The moves are not accepted or rejected, so their law has a bias of its own: at a Gaussian with
 variance ``v`` theirs is ``v / (1 - delta / (2 v))``.
@@ -82,7 +83,7 @@ class Langevin(Memoryless):
                 "PredictorCorrector(DDIM(), Langevin())."
             )
         alpha, sigma = field.process.coefficients(t)
-        deltas = unstack(2 * alpha * (self.r * sigma) ** 2)
+        deltas = unstack(2 * alpha.clamp(max=1) * (self.r * sigma) ** 2)
         instants = field.instants(t)
         return [_Moves(field, at, delta, self) for at, delta in zip(instants, deltas, strict=True)]
 
@@ -153,7 +154,7 @@ class Hold(LinearSolver):
 
 
 def annealed_langevin(r: float = 0.16, moves_per_step: int = 5) -> PredictorCorrector:
-    """Return NCSN's sampler: at each noise level of the grid in turn, Langevin moves.
+    """Return NCSN's sampler: at each noise level of the grid after the first, Langevin moves.
 
     In Song and Ermon's notation the step at level ``i`` is ``eps sigma_i^2 / sigma_L^2``; here
     ``r = sqrt(eps) / (2 sigma_L)``.

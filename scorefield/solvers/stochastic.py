@@ -247,7 +247,7 @@ def _spread(process: Process, dial: Dial, t: Tensor) -> Tensor:
     """Return ``d g`` of (1)."""
     if not callable(dial) and dial == 0:
         return torch.zeros_like(t)
-    turned = torch.as_tensor(dial(t) if callable(dial) else dial)
+    turned = torch.as_tensor(dial(t) if callable(dial) else dial, dtype=torch.float64)
     if not bool((turned >= 0).all()):
         raise ValueError(f"the dial falls to {float(turned.min()):g}: give values >= 0.")
     g = turned * process.diffusion(t)

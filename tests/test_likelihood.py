@@ -57,12 +57,12 @@ def test_closed_form(name: str, parts: int, dim: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dim", "parts", "nfe"), [(64, 3, 60), (784, 1, 40)])
+@pytest.mark.parametrize(("dim", "parts", "nfe"), [(64, 3, 60), (784, 1, 32)])
 @pytest.mark.parametrize("name", ["VP", "VE", "Flow"])
 def test_closed_form_in_many_dimensions(name: str, dim: int, parts: int, nfe: int) -> None:
     field = mixture(PROCESSES[name](), dim, parts)
-    x = draws(field, 2)
-    found = sf.log_prob(field, x, nfe=nfe, probes=0, prior=full(field), tile=2)
+    x = draws(field, 1)
+    found = sf.log_prob(field, x, nfe=nfe, probes=0, prior=full(field), tile=1)
     assert (found.value - truth(field, x)).abs().max() <= 1e-4 * dim
 
 

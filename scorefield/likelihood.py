@@ -41,9 +41,10 @@ from torch import Tensor
 
 from scorefield.errors import NumericalError
 from scorefield.field import Estimate, Instant, ScoreField
-from scorefield.grid import balanced, check_positive, time_near
+from scorefield.grid import balanced, check_positive, growth, time_near
 from scorefield.noise import PROBES, Noise
-from scorefield.sampling import integrate
+from scorefield.process import Prior
+from scorefield.sampling import prepare
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, State
 from scorefield.tiles import as_ids, check_evaluating, tiles
 
@@ -93,9 +94,8 @@ class Moments:
 
     def log_prob(self, y: Tensor, r: float) -> Tensor:
         """Return the log-density of ``y`` ``(B, d)`` under this Gaussian with ``r^2`` added."""
-        variance = self.eigenvalues + r**2
         along = self._along(y)
-        return -0.5 * (along**2 / variance + (2 * math.pi * variance).log()).sum(1)
+        return Prior(torch.zeros_like(along), (self.eigenvalues + r**2).sqrt()).log_prob(along)
 
     def eps(self, y: Tensor, r: float) -> Tensor:
         """Return ``E[eps | y]`` under it, along the basis."""
@@ -198,10 +198,9 @@ def log_prob(
     exact = probes == 0 or (probes is None and stderr is None and dim <= _EXACT)
     count = _PROBES if probes is None else probes
     moments = _moments(field, prior).to(x.device)
-    nodes = _nodes(field, nfe, moments, x)
+    nodes = _Nodes(field, nfe, moments, x.device)
     out = x.new_zeros(len(fields(Likelihood)), len(x), dtype=torch.float64)
-    for places, slots in tiles(rows, tile):
-        at = [rows[place] % tile for place in places]
+    for places, at, slots in tiles(rows, tile):
         batch = x[places[0]].double().repeat(tile, *[1] * len(field.shape))
         batch[at] = x[places].double()
         noise = Noise(seed, slots.to(x.device), stream=PROBES)
@@ -228,36 +227,31 @@ class _Nodes:
         times: rising, ``(N,)``.
         r, m: ``sigma / alpha`` and ``sqrt(c^2 + r^2)`` there, ``(N, 1, 1)``.
         dlog: the change of ``log r`` from node to node, ``(N,)``.
-        rules: the weights of a sum ``(N,)`` and the matrix of a derivative ``(N, N)``, in units of
-            the nodes: those used and those of lower order.
+        weights, lower: of a sum over the nodes, ``(N,)``, and those of a rule of lower order.
+        derivative: by the number of the node, ``(N, N)``.
     """
 
-    def __init__(self, field: ScoreField, nfe: int, c: float, device: torch.device) -> None:
+    def __init__(self, field: ScoreField, nfe: int, moments: Moments, device: torch.device) -> None:
         process = field.process
+        self.c = c = float(moments.eigenvalues.mean().sqrt())
+        check_positive(data_std=c)
         top = time_near(process, _TOP * c)
         times = balanced(process, nfe - 1, start=top, end=process.t_min, data_std=c, power=_POWER)
         self.times = times.flip(0)
         alpha, sigma = process.coefficients(self.times)
         r = sigma / alpha
-        growth = torch.log1p((r / c) ** 2)
-        w = growth ** (1 / _POWER)
+        w = growth(r.log() - math.log(c)) ** (1 / _POWER)
         step = (w[-1] - w[0]) / (nfe - 1)
         dlog = step * _POWER * w ** (_POWER - 1) * (c**2 + r**2) / (2 * r**2)
         self.alpha = alpha.to(device).reshape(-1, 1, 1)
         self.r = r.to(device).reshape(-1, 1, 1)
         self.m = (c**2 + self.r**2).sqrt()
         self.dlog = dlog.to(device)
-        pairs = (4, 6), (2, 4)
-        self.rules = [(_sum(nfe, a).to(device), _slope(nfe, b).to(device)) for a, b in pairs]
+        self.weights, self.lower = (_sum(nfe, terms).to(device) for terms in (4, 2))
+        self.derivative = _slope(nfe, 6).to(device)
 
     def ends(self) -> tuple[float, float]:
         return float(self.r[0]), float(self.r[-1])
-
-
-def _nodes(field: ScoreField, nfe: int, moments: Moments, x: Tensor) -> _Nodes:
-    c = float(moments.eigenvalues.mean().sqrt())
-    check_positive(data_std=c)
-    return _Nodes(field, nfe, c, x.device)
 
 
 class _Traced(ScoreField):
@@ -326,15 +320,14 @@ def _solve(
     most: int,
 ) -> Tensor:
     """Return the fields of `Likelihood`, stacked, for the given rows of a batch."""
-    c, dim = float(moments.eigenvalues.mean().sqrt()), x[0].numel()
+    c, dim = nodes.c, x[0].numel()
     traced = _Traced(field, noise, count, exact)
     solver = Multistep(
         4, AnglePrediction(c), Exact(Growth(c, 1.5 / _POWER)), start="rising", corrector=True
     )
     begin = State(x * float(nodes.alpha[0]), nodes.times[0], noise)
     with torch.no_grad():
-        for last in integrate(traced, solver, begin, nodes.times):
-            end = last
+        end = prepare(traced, solver, nodes.times)(begin)
         traced(end.x, end.t)
     path = _Path(nodes, moments, traced.seen)
     traces, calls = torch.stack(traced.traces), len(nodes.times)
@@ -368,9 +361,8 @@ class _Path:
         z = y / m
         slope = (eps - r / m**2 * y) / m * (r * dlog)
         # m (D z - slope) is what the path's dy is beside the ODE's
-        weights, derivative = nodes.rules[0]
-        beside = (derivative @ z.flatten(1)).reshape(z.shape) - slope
-        self.beside = (weights[:, None] * (eps * beside * m / r).sum(2)).sum(0)
+        beside = (nodes.derivative @ z.flatten(1)).reshape(z.shape) - slope
+        self.beside = (nodes.weights[:, None] * (eps * beside * m / r).sum(2)).sum(0)
         first, last = nodes.ends()
         e = moments.eigenvalues
         self.ends = moments.log_prob(y[-1], last)
@@ -389,10 +381,10 @@ class _Path:
         """Return the fields of `Likelihood` stacked, ``(8, B)``, from traces ``(N, K, B)``."""
         nodes, count = self.nodes, traces.shape[1]
         rest = traces - self.gaussian[:, None, None]
-        values = []
-        for weights, _ in nodes.rules:
-            values.append(((weights * nodes.dlog)[:, None, None] * rest).sum(0))
-        totals, lower = values
+        totals, lower = (
+            ((weights * nodes.dlog)[:, None, None] * rest).sum(0)
+            for weights in (nodes.weights, nodes.lower)
+        )
         spread = totals.std(0) / math.sqrt(count) if count > 1 else torch.zeros_like(self.ends)
         mean = traces.mean(1)
         whole = torch.ones_like(self.ends)

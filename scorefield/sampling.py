@@ -1,8 +1,7 @@
 r"""Generation: a solver walked along a grid, from the prior to data.
 
 Sample ``k`` is a function of (field, solver, times, seed, k) alone. Its noise is keyed by its id,
-and the field always sees batches of one fixed size in which ``k`` has the slot ``k mod tile``: a
-kernel's rounding depends on the size of a batch and on the row in it, never on the other rows.
+and its place in a batch by `scorefield.tiles`.
 """
 
 from __future__ import annotations
@@ -117,8 +116,7 @@ def sample(
     finish = finish and plan.finish and bool(run.last >= field.process.t_min)
     like = _template(field, dtype)
     out = like.new_empty(len(ids), *field.shape)
-    for places, slots in tiles(ids, tile):
-        rows = [ids[place] % tile for place in places]
+    for places, rows, slots in tiles(ids, tile):
         with torch.no_grad():
             begin = start(field, Noise(seed, slots.to(like.device)), run.first, like)
             at = run(begin, rows)

@@ -45,8 +45,8 @@ def _listed(n: SupportsIndex | Iterable[SupportsIndex] | Tensor) -> list[int] | 
     return list(range(count)) if count >= 0 else None
 
 
-def tiles(ids: Sequence[int], tile: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield batches: the places in ``ids`` that each serves, and the id in each of its slots.
+def tiles(ids: Sequence[int], tile: int) -> Iterator[tuple[list[int], list[int], Tensor]]:
+    """Yield batches: the places in ``ids`` that each serves, their slots, and the id in every slot.
 
     Slots that no place asks for hold an id of their own.
     """
@@ -55,10 +55,11 @@ def tiles(ids: Sequence[int], tile: int) -> Iterator[tuple[list[int], Tensor]]:
         waiting[k % tile].append(place)
     for turn in range(max(map(len, waiting))):
         places = [queue[turn] for queue in waiting if turn < len(queue)]
+        rows = [ids[place] % tile for place in places]
         slots = torch.arange(tile)
-        for place in places:
-            slots[ids[place] % tile] = ids[place]
-        yield places, slots
+        for row, place in zip(rows, places, strict=True):
+            slots[row] = ids[place]
+        yield places, rows, slots
 
 
 def check_evaluating(field: nn.Module) -> None:

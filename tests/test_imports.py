@@ -38,7 +38,7 @@ ALLOWED = {
         "solvers",
         "tiles",
     },
-    "likelihood": {"errors", "field", "grid", "noise", "sampling", "solvers", "tiles"},
+    "likelihood": {"errors", "field", "grid", "noise", "process", "sampling", "solvers", "tiles"},
     "networks": set(),
 }
 # what only the parts on top may import

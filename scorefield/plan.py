@@ -5,10 +5,11 @@ r"""Plans: a solver and its times; and what to do with a field that nobody has m
 
 - it starts at ``r = 0.75 N^2 c``, if the process goes higher, from the Gaussian of the data's mean
   and variance: above, the path is nearly that of the Gaussian, and so few calls do not see more;
-- its times are equally spaced in ``g^(1/q)``, with ``q`` from 3 to 4, and its last step goes to the
-  data, with no call at its end;
+- its times are equally spaced in ``g^(1/q)``, with ``q`` from 3 to 4; from 5 calls on its last step
+  goes to the data, with no call at its end, and below the denoiser finishes;
 - it follows the probability-flow ODE by `Multistep` on the noise angle, the order rising with ``N``
-  from 2 to 5, by polynomials in a power of ``g``.
+  from 2 to 5, by polynomials in the noise angle itself below 5 calls and in a power of ``g`` from
+  there on.
 
 The constants were chosen by the distance to the ends of exact paths on four fields, three mixtures
 and a network, and checked on two others: ``benchmarks/solvers.py``.
@@ -20,6 +21,7 @@ from functools import partial
 from numbers import Integral
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from scorefield.adaptive import Adaptive
@@ -53,13 +55,21 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     process's lowest noise is lost.
 
     Raises:
-        ValueError: ``nfe < 2``; a field of data without deviation.
+        ValueError: ``nfe < 2``; a field of data without deviation, or with one so small that the
+            process's lowest noise hides it.
     """
     process, c = field.process, field.data_std
     if not isinstance(nfe, Integral) or nfe < 2:
         raise ValueError(f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2.")
     check_positive(data_std=c)
     start = time_near(process, 0.75 * nfe**2 * c)
+    lowest = torch.tensor(process.t_min, dtype=torch.float64)
+    if start <= process.t_min:
+        raise ValueError(
+            f"data of deviation {c:g} disappears in the lowest noise of {process!r}, where sigma / "
+            f"alpha is {float((-process.half_log_snr(lowest)).exp()):.2g}: give the data unit "
+            "deviation, or the process a smaller t_min."
+        )
     spacing = 3.0 if nfe < 5 else 3.5 if nfe < 8 else 4.0
     order = 2 if nfe < 5 else 3 if nfe < 12 else 4 if nfe < 20 else 5
     power = 0.25 if 8 <= nfe < 12 else 0.375
@@ -70,7 +80,7 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
         return Plan(solver, grid(nfe - 1))
     times = grid(nfe, to_data=True)
     # not beyond what a network was trained on by more than another step
-    at_min = times[-2] - process.t_min < 1e-6 * (process.t_max - process.t_min)
+    at_min = process.half_log_snr(lowest) - process.half_log_snr(times[-2]) < 1e-3
     if nfe < 5 or bool(at_min):
         return Plan(solver, times[:-1])
     return Plan(solver, times, finish=False)

@@ -330,6 +330,12 @@ def test_the_general_plan_never_calls_the_field_below_the_process():
     for nfe in (1, 2.5):
         with pytest.raises(ValueError, match=f"nfe = {nfe}: a plan needs a number of calls"):
             sf.default_plan(mixture(process), nfe)
+    wide = sf.EDM(1e-5, 1e6)
+    times = sf.default_plan(mixture(wide), 20).times
+    assert times[-1] == 0, "times are near t_min where the noise is, however long the interval"
+    hidden = sf.Gaussian(sf.VP(), torch.zeros(2), 1e-14 * torch.eye(2))
+    with pytest.raises(ValueError, match="deviation 1e-07 disappears in the lowest noise"):
+        sf.sample(hidden, 3)
     flat = sf.Gaussian(process, torch.zeros(2), torch.zeros(2, 2))
     with pytest.raises(ValueError, match="data_std = 0: give a positive number"):
         sf.sample(flat, 3)

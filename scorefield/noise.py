@@ -146,14 +146,20 @@ class Noise:
         count = math.prod(shape)
         step = torch.full((1, 1), self.step, device=like.device)
         z = _normal(self._words(step, -(-count // 4)))
-        return z[:, 0, :count].reshape(-1, *shape).to(like), self._after()
+        return z[:, 0, :count].reshape(-1, *shape).to(like), self.skipped()
+
+    def skipped(self) -> Noise:
+        """Return the noise that follows a draw, without making its numbers."""
+        if self.step + 1 >= 2**_STEP_BITS:
+            raise ValueError(f"a sample has used up its 2^{_STEP_BITS} draws of noise.")
+        return replace(self, step=self.step + 1)
 
     def uniform(self, like: Tensor) -> tuple[Tensor, Noise]:
         """Return one float64 number in (0, 1) per sample, shape ``(B,)``, on the device given."""
         step = torch.full((1, 1), self.step, device=like.device)
         high, low = self._words(step, 1)[:2]
         u = (high.double() * 2.0**21 + (low >> 11).double() + 0.5) * 2.0**-53
-        return u[:, 0, 0], self._after()
+        return u[:, 0, 0], self.skipped()
 
     def signs(self, like: Tensor, place: int) -> Tensor:
         """Return random signs, -1 or 1, like ``like`` ``(B, ...)``: those at a place of 2^24."""
@@ -268,11 +274,6 @@ class Noise:
         if walk is None or any(isinstance(v, Tensor) for v in (u, walk.end, path)):
             return None
         return walk.value if walk.end == u and walk.path == path else None
-
-    def _after(self) -> Noise:
-        if self.step + 1 >= 2**_STEP_BITS:
-            raise ValueError(f"a sample has used up its 2^{_STEP_BITS} draws of noise.")
-        return replace(self, step=self.step + 1)
 
     def _words(self, step: Tensor, blocks: int, path: Tensor | None = None) -> list[Tensor]:
         """Return four tensors ``(B, S, blocks)`` of random words for steps ``(B or 1, S)``.

@@ -42,6 +42,9 @@ class Fixed:
     def normal(self, like):
         return self.z, self
 
+    def skipped(self):
+        return self
+
 
 def grid(process, steps, high=20.0, low=0.3, up=False):
     """Return times from one noise level to the other, even in log-SNR."""
@@ -324,6 +327,19 @@ def test_churn_does_not_raise_the_noise_beyond_the_process(process):
         assert called == pytest.approx(process.t_max, rel=1e-6)
 
 
+@every_process
+def test_churn_draws_the_same_noise_for_times_of_each_sample(process):
+    """Outside the window, where it adds none, a step still counts as a draw."""
+    field, times, x = mixture(process), grid(process, 6, 10.0), normal(4, 2)
+    solver = sf.Churn(sf.DDIM(), 5.0, 6, window=(0.7, 4.0))
+    together = sf.State(x, times[0], silent(4))
+    apart = together._replace(t=times[0].repeat(4))
+    for s in times[1:]:
+        together = solver.step(field, together, s)
+        apart = solver.step(field, apart, s.repeat(4))
+        torch.testing.assert_close(apart.x, together.x, rtol=1e-12, atol=1e-12)
+
+
 def test_a_run_with_churn_is_algorithm_2_of_karras_et_al():
     process, count = sf.EDM(), 8
     field, times = mixture(process), sf.karras(process, count, start=20.0, end=0.05)
@@ -333,8 +349,8 @@ def test_a_run_with_churn_is_algorithm_2_of_karras_et_al():
     for t, s in itertools.pairwise(times):
         gamma = min(amount / count, math.sqrt(2) - 1) if low <= t <= high else 0.0
         raised = t + gamma * t
+        z, noise = noise.normal(x)
         if gamma:
-            z, noise = noise.normal(x)
             x = x + (raised**2 - t**2).sqrt() * scale * z
         slope = (x - field(x, raised).x0) / raised
         ahead = x + (s - raised) * slope
@@ -600,7 +616,10 @@ def test_what_depends_on_a_level_refuses_times_of_each_sample_and_asks_for_a_gri
 def test_a_restart_from_beyond_the_process_is_refused_before_any_call():
     field = mixture(sf.EDM(t_max=10.0))
     solver = sf.Restart(sf.Heun(), low=0.5, high=20.0)
-    with sf.count_calls(field) as calls, pytest.raises(ValueError, match="outside"):
+    with (
+        sf.count_calls(field) as calls,
+        pytest.raises(ValueError, match="Restart goes up to high = 20"),
+    ):
         sf.sample(field, 2, solver, tensor(5.0, 1.0, 0.1))
     assert calls.count == 0
 

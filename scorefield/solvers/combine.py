@@ -340,8 +340,9 @@ class Churn(Around):
         std = torch.where(raised_at, process.kernel_std(t, up), 0.0)
         stds = unstack(self.scale * std)
         bases = self.base.moves(field, up, s)
-        noised = zip(bases, keep, stds, up, strict=True)
-        return [_Noised(base, k, std, u) if uses(std) else base for base, k, std, u in noised]
+        if gain == 0:
+            return bases
+        return [_Noised(*row) for row in zip(bases, keep, stds, up, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -353,6 +354,9 @@ class _Noised(Move):
     plan: Any = None
 
     def __call__(self, at: State) -> State:
+        if not uses(self.std):
+            # the draw counts, so that the noise to come is the same with times of each sample
+            return self.base(State(at.x, self.up, at.noise.skipped()))
         z, noise = at.noise.normal(at.x)
         x = mix((self.keep, at.x), (self.std, z))
         return self.base(State(x, self.up, noise))
@@ -494,13 +498,23 @@ class Restart(Around):
         """Return the move that goes back up from ``s`` and down again after it came there."""
         process = field.process
         if s.ndim:
-            raise ValueError("a restart needs one time for the batch: give a grid.")
-        up = process.time(torch.tensor(-math.log(self.high), dtype=torch.float64))
+            raise ValueError("Restart needs one time for the batch: give a grid.")
+        up = self._up(process)
         times = even_log_snr(process, self.steps, start=float(up), end=float(s))
         down = self.base.moves(field, times[:-1], times[1:])
         keep, std = float(process.alpha(up) / process.alpha(s)), float(process.kernel_std(s, up))
         climb = _Noised(down[0], keep, std, times[0])
         return _Repeated(first, (climb, *down[1:]), self.repeats)
+
+    def _up(self, process: Process) -> Tensor:
+        """Return the time of the level that a restart goes up to."""
+        top = (-process.half_log_snr(torch.tensor(process.t_max, dtype=torch.float64))).exp()
+        if self.high > float(top) * (1 + _SLACK):
+            raise ValueError(
+                f"Restart goes up to high = {self.high:g}, but sigma / alpha of {process!r} ends "
+                f"at {float(top):g}: give a lower level."
+            )
+        return process.time(torch.tensor(-math.log(self.high), dtype=torch.float64))
 
 
 @dataclass(frozen=True)

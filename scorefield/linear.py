@@ -28,13 +28,13 @@ from torch import Tensor
 
 from scorefield.process import Process, polynomial
 
-Coefficient = Callable[[Tensor], Tensor]
+Rate = Callable[[Tensor], Tensor]
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(64))
 _DEGREE = 19
 
 
-def _integral(f: Coefficient, t: Tensor) -> Tensor:
+def _integral(f: Rate, t: Tensor) -> Tensor:
     """Return ``int_0^t f`` by Gauss-Legendre quadrature, differentiable in ``t``."""
     u = 0.5 * (1 + _NODES.to(t)) * t[..., None]
     return 0.5 * t * (_WEIGHTS.to(t) * f(u)).sum(-1)
@@ -52,19 +52,30 @@ class _Pieces:
     pieces: Tensor
 
     @classmethod
-    def of(cls, f: Coefficient, low: float, high: float) -> _Pieces:
-        """Interpolate ``f`` on ``[low, high]``, on as many pieces as it takes."""
+    def of(cls, f: Rate, low: float, high: float, tolerance: float) -> _Pieces:
+        """Interpolate ``f`` on ``[low, high]``, on as many pieces as it takes.
+
+        Raises:
+            ValueError: on the most that it tries, it is still not within the tolerance.
+        """
         count = math.ceil(math.log2(high / low))
         for finer in range(5):
             made = cls._at_chebyshev_points(f, low, high, count * 2**finer)
             edges = torch.linspace(0, 1, count * 2**finer + 1, dtype=torch.float64)
             t = low * torch.exp(math.log(high / low) * (edges[:-1] + 0.3 * edges[1]))
-            if bool(((made(t) - f(t)).abs() < 1e-11).all()):
-                break
+            error = (made(t) - f(t)).abs()
+            if bool((error < 1e-11).all()):
+                return made
+        if not bool((error < tolerance).all()):
+            worst = t[error.nan_to_num(math.inf).argmax()]
+            raise ValueError(
+                f"drift or diffusion is not smooth enough near t = {worst:g}: give functions that "
+                "are smooth on [0, t_max]."
+            )
         return made
 
     @classmethod
-    def _at_chebyshev_points(cls, f: Coefficient, low: float, high: float, count: int) -> _Pieces:
+    def _at_chebyshev_points(cls, f: Rate, low: float, high: float, count: int) -> _Pieces:
         width = math.log(high / low) / count
         angle = (torch.arange(_DEGREE + 1, dtype=torch.float64) + 0.5) * math.pi / (_DEGREE + 1)
         middle = math.log(low) + width * (torch.arange(count, dtype=torch.float64)[:, None] + 0.5)
@@ -85,7 +96,7 @@ class LinearSDE(Process):
     ``alpha`` and ``sigma`` come from quadrature with 64 nodes, exact to 1e-8 and better for
     functions smooth on ``[0, t_max]``; it is done once, and its result kept as polynomials. Where
     closed forms are known, give them too: they are compared with the quadrature and then used in
-    its place. Before ``t_min`` both go in a straight line from the data.
+    its place. Before ``t_min``, what came from quadrature goes in a straight line from the data.
 
     Both functions take and return a tensor of any shape and are made of torch operations. For
     coefficients that are vectors or matrices, see `moments`.
@@ -96,10 +107,10 @@ class LinearSDE(Process):
             values.
     """
 
-    drift_fn: Coefficient
-    diffusion_fn: Coefficient
-    alpha_fn: Coefficient | None = None
-    sigma_fn: Coefficient | None = None
+    drift_fn: Rate
+    diffusion_fn: Rate
+    alpha_fn: Rate | None = None
+    sigma_fn: Rate | None = None
     t_min: float = 1e-5
     t_max: float = 1.0
     rtol: float = 1e-6
@@ -113,8 +124,11 @@ class LinearSDE(Process):
                 "t_min < t_max."
             )
         for name, moment in (("_log_alpha", self._mean_log), ("_log_variance", self._variance_log)):
-            object.__setattr__(self, name, _Pieces.of(moment, self.t_min, self.t_max))
-        t = torch.linspace(self.t_min, self.t_max, 9, dtype=torch.float64)
+            object.__setattr__(self, name, _Pieces.of(moment, self.t_min, self.t_max, self.rtol))
+        even = torch.linspace(self.t_min, self.t_max, 33, dtype=torch.float64)
+        ends = math.log10(self.t_min), math.log10(self.t_max)
+        early = torch.logspace(*ends, 65, dtype=torch.float64)
+        t = torch.cat([even, early.clamp(self.t_min, self.t_max)])
         alpha, sigma = self.alpha(t), self.sigma(t)
         self._check("mean", "alpha", t, alpha, self._split_log_alpha(t).exp())
         self._check("variance", "sigma^2", t, sigma**2, self._split_variance(t))
@@ -169,7 +183,7 @@ class LinearSDE(Process):
 
 
 def moments(
-    drift: Coefficient, diffusion: Coefficient, t: float, *, dim: int, steps: int = 512
+    drift: Rate, diffusion: Rate, t: float, *, dim: int, steps: int = 512
 ) -> tuple[Tensor, Tensor]:
     """Return ``Phi(t)`` and ``C(t)``, both ``(dim, dim)`` in float64.
 

@@ -166,10 +166,11 @@ def test_constant_coefficients_give_ornstein_uhlenbeck_and_brownian_motion():
     [
         (sf.SubVP().alpha, sf.SubVP().sigma, "variance"),
         (sf.VP().alpha, lambda t: 1.001 * sf.VP().sigma(t), "variance"),
+        (sf.VP().alpha, lambda t: sf.VP().sigma(t) * (1 + 0.1 * bump(t, 0.05)), "variance"),
         (sf.VE().alpha, sf.VP().sigma, "mean"),
         (lambda t: sf.VP().alpha(t) ** 2, sf.VP().sigma, "mean"),
     ],
-    ids=["sub-VP's sigma", "sigma off by a thousandth", "VE's alpha", "alpha squared"],
+    ids=["sub-VP's sigma", "sigma off by a thousandth", "off early", "VE's alpha", "alpha squared"],
 )
 def test_a_mean_or_variance_that_contradicts_the_sde_is_refused_by_name_and_time(
     alpha, sigma, moment
@@ -178,6 +179,16 @@ def test_a_mean_or_variance_that_contradicts_the_sde_is_refused_by_name_and_time
         sf.LinearSDE(vp_drift, vp_diffusion, alpha, sigma, t_min=1e-3)
     agreeing = sf.LinearSDE(vp_drift, vp_diffusion, sf.VP().alpha, sf.VP().sigma, t_min=1e-3)
     assert agreeing.sigma(tensor(0.5)) == sf.VP().sigma(tensor(0.5))
+
+
+def test_what_quadrature_cannot_follow_is_refused():
+    with pytest.raises(ValueError, match="not smooth enough near t = "):
+        sf.LinearSDE(vp_drift, lambda t: 1 + torch.sin(400 * t) ** 2)
+
+
+def bump(t, place):
+    """Return a bump as narrow as a fifth of its place."""
+    return torch.exp(-0.5 * ((t / place - 1) / 0.2) ** 2)
 
 
 @every_process

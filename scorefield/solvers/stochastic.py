@@ -227,7 +227,7 @@ class ReverseDiffusion(OneCall):
         return 1
 
     def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
-        _open_share(process, t, s)
+        check_towards_data("ReverseDiffusion", t, s)
         keep, std = process.alpha(t) / process.alpha(s), process.kernel_std(s, t)
         score = torch.zeros_like(t), -(std**2) / process.sigma(t)
         return Rule(((t, None),), Row(2 - keep, (score,), std), noisy=True)

@@ -327,15 +327,18 @@ def their_grids(calls: int) -> Iterator[tuple[str, str, Tensor]]:
         ("quadratic t", sf.quadratic, (0.1, 0.03, 0.01, 0.003, 0.001)),
         ("log-SNR", sf.even_log_snr, (0.2, 0.1, 0.03, 0.01, 0.003)),
         ("karras 7", sf.karras, (0.1, 0.03, 0.01, 0.002)),
-        ("balanced", sf.balanced, (0.4 / calls, 0.1 / calls, 0.01, 0.001)),
+        ("balanced", sf.balanced, (0.01, 0.001)),
     ]
-    for name, make, ends in makers:
-        for end in ends:
+    # named by the rule, which is the same at every number of calls, not by what it gives
+    ruled = [(f"{share:g}/calls", share / calls) for share in (0.4, 0.1)]
+    for name, make, fixed in makers:
+        ends = [(f"{end:g}", end) for end in fixed] + (ruled if make is sf.balanced else [])
+        for rule, end in ends:
             for last in ("zero", "stay") if end < 0.02 else ("zero",):
                 times = make(PROCESS, calls - (last == "zero"), end=time_at(end))
                 levels = (-PROCESS.half_log_snr(times)).exp()
                 levels = torch.cat([levels, levels.new_zeros(1)]) if last == "zero" else levels
-                yield f"{name} to {end:.2g}", last, levels
+                yield f"{name} to {rule}", last, levels
 
 
 def their_runs(calls: int, x: Tensor) -> dict[str, dict[str, Run]]:
@@ -359,7 +362,7 @@ def their_runs(calls: int, x: Tensor) -> dict[str, dict[str, Run]]:
             add("DDIM", label, multistep(dpm, last, levels, x, solver_order=1))
             add("Euler", label, drive_unscaled("EulerDiscreteScheduler", levels, x))
             add("iPNDM", label, drive_ipndm(levels, x))
-        lowers = (True, False) if calls < 15 else (True,)
+        lowers = (True, False) if calls <= 15 else (True,)  # from 15 steps on it does nothing
         for order in (2, 3):
             for lower in lowers:
                 options = {"solver_order": order, "lower_order_final": lower}

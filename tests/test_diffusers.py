@@ -78,6 +78,9 @@ class Replay:
     def normal(self, like):
         return torch.randn(like.shape, generator=self.generator, dtype=like.dtype), self
 
+    def skipped(self):
+        return self  # a scheduler draws nothing where it adds none
+
     def increment(self, start, end, like):
         return self.normal(like)
 

@@ -24,8 +24,10 @@ from .grid import (
     uniform as uniform,
 )
 from .likelihood import (
+    Bound as Bound,
     Likelihood as Likelihood,
     Moments as Moments,
+    elbo as elbo,
     log_prob as log_prob,
 )
 from .linear import LinearSDE as LinearSDE, moments as moments

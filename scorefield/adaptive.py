@@ -100,7 +100,8 @@ def check_estimate(solver: Solver) -> float:
 def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Iterator[State]:
     """Yield the state after every round of steps, each sample at a time of its own.
 
-    It begins without a memory. Samples that stand at the end to begin with are left there.
+    It begins without a memory. Samples that stand at the end to begin with are left there. The
+    state's ``error`` is that of the steps just taken, 0 for samples that took none.
 
     Raises:
         ValueError: the solver has no error estimate; a sample stands at neither end.
@@ -134,7 +135,8 @@ def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Ite
         last = torch.where(accept, e.clamp(min=1e-4), last)
         x, t = torch.where(accept, new.x, at.x), torch.where(accept, new.t, at.t)
         memory = solver.choose(accept, new, at, x)
-        at = State(x, t, new.noise.where(accept, at.noise), memory)
+        error = torch.where(accept, 0.0 if new.error is None else new.error, 0.0)
+        at = State(x, t, new.noise.where(accept, at.noise), memory, error)
         active = at.t != end
         yield at
     if not bool(active.any()):

@@ -34,7 +34,7 @@ from scorefield.field import Shape
 from scorefield.process import Coefficient
 
 # Uses of randomness that must not share numbers even where they share seeds and ids.
-SAMPLING, TRAINING, ORDER, OFFSET, METRICS, PROBES = range(6)
+SAMPLING, TRAINING, ORDER, OFFSET, METRICS, PROBES, BOUND = range(7)
 _PATH = 128  # added to a stream for its Brownian paths
 
 _LOW = 0xFFFFFFFF

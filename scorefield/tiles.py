@@ -14,6 +14,8 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor, nn
 
+from scorefield.field import ScoreField
+
 
 def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, tile: int) -> list[int]:
     """Return the ids that ``n`` stands for: ``0 .. n-1``, or those given.
@@ -60,6 +62,37 @@ def tiles(ids: Sequence[int], tile: int) -> Iterator[tuple[list[int], list[int],
         for row, place in zip(rows, places, strict=True):
             slots[row] = ids[place]
         yield places, rows, slots
+
+
+def filled(x: Tensor, places: Sequence[int], rows: Sequence[int], tile: int) -> Tensor:
+    """Return a batch with the samples at ``places`` in its ``rows``, and one of them elsewhere."""
+    batch = x[places[0]].repeat(tile, *[1] * (x.ndim - 1))
+    batch[rows] = x[places]
+    return batch
+
+
+def check_samples(
+    field: ScoreField, x: Tensor, ids: Sequence[int] | Tensor | None, tile: int
+) -> list[int]:
+    """Return the ids of samples ``(B, *field.shape)``, ``0 .. B-1`` unless given.
+
+    Raises:
+        ValueError: another shape or type, values that are not finite, another number of ids, a
+            network in training.
+    """
+    if x.shape[1:] != field.shape or not x.is_floating_point() or x.ndim < 2:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and type {x.dtype}: this field takes batches of samples "
+            f"of shape {field.shape}, in a floating type."
+        )
+    bad = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"x is not finite in samples {bad[:5]}.")
+    rows = as_ids(len(x) if ids is None else ids, tile)
+    if len(rows) != len(x):
+        raise ValueError(f"{len(rows)} ids for {len(x)} samples: give one for each.")
+    check_evaluating(field)
+    return rows
 
 
 def check_evaluating(field: nn.Module) -> None:

@@ -26,7 +26,7 @@ ALLOWED = {
     "solvers": {"field", "grid", "noise", "process"},
     "adaptive": {"errors", "field", "process", "solvers"},
     "plan": {"adaptive", "field", "grid", "solvers"},
-    "tiles": set(),
+    "tiles": {"field"},
     "sampling": {
         "adaptive",
         "errors",
@@ -38,7 +38,18 @@ ALLOWED = {
         "solvers",
         "tiles",
     },
-    "likelihood": {"errors", "field", "grid", "noise", "process", "sampling", "solvers", "tiles"},
+    "likelihood": {
+        "adaptive",
+        "errors",
+        "field",
+        "grid",
+        "noise",
+        "process",
+        "processes",
+        "sampling",
+        "solvers",
+        "tiles",
+    },
     "networks": set(),
 }
 # what only the parts on top may import

@@ -9,7 +9,7 @@ import torch
 import scorefield as sf
 from scorefield.certify import PROCESSES
 from scorefield.errors import NumericalError
-from scorefield.likelihood import _trace, _vectors
+from scorefield.likelihood.divergence import Directions, trace
 
 
 def mixture(process: sf.Process, dim: int, parts: int, seed: int = 0) -> sf.Mixture:
@@ -57,13 +57,50 @@ def test_closed_form(name: str, parts: int, dim: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dim", "parts", "nfe"), [(64, 3, 60), (784, 1, 32)])
-@pytest.mark.parametrize("name", ["VP", "VE", "Flow"])
+@pytest.mark.parametrize(("dim", "parts", "nfe"), [(64, 3, 60), (784, 1, 24)])
+@pytest.mark.parametrize("name", PROCESSES)
 def test_closed_form_in_many_dimensions(name: str, dim: int, parts: int, nfe: int) -> None:
     field = mixture(PROCESSES[name](), dim, parts)
     x = draws(field, 1)
-    found = sf.log_prob(field, x, nfe=nfe, probes=0, prior=full(field), tile=1)
-    assert (found.value - truth(field, x)).abs().max() <= 1e-4 * dim
+    found = sf.log_prob(field, x, nfe=nfe, probes=0, tile=1)
+    assert (found.value + found.prior_mismatch - truth(field, x)).abs().max() <= 1e-4 * dim
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_steps_of_each_sample_reach_their_tolerance(name: str) -> None:
+    field = mixture(PROCESSES[name](), 4, 3)
+    x = draws(field, 12)
+    errors = []
+    for tolerance in (1e-3, 1e-6):
+        control = sf.Adaptive(tolerance, tolerance)
+        found = sf.log_prob(field, x, adaptive=control, probes=0, prior=full(field))
+        error = (found.value - truth(field, x)).abs() - found.prior_mismatch.abs()
+        assert (error <= 10 * found.solver_error).all()
+        assert float((error / found.solver_error).median()) <= 1
+        assert found.solver_error.max() <= 10 * tolerance
+        errors.append(float(found.solver_error.mean()))
+    assert errors[1] < 0.05 * errors[0]
+
+
+def test_calls_of_adaptive_steps_are_each_samples_own() -> None:
+    field = mixture(sf.VP(), 4, 3)
+    x, control = draws(field, 3), sf.Adaptive(1e-4, 1e-4)
+    whole = sf.log_prob(field, x, adaptive=control, probes=0, tile=4)
+    for k in range(3):
+        with sf.count_calls(field) as calls:
+            alone = sf.log_prob(field, x[k : k + 1], adaptive=control, probes=0, ids=[k], tile=4)
+        assert calls.count == int(alone.nfe) == int(whole.nfe[k])
+    assert len(set(whole.nfe.tolist())) > 1
+
+
+def test_probes_stay_the_same_along_adaptive_steps() -> None:
+    """E-5: with new probes in every call no step would be within a tolerance, however small."""
+    field = mixture(sf.VP(), 16, 3)
+    x = draws(field, 400)
+    found = sf.log_prob(field, x, adaptive=sf.Adaptive(1e-4, 1e-4), probes=16, tile=200)
+    off = (found.value - truth(field, x)) / found.stderr
+    assert 0.9 < float(off.square().mean().sqrt()) < 1.25
+    assert found.solver_error.max() < 0.05 * found.stderr.min()
 
 
 def test_density_integrates_to_one() -> None:
@@ -118,14 +155,14 @@ def test_each_sample_has_its_own_divergence() -> None:
     x = draws(field, 4)
     at = field.instants(torch.tensor([0.3], dtype=torch.float64))[0]
     noise = sf.Noise(0, torch.arange(4))
-    _, trace = _trace(field, x, at, _vectors(x, noise, 0, 0, 0, exact=True), exact=True)
+    _, traces = trace(field, x, at, Directions(0), noise)
     for k in range(4):
 
         def eps(one: torch.Tensor) -> torch.Tensor:
             return field(one[None], 0.3).eps[0]
 
         jacobian = torch.func.jacrev(eps)(x[k])
-        assert float(trace[0, k]) == pytest.approx(float(at.sigma * jacobian.trace()), rel=1e-9)
+        assert float(traces[0, k]) == pytest.approx(float(at.sigma * jacobian.trace()), rel=1e-9)
 
 
 def test_probes_belong_to_sample_and_node() -> None:
@@ -138,7 +175,16 @@ def test_probes_belong_to_sample_and_node() -> None:
     assert not torch.equal(first, sf.log_prob(field, x, probes=4, seed=1).value)
 
 
-@pytest.mark.parametrize("settings", [{"probes": 0}, {"probes": 4}, {"stderr": 0.6}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"probes": 0},
+        {"probes": 4},
+        {"stderr": 0.6},
+        {"adaptive": sf.Adaptive(1e-3, 1e-3)},
+        {"adaptive": sf.Adaptive(1e-3, 1e-3), "probes": 4},
+    ],
+)
 def test_value_does_not_depend_on_the_batch(settings: dict) -> None:
     field = mixture(sf.VP(), 16, 3)
     x = draws(field, 11)
@@ -243,6 +289,9 @@ def torch_network() -> torch.nn.Module:
         ({"probes": 1}, "probes = 1"),
         ({"probes": 4, "stderr": 0.1}, "leave one of them out"),
         ({"stderr": -1.0}, "stderr = -1"),
+        ({"adaptive": sf.Adaptive(), "nfe": 20}, "adaptive chooses its own calls"),
+        ({"adaptive": sf.Adaptive(), "stderr": 0.1}, "leave nfe and stderr out"),
+        ({"adaptive": sf.Adaptive(end=0.1)}, "leave start and end out"),
         ({"max_probes": 2}, "max_probes = 2"),
         ({"prior": "gaussian"}, "prior = 'gaussian'"),
         ({"prior": sf.Moments(torch.zeros(3), torch.ones(3))}, "4 coordinates"),
@@ -274,3 +323,76 @@ def test_error_that_cannot_be_met_is_refused() -> None:
     field = mixture(sf.VP(), 64, 3)
     with pytest.raises(NumericalError, match=r"stderr = 0.001 is not met with 16 probes"):
         sf.log_prob(field, draws(field, 4), stderr=1e-3, max_probes=16)
+
+
+# --- the bound -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_bound_of_an_exact_score_is_the_log_density(name: str) -> None:
+    """The reverse SDE of the exact score, from the exact law, has the data's density: no gap."""
+    field = mixture(PROCESSES[name](), 3, 3)
+    x = draws(field, 200)
+    found = sf.elbo(field, x, nfe=256, prior=full(field), tile=200)
+    off = (found.value - truth(field, x)) / found.stderr
+    assert 0.85 < float(off.square().mean().sqrt()) < 1.25, "the error bar is honest"
+    assert abs(float(off.mean())) < 4 / math.sqrt(len(x))
+    assert (found.nfe == 256).all()
+
+
+class Wrong(sf.ScoreField):
+    """A field whose noise is off by a constant share: the score of no density near its own."""
+
+    def __init__(self, base: sf.ScoreField, share: float) -> None:
+        super().__init__(base.process, base.shape, base.mean, base.variance)
+        self.base, self.share = base, share
+
+    def estimate(self, x: torch.Tensor, at: sf.Instant, **condition: object) -> sf.Estimate:
+        return sf.Estimate.from_eps(at, x, self.share * self.base(x, at.t).eps)
+
+
+def test_the_bound_of_a_wrong_score_is_below_in_the_mean() -> None:
+    """By the weighted distance of the scores, as the theorem says."""
+    field = mixture(sf.VP(), 2, 3)
+    x = draws(field, 2000)
+    moments, share = full(field), 0.5
+    wrong = sf.elbo(Wrong(field, share), x, nfe=64, prior=moments, tile=500)
+    gap = truth(field, x) - wrong.value
+    # int E|eps - eps_hat|^2 (rho / r)^2 dlog rho over the data, by sums over many noise levels
+    process = field.process
+    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
+    low, high = (-process.half_log_snr(ends)).exp().log10().tolist()
+    r = torch.logspace(low + 1e-9, high - 1e-9, 400, dtype=torch.float64)
+    lost = []
+    for k, level in enumerate(r):
+        t = process.time(-level.log())
+        noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(k)).double()
+        y = draws(field, 500, seed=1000 + k) + level * noise
+        eps = field(process.alpha(t) * y, t).eps
+        lost.append(((1 - share) * eps).square().sum(1).mean())
+    expected = torch.trapezoid(torch.stack(lost), r.log())
+    assert float(gap.mean()) == pytest.approx(float(expected), rel=0.1)
+    assert float(gap.mean()) > 10 * float(gap.std()) / math.sqrt(len(x))
+
+
+def test_a_bound_does_not_depend_on_the_batch() -> None:
+    field = mixture(sf.VP(), 5, 3)
+    x = draws(field, 7)
+    whole = sf.elbo(field, x, nfe=8, tile=4)
+    alone = sf.elbo(field, x[5:6], nfe=8, tile=4, ids=[5])
+    assert torch.equal(whole.value[5:6], alone.value)
+    assert torch.equal(whole.stderr[5:6], alone.stderr)
+    assert not torch.equal(whole.value, sf.elbo(field, x, nfe=8, tile=4, seed=1).value)
+
+
+def test_the_error_of_a_bound_falls_with_its_calls() -> None:
+    field = mixture(sf.Flow(), 4, 3)
+    x = draws(field, 64)
+    few, many = (sf.elbo(field, x, nfe=n).stderr.square().mean().sqrt() for n in (32, 512))
+    assert float(few / many) == pytest.approx(4, rel=0.3)
+
+
+@pytest.mark.parametrize("nfe", [2, 7, 6.0])
+def test_calls_of_a_bound_come_in_pairs(nfe: float) -> None:
+    with pytest.raises(ValueError, match="give an even number of calls, 4 or more"):
+        sf.elbo(mixture(sf.VP(), 4, 2), torch.zeros(2, 4), nfe=nfe)

@@ -1,0 +1,81 @@
+r"""The trace of a field's Jacobian, exact or by probes.
+
+``tr J`` is exact by one product with ``J`` per coordinate, or the mean over probes ``v`` with
+random signs of ``v . J v``. Products are taken backwards, a few at once.
+
+Reference: Hutchinson (1990), A stochastic estimator of the trace; Grathwohl et al. (2019),
+arXiv:1810.01367.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.field import Instant, ScoreField
+from scorefield.noise import Noise
+
+PROBE_BITS = 14  # of the number of a probe at one node
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Directions:
+    """What a Jacobian is multiplied with: unit vectors, or the probes ``first ... last - 1``.
+
+    Attributes:
+        last: how many probes there are; 0 for unit vectors.
+        first: the probe to begin with.
+    """
+
+    last: int
+    first: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether the trace is exact."""
+        return self.last == 0
+
+    def products(self, dim: int) -> int:
+        """Return how many there are, for samples of ``dim`` coordinates."""
+        return dim if self.exact else self.last - self.first
+
+    def vectors(self, x: Tensor, noise: Noise, node: int) -> Iterator[Tensor]:
+        """Yield them a few at once, ``(k, B, ...)``, for a batch like ``x`` at one node."""
+        if self.exact:
+            unit = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
+            for k in range(0, len(unit), _AT_ONCE):
+                yield unit[k : k + _AT_ONCE, None].expand(-1, len(x), -1).reshape(-1, *x.shape)
+            return
+        for k in range(self.first, self.last, _AT_ONCE):
+            places = range(k, min(k + _AT_ONCE, self.last))
+            yield torch.stack([noise.signs(x, place=(node << PROBE_BITS) + p) for p in places])
+
+
+def trace(
+    field: ScoreField, x: Tensor, at: Instant, directions: Directions, noise: Noise, node: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return ``eps`` ``(B, ...)`` and ``sigma tr(d eps / d x)``, by each probe ``(K, B)``.
+
+    An exact trace is one row, ``(1, B)``.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        seen = x.clone().requires_grad_()
+        eps = field(seen, at).eps
+        vectors = directions.vectors(seen.detach(), noise, node)
+        found = [(_pull(eps, seen, v) * v).flatten(2).sum(2) for v in vectors]
+    sigma = torch.as_tensor(at.sigma, dtype=torch.float64, device=x.device).reshape(-1)
+    traces = sigma * torch.cat(found)
+    return eps.detach(), traces.sum(0, keepdim=True) if directions.exact else traces
+
+
+def _pull(eps: Tensor, x: Tensor, v: Tensor) -> Tensor:
+    """Return ``v J`` for each of a few ``v`` ``(k, B, ...)``."""
+    try:
+        return torch.autograd.grad(eps, x, v, retain_graph=True, is_grads_batched=True)[0]
+    except RuntimeError:  # a network with operations that know no batches of gradients
+        pulled = [torch.autograd.grad(eps, x, one, retain_graph=True)[0] for one in v]
+        return torch.stack(pulled)

@@ -1,0 +1,43 @@
+"""What both ends of a path say: the prior's density, and the parts of the budget."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scorefield.likelihood.moments import Moments
+
+
+class Ends:
+    """The first point of a path from data to prior and its last two.
+
+    Args:
+        moments: of the prior.
+        r: noise over signal there, ``(3, 1, 1)``.
+        y, eps: the points and the field's noise there, ``(3, B, d)``.
+
+    Attributes:
+        value: the prior's log-density at the last point, with what of the trace's integral is
+            Gaussian.
+    """
+
+    def __init__(self, moments: Moments, r: Tensor, y: Tensor, eps: Tensor) -> None:
+        e, (first, _, last) = moments.eigenvalues, r.flatten().tolist()
+        self.value = moments.log_prob(y[-1], last)
+        self.value = self.value + 0.5 * torch.log((e + last**2) / (e + first**2)).sum()
+        self._first = (eps[0] ** 2).sum(1)
+        self._gaussian: Tensor = (last**2 / (e + last**2)).sum()
+        ours = moments.eps(y[1:].flatten(0, 1), r[1:].expand(-1, y.shape[1], 1).flatten(0, 1))
+        more = moments.along(eps[1:].flatten(0, 1)) - ours
+        beyond = (ours * more).sum(1).reshape(2, -1)
+        # falls like 1 / r where the prior's mean is not the data's, and like 1 / r^2 where it is
+        fall = (beyond[0] / beyond[1]).abs().log() / (r[2] / r[1]).log().flatten()
+        self._beyond: Tensor = beyond[1] / fall.nan_to_num(2.0).clamp(1, 2)
+
+    def truncation(self, trace: Tensor) -> Tensor:
+        """Return what the noise left changes, from the trace at the first point."""
+        return 0.5 * (trace - self._first)
+
+    def prior_mismatch(self, trace: Tensor) -> Tensor:
+        """Return what it costs that the law is not the prior, from the trace at the last point."""
+        return 0.5 * (trace - self._gaussian) - self._beyond

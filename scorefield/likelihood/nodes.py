@@ -1,0 +1,187 @@
+r"""The line integral of a log-density by fixed nodes, `scorefield.likelihood.density` (1).
+
+What is Gaussian is taken out in closed form; the rest vanishes like a power at both ends. In ``w =
+log(1 + (r / c)^2)^(1/6)``, or the seventh root with few nodes, it is smooth, and the integral is a
+trapezoid sum over equally spaced nodes, corrected at the ends by differences (Gregory's rule).
+Every node draws its own probes: the sum is linear in them, so it stays unbiased, and their errors
+average out along the path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.field import Estimate, Instant, ScoreField
+from scorefield.grid import balanced, growth
+from scorefield.likelihood.divergence import Directions, trace
+from scorefield.likelihood.ends import Ends
+from scorefield.likelihood.moments import Moments
+from scorefield.noise import Noise
+from scorefield.sampling import prepare
+from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, State
+
+_FEW = 36  # nodes, below which they are denser towards the data
+_BASIS = 0.25  # the power of the growth in which the path's polynomials are
+_GREGORY = (-1 / 12, -1 / 24, -19 / 720, -3 / 160)
+
+
+class Nodes:
+    """The nodes of a field, equally spaced in ``w``, and runs along them.
+
+    Args:
+        field: whose density it is.
+        count: how many nodes.
+        moments: what is taken out in closed form, and the law at the last node.
+        top: the last time.
+        directions: of the traces.
+    """
+
+    def __init__(
+        self, field: ScoreField, count: int, moments: Moments, top: float, directions: Directions
+    ) -> None:
+        process, c = field.process, moments.deviation
+        power = 7.0 if count < _FEW else 6.0
+        times = balanced(process, count - 1, start=top, end=process.t_min, data_std=c, power=power)
+        self.times = times.flip(0)
+        self.moments, self.directions = moments, directions
+        self.dim = math.prod(field.shape)
+        alpha, sigma = process.coefficients(self.times)
+        r, device = sigma / alpha, moments.mean.device
+        w = growth(r.log() - math.log(c)) ** (1 / power)
+        step = (w[-1] - w[0]) / (count - 1)
+        self.dlog = (step * power * w ** (power - 1) * (c**2 + r**2) / (2 * r**2)).to(device)
+        self.alpha, self.r = (v.to(device).reshape(-1, 1, 1) for v in (alpha, r))
+        self.m = (c**2 + self.r**2).sqrt()
+        self.weights, self.lower = (_sum(count, terms).to(device) for terms in (4, 2))
+        self.derivative = _slope(count, 6).to(device)
+        e = moments.eigenvalues
+        self.gaussian = (self.r[:, 0] ** 2 / (e + self.r[:, 0] ** 2)).sum(1)
+        solver = Multistep(
+            4, AnglePrediction(c), Exact(Growth(c, _BASIS)), start="rising", corrector=True
+        )
+        self.traced = _Traced(field, directions)
+        self.run = prepare(self.traced, solver, self.times)
+
+    def solve(self, x: Tensor, noise: Noise, rows: Sequence[int], goal: float, most: int) -> Tensor:
+        """Return the fields of `Likelihood`, stacked, for the given rows of a batch of data.
+
+        Probes are doubled until the standard errors of the rows are within ``goal``, or there are
+        ``most``.
+        """
+        traced, calls = self.traced.opened(noise), len(self.times)
+        with torch.no_grad():
+            end = self.run(State(x * float(self.alpha[0]), self.times[0], noise))
+            traced(end.x, end.t)
+        path = _Path(self, traced.seen)
+        traces, directions = torch.stack(traced.traces), self.directions
+        products = calls * directions.products(self.dim)
+        out = path.result(traces, directions, calls, products)
+        while not directions.exact and directions.last < most and bool((out[1, rows] > goal).any()):
+            count = directions.last
+            directions = Directions(min(2 * count, most), count)
+            if directions.last >= self.dim:
+                directions = Directions(0)
+            new = torch.stack(
+                [
+                    trace(traced.base, at, instant, directions, noise, node)[1]
+                    for node, (instant, at, _) in enumerate(traced.seen)
+                ]
+            )
+            traces = new if directions.exact else torch.cat([traces, new], 1)
+            calls += len(self.times)
+            products += len(self.times) * directions.products(self.dim)
+            finer = path.result(traces, directions, calls, products)
+            out = torch.where(out[1] > goal, finer, out)
+        return out[:, rows]
+
+
+class _Traced(ScoreField):
+    """A field that keeps what it was asked and what it said, with the traces."""
+
+    def __init__(self, base: ScoreField, directions: Directions) -> None:
+        super().__init__(base.process, base.shape, base.mean, base.variance)
+        self.base, self.directions = base, directions
+
+    def opened(self, noise: Noise) -> _Traced:
+        """Forget what was kept; draw probes from ``noise`` from now on."""
+        self.noise = noise
+        self.seen: list[tuple[Instant, Tensor, Tensor]] = []
+        self.traces: list[Tensor] = []
+        return self
+
+    def _prepare(self, t: Tensor) -> Sequence[Instant]:
+        return self.base.instants(t)
+
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        eps, traces = trace(self.base, x, at.own, self.directions, self.noise, len(self.seen))
+        self.seen.append((at.own, x, eps))
+        self.traces.append(traces)
+        return Estimate.from_eps(at, x, eps)
+
+
+class _Path:
+    """The path that a solver left: everything in the integral but the traces."""
+
+    def __init__(self, nodes: Nodes, seen: Sequence[tuple[Instant, Tensor, Tensor]]) -> None:
+        self.nodes = nodes
+        r, m, dlog = nodes.r, nodes.m, nodes.dlog[:, None, None]
+        y = torch.stack([x.flatten(1) for _, x, _ in seen]) / nodes.alpha
+        eps = torch.stack([eps.flatten(1) for _, _, eps in seen])
+        z = y / m
+        slope = (eps - r / m**2 * y) / m * (r * dlog)
+        # m (D z - slope) is what the path's dy is beside the ODE's
+        beside = (nodes.derivative @ z.flatten(1)).reshape(z.shape) - slope
+        self.beside = (nodes.weights[:, None] * (eps * beside * m / r).sum(2)).sum(0)
+        self.ends = Ends(nodes.moments, r[[0, -2, -1]], y[[0, -2, -1]], eps[[0, -2, -1]])
+
+    def result(self, traces: Tensor, directions: Directions, nfe: int, products: int) -> Tensor:
+        """Return the fields of `Likelihood` stacked, ``(8, B)``, from traces ``(N, K, B)``."""
+        nodes, count = self.nodes, traces.shape[1]
+        rest = traces - nodes.gaussian[:, None, None]
+        totals, lower = (
+            ((weights * nodes.dlog)[:, None, None] * rest).sum(0)
+            for weights in (nodes.weights, nodes.lower)
+        )
+        mean = traces.mean(1)
+        whole = torch.ones_like(self.beside)
+        return torch.stack(
+            [
+                self.ends.value + totals.mean(0),
+                totals.std(0) / math.sqrt(count) if count > 1 else 0 * whole,
+                (totals - lower).mean(0).abs() + self.beside.abs(),
+                self.ends.truncation(mean[0]),
+                self.ends.prior_mismatch(mean[-1]),
+                nfe * whole,
+                products * whole,
+                (0 if directions.exact else count) * whole,
+            ]
+        )
+
+
+def _sum(count: int, terms: int) -> Tensor:
+    """Return Gregory's weights of ``count`` nodes, corrected by differences up to ``terms``."""
+    weights = torch.ones(count, dtype=torch.float64)
+    weights[0] = weights[-1] = 0.5
+    for k, coefficient in enumerate(_GREGORY[:terms], 1):
+        for j in range(k + 1):
+            change = coefficient * (-1) ** j * math.comb(k, j)
+            weights[j] += change
+            weights[-1 - j] += change
+    return weights
+
+
+def _slope(count: int, width: int) -> Tensor:
+    """Return the derivative at each node of the polynomial through ``width + 1`` nodes near it."""
+    matrix = torch.zeros(count, count, dtype=torch.float64)
+    for k in range(count):
+        first = min(max(k - width // 2, 0), count - 1 - width)
+        places = torch.arange(first, first + width + 1, dtype=torch.float64) - k
+        powers = places ** torch.arange(width + 1, dtype=torch.float64)[:, None]
+        unit = torch.eye(width + 1, dtype=torch.float64)[1]
+        matrix[k, first : first + width + 1] = torch.linalg.solve(powers, unit)
+    return matrix

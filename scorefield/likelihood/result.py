@@ -1,0 +1,61 @@
+"""A log-density, and a budget of what is uncertain in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Log-densities in nats, and a budget of their errors; float64 tensors ``(B,)``.
+
+    Attributes:
+        value: the log-density of ``x`` with the process's lowest noise on it.
+        stderr: the standard error of ``value`` from the probes; 0 for an exact trace.
+        solver_error: an estimate of what the steps cost, from two rules that differ in order, and
+            from how far the path strays. Too large by far where the score is not the gradient of a
+            density.
+        truncation: an estimate of what the noise left at ``t_min`` changes: add it for the density
+            of the data itself, where that is smooth at this scale.
+        prior_mismatch: an estimate of what it costs that the law at the other end is not the
+            prior's Gaussian: add it for the density of a field that is exact.
+        nfe: calls of the field for each sample.
+        products: products with its Jacobian for each sample.
+        probes: how many the value is a mean of; 0 for an exact trace.
+    """
+
+    value: Tensor
+    stderr: Tensor
+    solver_error: Tensor
+    truncation: Tensor
+    prior_mismatch: Tensor
+    nfe: Tensor
+    products: Tensor
+    probes: Tensor
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Return the ends of Student's confidence interval for what the probes leave open.
+
+        Raises:
+            ValueError: ``level`` outside (0, 1).
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level = {level:g}: give a number between 0 and 1, such as 0.95.")
+        half = _student(level, (self.probes - 1).clamp(min=1)) * self.stderr
+        return self.value - half, self.value + half
+
+    def bits_per_dim(self, dim: int) -> Tensor:
+        """Return ``-value / (d log 2)`` of samples with ``d`` coordinates."""
+        return -self.value / (dim * math.log(2))
+
+
+def _student(level: float, freedom: Tensor) -> Tensor:
+    """Return the quantile of Student's t for a two-sided interval, by Fisher's expansion."""
+    z, n = NormalDist().inv_cdf(0.5 + level / 2), freedom
+    one, two = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    three = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + one / n + two / n**2 + three / n**3

@@ -23,6 +23,14 @@ from .grid import (
     quadratic as quadratic,
     uniform as uniform,
 )
+from .latents import (
+    Codes as Codes,
+    Decoded as Decoded,
+    decode as decode,
+    encode as encode,
+    interpolate as interpolate,
+    slerp as slerp,
+)
 from .likelihood import (
     Bound as Bound,
     Likelihood as Likelihood,
@@ -41,7 +49,11 @@ from .parametrization import (
     V as V,
     Velocity as Velocity,
 )
-from .plan import Plan as Plan, default_plan as default_plan
+from .plan import (
+    Plan as Plan,
+    default_plan as default_plan,
+    round_trip_plan as round_trip_plan,
+)
 from .process import (
     Prior as Prior,
     Process as Process,
@@ -93,6 +105,7 @@ from .solvers import (
     Quadrature as Quadrature,
     Restart as Restart,
     ReverseDiffusion as ReverseDiffusion,
+    Reversible as Reversible,
     Singlestep as Singlestep,
     Solver as Solver,
     State as State,

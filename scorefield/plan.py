@@ -30,6 +30,7 @@ from scorefield.grid import balanced, check_positive, time_near
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_solver
 
 DEFAULT_CALLS = DEFAULT_STEPS = 20
+ROUND_TRIP_CALLS = 80
 
 
 class Plan(NamedTuple):
@@ -83,6 +84,25 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     at_min = process.half_log_snr(lowest) - process.half_log_snr(times[-2]) < 1e-3
     if nfe < 5 or bool(at_min):
         return Plan(solver, times[:-1])
+    return Plan(solver, times, finish=False)
+
+
+def round_trip_plan(field: ScoreField, nfe: int = ROUND_TRIP_CALLS) -> Plan:
+    """Return the plan to carry data to the prior and back, ``nfe`` calls of a field each way.
+
+    It goes the whole way from ``t_min`` to ``t_max``, by `Multistep` of order 4 with its corrector.
+
+    Raises:
+        ValueError: ``nfe < 2``; a field of data without deviation.
+    """
+    process, c = field.process, field.data_std
+    if not isinstance(nfe, Integral) or nfe < 2:
+        raise ValueError(f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2.")
+    check_positive(data_std=c)
+    solver = Multistep(
+        4, AnglePrediction(c), Exact(Growth(c, 0.25)), start="rising", corrector=True
+    )
+    times = balanced(process, nfe, end=process.t_min, data_std=c, power=6.0)
     return Plan(solver, times, finish=False)
 
 

@@ -143,12 +143,14 @@ class Prepared:
     _walk: Callable[[State, Sequence[int] | None], State]
 
     def __call__(self, at: State, rows: Sequence[int] | None = None) -> State:
-        """Return the state at the last time, for one that stands at the first, without memory.
+        """Return the state at the last time, for one that stands at the first.
 
-        With ``rows``, only those samples of the batch are wanted: no others are waited for, and
-        where they end is left open.
+        Of its memory only what no coefficient depends on can be used, such as the partner of a
+        `Reversible` solver; the rest is left aside. With ``rows``, only those samples of the batch
+        are wanted: no others are waited for, and where they end is left open.
         """
-        return self._walk(at._replace(memory=None), rows)
+        kept = at.memory if at.memory is not None and at.memory.plan is None else None
+        return self._walk(at._replace(memory=kept), rows)
 
 
 def prepare(
@@ -166,10 +168,11 @@ def prepare(
         return Prepared(ends[0], ends[1], functools.partial(_adapt, field, solver, times))
     times = check_times(field.process, times)
     moves = solver.moves(field, times[:-1], times[1:])
-    return Prepared(times[0], times[-1], functools.partial(_follow, moves))
+    return Prepared(times[0], times[-1], functools.partial(_follow, solver, moves))
 
 
-def _follow(moves: Sequence[Move], at: State, rows: Sequence[int] | None) -> State:
+def _follow(solver: Solver, moves: Sequence[Move], at: State, rows: Sequence[int] | None) -> State:
+    at = solver.settled(at)
     for move in moves:
         at = move(at)
     return at

@@ -38,6 +38,16 @@ ALLOWED = {
         "solvers",
         "tiles",
     },
+    "latents": {
+        "adaptive",
+        "errors",
+        "field",
+        "noise",
+        "plan",
+        "sampling",
+        "solvers",
+        "tiles",
+    },
     "likelihood": {
         "adaptive",
         "errors",

@@ -32,6 +32,7 @@ from scorefield.solvers.published import (
     dpm_solver_pp,
     unipc,
 )
+from scorefield.solvers.reversible import Reversible
 from scorefield.solvers.runge_kutta import (
     RK4,
     Bosh3,
@@ -88,6 +89,7 @@ __all__ = [
     "Quadrature",
     "Restart",
     "ReverseDiffusion",
+    "Reversible",
     "Row",
     "Rule",
     "RungeKutta",

@@ -271,7 +271,7 @@ class _Corrected(Move):
         return out._replace(memory=memory)
 
     def transition(self, at: State) -> Prior:
-        raise _no_density("a predictor with a corrector")
+        raise no_density("a predictor with a corrector")
 
 
 @dataclass(frozen=True)
@@ -362,7 +362,7 @@ class _Noised(Move):
         return self.base(State(x, self.up, noise))
 
     def transition(self, at: State) -> Prior:
-        raise _no_density("Churn")
+        raise no_density("Churn")
 
 
 @dataclass(frozen=True)
@@ -531,7 +531,7 @@ class _Repeated(Move):
         return at
 
     def transition(self, at: State) -> Prior:
-        raise _no_density("Restart")
+        raise no_density("Restart")
 
 
 def check_base(name: str, base: Solver) -> None:
@@ -547,5 +547,6 @@ def check_base(name: str, base: Solver) -> None:
         )
 
 
-def _no_density(name: str) -> ValueError:
+def no_density(name: str) -> ValueError:
+    """Return what to raise where the law of a step is asked for, and has no density."""
     return ValueError(f"a step of {name} is not one Gaussian transition and has no density.")

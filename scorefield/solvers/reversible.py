@@ -1,0 +1,141 @@
+r"""Steps that are undone to the last digits.
+
+Any single step ``Psi``, from ``t`` towards noise or data, makes a pair of states ``(u, w)`` that an
+algebraic inverse brings back, whatever the size of the step. With the increment ``D_ts(w) =
+Psi_ts(w) - w`` and a coupling ``k`` that keeps the two together, a step towards data is::
+
+    u_s = k u_t + (1 - k) w_t + D_ts(w_t),    w_s = w_t - D_st(u_s)                    (1)
+
+and the one back towards noise solves it for ``(u_t, w_t)``::
+
+    w_t = w_s + D_st(u_s),    u_t = (u_s - (1 - k) w_t - D_ts(w_t)) / k                 (2)
+
+The states are ``x`` divided by the deviation of noised data, so that increments are small at every
+noise level.
+
+Reference: McCallum and Foster (2024), arXiv:2410.11648.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from scorefield.field import ScoreField
+from scorefield.process import Coefficient, Prior, mix, unstack
+from scorefield.solvers.base import Memory, Move, Solver, State
+from scorefield.solvers.combine import Combined, check_base, no_density
+
+
+@dataclass(frozen=True)
+class Reversible(Combined):
+    """A pair of states (1) around single steps of a base; twice the base's calls a step.
+
+    The partner of the state is its memory: a run that goes on from a state with its memory returns
+    where it came from. A state without memory begins as its own partner.
+
+    Args:
+        base: the solver of the ODE, one without memory.
+        coupling: ``k``, in (0, 1]. Below 1 the pair stays together; rounding errors grow like ``1 /
+            k`` a step on the way back.
+
+    Raises:
+        ValueError: a base that rests on earlier steps or is noisy itself; a coupling outside (0,
+            1]; steps in different directions for different samples.
+    """
+
+    base: Solver
+    coupling: float = 0.99
+
+    def __post_init__(self) -> None:
+        check_base("Reversible", self.base)
+        if not 0 < self.coupling <= 1:
+            raise ValueError(f"coupling = {self.coupling:g}: give a number above 0, up to 1.")
+
+    @property
+    def order(self) -> int:
+        return self.base.order
+
+    @property
+    def weak_order(self) -> int | None:
+        return None
+
+    @property
+    def calls(self) -> int:
+        return 2 * self.base.calls
+
+    @property
+    def history(self) -> int:
+        return 1
+
+    @property
+    def in_place(self) -> bool:
+        return False
+
+    def forget(self, plan: Any, t: Tensor) -> Any:
+        return None
+
+    def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
+        return None
+
+    def moves(
+        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+    ) -> list[Move]:
+        down = s < t
+        if bool(down.any()) and not bool(down.all()):
+            raise ValueError("Reversible goes one way at a time: all towards data, or to noise.")
+        c = field.data_std if field.data_std > 0 else 1.0
+        here, there = (unstack(field.process.prior(0.0, c**2, time).std) for time in (t, s))
+        ways = self.base.moves(field, t, s), self.base.moves(field, s, t)
+        kind = _Down if bool(down.any()) else _Up
+        rows = zip(*ways, here, there, strict=True)
+        return [kind(self, *row, t=a, s=b) for row, a, b in zip(rows, t, s, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Pair(Move):
+    owner: Reversible
+    forth: Move
+    back: Move
+    here: Coefficient
+    there: Coefficient
+    t: Tensor
+    s: Tensor
+    plan: Any = None
+
+    def transition(self, at: State) -> Prior:
+        raise no_density("Reversible")
+
+    def _increment(self, u: Tensor, noise: Any, forth: bool) -> Tensor:
+        """Return ``D`` of a base's step from here to there, or back."""
+        move, time = (self.forth, self.t) if forth else (self.back, self.s)
+        scale, other = (self.here, self.there) if forth else (self.there, self.here)
+        end = move(State(mix((scale, u)), time, noise)).x
+        return mix((1 / other, end), (-1.0, u))
+
+    def _pair(self, at: State) -> tuple[Tensor, Tensor]:
+        partner = at.x if at.memory is None else at.memory.kept
+        return mix((1 / self.here, at.x)), mix((1 / self.here, partner))
+
+    def _state(self, at: State, u: Tensor, w: Tensor) -> State:
+        x = mix((self.there, u))
+        return State(x, self.s, at.noise, Memory(None, mix((self.there, w)), x, self.owner))
+
+
+@dataclass(frozen=True)
+class _Down(_Pair):
+    def __call__(self, at: State) -> State:
+        (u, w), k = self._pair(at), self.owner.coupling
+        u = mix((k, u), (1 - k, w), (1.0, self._increment(w, at.noise, forth=True)))
+        return self._state(at, u, w - self._increment(u, at.noise, forth=False))
+
+
+@dataclass(frozen=True)
+class _Up(_Pair):
+    def __call__(self, at: State) -> State:
+        (u, w), k = self._pair(at), self.owner.coupling
+        w = w + self._increment(u, at.noise, forth=True)
+        known = mix((1 - k, w), (1.0, self._increment(w, at.noise, forth=False)))
+        return self._state(at, (u - known) / k, w)

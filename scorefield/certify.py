@@ -92,6 +92,8 @@ ODE_SOLVERS: dict[str, Make] = {
     "UniPC(4, angle)": _always(solvers.unipc(4, prediction=_A)),
     "DPM-Solver++(2M), published": _always(solvers.dpm_solver_pp(2, published=True)),
     "UniPC(2, bh1), published": _always(solvers.unipc(2, variant="bh1", published=True)),
+    "Reversible(DDIM)": _always(solvers.Reversible(solvers.DDIM())),
+    "Reversible(Singlestep(2))": _always(solvers.Reversible(Singlestep(2))),
     "Program(Heun, Singlestep(2), Multistep(2))": _always(
         solvers.Program((solvers.Heun(), Singlestep(2), Multistep(2)), (5.0, 1.5))
     ),

@@ -2,16 +2,17 @@ r"""Steps that are undone to the last digits.
 
 Any single step ``Psi``, from ``t`` towards noise or data, makes a pair of states ``(u, w)`` that an
 algebraic inverse brings back, whatever the size of the step. With the increment ``D_ts(w) =
-Psi_ts(w) - w`` and a coupling ``k`` that keeps the two together, a step towards data is::
+Psi_ts(w) - w`` a step towards data is::
 
-    u_s = k u_t + (1 - k) w_t + D_ts(w_t),    w_s = w_t - D_st(u_s)                    (1)
+    u_s = u_t + D_ts(w_t),    w_s = w_t - D_st(u_s)                                  (1)
 
 and the one back towards noise solves it for ``(u_t, w_t)``::
 
-    w_t = w_s + D_st(u_s),    u_t = (u_s - (1 - k) w_t - D_ts(w_t)) / k                 (2)
+    w_t = w_s + D_st(u_s),    u_t = u_s - D_ts(w_t)                                  (2)
 
 The states are ``x`` divided by the deviation of noised data, so that increments are small at every
-noise level.
+noise level. The method in print pulls the pair together by a factor at every step. That is left out
+here: undone, it drives the pair apart, and towards noise nothing would converge.
 
 Reference: McCallum and Foster (2024), arXiv:2410.11648.
 """
@@ -38,21 +39,16 @@ class Reversible(Combined):
 
     Args:
         base: the solver of the ODE, one without memory.
-        coupling: ``k``, in (0, 1]. Below 1 the pair stays together; rounding errors grow like ``1 /
-            k`` a step on the way back.
 
     Raises:
-        ValueError: a base that rests on earlier steps or is noisy itself; a coupling outside (0,
-            1]; steps in different directions for different samples.
+        ValueError: a base that rests on earlier steps or is noisy itself; steps in different
+            directions for different samples.
     """
 
     base: Solver
-    coupling: float = 0.99
 
     def __post_init__(self) -> None:
         check_base("Reversible", self.base)
-        if not 0 < self.coupling <= 1:
-            raise ValueError(f"coupling = {self.coupling:g}: give a number above 0, up to 1.")
 
     @property
     def order(self) -> int:
@@ -127,15 +123,14 @@ class _Pair(Move):
 @dataclass(frozen=True)
 class _Down(_Pair):
     def __call__(self, at: State) -> State:
-        (u, w), k = self._pair(at), self.owner.coupling
-        u = mix((k, u), (1 - k, w), (1.0, self._increment(w, at.noise, forth=True)))
+        u, w = self._pair(at)
+        u = u + self._increment(w, at.noise, forth=True)
         return self._state(at, u, w - self._increment(u, at.noise, forth=False))
 
 
 @dataclass(frozen=True)
 class _Up(_Pair):
     def __call__(self, at: State) -> State:
-        (u, w), k = self._pair(at), self.owner.coupling
+        u, w = self._pair(at)
         w = w + self._increment(u, at.noise, forth=True)
-        known = mix((1 - k, w), (1.0, self._increment(w, at.noise, forth=False)))
-        return self._state(at, (u - known) / k, w)
+        return self._state(at, u - self._increment(w, at.noise, forth=False), w)

@@ -251,6 +251,9 @@ class TrainConfig(Frozen):
         times: how noise levels are drawn.
         network: the kind of network and its size.
         optim: the optimizer.
+        levels: of whole numbers from 0, how many values there are: noise between them makes the
+            data continuous in training, samples are whole numbers again, and likelihoods are bits
+            per dimension; 0 for data that is continuous.
         conditional: learn the classes too.
         dropout: how often a class is hidden, so that the unconditional field is learned as well.
         seed: of the weights, the order of the data and the noise.
@@ -262,6 +265,7 @@ class TrainConfig(Frozen):
     times: TimesConfig = LogNormalConfig()
     network: NetworkConfig = AutoNetwork()
     optim: OptimConfig = OptimConfig()
+    levels: int = Field(default=0, ge=0, le=65536)
     conditional: bool = False
     dropout: float = Field(default=0.1, ge=0, le=1)
     seed: int = Field(default=0, ge=0, lt=2**64)

@@ -34,7 +34,7 @@ from scorefield.field import Shape
 from scorefield.process import Coefficient
 
 # Uses of randomness that must not share numbers even where they share seeds and ids.
-SAMPLING, TRAINING, ORDER, OFFSET, METRICS, PROBES, BOUND = range(7)
+SAMPLING, TRAINING, ORDER, OFFSET, METRICS, PROBES, BOUND, LEVELS = range(8)
 _PATH = 128  # added to a stream for its Brownian paths
 
 _LOW = 0xFFFFFFFF
@@ -160,6 +160,14 @@ class Noise:
         high, low = self._words(step, 1)[:2]
         u = (high.double() * 2.0**21 + (low >> 11).double() + 0.5) * 2.0**-53
         return u[:, 0, 0], self.skipped()
+
+    def uniform_like(self, like: Tensor) -> tuple[Tensor, Noise]:
+        """Return numbers in (0, 1) of the shape, type and device of ``like`` ``(B, ...)``."""
+        count = math.prod(like.shape[1:])
+        step = torch.full((1, 1), self.step, device=like.device)
+        words = torch.stack(self._words(step, -(-count // 4)), -1)[:, 0].flatten(1)[:, :count]
+        u = ((words >> 8).double() + 0.5) * 2.0**-24  # of as many digits as float32 holds
+        return u.reshape(like.shape).to(like), self.skipped()
 
     def signs(self, like: Tensor, place: int) -> Tensor:
         """Return random signs, -1 or 1, like ``like`` ``(B, ...)``: those at a place of 2^24."""

@@ -238,8 +238,8 @@ def test_a_sample_does_not_depend_on_how_many_are_made(tmp_path, files):
 
 
 def test_a_class_is_sampled_by_its_number(tmp_path, files):
-    run, times = sf.load(files / "classes"), None
-    times = sf.balanced(run.field.process, 3)
+    run = sf.load(files / "classes")
+    times = sf.balanced(run.field.process, 3, data_std=run.field.data_std)
     for y in (None, 0, 2):
         given = [] if y is None else ["--y", y]
         target = tmp_path / f"{y}.npy"
@@ -251,7 +251,7 @@ def test_a_class_is_sampled_by_its_number(tmp_path, files):
 
 
 SOLVERS = {
-    "--solver multistep": (sf.Multistep(3, sf.AnglePrediction()), 5),
+    "--solver multistep": (lambda c: sf.Multistep(3, sf.AnglePrediction(c)), 5),
     "--solver multistep --order 2 --prediction data": (sf.Multistep(2, sf.DataPrediction()), 5),
     "--solver multistep --order 1 --prediction noise": (sf.Multistep(1, sf.NoisePrediction()), 5),
     "--solver ddim": (sf.DDIM(), 5),
@@ -275,7 +275,9 @@ def test_a_solver_by_name_is_the_one_python_knows_and_its_calls_are_counted(
     finishes("sample", files / "run", "--n", 3, "--steps", 4, "--out", target, *given.split())
     assert f"NFE {calls} per sample" in capsys.readouterr().out
     run = sf.load(files / "run")
-    expected = run.sample(3, solver, sf.balanced(run.field.process, 4))
+    c = run.field.data_std
+    solver = solver if isinstance(solver, sf.Solver) else solver(c)
+    expected = run.sample(3, solver, sf.balanced(run.field.process, 4, data_std=c))
     np.testing.assert_array_equal(np.load(target), expected.numpy())
 
 
@@ -284,7 +286,8 @@ def test_a_grid_by_name_is_the_one_python_knows(tmp_path, files, name):
     target = tmp_path / "x.npy"
     finishes("sample", files / "run", "--n", 3, "--steps", 4, "--out", target, "--grid", name)
     run = sf.load(files / "run")
-    times = getattr(sf, name.replace("-", "_"))(run.field.process, 4)
+    scale = {"data_std": run.field.data_std} if name == "balanced" else {}
+    times = getattr(sf, name.replace("-", "_"))(run.field.process, 4, **scale)
     np.testing.assert_array_equal(np.load(target), run.sample(3, times=times).numpy())
 
 
@@ -326,7 +329,8 @@ def test_the_module_is_the_command(tmp_path, files):
     assert (done.returncode, done.stderr) == (0, "")
     assert f"samples: {tmp_path / 'x.npy'}\n" in done.stdout
     run = sf.load(files / "run")
-    expected = run.sample(2, times=sf.balanced(run.field.process, 2))
+    times = sf.balanced(run.field.process, 2, data_std=run.field.data_std)
+    expected = run.sample(2, times=times)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected.numpy())
 
 

@@ -603,7 +603,12 @@ def test_a_run_folder_holds_weights_and_a_readable_configuration_and_no_pickle(t
     assert sorted(p.name for p in folder.parent.iterdir()) == ["run"]
     tensors = load_file(folder / "model.safetensors")
     expected = {f"network.{name}" for name in run.field.network.state_dict()}
-    assert set(tensors) == expected | {"transform.mean", "transform.std"}
+    assert set(tensors) == expected | {
+        "transform.mean",
+        "transform.std",
+        "data.mean",
+        "data.variance",
+    }
     header = int.from_bytes((folder / "model.safetensors").read_bytes()[:8], "little")
     assert (folder / "model.safetensors").read_bytes()[8:9] == b"{"
     assert header < 10000

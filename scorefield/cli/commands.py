@@ -43,10 +43,11 @@ GRIDS: dict[str, Callable[..., Tensor]] = {
     "even-log-snr": grids.even_log_snr,
     "karras": grids.karras,
 }
-PREDICTIONS: dict[str, solvers.Prediction] = {
-    "angle": solvers.AnglePrediction(),
-    "data": solvers.DataPrediction(),
-    "noise": solvers.NoisePrediction(),
+# by the deviation of the data
+PREDICTIONS: dict[str, Callable[[float], solvers.Prediction]] = {
+    "angle": solvers.AnglePrediction,
+    "data": lambda c: solvers.DataPrediction(),
+    "noise": lambda c: solvers.NoisePrediction(),
 }
 # the solvers of each name, and the options they take
 SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
@@ -76,8 +77,8 @@ def say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
-def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
-    """Return the solver of a name with the options given.
+def make_solver(name: str, given: Mapping[str, Any], data_std: float = 1.0) -> solvers.Solver:
+    """Return the solver of a name with the options given, for data of a deviation.
 
     Raises:
         UsageError: an option the solver does not have.
@@ -89,7 +90,10 @@ def make_solver(name: str, given: Mapping[str, Any]) -> solvers.Solver:
             raise UsageError(
                 f"--{option} has no effect on {name}: it belongs to {', '.join(owners)}."
             )
-    return make(**{k: PREDICTIONS[v] if k == "prediction" else v for k, v in given.items()})
+    given = {"prediction": "angle", **given} if name == "multistep" else given
+    return make(
+        **{k: PREDICTIONS[v](data_std) if k == "prediction" else v for k, v in given.items()}
+    )
 
 
 def choose_plan(
@@ -125,13 +129,23 @@ def choose_plan(
             "chooses its own steps: leave one of them out."
         )
     name = solver or "multistep"
-    made = make_solver(name, given)
+    make_solver(name, given)  # refuses what does not fit before a run is read
+
+    def solver_of(field: ScoreField) -> solvers.Solver:
+        return make_solver(name, given, field.data_std)
+
     if adaptive:
         rtol = 0.0 if rtol is None else rtol
         control = Adaptive(rtol, rtol if atol is None else atol)
-        return lambda field: (f"{name}-adaptive{control.rtol:g}", Plan(made, control))
-    count, make = DEFAULT_STEPS if steps is None else steps, GRIDS[grid or "balanced"]
-    return lambda field: (f"{name}-{count}", Plan(made, make(field.process, count)))
+        return lambda field: (f"{name}-adaptive{control.rtol:g}", Plan(solver_of(field), control))
+    count, spacing = DEFAULT_STEPS if steps is None else steps, grid or "balanced"
+
+    def plan(field: ScoreField) -> tuple[str, Plan]:
+        scale = {"data_std": field.data_std} if spacing == "balanced" else {}
+        times = GRIDS[spacing](field.process, count, **scale)
+        return f"{name}-{count}", Plan(solver_of(field), times)
+
+    return plan
 
 
 def train(

@@ -2,6 +2,6 @@
 
 from scorefield.data.builtin import BUILTIN, digits, toy
 from scorefield.data.source import Data, read
-from scorefield.data.transform import Standardize
+from scorefield.data.transform import Levels, Standardize
 
-__all__ = ["BUILTIN", "Data", "Standardize", "digits", "read", "toy"]
+__all__ = ["BUILTIN", "Data", "Levels", "Standardize", "digits", "read", "toy"]

@@ -1,10 +1,50 @@
-"""Transforms between data and what a field sees, with their log-determinants."""
+"""Transforms between data and what a field sees, with their log-determinants.
+
+Whole numbers have no density. With noise from 0 to 1 on top, `Levels`, they have one, and its mean
+over the noise is the probability of the number: so the mean log-density is a lower bound of the
+log-probability.
+
+Reference: Theis, van den Oord and Bethge (2016), arXiv:1511.01844, section 3.1.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from scorefield.errors import DataError
+from scorefield.noise import Noise
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Whole numbers ``0 .. count - 1``, each standing for the unit interval above it."""
+
+    count: int
+
+    def forward(self, x: Tensor, noise: Noise) -> Tensor:
+        """Return data ``(B, ...)`` with uniform noise in (0, 1) on top; its log-det is 0."""
+        return x + noise.uniform_like(x)[0]
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Return the whole numbers that continuous values stand for."""
+        return x.floor().clamp(0, self.count - 1)
+
+    def check(self, x: Tensor, name: str) -> None:
+        """Refuse data that is not such whole numbers.
+
+        Raises:
+            DataError: naming the first value that is none.
+        """
+        bad = ((x != x.floor()) | (x < 0) | (x >= self.count)).nonzero()
+        if len(bad):
+            first = tuple(bad[0].tolist())
+            raise DataError(
+                f"{name} has {len(bad)} value(s) that are no whole numbers from 0 to "
+                f"{self.count - 1}, the first at index {first}: {float(x[first]):g}. Give data as "
+                f"it is in {self.count} levels, or train without levels."
+            )
 
 
 @dataclass(frozen=True)
@@ -19,8 +59,11 @@ class Standardize:
     std: Tensor
 
     @classmethod
-    def fit(cls, x: Tensor) -> Standardize:
+    def fit(cls, x: Tensor, *, between: float = 0.0) -> Standardize:
         """Return the transform of data ``(N, ...)``: per feature of vectors, else per channel.
+
+        Args:
+            between: the width of uniform noise that will be on top.
 
         Raises:
             ValueError: a feature or channel that never changes.
@@ -32,6 +75,7 @@ class Standardize:
         if not bool((std > 0).all()):
             constant = (std == 0).nonzero().flatten().tolist()
             raise ValueError(f"feature(s) or channel(s) {constant} never change: remove them.")
+        mean, std = mean + between / 2, (std**2 + between**2 / 12).sqrt()
         return cls(mean.float().reshape(shape), std.float().reshape(shape))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,6 +3,6 @@
 from scorefield.likelihood.bound import Bound, elbo
 from scorefield.likelihood.density import log_prob
 from scorefield.likelihood.moments import Moments
-from scorefield.likelihood.result import Likelihood
+from scorefield.likelihood.result import Likelihood, combined
 
-__all__ = ["Bound", "Likelihood", "Moments", "elbo", "log_prob"]
+__all__ = ["Bound", "Likelihood", "Moments", "combined", "elbo", "log_prob"]

@@ -36,6 +36,7 @@ def fit(
     *,
     optim: OptimConfig | None = None,
     dropout: float = 0.1,
+    between: Tensor | None = None,
     seed: int = 0,
 ) -> Iterator[Progress]:
     """Train a denoiser in place, yielding after every step.
@@ -45,6 +46,8 @@ def fit(
     Args:
         x: data ``(N, *shape)`` as the field sees it.
         y: classes ``(N,)``, or None; hidden from the network as often as ``dropout`` says.
+        between: the width of uniform noise to put on top of the data, anew each time, where it
+            stands for levels; broadcasts against a sample.
 
     Raises:
         NumericalError: a loss or gradient that is not finite, before the weights are touched.
@@ -61,6 +64,9 @@ def fit(
         items, noise = batch(step, optim.batch, len(x), seed)
         items = items.to(device)
         x0 = x[items]
+        if between is not None:
+            u, noise = noise.uniform_like(x0)
+            x0 = x0 + between * u
         t, eps, condition = _draw(objective, denoiser, x0, noise, y, items, optim, dropout)
         with torch.autocast(
             device.type, dtype=torch.bfloat16, enabled=optim.precision == "bfloat16"

@@ -9,8 +9,10 @@ import tempfile
 import tomllib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 import torch
@@ -21,11 +23,14 @@ from torch import Tensor
 
 from scorefield.adaptive import Adaptive
 from scorefield.config import DataConfig, RunConfig, TrainConfig
-from scorefield.data import Data, Standardize
+from scorefield.data import Data, Levels, Standardize
 from scorefield.denoiser import Denoiser
-from scorefield.errors import CheckpointError, UsageError
+from scorefield.errors import CheckpointError, DataError, UsageError
 from scorefield.field import ScoreField
 from scorefield.files import publish
+from scorefield.latents import Codes, Decoded, decode, encode, interpolate
+from scorefield.likelihood import Bound, Likelihood, combined, elbo, log_prob
+from scorefield.noise import LEVELS, Noise
 from scorefield.plan import Plan
 from scorefield.sampling import sample
 from scorefield.solvers import Solver
@@ -49,6 +54,12 @@ class Run:
     transform: Standardize
     config: RunConfig
 
+    @property
+    def levels(self) -> Levels | None:
+        """The whole numbers that the data is made of, if it is."""
+        count = self.config.train.levels
+        return Levels(count) if count else None
+
     def sample(
         self,
         n: int | Sequence[int] | Tensor,
@@ -64,11 +75,134 @@ class Run:
         Args:
             y: the class to generate, for a conditional run; all classes unless given.
         """
-        field: ScoreField = self.field
-        if y is not None:
-            device = next(field.parameters()).device
-            field = field.given(y=torch.tensor(operator.index(y), device=device))
-        return self.transform.inverse(sample(field, n, solver, times, seed=seed, tile=tile))
+        z = sample(self._given(y), n, solver, times, seed=seed, tile=tile)
+        return self._to_data(z)
+
+    def log_prob(
+        self,
+        x: Tensor,
+        *,
+        draws: int = 1,
+        y: int | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> Likelihood:
+        """Return the log-density of data ``(B, *shape)`` in nats, in the data's own units.
+
+        Of whole numbers in levels it is a lower bound of the log-probability, by the noise between
+        them; `Likelihood.bits_per_dim` makes bits of it.
+
+        Args:
+            draws: of that noise; several are combined to a tighter bound, weighted by importance.
+            y: the class, for a conditional run.
+            ids: which samples these are; ``0 .. B-1`` unless given.
+            seed: with an id, determines the noise between levels and the probes.
+            settings: those of `scorefield.log_prob`.
+
+        Raises:
+            ValueError: as `scorefield.log_prob`; several draws for data that is not in levels.
+            DataError: data of another shape, or that is not in the run's levels.
+            NumericalError: as `scorefield.log_prob`.
+        """
+        z, drawn = self._drawn(x, draws, ids, seed)
+        found = log_prob(self._given(y), z, ids=drawn, seed=seed, **settings)
+        found = replace(found, value=found.value + self.transform.log_det(self.field.shape))
+        return found if draws == 1 else combined(found, draws)
+
+    def elbo(
+        self,
+        x: Tensor,
+        *,
+        y: int | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> Bound:
+        """Return a lower bound of what `log_prob` tells, by the reverse SDE, in the same units.
+
+        Args:
+            y, ids, seed: as for `log_prob`.
+            settings: those of `scorefield.elbo`.
+
+        Raises:
+            ValueError, DataError, NumericalError: as `log_prob`.
+        """
+        z, drawn = self._drawn(x, 1, ids, seed)
+        found = elbo(self._given(y), z, ids=drawn, seed=seed, **settings)
+        return replace(found, value=found.value + self.transform.log_det(self.field.shape))
+
+    def encode(self, x: Tensor, *arguments: Any, y: int | None = None, **settings: Any) -> Codes:
+        """Return the codes of data ``(B, *shape)``; the rest is as for `scorefield.encode`.
+
+        Whole numbers in levels stand in the middle of their intervals, and so come back as they
+        were where the error is below half a level.
+        """
+        return encode(self._given(y), self._middle(x), *arguments, **settings)
+
+    def decode(
+        self, codes: Codes | Tensor, *arguments: Any, y: int | None = None, **settings: Any
+    ) -> Decoded:
+        """Return the data of codes; the rest is as for `scorefield.decode`."""
+        made = decode(self._given(y), codes, *arguments, **settings)
+        return made._replace(x=self._to_data(made.x))
+
+    def interpolate(
+        self, a: Tensor, b: Tensor, *arguments: Any, y: int | None = None, **settings: Any
+    ) -> Decoded:
+        """Return the data between ``a`` and ``b``; the rest is as for `scorefield.interpolate`."""
+        ends = self._middle(a), self._middle(b)
+        made = interpolate(self._given(y), *ends, *arguments, **settings)
+        strip = self._to_data(made.x)
+        return made._replace(x=torch.cat([a[:, None], strip[:, 1:-1], b[:, None]], 1))
+
+    def _given(self, y: int | None) -> ScoreField:
+        if y is None:
+            return self.field
+        device = next(self.field.parameters()).device
+        return self.field.given(y=torch.tensor(operator.index(y), device=device))
+
+    def _to_data(self, z: Tensor) -> Tensor:
+        x = self.transform.inverse(z)
+        return x if self.levels is None else self.levels.inverse(x)
+
+    def _middle(self, x: Tensor) -> Tensor:
+        self.check(x)
+        return self.transform.forward(x if self.levels is None else x + 0.5)
+
+    def check(self, x: Tensor, name: str = "x") -> None:
+        """Refuse data that is not of the run's kind.
+
+        Raises:
+            DataError: another shape, or values that are not in the run's levels.
+        """
+        if tuple(x.shape[1:]) != self.field.shape:
+            raise DataError(
+                f"{name} has samples of shape {tuple(x.shape[1:])}: this run was trained on "
+                f"{self.field.shape}."
+            )
+        if self.levels is not None:
+            self.levels.check(x, name)
+
+    def _drawn(
+        self, x: Tensor, draws: int, ids: Sequence[int] | Tensor | None, seed: int
+    ) -> tuple[Tensor, list[int]]:
+        """Return data as the field sees it, each sample ``draws`` times, and their ids."""
+        self.check(x)
+        if not isinstance(draws, Integral) or draws < 1 or (draws > 1 and self.levels is None):
+            raise ValueError(
+                f"draws = {draws!r}: of noise between levels, so for data in levels, and one at "
+                "least."
+            )
+        rows = range(len(x)) if ids is None else [operator.index(k) for k in ids]
+        drawn = [k * int(draws) + j for k in rows for j in range(draws)]
+        wide = x.repeat_interleave(int(draws), 0)
+        if self.levels is not None:
+            key = torch.tensor(drawn, dtype=torch.int64, device=x.device)
+            wide = self.levels.forward(
+                wide.to(self.transform.mean), Noise(seed, key, stream=LEVELS)
+            )
+        return self.transform.forward(wide), drawn
 
     def save(self, folder: str | Path) -> None:
         """Write the folder at once or not at all.
@@ -81,6 +215,8 @@ class Run:
         folder.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{k}": v for k, v in self.field.network.state_dict().items()}
         tensors |= {"transform.mean": self.transform.mean, "transform.std": self.transform.std}
+        for name, value in (("mean", self.field.mean), ("variance", self.field.variance)):
+            tensors[f"data.{name}"] = torch.as_tensor(value).float().expand(self.field.shape)
         written = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, written / _WEIGHTS)
@@ -125,8 +261,10 @@ def load(folder: str | Path) -> Run:
     moments = torch.Size([channels, *[1] * len(rest)])
     expected = {f"network.{k}": v.shape for k, v in network.items()}
     expected |= {"transform.mean": moments, "transform.std": moments}
+    expected |= dict.fromkeys(("data.mean", "data.variance"), torch.Size(config.data.shape))
     _check_tensors(folder, tensors, expected)
     denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in network})
+    denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
     denoiser.eval()
     transform = Standardize(tensors["transform.mean"], tensors["transform.std"])
     return Run(denoiser, transform, config)
@@ -159,10 +297,14 @@ def _check_tensors(
             f"{path} does not match {_CONFIG}: it lacks {missing[:4]} and has {extra[:4]} besides."
         )
     unusable = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
-    if unusable or not bool((tensors["transform.std"] > 0).all()):
+    if not bool((tensors["transform.std"] > 0).all()):
+        unusable.append("transform.std")
+    if not bool((tensors["data.variance"] >= 0).all() and (tensors["data.variance"] > 0).any()):
+        unusable.append("data.variance")
+    if unusable:
         raise CheckpointError(
-            f"{path}: {unusable[0] if unusable else 'transform.std'} holds values that are not "
-            "finite, or a deviation that is not positive."
+            f"{path}: {unusable[0]} holds values that are not finite, or a deviation that is not "
+            "positive."
         )
     for name, shape in expected.items():
         if tensors[name].shape != shape:
@@ -172,13 +314,19 @@ def _check_tensors(
             )
 
 
-def new_denoiser(config: TrainConfig, data: DataConfig) -> Denoiser:
+def new_denoiser(
+    config: TrainConfig,
+    data: DataConfig,
+    mean: float | Tensor = 0.0,
+    variance: float | Tensor = 1.0,
+) -> Denoiser:
     """Return an untrained denoiser, its weights a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build.network(config.network, data.shape, data.classes)
     parametrization = build.parametrization(config.parametrization)
-    return Denoiser(network, build.process(config.process), parametrization, data.shape)
+    process = build.process(config.process)
+    return Denoiser(network, process, parametrization, data.shape, mean, variance)
 
 
 class Training:
@@ -204,8 +352,20 @@ class Training:
         self.data_config = DataConfig(
             name=data.name, shape=data.shape, count=len(data.x), classes=classes
         )
-        self.transform = Standardize.fit(data.x)
-        self.denoiser = new_denoiser(self.config, self.data_config)
+        levels = self.config.levels
+        if levels:
+            Levels(levels).check(data.x, data.name)
+        width = 1.0 if levels else 0.0
+        self.transform = Standardize.fit(data.x, between=width)
+        self.between = width / self.transform.std
+        z = self.transform.forward(data.x)
+        variance, mean = torch.var_mean(z.double(), 0, correction=0)
+        self.denoiser = new_denoiser(
+            self.config,
+            self.data_config,
+            (mean + self.between / 2).float(),
+            (variance + self.between**2 / 12).float(),
+        )
         self.data = data
         self._losses: deque[float] = deque(maxlen=100)
 
@@ -218,6 +378,7 @@ class Training:
             y,
             optim=self.config.optim,
             dropout=self.config.dropout,
+            between=self.between if self.config.levels else None,
             seed=self.config.seed,
         )
         for progress in steps:

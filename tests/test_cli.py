@@ -1,46 +1,20 @@
 """The command line: what it leaves, what it says, and how it ends."""
 
 import re
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import Image
+from shell import TINY, failing, finishes, flags, python, tiny
 
 import scorefield as sf
-from scorefield.cli import commands, main
+from scorefield.cli import commands
 from scorefield.config import SubVPConfig
 from scorefield.data import digits
 from scorefield.training import Training
 
-
-def flags(**options):
-    """Return options as flags: ``optim_lr=3`` is ``--optim.lr 3``."""
-    return [w for k, v in options.items() for w in (f"--{k.replace('_', '.')}", str(v))]
-
-
-def tiny(steps=5):
-    return flags(
-        network_kind="mlp",
-        network_width=8,
-        network_depth=1,
-        optim_steps=steps,
-        optim_batch=8,
-        times_kind="uniform",
-    )
-
-
-TINY = tiny()
 SHORT = flags(optim_steps=3, optim_batch=4, network_kind="unet", network_width=8)
-
-
-def listing(folder):
-    return {
-        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
-        for p in folder.rglob("*")
-    }
 
 
 @pytest.fixture(scope="module")
@@ -75,46 +49,9 @@ def files(tmp_path_factory):
     return folder
 
 
-def end(*arguments):
-    """Run a command in this process and return its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(a) for a in arguments])
-    return ended.value.code
-
-
-def finishes(*arguments):
-    assert end(*arguments) == 0
-
-
 @pytest.fixture
 def fails(files, capsys, monkeypatch):
-    """Return a function that runs a failing command and returns its message.
-
-    Whatever fails: one message on stderr, no traceback, and no file made, changed or lost.
-    """
-    monkeypatch.chdir(files)
-
-    def run(code, *arguments):
-        before = listing(files)
-        capsys.readouterr()
-        found = end(*arguments)
-        error = capsys.readouterr().err
-        assert found == code, error
-        assert error.startswith("scorefield: ")
-        assert error.endswith("\n")
-        assert error.count("\n") == 1, "one message on one line"
-        assert error.count("scorefield: ") == 1
-        assert "Traceback" not in error
-        assert listing(files) == before
-        return error
-
-    return run
-
-
-def python(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=100
-    )
+    return failing(files, capsys, monkeypatch)
 
 
 # --- help -----------------------------------------------------------------------------------------
@@ -448,7 +385,7 @@ def test_a_checkpoint_that_cannot_be_used_ends_with_4(fails, command):
 
 
 def test_an_unknown_command_ends_with_2(fails):
-    assert "train, sample, certify, info" in fails(2, "simple", "run")
+    assert "train, sample, likelihood, encode, decode, interpolate, certify, info" in fails(2, "simple", "run")
 
 
 def test_a_loss_that_explodes_ends_with_5_and_leaves_no_run(fails):

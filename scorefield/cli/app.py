@@ -38,6 +38,7 @@ SolverName = Literal[
 GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
 VarianceName = Literal["posterior", "forward"]
 PredictionName = Literal["angle", "data", "noise"]
+PriorName = Literal["moments", "standard"]
 
 app = App(
     name="scorefield",
@@ -64,7 +65,7 @@ def train(
     ----------
     data
         A .npy file of vectors (N, D), signals (N, C, L) or images (N, C, H, W), or a built-in set:
-        digits, checkerboard, moons, rings, spiral.
+        digits, digits-test, checkerboard, moons, rings, spiral.
     out
         The run folder to write; it must not exist, or be empty.
     labels
@@ -174,6 +175,238 @@ def sample(
             given=given,
         ),
         seed=seed,
+        y=y,
+        tile=tile,
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+@app.command
+def likelihood(
+    run: Path,
+    data: str,
+    /,
+    *,
+    nfe: int | None = None,
+    rtol: float | None = None,
+    probes: int | None = None,
+    stderr: float | None = None,
+    max_probes: int | None = None,
+    draws: int | None = None,
+    prior: PriorName | None = None,
+    bound: bool = False,
+    any_scale: bool = False,
+    y: int | None = None,
+    seed: int = 0,
+    tile: int = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Tell the log-density of every item of data under a run, with what is uncertain in it.
+
+    Writes a table with a row for each item, in nats in the data's own units; for a run with levels
+    also bits per dimension. Prints the mean. A run that was cut goes on when started again.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        A .npy file of items like those the run was trained on, or a built-in set.
+    nfe
+        Calls of the network for each item, 40 unless given; for --bound 128.
+    rtol
+        Instead of nfe: each item chooses its steps, to this tolerance.
+    probes
+        For the trace of the Jacobian: 0 is exact; exact up to 128 dimensions unless given, and 8
+        beyond.
+    stderr
+        Instead of probes: as many as it takes for this standard error of each item, in nats.
+    max_probes
+        How far --stderr may go.
+    draws
+        Of the noise between levels, combined to a tighter bound.
+    prior
+        The law at the noisiest end: of the data's moments, or standard normal.
+    bound
+        The lower bound of the reverse SDE, which needs no Jacobian.
+    any_scale
+        Take data that spreads much wider or narrower than what the run was trained on.
+    y
+        The class, for a conditional run.
+    seed
+        Of the probes, and of the noise between levels.
+    tile
+        Items per call of the network.
+    out
+        The table to write, .csv or .parquet; in the run folder unless given.
+    overwrite
+        Replace the table if it exists.
+    """
+    from scorefield.cli import likelihood as command
+
+    settings = {
+        "nfe": nfe,
+        "rtol": rtol,
+        "probes": probes,
+        "stderr": stderr,
+        "max_probes": max_probes,
+        "draws": draws,
+        "prior": prior,
+    }
+    command.likelihood(
+        console,
+        run,
+        data,
+        settings=settings,
+        bound=bound,
+        any_scale=any_scale,
+        y=y,
+        seed=seed,
+        tile=tile,
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+@app.command
+def encode(
+    run: Path,
+    data: str,
+    /,
+    *,
+    nfe: int | None = None,
+    reversible: bool = False,
+    any_scale: bool = False,
+    y: int | None = None,
+    tile: int = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Carry data to its latent codes, standard normal numbers, as a .npy file.
+
+    Goes back as well, and prints how much a round trip changes.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        A .npy file of items like those the run was trained on, or a built-in set.
+    nfe
+        Calls of the network each way, 80 unless given.
+    reversible
+        Steps that are undone to the last digits; the codes are pairs.
+    any_scale
+        Take data that spreads much wider or narrower than what the run was trained on.
+    y
+        The class, for a conditional run.
+    tile
+        Items per call of the network.
+    out
+        The .npy file to write; in the run folder unless given.
+    overwrite
+        Replace the file if it exists.
+    """
+    from scorefield.cli import latents as command
+
+    command.encode(
+        console,
+        run,
+        data,
+        nfe=nfe,
+        reversible=reversible,
+        any_scale=any_scale,
+        y=y,
+        tile=tile,
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+@app.command
+def decode(
+    run: Path,
+    codes: Path,
+    /,
+    *,
+    nfe: int | None = None,
+    y: int | None = None,
+    tile: int = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Carry latent codes back to data, as a .npy file, and a picture of images.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    codes
+        A .npy file that encode has written, or any numbers of its shape.
+    nfe
+        Calls of the network each way, as for encode.
+    y
+        The class, for a conditional run.
+    tile
+        Items per call of the network.
+    out
+        The .npy file to write; beside the codes unless given.
+    overwrite
+        Replace the files if they exist.
+    """
+    from scorefield.cli import latents as command
+
+    command.decode(console, run, codes, nfe=nfe, y=y, tile=tile, out=out, overwrite=overwrite)
+
+
+@app.command
+def interpolate(
+    run: Path,
+    data: str,
+    /,
+    *,
+    pairs: Annotated[list[str], Parameter(consume_multiple=True)],
+    points: int = 9,
+    nfe: int | None = None,
+    y: int | None = None,
+    tile: int = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the way between items of data, by their latent codes, and a picture of images.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        A .npy file of items like those the run was trained on, or a built-in set.
+    pairs
+        Numbers of items, from 0: --pairs 0:7 3:12.
+    points
+        Of each strip, the two items included.
+    nfe
+        Calls of the network each way, 80 unless given.
+    y
+        The class, for a conditional run.
+    tile
+        Items per call of the network.
+    out
+        The .npy file to write; in the run folder unless given.
+    overwrite
+        Replace the files if they exist.
+    """
+    from scorefield.cli import latents as command
+
+    command.interpolate(
+        console,
+        run,
+        data,
+        pairs=pairs,
+        points=points,
+        nfe=nfe,
         y=y,
         tile=tile,
         out=out,

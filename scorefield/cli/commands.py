@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,7 +27,7 @@ from scorefield.config import TrainConfig
 from scorefield.data import read
 from scorefield.errors import NumericalError, UsageError
 from scorefield.field import ScoreField
-from scorefield.files import publish
+from scorefield.files import write
 from scorefield.plan import DEFAULT_CALLS, DEFAULT_STEPS, Plan, default_plan
 from scorefield.sampling import count_calls, prepare
 from scorefield.training.run import Run, Training, load, refuse_existing
@@ -188,14 +186,14 @@ def sample(
     if n < 1 or tile < 1:
         raise UsageError(f"--n {n} --tile {tile}: both must be at least 1.")
     run = load(folder)
-    _check_class(run, y)
+    check_class(run, y)
     name, plan = choice(run.field)
     out = folder / f"samples-{name}-seed{seed}.npy" if out is None else out
     picture = out.with_suffix(".png") if len(run.field.shape) == 3 else None
     for path in (out, picture):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path} exists already: give --out, or --overwrite to replace it.")
-    _check_target(out)
+    check_target(out)
     prepare(run.field, plan)  # refuses what does not fit before any work
     began = time.monotonic()
     with count_calls(run.field) as calls:
@@ -311,32 +309,23 @@ def write_array(path: Path, array: np.ndarray) -> None:
     Raises:
         UsageError: the folder does not exist, or the name does not end in ``.npy``.
     """
-    _check_target(path)
-    _write(path, lambda file: np.save(file, array))
+    check_target(path)
+    write(path, lambda file: np.save(file, array))
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file at once or not at all."""
-    _write(path, lambda file: file.write(text.encode()))
+    write(path, lambda file: file.write(text.encode()))
 
 
-def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            fill(file)
-        publish(Path(name), path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
+    """Refuse a name that no array can be written to, before any work."""
     if path.suffix != ".npy" or not path.parent.is_dir():
         raise UsageError(f"{path}: give a name that ends in .npy, in a folder that exists.")
 
 
-def _check_class(run: Run, y: int | None) -> None:
+def check_class(run: Run, y: int | None) -> None:
+    """Refuse a class that a run does not know."""
     classes = run.config.data.classes
     if y is not None and not classes:
         raise UsageError(f"--y {y}: this run has no classes; train with --conditional.")

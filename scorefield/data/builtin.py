@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BUILTIN = ("digits", "checkerboard", "moons", "rings", "spiral")
+TOYS = ("checkerboard", "moons", "rings", "spiral")
+BUILTIN = ("digits", "digits-test", *TOYS)
 _HELD_OUT = 500
 
 
@@ -62,5 +63,5 @@ def toy(name: str, n: int = 4096, seed: int = 0) -> Tensor:
         arm = np.stack([np.cos(angle), np.sin(angle)], 1) * angle[:, None] / 4
         points = np.where(half[:, None], arm, -arm) + 0.06 * z
     else:
-        raise ValueError(f"no toy set {name!r}: give one of {', '.join(BUILTIN[1:])}.")
+        raise ValueError(f"no toy set {name!r}: give one of {', '.join(TOYS)}.")
     return torch.from_numpy(points.astype(np.float32))

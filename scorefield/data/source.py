@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -46,33 +47,40 @@ class Data:
         return 0 if self.y is None else int(self.y.max()) + 1
 
 
-def read(source: str | Path, labels: str | Path | None = None) -> Data:
+def read(source: str | Path, labels: str | Path | None = None, *, learn: bool = True) -> Data:
     """Read a built-in set by name, or a ``.npy`` file.
 
     An array ``(N, D)`` holds vectors, ``(N, C, L)`` signals and ``(N, C, H, W)`` images. Images
     with the channels last are turned, and ``(N, H, W)`` of unsigned bytes are grey images. Of
-    `digits` this is the training split.
+    `digits` this is the training split, and ``digits-test`` is what was held out.
 
     Args:
         source: a name from `BUILTIN` or a path; a file of such a name is ``./moons``.
         labels: a ``.npy`` file of ``N`` integers from 0.
+        learn: refuse what a distribution cannot be learned from.
 
     Raises:
         DataError: the name or file is unknown, cannot be read, has an unsuitable shape or type,
-            holds values that are not finite, has fewer than two samples, or features that never
-            change.
+            holds values that are not finite, has no samples; to learn from: fewer than two, or
+            features that never change.
     """
     name = str(source)
     if name in BUILTIN:
-        x, y = digits("train") if name == "digits" else (toy(name), None)
+        split: Literal["train", "test"] = "test" if name == "digits-test" else "train"
+        x, y = digits(split) if name.startswith("digits") else (toy(name), None)
     else:
-        x, y = _checked(_from_file(source), name), None
+        x, y = _checked(read_array(source), name, learn), None
     if labels is not None:
         y = _labels(labels, len(x))
     return Data(x, y, name)
 
 
-def _from_file(source: str | Path) -> np.ndarray:
+def read_array(source: str | Path) -> np.ndarray:
+    """Return the array of a ``.npy`` file.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read as one array.
+    """
     path = Path(source)
     if not path.exists():
         close = difflib.get_close_matches(str(source), BUILTIN, n=1)
@@ -90,7 +98,7 @@ def _from_file(source: str | Path) -> np.ndarray:
     return array
 
 
-def _checked(array: np.ndarray, name: str) -> Tensor:
+def _checked(array: np.ndarray, name: str, learn: bool) -> Tensor:
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name} holds values of type {array.dtype}: needs numbers.")
     if not 2 <= array.ndim <= 4 or 0 in array.shape[1:]:
@@ -98,7 +106,9 @@ def _checked(array: np.ndarray, name: str) -> Tensor:
             f"{name} has shape {array.shape}: needs (N, D) vectors, (N, C, L) signals or "
             "(N, C, H, W) images."
         )
-    if len(array) < 2:
+    if len(array) == 0:
+        raise DataError(f"{name} has no samples.")
+    if learn and len(array) < 2:
         raise DataError(f"{name} has {len(array)} sample(s): a distribution needs two or more.")
     with np.errstate(over="ignore"):
         values = array.astype(np.float32)
@@ -114,7 +124,8 @@ def _checked(array: np.ndarray, name: str) -> Tensor:
     if array.ndim == 4 and array.shape[3] in _CHANNELS and array.shape[1] not in _CHANNELS:
         values = np.moveaxis(values, 3, 1)
     x = torch.from_numpy(np.ascontiguousarray(values))
-    _check_constant(x, name)
+    if learn:
+        _check_constant(x, name)
     return x
 
 
@@ -132,7 +143,7 @@ def _check_constant(x: Tensor, name: str) -> None:
 
 
 def _labels(path: str | Path, count: int) -> Tensor:
-    y = _from_file(path)
+    y = read_array(path)
     if y.shape != (count,) or y.dtype.kind not in "iu":
         raise DataError(
             f"{path} has shape {y.shape} and type {y.dtype}: needs {count} integers, one a sample."

@@ -8,6 +8,17 @@ from torch import Tensor
 from scorefield.likelihood.moments import Moments
 
 
+_NEAR = 0.1  # of the data's deviation
+
+
+def far(r: Tensor, moments: Moments) -> Tensor:
+    """Tell where the score ``eps / r`` of a learned field is good enough to size an error by.
+
+    Nearer to the data most of it is what the network is off by.
+    """
+    return r > _NEAR * moments.deviation
+
+
 class Ends:
     """The first point of a path from data to prior and its last two.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from scorefield.field import Estimate, Instant, ScoreField
 from scorefield.grid import balanced, growth
 from scorefield.likelihood.divergence import Directions, trace
-from scorefield.likelihood.ends import Ends
+from scorefield.likelihood.ends import Ends, far
 from scorefield.likelihood.moments import Moments
 from scorefield.noise import Noise
 from scorefield.sampling import prepare
@@ -136,7 +136,8 @@ class _Path:
         slope = (eps - r / m**2 * y) / m * (r * dlog)
         # m (D z - slope) is what the path's dy is beside the ODE's
         beside = (nodes.derivative @ z.flatten(1)).reshape(z.shape) - slope
-        self.beside = (nodes.weights[:, None] * (eps * beside * m / r).sum(2)).sum(0)
+        off = (eps * beside * m / r).sum(2) * far(r, nodes.moments)[:, 0]
+        self.beside = (nodes.weights[:, None] * off).sum(0)
         self.ends = Ends(nodes.moments, r[[0, -2, -1]], y[[0, -2, -1]], eps[[0, -2, -1]])
 
     def result(self, traces: Tensor, directions: Directions, nfe: int, products: int) -> Tensor:

@@ -17,8 +17,7 @@ class Likelihood:
         value: the log-density of ``x`` with the process's lowest noise on it.
         stderr: the standard error of ``value`` from the probes; 0 for an exact trace.
         solver_error: an estimate of what the steps cost, from two rules that differ in order, and
-            from how far the path strays. Too large by far where the score is not the gradient of a
-            density.
+            from how far the path strays.
         truncation: an estimate of what the noise left at ``t_min`` changes: add it for the density
             of the data itself, where that is smooth at this scale.
         prior_mismatch: an estimate of what it costs that the law at the other end is not the

@@ -19,7 +19,7 @@ from torch import Tensor
 from scorefield.adaptive import Adaptive, walk
 from scorefield.field import Estimate, Instant, ScoreField
 from scorefield.likelihood.divergence import Directions, trace
-from scorefield.likelihood.ends import Ends
+from scorefield.likelihood.ends import Ends, far
 from scorefield.likelihood.moments import Moments
 from scorefield.noise import Noise
 from scorefield.processes import EDM
@@ -137,7 +137,8 @@ class _Joined(ScoreField):
         """Return a step's error in nats: of the integral, and of (1) for what ``y`` is off by."""
         assert at.error is not None
         off, own = self.split(at.error)
-        return own.mean(1).abs() + (self.eps * off).sum(1).abs() / at.t.reshape(-1)
+        r = at.t.reshape(-1)
+        return own.mean(1).abs() + far(r, self.moments) * (self.eps * off).sum(1).abs() / r
 
     def look(self, y: Tensor, r: float) -> tuple[Tensor, Tensor]:
         """Return ``eps`` ``(B, d)`` and the mean trace ``(B,)`` at one noise level."""

@@ -1,0 +1,75 @@
+"""Running commands in tests: in this process, or in one of their own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from scorefield.cli import main
+
+
+def flags(**options):
+    """Return options as flags: ``optim_lr=3`` is ``--optim.lr 3``."""
+    return [w for k, v in options.items() for w in (f"--{k.replace('_', '.')}", str(v))]
+
+
+def tiny(steps=5):
+    return flags(
+        network_kind="mlp",
+        network_width=8,
+        network_depth=1,
+        optim_steps=steps,
+        optim_batch=8,
+        times_kind="uniform",
+    )
+
+
+TINY = tiny()
+
+
+def listing(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
+        for p in folder.rglob("*")
+    }
+
+
+def end(*arguments):
+    """Run a command in this process and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    return ended.value.code
+
+
+def finishes(*arguments):
+    assert end(*arguments) == 0
+
+
+def failing(files, capsys, monkeypatch):
+    """Return a function that runs a failing command and returns its message.
+
+    Whatever fails: one message on stderr, no traceback, and no file made, changed or lost.
+    """
+    monkeypatch.chdir(files)
+
+    def run(code, *arguments):
+        before = listing(files)
+        capsys.readouterr()
+        found = end(*arguments)
+        error = capsys.readouterr().err
+        assert found == code, error
+        assert error.startswith("scorefield: ")
+        assert error.endswith("\n")
+        assert error.count("\n") == 1, "one message on one line"
+        assert error.count("scorefield: ") == 1
+        assert "Traceback" not in error
+        assert listing(files) == before
+        return error
+
+    return run
+
+
+def python(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=100
+    )

@@ -137,28 +137,31 @@ EXACT = {
 }
 
 
-def network(folder: str | None) -> sf.ScoreField:
-    """Return a small U-Net trained on the digits, for two minutes unless a run is given."""
-    if folder:
-        run = sf.load(folder)
-    else:
-        from scorefield.config import OptimConfig, TrainConfig, UNetConfig
+def trained() -> sf.Run:
+    """Return a small U-Net trained on the digits for two minutes."""
+    from scorefield.config import OptimConfig, TrainConfig, UNetConfig
 
-        optim = OptimConfig(steps=1200, lr=2e-3)
-        run = sf.train(read("digits"), TrainConfig(network=UNetConfig(width=16), optim=optim))
-    trained, data = run.field, run.transform.forward(digits()[0])
-    lowest = trained.label(trained.process, torch.tensor(trained.process.t_min).double())
+    optim = OptimConfig(steps=1200, lr=2e-3)
+    return sf.train(read("digits"), TrainConfig(network=UNetConfig(width=16), optim=optim))
+
+
+def network(folder: str | None) -> sf.ScoreField:
+    """Return the field of a run of the digits, trained for it unless a folder is given."""
+    run = sf.load(folder) if folder else trained()
+    trained_field, data = run.field, run.transform.forward(digits()[0])
+    t_min = torch.tensor(trained_field.process.t_min, dtype=torch.float64)
+    lowest = trained_field.label(trained_field.process, t_min)
 
     def label(process: sf.Process, t: Tensor) -> Tensor:
-        return trained.label(process, t).clamp(min=float(lowest))
+        return trained_field.label(process, t).clamp(min=float(lowest))
 
     # the same network with the data's moments, and down to no noise at all, where its paths end;
     # below the noise it was trained at it is told the lowest it knows
     return sf.Denoiser(
-        trained.network,
+        trained_field.network,
         PROCESS,
-        trained.parametrization,
-        trained.shape,
+        trained_field.parametrization,
+        trained_field.shape,
         data.mean(0),
         data.var(0),
         label,

@@ -235,7 +235,9 @@ def test_an_unknown_name_is_answered_with_the_nearest(given, meant):
 
 
 def test_a_name_near_to_none_is_answered_with_all():
-    assert "digits, digits-test, checkerboard, moons, rings, spiral" in refusal("/nowhere/at/all.npy")
+    assert "digits, digits-test, checkerboard, moons, rings, spiral" in refusal(
+        "/nowhere/at/all.npy"
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,15 @@ from torch import Tensor
 
 from scorefield.likelihood.moments import Moments
 
-
-_NEAR = 0.1  # of the data's deviation
+_NEAR = 0.2  # of the data's deviation
 
 
 def far(r: Tensor, moments: Moments) -> Tensor:
-    """Tell where the score ``eps / r`` of a learned field is good enough to size an error by.
+    """Return how good the score ``eps / r`` of a learned field is for the size of an error.
 
-    Nearer to the data most of it is what the network is off by.
+    From 1 far from the data down to 0 at the data, where most of it is what a network is off by.
     """
-    return r > _NEAR * moments.deviation
+    return 1 / (1 + (_NEAR * moments.deviation / r) ** 2)
 
 
 class Ends:

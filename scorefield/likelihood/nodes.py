@@ -26,6 +26,7 @@ from scorefield.sampling import prepare
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, State
 
 _FEW = 36  # nodes, below which they are denser towards the data
+_MANY = 48  # nodes, from which on the path is so near that the first order of its error is most
 _BASIS = 0.25  # the power of the growth in which the path's polynomials are
 _GREGORY = (-1 / 12, -1 / 24, -19 / 720, -3 / 160)
 
@@ -138,6 +139,7 @@ class _Path:
         beside = (nodes.derivative @ z.flatten(1)).reshape(z.shape) - slope
         off = (eps * beside * m / r).sum(2) * far(r, nodes.moments)[:, 0]
         self.beside = (nodes.weights[:, None] * off).sum(0)
+        self.added = self.beside if len(nodes.times) >= _MANY else 0 * self.beside
         self.ends = Ends(nodes.moments, r[[0, -2, -1]], y[[0, -2, -1]], eps[[0, -2, -1]])
 
     def result(self, traces: Tensor, directions: Directions, nfe: int, products: int) -> Tensor:
@@ -152,7 +154,7 @@ class _Path:
         whole = torch.ones_like(self.beside)
         return torch.stack(
             [
-                self.ends.value + totals.mean(0),
+                self.ends.value + totals.mean(0) + self.added,
                 totals.std(0) / math.sqrt(count) if count > 1 else 0 * whole,
                 (totals - lower).mean(0).abs() + self.beside.abs(),
                 self.ends.truncation(mean[0]),

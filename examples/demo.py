@@ -1,17 +1,19 @@
-"""Train on handwritten digits, sample by several integrators, measure against held-out digits.
+"""Train on handwritten digits, sample, tell the likelihood of held-out digits, go between them.
 
 Everything is written to the folder given as the only argument:
 
     run/              the trained field: weights and configuration
     samples.png       digits drawn from it
+    strips.png        the way from one held-out digit to another, by their latent codes
     trajectories.png  the same noise through the SDE and the ODE, on a two-dimensional set
     quality.png       distance to held-out data against network calls
-    results.json      the table's numbers
+    results.json      the numbers
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -31,7 +33,9 @@ from scorefield.training import Run, Training
 
 STEPS = 1200
 SAMPLES = 1000
-LEVELS = 16.0  # the digits' brightest value
+LEVELS = 17  # of the digits' values, 0 to 16
+BRIGHTEST = LEVELS - 1
+HELD_OUT = 128  # digits whose likelihood is told
 
 # each solver with the numbers of steps to try; one more call finishes every run
 SOLVERS: dict[str, tuple[sf.Solver, tuple[int, ...]]] = {
@@ -53,7 +57,7 @@ def plans(field: sf.ScoreField) -> Iterator[tuple[str, sf.Plan]]:
 
 def train(console: Console, folder: Path) -> Run:
     """Train on the digits' training split and save the run."""
-    config = TrainConfig(optim=OptimConfig(steps=STEPS, lr=2e-3))
+    config = TrainConfig(levels=LEVELS, optim=OptimConfig(steps=STEPS, lr=2e-3))
     training = Training(read("digits"), config)
     for _ in track(console, training, STEPS, "training", lambda: f"loss {training.loss:.3f}"):
         pass
@@ -63,7 +67,8 @@ def train(console: Console, folder: Path) -> Run:
 
 def compare(console: Console, run: Run) -> tuple[list[dict[str, object]], float]:
     """Return a row for every solver and number of steps, and the real-to-real floor."""
-    real, held_out = digits("train")[0][:SAMPLES] / LEVELS, digits("test")[0] / LEVELS
+    real, held_out = (digits(split)[0] / BRIGHTEST for split in ("train", "test"))
+    real = real[:SAMPLES]
     floor = sliced_wasserstein(real, held_out)
     rows: list[dict[str, object]] = [
         {
@@ -78,7 +83,7 @@ def compare(console: Console, run: Run) -> tuple[list[dict[str, object]], float]
     for name, plan in track(console, tried, len(tried), "sampling"):
         began = time.monotonic()
         with sf.count_calls(run.field) as calls:
-            x = run.sample(SAMPLES, plan, tile=250) / LEVELS
+            x = run.sample(SAMPLES, plan, tile=250) / BRIGHTEST
         row = {
             "solver": name,
             "nfe": calls.count // (SAMPLES // 250),
@@ -106,6 +111,31 @@ def show(console: Console, rows: list[dict[str, object]]) -> None:
     console.print(table)
 
 
+def likelihood(console: Console, run: Run) -> dict[str, float]:
+    """Print the bits per dimension of held-out digits with its standard error, and of noise."""
+    x = digits("test")[0][:HELD_OUT]
+    order = torch.randperm(x[0].numel(), generator=torch.Generator().manual_seed(0))
+    shuffled = x.flatten(1)[:, order].reshape(x.shape)
+    told: dict[str, float] = {}
+    for name, items in (("held-out digits", x), ("the same with shuffled pixels", shuffled)):
+        found = run.log_prob(items, nfe=28, probes=4, tile=HELD_OUT)
+        bits = found.bits_per_dim(x[0].numel())
+        mean, error = float(bits.mean()), float(bits.std()) / math.sqrt(len(bits))
+        console.print(f"{name}: {mean:.3f} ± {error:.3f} bits per dimension")
+        told |= {name: mean, f"{name}, standard error": error}
+    console.print(f"whole numbers from 0 to {BRIGHTEST} at random: {math.log2(LEVELS):.3f}")
+    return told
+
+
+def between(console: Console, run: Run, path: Path) -> None:
+    """Draw the ways between pairs of held-out digits, and tell how well their codes lead back."""
+    x = digits("test")[0]
+    strips = run.interpolate(x[:6], x[6:12], points=13, tile=12)
+    image_grid(strips.x.flatten(0, 1), path, columns=13, value_range=(0, BRIGHTEST))
+    worst = float(strips.error.max())
+    console.print(f"latent codes of 12 digits: a round trip changes at most {worst:.1e} of them")
+
+
 def two_moons() -> sf.Mixture:
     """Return the exact field of two moons: a narrow Gaussian on each of 200 points."""
     points = toy("moons", 200).double()
@@ -121,8 +151,10 @@ def main(folder: Path) -> None:
     run = train(console, folder / "run")
     rows, floor = compare(console, run)
     show(console, rows)
-    (folder / "results.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
-    image_grid(run.sample(100), folder / "samples.png", columns=20, value_range=(0, LEVELS))
+    told = {"samples": rows, "bits per dimension": likelihood(console, run)}
+    (folder / "results.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
+    image_grid(run.sample(100), folder / "samples.png", columns=20, value_range=(0, BRIGHTEST))
+    between(console, run, folder / "strips.png")
     trajectories(two_moons(), folder / "trajectories.png")
     curves = {
         name: [

@@ -31,3 +31,9 @@ class NumericalError(ValueError):
     """A loss or a field value is not finite."""
 
     exit_code: ClassVar[int] = 5
+
+
+class StorageError(ValueError):
+    """What was written before cannot be used."""
+
+    exit_code: ClassVar[int] = 6

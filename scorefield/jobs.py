@@ -10,16 +10,17 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scorefield.errors import UsageError
+from scorefield.errors import StorageError, UsageError
 from scorefield.files import write
 
 _SETTINGS = "settings.json"
+_DIGEST = 32  # bytes
 
 
 class Job:
@@ -33,28 +34,23 @@ class Job:
 
     Raises:
         UsageError: parts of another job lie where this one's belong.
+        StorageError: what lies there is no job's.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], count: int, block: int) -> None:
         self.folder = out.with_name(f".{out.name}.parts")
         self.count, self.block = count, block
         self.settings = json.dumps({**settings, "count": count, "block": block}, sort_keys=True)
-        path = self.folder / _SETTINGS
-        if path.exists() and path.read_text(encoding="utf-8") != self.settings:
-            theirs, mine = json.loads(path.read_text(encoding="utf-8")), json.loads(self.settings)
-            names = sorted(k for k in {*theirs, *mine} if theirs.get(k) != mine.get(k))
-            raise UsageError(
-                f"{self.folder} holds parts of a job that differs in {', '.join(names)}: go on "
-                "with its settings, give another --out, or remove the folder."
-            )
+        if self.folder.exists():
+            self._check_same()
 
     def __len__(self) -> int:
         """Return how many parts there are in all."""
         return -(-self.count // self.block)
 
     def missing(self) -> list[int]:
-        """Return the numbers of the parts that are still to be made."""
-        return [k for k in range(len(self)) if not self._path(k).exists()]
+        """Return the numbers of the parts that are still to be made, damaged ones among them."""
+        return [k for k in range(len(self)) if self._read(k) is None]
 
     def items(self, part: int) -> range:
         """Return the items of a part."""
@@ -67,32 +63,58 @@ class Job:
         if not path.exists():
             write(path, lambda file: file.write(self.settings.encode()))
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **columns)
+        np.savez(buffer, **columns)  # type: ignore[arg-type]
         data = buffer.getvalue()
-        write(self._path(part), lambda file: file.write(data + hashlib.sha256(data).digest()))
+        write(self._path(part), lambda file: file.write(data + self._digest(data)))
 
     def joined(self) -> dict[str, np.ndarray]:
         """Return the columns of all parts, one after another.
 
         Raises:
-            UsageError: a part is damaged; it is removed, so that the job makes it again.
+            StorageError: a part is gone or damaged.
         """
-        parts = list(self._read())
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        parts = [self._read(k) for k in range(len(self))]
+        whole = [part for part in parts if part is not None]
+        if len(whole) < len(parts):
+            raise StorageError(
+                f"{self._path(parts.index(None))} is gone or damaged: run the command again."
+            )
+        return {name: np.concatenate([part[name] for part in whole]) for name in whole[0]}
 
     def remove(self) -> None:
         """Remove the parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _read(self) -> Iterator[dict[str, np.ndarray]]:
-        for k in range(len(self)):
-            path = self._path(k)
-            data = path.read_bytes()
-            if hashlib.sha256(data[:-32]).digest() != data[-32:]:
-                path.unlink()
-                raise UsageError(f"{path} was damaged and is removed: run the command again.")
-            with np.load(io.BytesIO(data[:-32]), allow_pickle=False) as archive:
-                yield dict(archive)
+    def _check_same(self) -> None:
+        path = self.folder / _SETTINGS
+        try:
+            text = path.read_text(encoding="utf-8")
+            theirs, mine = dict(json.loads(text).items()), json.loads(self.settings)
+        except (OSError, ValueError, AttributeError):
+            raise StorageError(
+                f"{self.folder} has no {_SETTINGS} that can be read, so it is no job's: remove it."
+            ) from None
+        names = sorted(k for k in {*theirs, *mine} if theirs.get(k) != mine.get(k))
+        if names:
+            raise UsageError(
+                f"{self.folder} holds parts of a job that differs in {', '.join(names)}: go on "
+                "with its settings, give another --out, or remove the folder."
+            )
+
+    def _read(self, part: int) -> dict[str, np.ndarray] | None:
+        """Return a part's columns, or None if it is not there or not as it was written."""
+        path = self._path(part)
+        if not path.exists():
+            return None
+        content = path.read_bytes()
+        data, digest = content[:-_DIGEST], content[-_DIGEST:]
+        if self._digest(data) != digest:
+            return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return dict(archive)
+
+    def _digest(self, data: bytes) -> bytes:
+        return hashlib.sha256(self.settings.encode() + data).digest()
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{part:06d}.part"

@@ -13,6 +13,7 @@ with quaternion curves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
@@ -28,7 +29,7 @@ from scorefield.noise import Noise
 from scorefield.plan import Plan, round_trip_plan
 from scorefield.sampling import Prepared, count_calls, prepare
 from scorefield.solvers import Memory, Solver, State, check_solver
-from scorefield.tiles import check_samples, filled, tiles
+from scorefield.tiles import as_ids, check_samples, filled, tiles
 
 
 class Codes(NamedTuple):
@@ -36,8 +37,8 @@ class Codes(NamedTuple):
 
     Attributes:
         z: ``(B, *field.shape)``, standard normal for data that the field knows.
-        error: the length of what a round trip changes, relative to the sample, ``(B,)``; NaN where
-            it was not measured.
+        error: the length of what a round trip changes, relative to that of the sample, or of data
+            in general if that is longer, ``(B,)``; NaN where it was not measured.
         nfe: calls of the field for each batch, the way back included.
         partner: like ``z``, what a `Reversible` solver needs besides to come back; or None.
     """
@@ -53,8 +54,7 @@ class Decoded(NamedTuple):
 
     Attributes:
         x: ``(B, *field.shape)``; of `interpolate` ``(B, points, *field.shape)``.
-        error: the length of what a round trip changes, relative to the code, ``(B,)``, or of
-            `interpolate` to the worse of the two samples; NaN where it was not measured.
+        error: the same, relative to the code; of `interpolate` to the worse of the two samples.
         nfe: calls of the field for each batch, all included.
     """
 
@@ -97,7 +97,7 @@ def encode(
             back, _ = _carry(
                 field, ways.down, ways.solver, end, partner, rows, tile, "sample of the code"
             )
-            error = _apart(ways.land(back), x)
+            error = _apart(ways.land(back), x, field.data_std)
     z = ways.standard(end)
     return Codes(
         z,
@@ -134,7 +134,7 @@ def decode(
             again, _ = _carry(
                 field, ways.up, ways.solver, end, pair, rows, tile, "code of the sample"
             )
-            error = _apart(ways.standard(again), z)
+            error = _apart(ways.standard(again), z, 1.0)
     return Decoded(ways.land(end), error, _each(calls.count, rows, tile))
 
 
@@ -146,6 +146,7 @@ def interpolate(
     times: Tensor | Adaptive | None = None,
     *,
     points: int = 9,
+    ids: Sequence[int] | Tensor | None = None,
     tile: int = 64,
 ) -> Decoded:
     """Return the samples between ``a`` and ``b``, both ``(B, *field.shape)``.
@@ -154,6 +155,7 @@ def interpolate(
 
     Args:
         points: how many, the ends included.
+        ids: which pairs these are, for their places in tiles; ``0 .. B-1`` unless given.
         solver, times, tile: as for `encode`.
 
     Raises:
@@ -164,15 +166,20 @@ def interpolate(
         raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}: give pairs.")
     if not isinstance(points, Integral) or points < 2:
         raise ValueError(f"points = {points!r}: a strip has its two ends, so give 2 or more.")
-    codes = encode(field, torch.cat([a, b]), solver, times, tile=tile)
+    keys = torch.tensor(as_ids(len(a) if ids is None else ids, tile), dtype=torch.int64)
+    codes = encode(
+        field, torch.cat([a, b]), solver, times, ids=torch.cat([2 * keys, 2 * keys + 1]), tile=tile
+    )
+    between = int(points) - 2
+    if between == 0:
+        return Decoded(torch.stack([a, b], 1), codes.error.reshape(2, -1).amax(0), codes.nfe)
+    weights = torch.linspace(0, 1, int(points), dtype=torch.float64)[1:-1].tolist()
     first, last = codes.z.chunk(2)
-    weights = torch.linspace(0, 1, points, dtype=a.dtype, device=a.device)[1:-1].tolist()
-    strip, nfe = [a], codes.nfe
-    for weight in weights:
-        made = decode(field, slerp(first, last, weight), solver, times, check=False, tile=tile)
-        strip.append(made.x)
-        nfe += made.nfe
-    return Decoded(torch.stack([*strip, b], 1), codes.error.reshape(2, -1).amax(0), nfe)
+    way = torch.stack([slerp(first, last, weight) for weight in weights], 1)
+    places = (keys[:, None] * between + torch.arange(between)).flatten()
+    made = decode(field, way.flatten(0, 1), solver, times, check=False, ids=places, tile=tile)
+    strip = torch.cat([a[:, None], made.x.reshape(way.shape), b[:, None]], 1)
+    return Decoded(strip, codes.error.reshape(2, -1).amax(0), codes.nfe + made.nfe)
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
@@ -245,12 +252,13 @@ def _plan(field: ScoreField, solver: Solver | Plan | None, times: Tensor | Adapt
             raise ValueError("a plan has its own times: leave one of them out.")
         plan = solver
     else:
-        usual = round_trip_plan(field)
         if solver is not None:
             check_solver("solver", solver)
-        plan = Plan(
-            usual.solver if solver is None else solver, usual.times if times is None else times
-        )
+        if solver is None or times is None:
+            usual = round_trip_plan(field)
+            solver = usual.solver if solver is None else solver
+            times = usual.times if times is None else times
+        plan = Plan(solver, times)
     if plan.solver.weak_order is not None or plan.solver.order < 1:
         raise ValueError(
             f"{plan.solver!r} adds noise or stays in place, and nothing leads back: give a solver "
@@ -289,10 +297,15 @@ def _carry(
     return out, pair
 
 
-def _apart(found: Tensor, wanted: Tensor) -> Tensor:
-    """Return the distance of each sample to another, relative to that, float64 ``(B,)``."""
+def _apart(found: Tensor, wanted: Tensor, usual: float) -> Tensor:
+    """Return the distance of each sample to another, float64 ``(B,)``.
+
+    Relative to the other's length, or where that is longer, to the length of numbers of the usual
+    size.
+    """
     found, wanted = found.double().flatten(1), wanted.double().flatten(1)
-    apart: Tensor = (found - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-300)
+    length = wanted.norm(dim=1).clamp(min=usual * math.sqrt(wanted.shape[1]))
+    apart: Tensor = (found - wanted).norm(dim=1) / length
     return apart
 
 

@@ -90,7 +90,8 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
 def round_trip_plan(field: ScoreField, nfe: int = ROUND_TRIP_CALLS) -> Plan:
     """Return the plan to carry data to the prior and back, ``nfe`` calls of a field each way.
 
-    It goes the whole way from ``t_min`` to ``t_max``, by `Multistep` of order 4 with its corrector.
+    It goes from ``t_min`` all the way to ``t_max``, or where no signal is left there, to a noise of
+    200 deviations of the data; by `Multistep` of order 4 with its corrector.
 
     Raises:
         ValueError: ``nfe < 2``; a field of data without deviation.
@@ -102,7 +103,9 @@ def round_trip_plan(field: ScoreField, nfe: int = ROUND_TRIP_CALLS) -> Plan:
     solver = Multistep(
         4, AnglePrediction(c), Exact(Growth(c, 0.25)), start="rising", corrector=True
     )
-    times = balanced(process, nfe, end=process.t_min, data_std=c, power=6.0)
+    lost = bool(process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0)
+    start = time_near(process, 200 * c) if lost else process.t_max
+    times = balanced(process, nfe, start=start, end=process.t_min, data_std=c, power=6.0)
     return Plan(solver, times, finish=False)
 
 

@@ -247,6 +247,8 @@ class Tabulated(Process):
         pieces: Tensor = self._pieces.to(t)  # type: ignore[attr-defined]
         k = t.detach().floor().long().clamp(0, len(pieces) - 1)
         angle = polynomial(pieces[k], t - k)
+        # rounding may lead past the end of a table, where alpha is 0; the rate stays
+        angle = angle + (angle.clamp(min=0.0) - angle).detach()
         return torch.where(t < 0, torch.lerp(pieces[0, 0], _RIGHT.to(t), -t), angle)
 
     def alpha(self, t: Tensor) -> Tensor:

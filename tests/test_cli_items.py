@@ -28,6 +28,12 @@ def files(tmp_path_factory):
     np.save(folder / "images.npy", rng.integers(0, 17, (10, 8, 8), dtype=np.uint8))
     np.save(folder / "codes-of-two.npy", rng.normal(size=(4, 2)))
     np.save(folder / "whole-codes.npy", rng.integers(0, 6, (4, 3)))
+    np.save(folder / "strings.npy", np.array([["a", "b", "c"]]))
+    np.save(folder / "none-codes.npy", np.zeros((0, 3)))
+    np.save(folder / "nan-codes.npy", np.full((2, 3), np.nan))
+    np.save(folder / "pairs.npy", rng.normal(size=(4, 2, 3)))
+    np.save(folder / "many.npy", rng.normal(size=(40, 12)))
+    finishes("train", folder / "many.npy", "--out", folder / "wide-run", *TINY)
     np.save(folder / "y.npy", np.arange(40) % 3)
     finishes("train", folder / "x.npy", "--out", folder / "run", *TINY)
     finishes("train", folder / "dice.npy", "--out", folder / "dice", "--levels", 6, *TINY)
@@ -168,9 +174,8 @@ def test_a_damaged_part_is_made_again(tmp_path, files, capsys, monkeypatch):
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(bytes(data))
-    assert end(*command) == 2
-    assert f"{part} was damaged and is removed" in capsys.readouterr().err
     finishes(*command)
+    assert "going on: 2 of 3 parts are there" in capsys.readouterr().out
     again = tmp_path / "again.csv"
     finishes(*command[:-1], again)
     assert out.read_bytes() == again.read_bytes()
@@ -234,16 +239,26 @@ def test_strips_between_images(tmp_path, files):
         (4, "likelihood none x.npy", "there is no run folder none"),
         (
             5,
-            "likelihood run x.npy --stderr 1e-9 --max-probes 8 --nfe 8",
-            "is not met with 8 probes",
+            "likelihood wide-run many.npy --stderr 1e-9 --max-probes 8 --nfe 8",
+            "met with 8 probes",
         ),
+        (2, "likelihood run x.npy --max-probes 9", "--max-probes has no effect without --stderr"),
+        (
+            2,
+            "likelihood run x.npy --out run --overwrite",
+            "run is a folder: give --out a file's name",
+        ),
+        (3, "decode run strings.npy", "codes are floating numbers, an item or more"),
+        (3, "decode run none-codes.npy", "codes are floating numbers, an item or more"),
+        (3, "decode run nan-codes.npy", "values that are not finite"),
+        (2, "decode run pairs.npy", "give the --nfe of their encoding, 80 unless it was given"),
         (2, "encode run x.npy --nfe 10 --reversible", "give a multiple of 4"),
         (2, "encode run x.npy --nfe 1", "nfe = 1: a plan needs"),
         (3, "encode run two.npy", "samples of shape (2,)"),
         (3, "encode dice halves.npy", "no whole numbers"),
         (2, "encode run x.npy --out codes.csv", "give a name that ends in .npy"),
         (3, "decode run codes-of-two.npy", "this run's are (3,), or (2, 3) of reversible steps"),
-        (3, "decode run whole-codes.npy", "no codes"),
+        (3, "decode run whole-codes.npy", "codes are floating numbers"),
         (2, "interpolate run x.npy --pairs 0-1", "--pairs 0-1: give two numbers"),
         (2, "interpolate run x.npy --pairs 0:40", "the items are 0 to 39"),
         (2, "interpolate run x.npy --pairs 0:1 --points 1", "points = 1"),
@@ -270,3 +285,40 @@ def test_another_scale_is_taken_if_that_is_the_question(tmp_path, files):
     command = ["likelihood", files / "run", files / "wide.npy", "--nfe", 8]
     finishes(*command, "--any-scale", "--out", tmp_path / "p.csv")
     assert Path(tmp_path / "p.csv").exists()
+
+
+def test_pictures_are_drawn_of_what_can_be_seen(tmp_path, files, capsys):
+    """Images of five channels are taken as they are, without a picture."""
+    x = np.random.default_rng(0).normal(size=(10, 5, 8, 8))
+    np.save(tmp_path / "x.npy", x)
+    finishes("train", tmp_path / "x.npy", "--out", tmp_path / "run", *TINY)
+    finishes("interpolate", tmp_path / "run", tmp_path / "x.npy", "--pairs", "0:1", "--nfe", 4,
+             "--out", tmp_path / "s.npy")  # fmt: skip
+    assert not (tmp_path / "s.png").exists()
+    assert "picture: " not in capsys.readouterr().out
+
+
+def test_what_is_no_jobs_is_not_touched(tmp_path, files, capsys):
+    out = tmp_path / "p.csv"
+    parts = tmp_path / ".p.csv.parts"
+    command = ["likelihood", files / "run", files / "x.npy", "--nfe", 8, "--out", out]
+    for content in ("{", "[]", "\udcff"):
+        parts.mkdir(exist_ok=True)
+        (parts / "settings.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+        assert end(*command) == 6
+        assert "it is no job's: remove it" in capsys.readouterr().err
+    (parts / "settings.json").unlink()
+    assert end(*command) == 6
+
+
+def test_parts_of_other_settings_are_not_taken_for_ones_own(tmp_path):
+    """Even where they lie in the folder with settings that fit."""
+    job = Job(tmp_path / "a", {"seed": 0}, 4, 2)
+    job.write(0, {"x": np.arange(2)})
+    other = Job(tmp_path / "b", {"seed": 1}, 4, 2)
+    other.write(0, {"x": np.arange(2)})
+    (tmp_path / ".b.parts" / "000000.part").write_bytes(
+        (tmp_path / ".a.parts" / "000000.part").read_bytes()
+    )
+    assert Job(tmp_path / "a", {"seed": 0}, 4, 2).missing() == [1]
+    assert Job(tmp_path / "b", {"seed": 1}, 4, 2).missing() == [0, 1]

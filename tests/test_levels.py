@@ -163,6 +163,15 @@ def test_training_sees_the_noise_anew_and_keyed():
     assert abs(float(inside.std()) - math.sqrt(1 / 12)) < 0.03
 
 
+def test_numbers_are_the_same_whatever_their_type(continuous, leveled):
+    for run, x in ((continuous[0], torch.tensor([[90.0, 120.0], [100.0, 99.0]])),
+                   (leveled, torch.tensor([[0.0, 3.0], [2.0, 1.0]]))):  # fmt: skip
+        for whole in (x.long(), x.to(torch.uint8)):
+            assert torch.equal(run.log_prob(whole).value, run.log_prob(x).value)
+            assert torch.equal(run.elbo(whole, nfe=8).value, run.elbo(x, nfe=8).value)
+            assert torch.equal(run.encode(whole).z, run.encode(x).z)
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy import stats
 
 import scorefield as sf
 from scorefield.certify import PROCESSES
@@ -210,6 +211,59 @@ def test_probes_are_spent_until_the_error_is_met() -> None:
     assert (exact.value - truth(field, x)).abs().max() <= 64e-4
 
 
+@pytest.mark.parametrize("freedom", [1, 2, 3, 7, 30])
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+def test_intervals_are_students(freedom: int, level: float) -> None:
+    zero = torch.zeros(1, dtype=torch.float64)
+    found = sf.Likelihood(zero, zero + 1, *[zero] * 5, zero + freedom + 1)
+    expected = stats.t.ppf(0.5 + level / 2, freedom)
+    assert float(found.interval(level)[1]) == pytest.approx(expected, rel=0.03)
+
+
+def test_few_products_are_spent_where_few_make_it_exact() -> None:
+    field = mixture(sf.VP(), 3, 3)
+    found = sf.log_prob(field, draws(field, 4), nfe=16, stderr=1e-9, max_probes=8)
+    assert (found.products == 16 * 3).all()
+    assert (found.stderr == 0).all()
+    wide = mixture(sf.VP(), 16, 3)
+    found = sf.log_prob(wide, draws(wide, 4), nfe=16, stderr=1e-9)
+    assert (found.products == 16 * (8 + 8 + 16)).all()
+    assert (found.probes == 0).all()
+
+
+class Blind(torch.nn.Module):
+    """A network that lets no gradient through."""
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return 0.9 * x.detach()
+
+
+class Serial(torch.autograd.Function):
+    """An operation that knows no batches of gradients."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx, pulled):
+        return torch.from_numpy(pulled.numpy().copy())
+
+
+class Own(torch.nn.Module):
+    def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return Serial.apply(x)
+
+
+def test_a_network_without_a_gradient_is_refused_and_one_without_batches_is_not() -> None:
+    x = torch.zeros(2, 4)
+    for kind in (sf.X0(), sf.Eps()):
+        blind = sf.Denoiser(Blind(), sf.VP(), kind, (4,)).eval()
+        with pytest.raises(ValueError, match="carries no gradient"):
+            sf.log_prob(blind, x)
+    assert sf.log_prob(sf.Denoiser(Own(), sf.VP(), sf.X0(), (4,)).eval(), x).value.isfinite().all()
+
+
 def test_calls_are_counted() -> None:
     field = mixture(sf.VP(), 4, 2)
     x = draws(field, 3)
@@ -259,14 +313,15 @@ def test_bits_per_dim() -> None:
     assert float(found.bits_per_dim(3072)) == pytest.approx(1.3257, abs=1e-4)
 
 
-def test_float32_network_and_inference_mode() -> None:
+@pytest.mark.parametrize("settings", [{}, {"adaptive": sf.Adaptive(1e-2, 1e-2)}])
+def test_float32_network_and_inference_mode(settings: dict) -> None:
     """A network in single precision gives what it gives outside inference mode."""
     torch.manual_seed(0)
     field = sf.Denoiser(torch_network(), sf.VP(), sf.V(), (3,)).eval()
     x = torch.randn(5, 3)
-    outside = sf.log_prob(field, x)
+    outside = sf.log_prob(field, x, **settings)
     with torch.inference_mode():
-        inside = sf.log_prob(field, x)
+        inside = sf.log_prob(field, x.clone(), **settings)
     assert torch.equal(outside.value, inside.value)
     assert outside.value.dtype == torch.float64
     fine = sf.log_prob(field, x, nfe=160)

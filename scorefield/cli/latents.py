@@ -46,7 +46,7 @@ def encode(
         pair = found.z if found.partner is None else torch.stack([found.z, found.partner], 1)
         return {"codes": pair.numpy(), "error": found.error.numpy()}
 
-    options = {"plan": repr(plan), "y": y}
+    options = {"nfe": nfe, "reversible": reversible, "y": y}
     with in_parts(console, "encoding", folder, x, out, work, tile, options) as columns:
         write_array(out, columns["codes"])
     _tell(console, columns["error"], "the sample")
@@ -68,16 +68,18 @@ def decode(
     out = source.with_name(f"{source.stem}-decoded.npy") if out is None else out
     run = open_run(folder, y, tile, out, overwrite)
     check_target(out)
-    codes = torch.from_numpy(read_array(source))
-    shape = run.field.shape
+    codes, shape = _codes(source), run.field.shape
     pairs = tuple(codes.shape[1:]) == (2, *shape)
     if not pairs and tuple(codes.shape[1:]) != shape:
         raise DataError(
             f"{source} holds codes of shape {tuple(codes.shape[1:])}: this run's are {shape}, or "
             f"{(2, *shape)} of reversible steps."
         )
-    if not codes.is_floating_point() or not bool(codes.isfinite().all()):
-        raise DataError(f"{source} holds values that are not finite floating numbers: no codes.")
+    if pairs and nfe is None:
+        raise UsageError(
+            f"{source} holds pairs, which come back by the steps that made them and no others: "
+            f"give the --nfe of their encoding, {ROUND_TRIP_CALLS} unless it was given there."
+        )
     plan = _plan(run, nfe, pairs)
 
     def work(items: range) -> Columns:
@@ -88,10 +90,11 @@ def decode(
         found = run.decode(given, plan, y=y, ids=list(items), tile=tile)
         return {"x": found.x.numpy(), "error": found.error.numpy()}
 
-    options = {"plan": repr(plan), "y": y}
+    options = {"nfe": nfe, "y": y}
     with in_parts(console, "decoding", folder, codes, out, work, tile, options) as columns:
         write_array(out, columns["x"])
-    _tell(console, columns["error"], "the code")
+    if not pairs:  # which come back whatever they are, also where they were not made by these steps
+        _tell(console, columns["error"], "the code")
     say(console, f"samples: {out}")
     _picture(console, out, columns["x"], overwrite)
 
@@ -114,6 +117,8 @@ def interpolate(
     run = open_run(folder, y, tile, out, overwrite)
     check_target(out)
     x = read_items(run, source)
+    if not pairs:
+        raise UsageError("--pairs: give numbers of items, such as 0:1.")
     ends = [_pair(text, len(x)) for text in pairs]
     first, last = (x[list(side)] for side in zip(*ends, strict=True))
     began = time.monotonic()
@@ -149,6 +154,20 @@ def _tell(console: Console, error: np.ndarray, what: str) -> None:
     )
 
 
+def _codes(source: Path) -> Tensor:
+    """Return the numbers of a file of codes."""
+    array = read_array(source)
+    if array.dtype.kind != "f" or array.ndim < 2 or len(array) == 0:
+        raise DataError(
+            f"{source} has shape {array.shape} and type {array.dtype}: codes are floating numbers, "
+            "an item or more."
+        )
+    values = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{source} holds values that are not finite: no codes.")
+    return torch.from_numpy(values)
+
+
 def _pair(text: str, count: int) -> tuple[int, int]:
     try:
         first, last = (int(part) for part in text.split(":"))
@@ -164,7 +183,7 @@ def _picture(
 ) -> None:
     """Draw images beside the array."""
     picture = out.with_suffix(".png")
-    if x.ndim != 4 or (picture.exists() and not overwrite):
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or (picture.exists() and not overwrite):
         return
     try:
         from scorefield.report import image_grid

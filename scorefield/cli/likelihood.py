@@ -58,6 +58,8 @@ def likelihood(
 
 
 def _check_options(given: Mapping[str, Any], bound: bool) -> None:
+    if "max_probes" in given and "stderr" not in given:
+        raise UsageError("--max-probes has no effect without --stderr.")
     idle = [name for name in given if bound and name not in ("nfe", "prior")]
     if idle:
         raise UsageError(f"--{idle[0].replace('_', '-')} has no effect with --bound.")

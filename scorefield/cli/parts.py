@@ -28,6 +28,8 @@ def open_run(folder: Path, y: int | None, tile: int, out: Path, overwrite: bool)
     """Return a run, or refuse what would not fit it or lose a file."""
     if tile < 1:
         raise UsageError(f"--tile {tile}: give at least 1.")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder: give --out a file's name in it.")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already: give another --out, or --overwrite.")
     run = load(folder)

@@ -79,7 +79,8 @@ class Standardize:
         return cls(mean.float().reshape(shape), std.float().reshape(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``z``."""
+        """Return ``z``, of a floating type also for whole numbers."""
+        x = x if x.is_floating_point() else x.to(self.mean.dtype)
         return (x - self.mean.to(x)) / self.std.to(x)
 
     def inverse(self, z: Tensor) -> Tensor:

@@ -93,21 +93,23 @@ def log_prob(
     rows = check_samples(field, x, ids, tile)
     _check(nfe, adaptive, probes, stderr, max_probes)
     dim = math.prod(field.shape)
-    exact = probes == 0 or (probes is None and stderr is None and dim <= _EXACT)
+    exact = probes == 0 or (probes is None and dim <= (_EXACT if stderr is None else _PROBES))
     directions = Directions(0 if exact else _PROBES if probes is None else probes)
     moments = resolved(field, prior).to(x.device)
     top = last_time(field, moments)
-    rule = (
-        Nodes(field, DEFAULT_CALLS if nfe is None else nfe, moments, top, directions)
-        if adaptive is None
-        else Steps(field, adaptive, moments, top, directions)
-    )
     goal, most = (math.inf, 0) if stderr is None else (stderr, max_probes)
-    out = x.new_zeros(len(fields(Likelihood)), len(x), dtype=torch.float64)
-    for places, at, slots in tiles(rows, tile):
-        batch = filled(x, places, at, tile).double()
-        noise = Noise(seed, slots.to(x.device), stream=PROBES)
-        out[:, places] = rule.solve(batch, noise, at, goal, most)
+    with torch.inference_mode(False):  # whose tensors no gradient could be taken of
+        rule = (
+            Nodes(field, DEFAULT_CALLS if nfe is None else nfe, moments, top, directions)
+            if adaptive is None
+            else Steps(field, adaptive, moments, top, directions)
+        )
+        x = x.clone()
+        out = x.new_zeros(len(fields(Likelihood)), len(x), dtype=torch.float64)
+        for places, at, slots in tiles(rows, tile):
+            batch = filled(x, places, at, tile).double()
+            noise = Noise(seed, slots.to(x.device), stream=PROBES)
+            out[:, places] = rule.solve(batch, noise, at, goal, most)
     found = Likelihood(*out)
     if not bool((found.stderr <= goal).all()):
         worst = int(found.stderr.argmax())

@@ -61,10 +61,19 @@ def trace(
     """Return ``eps`` ``(B, ...)`` and ``sigma tr(d eps / d x)``, by each probe ``(K, B)``.
 
     An exact trace is one row, ``(1, B)``.
+
+    Raises:
+        ValueError: what the field computed carries no gradient.
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.enable_grad():
         seen = x.clone().requires_grad_()
-        eps = field(seen, at).eps
+        found_by = field(seen, at)
+        if not all(part.requires_grad for part in found_by.basis):
+            raise ValueError(
+                "the field's output carries no gradient, as under torch.no_grad() or detach(), and "
+                "a log-density needs its Jacobian: let it through, or use elbo, which needs none."
+            )
+        eps = found_by.eps
         vectors = directions.vectors(seen.detach(), noise, node)
         found = [(_pull(eps, seen, v) * v).flatten(2).sum(2) for v in vectors]
     sigma = torch.as_tensor(at.sigma, dtype=torch.float64, device=x.device).reshape(-1)
@@ -74,8 +83,8 @@ def trace(
 
 def _pull(eps: Tensor, x: Tensor, v: Tensor) -> Tensor:
     """Return ``v J`` for each of a few ``v`` ``(k, B, ...)``."""
+    keep = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
     try:
-        return torch.autograd.grad(eps, x, v, retain_graph=True, is_grads_batched=True)[0]
+        return torch.autograd.grad(eps, x, v, is_grads_batched=True, **keep)[0]
     except RuntimeError:  # a network with operations that know no batches of gradients
-        pulled = [torch.autograd.grad(eps, x, one, retain_graph=True)[0] for one in v]
-        return torch.stack(pulled)
+        return torch.stack([torch.autograd.grad(eps, x, one, **keep)[0] for one in v])

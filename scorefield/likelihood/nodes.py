@@ -82,11 +82,14 @@ class Nodes:
         traces, directions = torch.stack(traced.traces), self.directions
         products = calls * directions.products(self.dim)
         out = path.result(traces, directions, calls, products)
-        while not directions.exact and directions.last < most and bool((out[1, rows] > goal).any()):
-            count = directions.last
-            directions = Directions(min(2 * count, most), count)
-            if directions.last >= self.dim:
+        while not directions.exact and bool((out[1, rows] > goal).any()):
+            count, next_ = directions.last, min(2 * directions.last, most)
+            if self.dim <= (next_ - count if next_ > count else most):
                 directions = Directions(0)
+            elif next_ > count:
+                directions = Directions(next_, count)
+            else:
+                break
             new = torch.stack(
                 [
                     trace(traced.base, at, instant, directions, noise, node)[1]

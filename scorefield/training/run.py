@@ -200,7 +200,7 @@ class Run:
         if self.levels is not None:
             key = torch.tensor(drawn, dtype=torch.int64, device=x.device)
             wide = self.levels.forward(
-                wide.to(self.transform.mean), Noise(seed, key, stream=LEVELS)
+                wide.to(self.transform.mean.dtype), Noise(seed, key, stream=LEVELS)
             )
         return self.transform.forward(wide), drawn
 

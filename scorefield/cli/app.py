@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from rich.console import Console
 
+from scorefield.cli.settings import named, source
 from scorefield.config import TrainConfig
 
 SolverName = Literal[
@@ -55,9 +56,12 @@ def train(
     data: str,
     /,
     *,
-    out: Path,
+    out: Path | None = None,
     labels: Path | None = None,
-    config: Annotated[TrainConfig | None, Parameter(name="*")] = None,
+    config: Path | None = None,
+    print_config: bool = False,
+    dry_run: bool = False,
+    settings: Annotated[TrainConfig | None, Parameter(name="*")] = None,
 ) -> None:
     """Train a score field on data and write a run folder.
 
@@ -71,11 +75,25 @@ def train(
     labels
         A .npy file of N integers from 0, the classes.
     config
+        A TOML file of the settings below, or a run's config.toml; flags go before it.
+    print_config
+        Print the settings as they would be used, as TOML, and end.
+    dry_run
+        Take three steps, tell time, memory and sizes, and end.
+    settings
         How to train.
     """
     from scorefield.cli import commands
 
-    commands.train(console, data, out, labels, config or TrainConfig())
+    commands.train(
+        console,
+        data,
+        out,
+        labels,
+        settings or TrainConfig(),
+        print_config=print_config,
+        dry_run=dry_run,
+    )
 
 
 @app.command
@@ -455,7 +473,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # cyclopts asks for the source of every base of every configuration, each time anew
     inspect.getsource = functools.cache(inspect.getsource)  # type: ignore[assignment]
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        file = named(given) if given[:1] == ["train"] else None
+        app["train"].config = () if file is None else (source(file, given),)
+        app(given, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         _fail("interrupted.", 130)
     except (CycloptsError, ValueError, ImportError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import tomli_w
 import torch
 from rich.console import Console
 from rich.progress import (
@@ -147,19 +148,36 @@ def choose_plan(
 
 
 def train(
-    console: Console, source: str, out: Path, labels: Path | None, config: TrainConfig
+    console: Console,
+    source: str,
+    out: Path | None,
+    labels: Path | None,
+    config: TrainConfig,
+    *,
+    print_config: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Train on a source and write the run folder, at the end and at once."""
-    refuse_existing(out)
+    if out is None and not (print_config or dry_run):
+        raise UsageError("--out: name the run folder to write.")
+    if out is not None:
+        refuse_existing(out)
     if labels is not None and not config.conditional:
         raise UsageError(f"--labels {labels} has no effect without --conditional.")
     data = read(source, labels)
     training = Training(data, config)
+    if print_config:
+        print(tomli_w.dumps(training.config.model_dump(exclude_none=True)), end="")
+        return
     say(
         console,
         f"{len(data.x)} samples of shape {data.shape} from {data.name}; "
         f"{_parameters(training.denoiser.network):,} parameters",
     )
+    if dry_run:
+        _try(console, training)
+        return
+    assert out is not None
     began = time.monotonic()
     for _ in track(
         console, training, config.optim.steps, "training", lambda: f"loss {training.loss:.4f}"
@@ -168,6 +186,31 @@ def train(
     training.run.save(out)
     say(console, f"trained in {time.monotonic() - began:.1f} s, loss {training.loss:.4f}")
     say(console, f"run folder: {out}")
+
+
+def _try(console: Console, training: Training) -> None:
+    """Take three steps, and tell what the whole will cost."""
+    import resource  # which not every system has
+
+    steps, began = iter(training), time.monotonic()
+    next(steps)
+    first = time.monotonic() - began
+    each = first
+    if training.config.optim.steps > 2:
+        began = time.monotonic()
+        next(steps)
+        next(steps)
+        each = (time.monotonic() - began) / 2
+    weights = 4 * _parameters(training.denoiser.network)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    total = training.config.optim.steps
+    say(
+        console,
+        f"a step takes {each:.2g} s after the first, with {first:.2g} s: {total} steps about "
+        f"{first + each * (total - 1):.0f} s",
+    )
+    say(console, f"memory so far: {peak:.0f} MiB; the run folder: {weights / 2**20:.1f} MiB")
+    say(console, "nothing was written")
 
 
 def sample(

@@ -33,6 +33,18 @@ class NumericalError(ValueError):
     exit_code: ClassVar[int] = 5
 
 
+class Stopped(Exception):
+    """The process was asked to stop, and has kept what it had.
+
+    Attributes:
+        exit_code: 128 more than the signal's number, as a shell would tell.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
+
+
 class StorageError(ValueError):
     """What was written before cannot be used."""
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from scorefield.cli.settings import named, source
 from scorefield.config import TrainConfig
+from scorefield.errors import Stopped
 
 SolverName = Literal[
     "multistep",
@@ -59,11 +60,15 @@ def train(
     out: Path | None = None,
     labels: Path | None = None,
     config: Path | None = None,
+    checkpoint_every: int = 500,
     print_config: bool = False,
     dry_run: bool = False,
     settings: Annotated[TrainConfig | None, Parameter(name="*")] = None,
 ) -> None:
     """Train a score field on data and write a run folder.
+
+    A training that was stopped or killed goes on when the same command is given again. Asked to
+    stop, by Ctrl-C or SIGTERM, it keeps what it has after the next step.
 
     Parameters
     ----------
@@ -76,6 +81,9 @@ def train(
         A .npy file of N integers from 0, the classes.
     config
         A TOML file of the settings below, or a run's config.toml; flags go before it.
+    checkpoint_every
+        Steps between checkpoints, beside the run folder until it is written; 0 for none. The same
+        command goes on from the last, to the same weights.
     print_config
         Print the settings as they would be used, as TOML, and end.
     dry_run
@@ -91,6 +99,7 @@ def train(
         out,
         labels,
         settings or TrainConfig(),
+        checkpoint_every=checkpoint_every,
         print_config=print_config,
         dry_run=dry_run,
     )
@@ -477,6 +486,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         file = named(given) if given[:1] == ["train"] else None
         app["train"].config = () if file is None else (source(file, given),)
         app(given, exit_on_error=False, print_error=False)
+    except Stopped as stopped:
+        _fail(str(stopped), stopped.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted.", 130)
     except (CycloptsError, ValueError, ImportError) as error:

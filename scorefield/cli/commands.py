@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,11 +29,12 @@ from scorefield import grid as grids, solvers
 from scorefield.adaptive import Adaptive
 from scorefield.config import TrainConfig
 from scorefield.data import read
-from scorefield.errors import NumericalError, UsageError
+from scorefield.errors import NumericalError, Stopped, UsageError
 from scorefield.field import ScoreField
 from scorefield.files import write
 from scorefield.plan import DEFAULT_CALLS, DEFAULT_STEPS, Plan, default_plan
 from scorefield.sampling import count_calls, prepare
+from scorefield.training import checkpoint
 from scorefield.training.run import Run, Training, load, refuse_existing
 
 T = TypeVar("T")
@@ -154,10 +158,16 @@ def train(
     labels: Path | None,
     config: TrainConfig,
     *,
+    checkpoint_every: int = 0,
     print_config: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Train on a source and write the run folder, at the end and at once."""
+    """Train on a source and write the run folder, at the end and at once.
+
+    On the way there checkpoints lie beside it, and the same command goes on from the last.
+    """
+    if checkpoint_every < 0:
+        raise UsageError(f"--checkpoint-every {checkpoint_every}: give a number of steps, or 0.")
     if out is None and not (print_config or dry_run):
         raise UsageError("--out: name the run folder to write.")
     if out is not None:
@@ -178,14 +188,44 @@ def train(
         _try(console, training)
         return
     assert out is not None
-    began = time.monotonic()
-    for _ in track(
-        console, training, config.optim.steps, "training", lambda: f"loss {training.loss:.4f}"
-    ):
-        pass
+    work, total, began = checkpoint.folder_of(out), config.optim.steps, time.monotonic()
+    done = training.resume(work)
+    if done:
+        say(console, f"going on from step {done} of {total}")
+    with asked_to_stop() as asked:
+        for progress in track(
+            console, training, total - done, "training", lambda: f"loss {training.loss:.4f}"
+        ):
+            stop = bool(asked) and progress.step < total
+            if stop or (checkpoint_every and progress.step % checkpoint_every == 0):
+                training.save_checkpoint(work)
+            if stop:
+                raise Stopped(
+                    f"stopped after step {progress.step} of {total}; the same command goes on.",
+                    asked[0],
+                )
     training.run.save(out)
+    shutil.rmtree(work, ignore_errors=True)
     say(console, f"trained in {time.monotonic() - began:.1f} s, loss {training.loss:.4f}")
     say(console, f"run folder: {out}")
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """Give a list that gets the signals to stop, instead of stopping at once; a second one does."""
+    asked: list[int] = []
+
+    def keep(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _try(console: Console, training: Training) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,8 +38,8 @@ def fit(
     dropout: float = 0.1,
     between: Tensor | None = None,
     seed: int = 0,
-) -> Iterator[Progress]:
-    """Train a denoiser in place, yielding after every step.
+) -> Fit:
+    """Train a denoiser in place: iterate over the steps of what is returned.
 
     After the last step the network holds the exponential moving average of its weights.
 
@@ -48,30 +48,66 @@ def fit(
         y: classes ``(N,)``, or None; hidden from the network as often as ``dropout`` says.
         between: the width of uniform noise to put on top of the data, anew each time, where it
             stands for levels; broadcasts against a sample.
+    """
+    optim = OptimConfig() if optim is None else optim
+    return Fit(denoiser, objective, x, y, optim, dropout, between, seed)
+
+
+class Fit:
+    """A fit in progress: an iterator over its steps, which raises before it spoils the weights.
+
+    What comes next is a function of `state` and of the arguments alone.
+
+    Attributes:
+        step: how many steps are done.
 
     Raises:
         NumericalError: a loss or gradient that is not finite, before the weights are touched.
     """
-    optim = OptimConfig() if optim is None else optim
-    network, device = denoiser.network, x.device
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: _rate(k, optim))
-    average = AveragedModel(network, multi_avg_fn=_Average(optim.ema))
-    network.train()
-    for step in range(optim.steps):
-        items, noise = batch(step, optim.batch, len(x), seed)
-        items = items.to(device)
-        x0 = x[items]
-        if between is not None:
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        objective: Objective,
+        x: Tensor,
+        y: Tensor | None,
+        optim: OptimConfig,
+        dropout: float,
+        between: Tensor | None,
+        seed: int,
+    ) -> None:
+        self.denoiser, self.objective, self.x, self.y = denoiser, objective, x, y
+        self.optim, self.dropout, self.between, self.seed = optim, dropout, between, seed
+        self.network = denoiser.network
+        self.step = 0
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
+        )
+        self.average = AveragedModel(self.network, multi_avg_fn=_Average(optim.ema))
+
+    def __iter__(self) -> Iterator[Progress]:
+        return self
+
+    def __next__(self) -> Progress:
+        step, optim, network = self.step, self.optim, self.network
+        if step >= optim.steps:
+            network.load_state_dict(self.average.module.state_dict())
+            network.eval()
+            raise StopIteration
+        network.train()
+        items, noise = batch(step, optim.batch, len(self.x), self.seed)
+        items = items.to(self.x.device)
+        x0 = self.x[items]
+        if self.between is not None:
             u, noise = noise.uniform_like(x0)
-            x0 = x0 + between * u
-        t, eps, condition = _draw(objective, denoiser, x0, noise, y, items, optim, dropout)
+            x0 = x0 + self.between * u
+        t, eps, condition = _draw(
+            self.objective, self.denoiser, x0, noise, self.y, items, optim, self.dropout
+        )
         with torch.autocast(
-            device.type, dtype=torch.bfloat16, enabled=optim.precision == "bfloat16"
+            x0.device.type, dtype=torch.bfloat16, enabled=optim.precision == "bfloat16"
         ):
-            losses = objective.loss(denoiser, x0, t, eps, **condition)
+            losses = self.objective.loss(self.denoiser, x0, t, eps, **condition)
         loss = losses.mean()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -81,7 +117,7 @@ def fit(
                 f"{t[bad].max():g}, items {items[bad][:8].tolist()}: lower optim.lr, or look at "
                 "those items. The weights before this step are kept."
             )
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), optim.clip))
         if not math.isfinite(norm):
@@ -89,12 +125,44 @@ def fit(
                 f"the gradient's norm is {norm} at step {step + 1}, with a loss of {value:g}: "
                 "lower optim.lr. The weights before this step are kept."
             )
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(network)
-        yield Progress(step + 1, value)
-    network.load_state_dict(average.module.state_dict())
-    network.eval()
+        for group in self.optimizer.param_groups:
+            group["lr"] = optim.lr * _rate(step, optim)
+        self.optimizer.step()
+        self.average.update_parameters(network)
+        self.step = step + 1
+        return Progress(self.step, value)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that the next step depends on besides the arguments."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for k, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{k}.{name}": value for name, value in moments.items()}
+        return tensors | {"step": torch.tensor(self.step)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a `state` of a fit with the same arguments.
+
+        Raises:
+            ValueError: the tensors are not those of such a fit.
+        """
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            start = len(prefix) + 1
+            return {k[start:]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in under("optimizer").items():
+            number, name = key.split(".")
+            moments.setdefault(int(number), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        try:
+            self.network.load_state_dict(under("network"))
+            self.average.load_state_dict(under("average"))
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            self.step = int(tensors["step"])
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"the state is not this fit's: {error}") from None
 
 
 def batch(step: int, size: int, count: int, seed: int) -> tuple[Tensor, Noise]:

@@ -28,13 +28,14 @@ from scorefield.denoiser import Denoiser
 from scorefield.errors import CheckpointError, DataError, UsageError
 from scorefield.field import ScoreField
 from scorefield.files import publish
+from scorefield.jobs import fingerprint
 from scorefield.latents import Codes, Decoded, decode, encode, interpolate
 from scorefield.likelihood import Bound, Likelihood, combined, elbo, log_prob
 from scorefield.noise import LEVELS, Noise
 from scorefield.plan import Plan
 from scorefield.sampling import sample
 from scorefield.solvers import Solver
-from scorefield.training import build
+from scorefield.training import build, checkpoint
 from scorefield.training.loop import Progress, fit
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.toml"
@@ -368,22 +369,47 @@ class Training:
         )
         self.data = data
         self._losses: deque[float] = deque(maxlen=100)
-
-    def __iter__(self) -> Iterator[Progress]:
-        y = self.data.y if self.config.conditional else None
-        steps = fit(
+        self.fit = fit(
             self.denoiser,
             build.objective(self.config),
-            self.transform.forward(self.data.x),
-            y,
+            self.transform.forward(data.x),
+            data.y if self.config.conditional else None,
             optim=self.config.optim,
             dropout=self.config.dropout,
             between=self.between if self.config.levels else None,
             seed=self.config.seed,
         )
-        for progress in steps:
+
+    def __iter__(self) -> Iterator[Progress]:
+        for progress in self.fit:
             self._losses.append(progress.loss)
             yield progress
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run is of, in JSON's types."""
+        arrays = [a.numpy() for a in (self.data.x, self.data.y) if a is not None]
+        return {"settings": self.config.model_dump(mode="json"), "data": fingerprint(*arrays)}
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Keep what the run goes on from, at once or not at all."""
+        facts = {**self.facts, "losses": list(self._losses)}
+        checkpoint.save(folder, self.fit.step, self.fit.state(), facts)
+
+    def resume(self, folder: Path) -> int:
+        """Go on from the newest checkpoint in a folder, if there is one; return the steps done.
+
+        Raises:
+            UsageError: it is of another run.
+            StorageError: all checkpoints there are damaged.
+        """
+        kept = checkpoint.newest(folder)
+        if kept is None:
+            return 0
+        checkpoint.check_same(folder, kept, self.facts)
+        self.fit.restore(kept.tensors)
+        self._losses.extend(kept.facts["losses"])
+        return self.fit.step
 
     @property
     def loss(self) -> float:

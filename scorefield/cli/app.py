@@ -73,12 +73,12 @@ def train(
     Parameters
     ----------
     data
-        A .npy file of vectors (N, D), signals (N, C, L) or images (N, C, H, W), or a built-in set:
-        digits, digits-test, checkerboard, moons, rings, spiral.
+        A file of vectors (N, D), signals (N, C, L) or images (N, C, H, W): .npy, .npz, .csv,
+        .parquet or idx; or a built-in set: digits, digits-test, checkerboard, moons, rings, spiral.
     out
         The run folder to write; it must not exist, or be empty.
     labels
-        A .npy file of N integers from 0, the classes.
+        A file of N integers from 0, the classes.
     config
         A TOML file of the settings below, or a run's config.toml; flags go before it.
     checkpoint_every
@@ -240,7 +240,7 @@ def likelihood(
     run
         A run folder.
     data
-        A .npy file of items like those the run was trained on, or a built-in set.
+        A file of items like those the run was trained on, or a built-in set.
     nfe
         Calls of the network for each item, 40 unless given; for --bound 128.
     rtol
@@ -320,7 +320,7 @@ def encode(
     run
         A run folder.
     data
-        A .npy file of items like those the run was trained on, or a built-in set.
+        A file of items like those the run was trained on, or a built-in set.
     nfe
         Calls of the network each way, 80 unless given.
     reversible
@@ -409,7 +409,7 @@ def interpolate(
     run
         A run folder.
     data
-        A .npy file of items like those the run was trained on, or a built-in set.
+        A file of items like those the run was trained on, or a built-in set.
     pairs
         Numbers of items, from 0: --pairs 0:7 3:12.
     points

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.builtin import BUILTIN, digits, toy
+from scorefield.data.formats import read_file
 from scorefield.errors import DataError
 
 _CHANNELS = (1, 3, 4)
@@ -48,7 +49,10 @@ class Data:
 
 
 def read(source: str | Path, labels: str | Path | None = None, *, learn: bool = True) -> Data:
-    """Read a built-in set by name, or a ``.npy`` file.
+    """Read a built-in set by name, or a file.
+
+    Files are ``.npy``; ``.npz`` with one array or one named ``x``; ``.csv`` and ``.parquet`` of
+    numbers, a row for each sample; ``.idx``, ``-ubyte`` and their ``.gz``, as MNIST comes.
 
     An array ``(N, D)`` holds vectors, ``(N, C, L)`` signals and ``(N, C, H, W)`` images. Images
     with the channels last are turned, and ``(N, H, W)`` of unsigned bytes are grey images. Of
@@ -56,7 +60,7 @@ def read(source: str | Path, labels: str | Path | None = None, *, learn: bool = 
 
     Args:
         source: a name from `BUILTIN` or a path; a file of such a name is ``./moons``.
-        labels: a ``.npy`` file of ``N`` integers from 0.
+        labels: a file of ``N`` integers from 0.
         learn: refuse what a distribution cannot be learned from.
 
     Raises:
@@ -76,7 +80,7 @@ def read(source: str | Path, labels: str | Path | None = None, *, learn: bool = 
 
 
 def read_array(source: str | Path) -> np.ndarray:
-    """Return the array of a ``.npy`` file.
+    """Return the array of a file.
 
     Raises:
         DataError: there is no such file, or it cannot be read as one array.
@@ -86,16 +90,7 @@ def read_array(source: str | Path) -> np.ndarray:
         close = difflib.get_close_matches(str(source), BUILTIN, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Built in: {', '.join(BUILTIN)}."
         raise DataError(f"there is no data {source}: no such file, no such built-in set. {hint}")
-    if path.suffix != ".npy":
-        raise DataError(f"{path} is not a .npy file: save an array with numpy.save and give that.")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as a .npy file: {error}") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path} holds an archive, not one array: use numpy.save.")
-    return array
+    return read_file(path)
 
 
 def _checked(array: np.ndarray, name: str, learn: bool) -> Tensor:
@@ -144,6 +139,10 @@ def _check_constant(x: Tensor, name: str) -> None:
 
 def _labels(path: str | Path, count: int) -> Tensor:
     y = read_array(path)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.dtype.kind == "f" and bool((y == np.floor(y)).all()):
+        y = y.astype(np.int64)  # from a table, whose numbers are all of one type
     if y.shape != (count,) or y.dtype.kind not in "iu":
         raise DataError(
             f"{path} has shape {y.shape} and type {y.dtype}: needs {count} integers, one a sample."

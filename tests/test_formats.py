@@ -1,0 +1,148 @@
+"""Data from files of several kinds: the same numbers from each, and one clear refusal."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from scorefield.data import read
+from scorefield.errors import DataError
+
+X = np.array([[1.5, -2.0, 3e-3], [0.25, 7.0, -1.0], [4.0, 0.0, 2.0]])
+
+
+def idx(array, kind=0x08):
+    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, kind, array.ndim, *array.shape)
+    return head + array.tobytes()
+
+
+def write_csv(path):
+    path.write_text("a,b,c\n" + "".join(",".join(map(repr, row)) + "\n" for row in X.tolist()))
+
+
+def write_plain_csv(path):
+    path.write_text("\ufeff" + "".join(",".join(map(repr, row)) + "\r\n" for row in X.tolist()))
+
+
+def write_parquet(path):
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2]}), path)
+
+
+def write_idx(path):
+    data = idx(X.astype(">f8"), 0x0E)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("x.npy", lambda path: np.save(path, X)),
+        ("x.npz", lambda path: np.savez(path, only=X)),
+        ("two.npz", lambda path: np.savez_compressed(path, x=X, y=np.arange(3))),
+        ("x.csv", write_csv),
+        ("plain.csv", write_plain_csv),
+        ("x.parquet", write_parquet),
+        ("x.idx", write_idx),
+        ("x.idx.gz", write_idx),
+        ("x-ubyte", write_idx),
+        ("x-ubyte.gz", write_idx),
+    ],
+)
+def test_the_same_numbers_come_from_every_kind_of_file(tmp_path, name, write):
+    path = tmp_path / name
+    write(path)
+    assert torch.equal(read(path).x, torch.from_numpy(X).float())
+
+
+def test_images_come_as_mnist_does(tmp_path):
+    """Grey images of bytes with a label each."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 6, 4), dtype=np.uint8)
+    labels = np.array([3, 0, 1, 1, 2], dtype=np.uint8)
+    (tmp_path / "images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+    (tmp_path / "labels-idx1-ubyte").write_bytes(idx(labels))
+    data = read(tmp_path / "images-idx3-ubyte.gz", tmp_path / "labels-idx1-ubyte")
+    assert torch.equal(data.x, torch.from_numpy(images).float()[:, None])
+    assert data.y.tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize(("kind", "code"), [(">i2", 0x0B), (">i4", 0x0C), (">f4", 0x0D), ("i1", 9)])
+def test_numbers_of_every_type_of_idx(tmp_path, kind, code):
+    values = np.array([[-3, 100], [5, 7]], dtype=kind)
+    (tmp_path / "x.idx").write_bytes(idx(values, code))
+    assert read(tmp_path / "x.idx").x.tolist() == values.tolist()
+
+
+def test_labels_may_be_a_column_of_a_table(tmp_path):
+    write_csv(tmp_path / "x.csv")
+    (tmp_path / "y.csv").write_text("class\n1\n0\n2\n")
+    assert read(tmp_path / "x.csv", tmp_path / "y.csv").y.tolist() == [1, 0, 2]
+    (tmp_path / "y.csv").write_text("class\n1\n0.5\n2\n")
+    with pytest.raises(DataError, match="needs 3 integers"):
+        read(tmp_path / "x.csv", tmp_path / "y.csv")
+
+
+BAD = {
+    "holes.csv": (b"a,b\n1,2\n3,\n", "row 3, column b: no value"),
+    "na.csv": (b"a,b\n1,2\nNA,4\n", "row 3, column a: no value"),
+    "words.csv": (b"a,b\n1,2\n3,red\n", "row 3, column b: 'red' is no number"),
+    "ragged.csv": (b"a,b\n1,2\n3\n", "row 3: 1 cells, but 2 columns"),
+    "none.csv": (b"", "holds no rows"),
+    "bytes.csv": (b"\xff\xfe\x00", "cannot be read as a table"),
+    "not.parquet": (b"PAR1 and nothing else", "cannot be read as parquet"),
+    "not.npz": (b"PK and nothing else", "cannot be read as a .npz file"),
+    "not.npy": (b"nothing", "cannot be read as a .npy file"),
+    "not.idx": (b"\x00\x01\x08\x01", "is not in the idx format"),
+    "short.idx": (b"\x00\x00\x08\x03\x00\x00", "ends inside its header"),
+    "less.idx": (idx(np.zeros((3, 4), np.uint8))[:-1], "of data (3, 4) and holds 11"),
+    "more.idx": (idx(np.zeros((3, 4), np.uint8)) + b"\0", "declares 12 bytes of data (3, 4)"),
+    "huge.idx": (struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "and holds 0"),
+    "not-ubyte.gz": (b"\x1f\x8b but no more", "cannot be read"),
+    "x.xlsx": (b"PK", "ends in none of .npy, .npz, .csv, .parquet"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_not_what_it_says_is_refused(tmp_path, name):
+    content, message = BAD[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError) as refused:
+        read(path)
+    assert str(path) in str(refused.value)
+    assert message in str(refused.value)
+
+
+def test_columns_that_hold_no_numbers_are_named(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    for columns, message in [
+        ({"a": [1.0, 2.0], "b": ["x", "y"]}, "column b: of type string, no numbers"),
+        ({"a": [1.0, None]}, "row 1, column a: no value"),
+    ]:
+        parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+        with pytest.raises(DataError, match=message):
+            read(tmp_path / "x.parquet")
+
+
+def test_archives_without_one_set_of_data_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", a=X, b=X)
+    with pytest.raises(DataError, match="holds a, b: name the data x"):
+        read(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", x=np.array([{"a": 1}, None], dtype=object))
+    with pytest.raises(DataError, match="cannot be read as"):
+        read(tmp_path / "x.npz")
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.savez(file, a=X)
+    with pytest.raises(DataError, match=r"not one array: name it \.npz"):
+        read(tmp_path / "x.npy")
+    with (tmp_path / "y.npz").open("wb") as file:
+        np.save(file, X)
+    with pytest.raises(DataError, match=r"not an archive: name it \.npy"):
+        read(tmp_path / "y.npz")

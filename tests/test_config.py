@@ -256,7 +256,7 @@ FLAGS = [
 @pytest.mark.parametrize(("flags", "expected"), FLAGS, ids=[f[0] or "none" for f in FLAGS])
 def test_flags_make_the_configuration_that_python_does(monkeypatch, flags, expected):
     taken = []
-    monkeypatch.setattr(commands, "train", lambda *arguments: taken.append(arguments))
+    monkeypatch.setattr(commands, "train", lambda *arguments, **options: taken.append(arguments))
     with pytest.raises(SystemExit) as ended:
         main(["train", "moons", "--out", "run", *flags.split()])
     assert ended.value.code == 0

@@ -340,6 +340,7 @@ def info(console: Console, folder: Path) -> None:
     table = Table(show_header=False, box=None)
     rows = {
         "data": f"{data.name}: {data.count} samples of shape {data.shape}",
+        "values": f"whole numbers in {config.levels} levels" if config.levels else "continuous",
         "classes": str(data.classes) if data.classes else "none",
         "process": f"{process}",
         "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",

@@ -35,7 +35,8 @@ from scorefield.files import write
 from scorefield.plan import DEFAULT_CALLS, DEFAULT_STEPS, Plan, default_plan
 from scorefield.sampling import count_calls, prepare
 from scorefield.training import checkpoint
-from scorefield.training.run import Run, Training, load, refuse_existing
+from scorefield.training.run import Run, load, refuse_existing
+from scorefield.training.trainer import Training
 
 T = TypeVar("T")
 

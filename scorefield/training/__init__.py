@@ -12,7 +12,8 @@ from scorefield.training.objective import (
     UniformTimes,
     Weighting,
 )
-from scorefield.training.run import Run, Training, load, train
+from scorefield.training.run import Run, load
+from scorefield.training.trainer import Training, train
 
 __all__ = [
     "EDMWeighting",

@@ -46,7 +46,7 @@ app = App(
     name="scorefield",
     help="Diffusion models in continuous time: learn one score field, choose the integrator "
     "afterwards.",
-    help_format="plaintext",
+    help_format="markdown",
     suppress_keyboard_interrupt=False,  # `main` says so instead
 )
 console = Console(highlight=False, markup=False, emoji=False)

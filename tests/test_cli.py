@@ -385,7 +385,7 @@ def test_a_checkpoint_that_cannot_be_used_ends_with_4(fails, command):
 
 
 def test_an_unknown_command_ends_with_2(fails):
-    assert "train, sample, likelihood, encode, decode, interpolate, certify, info" in fails(
+    assert "train, sample, likelihood, encode, decode, interpolate" in fails(
         2, "simple", "run"
     )
 

@@ -463,6 +463,24 @@ def certify(what: str = "all", /, *, out: Path | None = None, overwrite: bool = 
     commands.certify(console, what, out, overwrite)
 
 
+data_app = App(name="data", help="Look at data.", help_format="markdown")
+app.command(data_app)
+
+
+@data_app.command(name="inspect")
+def inspect_data(data: str, /) -> None:
+    """Show what a file of data holds, and what training would make of it.
+
+    Parameters
+    ----------
+    data
+        A file, or a built-in set.
+    """
+    from scorefield.cli import commands
+
+    commands.inspect_data(console, data)
+
+
 @app.command
 def info(run: Path, /) -> None:
     """Show what a run folder holds.

@@ -28,7 +28,7 @@ from torch import Tensor
 from scorefield import grid as grids, solvers
 from scorefield.adaptive import Adaptive
 from scorefield.config import TrainConfig
-from scorefield.data import read
+from scorefield.data import inspect, read
 from scorefield.errors import NumericalError, Stopped, UsageError
 from scorefield.field import ScoreField
 from scorefield.files import write
@@ -330,6 +330,14 @@ def certify(console: Console, what: str, out: Path | None, overwrite: bool) -> N
     if failed:
         raise NumericalError(f"{len(failed)} of {count} certificates fail: {', '.join(failed)}.")
     say(console, f"all {count} certificates pass")
+
+
+def inspect_data(console: Console, source: str) -> None:
+    """Print a table of what a source of data holds."""
+    table = Table(show_header=False, box=None)
+    for name, text in inspect(source).items():
+        table.add_row(name, text)
+    console.print(table)
 
 
 def info(console: Console, folder: Path) -> None:

@@ -26,10 +26,10 @@ from scorefield.adaptive import Adaptive
 from scorefield.errors import NumericalError
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
-from scorefield.plan import Plan, round_trip_plan
+from scorefield.plan import Plan, resolve, round_trip_plan
 from scorefield.sampling import Prepared, count_calls, prepare
-from scorefield.solvers import Memory, Solver, State, check_solver
-from scorefield.tiles import as_ids, check_samples, filled, tiles
+from scorefield.solvers import Memory, Solver, State
+from scorefield.tiles import as_ids, check_samples, filled, not_finite, tiles
 
 
 class Codes(NamedTuple):
@@ -247,18 +247,11 @@ class _Ways:
 
 
 def _plan(field: ScoreField, solver: Solver | Plan | None, times: Tensor | Adaptive | None) -> Plan:
-    if isinstance(solver, Plan):
-        if times is not None:
-            raise ValueError("a plan has its own times: leave one of them out.")
-        plan = solver
-    else:
-        if solver is not None:
-            check_solver("solver", solver)
-        if solver is None or times is None:
-            usual = round_trip_plan(field)
-            solver = usual.solver if solver is None else solver
-            times = usual.times if times is None else times
-        plan = Plan(solver, times)
+    if not isinstance(solver, Plan) and (solver is None or times is None):
+        usual = round_trip_plan(field)
+        solver = usual.solver if solver is None else solver
+        times = usual.times if times is None else times
+    plan = resolve(field, solver, times)
     if plan.solver.weak_order is not None or plan.solver.order < 1:
         raise ValueError(
             f"{plan.solver!r} adds noise or stays in place, and nothing leads back: give a solver "
@@ -291,8 +284,7 @@ def _carry(
         if memory is not None and memory.plan is None and isinstance(memory.kept, Tensor):
             pair = torch.empty_like(x) if pair is None else pair
             pair[places] = memory.kept[rows]
-    if not bool(out.isfinite().all()):
-        bad = [ids[k] for k in (~out.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()]
+    if bad := [ids[k] for k in not_finite(out)]:
         raise NumericalError(f"the {what} of {bad[:5]} is not finite ({solver!r}).")
     return out, pair
 

@@ -59,10 +59,7 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
         ValueError: ``nfe < 2``; a field of data without deviation, or with one so small that the
             process's lowest noise hides it.
     """
-    process, c = field.process, field.data_std
-    if not isinstance(nfe, Integral) or nfe < 2:
-        raise ValueError(f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2.")
-    check_positive(data_std=c)
+    process, c = field.process, _scale(field, nfe)
     start = time_near(process, 0.75 * nfe**2 * c)
     lowest = torch.tensor(process.t_min, dtype=torch.float64)
     if start <= process.t_min:
@@ -96,17 +93,25 @@ def round_trip_plan(field: ScoreField, nfe: int = ROUND_TRIP_CALLS) -> Plan:
     Raises:
         ValueError: ``nfe < 2``; a field of data without deviation.
     """
-    process, c = field.process, field.data_std
-    if not isinstance(nfe, Integral) or nfe < 2:
-        raise ValueError(f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2.")
-    check_positive(data_std=c)
-    solver = Multistep(
-        4, AnglePrediction(c), Exact(Growth(c, 0.25)), start="rising", corrector=True
-    )
+    process, c = field.process, _scale(field, nfe)
     lost = bool(process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0)
     start = time_near(process, 200 * c) if lost else process.t_max
     times = balanced(process, nfe, start=start, end=process.t_min, data_std=c, power=6.0)
-    return Plan(solver, times, finish=False)
+    return Plan(round_trip_solver(c), times, finish=False)
+
+
+def round_trip_solver(data_std: float) -> Multistep:
+    """Return the solver that goes between data of a deviation and the prior."""
+    prediction, quadrature = AnglePrediction(data_std), Exact(Growth(data_std, 0.25))
+    return Multistep(4, prediction, quadrature, start="rising", corrector=True)
+
+
+def _scale(field: ScoreField, nfe: int) -> float:
+    """Return the deviation of a field's data, or refuse what no plan can be made of."""
+    if not isinstance(nfe, Integral) or nfe < 2:
+        raise ValueError(f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2.")
+    check_positive(data_std=field.data_std)
+    return field.data_std
 
 
 def resolve(

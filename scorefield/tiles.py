@@ -71,6 +71,12 @@ def filled(x: Tensor, places: Sequence[int], rows: Sequence[int], tile: int) -> 
     return batch
 
 
+def not_finite(x: Tensor) -> list[int]:
+    """Return the places of the samples of ``x`` ``(B, ...)`` that are not finite."""
+    places: list[int] = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
+    return places
+
+
 def check_samples(
     field: ScoreField, x: Tensor, ids: Sequence[int] | Tensor | None, tile: int
 ) -> list[int]:
@@ -85,8 +91,7 @@ def check_samples(
             f"x has shape {tuple(x.shape)} and type {x.dtype}: this field takes batches of samples "
             f"of shape {field.shape}, in a floating type."
         )
-    bad = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
-    if bad:
+    if bad := not_finite(x):
         raise ValueError(f"x is not finite in samples {bad[:5]}.")
     rows = as_ids(len(x) if ids is None else ids, tile)
     if len(rows) != len(x):

@@ -54,6 +54,7 @@ ALLOWED = {
         "field",
         "grid",
         "noise",
+        "plan",
         "process",
         "processes",
         "sampling",

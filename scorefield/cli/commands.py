@@ -294,13 +294,20 @@ def sample(
     write_array(out, x.numpy())
     say(console, f"samples: {out}")
     if picture is not None:
-        from scorefield.report import image_grid
+        draw(console, x, picture)
 
-        try:
-            image_grid(x[:256], picture)
-            say(console, f"picture: {picture}")
-        except ImportError as error:
-            say(console, f"no picture: {error}")
+
+def draw(console: Console, images: Tensor, path: Path, columns: int | None = None) -> None:
+    """Draw the first images ``(N, C, H, W)``, if they are of one or three channels."""
+    if images.shape[1] not in (1, 3):
+        return
+    from scorefield.report import image_grid
+
+    try:
+        image_grid(images[:256], path, columns=columns)
+        say(console, f"picture: {path}")
+    except ImportError as error:
+        say(console, f"no picture: {error}")
 
 
 def certify(console: Console, what: str, out: Path | None, overwrite: bool) -> None:

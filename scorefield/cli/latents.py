@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from scorefield import solvers
-from scorefield.cli.commands import check_target, say, write_array
+from scorefield.cli.commands import check_target, draw, say, write_array
 from scorefield.cli.parts import Columns, in_parts, open_run, read_items
 from scorefield.data.source import read_array
 from scorefield.errors import DataError, UsageError
@@ -183,12 +183,5 @@ def _picture(
 ) -> None:
     """Draw images beside the array."""
     picture = out.with_suffix(".png")
-    if x.ndim != 4 or x.shape[1] not in (1, 3) or (picture.exists() and not overwrite):
-        return
-    try:
-        from scorefield.report import image_grid
-
-        image_grid(torch.from_numpy(x[:256]), picture, columns=columns)
-        say(console, f"picture: {picture}")
-    except ImportError as error:
-        say(console, f"no picture: {error}")
+    if x.ndim == 4 and (overwrite or not picture.exists()):
+        draw(console, torch.from_numpy(x), picture, columns)

@@ -33,7 +33,7 @@ from scorefield.field import ScoreField
 from scorefield.likelihood.density import last_time
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.noise import BOUND, Noise
-from scorefield.tiles import check_samples, filled, tiles
+from scorefield.tiles import check_samples, filled, not_finite, tiles
 
 DEFAULT_CALLS = 128
 _POWER = 6.0
@@ -93,8 +93,7 @@ def elbo(
         spread = (beside.diff(dim=0) ** 2).sum(0) / (2 * (len(beside) - 1) * len(beside))
         value = moments.log_prob(batch.flatten(1), low) + beside.mean(0)
         out[:, places] = torch.stack([value, spread.sqrt()])[:, at]
-    if not bool(out.isfinite().all()):
-        bad = [rows[k] for k in (~out.isfinite().all(0)).nonzero().flatten().tolist()]
+    if bad := [rows[k] for k in not_finite(out.T)]:
         raise NumericalError(f"the bound of samples {bad[:5]} is not finite.")
     return Bound(out[0], out[1], torch.full_like(out[0], nfe))
 

@@ -42,7 +42,7 @@ from scorefield.likelihood.nodes import Nodes
 from scorefield.likelihood.result import Likelihood
 from scorefield.likelihood.steps import Steps
 from scorefield.noise import PROBES, Noise
-from scorefield.tiles import check_samples, filled, tiles
+from scorefield.tiles import check_samples, filled, not_finite, tiles
 
 DEFAULT_CALLS = 40
 _FEWEST, _MOST = 8, 2**10
@@ -117,8 +117,7 @@ def log_prob(
             f"stderr = {goal:g} is not met with {max_probes} probes: sample {rows[worst]} has "
             f"{float(found.stderr[worst]):.2g}. Give a larger stderr or max_probes, or probes=0."
         )
-    if not bool(found.value.isfinite().all()):
-        bad = [rows[k] for k in (~found.value.isfinite()).nonzero().flatten().tolist()]
+    if bad := [rows[k] for k in not_finite(found.value)]:
         raise NumericalError(f"the log-density of samples {bad[:5]} is not finite.")
     return found
 

@@ -63,6 +63,10 @@ class Moments:
         """Return ``E[eps | y]`` under it, along the basis; ``r`` broadcasts against ``(B, d)``."""
         return r * self.centred(y) / (self.eigenvalues + r**2)
 
+    def trace(self, r: Tensor) -> Tensor:
+        """Return ``sum_k r^2 / (e_k + r^2)``, its trace at noises ``r`` ``(..., 1)``."""
+        return (r**2 / (self.eigenvalues + r**2)).sum(-1)
+
     def along(self, vectors: Tensor) -> Tensor:
         """Return vectors ``(B, d)`` in the basis."""
         return vectors if self.basis is None else vectors @ self.basis.to(vectors)

@@ -22,12 +22,12 @@ from scorefield.likelihood.divergence import Directions, trace
 from scorefield.likelihood.ends import Ends, far
 from scorefield.likelihood.moments import Moments
 from scorefield.noise import Noise
+from scorefield.plan import round_trip_solver
 from scorefield.sampling import prepare
-from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, State
+from scorefield.solvers import State
 
 _FEW = 36  # nodes, below which they are denser towards the data
 _MANY = 48  # nodes, from which on the path is so near that the first order of its error is most
-_BASIS = 0.25  # the power of the growth in which the path's polynomials are
 _GREGORY = (-1 / 12, -1 / 24, -19 / 720, -3 / 160)
 
 
@@ -60,13 +60,9 @@ class Nodes:
         self.m = (c**2 + self.r**2).sqrt()
         self.weights, self.lower = (_sum(count, terms).to(device) for terms in (4, 2))
         self.derivative = _slope(count, 6).to(device)
-        e = moments.eigenvalues
-        self.gaussian = (self.r[:, 0] ** 2 / (e + self.r[:, 0] ** 2)).sum(1)
-        solver = Multistep(
-            4, AnglePrediction(c), Exact(Growth(c, _BASIS)), start="rising", corrector=True
-        )
+        self.gaussian = moments.trace(self.r[:, 0])
         self.traced = _Traced(field, directions)
-        self.run = prepare(self.traced, solver, self.times)
+        self.run = prepare(self.traced, round_trip_solver(c), self.times)
 
     def solve(self, x: Tensor, noise: Noise, rows: Sequence[int], goal: float, most: int) -> Tensor:
         """Return the fields of `Likelihood`, stacked, for the given rows of a batch of data.
@@ -147,25 +143,16 @@ class _Path:
 
     def result(self, traces: Tensor, directions: Directions, nfe: int, products: int) -> Tensor:
         """Return the fields of `Likelihood` stacked, ``(8, B)``, from traces ``(N, K, B)``."""
-        nodes, count = self.nodes, traces.shape[1]
+        nodes = self.nodes
         rest = traces - nodes.gaussian[:, None, None]
         totals, lower = (
             ((weights * nodes.dlog)[:, None, None] * rest).sum(0)
             for weights in (nodes.weights, nodes.lower)
         )
+        error = (totals - lower).mean(0).abs() + self.beside.abs()
         mean = traces.mean(1)
-        whole = torch.ones_like(self.beside)
-        return torch.stack(
-            [
-                self.ends.value + totals.mean(0) + self.added,
-                totals.std(0) / math.sqrt(count) if count > 1 else 0 * whole,
-                (totals - lower).mean(0).abs() + self.beside.abs(),
-                self.ends.truncation(mean[0]),
-                self.ends.prior_mismatch(mean[-1]),
-                nfe * whole,
-                products * whole,
-                (0 if directions.exact else count) * whole,
-            ]
+        return self.ends.fields(
+            totals + self.added, error, (mean[0], mean[-1]), nfe, products, directions.exact
         )
 
 

@@ -85,20 +85,9 @@ class Steps:
             torch.stack([y, before, last[0]]),
             torch.stack([first_eps, before_eps, eps]),
         )
-        whole = torch.ones_like(error)
-        count = joined.count
-        spread = last[1].std(1) / math.sqrt(count) if count > 1 else 0 * whole
-        out = torch.stack(
-            [
-                ends.value + last[1].mean(1),
-                spread,
-                error,
-                ends.truncation(first_trace),
-                ends.prior_mismatch(mean),
-                calls,
-                calls * self.directions.products(self.dim),
-                self.directions.last * whole,
-            ]
+        products = calls * self.directions.products(self.dim)
+        out = ends.fields(
+            last[1].T, error, (first_trace, mean), calls, products, self.directions.exact
         )
         return out[:, list(rows)]
 
@@ -128,7 +117,7 @@ class _Joined(ScoreField):
         y = x[:, : self.dim].reshape(-1, *self.base.shape)
         eps, traces = trace(self.base, y, at.own, self.directions, self.noise)
         r = torch.as_tensor(at.sigma, dtype=torch.float64, device=x.device).reshape(-1, 1)
-        gaussian = (r**2 / (self.moments.eigenvalues + r**2)).sum(1, keepdim=True)
+        gaussian = self.moments.trace(r)[:, None]
         self.eps = eps.flatten(1)
         rest = self.scale * (traces.T - gaussian) / r
         return Estimate.from_eps(at, x, torch.cat([self.eps, rest], 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Training:
         self.fit = fit(
             self.denoiser,
             build.objective(self.config),
-            self.transform.forward(data.x),
+            z,
             data.y if self.config.conditional else None,
             optim=self.config.optim,
             dropout=self.config.dropout,
@@ -73,7 +74,7 @@ class Training:
             self._losses.append(progress.loss)
             yield progress
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What the run is of, in JSON's types."""
         arrays = [a.numpy() for a in (self.data.x, self.data.y) if a is not None]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from scorefield.errors import StorageError, UsageError
-from scorefield.files import write
+from scorefield.files import differing, write
 
 _SETTINGS = "settings.json"
 _DIGEST = 32  # bytes
@@ -94,10 +94,10 @@ class Job:
             raise StorageError(
                 f"{self.folder} has no {_SETTINGS} that can be read, so it is no job's: remove it."
             ) from None
-        names = sorted(k for k in {*theirs, *mine} if theirs.get(k) != mine.get(k))
+        names = differing(theirs, mine)
         if names:
             raise UsageError(
-                f"{self.folder} holds parts of a job that differs in {', '.join(names)}: go on "
+                f"{self.folder} holds parts of a job that differs in {names}: go on "
                 "with its settings, give another --out, or remove the folder."
             )
 

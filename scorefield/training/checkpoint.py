@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from safetensors.torch import load, save as serialise
 from torch import Tensor
 
 from scorefield.errors import StorageError, UsageError
+from scorefield.files import differing, publish
 
 _STATE, _MANIFEST = "state.safetensors", "manifest.json"
 _KEPT = 2
@@ -52,17 +52,15 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
     manifest = {"sha256": hashlib.sha256(data).hexdigest(), "step": step, "facts": dict(facts)}
     aside = Path(tempfile.mkdtemp(prefix=".", dir=folder))
     try:
-        _write(aside / _STATE, data)
-        _write(aside / _MANIFEST, json.dumps(manifest).encode())
-        _settle(aside)
+        (aside / _STATE).write_bytes(data)
+        (aside / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         target = folder / f"{step:09d}"
         if target.exists():
             shutil.rmtree(target)
-        os.replace(aside, target)
+        publish(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    _settle(folder)
     for old in _steps(folder)[:-_KEPT]:
         shutil.rmtree(old)
 
@@ -89,11 +87,10 @@ def check_same(folder: Path, kept: Checkpoint, facts: Mapping[str, Any]) -> None
     Raises:
         UsageError: naming what differs.
     """
-    theirs = kept.facts
-    names = sorted(name for name in facts if theirs.get(name) != facts[name])
+    names = differing({name: kept.facts.get(name) for name in facts}, facts)
     if names:
         raise UsageError(
-            f"{folder} holds an unfinished run that differs in {', '.join(names)}: go on with its "
+            f"{folder} holds an unfinished run that differs in {names}: go on with its "
             "settings and data, give another --out, or remove it."
         )
 
@@ -113,19 +110,3 @@ def _read(path: Path) -> Checkpoint | None:
         return Checkpoint(load(data), dict(manifest["facts"]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _settle(folder: Path) -> None:
-    """Bring a folder's own entries to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

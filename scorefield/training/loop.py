@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from scorefield.config import OptimConfig
+from scorefield.data.rows import Rows
 from scorefield.denoiser import Denoiser
 from scorefield.errors import NumericalError
 from scorefield.noise import OFFSET, ORDER, TRAINING, Noise
@@ -31,7 +32,7 @@ class Progress:
 def fit(
     denoiser: Denoiser,
     objective: Objective,
-    x: Tensor,
+    x: Rows,
     y: Tensor | None = None,
     *,
     optim: OptimConfig | None = None,
@@ -44,7 +45,7 @@ def fit(
     After the last step the network holds the exponential moving average of its weights.
 
     Args:
-        x: data ``(N, *shape)`` as the field sees it.
+        x: data ``(N, *shape)`` as the field sees it, a tensor or read as it is asked for.
         y: classes ``(N,)``, or None; hidden from the network as often as ``dropout`` says.
         between: the width of uniform noise to put on top of the data, anew each time, where it
             stands for levels; broadcasts against a sample.
@@ -69,7 +70,7 @@ class Fit:
         self,
         denoiser: Denoiser,
         objective: Objective,
-        x: Tensor,
+        x: Rows,
         y: Tensor | None,
         optim: OptimConfig,
         dropout: float,
@@ -79,6 +80,7 @@ class Fit:
         self.denoiser, self.objective, self.x, self.y = denoiser, objective, x, y
         self.optim, self.dropout, self.between, self.seed = optim, dropout, between, seed
         self.network = denoiser.network
+        self.device = next(self.network.parameters()).device
         self.step = 0
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
@@ -96,26 +98,25 @@ class Fit:
             raise StopIteration
         network.train()
         items, noise = batch(step, optim.batch, len(self.x), self.seed)
-        items = items.to(self.x.device)
-        x0 = self.x[items]
+        x0 = self.x[items].to(self.device)
+        y = None if self.y is None else self.y[items].to(self.device)
         if self.between is not None:
             u, noise = noise.uniform_like(x0)
             x0 = x0 + self.between * u
-        t, eps, condition = _draw(
-            self.objective, self.denoiser, x0, noise, self.y, items, optim, self.dropout
-        )
+        t, eps, condition = _draw(self.objective, self.denoiser, x0, noise, y, optim, self.dropout)
         with torch.autocast(
-            x0.device.type, dtype=torch.bfloat16, enabled=optim.precision == "bfloat16"
+            self.device.type, dtype=torch.bfloat16, enabled=optim.precision == "bfloat16"
         ):
             losses = self.objective.loss(self.denoiser, x0, t, eps, **condition)
         loss = losses.mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             bad = ~losses.isfinite()
+            culprits = items[bad.cpu()][:8].tolist()
             raise NumericalError(
                 f"the loss is {value} at step {step + 1}, at t = {t[bad].min():g} to "
-                f"{t[bad].max():g}, items {items[bad][:8].tolist()}: lower optim.lr, or look at "
-                "those items. The weights before this step are kept."
+                f"{t[bad].max():g}, items {culprits}: lower optim.lr, or look at those "
+                "items. The weights before this step are kept."
             )
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -191,7 +192,6 @@ def _draw(
     x0: Tensor,
     noise: Noise,
     y: Tensor | None,
-    items: Tensor,
     optim: OptimConfig,
     dropout: float,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -207,7 +207,7 @@ def _draw(
     if y is None:
         return t, eps, {}
     hidden, _ = noise.uniform(x0)
-    return t, eps, {"y": torch.where(hidden < dropout, -1, y[items])}
+    return t, eps, {"y": torch.where(hidden < dropout, -1, y)}
 
 
 def _rate(step: int, optim: OptimConfig) -> float:

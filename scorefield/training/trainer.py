@@ -12,6 +12,7 @@ import torch
 
 from scorefield.config import DataConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Levels, Standardize
+from scorefield.data.rows import Through
 from scorefield.errors import UsageError
 from scorefield.jobs import fingerprint
 from scorefield.training import build, checkpoint
@@ -61,7 +62,7 @@ class Training:
         self.fit = fit(
             self.denoiser,
             build.objective(self.config),
-            z,
+            Through(data.x, self.transform.forward),
             data.y if self.config.conditional else None,
             optim=self.config.optim,
             dropout=self.config.dropout,

@@ -271,20 +271,45 @@ class TrainConfig(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**64)
 
 
+class ColumnsConfig(Frozen):
+    """What the columns of vectors hold; those that are not named below are continuous numbers.
+
+    Attributes:
+        names: of the columns; ``0, 1, ...`` if there are none.
+        whole: columns of whole numbers, with the least and the greatest.
+        categories: columns of text or of truth values, which are codes ``0, 1, ...`` in order; an
+            empty text stands for a gap.
+        constant: columns that never change, with their value.
+        gaps: columns of numbers that may be missing, with the mean and deviation of the rest.
+    """
+
+    names: tuple[str, ...] = ()
+    whole: dict[str, tuple[float, float]] = {}
+    categories: dict[str, tuple[str, ...]] = {}
+    constant: dict[str, float] = {}
+    gaps: dict[str, tuple[float, float]] = {}
+
+
 class DataConfig(Frozen):
     """What the network was trained on.
 
     Attributes:
         name: the source as it was given.
-        shape: of one sample.
+        shape: of one sample, as the data has it.
         count: of samples.
         classes: 0 unless the run is conditional.
+        class_names: what they are called, if they have names.
+        columns: of vectors.
+        layer: of a file of cells, unless it was the main matrix.
     """
 
     name: str
     shape: tuple[PositiveInt, ...]
     count: PositiveInt
     classes: int = Field(default=0, ge=0)
+    class_names: tuple[str, ...] = ()
+    columns: ColumnsConfig = ColumnsConfig()
+    layer: str | None = None
 
 
 class RunConfig(Frozen):

@@ -29,9 +29,7 @@ def files(tmp_path_factory):
     one = x.copy()
     one[3, 1] = np.nan
     np.save(folder / "nan.npy", one)
-    flat = x.copy()
-    flat[:, 2] = 4.0
-    np.save(folder / "constant.npy", flat)
+    np.save(folder / "constant.npy", np.tile([4.0, 0.5, 3.0], (40, 1)))
     np.save(folder / "single.npy", x[:1])
     np.save(folder / "line.npy", x[:, 0])
     np.save(folder / "short.npy", np.arange(7) % 3)
@@ -285,7 +283,7 @@ BAD_DATA = [
     ("digit", "Did you mean digits?"),
     ("nothing.npy", "no such file"),
     ("nan.npy", "index (3, 1): nan"),
-    ("constant.npy", "1 constant feature(s), 2:"),
+    ("constant.npy", "3 constant feature(s), 0, 1, 2:"),
     ("single.npy", "1 sample(s)"),
     ("line.npy", "shape (40,)"),
     ("table.txt", "ends in none of .npy"),

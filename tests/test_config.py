@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from scorefield import config as c, parametrization, processes
 from scorefield.cli import commands, main
+from scorefield.cli.options import ReadOptions
 from scorefield.data import Data
 from scorefield.networks import MLP, UNet
 from scorefield.training import Training, build, objective
@@ -260,8 +261,8 @@ def test_flags_make_the_configuration_that_python_does(monkeypatch, flags, expec
     with pytest.raises(SystemExit) as ended:
         main(["train", "moons", "--out", "run", *flags.split()])
     assert ended.value.code == 0
-    ((_, source, out, labels, config),) = taken
-    assert (source, str(out), labels) == ("moons", "run", None)
+    ((_, source, out, reading, config),) = taken
+    assert (source, str(out), reading) == ("moons", "run", ReadOptions())
     assert config == expected
 
 

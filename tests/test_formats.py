@@ -1,5 +1,6 @@
 """Data from files of several kinds: the same numbers from each, and one clear refusal."""
 
+import datetime
 import gzip
 import struct
 
@@ -88,9 +89,14 @@ def test_labels_may_be_a_column_of_a_table(tmp_path):
 
 
 BAD = {
-    "holes.csv": (b"a,b\n1,2\n3,\n", "row 3, column b: no value"),
-    "na.csv": (b"a,b\n1,2\nNA,4\n", "row 3, column a: no value"),
-    "words.csv": (b"a,b\n1,2\n3,red\n", "row 3, column b: 'red' is no number"),
+    "words.csv": (b"a,b\n1,2\n3,red\n", "row 3, column b: 'red', but the column holds both"),
+    "names.csv": (
+        b"a\n" + "".join(f"name{k}\n" for k in range(65)).encode(),
+        "row 66, column a: 'name64' is one of more than 64 different texts",
+    ),
+    "twice.csv": (b"a,b,a\n1,2,3\n3,4,5\n", "has two columns named a"),
+    "empty.csv": (b"a,b\n1,\n2,\n", "column b holds no values besides 2 gap(s)"),
+    "same.csv": (b"a,b\n1,2\n3,\n", "column b holds one value besides 1 gap(s)"),
     "ragged.csv": (b"a,b\n1,2\n3\n", "row 3: 1 cells, but 2 columns"),
     "none.csv": (b"", "holds no rows"),
     "bytes.csv": (b"\xff\xfe\x00", "cannot be read as a table"),
@@ -118,17 +124,19 @@ def test_what_is_not_what_it_says_is_refused(tmp_path, name):
     assert message in str(refused.value)
 
 
-def test_columns_that_hold_no_numbers_are_named(tmp_path):
+def test_columns_of_parquet_that_are_no_use_are_named(tmp_path):
     import pyarrow
     from pyarrow import parquet
 
-    for columns, message in [
-        ({"a": [1.0, 2.0], "b": ["x", "y"]}, "column b: of type string, no numbers"),
-        ({"a": [1.0, None]}, "row 1, column a: no value"),
+    for column, message in [
+        ([datetime.date(2020, 1, 1)] * 2, "column b: of type date32.*, neither numbers nor texts"),
+        ([f"name{k}" for k in range(70)], "column b: 70 different texts, too many"),
     ]:
-        parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
-        with pytest.raises(DataError, match=message):
+        table = {"a": range(len(column)), "b": column}
+        parquet.write_table(pyarrow.table(table), tmp_path / "x.parquet")
+        with pytest.raises(DataError, match=f"{message}.*--without b"):
             read(tmp_path / "x.parquet")
+        assert read(tmp_path / "x.parquet", without=("b",)).shape == (1,)
 
 
 def test_archives_without_one_set_of_data_are_refused(tmp_path):

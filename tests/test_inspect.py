@@ -48,7 +48,7 @@ def test_levels_are_one_more_than_the_largest_value(told):
     ("array", "reason"),
     [
         (np.array([[1.0, np.nan], [2.0, 3.0], [np.inf, 1.0]]), "not finite numbers"),
-        (np.array([[1.0, 5.0], [2.0, 5.0]]), "1 constant feature(s), 1"),
+        (np.full((3, 2), 5.0), "2 constant feature(s), 0, 1"),
         (np.zeros(4), "needs (N, D)"),
         (np.array([["a", "b"]]), "needs numbers"),
     ],

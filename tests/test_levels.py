@@ -9,6 +9,7 @@ import torch
 import scorefield as sf
 from scorefield.config import MLPConfig, OptimConfig, TrainConfig
 from scorefield.data import Data, Levels, Standardize
+from scorefield.data.transform import moments
 from scorefield.errors import DataError
 from scorefield.noise import LEVELS
 
@@ -44,19 +45,19 @@ def continuous():
 def test_noise_between_levels_is_undone_and_belongs_to_the_sample():
     levels, x = Levels(4), dice(2000)[0]
     noise = sf.Noise(0, torch.arange(2000), stream=LEVELS)
-    wide = levels.forward(x, noise)
+    wide = levels.forward(x, noise).v
     assert ((wide > x) & (wide < x + 1)).all()
     assert abs(float((wide - x).mean()) - 0.5) < 4 / math.sqrt(12 * 4000)
     assert torch.equal(levels.inverse(wide), x)
-    alone = levels.forward(x[7:8], sf.Noise(0, torch.tensor([7]), stream=LEVELS))
+    alone = levels.forward(x[7:8], sf.Noise(0, torch.tensor([7]), stream=LEVELS)).v
     assert torch.equal(alone, wide[7:8])
     assert torch.equal(levels.inverse(torch.tensor([-0.5, 4.2])), torch.tensor([0.0, 3.0]))
 
 
 def test_the_transform_standardises_what_noise_will_be_on():
     x = dice(2000)[0]
-    transform = Standardize.fit(x, between=1.0)
-    wide = Levels(4).forward(x, sf.Noise(0, torch.arange(2000), stream=LEVELS))
+    transform = Standardize.fit(*moments(x, Levels(4)))
+    wide = Levels(4).forward(x, sf.Noise(0, torch.arange(2000), stream=LEVELS)).v
     z = transform.forward(wide)
     assert z.mean(0).abs().max() < 4 * math.sqrt(1 / 12 / 2000)
     assert (z.std(0) - 1).abs().max() < 0.02

@@ -614,7 +614,7 @@ def test_a_run_folder_holds_weights_and_a_readable_configuration_and_no_pickle(t
     assert header < 10000
     values = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
     assert values["train"]["process"]["kind"] == "vp"
-    assert values["data"] == {"name": "noise", "shape": [3], "count": 20, "classes": 0}
+    assert values["data"] == {"name": "noise", "shape": [3], "count": 20}
     assert c.RunConfig.model_validate(values) == run.config
 
 

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from rich.console import Console
 
+from scorefield.cli.options import ReadOptions
 from scorefield.cli.settings import named, source
 from scorefield.config import TrainConfig
 from scorefield.errors import Stopped
@@ -58,7 +59,7 @@ def train(
     /,
     *,
     out: Path | None = None,
-    labels: Path | None = None,
+    reading: Annotated[ReadOptions | None, Parameter(name="*")] = None,
     config: Path | None = None,
     checkpoint_every: int = 500,
     print_config: bool = False,
@@ -73,12 +74,13 @@ def train(
     Parameters
     ----------
     data
-        A file of vectors (N, D), signals (N, C, L) or images (N, C, H, W): .npy, .npz, .csv,
-        .parquet or idx; or a built-in set: digits, digits-test, checkerboard, moons, rings, spiral.
+        A file of vectors (N, D), signals (N, C, L) or images (N, C, H, W): .npy, .npz, idx; a
+        table: .csv, .parquet; cells: .h5ad; a folder of images; or a built-in set: digits,
+        digits-test, checkerboard, moons, rings, spiral.
     out
         The run folder to write; it must not exist, or be empty.
-    labels
-        A file of N integers from 0, the classes.
+    reading
+        How data is read.
     config
         A TOML file of the settings below, or a run's config.toml; flags go before it.
     checkpoint_every
@@ -97,7 +99,7 @@ def train(
         console,
         data,
         out,
-        labels,
+        reading or ReadOptions(),
         settings or TrainConfig(),
         checkpoint_every=checkpoint_every,
         print_config=print_config,
@@ -468,17 +470,21 @@ app.command(data_app)
 
 
 @data_app.command(name="inspect")
-def inspect_data(data: str, /) -> None:
+def inspect_data(
+    data: str, /, *, reading: Annotated[ReadOptions | None, Parameter(name="*")] = None
+) -> None:
     """Show what a file of data holds, and what training would make of it.
 
     Parameters
     ----------
     data
-        A file, or a built-in set.
+        As for train.
+    reading
+        How data is read.
     """
     from scorefield.cli import commands
 
-    commands.inspect_data(console, data)
+    commands.inspect_data(console, data, reading or ReadOptions())
 
 
 @app.command

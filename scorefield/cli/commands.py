@@ -27,6 +27,7 @@ from torch import Tensor
 
 from scorefield import grid as grids, solvers
 from scorefield.adaptive import Adaptive
+from scorefield.cli.options import ReadOptions
 from scorefield.config import TrainConfig
 from scorefield.data import inspect, read
 from scorefield.errors import NumericalError, Stopped, UsageError
@@ -156,7 +157,7 @@ def train(
     console: Console,
     source: str,
     out: Path | None,
-    labels: Path | None,
+    reading: ReadOptions,
     config: TrainConfig,
     *,
     checkpoint_every: int = 0,
@@ -173,9 +174,9 @@ def train(
         raise UsageError("--out: name the run folder to write.")
     if out is not None:
         refuse_existing(out)
-    if labels is not None and not config.conditional:
-        raise UsageError(f"--labels {labels} has no effect without --conditional.")
-    data = read(source, labels)
+    if reading.labels is not None and not config.conditional:
+        raise UsageError(f"--labels {reading.labels} has no effect without --conditional.")
+    data = read(source, **reading.arguments())
     training = Training(data, config)
     if print_config:
         print(tomli_w.dumps(training.config.model_dump(exclude_none=True)), end="")
@@ -339,10 +340,10 @@ def certify(console: Console, what: str, out: Path | None, overwrite: bool) -> N
     say(console, f"all {count} certificates pass")
 
 
-def inspect_data(console: Console, source: str) -> None:
+def inspect_data(console: Console, source: str, reading: ReadOptions) -> None:
     """Print a table of what a source of data holds."""
     table = Table(show_header=False, box=None)
-    for name, text in inspect(source).items():
+    for name, text in inspect(source, **reading.arguments()).items():
         table.add_row(name, text)
     console.print(table)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from scorefield import solvers
 from scorefield.cli.commands import check_target, draw, say, write_array
 from scorefield.cli.parts import Columns, in_parts, open_run, read_items
-from scorefield.data.source import read_array
+from scorefield.data.contents import whole
+from scorefield.data.source import read_contents
 from scorefield.errors import DataError, UsageError
 from scorefield.latents import Codes
 from scorefield.plan import ROUND_TRIP_CALLS, Plan, round_trip_plan
@@ -42,7 +43,7 @@ def encode(
     plan, x = _plan(run, nfe, reversible), read_items(run, source, any_scale)
 
     def work(items: range) -> Columns:
-        found = run.encode(x[items.start : items.stop], plan, y=y, ids=list(items), tile=tile)
+        found = run.encode(x[torch.tensor(items)], plan, y=y, ids=list(items), tile=tile)
         pair = found.z if found.partner is None else torch.stack([found.z, found.partner], 1)
         return {"codes": pair.numpy(), "error": found.error.numpy()}
 
@@ -120,7 +121,7 @@ def interpolate(
     if not pairs:
         raise UsageError("--pairs: give numbers of items, such as 0:1.")
     ends = [_pair(text, len(x)) for text in pairs]
-    first, last = (x[list(side)] for side in zip(*ends, strict=True))
+    first, last = (x[torch.tensor(side)] for side in zip(*ends, strict=True))
     began = time.monotonic()
     found = run.interpolate(first, last, _plan(run, nfe, False), y=y, points=points, tile=tile)
     write_array(out, found.x.numpy())
@@ -156,7 +157,7 @@ def _tell(console: Console, error: np.ndarray, what: str) -> None:
 
 def _codes(source: Path) -> Tensor:
     """Return the numbers of a file of codes."""
-    array = read_array(source)
+    array = whole(read_contents(source).values)
     if array.dtype.kind != "f" or array.ndim < 2 or len(array) == 0:
         raise DataError(
             f"{source} has shape {array.shape} and type {array.dtype}: codes are floating numbers, "

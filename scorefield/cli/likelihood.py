@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from torch import Tensor
 
@@ -48,7 +49,7 @@ def likelihood(
 
     def work(items: range) -> Columns:
         where = {"y": y, "ids": list(items), "seed": seed, "tile": tile}
-        return _columns(run, x[items.start : items.stop], given, bound, where)
+        return _columns(run, x[torch.tensor(items)], given, bound, where)
 
     with in_parts(console, "likelihood", folder, x, out, work, tile, options) as columns:
         columns = {"id": np.arange(len(x)), **columns}
@@ -78,7 +79,7 @@ def _columns(
     for name in ("nfe", "products", "probes"):
         if name in columns:
             columns[name] = columns[name].astype(np.int64)
-    if run.levels is not None:
+    if run.config.train.levels:
         nats = columns["bound" if bound else "log_prob"]
         columns["bits_per_dim"] = -nats / (x[0].numel() * math.log(2))
     return columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from torch import Tensor
 
 from scorefield import __version__
 from scorefield.cli.commands import check_class, say, track
 from scorefield.data import read
+from scorefield.data.rows import Rows, chunks, digest
+from scorefield.data.transform import moments
 from scorefield.errors import DataError, UsageError
 from scorefield.jobs import Job, fingerprint
 from scorefield.training.run import Run, load
@@ -37,20 +39,23 @@ def open_run(folder: Path, y: int | None, tile: int, out: Path, overwrite: bool)
     return run
 
 
-def read_items(run: Run, source: str, any_scale: bool = True) -> Tensor:
+def read_items(run: Run, source: str, any_scale: bool = True) -> Rows:
     """Return the items of a source.
 
     Raises:
         DataError: another shape than the run's, not in its levels, or of another scale.
     """
-    x = read(source, learn=False).x
-    run.check(x, source)
-    if any_scale or len(x) < 16 or x.numel() < 64:
+    x = read(source, learn=False, like=run.config.data).x
+    for chunk in chunks(x):
+        run.check(chunk, source)
+    if any_scale or len(x) < 16 or math.prod(x.shape) < 64:
         return x
-    spread = float(run.transform.forward(x.double()).std())
-    if not 1 / _WIDEST <= spread <= _WIDEST:
+    mean, variance = moments(x, run.encoding)
+    center, spread = run.transform.forward(mean), variance / run.transform.std.double() ** 2
+    wide = float((spread + (center - center.mean()) ** 2).mean().sqrt())
+    if not 1 / _WIDEST <= wide <= _WIDEST:
         raise DataError(
-            f"{source} spreads {spread:.3g} times as wide as what the run was trained on: bring it "
+            f"{source} spreads {wide:.3g} times as wide as what the run was trained on: bring it "
             "to the same units, or say --any-scale if that is the question."
         )
     return x
@@ -61,7 +66,7 @@ def in_parts(
     console: Console,
     title: str,
     folder: Path,
-    items: Tensor,
+    items: Rows,
     out: Path,
     work: Callable[[range], Mapping[str, np.ndarray]],
     tile: int,
@@ -77,7 +82,7 @@ def in_parts(
     made_from = {
         "command": title,
         "run": fingerprint(folder / "model.safetensors", folder / "config.toml"),
-        "data": fingerprint(items.numpy()),
+        "data": digest(items),
         "options": {"tile": tile, **options},
         "version": __version__,
     }

@@ -1,4 +1,4 @@
-"""Arrays from files: NumPy's own, tables, and the idx format of MNIST.
+"""What a file holds: NumPy's arrays and the idx format of MNIST here, the rest by module.
 
 Sizes that a file declares are compared with what it holds before anything is allocated, and nothing
 in a file is run.
@@ -6,7 +6,6 @@ in a file is run.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import math
 import struct
@@ -16,32 +15,48 @@ from pathlib import Path
 
 import numpy as np
 
+from scorefield.data.cells import read_h5ad
+from scorefield.data.contents import Contents
+from scorefield.data.images import read_images
+from scorefield.data.table import Use, read_csv, read_parquet
 from scorefield.errors import DataError
 
+KINDS = (".npy", ".npz", ".csv", ".parquet", ".h5ad", ".idx", ".idx.gz")
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_MISSING = {"", "na", "nan", "null", "none", "?"}
 
 
-def read_file(path: Path) -> np.ndarray:
-    """Return the array that a file holds, by the ending of its name.
+def read_file(path: Path, layer: str | None = None, use: Use = lambda name: True) -> Contents:
+    """Return what a file or a folder of images holds, by the ending of its name.
+
+    Args:
+        layer: of a file of cells.
+        use: tells by their names which columns of a table are of use.
 
     Raises:
         DataError: an ending that is not known, or a file that is not what its ending says.
     """
     suffix = path.suffix if path.suffix != ".gz" else Path(path.stem).suffix + ".gz"
-    reader = READERS.get(suffix)
-    if reader is None and path.name.removesuffix(".gz").endswith("-ubyte"):
-        reader = _idx
-    if reader is None:
+    if layer is not None and suffix != ".h5ad":
+        raise DataError(f"{path} has no layers: only .h5ad files do.")
+    if suffix == ".h5ad":
+        return read_h5ad(path, layer)
+    if path.is_dir():
+        return read_images(path)
+    if suffix in TABLES:
+        return TABLES[suffix](path, use)
+    if path.name.removesuffix(".gz").endswith("-ubyte"):
+        suffix = ".idx"
+    if suffix not in ARRAYS:
         raise DataError(
-            f"{path} ends in none of {', '.join(READERS)}: save the data as one of them."
+            f"{path} ends in none of {', '.join(KINDS)}, and is no folder of images: save the data "
+            "as one of them."
         )
-    return reader(path)
+    return Contents(ARRAYS[suffix](path))
 
 
 def _npy(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read as a .npy file: {error}") from None
     if not isinstance(array, np.ndarray):
@@ -67,71 +82,6 @@ def _npz(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read as a .npz file: {error}") from None
 
 
-def _csv(path: Path) -> np.ndarray:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from None
-    if not rows:
-        raise DataError(f"{path} holds no rows.")
-    header = rows[0] if not all(_is_number(cell) for cell in rows[0]) else None
-    first = 2 if header else 1
-    names = header or [str(k + 1) for k in range(len(rows[0]))]
-    values = np.empty((len(rows) - first + 1, len(names)))
-    for k, row in enumerate(rows[first - 1 :]):
-        if len(row) != len(names):
-            raise DataError(f"{path}, row {k + first}: {len(row)} cells, but {len(names)} columns.")
-        for j, cell in enumerate(row):
-            if cell.strip().lower() in _MISSING:
-                raise DataError(
-                    f"{path}, row {k + first}, column {names[j]}: no value. Remove the row or the "
-                    "column, or fill it in."
-                )
-            if not _is_number(cell):
-                raise DataError(
-                    f"{path}, row {k + first}, column {names[j]}: {cell!r} is no number. Leave the "
-                    "column out, or write numbers for it."
-                )
-            values[k, j] = float(cell)
-    return values
-
-
-def _parquet(path: Path) -> np.ndarray:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise DataError(
-            f"{path}: parquet needs pyarrow; pip install 'scorefield[parquet]'."
-        ) from None
-    try:
-        table = parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as parquet: {error}") from None
-    columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if not (
-            pyarrow.types.is_integer(column.type)
-            or pyarrow.types.is_floating(column.type)
-            or pyarrow.types.is_boolean(column.type)
-        ):
-            raise DataError(
-                f"{path}, column {name}: of type {column.type}, no numbers. Leave it out, or write "
-                "numbers for it."
-            )
-        if column.null_count:
-            row = next(k for k, value in enumerate(column) if not value.is_valid)
-            raise DataError(
-                f"{path}, row {row}, column {name}: no value. Remove the row or the column, or "
-                "fill it in."
-            )
-        columns.append(column.to_numpy().astype(np.float64))
-    if not columns:
-        raise DataError(f"{path} holds no columns.")
-    return np.stack(columns, 1)
-
-
 def _idx(path: Path) -> np.ndarray:
     opened: Callable[..., gzip.GzipFile] = gzip.open if path.suffix == ".gz" else open  # type: ignore[assignment]
     try:
@@ -155,19 +105,10 @@ def _idx(path: Path) -> np.ndarray:
     return np.frombuffer(bytes(data), kind).reshape(shape).astype(kind.newbyteorder("="))
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-READERS: dict[str, Callable[[Path], np.ndarray]] = {
+ARRAYS: dict[str, Callable[[Path], np.ndarray]] = {
     ".npy": _npy,
     ".npz": _npz,
-    ".csv": _csv,
-    ".parquet": _parquet,
     ".idx": _idx,
     ".idx.gz": _idx,
 }
+TABLES: dict[str, Callable[[Path, Use], Contents]] = {".csv": read_csv, ".parquet": read_parquet}

@@ -3,54 +3,80 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from scorefield.config import ColumnsConfig
 from scorefield.data.builtin import BUILTIN
-from scorefield.data.source import Data, read, read_array
+from scorefield.data.contents import Contents, Values
+from scorefield.data.rows import chunks, spans
+from scorefield.data.source import Data, read, read_contents
 from scorefield.errors import DataError
 
 _MOST_LEVELS = 65536
+_SHOWN = 8
 
 
-def inspect(source: str | Path) -> dict[str, str]:
+def inspect(source: str | Path, labels: str | Path | None = None, **options: Any) -> dict[str, str]:
     """Return what there is to know of data before training on it, by name.
+
+    Args:
+        labels, options: those of `read`.
 
     Raises:
         DataError: there is no such file, or it cannot be read at all.
     """
-    built_in = str(source) in BUILTIN
-    array = read(source).x.numpy() if built_in else read_array(source)
-    found = {"shape": f"{array.shape}", "type": f"{array.dtype}"}
-    if array.dtype.kind in "biuf" and array.size:
-        found |= _values(array)
+    if str(source) in BUILTIN:
+        contents = Contents(read(source).x.numpy())  # type: ignore[attr-defined]
+    else:
+        contents = read_contents(
+            source, options.get("layer"), lambda name: name not in options.get("without", ())
+        )
+    values = contents.values
+    found = {"shape": f"{values.shape}", "type": f"{values.dtype}"}
+    if values.dtype.kind in "biuf" and all(values.shape):
+        found |= _values(values)
+    if contents.by_name:
+        found["said of each"] = _few(list(contents.by_name)) + ": each may be --labels"
     try:
-        data = read(source)
+        data = read(source, labels, **options)
     except DataError as error:
         return found | {"training": f"refused: {error}"}
-    return found | _training(data, array)
+    return found | _training(data, values) | _columns(data)
 
 
-def _values(array: np.ndarray) -> dict[str, str]:
-    wide = array.astype(np.float64)
-    finite = np.isfinite(wide)
-    bad = np.argwhere(~finite)
+def _values(values: Values) -> dict[str, str]:
+    """Return range and moments of all that is finite, and where the rest is."""
+    count, total, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+    bad, first = 0, ()
+    for span in spans(values.shape):
+        batch = np.asarray(values[span], np.float64)
+        finite = np.isfinite(batch)
+        if not finite.all():
+            place = np.argwhere(~finite)
+            first = first or (int(span[place[0][0]]), *place[0][1:].tolist())
+            bad += len(place)
+        if finite.any():
+            some = batch[finite]
+            step = some.mean() - (total / count if count else some.mean())
+            share = count * len(some) / (count + len(some))
+            squares += ((some - some.mean()) ** 2).sum() + step**2 * share
+            count, total = count + len(some), total + some.sum()
+            low, high = min(low, some.min()), max(high, some.max())
     found = {}
-    if finite.any():
-        some = wide[finite]
-        found["values"] = f"{some.min():g} to {some.max():g}, mean {some.mean():.4g}, " + (
-            f"deviation {some.std():.4g}"
+    if count:
+        found["values"] = (
+            f"{low:g} to {high:g}, mean {total / count:.4g}, "
+            f"deviation {np.sqrt(squares / count):.4g}"
         )
-    found["not finite"] = (
-        f"{len(bad)}, the first at index {tuple(bad[0].tolist())}" if len(bad) else "none"
-    )
-    return found
+    return found | {"not finite": f"{bad}, the first at index {first}" if bad else "none"}
 
 
-def _training(data: Data, array: np.ndarray) -> dict[str, str]:
-    kind = {2: "vectors", 3: "signals (C, L)", 4: "images (C, H, W)"}[data.x.ndim]
-    turned = data.is_image and array.ndim == 4 and tuple(array.shape[1:]) != data.shape
-    each = "feature" if data.x.ndim == 2 else "channel"
+def _training(data: Data, values: Values) -> dict[str, str]:
+    kind = {2: "vectors", 3: "signals (C, L)", 4: "images (C, H, W)"}[len(data.x.shape)]
+    turned = data.is_image and len(values.shape) == 4 and tuple(values.shape[1:]) != data.shape
+    each = "feature" if len(data.shape) == 1 else "channel"
     network = "a U-Net" if data.is_image else "an MLP"
     found = {
         "training": f"{len(data.x)} {kind} of shape {data.shape}"
@@ -58,13 +84,43 @@ def _training(data: Data, array: np.ndarray) -> dict[str, str]:
         "transform": f"to zero mean and unit variance, each {each} by itself",
         "network": f"{network}, unless --network.kind says otherwise",
     }
-    low, high = float(data.x.min()), float(data.x.max())
-    whole = bool((data.x == data.x.floor()).all())
-    if whole and low >= 0 and high < _MOST_LEVELS:
-        found["whole numbers"] = (
-            f"from {low:.0f} to {high:.0f}: with --levels {high + 1:.0f} likelihoods are bits per "
-            "dimension, and samples whole numbers"
-        )
     if data.classes:
-        found["classes"] = f"{data.classes}, for --conditional"
+        names = f": {_few(list(data.class_names))}" if data.class_names else ""
+        found["classes"] = f"{data.classes}{names}, for --conditional"
     return found
+
+
+def _columns(data: Data) -> dict[str, str]:
+    """Return what is said of the columns of vectors, and of whole numbers anywhere."""
+    found, columns = {}, data.columns
+    if columns.whole:
+        found["whole columns"] = _few(list(columns.whole))
+    for column, labels in list(columns.categories.items())[:_SHOWN]:
+        found[f"category {column}"] = _few([label or "(none)" for label in labels])
+    if columns.constant:
+        found["constant"] = f"{_few(list(columns.constant))}: put back into samples as they are"
+    if data.incomplete:
+        with_gaps = [*columns.gaps, *(k for k, v in columns.categories.items() if v[-1] == "")]
+        found["gaps"] = f"{data.incomplete} items miss a value: " + (
+            f"learned as gaps, in {_few(with_gaps)}" if with_gaps else "left out"
+        )
+    if columns == ColumnsConfig(names=columns.names) and (top := _levels(data)):
+        found["whole numbers"] = (
+            f"from 0 to {top - 1}: with --levels {top} likelihoods are bits per dimension, and "
+            "samples whole numbers"
+        )
+    return found
+
+
+def _levels(data: Data) -> int:
+    """Return how many levels there are if all values are whole numbers from 0, else 0."""
+    top = 0.0
+    for chunk in chunks(data.x):
+        if not bool((chunk == chunk.floor()).all()) or float(chunk.min()) < 0:
+            return 0
+        top = max(top, float(chunk.max()))
+    return int(top) + 1 if top < _MOST_LEVELS else 0
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))

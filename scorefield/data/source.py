@@ -1,4 +1,4 @@
-"""Reading data: from a file or a built-in set to one finite float tensor, or a clear refusal."""
+"""Reading data: from a file or a built-in set to samples to learn from, or a clear refusal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.config import ColumnsConfig, DataConfig
 from scorefield.data.builtin import BUILTIN, digits, toy
+from scorefield.data.columns import GAP
+from scorefield.data.contents import Contents
 from scorefield.data.formats import read_file
+from scorefield.data.labels import classes_of, file_labels
+from scorefield.data.layout import Layout, layout
+from scorefield.data.rows import Moments, Rows
+from scorefield.data.survey import Survey, survey
+from scorefield.data.table import Use
 from scorefield.errors import DataError
 
-_CHANNELS = (1, 3, 4)
+Missing = Literal["refuse", "drop", "keep"]
+
+IN_MEMORY = 2**30  # bytes; what is larger is read as it is needed
+_WHOLE = 2.0**24  # above this float32 does not hold every whole number
 
 
 @dataclass(frozen=True)
@@ -23,14 +34,23 @@ class Data:
     """Samples, and their classes where there are any.
 
     Attributes:
-        x: float32 ``(N, ...)``: ``(N, D)`` vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images.
-        y: int64 ``(N,)`` classes from 0, or None.
+        x: float32 ``(N, ...)``: ``(N, D)`` vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images;
+            a tensor, or read as it is asked for.
+        y: int64 ``(N,)`` classes from 0, -1 where a sample's is not known; or None.
         name: what to call it in messages.
+        class_names: of the classes, if they have names.
+        columns: what the columns of vectors hold.
+        incomplete: how many samples had gaps.
+        layer: of a file of cells, unless it is the main matrix.
     """
 
-    x: Tensor
+    x: Rows
     y: Tensor | None
     name: str
+    class_names: tuple[str, ...] = ()
+    columns: ColumnsConfig = ColumnsConfig()
+    incomplete: int = 0
+    layer: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,19 +60,32 @@ class Data:
     @property
     def is_image(self) -> bool:
         """Whether one sample is ``(C, H, W)``."""
-        return self.x.ndim == 4
+        return len(self.shape) == 3
 
     @property
     def classes(self) -> int:
         """How many classes there are; 0 without labels."""
-        return 0 if self.y is None else int(self.y.max()) + 1
+        if self.y is None:
+            return 0
+        return len(self.class_names) or int(self.y.max()) + 1
 
 
-def read(source: str | Path, labels: str | Path | None = None, *, learn: bool = True) -> Data:
-    """Read a built-in set by name, or a file.
+def read(
+    source: str | Path,
+    labels: str | Path | None = None,
+    *,
+    learn: bool = True,
+    missing: Missing | None = None,
+    without: tuple[str, ...] = (),
+    layer: str | None = None,
+    like: DataConfig | None = None,
+    in_memory: int = IN_MEMORY,
+) -> Data:
+    """Read a built-in set by name, a file, or a folder of images.
 
-    Files are ``.npy``; ``.npz`` with one array or one named ``x``; ``.csv`` and ``.parquet`` of
-    numbers, a row for each sample; ``.idx``, ``-ubyte`` and their ``.gz``, as MNIST comes.
+    Files are ``.npy``; ``.npz`` with one array or one named ``x``; tables, ``.csv`` and
+    ``.parquet``, of numbers and texts, a row for each sample; ``.h5ad``, cells × genes; ``.idx``,
+    ``-ubyte`` and their ``.gz``, as MNIST comes.
 
     An array ``(N, D)`` holds vectors, ``(N, C, L)`` signals and ``(N, C, H, W)`` images. Images
     with the channels last are turned, and ``(N, H, W)`` of unsigned bytes are grey images. Of
@@ -60,96 +93,118 @@ def read(source: str | Path, labels: str | Path | None = None, *, learn: bool = 
 
     Args:
         source: a name from `BUILTIN` or a path; a file of such a name is ``./moons``.
-        labels: a file of ``N`` integers from 0.
+        labels: a file of ``N`` integers from 0, or a column: of the table, or of what an .h5ad file
+            says of its cells. A folder's images have the names of its folders unless given.
         learn: refuse what a distribution cannot be learned from.
+        missing: what to do about gaps in vectors: refuse them, drop the samples, or keep them and
+            learn where they are; keep for tables and refuse for the rest unless given.
+        without: columns to leave out.
+        layer: of an .h5ad file, instead of ``X``.
+        like: of a run: columns are found by their names, and texts by its labels.
+        in_memory: bytes; data that is larger is read as it is asked for.
 
     Raises:
         DataError: the name or file is unknown, cannot be read, has an unsuitable shape or type,
             holds values that are not finite, has no samples; to learn from: fewer than two, or
-            features that never change.
+            nothing that changes.
     """
     name = str(source)
     if name in BUILTIN:
         split: Literal["train", "test"] = "test" if name == "digits-test" else "train"
         x, y = digits(split) if name.startswith("digits") else (toy(name), None)
-    else:
-        x, y = _checked(read_array(source), name, learn), None
-    if labels is not None:
-        y = _labels(labels, len(x))
-    return Data(x, y, name)
+        if labels is not None:
+            y = torch.from_numpy(file_labels(Path(labels), len(x)))
+        return Data(x, y, name)
+    layer = like.layer if like is not None and layer is None else layer
+    wanted = like.columns.names if like is not None else ()
+    contents = read_contents(
+        source, layer, lambda name: name not in without and (not wanted or name in wanted)
+    )
+    _check(contents, name)
+    classes, taken = classes_of(contents, labels, name)
+    ours = None if like is None else like.columns
+    made = layout(contents, (*without, *taken), name, ours)
+    policy = missing or ("keep" if contents.typed or like else "refuse")
+    found = survey(made, name, policy)
+    if learn and len(found.keep) < 2:
+        raise DataError(
+            f"{name} has {len(found.keep)} sample(s): a distribution needs two or more."
+        )
+    rows = made.rows(found.keep, in_memory)
+    columns = ours or ColumnsConfig(names=made.names)
+    if learn:
+        columns = _columns(found, made, rows, contents.typed, name)
+    y = None if classes is None else torch.from_numpy(classes.codes[found.keep])
+    class_names = () if classes is None else classes.labels
+    return Data(rows, y, name, class_names, columns, found.incomplete, layer)
 
 
-def read_array(source: str | Path) -> np.ndarray:
-    """Return the array of a file.
+def read_contents(
+    source: str | Path, layer: str | None = None, use: Use = lambda name: True
+) -> Contents:
+    """Return what a file or folder holds; the arguments are those of `read_file`.
 
     Raises:
-        DataError: there is no such file, or it cannot be read as one array.
+        DataError: there is none, or it cannot be read.
     """
     path = Path(source)
     if not path.exists():
         close = difflib.get_close_matches(str(source), BUILTIN, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Built in: {', '.join(BUILTIN)}."
         raise DataError(f"there is no data {source}: no such file, no such built-in set. {hint}")
-    return read_file(path)
+    return read_file(path, layer, use)
 
 
-def _checked(array: np.ndarray, name: str, learn: bool) -> Tensor:
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} holds values of type {array.dtype}: needs numbers.")
-    if not 2 <= array.ndim <= 4 or 0 in array.shape[1:]:
+def _check(contents: Contents, name: str) -> None:
+    shape, kind = contents.values.shape, contents.values.dtype
+    if kind.kind not in "biuf":
+        raise DataError(f"{name} holds values of type {kind}: needs numbers.")
+    if not 2 <= len(shape) <= 4 or 0 in shape[1:]:
         raise DataError(
-            f"{name} has shape {array.shape}: needs (N, D) vectors, (N, C, L) signals or "
+            f"{name} has shape {shape}: needs (N, D) vectors, (N, C, L) signals or "
             "(N, C, H, W) images."
         )
-    if len(array) == 0:
+    if shape[0] == 0:
         raise DataError(f"{name} has no samples.")
-    if learn and len(array) < 2:
-        raise DataError(f"{name} has {len(array)} sample(s): a distribution needs two or more.")
-    with np.errstate(over="ignore"):
-        values = array.astype(np.float32)
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        first = tuple(bad[0].tolist())
-        raise DataError(
-            f"{name} has {len(bad)} value(s) that are not finite numbers in float32, the first at "
-            f"index {first}: {array[first]}. Remove or impute them."
-        )
-    if array.ndim == 3 and array.dtype == np.uint8:
-        values = values[:, None]
-    if array.ndim == 4 and array.shape[3] in _CHANNELS and array.shape[1] not in _CHANNELS:
-        values = np.moveaxis(values, 3, 1)
-    x = torch.from_numpy(np.ascontiguousarray(values))
-    if learn:
-        _check_constant(x, name)
-    return x
 
 
-def _check_constant(x: Tensor, name: str) -> None:
-    """Refuse features of vectors, or channels of the rest, that never change."""
-    what = "feature" if x.ndim == 2 else "channel"
-    columns = x.transpose(0, 1).flatten(1)
-    constant = (columns == columns[:, :1]).all(1).nonzero().flatten().tolist()
-    if constant:
-        shown = ", ".join(map(str, constant[:8])) + (" …" if len(constant) > 8 else "")
-        raise DataError(
-            f"{name} has {len(constant)} constant {what}(s), {shown}: they have no density. "
-            "Remove them."
-        )
+def _columns(found: Survey, made: Layout, x: Rows, typed: bool, name: str) -> ColumnsConfig:
+    """Return what the columns of vectors hold, by the rules of `scorefield.data.columns`.
 
-
-def _labels(path: str | Path, count: int) -> Tensor:
-    y = read_array(path)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.dtype.kind == "f" and bool((y == np.floor(y)).all()):
-        y = y.astype(np.int64)  # from a table, whose numbers are all of one type
-    if y.shape != (count,) or y.dtype.kind not in "iu":
-        raise DataError(
-            f"{path} has shape {y.shape} and type {y.dtype}: needs {count} integers, one a sample."
-        )
-    if y.min() < 0 or y.max() >= count:
-        raise DataError(
-            f"{path} holds labels from {y.min()} to {y.max()} for {count} samples: classes count "
-            "from 0 without large gaps."
-        )
-    return torch.from_numpy(y.astype(np.int64))
+    Raises:
+        DataError: nothing that changes; a column without values, or with one value and gaps; a
+            channel that never changes.
+    """
+    constant = (found.low == found.high) & (found.gaps == 0)
+    if len(x.shape) > 2 or constant.all():
+        if constant.any():
+            what = "feature" if len(x.shape) == 2 else "channel"
+            places = np.flatnonzero(constant).tolist()
+            shown = ", ".join(map(str, places[:8])) + (" …" if len(places) > 8 else "")
+            raise DataError(
+                f"{name} has {len(places)} constant {what}(s), {shown}: they have no density. "
+                "Remove them."
+            )
+        return ColumnsConfig()
+    whole, categories, fixed, gaps = {}, {}, {}, {}
+    moments = Moments.of(x) if found.gaps.any() else None
+    for k, column in enumerate(made.names or map(str, range(len(constant)))):
+        low, high = float(found.low[k]), float(found.high[k])
+        if column in made.labels:
+            categories[column] = (*made.labels[column], *([GAP] if found.gaps[k] else []))
+            continue
+        if constant[k]:
+            fixed[column] = low
+        elif typed and found.whole[k] and max(abs(low), abs(high)) < _WHOLE:
+            whole[column] = (low, high)
+        if moments is not None and found.gaps[k]:
+            if not low < high:
+                raise DataError(
+                    f"{name}, column {column} holds {'no values' if low != low else 'one value'} "
+                    f"besides {found.gaps[k]} gap(s): leave it out with --without "
+                    f"{column}, or say --missing drop."
+                )
+            gaps[column] = (float(moments.mean[k]), float(moments.variance[k].sqrt()))
+    return ColumnsConfig(
+        names=made.names, whole=whole, categories=categories, constant=fixed, gaps=gaps
+    )

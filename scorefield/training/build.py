@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from scorefield import config as c, parametrization as p, processes
+from scorefield.data.columns import Columns
+from scorefield.data.encoding import Continuous, Encoding, Levels
 from scorefield.networks import MLP, UNet
 from scorefield.process import Process
 from scorefield.training import objective as o
@@ -74,6 +76,20 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
             f"a U-Net takes images (C, H, W), but one sample has shape {shape}: use an MLP."
         )
     return UNet(shape[0], classes=classes, **options)
+
+
+def encoding(config: c.TrainConfig, data: c.DataConfig) -> Encoding:
+    """Return the encoding of a run's data.
+
+    Raises:
+        ValueError: columns that do not fit the data.
+    """
+    if config.levels:
+        return Levels(config.levels)
+    columns = data.columns
+    if len(data.shape) == 1 and columns != c.ColumnsConfig(names=columns.names):
+        return Columns(columns, data.shape[0])
+    return Continuous()
 
 
 def _options(config: c.Frozen) -> dict[str, Any]:

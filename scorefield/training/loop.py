@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +17,8 @@ from scorefield.denoiser import Denoiser
 from scorefield.errors import NumericalError
 from scorefield.noise import OFFSET, ORDER, TRAINING, Noise
 from scorefield.training.objective import Objective
+
+Prepare = Callable[[Tensor, Noise], tuple[Tensor, Noise]]
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -37,7 +39,7 @@ def fit(
     *,
     optim: OptimConfig | None = None,
     dropout: float = 0.1,
-    between: Tensor | None = None,
+    prepare: Prepare | None = None,
     seed: int = 0,
 ) -> Fit:
     """Train a denoiser in place: iterate over the steps of what is returned.
@@ -45,13 +47,13 @@ def fit(
     After the last step the network holds the exponential moving average of its weights.
 
     Args:
-        x: data ``(N, *shape)`` as the field sees it, a tensor or read as it is asked for.
+        x: data ``(N, ...)``, a tensor or read as it is asked for.
         y: classes ``(N,)``, or None; hidden from the network as often as ``dropout`` says.
-        between: the width of uniform noise to put on top of the data, anew each time, where it
-            stands for levels; broadcasts against a sample.
+        prepare: from a batch of ``x`` and noise of its own to what the field sees, and the noise
+            after; ``x`` is that already unless given.
     """
     optim = OptimConfig() if optim is None else optim
-    return Fit(denoiser, objective, x, y, optim, dropout, between, seed)
+    return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed)
 
 
 class Fit:
@@ -74,11 +76,11 @@ class Fit:
         y: Tensor | None,
         optim: OptimConfig,
         dropout: float,
-        between: Tensor | None,
+        prepare: Prepare | None,
         seed: int,
     ) -> None:
         self.denoiser, self.objective, self.x, self.y = denoiser, objective, x, y
-        self.optim, self.dropout, self.between, self.seed = optim, dropout, between, seed
+        self.optim, self.dropout, self.prepare, self.seed = optim, dropout, prepare, seed
         self.network = denoiser.network
         self.device = next(self.network.parameters()).device
         self.step = 0
@@ -100,9 +102,8 @@ class Fit:
         items, noise = batch(step, optim.batch, len(self.x), self.seed)
         x0 = self.x[items].to(self.device)
         y = None if self.y is None else self.y[items].to(self.device)
-        if self.between is not None:
-            u, noise = noise.uniform_like(x0)
-            x0 = x0 + self.between * u
+        if self.prepare is not None:
+            x0, noise = self.prepare(x0, noise)
         t, eps, condition = _draw(self.objective, self.denoiser, x0, noise, y, optim, self.dropout)
         with torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=optim.precision == "bfloat16"

@@ -9,6 +9,7 @@ import tempfile
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from scorefield.adaptive import Adaptive
 from scorefield.config import DataConfig, RunConfig, TrainConfig
-from scorefield.data import Levels, Standardize
+from scorefield.data import Standardize
+from scorefield.data.encoding import Encoding
 from scorefield.denoiser import Denoiser
 from scorefield.errors import CheckpointError, DataError, UsageError
 from scorefield.field import ScoreField
@@ -52,11 +54,10 @@ class Run:
     transform: Standardize
     config: RunConfig
 
-    @property
-    def levels(self) -> Levels | None:
-        """The whole numbers that the data is made of, if it is."""
-        count = self.config.train.levels
-        return Levels(count) if count else None
+    @cached_property
+    def encoding(self) -> Encoding:
+        """Between the data and continuous vectors."""
+        return build.encoding(self.config.train, self.config.data)
 
     def sample(
         self,
@@ -103,9 +104,9 @@ class Run:
             DataError: data of another shape, or that is not in the run's levels.
             NumericalError: as `scorefield.log_prob`.
         """
-        z, drawn = self._drawn(x, draws, ids, seed)
+        z, drawn, offset = self._drawn(x, draws, ids, seed)
         found = log_prob(self._given(y), z, ids=drawn, seed=seed, **settings)
-        found = replace(found, value=found.value + self.transform.log_det(self.field.shape))
+        found = replace(found, value=found.value + offset)
         return found if draws == 1 else combined(found, draws)
 
     def elbo(
@@ -126,9 +127,9 @@ class Run:
         Raises:
             ValueError, DataError, NumericalError: as `log_prob`.
         """
-        z, drawn = self._drawn(x, 1, ids, seed)
+        z, drawn, offset = self._drawn(x, 1, ids, seed)
         found = elbo(self._given(y), z, ids=drawn, seed=seed, **settings)
-        return replace(found, value=found.value + self.transform.log_det(self.field.shape))
+        return replace(found, value=found.value + offset)
 
     def encode(self, x: Tensor, *arguments: Any, y: int | None = None, **settings: Any) -> Codes:
         """Return the codes of data ``(B, *shape)``; the rest is as for `scorefield.encode`.
@@ -161,46 +162,47 @@ class Run:
         return self.field.given(y=torch.tensor(operator.index(y), device=device))
 
     def _to_data(self, z: Tensor) -> Tensor:
-        x = self.transform.inverse(z)
-        return x if self.levels is None else self.levels.inverse(x)
+        return self.encoding.inverse(self.transform.inverse(z))
 
     def _middle(self, x: Tensor) -> Tensor:
         self.check(x)
-        return self.transform.forward(x if self.levels is None else x + 0.5)
+        return self.transform.forward(self.encoding.middle(x))
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse data that is not of the run's kind.
 
         Raises:
-            DataError: another shape, or values that are not in the run's levels.
+            DataError: another shape, or values that the run's encoding does not take.
         """
-        if tuple(x.shape[1:]) != self.field.shape:
+        shape = self.config.data.shape
+        if tuple(x.shape[1:]) != shape:
             raise DataError(
                 f"{name} has samples of shape {tuple(x.shape[1:])}: this run was trained on "
-                f"{self.field.shape}."
+                f"{shape}."
             )
-        if self.levels is not None:
-            self.levels.check(x, name)
+        self.encoding.check(x, name)
 
     def _drawn(
         self, x: Tensor, draws: int, ids: Sequence[int] | Tensor | None, seed: int
-    ) -> tuple[Tensor, list[int]]:
-        """Return data as the field sees it, each sample ``draws`` times, and their ids."""
+    ) -> tuple[Tensor, list[int], Tensor]:
+        """Return data as the field sees it, each sample ``draws`` times, and their ids.
+
+        The third is what to add to the log-density of the first for that of the data.
+        """
         self.check(x)
-        if not isinstance(draws, Integral) or draws < 1 or (draws > 1 and self.levels is None):
+        exact = self.encoding.exact
+        if not isinstance(draws, Integral) or draws < 1 or (draws > 1 and exact):
             raise ValueError(
-                f"draws = {draws!r}: of noise between levels, so for data in levels, and one at "
-                "least."
+                f"draws = {draws!r}: of noise between levels or in gaps, so for data that has "
+                "some, and one at least."
             )
         rows = range(len(x)) if ids is None else [operator.index(k) for k in ids]
         drawn = [k * int(draws) + j for k in rows for j in range(draws)]
         wide = x.repeat_interleave(int(draws), 0)
-        if self.levels is not None:
-            key = torch.tensor(drawn, dtype=torch.int64, device=x.device)
-            wide = self.levels.forward(
-                wide.to(self.transform.mean.dtype), Noise(seed, key, stream=LEVELS)
-            )
-        return self.transform.forward(wide), drawn
+        wide = wide if wide.is_floating_point() else wide.to(self.transform.mean.dtype)
+        key = torch.tensor(drawn, dtype=torch.int64, device=x.device)
+        v, log_q, _ = self.encoding.forward(wide, Noise(seed, key, stream=LEVELS))
+        return self.transform.forward(v), drawn, self.transform.log_det(self.field.shape) - log_q
 
     def save(self, folder: str | Path) -> None:
         """Write the folder at once or not at all.
@@ -218,7 +220,9 @@ class Run:
         written = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, written / _WEIGHTS)
-            text = tomli_w.dumps(self.config.model_dump(exclude_none=True))
+            settings = self.config.model_dump(exclude_none=True)
+            settings["data"] = self.config.data.model_dump(exclude_defaults=True)
+            text = tomli_w.dumps(settings)
             (written / _CONFIG).write_text(text, encoding="utf-8")
             if folder.exists():
                 folder.rmdir()
@@ -255,11 +259,11 @@ def load(folder: str | Path) -> Run:
     except ValueError as error:
         raise CheckpointError(f"{folder / _CONFIG} describes no run: {error}") from None
     network = denoiser.network.state_dict()
-    channels, *rest = config.data.shape
-    moments = torch.Size([channels, *[1] * len(rest)])
+    shape = denoiser.shape
+    moments = torch.Size([shape[0], *[1] * len(shape[1:])])
     expected = {f"network.{k}": v.shape for k, v in network.items()}
     expected |= {"transform.mean": moments, "transform.std": moments}
-    expected |= dict.fromkeys(("data.mean", "data.variance"), torch.Size(config.data.shape))
+    expected |= dict.fromkeys(("data.mean", "data.variance"), torch.Size(shape))
     _check_tensors(folder, tensors, expected)
     denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in network})
     denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
@@ -321,7 +325,8 @@ def new_denoiser(
     """Return an untrained denoiser, its weights a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = build.network(config.network, data.shape, data.classes)
+        shape = build.encoding(config, data).shape(data.shape)
+        network = build.network(config.network, shape, data.classes)
     parametrization = build.parametrization(config.parametrization)
     process = build.process(config.process)
-    return Denoiser(network, process, parametrization, data.shape, mean, variance)
+    return Denoiser(network, process, parametrization, shape, mean, variance)

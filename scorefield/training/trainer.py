@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from scorefield.config import DataConfig, RunConfig, TrainConfig
-from scorefield.data import Data, Levels, Standardize
-from scorefield.data.rows import Through
+from scorefield.config import ColumnsConfig, DataConfig, RunConfig, TrainConfig
+from scorefield.data import Data, Standardize
+from scorefield.data.rows import chunks, digest
+from scorefield.data.transform import moments
 from scorefield.errors import UsageError
-from scorefield.jobs import fingerprint
+from scorefield.noise import Noise
 from scorefield.training import build, checkpoint
 from scorefield.training.loop import Progress, fit
 from scorefield.training.run import Run, new_denoiser
@@ -40,35 +41,44 @@ class Training:
             )
         self.config = build.resolved(config, data.shape)
         classes = data.classes if config.conditional else 0
+        columns = data.columns
         self.data_config = DataConfig(
-            name=data.name, shape=data.shape, count=len(data.x), classes=classes
+            name=data.name,
+            shape=data.shape,
+            count=len(data.x),
+            classes=classes,
+            class_names=data.class_names if classes else (),
+            columns=ColumnsConfig(names=columns.names) if config.levels else columns,
+            layer=data.layer,
         )
-        levels = self.config.levels
-        if levels:
-            Levels(levels).check(data.x, data.name)
-        width = 1.0 if levels else 0.0
-        self.transform = Standardize.fit(data.x, between=width)
-        self.between = width / self.transform.std
-        z = self.transform.forward(data.x)
-        variance, mean = torch.var_mean(z.double(), 0, correction=0)
+        self.encoding = build.encoding(self.config, self.data_config)
+        if config.levels:
+            for chunk in chunks(data.x):
+                self.encoding.check(chunk, data.name)
+        mean, variance = moments(data.x, self.encoding)
+        self.transform = Standardize.fit(mean, variance)
         self.denoiser = new_denoiser(
             self.config,
             self.data_config,
-            (mean + self.between / 2).float(),
-            (variance + self.between**2 / 12).float(),
+            self.transform.forward(mean).float(),
+            (variance / self.transform.std.double() ** 2).float(),
         )
         self.data = data
         self._losses: deque[float] = deque(maxlen=100)
         self.fit = fit(
             self.denoiser,
             build.objective(self.config),
-            Through(data.x, self.transform.forward),
+            data.x,
             data.y if self.config.conditional else None,
             optim=self.config.optim,
             dropout=self.config.dropout,
-            between=self.between if self.config.levels else None,
+            prepare=self._seen,
             seed=self.config.seed,
         )
+
+    def _seen(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
+        v, _, noise = self.encoding.forward(x, noise)
+        return self.transform.forward(v), noise
 
     def __iter__(self) -> Iterator[Progress]:
         for progress in self.fit:
@@ -78,8 +88,8 @@ class Training:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What the run is of, in JSON's types."""
-        arrays = [a.numpy() for a in (self.data.x, self.data.y) if a is not None]
-        return {"settings": self.config.model_dump(mode="json"), "data": fingerprint(*arrays)}
+        kept = [digest(rows) for rows in (self.data.x, self.data.y) if rows is not None]
+        return {"settings": self.config.model_dump(mode="json"), "data": kept}
 
     def save_checkpoint(self, folder: Path) -> None:
         """Keep what the run goes on from, at once or not at all."""

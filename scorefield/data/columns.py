@@ -1,0 +1,257 @@
+"""Vectors whose columns differ in kind: numbers, whole numbers, categories, constants, gaps.
+
+A column of the data is one number: a value, a category's code, or NaN where there is none. What a
+field learns of it:
+
+- a number: itself;
+- a whole number: itself with noise from 0 to 1 on top;
+- two categories: 0 or 1 with such noise; more of them: one coordinate each, 1 for the one that is
+  meant and 0 for the rest, with such noise on all; a gap is a category of its own;
+- a constant: nothing;
+- a number with gaps: itself, or normal noise of the column's mean and deviation where it is
+  missing; and a coordinate that says so, 0 or 1 with noise.
+
+So samples have whole numbers, categories, constants and gaps where the data has them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.config import ColumnsConfig
+from scorefield.data.encoding import Encoded, Encoding, Shape
+from scorefield.errors import DataError
+from scorefield.noise import Noise
+
+GAP = ""  # among the labels of a category
+
+
+class Kind(ABC):
+    """Columns ``x`` ``(B, n)`` of one kind, and their coordinates ``v`` ``(B, size)``.
+
+    Attributes:
+        size: how many coordinates they have.
+        width: of the noise on each.
+        needs: what their values must be, for a message.
+    """
+
+    size: int
+    width: float
+    needs: str
+
+    @abstractmethod
+    def base(self, x: Tensor) -> Tensor:
+        """Return the coordinates without noise, NaN where a number is missing."""
+
+    @abstractmethod
+    def inverse(self, v: Tensor) -> Tensor:
+        """Return the columns that coordinates stand for."""
+
+    @abstractmethod
+    def fits(self, x: Tensor) -> Tensor:
+        """Return which values are of the kind, ``(B, n)``."""
+
+
+@dataclass(frozen=True)
+class Numbers(Kind):
+    """Continuous numbers."""
+
+    size: int
+    width = 0.0
+    needs = "a finite number"
+
+    def base(self, x: Tensor) -> Tensor:
+        return x
+
+    def inverse(self, v: Tensor) -> Tensor:
+        return v
+
+    def fits(self, x: Tensor) -> Tensor:
+        return x.isfinite()
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """Whole numbers, each for the unit interval above it."""
+
+    low: float
+    high: float
+    size = 1
+    width = 1.0
+    needs = "a whole number"
+
+    def base(self, x: Tensor) -> Tensor:
+        return x
+
+    def inverse(self, v: Tensor) -> Tensor:
+        return v.floor().clamp(self.low, self.high)
+
+    def fits(self, x: Tensor) -> Tensor:
+        return x.isfinite() & (x == x.floor())
+
+
+@dataclass(frozen=True)
+class Category(Kind):
+    """Codes of labels; NaN for the last where that is a gap."""
+
+    labels: tuple[str, ...]
+    width = 1.0
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return len(self.labels) if len(self.labels) > 2 else len(self.labels) - 1
+
+    @property
+    def needs(self) -> str:  # type: ignore[override]
+        return f"one of {', '.join(map(repr, self.labels))}"
+
+    def base(self, x: Tensor) -> Tensor:
+        code = x.nan_to_num(nan=len(self.labels) - 1)
+        if self.size < 2:
+            return code[:, : self.size]
+        return torch.nn.functional.one_hot(code[:, 0].long(), self.size).to(x)
+
+    def inverse(self, v: Tensor) -> Tensor:
+        if not self.size:
+            return v.new_zeros(len(v), 1)
+        code = (v >= 1) if self.size == 1 else v.argmax(1, keepdim=True)
+        gap = (code == len(self.labels) - 1) & (self.labels[-1] == GAP)
+        return torch.where(gap, math.nan, code.to(v))
+
+    def fits(self, x: Tensor) -> Tensor:
+        known = (x >= 0) & (x < len(self.labels)) & (x == x.floor())
+        return known | (x.isnan() & (self.labels[-1] == GAP))
+
+
+@dataclass(frozen=True)
+class Constant(Kind):
+    """One value, of which there is nothing to learn."""
+
+    value: float
+    size = 0
+    width = 0.0
+
+    @property
+    def needs(self) -> str:  # type: ignore[override]
+        return f"{self.value:g}, the only value there was in training"
+
+    def base(self, x: Tensor) -> Tensor:
+        return x[:, :0]
+
+    def inverse(self, v: Tensor) -> Tensor:
+        return v.new_full((len(v), 1), self.value)
+
+    def fits(self, x: Tensor) -> Tensor:
+        return x == torch.tensor(self.value).to(x)
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """Whether a column's number is missing; the number itself is of a kind of its own."""
+
+    size = 1
+    width = 1.0
+    needs = "a number or a gap"
+
+    def base(self, x: Tensor) -> Tensor:
+        return x.isnan().to(x)
+
+    def inverse(self, v: Tensor) -> Tensor:
+        return torch.where(v >= 1, math.nan, torch.zeros_like(v))
+
+    def fits(self, x: Tensor) -> Tensor:
+        return ~x.isinf()
+
+
+class Columns(Encoding):
+    """The encoding of vectors ``(B, count)`` with given columns.
+
+    Raises:
+        ValueError: names that are not the columns'; columns that are all constant.
+    """
+
+    def __init__(self, config: ColumnsConfig, count: int) -> None:
+        self.names = config.names or tuple(map(str, range(count)))
+        special = {*config.whole, *config.categories, *config.constant, *config.gaps}
+        unknown = sorted(special - set(self.names))
+        if unknown or len(set(self.names)) != count:
+            raise ValueError(
+                f"{count} columns have {len(set(self.names))} names, and {unknown} are not among "
+                "them."
+            )
+        self.config, self.count = config, count
+        self.parts = self._parts()
+        sizes = [kind.size for kind, _ in self.parts]
+        if not sum(sizes):
+            raise ValueError("all columns are constant: there is nothing to learn.")
+        self.width = torch.cat([torch.full((kind.size,), kind.width) for kind, _ in self.parts])
+        ends = torch.tensor(sizes).cumsum(0).tolist()
+        self.spans = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        # of what stands where a number is missing; elsewhere of no account
+        laws = torch.tensor([config.gaps.get(name, (0.0, 1.0)) for name in self.names])
+        self.mean, self.std = self.base(laws[:, 0][None])[0], self.base(laws[:, 1][None])[0]
+
+    def _parts(self) -> list[tuple[Kind, list[int]]]:
+        """Return the kinds, each with its columns: all plain numbers are one part."""
+        config, plain = self.config, list[int]()
+        rest: list[tuple[Kind, list[int]]] = []
+        for k, name in enumerate(self.names):
+            if name in config.constant:
+                rest.append((Constant(config.constant[name]), [k]))
+            elif name in config.categories:
+                rest.append((Category(config.categories[name]), [k]))
+            elif name in config.whole:
+                rest.append((Whole(*config.whole[name]), [k]))
+            else:
+                plain.append(k)
+            if name in config.gaps:
+                rest.append((Flag(), [k]))
+        return [(Numbers(len(plain)), plain), *rest]
+
+    def shape(self, sample: Shape) -> Shape:
+        return (len(self.mean),)
+
+    def base(self, x: Tensor) -> Tensor:
+        return torch.cat([kind.base(x[:, columns]) for kind, columns in self.parts], 1)
+
+    def forward(self, x: Tensor, noise: Noise) -> Encoded:
+        v = self.base(x)
+        if not self.exact:
+            u, noise = noise.uniform_like(v)
+            v = v + self.width.to(v) * u
+        if not self.config.gaps:
+            return Encoded(v, v.new_zeros(len(v)), noise)
+        eps, noise = noise.normal(v)
+        gone, std = v.isnan(), self.std.to(v)
+        log_q = -(eps**2) / 2 - (std * math.sqrt(2 * math.pi)).log()
+        v = torch.where(gone, self.mean.to(v) + std * eps, v)
+        return Encoded(v, torch.where(gone, log_q, 0.0).sum(1), noise)
+
+    def middle(self, x: Tensor) -> Tensor:
+        v = self.base(x)
+        return torch.where(v.isnan(), self.mean.to(v), v + self.width.to(v) / 2)
+
+    def inverse(self, v: Tensor) -> Tensor:
+        x = v.new_zeros(len(v), self.count)
+        for (kind, columns), span in zip(self.parts, self.spans, strict=True):
+            x[:, columns] += kind.inverse(v[:, span])  # a gap's NaN covers the number under it
+        return x
+
+    def check(self, x: Tensor, name: str) -> None:
+        for kind, columns in self.parts:
+            some = x[:, columns]
+            gaps = [self.names[k] in self.config.gaps for k in columns]
+            bad = (
+                ~kind.fits(some) & ~(some.isnan() & torch.tensor(gaps, device=x.device))
+            ).nonzero()
+            if len(bad):
+                row, column = bad[0].tolist()
+                raise DataError(
+                    f"{name}, item {row}, column {self.names[columns[column]]}: "
+                    f"{float(some[row, column]):g}, but it must be {kind.needs}."
+                )

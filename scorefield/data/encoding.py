@@ -1,0 +1,148 @@
+r"""Between data and the continuous vectors that have a density.
+
+Whole numbers and categories have none. With noise from 0 to 1 on top they have one, and its mean
+over the noise is the probability of the number: so the mean log-density is a lower bound of the
+log-probability. Where a value is missing, noise of a known density q stands in its place, and
+likewise::
+
+    log p(x) >= E_q [log p(v) - log q(v | x)]                                               (1)
+
+Reference: Theis, van den Oord and Bethge (2016), arXiv:1511.01844, section 3.1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scorefield.errors import DataError
+from scorefield.noise import Noise
+
+Shape = tuple[int, ...]
+
+
+class Encoded(NamedTuple):
+    """Vectors ``v`` with noise in them, the log-density of that noise, and the noise after it.
+
+    Attributes:
+        v: ``(B, ...)``.
+        log_q: of (1), ``(B,)``, in nats.
+        noise: what is left of it.
+    """
+
+    v: Tensor
+    log_q: Tensor
+    noise: Noise
+
+
+class Encoding(ABC):
+    """A way from data ``x`` to vectors ``v`` and back.
+
+    Attributes:
+        width: of the uniform noise on each coordinate of ``v``: 0 where it is continuous, else 1;
+            broadcasts against a sample.
+    """
+
+    width: Tensor
+
+    @property
+    def exact(self) -> bool:
+        """Whether there is no noise in it, so that densities are no bounds."""
+        return not bool(self.width.any())
+
+    @abstractmethod
+    def shape(self, sample: Shape) -> Shape:
+        """Return the shape of ``v`` for one of ``x``."""
+
+    @abstractmethod
+    def base(self, x: Tensor) -> Tensor:
+        """Return ``v`` without its noise; NaN where a value is missing."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, noise: Noise) -> Encoded:
+        """Return ``v`` with noise of its own for each sample."""
+
+    @abstractmethod
+    def middle(self, x: Tensor) -> Tensor:
+        """Return ``v`` with the mean of the noise, which `inverse` takes back to ``x``."""
+
+    @abstractmethod
+    def inverse(self, v: Tensor) -> Tensor:
+        """Return the data that vectors stand for."""
+
+    @abstractmethod
+    def check(self, x: Tensor, name: str) -> None:
+        """Refuse data that is not of this kind.
+
+        Raises:
+            DataError: naming the first value that is not.
+        """
+
+
+@dataclass(frozen=True)
+class Continuous(Encoding):
+    """Data that is continuous already."""
+
+    width = torch.zeros(())
+
+    def shape(self, sample: Shape) -> Shape:
+        return sample
+
+    def base(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor, noise: Noise) -> Encoded:
+        return Encoded(x, torch.zeros(len(x), device=x.device), noise)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return x
+
+    def inverse(self, v: Tensor) -> Tensor:
+        return v
+
+    def check(self, x: Tensor, name: str) -> None:
+        bad = (~x.isfinite()).nonzero()
+        if len(bad):
+            raise DataError(
+                f"{name} has {len(bad)} value(s) that are not finite, the first at index "
+                f"{tuple(bad[0].tolist())}: {float(x[tuple(bad[0])])}."
+            )
+
+
+@dataclass(frozen=True)
+class Levels(Encoding):
+    """Whole numbers ``0 .. count - 1``, each standing for the unit interval above it."""
+
+    count: int
+
+    width = torch.ones(())
+
+    def shape(self, sample: Shape) -> Shape:
+        return sample
+
+    def base(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor, noise: Noise) -> Encoded:
+        u, noise = noise.uniform_like(x)
+        return Encoded(x + u, torch.zeros(len(x), device=x.device), noise)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return x + 0.5
+
+    def inverse(self, v: Tensor) -> Tensor:
+        return v.floor().clamp(0, self.count - 1)
+
+    def check(self, x: Tensor, name: str) -> None:
+        bad = ((x != x.floor()) | (x < 0) | (x >= self.count)).nonzero()
+        if len(bad):
+            first = tuple(bad[0].tolist())
+            raise DataError(
+                f"{name} has {len(bad)} value(s) that are no whole numbers from 0 to "
+                f"{self.count - 1}, the first at index {first}: {float(x[first]):g}. Give data as "
+                f"it is in {self.count} levels, or train without levels."
+            )

@@ -1,0 +1,116 @@
+"""Folders of images, by Pillow, decoded as they are asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scorefield.data.contents import Contents, coded
+from scorefield.errors import DataError
+
+KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
+_MOST_PIXELS = 2**25  # of one image
+_GREY = ("1", "L")
+
+
+def read_images(folder: Path) -> Contents:
+    """Open a folder of images of one size; those in subfolders have these as their classes.
+
+    Grey images have one channel, others three; transparency is laid over white. Values are 0 to
+    255.
+
+    Raises:
+        DataError: Pillow missing, no images, images of different sizes, a file that is none, one of
+            more than `_MOST_PIXELS` pixels or of more than 8 bits.
+    """
+    try:
+        import PIL  # noqa: F401
+    except ImportError:
+        raise DataError(
+            f"{folder}: images need Pillow; pip install 'scorefield[images]'."
+        ) from None
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in KINDS and p.is_file())
+    if not paths:
+        raise DataError(f"{folder} holds no images ({', '.join(KINDS)}).")
+    for path in paths:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"{path} leads out of {folder}: copy the image into it.")
+    heads = [_head(path) for path in paths]
+    sizes = Counter(size for size, _ in heads)
+    if len(sizes) > 1:
+        usual = sizes.most_common(1)[0][0]
+        k = next(k for k, (size, _) in enumerate(heads) if size != usual)
+        raise DataError(
+            f"{paths[k]} is of {'x'.join(map(str, heads[k][0]))} pixels, and {sizes[usual]} of "
+            f"{len(paths)} images of {'x'.join(map(str, usual))}: bring them to one size."
+        )
+    grey = all(mode in _GREY for _, mode in heads)
+    parents = [path.relative_to(folder).parts[:-1] for path in paths]
+    classes = coded(np.array(["/".join(p) for p in parents])) if all(parents) else None
+    return Contents(_Images(paths, heads[0][0], 1 if grey else 3), classes=classes)
+
+
+class _Images:
+    """Images ``(N, C, H, W)`` of bytes."""
+
+    def __init__(self, paths: list[Path], size: tuple[int, int], channels: int) -> None:
+        self.paths = paths
+        self.shape = (len(paths), channels, size[1], size[0])
+        self.dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        images = [self._decoded(self.paths[k]) for k in rows]
+        return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
+
+    def _decoded(self, path: Path) -> np.ndarray:
+        from PIL import Image
+
+        try:
+            with _opened(path) as image:
+                if self.shape[1] == 1:
+                    array = np.asarray(image.convert("L"))[None]
+                elif "A" in image.getbands() or "transparency" in image.info:
+                    front = image.convert("RGBA")
+                    back = Image.new("RGBA", front.size, "white")
+                    array = np.asarray(Image.alpha_composite(back, front).convert("RGB"))
+                    array = np.moveaxis(array, 2, 0)
+                else:
+                    array = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{path} cannot be read as an image: {error}") from None
+        if array.shape != self.shape[1:]:
+            raise DataError(f"{path} has changed while it was read.")
+        return array
+
+
+def _head(path: Path) -> tuple[tuple[int, int], str]:
+    """Return an image's width and height and its mode, from its header alone."""
+    try:
+        with _opened(path) as image:
+            size, mode = image.size, image.mode
+    except (OSError, ValueError, SyntaxError, _bomb()) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from None
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise DataError(f"{path} declares {size[0]} x {size[1]} pixels: at most {_MOST_PIXELS}.")
+    if mode.startswith(("I", "F")):
+        raise DataError(f"{path} has more than 8 bits a channel ({mode}): save the data as .npy.")
+    return size, mode
+
+
+def _opened(path: Path) -> Any:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_head` has a limit
+        return Image.open(path, formats=_FORMATS)
+
+
+def _bomb() -> type[Exception]:
+    from PIL import Image
+
+    return Image.DecompressionBombError

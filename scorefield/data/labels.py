@@ -1,0 +1,88 @@
+"""The classes of samples: from a file, from a column, or from the folders that images lie in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scorefield.data.contents import Coded, Contents, whole
+from scorefield.data.formats import read_file
+from scorefield.errors import DataError
+
+_MOST = 10_000  # classes of a column
+
+
+def classes_of(
+    contents: Contents, labels: str | Path | None, name: str
+) -> tuple[Coded | None, tuple[str, ...]]:
+    """Return the classes that labels stand for, and the columns of the samples they take up.
+
+    Raises:
+        DataError: neither a file nor a column; classes that do not fit the samples.
+    """
+    count = contents.values.shape[0]
+    if labels is None:
+        return contents.classes, ()
+    text = str(labels)
+    if text in contents.by_name:
+        return _checked(contents.by_name[text](), count, f"{name}, {text}"), ()
+    if text in contents.names:
+        return _checked(_column(contents, text, name), count, f"{name}, column {text}"), (text,)
+    if not Path(labels).exists():
+        there = (*contents.by_name, *contents.names)
+        shown = ", ".join(there[:8]) + (" …" if len(there) > 8 else "")
+        raise DataError(
+            f"there are no labels {text}: no such file, and no such column in {name}"
+            + (f", which has {shown}." if there else ".")
+        )
+    return Coded(file_labels(Path(labels), count), ()), ()
+
+
+def file_labels(path: Path, count: int) -> np.ndarray:
+    """Return the classes of a file, int64 ``(count,)`` from 0.
+
+    Raises:
+        DataError: another shape or type, or classes that do not count from 0.
+    """
+    y = whole(read_file(path).values)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.dtype.kind == "f" and bool((y == np.floor(y)).all()):
+        y = y.astype(np.int64)  # from a table, whose numbers are all of one type
+    if y.shape != (count,) or y.dtype.kind not in "iu":
+        raise DataError(
+            f"{path} has shape {y.shape} and type {y.dtype}: needs {count} integers, one a sample."
+        )
+    if y.min() < 0 or y.max() >= count:
+        raise DataError(
+            f"{path} holds labels from {y.min()} to {y.max()} for {count} samples: classes count "
+            "from 0 without large gaps."
+        )
+    return y.astype(np.int64)
+
+
+def _column(contents: Contents, column: str, name: str) -> Coded:
+    """Return the classes of a column of texts or of whole numbers."""
+    every = np.arange(contents.values.shape[0])
+    values = contents.values[every][:, contents.names.index(column)]
+    gap = np.isnan(values)
+    if column in contents.labels:
+        codes = np.where(gap, -1, values).astype(np.int64)
+        return Coded(codes, contents.labels[column])
+    if not bool((values[~gap] == np.floor(values[~gap])).all()):
+        raise DataError(f"{name}, column {column} holds numbers that are not whole: no classes.")
+    found = np.unique(values[~gap])
+    codes = np.where(gap, -1, np.searchsorted(found, values)).astype(np.int64)
+    return Coded(codes, tuple(f"{value:.0f}" for value in found))
+
+
+def _checked(classes: Coded, count: int, where: str) -> Coded:
+    if len(classes.codes) != count:
+        raise DataError(f"{where} says something of {len(classes.codes)} items, not of {count}.")
+    if not 0 < len(classes.labels) <= min(_MOST, count // 2):
+        raise DataError(
+            f"{where} has {len(classes.labels)} different values for {count} samples: these are no "
+            "classes."
+        )
+    return classes

@@ -1,0 +1,127 @@
+"""How the values of a source become samples: which columns, in whose codes, and which way round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.config import ColumnsConfig
+from scorefield.data.contents import Contents, Values, whole
+from scorefield.data.rows import Read, Rows, spans
+from scorefield.errors import DataError
+
+_CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Samples out of values.
+
+    Attributes:
+        values: of the source.
+        names: of the columns that are used.
+        labels: of those that are texts.
+        order: their places, or None for all as they come.
+        codes: for columns whose labels the source counts in another order, the code of each.
+    """
+
+    values: Values
+    names: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]]
+    order: np.ndarray | None = None
+    codes: Mapping[int, np.ndarray] | None = None
+
+    def picked(self, batch: np.ndarray) -> np.ndarray:
+        """Return the columns that are used of values ``(B, ...)``."""
+        return batch if self.order is None else batch[:, self.order]
+
+    def numbers(self, batch: np.ndarray) -> np.ndarray:
+        """Return what was picked as float32, in the layout of the source."""
+        with np.errstate(over="ignore"):
+            found = batch.astype(np.float32)
+        for column, code in (self.codes or {}).items():
+            there = ~np.isnan(found[:, column])
+            found[there, column] = code[found[there, column].astype(np.int64)]
+        return found
+
+    def turned(self, batch: np.ndarray) -> np.ndarray:
+        """Return numbers with the channels, if there are any, in the second place."""
+        shape = self.values.shape
+        if len(shape) == 3 and self.values.dtype == np.uint8:
+            return batch[:, None]
+        if len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
+            return np.moveaxis(batch, 3, 1)
+        return batch
+
+    def tensor(self, batch: np.ndarray) -> Tensor:
+        """Return values ``(B, ...)`` as samples."""
+        return torch.from_numpy(np.ascontiguousarray(self.turned(self.numbers(self.picked(batch)))))
+
+    def rows(self, keep: np.ndarray, in_memory: int) -> Rows:
+        """Return the samples of the given numbers: a tensor, or if that is too large read later."""
+        sample = tuple(self.tensor(self.values[keep[:1]]).shape[1:])
+        if 4 * len(keep) * int(np.prod(sample)) > in_memory:
+            return Read(self.values, self.tensor, keep, sample)
+        x = torch.empty(len(keep), *sample)
+        for span in spans((len(keep), *sample)):
+            x[torch.from_numpy(span)] = self.tensor(self.values[keep[span]])
+        return x
+
+
+def layout(
+    contents: Contents, without: tuple[str, ...], name: str, like: ColumnsConfig | None
+) -> Layout:
+    """Return the layout of all columns but some, or of those that a run was trained on.
+
+    Raises:
+        DataError: a column that is not there; one of texts where the run has numbers, or the other
+            way round; a text that the run does not know.
+    """
+    names = contents.names or (
+        tuple(map(str, range(contents.values.shape[1]))) if len(contents.values.shape) == 2 else ()
+    )
+    for column in without:
+        if column not in names:
+            shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+            raise DataError(f"{name} has no column {column}: it has {shown or 'none by name'}.")
+    if like is not None and like.names and contents.names:
+        return _like(contents, name, like)
+    order = np.array([k for k, column in enumerate(names) if column not in without])
+    if not without:
+        return Layout(contents.values, contents.names, contents.labels)
+    kept = tuple(names[k] for k in order)
+    labels = {k: v for k, v in contents.labels.items() if k in kept}
+    return Layout(contents.values, kept if contents.names else (), labels, order)
+
+
+def _like(contents: Contents, name: str, like: ColumnsConfig) -> Layout:
+    places = {column: k for k, column in enumerate(contents.names)}
+    if absent := [column for column in like.names if column not in places]:
+        raise DataError(
+            f"{name} has no column {absent[0]}, which the run was trained on"
+            + (f", and {len(absent) - 1} more are missing." if len(absent) > 1 else ".")
+        )
+    texts = [c for c in like.names if c in contents.labels or c in like.categories]
+    codes = {like.names.index(column): _codes(contents, name, column, like) for column in texts}
+    order = np.array([places[column] for column in like.names])
+    return Layout(contents.values, like.names, like.categories, order, codes)
+
+
+def _codes(contents: Contents, name: str, column: str, like: ColumnsConfig) -> np.ndarray:
+    """Return the run's code for each label of a source's column."""
+    theirs, ours = contents.labels.get(column, ()), like.categories.get(column, ())
+    if not ours:
+        raise DataError(
+            f"{name}, column {column} holds texts such as {theirs[0]!r}: the run was trained on "
+            "numbers."
+        )
+    known = f"the run knows {', '.join(map(repr, ours))}."
+    if strange := [label for label in theirs if label not in ours]:
+        raise DataError(f"{name}, column {column} holds {strange[0]!r}: {known}")
+    if not theirs and not np.isnan(whole(contents.values)[:, contents.names.index(column)]).all():
+        raise DataError(f"{name}, column {column} holds numbers: {known}")
+    return np.array([ours.index(label) for label in theirs], np.float32)

@@ -1,0 +1,88 @@
+"""One look at every value of a source, before training: what is there, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scorefield.data.layout import Layout
+from scorefield.data.rows import spans
+from scorefield.errors import DataError
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is in each column of vectors, or each channel of the rest, ``(C,)``.
+
+    Attributes:
+        keep: numbers of the items that are used.
+        incomplete: how many items miss a value.
+        gaps: how many values are missing.
+        low, high: of the values that are not missing; NaN where there are none.
+        whole: whether they are whole numbers.
+    """
+
+    keep: np.ndarray
+    incomplete: int
+    gaps: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    whole: np.ndarray
+
+
+def survey(layout: Layout, name: str, missing: str) -> Survey:
+    """Look at all items.
+
+    Args:
+        name: of the source, for messages.
+        missing: refuse, drop the items, or keep them.
+
+    Raises:
+        DataError: a value that is not finite in float32, or missing where that is refused.
+    """
+    parts, kept, incomplete = [], [], 0
+    for span in spans(layout.values.shape):
+        raw = layout.picked(layout.values[span])
+        batch = layout.numbers(raw)
+        gap = np.isnan(batch) & (batch.ndim == 2 and missing != "refuse")
+        bad = np.argwhere(~np.isfinite(batch) & ~gap)
+        if len(bad):
+            raise DataError(_refusal(raw, bad, int(span[bad[0][0]]), name, layout.names))
+        rows = gap.reshape(len(gap), -1).any(1)
+        incomplete += int(rows.sum())
+        use = ~rows | (missing != "drop")
+        kept.append(span[use])
+        parts.append(_columns(layout.turned(batch[use])))
+    gaps, low, high, whole = zip(*parts, strict=True)
+    return Survey(
+        np.concatenate(kept),
+        incomplete,
+        np.sum(gaps, 0),
+        np.fmin.reduce(low),
+        np.fmax.reduce(high),
+        np.logical_and.reduce(whole),
+    )
+
+
+def _columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return number of gaps, least and greatest value, and whether all are whole, by column."""
+    values = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
+    gap = np.isnan(values)
+    low = np.where(gap, np.inf, values).min(0, initial=np.inf)
+    high = np.where(gap, -np.inf, values).max(0, initial=-np.inf)
+    none = low > high
+    whole = ((values == np.floor(values)) | gap).all(0)
+    return gap.sum(0), np.where(none, np.nan, low), np.where(none, np.nan, high), whole
+
+
+def _refusal(raw: np.ndarray, bad: np.ndarray, item: int, name: str, names: tuple[str, ...]) -> str:
+    _, *rest = bad[0].tolist()
+    where = f"item {item}, column {names[rest[0]]}" if names else f"index {(item, *rest)}"
+    found, advice = raw[tuple(bad[0])], "Remove or impute them"
+    if np.isnan(found) and raw.ndim == 2:
+        advice += ", or say --missing drop (without these items) or --missing keep"
+    return (
+        f"{name} has {len(bad)} value(s) that are not finite numbers in float32, the first at "
+        f"{where}: {found}. {advice}."
+    )

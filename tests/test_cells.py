@@ -1,0 +1,184 @@
+"""Cells × genes from .h5ad files in each of the forms they come in."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import scorefield as sf
+from scorefield.config import MLPConfig, OptimConfig, TrainConfig
+from scorefield.data import inspect, read
+from scorefield.errors import DataError
+
+RNG = np.random.default_rng(0)
+X = np.round(RNG.exponential(size=(30, 8)) * (RNG.random((30, 8)) < 0.4), 3).astype(np.float32)
+GENES = [f"gene{k}" for k in range(8)]
+KINDS = np.array([["T cell", "B cell", "NK"][k % 3] for k in range(30)])
+
+
+def texts(group, name, values):
+    group.create_dataset(name, data=[v.encode() for v in values])
+
+
+def sparse(file, name, x):
+    """Write a matrix row by row, as SciPy's csr_matrix is stored."""
+    group = file.create_group(name)
+    group.attrs["encoding-type"], group.attrs["shape"] = "csr_matrix", x.shape
+    rows = [np.flatnonzero(row) for row in x]
+    group["indptr"] = np.cumsum([0, *map(len, rows)])
+    group["indices"] = np.concatenate(rows).astype(np.int32)
+    group["data"] = np.concatenate([row[at] for row, at in zip(x, rows, strict=True)])
+    return group
+
+
+def write(path, matrix="dense"):
+    with h5py.File(path, "w") as file:
+        if matrix == "dense":
+            file.create_dataset("X", data=X, compression="gzip", chunks=(7, 8))
+        else:
+            sparse(file, "X", X)
+        sparse(file, "layers/counts", np.floor(10 * X))
+        var, obs = file.create_group("var"), file.create_group("obs")
+        var.attrs["_index"], obs.attrs["_index"] = "symbol", "barcode"
+        texts(var, "symbol", GENES)
+        texts(obs, "barcode", [f"cell{k}" for k in range(30)])
+        kind = obs.create_group("kind")
+        kind.attrs["encoding-type"] = "categorical"
+        texts(kind, "categories", ["B cell", "NK", "T cell"])
+        codes = np.searchsorted(["B cell", "NK", "T cell"], KINDS).astype(np.int8)
+        codes[4] = -1
+        kind["codes"] = codes
+        texts(obs, "batch", ["one" if k < 10 else "two" for k in range(30)])
+        obs["depth"] = np.arange(30.0)
+    return path
+
+
+def write_older(path):
+    """The form before 2019: tables as compound arrays, categories among what is unstructured."""
+    with h5py.File(path, "w") as file:
+        file["X"] = X
+        file["var"] = np.array([(g.encode(), 1) for g in GENES], [("index", "S8"), ("n", "i4")])
+        codes = np.searchsorted(["B cell", "NK", "T cell"], KINDS)
+        rows = [(f"cell{k}".encode(), codes[k]) for k in range(30)]
+        file["obs"] = np.array(rows, [("index", "S8"), ("kind", "i1")])
+        texts(file.create_group("uns"), "kind_categories", ["B cell", "NK", "T cell"])
+    return path
+
+
+@pytest.mark.parametrize("matrix", ["dense", "sparse"])
+@pytest.mark.parametrize("in_memory", [2**30, 0])
+def test_cells_are_the_same_in_every_form_and_order(tmp_path, matrix, in_memory):
+    data = read(write(tmp_path / "x.h5ad", matrix), in_memory=in_memory)
+    items = torch.from_numpy(RNG.permutation(30))
+    assert torch.equal(data.x[items], torch.from_numpy(X)[items])
+    assert torch.equal(data.x[torch.tensor([5, 5, 2])], torch.from_numpy(X[[5, 5, 2]]))
+    assert torch.equal(data.x[torch.arange(3, 9)], torch.from_numpy(X[3:9]))
+    assert data.columns.names == tuple(GENES)
+
+
+def test_the_older_form_is_read(tmp_path):
+    data = read(write_older(tmp_path / "x.h5ad"), labels="kind")
+    assert torch.equal(data.x, torch.from_numpy(X))
+    assert [data.class_names[k] for k in data.y] == KINDS.tolist()
+
+
+def test_a_layer_and_what_is_said_of_cells(tmp_path):
+    path = write(tmp_path / "x.h5ad")
+    assert torch.equal(read(path, layer="counts").x, torch.from_numpy(np.floor(10 * X)))
+    data = read(path, labels="kind")
+    known = [data.class_names[k] for k in data.y if k >= 0]
+    assert known == np.delete(KINDS, 4).tolist()
+    assert data.y[4] == -1
+    assert read(path, labels="batch").class_names == ("one", "two")
+    assert "kind" in inspect(path)["said of each"]
+    with pytest.raises(DataError, match="depth has 30 different values"):
+        read(path, labels="depth")
+    with pytest.raises(DataError, match="has no layer raw: it has counts"):
+        read(path, layer="raw")
+    np.save(tmp_path / "x.npy", X)
+    with pytest.raises(DataError, match=r"has no layers: only \.h5ad files do"):
+        read(tmp_path / "x.npy", layer="counts")
+
+
+def test_genes_are_found_by_name(tmp_path):
+    path = write(tmp_path / "x.h5ad")
+    data = read(path, without=("gene2",))
+    assert torch.equal(data.x, torch.from_numpy(np.delete(X, 2, 1)))
+    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch=8))
+    run = sf.train(data, config)
+    other = tmp_path / "other.h5ad"
+    with h5py.File(write(other), "a") as file:
+        order = np.arange(8)[::-1]
+        file["X"][:] = X[:, order]
+        del file["var/symbol"]
+        texts(file["var"], "symbol", [GENES[k] for k in order])
+    assert torch.equal(read(other, like=run.config.data).x, data.x)
+
+
+def test_a_training_that_reads_as_it_goes_ends_at_the_same_weights(tmp_path):
+    path = write(tmp_path / "x.h5ad", "sparse")
+    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=9, batch=8))
+    runs = [sf.train(read(path, in_memory=limit), config) for limit in (2**30, 0)]
+    first, second = (run.field.network.state_dict() for run in runs)
+    assert all(torch.equal(second[k], v) for k, v in first.items())
+
+
+def spoil_link(file, path):
+    del file["X"]
+    file["X"] = h5py.ExternalLink(str(path.with_name("other.h5ad")), "X")
+
+
+def spoil_external(file, path):
+    (path.parent / "secret").write_bytes(X.tobytes())
+    del file["X"]
+    where = [(str(path.parent / "secret"), 0, X.nbytes)]
+    file.create_dataset("X", X.shape, X.dtype, external=where)
+
+
+def spoil_size(file, path):
+    del file["X"]
+    file.create_dataset("X", (30, 10**9), "f4", chunks=(1, 2**18), compression="gzip")
+
+
+def spoil_columns(file, path):
+    del file["X"]
+    sparse(file, "X", X).attrs["encoding-type"] = "csc_matrix"
+
+
+def spoil_rows(file, path):
+    del file["X"]
+    group = sparse(file, "X", X)
+    group["indptr"][3] = 10**6
+
+
+def spoil_genes(file, path):
+    del file["var/symbol"]
+    texts(file["var"], "symbol", GENES[:5])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_link, "X is missing or a link"),
+        (spoil_external, "the data of X lies in other files"),
+        (spoil_size, "X declares 120000000000 bytes and holds"),
+        (spoil_columns, "stores /X as csc_matrix: save it by rows"),
+        (spoil_rows, "the rows of /X do not add up"),
+        (spoil_genes, r"has a matrix of shape \(30, 8\) for 5 genes"),
+    ],
+)
+def test_files_that_lead_elsewhere_or_do_not_add_up_are_refused(tmp_path, spoil, message):
+    write(tmp_path / "other.h5ad")
+    path = write(tmp_path / "x.h5ad")
+    with h5py.File(path, "a") as file:
+        spoil(file, path)
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+def test_what_is_no_hdf5_is_refused(tmp_path):
+    (tmp_path / "x.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n" + os.urandom(200))
+    with pytest.raises(DataError, match=r"cannot be read as \.h5ad"):
+        read(tmp_path / "x.h5ad")

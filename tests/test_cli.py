@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from PIL import Image
-from shell import TINY, failing, finishes, flags, python, tiny
+from shell import TINY, end, failing, finishes, flags, python, tiny
 
 import scorefield as sf
-from scorefield.cli import commands
+from scorefield.cli import parts
 from scorefield.config import SubVPConfig
 from scorefield.data import digits
 from scorefield.training import Training
@@ -115,7 +115,7 @@ def test_from_a_file_to_samples_and_a_description(tmp_path, capsys, files):
     text = capsys.readouterr().out
     file = out / "samples-heun-4-seed0.npy"
     assert "NFE 9 per sample" in text, "four steps of two calls, and the finish"
-    assert re.search(r"\d+\.\d\d s, \d+\.\d\d ms per sample", text)
+    assert re.search(r"\d+\.\d\d s, \d+\.\d\d ms per item", text)
     assert f"samples: {file}\n" in text
     x = np.load(file)
     assert x.shape == (10, 3)
@@ -443,24 +443,51 @@ def test_ctrl_c_ends_training_with_130_and_leaves_nothing(fails, monkeypatch):
     assert "interrupted" in fails(130, "train", "x.npy", "--out", "new", *TINY)
 
 
-def test_ctrl_c_ends_sampling_with_130_and_leaves_nothing(fails, monkeypatch):
-    track = commands.track
-    monkeypatch.setattr(commands, "track", lambda *a, **k: interrupted(track(*a, **k)))
-    assert "interrupted" in fails(130, "sample", "run", "--n", 9, "--tile", 2, "--steps", 2)
+@pytest.fixture
+def cut(tmp_path, files, capsys):
+    """Return a function that runs a sampling which fails, and then once more to its end."""
+
+    def run(code, cutting):
+        out = tmp_path / "x.npy"
+        command = ["sample", files / "run", "--n", 9, "--tile", 2, "--steps", 2, "--out", out]
+        with pytest.MonkeyPatch.context() as patch:
+            cutting(patch)
+            assert end(*command) == code
+        error = capsys.readouterr().err
+        assert error.startswith("scorefield: ")
+        assert error.count("\n") == 1
+        assert [p.name for p in tmp_path.iterdir()] == [".x.npy.parts"], "no half file"
+        finishes(*command)
+        assert "parts are there" in capsys.readouterr().out
+        assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
+        times = sf.balanced(sf.load(files / "run").field.process, 2,
+                            data_std=sf.load(files / "run").field.data_std)  # fmt: skip
+        expected = sf.load(files / "run").sample(9, times=times, tile=2)
+        np.testing.assert_array_equal(np.load(out), expected.numpy())
+        return error
+
+    return run
 
 
-def test_ctrl_c_while_the_array_is_written_leaves_no_half_file(fails, monkeypatch):
-    def half(file, array):
+def test_ctrl_c_ends_sampling_with_130_and_the_same_command_goes_on(cut):
+    track = parts.track
+    assert "interrupted" in cut(
+        130, lambda p: p.setattr(parts, "track", lambda *a, **k: interrupted(track(*a, **k)))
+    )
+
+
+def test_ctrl_c_while_the_array_is_written_leaves_no_half_file(cut):
+    def half(file, head):
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands.np, "save", half)
-    assert "interrupted" in fails(130, "sample", "run", "--n", 2, "--steps", 2)
+    head = "write_array_header_1_0"
+    assert "interrupted" in cut(130, lambda p: p.setattr(np.lib.format, head, half))
 
 
-def test_a_full_disk_ends_with_6_and_leaves_nothing(fails, monkeypatch):
-    def full(file, array):
+def test_a_full_disk_ends_with_6_and_loses_nothing(cut):
+    def full(file, head):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(commands.np, "save", full)
-    assert "No space left on device" in fails(6, "sample", "run", "--n", 2, "--steps", 2)
+    head = "write_array_header_1_0"
+    assert "No space left on device" in cut(6, lambda p: p.setattr(np.lib.format, head, full))

@@ -13,34 +13,11 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from rich.console import Console
 
-from scorefield.cli.options import ReadOptions
+from scorefield.cli.options import ItemOptions, JobOptions, PlanOptions, ReadOptions
 from scorefield.cli.settings import named, source
 from scorefield.config import TrainConfig
 from scorefield.errors import Stopped
 
-SolverName = Literal[
-    "multistep",
-    "singlestep",
-    "dpm-solver",
-    "dpm-solver++",
-    "deis",
-    "unipc",
-    "ddim",
-    "ddpm",
-    "euler",
-    "midpoint",
-    "heun",
-    "bosh3",
-    "rk4",
-    "dopri5",
-    "tsit5",
-    "euler-maruyama",
-    "stochastic-heun",
-    "reverse-diffusion",
-]
-GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
-VarianceName = Literal["posterior", "forward"]
-PredictionName = Literal["angle", "data", "noise"]
 PriorName = Literal["moments", "standard"]
 
 app = App(
@@ -112,103 +89,31 @@ def sample(
     run: Path,
     /,
     *,
-    n: int = 64,
-    nfe: int | None = None,
-    solver: SolverName | None = None,
-    steps: int | None = None,
-    grid: GridName | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
+    n: int | None = None,
     seed: int = 0,
-    y: int | None = None,
-    order: int | None = None,
-    prediction: PredictionName | None = None,
-    corrector: bool | None = None,
-    sde: bool | None = None,
-    eta: float | None = None,
-    variance: VarianceName | None = None,
-    dial: float | None = None,
-    tile: int = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
+    plan: Annotated[PlanOptions | None, Parameter(name="*")] = None,
+    options: Annotated[JobOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Generate samples from a run, as a .npy file in the data's units, and a picture of images.
+
+    A command that was cut goes on when started again.
 
     Parameters
     ----------
     run
         A run folder.
     n
-        How many samples.
-    nfe
-        How many calls of the network a sample may cost, 20 unless given: solver and steps are those
-        of the general plan. The options below choose them by hand.
-    solver
-        The rule of a step; multistep unless given.
-    steps
-        How many steps, 20 unless given; one more call of the network ends the run.
-    grid
-        How the steps are spaced, balanced unless given.
-    rtol
-        Instead of steps: each sample chooses its own, to this tolerance relative to its size.
-    atol
-        With or without rtol: the absolute tolerance of a step; equal to rtol unless given.
+        How many samples, 64 unless given: those of the ids 0 to n - 1.
     seed
         Sample k is a function of the seed and k.
-    y
-        The class, for a conditional run.
-    order
-        Of multistep (1 to 5), singlestep (2, 3), dpm-solver, dpm-solver++, deis and unipc.
-    prediction
-        Of multistep, singlestep and unipc: what is interpolated.
-    corrector
-        Of multistep: correct each step in the next, at no cost.
-    sde
-        Of dpm-solver++: its form for the SDE.
-    eta
-        Of ddim: 0 is deterministic, 1 is ddpm.
-    variance
-        Of ddpm: of the noise a step adds, the posterior's or the forward kernel's.
-    dial
-        Of multistep, euler-maruyama and stochastic-heun: 0 is the ODE, 1 the reverse SDE.
-    tile
-        Samples per call of the network; the same tile gives the same bits.
-    out
-        The .npy file to write; named after solver, steps and seed in the run folder unless given.
-    overwrite
-        Replace the files if they exist.
+    plan
+        How samples are made.
+    options
+        Which, and where.
     """
-    from scorefield.cli import commands
+    from scorefield.cli import sampling
 
-    options = {
-        "order": order,
-        "prediction": prediction,
-        "corrector": corrector,
-        "sde": sde,
-        "eta": eta,
-        "variance": variance,
-        "dial": dial,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    commands.sample(
-        console,
-        run,
-        n=n,
-        choice=commands.choose_plan(
-            nfe=nfe,
-            solver=solver,
-            steps=steps,
-            grid=grid,
-            rtol=rtol,
-            atol=atol,
-            given=given,
-        ),
-        seed=seed,
-        y=y,
-        tile=tile,
-        out=out,
-        overwrite=overwrite,
-    )
+    sampling.sample(console, run, n, seed, plan or PlanOptions(), options or JobOptions())
 
 
 @app.command
@@ -226,16 +131,14 @@ def likelihood(
     prior: PriorName | None = None,
     bound: bool = False,
     any_scale: bool = False,
-    y: int | None = None,
     seed: int = 0,
-    tile: int = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
+    options: Annotated[JobOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Tell the log-density of every item of data under a run, with what is uncertain in it.
 
-    Writes a table with a row for each item, in nats in the data's own units; for a run with levels
-    also bits per dimension. Prints the mean. A run that was cut goes on when started again.
+    Writes a .csv or .parquet table with a row for each item, in nats in the data's own units; for a
+    run with levels also bits per dimension. Prints the mean. A command that was cut goes on when
+    started again.
 
     Parameters
     ----------
@@ -262,20 +165,14 @@ def likelihood(
         The lower bound of the reverse SDE, which needs no Jacobian.
     any_scale
         Take data that spreads much wider or narrower than what the run was trained on.
-    y
-        The class, for a conditional run.
     seed
         Of the probes, and of the noise between levels.
-    tile
-        Items per call of the network.
-    out
-        The table to write, .csv or .parquet; in the run folder unless given.
-    overwrite
-        Replace the table if it exists.
+    options
+        Of which items, and where.
     """
     from scorefield.cli import likelihood as command
 
-    settings = {
+    how = {
         "nfe": nfe,
         "rtol": rtol,
         "probes": probes,
@@ -288,14 +185,11 @@ def likelihood(
         console,
         run,
         data,
-        settings=settings,
+        options or JobOptions(),
+        how=how,
         bound=bound,
         any_scale=any_scale,
-        y=y,
         seed=seed,
-        tile=tile,
-        out=out,
-        overwrite=overwrite,
     )
 
 
@@ -308,10 +202,7 @@ def encode(
     nfe: int | None = None,
     reversible: bool = False,
     any_scale: bool = False,
-    y: int | None = None,
-    tile: int = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
+    options: Annotated[JobOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Carry data to its latent codes, standard normal numbers, as a .npy file.
 
@@ -329,28 +220,19 @@ def encode(
         Steps that are undone to the last digits; the codes are pairs.
     any_scale
         Take data that spreads much wider or narrower than what the run was trained on.
-    y
-        The class, for a conditional run.
-    tile
-        Items per call of the network.
-    out
-        The .npy file to write; in the run folder unless given.
-    overwrite
-        Replace the file if it exists.
+    options
+        Of which items, and where.
     """
-    from scorefield.cli import latents as command
+    from scorefield.cli import latents
 
-    command.encode(
+    latents.encode(
         console,
         run,
         data,
+        options or JobOptions(),
         nfe=nfe,
         reversible=reversible,
         any_scale=any_scale,
-        y=y,
-        tile=tile,
-        out=out,
-        overwrite=overwrite,
     )
 
 
@@ -361,10 +243,7 @@ def decode(
     /,
     *,
     nfe: int | None = None,
-    y: int | None = None,
-    tile: int = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
+    options: Annotated[JobOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Carry latent codes back to data, as a .npy file, and a picture of images.
 
@@ -376,18 +255,12 @@ def decode(
         A .npy file that encode has written, or any numbers of its shape.
     nfe
         Calls of the network each way, as for encode.
-    y
-        The class, for a conditional run.
-    tile
-        Items per call of the network.
-    out
-        The .npy file to write; beside the codes unless given.
-    overwrite
-        Replace the files if they exist.
+    options
+        Of which codes, and where.
     """
-    from scorefield.cli import latents as command
+    from scorefield.cli import latents
 
-    command.decode(console, run, codes, nfe=nfe, y=y, tile=tile, out=out, overwrite=overwrite)
+    latents.decode(console, run, codes, options or JobOptions(), nfe=nfe)
 
 
 @app.command
@@ -399,10 +272,7 @@ def interpolate(
     pairs: Annotated[list[str], Parameter(consume_multiple=True)],
     points: int = 9,
     nfe: int | None = None,
-    y: int | None = None,
-    tile: int = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
+    options: Annotated[ItemOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Write the way between items of data, by their latent codes, and a picture of images.
 
@@ -418,29 +288,33 @@ def interpolate(
         Of each strip, the two items included.
     nfe
         Calls of the network each way, 80 unless given.
-    y
-        The class, for a conditional run.
-    tile
-        Items per call of the network.
+    options
+        Of what class, and where.
+    """
+    from scorefield.cli import latents
+
+    latents.interpolate(
+        console, run, data, options or ItemOptions(), pairs=pairs, points=points, nfe=nfe
+    )
+
+
+@app.command
+def merge(out: Path, /, *, overwrite: bool = False) -> None:
+    """Put together what the shards of a command have made, when all are done.
+
+    Checks that every item is there once and as it was written, writes the file, and removes the
+    parts. Ends with 6 if something is missing, and tells which items and whose.
+
+    Parameters
+    ----------
     out
-        The .npy file to write; in the run folder unless given.
+        The file that the shards were told to write, by --out or by name.
     overwrite
         Replace the files if they exist.
     """
-    from scorefield.cli import latents as command
+    from scorefield.cli import merging
 
-    command.interpolate(
-        console,
-        run,
-        data,
-        pairs=pairs,
-        points=points,
-        nfe=nfe,
-        y=y,
-        tile=tile,
-        out=out,
-        overwrite=overwrite,
-    )
+    merging.merge(console, out, overwrite)
 
 
 @app.command

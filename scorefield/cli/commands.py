@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import tomli_w
 import torch
 from rich.console import Console
@@ -25,132 +24,21 @@ from rich.progress import (
 from rich.table import Table
 from torch import Tensor
 
-from scorefield import grid as grids, solvers
-from scorefield.adaptive import Adaptive
 from scorefield.cli.options import ReadOptions
 from scorefield.config import TrainConfig
 from scorefield.data import inspect, read
 from scorefield.errors import NumericalError, Stopped, UsageError
-from scorefield.field import ScoreField
 from scorefield.files import write
-from scorefield.plan import DEFAULT_CALLS, DEFAULT_STEPS, Plan, default_plan
-from scorefield.sampling import count_calls, prepare
 from scorefield.training import checkpoint
 from scorefield.training.run import Run, load, refuse_existing
 from scorefield.training.trainer import Training
 
 T = TypeVar("T")
 
-GRIDS: dict[str, Callable[..., Tensor]] = {
-    "balanced": grids.balanced,
-    "uniform": grids.uniform,
-    "quadratic": grids.quadratic,
-    "even-log-snr": grids.even_log_snr,
-    "karras": grids.karras,
-}
-# by the deviation of the data
-PREDICTIONS: dict[str, Callable[[float], solvers.Prediction]] = {
-    "angle": solvers.AnglePrediction,
-    "data": lambda c: solvers.DataPrediction(),
-    "noise": lambda c: solvers.NoisePrediction(),
-}
-# the solvers of each name, and the options they take
-SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
-    "multistep": (solvers.Multistep, ("order", "prediction", "corrector", "dial")),
-    "singlestep": (solvers.Singlestep, ("order", "prediction")),
-    "dpm-solver": (solvers.dpm_solver, ("order",)),
-    "dpm-solver++": (solvers.dpm_solver_pp, ("order", "sde")),
-    "deis": (solvers.deis, ("order",)),
-    "unipc": (solvers.unipc, ("order", "prediction")),
-    "ddim": (solvers.DDIM, ("eta",)),
-    "ddpm": (solvers.DDPM, ("variance",)),
-    "euler": (solvers.Euler, ()),
-    "midpoint": (solvers.Midpoint, ()),
-    "heun": (solvers.Heun, ()),
-    "bosh3": (solvers.Bosh3, ()),
-    "rk4": (solvers.RK4, ()),
-    "dopri5": (solvers.Dopri5, ()),
-    "tsit5": (solvers.Tsit5, ()),
-    "euler-maruyama": (solvers.EulerMaruyama, ("dial",)),
-    "stochastic-heun": (solvers.StochasticHeun, ("dial",)),
-    "reverse-diffusion": (solvers.ReverseDiffusion, ()),
-}
-
 
 def say(console: Console, text: str) -> None:
     """Print one line as it is: a long path stays in one piece."""
     console.print(text, soft_wrap=True)
-
-
-def make_solver(name: str, given: Mapping[str, Any], data_std: float = 1.0) -> solvers.Solver:
-    """Return the solver of a name with the options given, for data of a deviation.
-
-    Raises:
-        UsageError: an option the solver does not have.
-    """
-    make, takes = SOLVERS[name]
-    for option in given:
-        if option not in takes:
-            owners = [solver for solver, (_, has) in SOLVERS.items() if option in has]
-            raise UsageError(
-                f"--{option} has no effect on {name}: it belongs to {', '.join(owners)}."
-            )
-    given = {"prediction": "angle", **given} if name == "multistep" else given
-    return make(
-        **{k: PREDICTIONS[v](data_std) if k == "prediction" else v for k, v in given.items()}
-    )
-
-
-def choose_plan(
-    *,
-    nfe: int | None,
-    solver: str | None,
-    steps: int | None,
-    grid: str | None,
-    rtol: float | None,
-    atol: float | None,
-    given: Mapping[str, Any],
-) -> Callable[[ScoreField], tuple[str, Plan]]:
-    """Return what makes of a field the plan that the options ask for, and a name for it.
-
-    Raises:
-        UsageError: an option that would have no effect.
-        ValueError: a solver's option out of range.
-    """
-    own = {"solver": solver, "steps": steps, "grid": grid, "rtol": rtol, "atol": atol, **given}
-    by_hand = [f"--{name}" for name, value in own.items() if value is not None]
-    if not by_hand:
-        calls = DEFAULT_CALLS if nfe is None else nfe
-        return lambda field: (f"plan-{calls}", default_plan(field, calls))
-    if nfe is not None:
-        raise UsageError(
-            f"--nfe chooses solver and times itself, and {', '.join(by_hand)} by hand: leave one "
-            "of them out."
-        )
-    adaptive = rtol is not None or atol is not None
-    if adaptive and (steps is not None or grid is not None):
-        raise UsageError(
-            "--steps and --grid have no effect with --rtol or --atol, with which each sample "
-            "chooses its own steps: leave one of them out."
-        )
-    name = solver or "multistep"
-    make_solver(name, given)  # refuses what does not fit before a run is read
-
-    def solver_of(field: ScoreField) -> solvers.Solver:
-        return make_solver(name, given, field.data_std)
-
-    if adaptive:
-        rtol = 0.0 if rtol is None else rtol
-        control = Adaptive(rtol, rtol if atol is None else atol)
-        return lambda field: (f"{name}-adaptive{control.rtol:g}", Plan(solver_of(field), control))
-    count, spacing = DEFAULT_STEPS if steps is None else steps, grid or "balanced"
-
-    def plan(field: ScoreField) -> tuple[str, Plan]:
-        scale = {"data_std": field.data_std} if spacing == "balanced" else {}
-        times = GRIDS[spacing](field.process, count, **scale)
-        return f"{name}-{count}", Plan(solver_of(field), times)
-
-    return plan
 
 
 def train(
@@ -255,57 +143,14 @@ def _try(console: Console, training: Training) -> None:
     say(console, "nothing was written")
 
 
-def sample(
-    console: Console,
-    folder: Path,
-    *,
-    n: int,
-    choice: Callable[[ScoreField], tuple[str, Plan]],
-    seed: int,
-    y: int | None,
-    tile: int,
-    out: Path | None,
-    overwrite: bool,
-) -> None:
-    """Generate samples of a run and write them."""
-    if n < 1 or tile < 1:
-        raise UsageError(f"--n {n} --tile {tile}: both must be at least 1.")
-    run = load(folder)
-    check_class(run, y)
-    name, plan = choice(run.field)
-    out = folder / f"samples-{name}-seed{seed}.npy" if out is None else out
-    picture = out.with_suffix(".png") if len(run.field.shape) == 3 else None
-    for path in (out, picture):
-        if path is not None and path.exists() and not overwrite:
-            raise UsageError(f"{path} exists already: give --out, or --overwrite to replace it.")
-    check_target(out)
-    prepare(run.field, plan)  # refuses what does not fit before any work
-    began = time.monotonic()
-    with count_calls(run.field) as calls:
-        chunks = [range(k, min(k + tile, n)) for k in range(0, n, tile)]
-        parts = [
-            run.sample(ids, plan, seed=seed, y=y, tile=tile)
-            for ids in track(console, chunks, len(chunks), "sampling")
-        ]
-    seconds, x = time.monotonic() - began, torch.cat(parts)
-    times = plan.times
-    how = f"{len(times) - 1} steps" if isinstance(times, Tensor) else f"{times}"
-    say(console, f"{n} samples, {plan.solver}, {how}: NFE {calls.count / len(chunks):g} per sample")
-    say(console, f"{seconds:.2f} s, {1e3 * seconds / n:.2f} ms per sample")
-    write_array(out, x.numpy())
-    say(console, f"samples: {out}")
-    if picture is not None:
-        draw(console, x, picture)
-
-
 def draw(console: Console, images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Draw the first images ``(N, C, H, W)``, if they are of one or three channels."""
+    """Draw images ``(N, C, H, W)``, if they are of one or three channels."""
     if images.shape[1] not in (1, 3):
         return
     from scorefield.report import image_grid
 
     try:
-        image_grid(images[:256], path, columns=columns)
+        image_grid(images, path, columns=columns)
         say(console, f"picture: {path}")
     except ImportError as error:
         say(console, f"no picture: {error}")
@@ -404,25 +249,9 @@ def track(
             bar.update(task, advance=1, note=note())
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Write a ``.npy`` file at once or not at all.
-
-    Raises:
-        UsageError: the folder does not exist, or the name does not end in ``.npy``.
-    """
-    check_target(path)
-    write(path, lambda file: np.save(file, array))
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file at once or not at all."""
     write(path, lambda file: file.write(text.encode()))
-
-
-def check_target(path: Path) -> None:
-    """Refuse a name that no array can be written to, before any work."""
-    if path.suffix != ".npy" or not path.parent.is_dir():
-        raise UsageError(f"{path}: give a name that ends in .npy, in a folder that exists.")
 
 
 def check_class(run: Run, y: int | None) -> None:

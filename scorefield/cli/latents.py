@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +14,26 @@ from rich.console import Console
 from torch import Tensor
 
 from scorefield import solvers
-from scorefield.cli.commands import check_target, draw, say, write_array
-from scorefield.cli.parts import Columns, in_parts, open_run, read_items
+from scorefield.cli.commands import draw, say
+from scorefield.cli.options import ItemOptions, JobOptions
+from scorefield.cli.parts import (
+    DRAWN,
+    Kind,
+    default_out,
+    in_parts,
+    open_run,
+    parse_ids,
+    read_items,
+)
+from scorefield.cli.tally import Tally
 from scorefield.data.contents import whole
 from scorefield.data.source import read_contents
+from scorefield.engines import Task
 from scorefield.errors import DataError, UsageError
+from scorefield.jobs import Columns
 from scorefield.latents import Codes
 from scorefield.plan import ROUND_TRIP_CALLS, Plan, round_trip_plan
+from scorefield.results import write_array
 from scorefield.training.run import Run
 
 _CALLS = 4  # of a reversible step
@@ -27,49 +43,28 @@ def encode(
     console: Console,
     folder: Path,
     source: str,
+    options: JobOptions,
     *,
     nfe: int | None,
     reversible: bool,
     any_scale: bool,
-    y: int | None,
-    tile: int,
-    out: Path | None,
-    overwrite: bool,
 ) -> None:
     """Write the codes of a source, ``(N, ...)``, or of reversible steps pairs, ``(N, 2, ...)``."""
-    out = folder / f"codes-{Path(source).stem}.npy" if out is None else out
-    run = open_run(folder, y, tile, out, overwrite)
-    check_target(out)
-    plan, x = _plan(run, nfe, reversible), read_items(run, source, any_scale)
-
-    def work(items: range) -> Columns:
-        found = run.encode(x[torch.tensor(items)], plan, y=y, ids=list(items), tile=tile)
-        pair = found.z if found.partner is None else torch.stack([found.z, found.partner], 1)
-        return {"codes": pair.numpy(), "error": found.error.numpy()}
-
-    options = {"nfe": nfe, "reversible": reversible, "y": y}
-    with in_parts(console, "encoding", folder, x, out, work, tile, options) as columns:
-        write_array(out, columns["codes"])
-    _tell(console, columns["error"], "the sample")
-    say(console, f"codes: {out}")
+    out = default_out(folder, f"codes-{Path(source).stem}", options, ENCODING)
+    opened = open_run(folder, options, out, ENCODING)
+    plan, x = _plan(opened.run, nfe, reversible), read_items(opened.run, source, any_scale)
+    work = partial(_codes_of, plan=plan, y=options.y, tile=options.tile)
+    settings = {"nfe": nfe, "reversible": reversible, "y": options.y}
+    in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(x)), x)
 
 
 def decode(
-    console: Console,
-    folder: Path,
-    source: Path,
-    *,
-    nfe: int | None,
-    y: int | None,
-    tile: int,
-    out: Path | None,
-    overwrite: bool,
+    console: Console, folder: Path, source: Path, options: JobOptions, *, nfe: int | None
 ) -> None:
     """Write the data of codes; pairs are taken back by the reversible steps that made them."""
-    out = source.with_name(f"{source.stem}-decoded.npy") if out is None else out
-    run = open_run(folder, y, tile, out, overwrite)
-    check_target(out)
-    codes, shape = _codes(source), run.field.shape
+    out = default_out(source.parent, f"{source.stem}-decoded", options, DECODING)
+    opened = open_run(folder, options, out, DECODING)
+    codes, shape = _codes(source), opened.run.field.shape
     pairs = tuple(codes.shape[1:]) == (2, *shape)
     if not pairs and tuple(codes.shape[1:]) != shape:
         raise DataError(
@@ -81,57 +76,83 @@ def decode(
             f"{source} holds pairs, which come back by the steps that made them and no others: "
             f"give the --nfe of their encoding, {ROUND_TRIP_CALLS} unless it was given there."
         )
-    plan = _plan(run, nfe, pairs)
+    plan = _plan(opened.run, nfe, pairs)
+    work = partial(_data_of, plan=plan, pairs=pairs, y=options.y, tile=options.tile)
+    settings = {"nfe": nfe, "pairs": pairs, "y": options.y}
+    in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(codes)), codes)
 
-    def work(items: range) -> Columns:
-        some = codes[items.start : items.stop]
-        given: Tensor | Codes = some
-        if pairs:
-            given = Codes(some[:, 0], torch.zeros(len(some)), 0, some[:, 1])
-        found = run.decode(given, plan, y=y, ids=list(items), tile=tile)
-        return {"x": found.x.numpy(), "error": found.error.numpy()}
 
-    options = {"nfe": nfe, "y": y}
-    with in_parts(console, "decoding", folder, codes, out, work, tile, options) as columns:
-        write_array(out, columns["x"])
-    if not pairs:  # which come back whatever they are, also where they were not made by these steps
-        _tell(console, columns["error"], "the code")
-    say(console, f"samples: {out}")
-    _picture(console, out, columns["x"], overwrite)
+def _codes_of(run: Run, task: Task, *, plan: Plan, y: int | None, tile: int) -> Columns:
+    assert task.x is not None
+    found = run.encode(task.x, plan, y=y, ids=task.ids, tile=tile)
+    pair = found.z if found.partner is None else torch.stack([found.z, found.partner], 1)
+    return {"codes": pair.numpy(), "error": found.error.numpy()}
+
+
+def _data_of(run: Run, task: Task, *, plan: Plan, pairs: bool, y: int | None, tile: int) -> Columns:
+    assert task.x is not None
+    given: Tensor | Codes = task.x
+    if pairs:
+        given = Codes(task.x[:, 0], torch.zeros(len(task.x)), 0, task.x[:, 1])
+    found = run.decode(given, plan, y=y, ids=task.ids, tile=tile)
+    return {"x": found.x.numpy(), "error": found.error.numpy()}
+
+
+def _tell_codes(
+    console: Console, settings: Mapping[str, Any], tallies: Mapping[str, Tally]
+) -> None:
+    _tell(console, tallies["error"], "the sample")
+
+
+def _tell_data(console: Console, settings: Mapping[str, Any], tallies: Mapping[str, Tally]) -> None:
+    if not settings["pairs"]:  # which come back also where they were not made by these steps
+        _tell(console, tallies["error"], "the code")
+
+
+def _tell(console: Console, error: Tally, what: str) -> None:
+    say(
+        console,
+        f"{error.count} items; a round trip changes {error.mean:.1e} of {what} on average, "
+        f"{error.largest:.1e} at worst",
+    )
+
+
+ENCODING = Kind("encoding", "codes", _tell_codes, result="codes")
+DECODING = Kind("decoding", "samples", _tell_data, result="x", picture=True)
+INTERPOLATION = Kind("interpolation", "strips", _tell_codes, result="x", picture=True)
 
 
 def interpolate(
     console: Console,
     folder: Path,
     source: str,
+    options: ItemOptions,
     *,
     pairs: list[str],
     points: int,
     nfe: int | None,
-    y: int | None,
-    tile: int,
-    out: Path | None,
-    overwrite: bool,
 ) -> None:
     """Write the strips between pairs of items of a source, ``(pairs, points, ...)``."""
-    out = folder / f"strips-{Path(source).stem}.npy" if out is None else out
-    run = open_run(folder, y, tile, out, overwrite)
-    check_target(out)
+    out = folder / f"strips-{Path(source).stem}.npy" if options.out is None else options.out
+    run = open_run(folder, options, out, INTERPOLATION).run
     x = read_items(run, source)
     if not pairs:
         raise UsageError("--pairs: give numbers of items, such as 0:1.")
     ends = [_pair(text, len(x)) for text in pairs]
     first, last = (x[torch.tensor(side)] for side in zip(*ends, strict=True))
     began = time.monotonic()
-    found = run.interpolate(first, last, _plan(run, nfe, False), y=y, points=points, tile=tile)
-    write_array(out, found.x.numpy())
+    found = run.interpolate(
+        first, last, _plan(run, nfe, False), y=options.y, points=points, tile=options.tile
+    )
+    write_array(out, len(found.x), [found.x.numpy()])
     say(
         console,
         f"{len(ends)} strips of {points} in {time.monotonic() - began:.1f} s, NFE {found.nfe} a "
         f"batch; a round trip of the ends changes at most {float(found.error.max()):.1e} of them",
     )
     say(console, f"strips: {out}")
-    _picture(console, out, found.x.flatten(0, 1).numpy(), overwrite, columns=points)
+    if len(run.field.shape) == 3:
+        draw(console, found.x.flatten(0, 1)[:DRAWN], out.with_suffix(".png"), points)
 
 
 def _plan(run: Run, nfe: int | None, reversible: bool) -> Plan:
@@ -145,14 +166,6 @@ def _plan(run: Run, nfe: int | None, reversible: bool) -> Plan:
         )
     times = round_trip_plan(run.field, calls // _CALLS).times
     return Plan(solvers.Reversible(solvers.Singlestep(2)), times, finish=False)
-
-
-def _tell(console: Console, error: np.ndarray, what: str) -> None:
-    say(
-        console,
-        f"{len(error)} items; a round trip changes {np.median(error):.1e} of {what} in the median, "
-        f"{error.max():.1e} at worst",
-    )
 
 
 def _codes(source: Path) -> Tensor:
@@ -177,12 +190,3 @@ def _pair(text: str, count: int) -> tuple[int, int]:
     if not (0 <= first < count and 0 <= last < count):
         raise UsageError(f"--pairs {text}: the items are 0 to {count - 1}.")
     return first, last
-
-
-def _picture(
-    console: Console, out: Path, x: np.ndarray, overwrite: bool, columns: int | None = None
-) -> None:
-    """Draw images beside the array."""
-    picture = out.with_suffix(".png")
-    if x.ndim == 4 and (overwrite or not picture.exists()):
-        draw(console, torch.from_numpy(x), picture, columns)

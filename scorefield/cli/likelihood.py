@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
-from torch import Tensor
 
 from scorefield.adaptive import Adaptive
 from scorefield.cli.commands import say
-from scorefield.cli.parts import Columns, in_parts, open_run, read_items
-from scorefield.data.table import check_table, write_table
+from scorefield.cli.options import JobOptions
+from scorefield.cli.parts import Kind, default_out, in_parts, open_run, parse_ids, read_items
+from scorefield.cli.tally import Tally
+from scorefield.engines import Task
 from scorefield.errors import UsageError
+from scorefield.jobs import Columns
 from scorefield.training.run import Run
 
 
@@ -25,37 +26,26 @@ def likelihood(
     console: Console,
     folder: Path,
     source: str,
+    options: JobOptions,
     *,
-    settings: Mapping[str, Any],
+    how: Mapping[str, Any],
     bound: bool,
     any_scale: bool,
-    y: int | None,
     seed: int,
-    tile: int,
-    out: Path | None,
-    overwrite: bool,
 ) -> None:
     """Write the log-density of every item of a source under a run, and print the mean.
 
-    ``settings`` are the options of how: nfe, rtol, probes, stderr, max_probes, draws, prior.
+    ``how`` are the options nfe, rtol, probes, stderr, max_probes, draws, prior.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = {name: value for name, value in how.items() if value is not None}
     _check_options(given, bound)
-    out = folder / f"likelihood-{Path(source).stem}.csv" if out is None else out
-    run = open_run(folder, y, tile, out, overwrite)
-    check_table(out)
-    x, began = read_items(run, source, any_scale), time.monotonic()
-    options = {**given, "bound": bound, "y": y, "seed": seed}
-
-    def work(items: range) -> Columns:
-        where = {"y": y, "ids": list(items), "seed": seed, "tile": tile}
-        return _columns(run, x[torch.tensor(items)], given, bound, where)
-
-    with in_parts(console, "likelihood", folder, x, out, work, tile, options) as columns:
-        columns = {"id": np.arange(len(x)), **columns}
-        write_table(out, columns)
-    _summary(console, columns, bound, time.monotonic() - began)
-    say(console, f"table: {out}")
+    out = default_out(folder, f"likelihood-{Path(source).stem}", options, LIKELIHOOD)
+    opened = open_run(folder, options, out, LIKELIHOOD)
+    x = read_items(opened.run, source, any_scale)
+    where = {"y": options.y, "seed": seed, "tile": options.tile}
+    work = partial(_rows, given=given, bound=bound, where=where)
+    settings = {**given, "bound": bound, "y": options.y, "seed": seed}
+    in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(x)), x)
 
 
 def _check_options(given: Mapping[str, Any], bound: bool) -> None:
@@ -66,42 +56,48 @@ def _check_options(given: Mapping[str, Any], bound: bool) -> None:
         raise UsageError(f"--{idle[0].replace('_', '-')} has no effect with --bound.")
 
 
-def _columns(
-    run: Run, x: Tensor, given: Mapping[str, Any], bound: bool, where: Mapping[str, Any]
+def _rows(
+    run: Run, task: Task, *, given: Mapping[str, Any], bound: bool, where: Mapping[str, Any]
 ) -> Columns:
+    assert task.x is not None
     options = dict(given)
     rtol = options.pop("rtol", None)
     if rtol is not None:
         options["adaptive"] = Adaptive(rtol, rtol)
-    found = run.elbo(x, **where, **options) if bound else run.log_prob(x, **where, **options)
+    tell = run.elbo if bound else run.log_prob
+    found = tell(task.x, ids=task.ids, **where, **options)
     columns = {name: value.cpu().numpy() for name, value in vars(found).items()}
-    columns = {("bound" if bound else "log_prob"): columns.pop("value"), **columns}
-    for name in ("nfe", "products", "probes"):
-        if name in columns:
-            columns[name] = columns[name].astype(np.int64)
+    name = "bound" if bound else "log_prob"
+    columns = {
+        "id": np.arange(task.ids.start, task.ids.stop),
+        name: columns.pop("value"),
+        **columns,
+    }
+    for counted in ("nfe", "products", "probes"):
+        if counted in columns:
+            columns[counted] = columns[counted].astype(np.int64)
     if run.config.train.levels:
-        nats = columns["bound" if bound else "log_prob"]
-        columns["bits_per_dim"] = -nats / (x[0].numel() * math.log(2))
+        columns["bits_per_dim"] = -columns[name] / (task.x[0].numel() * math.log(2))
     return columns
 
 
-def _summary(console: Console, columns: Columns, bound: bool, seconds: float) -> None:
+def _tell(console: Console, settings: Mapping[str, Any], tallies: Mapping[str, Tally]) -> None:
     """Print means with the standard error over the items, and the parts of the error."""
 
     def line(name: str, unit: str) -> str:
-        values = columns[name]
-        error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return f"{values.mean():.4f} ± {error:.4f} {unit}"
+        return f"{tallies[name].mean:.4f} ± {tallies[name].stderr:.4f}{unit}"
 
-    count = len(columns["id"])
-    say(console, f"{count} items, NFE {columns['nfe'].mean():.0f} per item, {seconds:.1f} s")
-    name = "bound" if bound else "log_prob"
-    say(console, f"{name.replace('_', '-')}: {line(name, 'nats')} (mean ± standard error)")
-    if "bits_per_dim" in columns:
-        say(console, f"bits per dimension: {line('bits_per_dim', '')}".rstrip())
-    parts = {"probes": float(np.sqrt((columns["stderr"] ** 2).mean()))}
+    say(console, f"{tallies['id'].count} items, NFE {tallies['nfe'].mean:.0f} per item")
+    name = "bound" if settings["bound"] else "log_prob"
+    say(console, f"{name.replace('_', '-')}: {line(name, ' nats')} (mean ± standard error)")
+    if "bits_per_dim" in tallies:
+        say(console, f"bits per dimension: {line('bits_per_dim', '')}")
+    parts = {"probes": tallies["stderr"].rms}
     for part in ("solver_error", "truncation", "prior_mismatch"):
-        if part in columns:
-            parts[part] = float(np.abs(columns[part]).mean())
+        if part in tallies:
+            parts[part] = tallies[part].size / tallies[part].count
     told = ", ".join(f"{part.replace('_', ' ')} {value:.2g}" for part, value in parts.items())
     say(console, f"of an item, in nats: {told}")
+
+
+LIKELIHOOD = Kind("likelihood", "table", _tell)

@@ -1,4 +1,7 @@
-"""Options that several commands share."""
+"""Options that commands share, with the help they get.
+
+Nothing here imports torch, so that a command line can print its help at once.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,129 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+SolverName = Literal[
+    "multistep",
+    "singlestep",
+    "dpm-solver",
+    "dpm-solver++",
+    "deis",
+    "unipc",
+    "ddim",
+    "ddpm",
+    "euler",
+    "midpoint",
+    "heun",
+    "bosh3",
+    "rk4",
+    "dopri5",
+    "tsit5",
+    "euler-maruyama",
+    "stochastic-heun",
+    "reverse-diffusion",
+]
+GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
+VarianceName = Literal["posterior", "forward"]
+PredictionName = Literal["angle", "data", "noise"]
+EngineName = Literal["here"]
 MissingName = Literal["refuse", "drop", "keep"]
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How data is read.
-
-    Attributes:
-        labels: A file of N integers from 0, the classes; or the name of a column of the table, or
-            of what an .h5ad file says of its cells. A folder's images have its folders' names.
-        missing: What to do about gaps in vectors: refuse them, drop the samples, or keep them and
-            learn where they are. For tables keep, for the rest refuse, unless given.
-        without: Columns to leave out.
-        layer: Of an .h5ad file, instead of X.
-    """
+    """How data is read."""
 
     labels: Path | None = None
+    """A file of N integers from 0, the classes; or the name of a column of the table, or of what an
+    .h5ad file says of its cells. A folder's images have its folders' names."""
+
     missing: MissingName | None = None
+    """What to do about gaps in vectors: refuse them, drop the samples, or keep them and learn where
+    they are. For tables keep, for the rest refuse, unless given."""
+
     without: tuple[str, ...] = ()
+    """Columns to leave out."""
+
     layer: str | None = None
+    """Of an .h5ad file, instead of X."""
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `scorefield.data.read`."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class ItemOptions:
+    """Of every command that makes something of each item."""
+
+    y: int | None = None
+    """The class, for a conditional run."""
+
+    tile: int = 64
+    """Items per call of the network; the same tile gives the same bits."""
+
+    out: Path | None = None
+    """The file to write; unless given it is named after what was asked for, in the run folder, or
+    beside the codes that are decoded."""
+
+    overwrite: bool = False
+    """Replace the files if they exist."""
+
+
+@dataclass(frozen=True)
+class JobOptions(ItemOptions):
+    """Of the commands whose work is done in parts, by one process or by several."""
+
+    ids: str | None = None
+    """Only the items a to b - 1, given as a:b."""
+
+    shard: str | None = None
+    """Do the i-th of n shares alone, given as i/n with i from 0; `scorefield merge` makes the file
+    when all are done. Taken from torchrun, SLURM or Kubernetes unless given; 0/1 does all."""
+
+    engine: EngineName = "here"
+    """Where the work is done: in this process."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How samples are made: by the general plan, or solver and times by hand."""
+
+    nfe: int | None = None
+    """How many calls of the network a sample may cost, 20 unless given: solver and steps are those
+    of the general plan. The options below choose them by hand."""
+
+    solver: SolverName | None = None
+    """The rule of a step; multistep unless given."""
+
+    steps: int | None = None
+    """How many steps, 20 unless given; one more call of the network ends the run."""
+
+    grid: GridName | None = None
+    """How the steps are spaced, balanced unless given."""
+
+    rtol: float | None = None
+    """Instead of steps: each sample chooses its own, to this tolerance relative to its size."""
+
+    atol: float | None = None
+    """With or without rtol: the absolute tolerance of a step; equal to rtol unless given."""
+
+    order: int | None = None
+    """Of multistep (1 to 5), singlestep (2, 3), dpm-solver, dpm-solver++, deis and unipc."""
+
+    prediction: PredictionName | None = None
+    """Of multistep, singlestep and unipc: what is interpolated."""
+
+    corrector: bool | None = None
+    """Of multistep: correct each step in the next, at no cost."""
+
+    sde: bool | None = None
+    """Of dpm-solver++: its form for the SDE."""
+
+    eta: float | None = None
+    """Of ddim: 0 is deterministic, 1 is ddpm."""
+
+    variance: VarianceName | None = None
+    """Of ddpm: of the noise a step adds, the posterior's or the forward kernel's."""
+
+    dial: float | None = None
+    """Of multistep, euler-maruyama and stochastic-heun: 0 is the ODE, 1 the reverse SDE."""

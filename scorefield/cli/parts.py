@@ -1,42 +1,121 @@
-"""What commands over the items of a file share: opening a run, checking the data, work in parts."""
+"""What commands over items share: opening a run, checking the data, work in parts."""
 
 from __future__ import annotations
 
 import math
+import os
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
+from torch import Tensor
 
 from scorefield import __version__
-from scorefield.cli.commands import check_class, say, track
+from scorefield.cli.commands import check_class, draw, say, track
+from scorefield.cli.options import ItemOptions, JobOptions
+from scorefield.cli.tally import Tally
 from scorefield.data import read
-from scorefield.data.rows import Rows, chunks, digest
+from scorefield.data.rows import Rows, chunks
 from scorefield.data.transform import moments
+from scorefield.engines import Task, Work, find_engine, mark_of
 from scorefield.errors import DataError, UsageError
-from scorefield.jobs import Job, fingerprint
+from scorefield.jobs import Columns, Job, fingerprint
+from scorefield.results import (
+    ARRAY,
+    TABLE,
+    check_target,
+    refuse_existing,
+    write_array,
+    write_table,
+)
+from scorefield.shards import find_shard
 from scorefield.training.run import Run, load
 
-Columns = dict[str, np.ndarray]
-
 _WIDEST = 8.0  # how many times wider or narrower data may be than what was learned
-_MOST = 1000  # parts
+_MOST = 1000  # parts, unless they would be large
+_LARGE = 1 << 24  # bytes of a part's items
+DRAWN = 256  # items of a picture
 
 
-def open_run(folder: Path, y: int | None, tile: int, out: Path, overwrite: bool) -> Run:
-    """Return a run, or refuse what would not fit it or lose a file."""
-    if tile < 1:
-        raise UsageError(f"--tile {tile}: give at least 1.")
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder: give --out a file's name in it.")
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists already: give another --out, or --overwrite.")
+@dataclass(frozen=True)
+class Kind:
+    """A kind of result, and how it is made of parts.
+
+    Attributes:
+        name: of the work, in messages and among the settings of its parts.
+        noun: what the file holds.
+        tell: prints what there is to know of all columns.
+        result: the column that makes a ``.npy`` file; empty if all make a table.
+        picture: whether images are drawn as well.
+    """
+
+    name: str
+    noun: str
+    tell: Callable[[Console, Mapping[str, Any], Mapping[str, Tally]], None]
+    result: str = ""
+    picture: bool = False
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """What a file's name may end in, the usual one first."""
+        return ARRAY if self.result else TABLE
+
+    def check(self, out: Path, shape: tuple[int, ...], overwrite: bool) -> None:
+        """Refuse what the file or the picture of items of a shape cannot be written to."""
+        check_target(out, self.endings, overwrite)
+        if self.picture and len(shape) == 3:
+            refuse_existing(out.with_suffix(".png"), overwrite)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a command works with.
+
+    Attributes:
+        run, folder: the run, and where it was read from.
+        out, kind: the file to write, and of what kind.
+    """
+
+    run: Run
+    folder: Path
+    out: Path
+    kind: Kind
+
+
+def default_out(folder: Path, stem: str, options: JobOptions, kind: Kind) -> Path:
+    """Return the file that is asked for, or one named after what is."""
+    if options.out is not None:
+        return options.out
+    ids = "" if options.ids is None else f"-{options.ids.replace(':', '-')}"
+    return folder / f"{stem}{ids}{kind.endings[0]}"
+
+
+def parse_ids(text: str | None, count: int) -> range:
+    """Return the ids that ``a:b`` names among ``0 .. count - 1``; all unless given."""
+    if text is None:
+        return range(count)
+    begin, _, end = text.partition(":")
+    if not (begin.isdecimal() and end.isdecimal() and int(begin) < int(end)):
+        raise UsageError(f"--ids {text}: give a:b for a to b - 1, with a below b, such as 0:64.")
+    if int(end) > count:
+        raise UsageError(f"--ids {text}: the items are 0 to {count - 1}.")
+    return range(int(begin), int(end))
+
+
+def open_run(folder: Path, options: ItemOptions, out: Path, kind: Kind) -> Opened:
+    """Open a run, or refuse what would not fit it or lose a file."""
+    if options.tile < 1:
+        raise UsageError(f"--tile {options.tile}: give at least 1.")
     run = load(folder)
-    check_class(run, y)
-    return run
+    kind.check(out, run.config.data.shape, options.overwrite)
+    check_class(run, options.y)
+    return Opened(run, folder, out, kind)
 
 
 def read_items(run: Run, source: str, any_scale: bool = True) -> Rows:
@@ -61,36 +140,113 @@ def read_items(run: Run, source: str, any_scale: bool = True) -> Rows:
     return x
 
 
-@contextmanager
 def in_parts(
     console: Console,
-    title: str,
-    folder: Path,
-    items: Rows,
-    out: Path,
-    work: Callable[[range], Mapping[str, np.ndarray]],
-    tile: int,
-    options: Mapping[str, Any],
-) -> Iterator[Columns]:
-    """Do work over items, and give the columns of all; what a cut run has left is not done again.
+    opened: Opened,
+    options: JobOptions,
+    work: Work,
+    settings: Mapping[str, Any],
+    ids: range,
+    items: Rows | None = None,
+) -> None:
+    """Do work over ids in parts, and write the result if this process has all of them.
 
-    The parts are removed at the end of the ``with`` block, when the result is written.
+    What an earlier process has left is not done again. ``settings`` are what the result depends on
+    besides the run, the items and the tile.
 
     Raises:
-        UsageError: parts of another job lie beside ``out``.
+        UsageError: parts of another job lie beside the file; no such shard or engine.
     """
-    made_from = {
-        "command": title,
-        "run": fingerprint(folder / "model.safetensors", folder / "config.toml"),
-        "data": digest(items),
-        "options": {"tile": tile, **options},
-        "version": __version__,
-    }
-    job = Job(out, made_from, len(items), tile * -(-len(items) // (tile * _MOST)))
-    missing = job.missing()
-    if len(missing) < len(job):
-        say(console, f"going on: {len(job) - len(missing)} of {len(job)} parts are there")
-    for part in track(console, missing, len(missing), title):
-        job.write(part, work(job.items(part)))
-    yield job.joined()
+    engine, shard = find_engine(options.engine), find_shard(options.shard, os.environ)
+    job = _job(opened, options.tile, settings, ids, items, shard.count)
+    mine = shard.share(len(job))
+    if shard.count > 1:
+        by = f", by {shard.origin} (--shard 0/1 does all)" if shard.origin else ""
+        say(console, f"shard {shard}{by}: {len(mine)} of {len(job)} parts")
+    missing = job.missing(mine)
+    if len(missing) < len(mine):
+        say(console, f"going on: {len(mine) - len(missing)} of {len(mine)} parts are there")
+    began, made = time.monotonic(), 0
+    tasks = (_task(job, part, items) for part in missing)
+    parts = engine(opened.run, opened.folder, work, tasks)
+    for part, columns in track(console, parts, len(missing), opened.kind.name):
+        job.write(part, columns)
+        made += len(job.items(part))
+    seconds = time.monotonic() - began
+    if made:
+        say(console, f"{seconds:.2f} s, {1e3 * seconds / made:.2f} ms per item")
+    if shard.count > 1:
+        say(console, f"when all shards are done: scorefield merge {opened.out}")
+    else:
+        finish(console, job, opened.kind)
+
+
+def finish(console: Console, job: Job, kind: Kind) -> None:
+    """Write the result of a job's parts, tell what there is to know of it, and remove the parts.
+
+    Raises:
+        StorageError: parts are missing or damaged; nothing is written.
+    """
+    tallies: defaultdict[str, Tally] = defaultdict(Tally)
+    blocks = _counted(job.parts(), tallies)
+    if kind.result:
+        write_array(job.out, len(job.ids), (block[kind.result] for block in blocks))
+    else:
+        write_table(job.out, blocks)
     job.remove()
+    kind.tell(console, job.settings, tallies)
+    say(console, f"{kind.noun}: {job.out}")
+    if kind.picture and len(job.settings["shape"]) == 3:
+        x = np.load(job.out, mmap_mode="r")
+        draw(console, torch.from_numpy(x[:DRAWN].copy()), job.out.with_suffix(".png"))
+
+
+def _counted(parts: Iterator[Columns], tallies: Mapping[str, Tally]) -> Iterator[Columns]:
+    for columns in parts:
+        for name, column in columns.items():
+            if column.ndim == 1:
+                tallies[name].add(column)
+        yield columns
+
+
+def _job(
+    opened: Opened,
+    tile: int,
+    settings: Mapping[str, Any],
+    ids: range,
+    items: Rows | None,
+    shards: int,
+) -> Job:
+    shape = opened.run.config.data.shape
+    block = tile * max(
+        1, min(-(-len(ids) // (tile * _MOST)), _LARGE // (4 * tile * math.prod(shape)))
+    )
+    made_from = {
+        "command": opened.kind.name,
+        "run": mark_of(opened.folder),
+        "shape": list(shape),
+        "data": None if items is None else _fingerprint(items, ids, block),
+        "tile": tile,
+        "version": __version__,
+        "torch": torch.__version__,
+        **settings,
+    }
+    return Job(opened.out, made_from, ids, block, shards)
+
+
+def _fingerprint(items: Rows, ids: range, block: int) -> str:
+    """Return a digest of items, of which no more than a block are in memory."""
+    digests = [
+        fingerprint(_rows(items, range(begin, min(begin + block, ids.stop))).numpy())
+        for begin in range(ids.start, ids.stop, block)
+    ]
+    return fingerprint(np.array(digests))
+
+
+def _task(job: Job, part: int, items: Rows | None) -> Task:
+    ids = job.items(part)
+    return Task(part, ids, None if items is None else _rows(items, ids))
+
+
+def _rows(items: Rows, ids: range) -> Tensor:
+    return items[torch.arange(ids.start, ids.stop)]

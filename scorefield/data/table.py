@@ -7,8 +7,7 @@ unless all its cells are numbers.
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from scorefield.data.contents import Contents
-from scorefield.errors import DataError, UsageError
-from scorefield.files import write
+from scorefield.errors import DataError
 
 Use = Callable[[str], bool]
 
@@ -180,38 +178,3 @@ def _arrow(path: Path, name: str, column: Any) -> tuple[np.ndarray, tuple[str, .
         )
     codes = compute.index_in(texts, pyarrow.array(labels, pyarrow.string()))
     return codes.cast(pyarrow.float64()).to_numpy().astype(np.float64), tuple(labels)
-
-
-def check_table(path: Path) -> None:
-    """Refuse a name that no table can be written to, before any work.
-
-    Raises:
-        UsageError: another ending, a folder that does not exist, or pyarrow missing.
-    """
-    if path.suffix not in KINDS or not path.parent.is_dir():
-        raise UsageError(f"{path}: give a name that ends in .csv or .parquet, in a folder that "
-                         "exists.")  # fmt: skip
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise UsageError(
-                f"{path}: parquet needs pyarrow; pip install 'scorefield[parquet]', or give a "
-                "name that ends in .csv."
-            ) from None
-
-
-def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns of one length, at once or not at all; numbers in CSV keep all their digits."""
-    if path.suffix == ".parquet":
-        import pyarrow
-        from pyarrow import parquet
-
-        table = pyarrow.table(dict(columns))
-        write(path, lambda file: parquet.write_table(table, file))
-        return
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(columns)
-    lines.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-    write(path, lambda file: file.write(text.getvalue().encode()))

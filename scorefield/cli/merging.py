@@ -1,0 +1,29 @@
+"""What `scorefield merge` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from scorefield.cli.latents import DECODING, ENCODING
+from scorefield.cli.likelihood import LIKELIHOOD
+from scorefield.cli.parts import finish
+from scorefield.cli.sampling import SAMPLING
+from scorefield.errors import StorageError
+from scorefield.jobs import find_job
+
+KINDS = {kind.name: kind for kind in (SAMPLING, LIKELIHOOD, ENCODING, DECODING)}
+
+
+def merge(console: Console, out: Path, overwrite: bool) -> None:
+    """Write the result of the parts beside ``out``, if every one is there as it was written."""
+    job = find_job(out)
+    try:
+        kind, shape = KINDS[job.settings["command"]], tuple(job.settings["shape"])
+    except (LookupError, TypeError):
+        raise StorageError(
+            f"{job.folder} holds parts that no command of this version makes: remove it."
+        ) from None
+    kind.check(out, shape, overwrite)
+    finish(console, job, kind)

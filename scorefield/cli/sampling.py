@@ -1,0 +1,75 @@
+"""What `scorefield sample` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from torch import Tensor
+
+from scorefield.cli.commands import say
+from scorefield.cli.options import JobOptions, PlanOptions
+from scorefield.cli.parts import Kind, default_out, in_parts, open_run, parse_ids
+from scorefield.cli.plans import choose_plan
+from scorefield.cli.tally import Tally
+from scorefield.engines import Task
+from scorefield.errors import UsageError
+from scorefield.jobs import Columns
+from scorefield.plan import Plan
+from scorefield.sampling import count_calls, prepare
+from scorefield.tiles import tiles
+from scorefield.training.run import Run
+
+_SAMPLES = 64  # unless told
+_IDS = 2**63 - 1
+
+
+def sample(
+    console: Console,
+    folder: Path,
+    n: int | None,
+    seed: int,
+    plan_options: PlanOptions,
+    options: JobOptions,
+) -> None:
+    """Generate samples of a run and write them, ``(n, ...)``."""
+    if n is not None and options.ids is not None:
+        raise UsageError(f"--n {n} says --ids 0:{n}, and --ids {options.ids} is given: leave one.")
+    if n is not None and not 1 <= n <= _IDS:
+        raise UsageError(f"--n {n}: give at least 1.")
+    ids = range(n or _SAMPLES) if options.ids is None else parse_ids(options.ids, _IDS)
+    name, choice = choose_plan(plan_options)
+    out = default_out(folder, f"samples-{name}-seed{seed}", options, SAMPLING)
+    opened = open_run(folder, options, out, SAMPLING)
+    plan = choice(opened.run.field)
+    prepare(opened.run.field, plan)  # refuses what does not fit before any work
+    times = plan.times
+    settings = {
+        "y": options.y,
+        "seed": seed,
+        "solver": repr(plan.solver),
+        "times": times.tolist() if isinstance(times, Tensor) else repr(times),
+        "finish": plan.finish,
+    }
+    work = partial(_samples, plan=plan, seed=seed, y=options.y, tile=options.tile)
+    in_parts(console, opened, options, work, settings, ids)
+
+
+def _samples(run: Run, task: Task, *, plan: Plan, seed: int, y: int | None, tile: int) -> Columns:
+    with count_calls(run.field) as calls:
+        x = run.sample(task.ids, plan, seed=seed, y=y, tile=tile)
+    each = calls.count / sum(1 for _ in tiles(task.ids, tile))
+    return {"x": x.numpy(), "nfe": np.full(len(x), each)}
+
+
+def _tell(console: Console, settings: Mapping[str, Any], tallies: Mapping[str, Tally]) -> None:
+    times, nfe = settings["times"], tallies["nfe"]
+    how = times if isinstance(times, str) else f"{len(times) - 1} steps"
+    say(console, f"{nfe.count} samples, {settings['solver']}, {how}: NFE {nfe.mean:g} per sample")
+
+
+SAMPLING = Kind("sampling", "samples", _tell, result="x", picture=True)

@@ -32,7 +32,7 @@ SolverName = Literal[
 GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
 VarianceName = Literal["posterior", "forward"]
 PredictionName = Literal["angle", "data", "noise"]
-EngineName = Literal["here"]
+EngineName = Literal["here", "ray"]
 MissingName = Literal["refuse", "drop", "keep"]
 
 
@@ -89,7 +89,7 @@ class JobOptions(ItemOptions):
     when all are done. Taken from torchrun, SLURM or Kubernetes unless given; 0/1 does all."""
 
     engine: EngineName = "here"
-    """Where the work is done: in this process."""
+    """Where the work is done: in this process, or by the workers of Ray."""
 
 
 @dataclass(frozen=True)

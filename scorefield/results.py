@@ -75,15 +75,24 @@ def _fill_csv(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> Non
     for k, block in enumerate(blocks):
         if k == 0:
             lines.writerow(block)
-        lines.writerows(zip(*(column.tolist() for column in block.values()), strict=True))
+        lines.writerows(zip(*(_cells(column) for column in block.values()), strict=True))
     text.detach()  # which flushes, and leaves the file open
+
+
+def _cells(column: np.ndarray) -> list[object]:
+    """Return what a CSV file says of each value; nothing of a gap."""
+    gaps = column.dtype.kind == "f" and bool(np.isnan(column).any())
+    return [None if gaps and value != value else value for value in column.tolist()]
 
 
 def _fill_parquet(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    tables = (pyarrow.table(dict(block)) for block in blocks)
+    def made(block: Mapping[str, np.ndarray]) -> pyarrow.Table:
+        return pyarrow.table({k: pyarrow.array(v, from_pandas=True) for k, v in block.items()})
+
+    tables = map(made, blocks)
     first = next(tables)
     with parquet.ParquetWriter(file, first.schema) as writer:
         for table in chain([first], tables):

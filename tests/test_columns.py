@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from shell import end, finishes
 
 import scorefield as sf
 from scorefield.config import ColumnsConfig, MLPConfig, OptimConfig, TrainConfig
@@ -291,7 +292,7 @@ def test_classes_may_be_a_column(learned):
         read(path, labels="color")
 
 
-def test_a_class_that_is_not_known_is_left_open(tmp_path):
+def test_a_class_that_is_not_known_is_left_open(tmp_path, capsys):
     """And learned as the unconditional field is."""
     path = tmp_path / "x.csv"
     path.write_text("kind,x\na,1.5\n,2.5\nb,0.5\nb,3.5\na,1.25\n")
@@ -301,9 +302,46 @@ def test_a_class_that_is_not_known_is_left_open(tmp_path):
     config = TrainConfig(
         conditional=True, network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch=8)
     )
-    assert sf.train(data, config).config.data.class_names == ("a", "b")
+    run = sf.train(data, config)
+    assert run.config.data.class_names == ("a", "b")
+    run.save(tmp_path / "run")
+    for y in ("b", "1"):
+        finishes("sample", tmp_path / "run", "--y", y, "--n", 3, "--out", tmp_path / f"{y}.npy")
+    same(torch.from_numpy(np.load(tmp_path / "b.npy")), run.sample(3, y=1))
+    assert (tmp_path / "b.npy").read_bytes() == (tmp_path / "1.npy").read_bytes()
+    assert end("sample", tmp_path / "run", "--y", "c") == 2
+    assert "knows the classes 0 to 1, a, b" in capsys.readouterr().err
 
 
 def test_a_data_set_made_by_hand_has_no_columns_of_a_kind():
     x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
     assert Data(x, None, "x").columns == ColumnsConfig()
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_samples_of_a_table_are_a_table_that_can_be_read_again(learned, tmp_path, capsys):
+    """As CSV, as parquet and as numbers: the same; and the likelihood of them is told."""
+    run, path = learned
+    folder = tmp_path / "run"
+    run.save(folder)
+    files = {suffix: tmp_path / f"s.{suffix}" for suffix in ("csv", "parquet", "npy")}
+    for file in files.values():
+        finishes("sample", folder, "--n", 40, "--nfe", 8, "--out", file)
+    x = run.sample(40, sf.default_plan(run.field, 8))
+    for file in files.values():
+        same(read(file, learn=False, missing="keep", like=run.config.data).x, x)
+    head, *lines = files["csv"].read_text().splitlines()
+    assert head == path.read_text().splitlines()[0]
+    for line, (kind, size, eggs, _) in zip(lines, x.tolist(), strict=True):
+        cells = line.split(",")
+        assert cells[0] == "abc"[int(kind)]
+        assert cells[1] == "" if math.isnan(size) else float(cells[1]) == pytest.approx(size)
+        assert cells[2:] == [str(int(eggs)), "7"]
+    finishes("sample", folder, "--n", 3)
+    assert (folder / "samples-plan-20-seed0.csv").is_file()
+    finishes("likelihood", folder, files["csv"], "--nfe", 8)
+    text = capsys.readouterr().out
+    assert "40 items, NFE 8 per item" in text
+    assert "bits per dimension" not in text

@@ -254,13 +254,23 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda file: file.write(text.encode()))
 
 
-def check_class(run: Run, y: int | None) -> None:
-    """Refuse a class that a run does not know."""
-    classes = run.config.data.classes
-    if y is not None and not classes:
+def find_class(run: Run, y: str | None) -> int | None:
+    """Return the number of a class that is asked for by its number or its name.
+
+    Raises:
+        UsageError: the run does not know it.
+    """
+    classes, names = run.config.data.classes, run.config.data.class_names
+    if y is None:
+        return None
+    if not classes:
         raise UsageError(f"--y {y}: this run has no classes; train with --conditional.")
-    if y is not None and not 0 <= y < classes:
-        raise UsageError(f"--y {y}: this run knows the classes 0 to {classes - 1}.")
+    if y in names:
+        return names.index(y)
+    if not (y.isdecimal() and int(y) < classes):
+        known = f", {', '.join(names[:8])}" if names else ""
+        raise UsageError(f"--y {y}: this run knows the classes 0 to {classes - 1}{known}.")
+    return int(y)
 
 
 def _parameters(network: torch.nn.Module) -> int:

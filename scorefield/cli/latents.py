@@ -19,7 +19,6 @@ from scorefield.cli.options import ItemOptions, JobOptions
 from scorefield.cli.parts import (
     DRAWN,
     Kind,
-    default_out,
     in_parts,
     open_run,
     parse_ids,
@@ -50,11 +49,11 @@ def encode(
     any_scale: bool,
 ) -> None:
     """Write the codes of a source, ``(N, ...)``, or of reversible steps pairs, ``(N, 2, ...)``."""
-    out = default_out(folder, f"codes-{Path(source).stem}", options, ENCODING)
-    opened = open_run(folder, options, out, ENCODING)
+    target = folder / f"codes-{Path(source).stem}"
+    opened = open_run(folder, options, ENCODING, target, options.ids)
     plan, x = _plan(opened.run, nfe, reversible), read_items(opened.run, source, any_scale)
-    work = partial(_codes_of, plan=plan, y=options.y, tile=options.tile)
-    settings = {"nfe": nfe, "reversible": reversible, "y": options.y}
+    work = partial(_codes_of, plan=plan, y=opened.y, tile=options.tile)
+    settings = {"nfe": nfe, "reversible": reversible, "y": opened.y}
     in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(x)), x)
 
 
@@ -62,8 +61,8 @@ def decode(
     console: Console, folder: Path, source: Path, options: JobOptions, *, nfe: int | None
 ) -> None:
     """Write the data of codes; pairs are taken back by the reversible steps that made them."""
-    out = default_out(source.parent, f"{source.stem}-decoded", options, DECODING)
-    opened = open_run(folder, options, out, DECODING)
+    target = source.with_name(f"{source.stem}-decoded")
+    opened = open_run(folder, options, DECODING, target, options.ids)
     codes, shape = _codes(source), opened.run.field.shape
     pairs = tuple(codes.shape[1:]) == (2, *shape)
     if not pairs and tuple(codes.shape[1:]) != shape:
@@ -77,8 +76,8 @@ def decode(
             f"give the --nfe of their encoding, {ROUND_TRIP_CALLS} unless it was given there."
         )
     plan = _plan(opened.run, nfe, pairs)
-    work = partial(_data_of, plan=plan, pairs=pairs, y=options.y, tile=options.tile)
-    settings = {"nfe": nfe, "pairs": pairs, "y": options.y}
+    work = partial(_data_of, plan=plan, pairs=pairs, y=opened.y, tile=options.tile)
+    settings = {"nfe": nfe, "pairs": pairs, "y": opened.y}
     in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(codes)), codes)
 
 
@@ -118,7 +117,7 @@ def _tell(console: Console, error: Tally, what: str) -> None:
 
 
 ENCODING = Kind("encoding", "codes", _tell_codes, result="codes")
-DECODING = Kind("decoding", "samples", _tell_data, result="x", picture=True)
+DECODING = Kind("decoding", "samples", _tell_data, result="x", picture=True, tabular=True)
 INTERPOLATION = Kind("interpolation", "strips", _tell_codes, result="x", picture=True)
 
 
@@ -133,8 +132,8 @@ def interpolate(
     nfe: int | None,
 ) -> None:
     """Write the strips between pairs of items of a source, ``(pairs, points, ...)``."""
-    out = folder / f"strips-{Path(source).stem}.npy" if options.out is None else options.out
-    run = open_run(folder, options, out, INTERPOLATION).run
+    opened = open_run(folder, options, INTERPOLATION, folder / f"strips-{Path(source).stem}")
+    run, out = opened.run, opened.out
     x = read_items(run, source)
     if not pairs:
         raise UsageError("--pairs: give numbers of items, such as 0:1.")
@@ -142,7 +141,7 @@ def interpolate(
     first, last = (x[torch.tensor(side)] for side in zip(*ends, strict=True))
     began = time.monotonic()
     found = run.interpolate(
-        first, last, _plan(run, nfe, False), y=options.y, points=points, tile=options.tile
+        first, last, _plan(run, nfe, False), y=opened.y, points=points, tile=options.tile
     )
     write_array(out, len(found.x), [found.x.numpy()])
     say(

@@ -14,7 +14,7 @@ from rich.console import Console
 from scorefield.adaptive import Adaptive
 from scorefield.cli.commands import say
 from scorefield.cli.options import JobOptions
-from scorefield.cli.parts import Kind, default_out, in_parts, open_run, parse_ids, read_items
+from scorefield.cli.parts import Kind, in_parts, open_run, parse_ids, read_items
 from scorefield.cli.tally import Tally
 from scorefield.engines import Task
 from scorefield.errors import UsageError
@@ -39,12 +39,12 @@ def likelihood(
     """
     given = {name: value for name, value in how.items() if value is not None}
     _check_options(given, bound)
-    out = default_out(folder, f"likelihood-{Path(source).stem}", options, LIKELIHOOD)
-    opened = open_run(folder, options, out, LIKELIHOOD)
+    target = folder / f"likelihood-{Path(source).stem}"
+    opened = open_run(folder, options, LIKELIHOOD, target, options.ids)
     x = read_items(opened.run, source, any_scale)
-    where = {"y": options.y, "seed": seed, "tile": options.tile}
+    where = {"y": opened.y, "seed": seed, "tile": options.tile}
     work = partial(_rows, given=given, bound=bound, where=where)
-    settings = {**given, "bound": bound, "y": options.y, "seed": seed}
+    settings = {**given, "bound": bound, "y": opened.y, "seed": seed}
     in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(x)), x)
 
 

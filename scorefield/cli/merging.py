@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from scorefield.cli.latents import DECODING, ENCODING
 from scorefield.cli.likelihood import LIKELIHOOD
 from scorefield.cli.parts import finish
 from scorefield.cli.sampling import SAMPLING
+from scorefield.config import DataConfig
 from scorefield.errors import StorageError
 from scorefield.jobs import find_job
 
@@ -20,10 +22,11 @@ def merge(console: Console, out: Path, overwrite: bool) -> None:
     """Write the result of the parts beside ``out``, if every one is there as it was written."""
     job = find_job(out)
     try:
-        kind, shape = KINDS[job.settings["command"]], tuple(job.settings["shape"])
-    except (LookupError, TypeError):
+        kind = KINDS[job.settings["command"]]
+        like = DataConfig.model_validate(job.settings["like"])
+    except (LookupError, TypeError, ValidationError):
         raise StorageError(
             f"{job.folder} holds parts that no command of this version makes: remove it."
         ) from None
-    kind.check(out, shape, overwrite)
+    kind.check(out, like, overwrite)
     finish(console, job, kind)

@@ -63,8 +63,8 @@ class ReadOptions:
 class ItemOptions:
     """Of every command that makes something of each item."""
 
-    y: int | None = None
-    """The class, for a conditional run."""
+    y: str | None = None
+    """The class, for a conditional run: its name, or its number from 0."""
 
     tile: int = 64
     """Items per call of the network; the same tile gives the same bits."""

@@ -17,10 +17,12 @@ from rich.console import Console
 from torch import Tensor
 
 from scorefield import __version__
-from scorefield.cli.commands import check_class, draw, say, track
+from scorefield.cli.commands import draw, find_class, say, track
 from scorefield.cli.options import ItemOptions, JobOptions
 from scorefield.cli.tally import Tally
+from scorefield.config import DataConfig
 from scorefield.data import read
+from scorefield.data.columns import as_table
 from scorefield.data.rows import Rows, chunks
 from scorefield.data.transform import moments
 from scorefield.engines import Task, Work, find_engine, mark_of
@@ -53,6 +55,7 @@ class Kind:
         tell: prints what there is to know of all columns.
         result: the column that makes a ``.npy`` file; empty if all make a table.
         picture: whether images are drawn as well.
+        tabular: whether vectors of the run's data may be a table as well.
     """
 
     name: str
@@ -60,16 +63,20 @@ class Kind:
     tell: Callable[[Console, Mapping[str, Any], Mapping[str, Tally]], None]
     result: str = ""
     picture: bool = False
+    tabular: bool = False
 
-    @property
-    def endings(self) -> tuple[str, ...]:
-        """What a file's name may end in, the usual one first."""
-        return ARRAY if self.result else TABLE
+    def endings(self, like: DataConfig) -> tuple[str, ...]:
+        """What a file's name may end in, the usual one first, for a run of such data."""
+        if not self.result:
+            return TABLE
+        if not self.tabular or len(like.shape) > 1:
+            return ARRAY
+        return (*TABLE, *ARRAY) if like.columns.names else (*ARRAY, *TABLE)
 
-    def check(self, out: Path, shape: tuple[int, ...], overwrite: bool) -> None:
-        """Refuse what the file or the picture of items of a shape cannot be written to."""
-        check_target(out, self.endings, overwrite)
-        if self.picture and len(shape) == 3:
+    def check(self, out: Path, like: DataConfig, overwrite: bool) -> None:
+        """Refuse what the file or the picture cannot be written to."""
+        check_target(out, self.endings(like), overwrite)
+        if self.picture and len(like.shape) == 3:
             refuse_existing(out.with_suffix(".png"), overwrite)
 
 
@@ -80,20 +87,14 @@ class Opened:
     Attributes:
         run, folder: the run, and where it was read from.
         out, kind: the file to write, and of what kind.
+        y: the class that is asked for, if one is.
     """
 
     run: Run
     folder: Path
     out: Path
     kind: Kind
-
-
-def default_out(folder: Path, stem: str, options: JobOptions, kind: Kind) -> Path:
-    """Return the file that is asked for, or one named after what is."""
-    if options.out is not None:
-        return options.out
-    ids = "" if options.ids is None else f"-{options.ids.replace(':', '-')}"
-    return folder / f"{stem}{ids}{kind.endings[0]}"
+    y: int | None
 
 
 def parse_ids(text: str | None, count: int) -> range:
@@ -108,14 +109,24 @@ def parse_ids(text: str | None, count: int) -> range:
     return range(int(begin), int(end))
 
 
-def open_run(folder: Path, options: ItemOptions, out: Path, kind: Kind) -> Opened:
-    """Open a run, or refuse what would not fit it or lose a file."""
+def open_run(
+    folder: Path, options: ItemOptions, kind: Kind, name: Path, ids: str | None = None
+) -> Opened:
+    """Open a run, or refuse what would not fit it or lose a file.
+
+    Args:
+        name: of the file unless one is asked for, without its ending.
+        ids: those that are asked for, which belong to the name.
+    """
     if options.tile < 1:
         raise UsageError(f"--tile {options.tile}: give at least 1.")
     run = load(folder)
-    kind.check(out, run.config.data.shape, options.overwrite)
-    check_class(run, options.y)
-    return Opened(run, folder, out, kind)
+    like, out = run.config.data, options.out
+    if out is None:
+        some = "" if ids is None else f"-{ids.replace(':', '-')}"
+        out = name.with_name(f"{name.name}{some}{kind.endings(like)[0]}")
+    kind.check(out, like, options.overwrite)
+    return Opened(run, folder, out, kind, find_class(run, options.y))
 
 
 def read_items(run: Run, source: str, any_scale: bool = True) -> Rows:
@@ -189,14 +200,17 @@ def finish(console: Console, job: Job, kind: Kind) -> None:
     """
     tallies: defaultdict[str, Tally] = defaultdict(Tally)
     blocks = _counted(job.parts(), tallies)
-    if kind.result:
+    like = DataConfig.model_validate(job.settings["like"])
+    if job.out.suffix in ARRAY:
         write_array(job.out, len(job.ids), (block[kind.result] for block in blocks))
+    elif kind.result:
+        write_table(job.out, (as_table(block[kind.result], like.columns) for block in blocks))
     else:
         write_table(job.out, blocks)
     job.remove()
     kind.tell(console, job.settings, tallies)
     say(console, f"{kind.noun}: {job.out}")
-    if kind.picture and len(job.settings["shape"]) == 3:
+    if kind.picture and len(like.shape) == 3:
         x = np.load(job.out, mmap_mode="r")
         draw(console, torch.from_numpy(x[:DRAWN].copy()), job.out.with_suffix(".png"))
 
@@ -217,14 +231,14 @@ def _job(
     items: Rows | None,
     shards: int,
 ) -> Job:
-    shape = opened.run.config.data.shape
+    like = opened.run.config.data
     block = tile * max(
-        1, min(-(-len(ids) // (tile * _MOST)), _LARGE // (4 * tile * math.prod(shape)))
+        1, min(-(-len(ids) // (tile * _MOST)), _LARGE // (4 * tile * math.prod(like.shape)))
     )
     made_from = {
         "command": opened.kind.name,
         "run": mark_of(opened.folder),
-        "shape": list(shape),
+        "like": like.model_dump(mode="json"),
         "data": None if items is None else _fingerprint(items, ids, block),
         "tile": tile,
         "version": __version__,

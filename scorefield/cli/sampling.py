@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scorefield.cli.commands import say
 from scorefield.cli.options import JobOptions, PlanOptions
-from scorefield.cli.parts import Kind, default_out, in_parts, open_run, parse_ids
+from scorefield.cli.parts import Kind, in_parts, open_run, parse_ids
 from scorefield.cli.plans import choose_plan
 from scorefield.cli.tally import Tally
 from scorefield.engines import Task
@@ -43,19 +43,19 @@ def sample(
         raise UsageError(f"--n {n}: give at least 1.")
     ids = range(n or _SAMPLES) if options.ids is None else parse_ids(options.ids, _IDS)
     name, choice = choose_plan(plan_options)
-    out = default_out(folder, f"samples-{name}-seed{seed}", options, SAMPLING)
-    opened = open_run(folder, options, out, SAMPLING)
+    target = folder / f"samples-{name}-seed{seed}"
+    opened = open_run(folder, options, SAMPLING, target, options.ids)
     plan = choice(opened.run.field)
     prepare(opened.run.field, plan)  # refuses what does not fit before any work
     times = plan.times
     settings = {
-        "y": options.y,
+        "y": opened.y,
         "seed": seed,
         "solver": repr(plan.solver),
         "times": times.tolist() if isinstance(times, Tensor) else repr(times),
         "finish": plan.finish,
     }
-    work = partial(_samples, plan=plan, seed=seed, y=options.y, tile=options.tile)
+    work = partial(_samples, plan=plan, seed=seed, y=opened.y, tile=options.tile)
     in_parts(console, opened, options, work, settings, ids)
 
 
@@ -72,4 +72,4 @@ def _tell(console: Console, settings: Mapping[str, Any], tallies: Mapping[str, T
     say(console, f"{nfe.count} samples, {settings['solver']}, {how}: NFE {nfe.mean:g} per sample")
 
 
-SAMPLING = Kind("sampling", "samples", _tell, result="x", picture=True)
+SAMPLING = Kind("sampling", "samples", _tell, result="x", picture=True, tabular=True)

@@ -20,6 +20,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -255,3 +256,24 @@ class Columns(Encoding):
                     f"{name}, item {row}, column {self.names[columns[column]]}: "
                     f"{float(some[row, column]):g}, but it must be {kind.needs}."
                 )
+
+
+def as_table(x: np.ndarray, config: ColumnsConfig) -> dict[str, np.ndarray]:
+    """Return vectors ``(N, count)`` as a table: texts for codes, whole numbers as such.
+
+    A gap is an empty text, or NaN; so columns of whole numbers that may have gaps are floating.
+    """
+    names, table = config.names or tuple(map(str, range(x.shape[1]))), {}
+    for name, column in zip(names, x.T, strict=True):
+        if name in config.categories:
+            labels = np.array(config.categories[name])
+            gap = np.isnan(column)
+            codes = np.where(gap, 0, column).astype(np.int64)
+            table[name] = np.where(gap, GAP, labels[codes])
+        elif config.constant.get(name, 0.5).is_integer() or (
+            name in config.whole and name not in config.gaps
+        ):
+            table[name] = column.astype(np.int64)
+        else:
+            table[name] = column
+    return table

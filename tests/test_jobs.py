@@ -548,3 +548,6 @@ def test_every_plan_can_be_sent_to_a_worker(files, name):
     plan = choose_plan(PlanOptions(solver=name, steps=3))[1](run.field)
     sent = pickle.loads(pickle.dumps(plan))
     assert run.sample(4, sent).equal(run.sample(4, plan))
+    # what shards compare their settings by
+    assert repr(sent.solver) == repr(plan.solver)
+    assert " at 0x" not in repr(plan.solver)

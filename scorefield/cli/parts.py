@@ -36,7 +36,7 @@ from scorefield.results import (
     write_array,
     write_table,
 )
-from scorefield.shards import find_shard
+from scorefield.shards import Shard, find_shard
 from scorefield.training.run import Run, load
 
 _WIDEST = 8.0  # how many times wider or narrower data may be than what was learned
@@ -170,13 +170,7 @@ def in_parts(
     """
     engine, shard = find_engine(options.engine), find_shard(options.shard, os.environ)
     job = _job(opened, options.tile, settings, ids, items, shard.count)
-    mine = shard.share(len(job))
-    if shard.count > 1:
-        by = f", by {shard.origin} (--shard 0/1 does all)" if shard.origin else ""
-        say(console, f"shard {shard}{by}: {len(mine)} of {len(job)} parts")
-    missing = job.missing(mine)
-    if len(missing) < len(mine):
-        say(console, f"going on: {len(mine) - len(missing)} of {len(mine)} parts are there")
+    missing = _missing(console, job, shard)
     began, made = time.monotonic(), 0
     tasks = (_task(job, part, items) for part in missing)
     parts = engine(opened.run, opened.folder, work, tasks)
@@ -190,6 +184,18 @@ def in_parts(
         say(console, f"when all shards are done: scorefield merge {opened.out}")
     else:
         finish(console, job, opened.kind)
+
+
+def _missing(console: Console, job: Job, shard: Shard) -> list[int]:
+    """Return which parts of a shard are to be made, and tell of it what is not obvious."""
+    mine = shard.share(len(job))
+    if shard.count > 1:
+        by = f", by {shard.origin} (--shard 0/1 does all)" if shard.origin else ""
+        say(console, f"shard {shard}{by}: {len(mine)} of {len(job)} parts")
+    missing = job.missing(mine)
+    if len(missing) < len(mine):
+        say(console, f"going on: {len(mine) - len(missing)} of {len(mine)} parts are there")
+    return missing
 
 
 def finish(console: Console, job: Job, kind: Kind) -> None:

@@ -479,7 +479,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
-    """Nineteen thousand more of 512 float32 are 37 MiB; a fifth of that is allowed."""
+    """Nineteen thousand more of 512 float32 are 37 MiB; a third of that is allowed."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 512)))
     finishes("train", tmp_path / "x.npy", "--out", tmp_path / "run", *TINY)
     peaks = []
@@ -491,7 +491,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
         peaks.append(int(done.stdout.split()[-2]) / 2**10)
         assert np.load(out, mmap_mode="r").shape == (n, 512)
     kept = 19_000 * 512 * 4 / 2**20
-    assert peaks[1] - peaks[0] < kept / 5
+    assert peaks[1] - peaks[0] < kept / 3
 
 
 # --- Ray ------------------------------------------------------------------------------------------

@@ -300,11 +300,19 @@ def _monotone_slopes(y: Tensor) -> Tensor:
     rise = y.diff()
     if n == 2:
         return rise.repeat(2)
-    system = torch.diag(torch.full((n,), 4.0, dtype=y.dtype))
-    system += torch.diag(torch.ones(n - 1, dtype=y.dtype), 1)
-    system += torch.diag(torch.ones(n - 1, dtype=y.dtype), -1)
-    system[0, 0] = system[-1, -1] = 2.0
     right = torch.cat([3 * rise[:1], 3 * (rise[1:] + rise[:-1]), 3 * rise[-1:]])
-    slopes = torch.linalg.solve(system, right)
+    slopes = _solve_spline(right)
     nearest = torch.minimum(torch.cat([rise[:1], rise]), torch.cat([rise, rise[-1:]]))
     return torch.minimum(slopes.clamp(min=0.0), 3 * nearest)
+
+
+def _solve_spline(right: Tensor) -> Tensor:
+    """Solve with 1 beside a diagonal of 4, 2 at either end: by elimination, in linear memory."""
+    diagonal, found = [2.0], right.tolist()
+    for k in range(1, len(found)):
+        diagonal.append((2.0 if k == len(found) - 1 else 4.0) - 1 / diagonal[-1])
+        found[k] -= found[k - 1] / diagonal[k - 1]
+    found[-1] /= diagonal[-1]
+    for k in reversed(range(len(found) - 1)):
+        found[k] = (found[k] - found[k + 1]) / diagonal[k]
+    return torch.tensor(found, dtype=right.dtype)

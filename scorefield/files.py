@@ -6,11 +6,18 @@ power cut finds the old or the new, never a part.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from scorefield import sizes
+from scorefield.errors import StorageError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def publish(written: Path, path: Path) -> None:
@@ -33,16 +40,40 @@ def settle(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file at once or not at all."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+def write(path: Path, fill: Callable[[BinaryIO], object], size: int | None = None) -> None:
+    """Write a file, of ``size`` bytes if that is known, at once or not at all.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    with in_room(path, size):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                fill(file)
+            publish(Path(name), path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def in_room(path: Path, size: int | None) -> Iterator[None]:
+    """Tell what a path needs, and what there is, where writing it fails for want of room.
+
+    Raises:
+        StorageError: the disk, a quota or the largest file allowed is too small.
+    """
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            fill(file)
-        publish(Path(name), path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        needs = "" if size is None else f"it needs {sizes.words(size)}, and "
+        raise StorageError(
+            f"{path} cannot be written, {os.strerror(error.errno).lower()}: {needs}there is room "
+            f"for {sizes.words(sizes.room(path.parent))}. Make room, or write elsewhere."
+        ) from None
 
 
 def differing(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:

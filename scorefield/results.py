@@ -51,16 +51,17 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 def write_array(path: Path, count: int, blocks: Iterable[np.ndarray]) -> None:
     """Write blocks of ``count`` rows in all as one ``.npy`` file, at once or not at all."""
 
+    rest = map(np.ascontiguousarray, blocks)
+    first = next(rest)
+
     def fill(file: BinaryIO) -> None:
-        rest = map(np.ascontiguousarray, blocks)
-        first = next(rest)
         head = np.lib.format.header_data_from_array_1_0(first)
         head["shape"] = (count, *first.shape[1:])
         np.lib.format.write_array_header_1_0(file, head)
         for block in chain([first], rest):
             file.write(block.data)
 
-    write(path, fill)
+    write(path, fill, count * first[0].nbytes)
 
 
 def write_table(path: Path, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from scorefield.cli.options import ItemOptions, JobOptions, PlanOptions, ReadOptions
 from scorefield.cli.settings import named, source
+from scorefield.cli.text import one_line
 from scorefield.config import TrainConfig
 from scorefield.errors import Stopped
 
@@ -416,5 +417,5 @@ def _message(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"scorefield: {message}", file=sys.stderr)
+    print(f"scorefield: {one_line(message)}", file=sys.stderr)
     sys.exit(code)

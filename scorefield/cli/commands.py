@@ -25,6 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from scorefield.cli.options import ReadOptions
+from scorefield.cli.text import one_line
 from scorefield.config import TrainConfig
 from scorefield.data import inspect, read
 from scorefield.errors import NumericalError, Stopped, UsageError
@@ -81,7 +82,9 @@ def train(
     work, total, began = checkpoint.folder_of(out), config.optim.steps, time.monotonic()
     done = training.resume(work)
     if done:
-        say(console, f"going on from step {done} of {total}")
+        names = " and ".join(training.damaged)
+        said = f"checkpoint {names} damaged: " if names else ""
+        say(console, f"{said}going on from step {done} of {total}")
     with asked_to_stop() as asked:
         for progress in track(
             console, training, total - done, "training", lambda: f"loss {training.loss:.4f}"
@@ -189,7 +192,7 @@ def inspect_data(console: Console, source: str, reading: ReadOptions) -> None:
     """Print a table of what a source of data holds."""
     table = Table(show_header=False, box=None)
     for name, text in inspect(source, **reading.arguments()).items():
-        table.add_row(name, text)
+        table.add_row(name, one_line(text))
     console.print(table)
 
 
@@ -213,7 +216,7 @@ def info(console: Console, folder: Path) -> None:
         "files": ", ".join(sorted(path.name for path in folder.iterdir())),
     }
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(name, one_line(text))
     console.print(table)
 
 

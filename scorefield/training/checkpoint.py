@@ -1,7 +1,7 @@
 """Checkpoints of a training run in progress: whole or not there.
 
-A checkpoint is a folder of weights and a manifest with their digest. It is written aside, brought
-to the disk, and only then takes its name; only after that are older ones removed. One that was
+A checkpoint is a folder of weights and a manifest, with a digest of both. It is written aside,
+brought to the disk, and only then takes its name; only after that are others removed. One that was
 damaged since is passed over for the one before.
 """
 
@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from safetensors.torch import load, save as serialise
 from torch import Tensor
 
 from scorefield.errors import StorageError, UsageError
-from scorefield.files import differing, publish
+from scorefield.files import differing, in_room, publish
 
 _STATE, _MANIFEST = "state.safetensors", "manifest.json"
 _KEPT = 2
@@ -34,10 +34,12 @@ class Checkpoint:
     Attributes:
         tensors: weights, their average, and the optimizer's moments.
         facts: what the run is of, and how far it is, in JSON's types.
+        damaged: the names of later ones that were passed over.
     """
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
+    damaged: tuple[str, ...] = ()
 
 
 def folder_of(out: Path) -> Path:
@@ -46,23 +48,36 @@ def folder_of(out: Path) -> Path:
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write the checkpoint of a step, then remove all but the last two."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the checkpoint of a step, then remove all but the last two.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
     data = serialise({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
-    manifest = {"sha256": hashlib.sha256(data).hexdigest(), "step": step, "facts": dict(facts)}
-    aside = Path(tempfile.mkdtemp(prefix=".", dir=folder))
-    try:
-        (aside / _STATE).write_bytes(data)
-        (aside / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-        target = folder / f"{step:09d}"
-        if target.exists():
-            shutil.rmtree(target)
-        publish(aside, target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    for old in _steps(folder)[:-_KEPT]:
-        shutil.rmtree(old)
+    manifest = {"sha256": _digest(data, step, facts), "step": step, "facts": dict(facts)}
+    target = folder / f"{step:09d}"
+    with in_room(target, len(data)):
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".", dir=folder))
+        try:
+            (aside / _STATE).write_bytes(data)
+            (aside / _MANIFEST).write_text(_text(manifest), encoding="utf-8")
+            if target.exists():
+                shutil.rmtree(target)
+            publish(aside, target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    _retire(folder, target)
+
+
+def _retire(folder: Path, last: Path) -> None:
+    """Remove all but the last two; later ones were passed over when the run went on."""
+    found = _steps(folder)
+    kept = [path for path in found if path <= last][-_KEPT:]
+    for path in found:
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def newest(folder: Path) -> Checkpoint | None:
@@ -72,10 +87,12 @@ def newest(folder: Path) -> Checkpoint | None:
         StorageError: there are checkpoints, and all are damaged.
     """
     found = _steps(folder)
+    damaged: list[str] = []
     for path in reversed(found):
         kept = _read(path)
         if kept is not None:
-            return kept
+            return replace(kept, damaged=tuple(damaged))
+        damaged.append(path.name)
     if found:
         raise StorageError(f"all checkpoints in {folder} are damaged: remove it to begin again.")
     return None
@@ -103,10 +120,20 @@ def _steps(folder: Path) -> list[Path]:
 
 def _read(path: Path) -> Checkpoint | None:
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        data = (path / _STATE).read_bytes()
-        if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
+        text = (path / _MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        data, step, facts = (path / _STATE).read_bytes(), manifest["step"], dict(manifest["facts"])
+        as_written = _text(manifest) == text and path.name == f"{step:09d}"
+        if not as_written or manifest["sha256"] != _digest(data, step, facts):
             return None
-        return Checkpoint(load(data), dict(manifest["facts"]))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return Checkpoint(load(data), facts)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
+
+
+def _digest(data: bytes, step: int, facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text([step, facts]).encode() + data).hexdigest()
+
+
+def _text(values: object) -> str:
+    return json.dumps(values, separators=(",", ":"))

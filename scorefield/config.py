@@ -93,7 +93,7 @@ class TabulatedConfig(Frozen):
     """
 
     kind: Literal["tabulated"] = "tabulated"
-    alpha_bar: tuple[float, ...]
+    alpha_bar: tuple[float, ...] = Field(max_length=10_000)
     t_min: float | None = None
     t_max: float | None = None
 
@@ -200,7 +200,7 @@ class UNetConfig(Frozen):
 
     kind: Literal["unet"] = "unet"
     width: PositiveInt | None = None
-    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2), min_length=1)
+    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2), min_length=1, max_length=16)
     blocks: PositiveInt = 1
     heads: PositiveInt = 2
 
@@ -304,7 +304,7 @@ class DataConfig(Frozen):
     """
 
     name: str
-    shape: tuple[PositiveInt, ...]
+    shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=3)
     count: PositiveInt
     classes: int = Field(default=0, ge=0)
     class_names: tuple[str, ...] = ()

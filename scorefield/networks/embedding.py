@@ -21,7 +21,9 @@ class Embedding(nn.Module):
     def __init__(self, width: int, classes: int = 0) -> None:
         super().__init__()
         self.classes = classes
-        frequencies = torch.exp(torch.linspace(math.log(_LOWEST), math.log(_HIGHEST), 16))
+        # on the CPU first: for these two functions on "meta", torch loads half a compiler
+        steps = torch.linspace(math.log(_LOWEST), math.log(_HIGHEST), 16, device="cpu")
+        frequencies = torch.exp(steps).to(torch.get_default_device())
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.mix = nn.Sequential(
             nn.Linear(2 * len(frequencies), width), nn.SiLU(), nn.Linear(width, width)

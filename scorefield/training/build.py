@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from scorefield import config as c, parametrization as p, processes
 from scorefield.data.columns import Columns
@@ -14,6 +17,9 @@ from scorefield.data.encoding import Continuous, Encoding, Levels
 from scorefield.networks import MLP, UNet
 from scorefield.process import Process
 from scorefield.training import objective as o
+
+MOST_COLUMNS = 2**24
+MOST_TENSORS = 10_000  # of a network
 
 PROCESSES: dict[str, type[Process]] = {
     "vp": processes.VP,
@@ -87,9 +93,69 @@ def encoding(config: c.TrainConfig, data: c.DataConfig) -> Encoding:
     if config.levels:
         return Levels(config.levels)
     columns = data.columns
-    if len(data.shape) == 1 and columns != c.ColumnsConfig(names=columns.names):
-        return Columns(columns, data.shape[0])
-    return Continuous()
+    if len(data.shape) > 1 or columns == c.ColumnsConfig(names=columns.names):
+        return Continuous()
+    if data.shape[0] > MOST_COLUMNS:
+        raise ValueError(f"{data.shape[0]:,} columns, where {MOST_COLUMNS:,} are the most.")
+    return Columns(columns, data.shape[0])
+
+
+def field_shape(config: c.TrainConfig, data: c.DataConfig) -> tuple[int, ...]:
+    """Return the shape of a sample as the field sees it.
+
+    Raises:
+        ValueError: as `encoding`.
+    """
+    return encoding(config, data).shape(data.shape)
+
+
+def outline(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Return a network whose tensors have shapes and no memory.
+
+    Raises:
+        ValueError: as `network`.
+    """
+    with torch.device("meta"), _Undrawn():
+        return network(config, shape, classes)
+
+
+def network_size(
+    config: c.NetworkConfig, shape: tuple[int, ...], classes: int
+) -> tuple[int, float]:
+    """Return how many tensors and how many numbers a network has, without making it.
+
+    Every block after the first adds the same, so two small outlines tell. Numbers that no tensor
+    could count are infinite.
+
+    Raises:
+        ValueError: as `network`.
+    """
+    config = concrete_network(config, shape)
+    repeated = "depth" if config.kind == "mlp" else "blocks"
+    sizes = []
+    for count in (1, 2):
+        try:
+            small = outline(config.model_copy(update={repeated: count}), shape, classes)
+        except (RuntimeError, OverflowError, TypeError):  # by what torch makes of a side
+            return 0, math.inf
+        tensors = small.state_dict().values()
+        sizes.append((len(tensors), sum(tensor.numel() for tensor in tensors)))
+    (tensors_1, numbers_1), (tensors_2, numbers_2) = sizes
+    more = getattr(config, repeated) - 1
+    return tensors_1 + more * (tensors_2 - tensors_1), numbers_1 + more * (numbers_2 - numbers_1)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves normal numbers undrawn: for this function on "meta", torch loads half a compiler."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def _options(config: c.Frozen) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import operator
 import os
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,9 +15,7 @@ from typing import Any
 
 import tomli_w
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from scorefield.adaptive import Adaptive
@@ -28,16 +25,15 @@ from scorefield.data.encoding import Encoding
 from scorefield.denoiser import Denoiser
 from scorefield.errors import CheckpointError, DataError, UsageError
 from scorefield.field import ScoreField
-from scorefield.files import publish
+from scorefield.files import in_room, publish
 from scorefield.latents import Codes, Decoded, decode, encode, interpolate
 from scorefield.likelihood import Bound, Likelihood, combined, elbo, log_prob
 from scorefield.noise import LEVELS, Noise
 from scorefield.plan import Plan
 from scorefield.sampling import sample
 from scorefield.solvers import Solver
-from scorefield.training import build
-
-_WEIGHTS, _CONFIG = "model.safetensors", "config.toml"
+from scorefield.training import build, stored
+from scorefield.training.stored import CONFIG, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -209,27 +205,30 @@ class Run:
 
         Raises:
             UsageError: the folder exists and is not empty.
+            StorageError: there is no room for it.
         """
         folder = Path(folder)
         refuse_existing(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{k}": v for k, v in self.field.network.state_dict().items()}
         tensors |= {"transform.mean": self.transform.mean, "transform.std": self.transform.std}
         for name, value in (("mean", self.field.mean), ("variance", self.field.variance)):
             tensors[f"data.{name}"] = torch.as_tensor(value).float().expand(self.field.shape)
-        written = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, written / _WEIGHTS)
-            settings = self.config.model_dump(exclude_none=True)
-            settings["data"] = self.config.data.model_dump(exclude_defaults=True)
-            text = tomli_w.dumps(settings)
-            (written / _CONFIG).write_text(text, encoding="utf-8")
-            if folder.exists():
-                folder.rmdir()
-            publish(written, folder)
-        except BaseException:
-            shutil.rmtree(written, ignore_errors=True)
-            raise
+        data = serialise({k: v.contiguous().cpu() for k, v in tensors.items()})
+        settings = self.config.model_dump(exclude_none=True)
+        settings["data"] = self.config.data.model_dump(exclude_defaults=True)
+        text = tomli_w.dumps(settings)
+        with in_room(folder, len(data)):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            written = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            try:
+                (written / WEIGHTS).write_bytes(data)
+                (written / CONFIG).write_text(text, encoding="utf-8")
+                if folder.exists():
+                    folder.rmdir()
+                publish(written, folder)
+            except BaseException:
+                shutil.rmtree(written, ignore_errors=True)
+                raise
 
 
 def refuse_existing(folder: Path) -> None:
@@ -246,74 +245,20 @@ def load(folder: str | Path) -> Run:
 
     Raises:
         CheckpointError: a file is missing or unreadable, or the weights do not match the
-            configuration.
+            configuration; before anything is allocated.
     """
     folder = Path(folder)
-    config = _read_config(folder)
-    try:
-        tensors = load_file(folder / _WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / _WEIGHTS} cannot be read: {error}") from None
+    config, tensors = stored.read(folder)
     try:
         denoiser = new_denoiser(config.train, config.data)
     except ValueError as error:
-        raise CheckpointError(f"{folder / _CONFIG} describes no run: {error}") from None
+        raise CheckpointError(f"{folder / CONFIG} describes no run: {error}") from None
     network = denoiser.network.state_dict()
-    shape = denoiser.shape
-    moments = torch.Size([shape[0], *[1] * len(shape[1:])])
-    expected = {f"network.{k}": v.shape for k, v in network.items()}
-    expected |= {"transform.mean": moments, "transform.std": moments}
-    expected |= dict.fromkeys(("data.mean", "data.variance"), torch.Size(shape))
-    _check_tensors(folder, tensors, expected)
     denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in network})
     denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
     denoiser.eval()
     transform = Standardize(tensors["transform.mean"], tensors["transform.std"])
     return Run(denoiser, transform, config)
-
-
-def _read_config(folder: Path) -> RunConfig:
-    path = folder / _CONFIG
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no run folder {folder}: train one first.")
-    try:
-        return RunConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(
-            f"{path} is no run's configuration: {place}: {first['msg']}."
-        ) from None
-
-
-def _check_tensors(
-    folder: Path, tensors: dict[str, Tensor], expected: dict[str, torch.Size]
-) -> None:
-    path = folder / _WEIGHTS
-    if set(tensors) != set(expected):
-        missing = sorted(set(expected) - set(tensors))
-        extra = sorted(set(tensors) - set(expected))
-        raise CheckpointError(
-            f"{path} does not match {_CONFIG}: it lacks {missing[:4]} and has {extra[:4]} besides."
-        )
-    unusable = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
-    if not bool((tensors["transform.std"] > 0).all()):
-        unusable.append("transform.std")
-    if not bool((tensors["data.variance"] >= 0).all() and (tensors["data.variance"] > 0).any()):
-        unusable.append("data.variance")
-    if unusable:
-        raise CheckpointError(
-            f"{path}: {unusable[0]} holds values that are not finite, or a deviation that is not "
-            "positive."
-        )
-    for name, shape in expected.items():
-        if tensors[name].shape != shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(tensors[name].shape)}, but {_CONFIG} describes "
-                f"{tuple(shape)}."
-            )
 
 
 def new_denoiser(
@@ -325,7 +270,7 @@ def new_denoiser(
     """Return an untrained denoiser, its weights a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        shape = build.encoding(config, data).shape(data.shape)
+        shape = build.field_shape(config, data)
         network = build.network(config.network, shape, data.classes)
     parametrization = build.parametrization(config.parametrization)
     process = build.process(config.process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scorefield import sizes
 from scorefield.config import ColumnsConfig, DataConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
 from scorefield.data.rows import chunks, digest
@@ -20,6 +22,8 @@ from scorefield.training import build, checkpoint
 from scorefield.training.loop import Progress, fit
 from scorefield.training.run import Run, new_denoiser
 
+_COPIES = 5  # of the weights: themselves, gradients, average and the optimizer's two moments
+
 
 class Training:
     """A training run in progress: iterate to train, then take `run`.
@@ -27,6 +31,9 @@ class Training:
     Args:
         data: what to learn.
         config: how.
+
+    Attributes:
+        damaged: the names of checkpoints that were passed over when it went on.
 
     Raises:
         ValueError: a conditional run on data without classes; a network that does not fit.
@@ -51,6 +58,7 @@ class Training:
             columns=ColumnsConfig(names=columns.names) if config.levels else columns,
             layer=data.layer,
         )
+        _check_fits(self.config, self.data_config)
         self.encoding = build.encoding(self.config, self.data_config)
         if config.levels:
             for chunk in chunks(data.x):
@@ -64,6 +72,7 @@ class Training:
             (variance / self.transform.std.double() ** 2).float(),
         )
         self.data = data
+        self.damaged: tuple[str, ...] = ()
         self._losses: deque[float] = deque(maxlen=100)
         self.fit = fit(
             self.denoiser,
@@ -109,6 +118,7 @@ class Training:
         checkpoint.check_same(folder, kept, self.facts)
         self.fit.restore(kept.tensors)
         self._losses.extend(kept.facts["losses"])
+        self.damaged = kept.damaged
         return self.fit.step
 
     @property
@@ -121,6 +131,34 @@ class Training:
         """The result: before the last step a view of the weights as they stand, not averaged."""
         config = RunConfig(data=self.data_config, train=self.config, loss=self.loss)
         return Run(self.denoiser, self.transform, config)
+
+
+def _check_fits(config: TrainConfig, data: DataConfig) -> None:
+    """Refuse a training that cannot fit into memory, before any is taken.
+
+    Raises:
+        UsageError: with what it would take, and what there is.
+    """
+    shape = build.field_shape(config, data)
+    tensors, numbers = build.network_size(config.network, shape, data.classes)
+    if tensors > build.MOST_TENSORS:
+        raise UsageError(
+            f"network: {tensors:,} tensors, where {build.MOST_TENSORS:,} are the most: take fewer "
+            "blocks."
+        )
+    there = sizes.memory()
+    weights = _COPIES * 4 * numbers
+    if weights > there:
+        raise UsageError(
+            f"network: weights, gradients, average and moments take {sizes.words(weights)}, and "
+            f"there are {sizes.words(there)} of memory: make it smaller."
+        )
+    batch = 4 * config.optim.batch * math.prod(shape)
+    if batch > there:
+        raise UsageError(
+            f"optim.batch: {config.optim.batch} samples of shape {shape} take "
+            f"{sizes.words(batch)}, and there are {sizes.words(there)} of memory: take fewer."
+        )
 
 
 def train(data: Data, config: TrainConfig | None = None) -> Run:

@@ -1,0 +1,194 @@
+"""What a run folder holds, checked before a byte of it is believed.
+
+What the weights' file declares in its header is compared with its size and with the configuration
+before anything is allocated, so that a folder from anywhere costs no more than its files do.
+
+Reference: the safetensors format, https://huggingface.co/docs/safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from scorefield import sizes
+from scorefield.config import RunConfig
+from scorefield.errors import CheckpointError
+from scorefield.training import build
+
+WEIGHTS, CONFIG = "model.safetensors", "config.toml"
+
+_LARGEST_CONFIG = 1 << 22  # bytes; the names of a hundred thousand genes
+_LARGEST_HEADER = 1 << 20
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class _Place(BaseModel):
+    """What the header tells of one tensor; weights are float32, whatever they were trained in."""
+
+    dtype: Literal["F32"]
+    shape: tuple[NonNegativeInt, ...]
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
+
+
+_HEADER = TypeAdapter(dict[str, _Place])
+
+
+def read(folder: Path) -> tuple[RunConfig, dict[str, Tensor]]:
+    """Return a run folder's configuration, and tensors that match it.
+
+    Raises:
+        CheckpointError: a file is missing, unreadable, no part of the folder or larger than memory;
+            or the weights do not match the configuration.
+    """
+    config = _read_config(folder)
+    path = _inside(folder, WEIGHTS)
+    held = _read_header(path)
+    _check_shapes(path, held, _expected(config, folder / CONFIG))
+    size = path.stat().st_size
+    if size > sizes.memory():
+        raise CheckpointError(
+            f"{path} holds {sizes.words(size)}, and there are {sizes.words(sizes.memory())} of "
+            "memory: take a machine with more."
+        )
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    _check_values(path, tensors)
+    return config, tensors
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the path of a plain file of the folder itself."""
+    path = folder / name
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(folder)):
+        raise CheckpointError(f"{path} leads out of its folder, to {real}: put the file there.")
+    if not real.is_file():
+        raise CheckpointError(f"{path} cannot be read: there is no such file.")
+    return path
+
+
+def _read_config(folder: Path) -> RunConfig:
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no run folder {folder}: train one first.")
+    path = _inside(folder, CONFIG)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_CONFIG + 1)
+        if len(content) > _LARGEST_CONFIG:
+            raise CheckpointError(
+                f"{path} holds more than {sizes.words(_LARGEST_CONFIG)}: it is no run's "
+                "configuration."
+            )
+        return RunConfig.model_validate(tomllib.loads(content.decode()))
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(
+            f"{path} is no run's configuration: {place}: {first['msg']}."
+        ) from None
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+def _read_header(path: Path) -> Shapes:
+    """Return the shapes of the tensors in a file, which fill it to the last byte."""
+    try:
+        held = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_LARGEST_HEADER, held - 8):
+                raise CheckpointError(
+                    f"{path} cannot be read: it declares a header of {length} bytes, in a file of "
+                    f"{held}, where at most {_LARGEST_HEADER} are used."
+                )
+            values = json.loads(file.read(length))
+        if isinstance(values, dict):
+            values.pop("__metadata__", None)
+        places = _HEADER.validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{path} cannot be read: {place}: {first['msg']}.") from None
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: its header is {error}") from None
+    _check_places(path, places, held - 8 - length)
+    return {name: place.shape for name, place in places.items()}
+
+
+def _check_places(path: Path, places: dict[str, _Place], held: int) -> None:
+    end = 0
+    for name, place in sorted(places.items(), key=lambda item: item[1].data_offsets):
+        start, stop = place.data_offsets
+        if start != end or stop - start != 4 * math.prod(place.shape):
+            raise CheckpointError(
+                f"{path} cannot be read: {name} of shape {place.shape} has the bytes from {start} "
+                f"to {stop}, after {end} of others."
+            )
+        end = stop
+    if end != held:
+        raise CheckpointError(f"{path} cannot be read: it declares {end} bytes and holds {held}.")
+
+
+def _expected(config: RunConfig, path: Path) -> Shapes:
+    """Return the shapes of the tensors that a configuration describes, without making them."""
+    classes = config.data.classes
+    try:
+        shape = build.field_shape(config.train, config.data)
+        tensors, numbers = build.network_size(config.train.network, shape, classes)
+        if tensors > build.MOST_TENSORS or math.isinf(numbers):
+            raise ValueError(
+                f"a network of {tensors:,} tensors and {sizes.words(4 * numbers)}, where "
+                f"{build.MOST_TENSORS:,} tensors are the most."
+            )
+        network = build.outline(config.train.network, shape, classes)
+    except ValueError as error:
+        raise CheckpointError(f"{path} describes no run: {error}") from None
+    channels, *rest = shape
+    moments = (channels, *[1] * len(rest))
+    shapes: Shapes = {f"network.{k}": tuple(v.shape) for k, v in network.state_dict().items()}
+    shapes |= {"transform.mean": moments, "transform.std": moments}
+    return shapes | dict.fromkeys(("data.mean", "data.variance"), shape)
+
+
+def _check_shapes(path: Path, held: Shapes, expected: Shapes) -> None:
+    if set(held) != set(expected):
+        missing = sorted(set(expected) - set(held))
+        extra = sorted(set(held) - set(expected))
+        raise CheckpointError(
+            f"{path} does not match {CONFIG}: it lacks {missing[:4]} and has {extra[:4]} besides."
+        )
+    for name, shape in expected.items():
+        if held[name] != shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {held[name]}, but {CONFIG} describes {shape}."
+            )
+
+
+def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
+    unusable = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    if not bool((tensors["transform.std"] > 0).all()):
+        unusable.append("transform.std")
+    if not bool((tensors["data.variance"] >= 0).all() and (tensors["data.variance"] > 0).any()):
+        unusable.append("data.variance")
+    if unusable:
+        raise CheckpointError(
+            f"{path}: {unusable[0]} holds values that are not finite, or a deviation that is not "
+            "positive."
+        )

@@ -33,8 +33,8 @@ def room(folder: Path) -> int:
 
 def words(size: float) -> str:
     """Return a number of bytes to read: ``1.5 MiB``."""
-    if math.isinf(size):
-        return "more than 8 EiB"
+    if size >= 2**70:
+        return "more than 1024 EiB"
     power = 0 if size < 1 else min(6, int(math.log2(size)) // 10)
     unit = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")[power]
     return f"{size:.0f} bytes" if power == 0 else f"{size / 2 ** (10 * power):.1f} {unit}"

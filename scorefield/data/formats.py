@@ -9,12 +9,15 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from scorefield.data.bounds import UNREADABLE, check_array, check_directory, check_size, member
 from scorefield.data.cells import read_h5ad
 from scorefield.data.contents import Contents
 from scorefield.data.images import read_images
@@ -33,15 +36,18 @@ def read_file(path: Path, layer: str | None = None, use: Use = lambda name: True
         use: tells by their names which columns of a table are of use.
 
     Raises:
-        DataError: an ending that is not known, or a file that is not what its ending says.
+        DataError: an ending that is not known, a file that is not what its ending says, or one that
+            is larger, unpacked, than its own size or than memory allows.
     """
     suffix = path.suffix if path.suffix != ".gz" else Path(path.stem).suffix + ".gz"
     if layer is not None and suffix != ".h5ad":
         raise DataError(f"{path} has no layers: only .h5ad files do.")
-    if suffix == ".h5ad":
-        return read_h5ad(path, layer)
     if path.is_dir():
         return read_images(path)
+    if not path.is_file():
+        raise DataError(f"{path} cannot be read: it is no plain file.")
+    if suffix == ".h5ad":
+        return read_h5ad(path, layer)
     if suffix in TABLES:
         return TABLES[suffix](path, use)
     if path.name.removesuffix(".gz").endswith("-ubyte"):
@@ -51,34 +57,41 @@ def read_file(path: Path, layer: str | None = None, use: Use = lambda name: True
             f"{path} ends in none of {', '.join(KINDS)}, and is no folder of images: save the data "
             "as one of them."
         )
-    return Contents(ARRAYS[suffix](path))
+    # NumPy parses the header of an array as Python does, which has opinions on how it is spelled
+    with warnings.catch_warnings(action="ignore"):
+        return Contents(ARRAYS[suffix](path))
 
 
 def _npy(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\3\4":
+                raise DataError(f"{path} holds an archive, not one array: name it .npz.")
+        with path.open("rb") as file:
+            check_array(file, path.stat().st_size)
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except DataError:
+        raise
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as a .npy file: {error}") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path} holds an archive, not one array: name it .npz.")
-    return array
 
 
 def _npz(path: Path) -> np.ndarray:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise DataError(f"{path} holds one array, not an archive: name it .npy.")
-        with archive:
-            names = list(archive.keys())
-            name = "x" if "x" in names else names[0] if len(names) == 1 else None
-            if name is None:
-                raise DataError(f"{path} holds {', '.join(names) or 'nothing'}: name the data x.")
-            return np.asarray(archive[name])
+        with path.open("rb") as file:
+            if file.read(6) == np.lib.format.MAGIC_PREFIX:
+                raise DataError(f"{path} holds one array, not an archive: name it .npy.")
+        check_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            part = member(path, archive)
+            check_size(path, part.file_size)
+            with archive.open(part) as head:
+                check_array(head, part.file_size)
+            with archive.open(part) as whole:
+                return np.asarray(np.lib.format.read_array(whole, allow_pickle=False))
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as a .npz file: {error}") from None
 
 
@@ -94,15 +107,23 @@ def _idx(path: Path) -> np.ndarray:
                 raise DataError(f"{path} ends inside its header.")
             shape = struct.unpack(f">{head[3]}I", sides)
             size = math.prod(shape) * kind.itemsize
+            if path.suffix != ".gz" and size != path.stat().st_size - file.tell():
+                raise DataError(
+                    f"{path} declares {size} bytes of data {shape} and holds "
+                    f"{path.stat().st_size - file.tell()}."
+                )
+            check_size(path, size)
             data = bytearray()
             while len(data) <= size and (some := file.read(min(1 << 20, size + 1 - len(data)))):
                 data += some
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if len(data) != size:
         held = f"{len(data)}" if len(data) < size else "more"
         raise DataError(f"{path} declares {size} bytes of data {shape} and holds {held}.")
-    return np.frombuffer(bytes(data), kind).reshape(shape).astype(kind.newbyteorder("="))
+    if not size:
+        raise DataError(f"{path} has shape {shape}: it holds no data.")
+    return np.frombuffer(data, kind).reshape(shape).astype(kind.newbyteorder("="))
 
 
 ARRAYS: dict[str, Callable[[Path], np.ndarray]] = {

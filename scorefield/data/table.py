@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from scorefield.data.bounds import THRIFT, UNREADABLE, check_size, lines
 from scorefield.data.contents import Contents
 from scorefield.errors import DataError
 
@@ -34,6 +35,7 @@ def read_csv(path: Path, use: Use = lambda name: True) -> Contents:
         DataError: rows of different lengths, a column of both numbers and texts, one of more than
             `MOST_LABELS` texts.
     """
+    check_size(path, path.stat().st_size)
     rows = _rows(path)
     try:
         _, first = next(rows)
@@ -98,9 +100,9 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not empty with their numbers, from 1."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            for line, row in enumerate(csv.reader(file), 1):
+            for number, row in enumerate(csv.reader(lines(path, file)), 1):
                 if row:
-                    yield line, row
+                    yield number, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from None
 
@@ -131,6 +133,19 @@ def read_parquet(path: Path, use: Use = lambda name: True) -> Contents:
     Raises:
         DataError: a column of another type, or one of more than `MOST_LABELS` texts.
     """
+    table, names = _arrow(path, use)
+    values, labels = np.full((table.num_rows, len(names)), np.nan), {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        place = names.index(name)
+        if _is_text(column.type):
+            values[:, place], labels[name] = _codes(path, name, column)
+        else:
+            values[:, place] = column.cast("float64", safe=False).to_numpy()
+    return Contents(values, names, labels, typed=True)
+
+
+def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
+    """Return a table of the columns that are of use, and the names of all."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -138,43 +153,64 @@ def read_parquet(path: Path, use: Use = lambda name: True) -> Contents:
         raise DataError(
             f"{path}: parquet needs pyarrow; pip install 'scorefield[parquet]'."
         ) from None
+    limits = {"thrift_string_size_limit": THRIFT, "thrift_container_size_limit": THRIFT}
     try:
-        table = parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        with parquet.ParquetFile(path, **limits) as file:
+            columns = [column for column in file.schema_arrow if use(column.name)]
+            names, head = _named(path, file.schema_arrow.names), file.metadata
+        for column in columns:
+            if not (_is_text(column.type) or _is_number_type(column.type)):
+                raise DataError(
+                    f"{path}, column {column.name}: of type {column.type}, neither numbers nor "
+                    f"texts: leave it out with --without {column.name}."
+                )
+        if not columns or not head.num_rows:
+            raise DataError(f"{path} holds no {'rows' if columns else 'columns'}.")
+        groups = [head.row_group(k) for k in range(head.num_row_groups)]
+        unpacked = sum(group.total_byte_size for group in groups)
+        check_size(path, max(unpacked, 8 * head.num_rows * len(names)))
+        # as codes: a short text may stand in any number of rows
+        coded = [column.name for column in columns if pyarrow.types.is_string(column.type)]
+        with parquet.ParquetFile(path, read_dictionary=coded, **limits) as file:
+            return file.read([column.name for column in columns]), names
+    except DataError:
+        raise
+    except (*UNREADABLE, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}") from None
-    if not table.num_columns or not table.num_rows:
-        raise DataError(f"{path} holds no {'rows' if table.num_columns else 'columns'}.")
-    names = _named(path, table.column_names)
-    values, labels = np.full((table.num_rows, len(names)), np.nan), {}
-    for k, (name, column) in enumerate(zip(names, table.columns, strict=True)):
-        if not use(name):
-            continue
-        values[:, k], found = _arrow(path, name, column)
-        if found:
-            labels[name] = found
-    return Contents(values, names, labels, typed=True)
 
 
-def _arrow(path: Path, name: str, column: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the numbers of a column, and of texts the labels that they count."""
-    import pyarrow
-    from pyarrow import compute, types
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
 
-    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-    if types.is_integer(kind) or types.is_floating(kind):
-        wide = column.cast(kind).cast(pyarrow.float64(), safe=False)
-        return wide.to_numpy().astype(np.float64), ()
-    if not (types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind)):
+    if types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind))
+
+
+def _is_number_type(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind))
+
+
+def _codes(path: Path, name: str, column: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the codes of a column of texts or truth values, NaN for none, and their labels."""
+    from pyarrow import types
+
+    if types.is_boolean(column.type):
+        column = column.cast("string")
+    if not types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    whole = column.unify_dictionaries().combine_chunks()
+    places = whole.indices.cast("float64").to_numpy(zero_copy_only=False)
+    used = np.unique(places[~np.isnan(places)]).astype(np.int64)
+    if len(used) > MOST_LABELS:
         raise DataError(
-            f"{path}, column {name}: of type {column.type}, neither numbers nor texts: leave it "
-            f"out with --without {name}."
-        )
-    texts = column.cast(pyarrow.string())
-    labels = sorted(text for text in compute.unique(texts).to_pylist() if text)
-    if len(labels) > MOST_LABELS:
-        raise DataError(
-            f"{path}, column {name}: {len(labels)} different texts, too many for a category: leave "
+            f"{path}, column {name}: {len(used)} different texts, too many for a category: leave "
             f"it out with --without {name}."
         )
-    codes = compute.index_in(texts, pyarrow.array(labels, pyarrow.string()))
-    return codes.cast(pyarrow.float64()).to_numpy().astype(np.float64), tuple(labels)
+    texts = whole.dictionary.take(used).to_pylist()
+    labels = sorted({text for text in texts if text})
+    codes = np.array([labels.index(text) if text else np.nan for text in texts] or [np.nan])
+    found = codes[np.searchsorted(used, np.nan_to_num(places)).clip(max=len(codes) - 1)]
+    return np.where(np.isnan(places), np.nan, found), tuple(labels)

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 
 class Frozen(BaseModel):
-    """A configuration: immutable, and strict about names."""
+    """A configuration: immutable, of finite numbers, and strict about names."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class VPConfig(Frozen):

@@ -69,7 +69,8 @@ def failing(files, capsys, monkeypatch):
     return run
 
 
-def python(*arguments, cwd=None):
+def python(*arguments, cwd=None, stdin=None):
+    command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=100
+        command, capture_output=True, text=True, cwd=cwd, input=stdin, timeout=200
     )

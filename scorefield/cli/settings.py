@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cyclopts.config import Dict
 
+from scorefield import toml
 from scorefield.errors import UsageError
 
 FLAG = "--config"
@@ -43,10 +43,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         UsageError: there is no such file, or it is not TOML.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = toml.read(path)
     except OSError as error:
         raise UsageError(f"{FLAG} {path}: {error.strerror}.") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{FLAG} {path} is not TOML: {error}.") from None
     train = values.get("train")
     return train if isinstance(train, dict) else values

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from scorefield import config as c, parametrization as p, processes
@@ -155,7 +155,7 @@ class _Undrawn(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+        return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
 
 
 def _options(config: c.Frozen) -> dict[str, Any]:

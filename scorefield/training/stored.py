@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -20,15 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scorefield import sizes
+from scorefield import sizes, toml
 from scorefield.config import RunConfig
 from scorefield.errors import CheckpointError
 from scorefield.training import build
 
 WEIGHTS, CONFIG = "model.safetensors", "config.toml"
 
-_LARGEST_CONFIG = 1 << 22  # bytes; the names of a hundred thousand genes
-_LARGEST_HEADER = 1 << 20
+_LARGEST_HEADER = 1 << 20  # bytes
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -85,23 +83,14 @@ def _read_config(folder: Path) -> RunConfig:
         raise CheckpointError(f"there is no run folder {folder}: train one first.")
     path = _inside(folder, CONFIG)
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_CONFIG + 1)
-        if len(content) > _LARGEST_CONFIG:
-            raise CheckpointError(
-                f"{path} holds more than {sizes.words(_LARGEST_CONFIG)}: it is no run's "
-                "configuration."
-            )
-        return RunConfig.model_validate(tomllib.loads(content.decode()))
+        return RunConfig.model_validate(toml.read(path))
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(
             f"{path} is no run's configuration: {place}: {first['msg']}."
         ) from None
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
@@ -154,8 +143,8 @@ def _expected(config: RunConfig, path: Path) -> Shapes:
         tensors, numbers = build.network_size(config.train.network, shape, classes)
         if tensors > build.MOST_TENSORS or math.isinf(numbers):
             raise ValueError(
-                f"a network of {tensors:,} tensors and {sizes.words(4 * numbers)}, where "
-                f"{build.MOST_TENSORS:,} tensors are the most."
+                f"a network of {sizes.words(4 * numbers)} and {tensors:,} tensors or more, where "
+                f"{build.MOST_TENSORS:,} are the most."
             )
         network = build.outline(config.train.network, shape, classes)
     except ValueError as error:

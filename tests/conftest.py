@@ -12,6 +12,12 @@ def pytest_addoption(parser):
         default=2000,
         help="how many configurations test_fuzz.py tries, a multiple of 100",
     )
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=20,
+        help="how often test_damage.py kills a training, and how often it asks one to stop",
+    )
 
 
 def pytest_configure(config):

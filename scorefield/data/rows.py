@@ -88,19 +88,21 @@ class Moments:
         Reference: Chan, Golub and LeVeque (1979), Updating formulae and a pairwise algorithm for
         computing sample variances.
         """
-        parts = (cls._of(through(chunk).double()) for chunk in chunks(rows))
+        parts = (cls.of_batch(through(chunk).double()) for chunk in chunks(rows))
         whole = next(parts)
         for part in parts:
-            whole = whole._with(part)
+            whole = whole.joined(part)
         return whole
 
     @classmethod
-    def _of(cls, x: Tensor) -> Moments:
+    def of_batch(cls, x: Tensor) -> Moments:
+        """Return the moments of samples ``(B, ...)`` in float64."""
         count = (~x.isnan()).sum(0)
         mean = x.nansum(0) / count.clamp(min=1)
         return cls(count, mean, ((x - mean) ** 2).nansum(0))
 
-    def _with(self, other: Moments) -> Moments:
+    def joined(self, other: Moments) -> Moments:
+        """Return the moments of both sets of samples."""
         count = self.count + other.count
         share = other.count.double() / count.clamp(min=1)
         step = other.mean - self.mean
@@ -109,4 +111,5 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
+        """The mean square of the departures from the mean."""
         return self.squares / self.count.clamp(min=1)

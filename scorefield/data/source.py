@@ -18,7 +18,7 @@ from scorefield.data.contents import Contents
 from scorefield.data.formats import read_file
 from scorefield.data.labels import classes_of, file_labels
 from scorefield.data.layout import Layout, layout
-from scorefield.data.rows import Moments, Rows
+from scorefield.data.rows import Rows
 from scorefield.data.survey import Survey, survey
 from scorefield.data.table import Use
 from scorefield.errors import DataError
@@ -26,6 +26,8 @@ from scorefield.errors import DataError
 Missing = Literal["refuse", "drop", "keep"]
 
 IN_MEMORY = 2**30  # bytes; what is larger is read as it is needed
+_COARSEST = 0.01  # deviations that float32 may round by
+_SMALLEST, _LARGEST = 1e-30, 1e38  # within which float32 squares and sums without loss
 _WHOLE = 2.0**24  # above this float32 does not hold every whole number
 
 
@@ -133,7 +135,8 @@ def read(
     rows = made.rows(found.keep, in_memory)
     columns = ours or ColumnsConfig(names=made.names)
     if learn:
-        columns = _columns(found, made, rows, contents.typed, name)
+        _check_resolved(found, made, name)
+        columns = _columns(found, made, contents.typed, name)
     y = None if classes is None else torch.from_numpy(classes.codes[found.keep])
     class_names = () if classes is None else classes.labels
     return Data(rows, y, name, class_names, columns, found.incomplete, layer)
@@ -168,7 +171,27 @@ def _check(contents: Contents, name: str) -> None:
         raise DataError(f"{name} has no samples.")
 
 
-def _columns(found: Survey, made: Layout, x: Rows, typed: bool, name: str) -> ColumnsConfig:
+def _check_resolved(found: Survey, made: Layout, name: str) -> None:
+    """Refuse features, or channels, that float32 cannot tell apart or sum.
+
+    Raises:
+        DataError: naming the first.
+    """
+    size = np.fmax(np.abs(found.low), np.abs(found.high)).astype(np.float64)
+    spread = found.moments.variance.sqrt().numpy()
+    coarse = size * 2.0**-24 > _COARSEST * spread
+    bad = np.flatnonzero((spread > 0) & (coarse | (spread < _SMALLEST) | (size > _LARGEST)))
+    if len(bad):
+        k = int(bad[0])
+        which = f"column {made.names[k]}" if made.names else f"feature or channel {k}"
+        raise DataError(
+            f"{name} has values of size {size[k]:.3g} in {which} that spread by {spread[k]:.3g}, "
+            "which float32 does not resolve: subtract what they have in common, or change the "
+            "unit."
+        )
+
+
+def _columns(found: Survey, made: Layout, typed: bool, name: str) -> ColumnsConfig:
     """Return what the columns of vectors hold, by the rules of `scorefield.data.columns`.
 
     Raises:
@@ -176,9 +199,10 @@ def _columns(found: Survey, made: Layout, x: Rows, typed: bool, name: str) -> Co
             channel that never changes.
     """
     constant = (found.low == found.high) & (found.gaps == 0)
-    if len(x.shape) > 2 or constant.all():
+    vectors = len(made.values.shape) == 2
+    if not vectors or constant.all():
         if constant.any():
-            what = "feature" if len(x.shape) == 2 else "channel"
+            what = "feature" if vectors else "channel"
             places = np.flatnonzero(constant).tolist()
             shown = ", ".join(map(str, places[:8])) + (" …" if len(places) > 8 else "")
             raise DataError(
@@ -187,7 +211,6 @@ def _columns(found: Survey, made: Layout, x: Rows, typed: bool, name: str) -> Co
             )
         return ColumnsConfig()
     whole, categories, fixed, gaps = {}, {}, {}, {}
-    moments = Moments.of(x) if found.gaps.any() else None
     for k, column in enumerate(made.names or map(str, range(len(constant)))):
         low, high = float(found.low[k]), float(found.high[k])
         if column in made.labels:
@@ -197,13 +220,14 @@ def _columns(found: Survey, made: Layout, x: Rows, typed: bool, name: str) -> Co
             fixed[column] = low
         elif typed and found.whole[k] and max(abs(low), abs(high)) < _WHOLE:
             whole[column] = (low, high)
-        if moments is not None and found.gaps[k]:
+        if found.gaps[k]:
             if not low < high:
                 raise DataError(
                     f"{name}, column {column} holds {'no values' if low != low else 'one value'} "
                     f"besides {found.gaps[k]} gap(s): leave it out with --without "
                     f"{column}, or say --missing drop."
                 )
+            moments = found.moments
             gaps[column] = (float(moments.mean[k]), float(moments.variance[k].sqrt()))
     return ColumnsConfig(
         names=made.names, whole=whole, categories=categories, constant=fixed, gaps=gaps

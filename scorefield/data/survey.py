@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from scorefield.data.layout import Layout
-from scorefield.data.rows import spans
+from scorefield.data.rows import Moments, spans
 from scorefield.errors import DataError
 
 
@@ -21,6 +22,7 @@ class Survey:
         gaps: how many values are missing.
         low, high: of the values that are not missing; NaN where there are none.
         whole: whether they are whole numbers.
+        moments: of the values as the source has them, before they became float32.
     """
 
     keep: np.ndarray
@@ -29,6 +31,7 @@ class Survey:
     low: np.ndarray
     high: np.ndarray
     whole: np.ndarray
+    moments: Moments
 
 
 def survey(layout: Layout, name: str, missing: str) -> Survey:
@@ -42,6 +45,7 @@ def survey(layout: Layout, name: str, missing: str) -> Survey:
         DataError: a value that is not finite in float32, or missing where that is refused.
     """
     parts, kept, incomplete = [], [], 0
+    moments: Moments | None = None
     for span in spans(layout.values.shape):
         raw = layout.picked(layout.values[span])
         batch = layout.numbers(raw)
@@ -53,7 +57,11 @@ def survey(layout: Layout, name: str, missing: str) -> Survey:
         incomplete += int(rows.sum())
         use = ~rows | (missing != "drop")
         kept.append(span[use])
-        parts.append(_columns(layout.turned(batch[use])))
+        parts.append(_columns(_by_column(layout, batch[use])))
+        wide = torch.from_numpy(_by_column(layout, raw[use]).astype(np.float64))
+        found = Moments.of_batch(wide)
+        moments = found if moments is None else moments.joined(found)
+    assert moments is not None  # there are samples
     gaps, low, high, whole = zip(*parts, strict=True)
     return Survey(
         np.concatenate(kept),
@@ -62,12 +70,18 @@ def survey(layout: Layout, name: str, missing: str) -> Survey:
         np.fmin.reduce(low),
         np.fmax.reduce(high),
         np.logical_and.reduce(whole),
+        moments,
     )
+
+
+def _by_column(layout: Layout, batch: np.ndarray) -> np.ndarray:
+    """Return the values of each column, or each channel, ``(n, C)``."""
+    turned = layout.turned(batch)
+    return np.moveaxis(turned, 1, -1).reshape(-1, turned.shape[1])
 
 
 def _columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return number of gaps, least and greatest value, and whether all are whole, by column."""
-    values = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
     gap = np.isnan(values)
     low = np.where(gap, np.inf, values).min(0, initial=np.inf)
     high = np.where(gap, -np.inf, values).max(0, initial=-np.inf)

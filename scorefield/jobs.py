@@ -79,7 +79,8 @@ class Job:
         buffer = io.BytesIO()
         np.savez(buffer, **columns)  # type: ignore[arg-type]
         data = buffer.getvalue()
-        write(self._path(part), lambda file: file.write(data + self._digest(part, data)))
+        kept = data + self._digest(part, data)
+        write(self._path(part), lambda file: file.write(kept), len(kept))
 
     def parts(self) -> Iterator[Columns]:
         """Yield the columns of all parts, one after another.
@@ -113,7 +114,8 @@ class Job:
                 if not self.folder.exists():
                     raise
         self._check_same()
-        write(self.folder / _SHARDS, lambda file: file.write(str(self.shards).encode()))
+        shards = str(self.shards).encode()
+        write(self.folder / _SHARDS, lambda file: file.write(shards), len(shards))
         self._begun = True
 
     def _check_same(self) -> None:

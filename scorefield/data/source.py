@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield import sizes
 from scorefield.config import ColumnsConfig, DataConfig
 from scorefield.data.builtin import BUILTIN, digits, toy
 from scorefield.data.columns import GAP
@@ -26,6 +28,7 @@ from scorefield.errors import DataError
 Missing = Literal["refuse", "drop", "keep"]
 
 IN_MEMORY = 2**30  # bytes; what is larger is read as it is needed
+_COPIES = 8  # of a sample, where all are looked at
 _COARSEST = 0.01  # deviations that float32 may round by
 _SMALLEST, _LARGEST = 1e-30, 1e38  # within which float32 squares and sums without loss
 _WHOLE = 2.0**24  # above this float32 does not hold every whole number
@@ -148,14 +151,22 @@ def read_contents(
     """Return what a file or folder holds; the arguments are those of `read_file`.
 
     Raises:
-        DataError: there is none, or it cannot be read.
+        DataError: there is none, it cannot be read, or a single sample is too large.
     """
     path = Path(source)
     if not path.exists():
         close = difflib.get_close_matches(str(source), BUILTIN, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Built in: {', '.join(BUILTIN)}."
         raise DataError(f"there is no data {source}: no such file, no such built-in set. {hint}")
-    return read_file(path, layer, use)
+    contents = read_file(path, layer, use)
+    sample, there = contents.values.shape[1:], sizes.memory()
+    if _COPIES * 8 * math.prod(sample) > there:
+        raise DataError(
+            f"{source} has samples of shape {sample}, which take "
+            f"{sizes.words(8 * math.prod(sample))} each, and there are {sizes.words(there)} of "
+            "memory."
+        )
+    return contents
 
 
 def _check(contents: Contents, name: str) -> None:

@@ -71,9 +71,9 @@ def train(
     settings
         How to train.
     """
-    from scorefield.cli import commands
+    from scorefield.cli import train as command
 
-    commands.train(
+    command.train(
         console,
         data,
         out,

@@ -256,6 +256,8 @@ class TrainConfig(Frozen):
             per dimension; 0 for data that is continuous.
         conditional: learn the classes too.
         dropout: how often a class is hidden, so that the unconditional field is learned as well.
+        held_out: the share of the data that is never trained on, to measure the error there; which
+            samples these are depends on the seed.
         seed: of the weights, the order of the data and the noise.
     """
 
@@ -268,6 +270,7 @@ class TrainConfig(Frozen):
     levels: int = Field(default=0, ge=0, le=65536)
     conditional: bool = False
     dropout: float = Field(default=0.1, ge=0, le=1)
+    held_out: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**64)
 
 

@@ -82,6 +82,11 @@ class Denoiser(ScoreField):
         self.parametrization = parametrization
         self.label = label
 
+    def around(self, network: nn.Module) -> Denoiser:
+        """Return the same denoiser with another network, which is called in the same way."""
+        parts = self.process, self.parametrization, self.shape, self.mean, self.variance, self.label
+        return Denoiser(network, *parts)
+
     def _prepare(self, t: Tensor) -> Sequence[Any]:
         alpha, sigma = self.process.coefficients(t)
         skip, out, scale = self.parametrization(alpha, sigma)

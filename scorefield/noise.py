@@ -34,7 +34,18 @@ from scorefield.field import Shape
 from scorefield.process import Coefficient
 
 # Uses of randomness that must not share numbers even where they share seeds and ids.
-SAMPLING, TRAINING, ORDER, OFFSET, METRICS, PROBES, BOUND, LEVELS = range(8)
+(
+    SAMPLING,
+    TRAINING,
+    ORDER,
+    OFFSET,
+    METRICS,
+    PROBES,
+    BOUND,
+    LEVELS,
+    SPLIT,
+    EVALUATION,
+) = range(10)
 _PATH = 128  # added to a stream for its Brownian paths
 
 _LOW = 0xFFFFFFFF

@@ -36,6 +36,7 @@ CONFIGS = {
         ),
         conditional=True,
         dropout=0.25,
+        held_out=0.1,
         seed=7,
     ),
     "unet": c.TrainConfig(

@@ -63,6 +63,7 @@ class Fit:
 
     Attributes:
         step: how many steps are done.
+        averaged: the denoiser with the average of the weights so far.
 
     Raises:
         NumericalError: a loss or gradient that is not finite, before the weights are touched.
@@ -88,6 +89,7 @@ class Fit:
             self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
         )
         self.average = AveragedModel(self.network, multi_avg_fn=_Average(optim.ema))
+        self.averaged = denoiser.around(self.average.module.eval())
 
     def __iter__(self) -> Iterator[Progress]:
         return self

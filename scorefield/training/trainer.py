@@ -14,11 +14,12 @@ from torch import Tensor
 from scorefield import sizes
 from scorefield.config import ColumnsConfig, DataConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
-from scorefield.data.rows import chunks, digest
+from scorefield.data.rows import Chosen, chunks, digest
 from scorefield.data.transform import moments
 from scorefield.errors import UsageError
 from scorefield.noise import Noise
 from scorefield.training import build, checkpoint
+from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
 from scorefield.training.run import Run, new_denoiser
 
@@ -74,11 +75,14 @@ class Training:
         self.data = data
         self.damaged: tuple[str, ...] = ()
         self._losses: deque[float] = deque(maxlen=100)
+        y = data.y if config.conditional else None
+        learned, held = split(len(data.x), self.config.held_out, self.config.seed)
+        self.held_out = HeldOut(data.x, y, held, self._seen, self.config.seed)
         self.fit = fit(
             self.denoiser,
             build.objective(self.config),
-            data.x,
-            data.y if self.config.conditional else None,
+            Chosen(data.x, learned),
+            None if y is None else y[learned],
             optim=self.config.optim,
             dropout=self.config.dropout,
             prepare=self._seen,
@@ -93,6 +97,13 @@ class Training:
         for progress in self.fit:
             self._losses.append(progress.loss)
             yield progress
+
+    def evaluate(self) -> Tensor:
+        """Return the error of the averaged weights on held-out data at each noise level.
+
+        See `scorefield.training.held_out.HeldOut.errors`.
+        """
+        return self.held_out.errors(self.fit.averaged)
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+r"""The error on held-out data at fixed noise, level by level.
+
+The error of ``x0`` at a noise level, relative to that of the best denoiser that knows no more than
+the mean and the variance ``v_i`` of each coordinate::
+
+    r(t) = || x0_hat - x0 ||^2 / sum_i v_i sigma^2 / (alpha^2 v_i + sigma^2)            (1)
+
+Its mean is 1 for that denoiser at every level, which makes levels comparable, and below 1 for one
+that knows more; no weighting enters. An error on held-out data that rises again while the loss
+falls tells that the training data is being learned by heart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.data.rows import Rows
+from scorefield.errors import UsageError
+from scorefield.field import ScoreField
+from scorefield.noise import EVALUATION, SPLIT, Noise
+from scorefield.process import Process, align
+from scorefield.training.loop import Prepare
+
+BINS = 8
+_WIDEST = 5.0  # in log(sigma/alpha): beyond, data of unit variance is as good as clean or gone
+_MOST = 256  # samples
+_TILE = 64
+_DRAWS = 4  # of noise, a level
+
+
+def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the samples to learn from and of those held out, in ascending order.
+
+    Raises:
+        UsageError: a share that holds out none, or leaves fewer than two.
+    """
+    held = round(share * count)
+    if share and not 1 <= held <= count - 2:
+        raise UsageError(
+            f"held_out = {share:g} of {count} samples is {held}: hold out one at least, and leave "
+            "two."
+        )
+    u, _ = Noise(seed, torch.arange(count), stream=SPLIT).uniform(torch.empty(0))
+    order = u.argsort()
+    return order[held:].sort().values, order[:held].sort().values
+
+
+def bins(process: Process) -> Tensor:
+    """Return the edges ``(BINS + 1,)`` of the noise levels, in ``log(sigma / alpha)``."""
+    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
+    low, high = (-process.half_log_snr(ends)).clamp(-_WIDEST, _WIDEST).tolist()
+    return torch.linspace(low, high, BINS + 1, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Samples that are not trained on, and the noise to try a field with.
+
+    Args:
+        rows, y: all data, and its classes.
+        items: the numbers of those held out, int64.
+        prepare: what takes data to what the field sees, as in training.
+        seed: with sample and level, determines the noise.
+    """
+
+    rows: Rows
+    y: Tensor | None
+    items: Tensor
+    prepare: Prepare | None
+    seed: int
+
+    @torch.no_grad()
+    def errors(self, field: ScoreField) -> Tensor:
+        """Return the mean of (1) over each noise level of `bins`, float64 ``(BINS,)``.
+
+        Of 256 samples at the most. The noise levels of the samples are spread evenly over a bin.
+
+        Raises:
+            ValueError: nothing is held out.
+        """
+        if not len(self.items):
+            raise ValueError("nothing is held out: set held_out.")
+        total = min(len(self.items), _MOST)
+        found = torch.zeros(BINS, dtype=torch.float64)
+        for level in range(BINS):
+            for start in range(0, total, _TILE):
+                places = torch.arange(start, min(start + _TILE, total))
+                found[level] += self._relative(field, level, places, total).sum().cpu() / total
+        return found
+
+    def _relative(self, field: ScoreField, level: int, places: Tensor, total: int) -> Tensor:
+        """Return (1) for some of the samples, by their places among those held out."""
+        items = self.items[places]
+        noise = Noise(self.seed, items, step=_DRAWS * level, stream=EVALUATION)
+        x0 = self.rows[items].to(_device(field))
+        u, noise = noise.uniform(torch.empty(0))
+        if self.prepare is not None:
+            x0, noise = self.prepare(x0, noise)
+        eps, _ = noise.normal(x0)
+        edges = bins(field.process)
+        depth = edges[level] + (edges[level + 1] - edges[level]) * (places + u) / total
+        t = field.process.time(-depth).clamp(field.process.t_min, field.process.t_max).to(x0.device)
+        condition = {} if self.y is None else {"y": self.y[items].to(x0.device)}
+        found = field(field.process.perturb(x0, align(t, x0), eps), t, **condition).x0
+        alpha, sigma = field.process.coefficients(align(t, x0))
+        v = torch.as_tensor(field.variance, dtype=torch.float64).to(x0.device).expand(field.shape)
+        least = v * sigma**2 / (alpha**2 * v + sigma**2)
+        errors: Tensor = (found - x0).double().square().flatten(1).sum(1)
+        return errors / least.flatten(1).sum(1)
+
+
+def _device(field: ScoreField) -> torch.device:
+    parameter = next(field.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device

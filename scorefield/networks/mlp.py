@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from scorefield.networks.embedding import Embedding
+from scorefield.networks.recompute import through
 
 
 class _Block(nn.Module):
@@ -29,10 +30,19 @@ class MLP(nn.Module):
         width: of the hidden layers.
         depth: residual blocks.
         classes: 0, or the number of classes of ``y``.
+        recompute: keep nothing inside the blocks for the backward pass, and compute it again there.
     """
 
-    def __init__(self, dim: int, width: int = 256, depth: int = 4, classes: int = 0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        width: int = 256,
+        depth: int = 4,
+        classes: int = 0,
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.embedding = Embedding(width, classes)
         self.enter = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
@@ -50,6 +60,6 @@ class MLP(nn.Module):
         flat = x.flatten(1)
         h = self.enter(flat)
         for block in self.blocks:
-            h = block(h, embedding)
+            h = through(block, h, embedding, recompute=self.recompute)
         out: Tensor = self.leave(self.norm(h)) + self.linear(embedding) * flat
         return out.reshape(x.shape)

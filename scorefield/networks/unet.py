@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.networks.embedding import Embedding
+from scorefield.networks.recompute import through
 
 _GROUP = 8
 
@@ -68,6 +69,7 @@ class UNet(nn.Module):
         blocks: residual blocks per level, on the way down and on the way up.
         classes: 0, or the number of classes of ``y``.
         heads: of the attention.
+        recompute: keep nothing inside the blocks for the backward pass, and compute it again there.
 
     Raises:
         ValueError: the channels do not divide into groups and heads.
@@ -81,8 +83,10 @@ class UNet(nn.Module):
         blocks: int = 1,
         classes: int = 0,
         heads: int = 2,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         sizes = [width * m for m in multipliers]
         if width % _GROUP or sizes[-1] % heads:
             raise ValueError(
@@ -126,14 +130,16 @@ class UNet(nn.Module):
         for i, block in enumerate(self.down):
             if i and i % self.blocks == 0:
                 h = self.shrink[i // self.blocks - 1](h)
-            h = block(h, embedding)
+            h = through(block, h, embedding, recompute=self.recompute)
             kept.append(h)
         first, second = self.middle
-        h = second(self.attention(first(h, embedding)), embedding)
+        h = through(first, h, embedding, recompute=self.recompute)
+        h = through(second, self.attention(h), embedding, recompute=self.recompute)
         for i, block in enumerate(self.up):
             if i and i % self.blocks == 0:
                 h = nn.functional.interpolate(h, scale_factor=2.0, mode="nearest")
                 h = self.grow[i // self.blocks - 1](h)
-            h = block(torch.cat([h, kept.pop()], 1), embedding)
+            h = torch.cat([h, kept.pop()], 1)
+            h = through(block, h, embedding, recompute=self.recompute)
         out: Tensor = self.leave(nn.functional.silu(self.norm(h)))
         return out[..., :height, :width]

@@ -21,7 +21,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    # torch warns of itself when forward-mode autodiff is used for the first time
+    # torch warns of itself when forward-mode autodiff or its compiler is used for the first time
     config.addinivalue_line(
-        "filterwarnings", "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
+        "filterwarnings", "ignore:.torch.jit.script(_method)?. is deprecated:DeprecationWarning"
     )

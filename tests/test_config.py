@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from scorefield import config as c, parametrization, processes
-from scorefield.cli import commands, main
+from scorefield.cli import main, train
 from scorefield.cli.options import ReadOptions
 from scorefield.data import Data
 from scorefield.networks import MLP, UNet
@@ -181,8 +181,8 @@ def test_a_unet_for_what_is_no_image_is_refused(shape):
         ({"optim": {"batch": -1}}, ("optim", "batch")),
         ({"optim": {"lr": 0}}, ("optim", "lr")),
         ({"optim": {"lr": "fast"}}, ("optim", "lr")),
-        ({"optim": {"ema": 1}}, ("optim", "ema")),
-        ({"optim": {"precision": "float16"}}, ("optim", "precision")),
+        ({"optim": {"ema": 1}}, ("optim", "ema", 0)),
+        ({"optim": {"precision": "float64"}}, ("optim", "precision")),
         ({"dropout": 1.5}, ("dropout",)),
         ({"seed": -1}, ("seed",)),
         ({"seed": 2**64}, ("seed",)),
@@ -257,7 +257,7 @@ FLAGS = [
 @pytest.mark.parametrize(("flags", "expected"), FLAGS, ids=[f[0] or "none" for f in FLAGS])
 def test_flags_make_the_configuration_that_python_does(monkeypatch, flags, expected):
     taken = []
-    monkeypatch.setattr(commands, "train", lambda *arguments, **options: taken.append(arguments))
+    monkeypatch.setattr(train, "train", lambda *arguments, **options: taken.append(arguments))
     with pytest.raises(SystemExit) as ended:
         main(["train", "moons", "--out", "run", *flags.split()])
     assert ended.value.code == 0

@@ -20,7 +20,7 @@ CONFIGS = {
         parametrization=c.PlainParametrization(kind="eps"),
         weighting=c.MinSNRConfig(gamma=3.0),
         times=c.LogNormalConfig(mean=-0.1, std=1.1),
-        network=c.MLPConfig(width=8, depth=2),
+        network=c.MLPConfig(width=8, depth=2, recompute=True),
     ),
     "optim": c.TrainConfig(
         optim=c.OptimConfig(
@@ -30,9 +30,11 @@ CONFIGS = {
             warmup=1,
             weight_decay=0.1,
             clip=0.5,
-            ema=0.9,
+            accumulate=2,
+            ema=(0.9, 0.99),
             low_discrepancy=False,
             precision="bfloat16",
+            compile=True,
         ),
         conditional=True,
         dropout=0.25,
@@ -40,7 +42,7 @@ CONFIGS = {
         seed=7,
     ),
     "unet": c.TrainConfig(
-        network=c.UNetConfig(width=8, multipliers=(1, 1, 2), blocks=2, heads=1),
+        network=c.UNetConfig(width=8, multipliers=(1, 1, 2), blocks=2, heads=1, recompute=True),
         process=c.TabulatedConfig(alpha_bar=(0.99, 0.5, 0.1, 0.001)),
         parametrization=c.PreconditionedConfig(data_std=0.7),
         weighting=c.EDMWeightingConfig(data_std=0.7),

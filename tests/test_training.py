@@ -22,8 +22,8 @@ from scorefield.training import (
     TimeDistribution,
     Training,
     UniformTimes,
+    batches,
     fit,
-    loop,
     run as runs,
 )
 
@@ -141,7 +141,7 @@ def test_one_checkpoint_serves_every_solver_in_the_units_of_the_data(trained, so
 
 def items_of(size, count, total, seed=0):
     steps = -(-total // size)
-    return torch.cat([loop.batch(k, size, count, seed)[0] for k in range(steps)])[:total]
+    return torch.cat([batches.batch(k, size, count, seed)[0] for k in range(steps)])[:total]
 
 
 @pytest.mark.parametrize("size", [1, 7, 32, 50, 120])
@@ -162,7 +162,7 @@ def test_the_stream_of_items_and_their_noise_do_not_depend_on_the_batch_size():
     for size in (7, 32):
         rows = []
         for step in range(total // size):
-            _, noise = loop.batch(step, size, count, seed=3)
+            _, noise = batches.batch(step, size, count, seed=3)
             rows.append(noise.draw((5,), torch.empty(0))[0])
         drawn[size] = torch.cat(rows)
     assert torch.equal(drawn[7], drawn[32])

@@ -404,7 +404,7 @@ def _message(error: Exception) -> str:
     if not isinstance(rejected, ValidationError):
         return str(error)
     first = rejected.errors()[0]
-    place = [str(part).replace("_", "-") for part in first["loc"]]
+    place = [str(p).replace("_", "-") for p in first["loc"] if not isinstance(p, int)]
     option = "--" + ".".join([place[0], *place[-1:]] if len(place) > 1 else place)
     if first["type"] == "union_tag_not_found":
         return f"{option}: name the kind as well, with {option}.kind."

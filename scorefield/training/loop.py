@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,21 +16,43 @@ from torch.optim.swa_utils import AveragedModel
 from scorefield.config import OptimConfig
 from scorefield.data.rows import Rows
 from scorefield.denoiser import Denoiser
-from scorefield.errors import NumericalError
-from scorefield.noise import OFFSET, ORDER, TRAINING, Noise
+from scorefield.errors import NumericalError, UsageError
+from scorefield.noise import Noise
+from scorefield.training import state as states
+from scorefield.training.batches import batch, draw
 from scorefield.training.objective import Objective
+from scorefield.training.processes import Alone, Processes
 
 Prepare = Callable[[Tensor, Noise], tuple[Tensor, Noise]]
 
-_GOLDEN = (math.sqrt(5) - 1) / 2
+_AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_ALONE = Alone()
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One finished step: how many are done, and the step's mean loss."""
+    """One finished step.
+
+    Attributes:
+        step: how many are done.
+        loss: the step's mean loss.
+        norm: of the gradient before it was clipped; infinite where float16 overflowed, for which
+            the weights stay as they are and the next step scales less.
+        rate: the learning rate.
+    """
 
     step: int
     loss: float
+    norm: float
+    rate: float
+
+
+class Tried(NamedTuple):
+    """A part of a batch whose gradient is taken: items, times and losses, each ``(B,)``."""
+
+    items: Tensor
+    t: Tensor
+    losses: Tensor
 
 
 def fit(
@@ -41,6 +65,7 @@ def fit(
     dropout: float = 0.1,
     prepare: Prepare | None = None,
     seed: int = 0,
+    processes: Processes = _ALONE,
 ) -> Fit:
     """Train a denoiser in place: iterate over the steps of what is returned.
 
@@ -51,9 +76,13 @@ def fit(
         y: classes ``(N,)``, or None; hidden from the network as often as ``dropout`` says.
         prepare: from a batch of ``x`` and noise of its own to what the field sees, and the noise
             after; ``x`` is that already unless given.
+        processes: those that train together, each with its share of every batch.
+
+    Raises:
+        UsageError: a batch too small to be shared.
     """
     optim = OptimConfig() if optim is None else optim
-    return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed)
+    return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed, processes)
 
 
 class Fit:
@@ -62,8 +91,9 @@ class Fit:
     What comes next is a function of `state` and of the arguments alone.
 
     Attributes:
-        step: how many steps are done.
+        step, steps: how many steps are done, and how many there will be.
         averaged: the denoiser with the average of the weights so far.
+        averages: the averages of the weights, one for each decay.
 
     Raises:
         NumericalError: a loss or gradient that is not finite, before the weights are touched.
@@ -79,70 +109,132 @@ class Fit:
         dropout: float,
         prepare: Prepare | None,
         seed: int,
+        processes: Processes,
     ) -> None:
+        if optim.batch < processes.size * optim.accumulate:
+            raise UsageError(
+                f"--optim.batch {optim.batch}: {processes.size} process(es) with --optim.accumulate"
+                f" {optim.accumulate} need {processes.size * optim.accumulate} samples or more."
+            )
         self.denoiser, self.objective, self.x, self.y = denoiser, objective, x, y
         self.optim, self.dropout, self.prepare, self.seed = optim, dropout, prepare, seed
-        self.network = denoiser.network
+        self.processes, self.step, self.steps = processes, 0, optim.steps
+        self.network = processes.own(denoiser.network)
         self.device = next(self.network.parameters()).device
-        self.step = 0
+        self.averages = [AveragedModel(self.network, multi_avg_fn=Average(d)) for d in optim.ema]
+        for network in (self.network, *(average.module for average in self.averages)):
+            processes.divide(network)
+        self.averaged = denoiser.around(self.averages[0].module.eval())
+        self.joined = processes.join(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
         )
-        self.average = AveragedModel(self.network, multi_avg_fn=_Average(optim.ema))
-        self.averaged = denoiser.around(self.average.module.eval())
+        half = optim.precision == "float16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+
+    @cached_property
+    def learner(self) -> Denoiser:
+        """The denoiser as it is called in training."""
+        if not self.optim.compile:
+            return self.denoiser.around(self.joined)
+        compiled: Any = torch.compile(self.joined)
+        return self.denoiser.around(compiled)
 
     def __iter__(self) -> Iterator[Progress]:
         return self
 
     def __next__(self) -> Progress:
-        step, optim, network = self.step, self.optim, self.network
-        if step >= optim.steps:
-            network.load_state_dict(self.average.module.state_dict())
-            network.eval()
+        if self.step >= self.steps:
+            self.finish()
             raise StopIteration
-        network.train()
-        items, noise = batch(step, optim.batch, len(self.x), self.seed)
+        self.network.train()
+        self.optimizer.zero_grad()
+        pieces = self.optim.accumulate
+        tried = []
+        for piece in range(pieces):
+            with self.processes.hold(self.joined) if piece < pieces - 1 else nullcontext():
+                tried.append(self._try(piece))
+        loss = self._mean(tried)
+        rate = self.optim.lr * _rate(self.step, self.steps, self.optim.warmup)
+        norm = self._move(loss, rate)
+        self.step += 1
+        return Progress(self.step, loss, norm, rate)
+
+    def _try(self, piece: int) -> Tried:
+        """Add the gradient of a piece of this process's share of the batch."""
+        optim, processes = self.optim, self.processes
+        part = processes.part(optim.batch, piece, optim.accumulate)
+        items, noise = batch(self.step, optim.batch, len(self.x), self.seed, part)
         x0 = self.x[items].to(self.device)
         y = None if self.y is None else self.y[items].to(self.device)
         if self.prepare is not None:
             x0, noise = self.prepare(x0, noise)
-        t, eps, condition = _draw(self.objective, self.denoiser, x0, noise, y, optim, self.dropout)
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=optim.precision == "bfloat16"
-        ):
-            losses = self.objective.loss(self.denoiser, x0, t, eps, **condition)
-        loss = losses.mean()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            bad = ~losses.isfinite()
-            culprits = items[bad.cpu()][:8].tolist()
+        drawn = draw(
+            self.objective, self.denoiser, x0, noise, y, optim.low_discrepancy, self.dropout
+        )
+        t, eps, condition = drawn
+        dtype = _AUTOCAST.get(optim.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            losses = self.objective.loss(self.learner, x0, t, eps, **condition)
+        # what is shared is the mean of the processes' gradients
+        loss = losses.sum() / (optim.batch / processes.size)
+        torch.autograd.backward(self.scaler.scale(loss))
+        return Tried(items, t, losses.detach())
+
+    def _mean(self, tried: Sequence[Tried]) -> float:
+        """Return the mean loss of the batch over all processes, or raise if it is not finite."""
+        losses = torch.cat([piece.losses for piece in tried])
+        value = float(self.processes.total(losses.sum())) / self.optim.batch
+        if math.isfinite(value):
+            return value
+        bad = [
+            (int(item), float(t))
+            for items, times, each in tried
+            for item, t in zip(items[~each.isfinite().cpu()], times[~each.isfinite()], strict=True)
+        ]
+        bad = [pair for found in self.processes.gathered(bad) for pair in found]
+        times = [t for _, t in bad]
+        raise NumericalError(
+            f"the loss is {value} at step {self.step + 1}, at t = {min(times):g} to "
+            f"{max(times):g}, items {[item for item, _ in bad[:8]]}: lower optim.lr, or look at "
+            "those items. The weights before this step are kept."
+        )
+
+    def _move(self, loss: float, rate: float) -> float:
+        """Take the optimizer's step and average the weights; return the gradient's norm."""
+        self.scaler.unscale_(self.optimizer)
+        total = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optim.clip)
+        norm = float(self.processes.whole(total))
+        # with a scale there is less to lower: then it was no overflow of the scaled gradient
+        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
             raise NumericalError(
-                f"the loss is {value} at step {step + 1}, at t = {t[bad].min():g} to "
-                f"{t[bad].max():g}, items {culprits}: lower optim.lr, or look at those "
-                "items. The weights before this step are kept."
-            )
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), optim.clip))
-        if not math.isfinite(norm):
-            raise NumericalError(
-                f"the gradient's norm is {norm} at step {step + 1}, with a loss of {value:g}: "
+                f"the gradient's norm is {norm} at step {self.step + 1}, with a loss of {loss:g}: "
                 "lower optim.lr. The weights before this step are kept."
             )
         for group in self.optimizer.param_groups:
-            group["lr"] = optim.lr * _rate(step, optim)
-        self.optimizer.step()
-        self.average.update_parameters(network)
-        self.step = step + 1
-        return Progress(self.step, value)
+            group["lr"] = rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if math.isfinite(norm):
+            for average in self.averages:
+                average.update_parameters(self.network)
+        return norm
+
+    def finish(self) -> None:
+        """Give the denoiser's network the average of the weights."""
+        self.denoiser.network.load_state_dict(self.average(0))
+        self.denoiser.network.eval()
+
+    def average(self, number: int) -> dict[str, Tensor]:
+        """Return the average of the weights for one of the decays, all of it."""
+        weights = self.averages[number].module.state_dict()
+        return {name: self.processes.whole(value) for name, value in weights.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Return all that the next step depends on besides the arguments."""
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for k, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{k}.{name}": value for name, value in moments.items()}
-        return tensors | {"step": torch.tensor(self.step)}
+        found = states.state(self.network, self.averages, self.optimizer, self.scaler)
+        whole = {name: self.processes.whole(value) for name, value in found.items()}
+        return whole | {"step": torch.tensor(self.step)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a `state` of a fit with the same arguments.
@@ -150,76 +242,22 @@ class Fit:
         Raises:
             ValueError: the tensors are not those of such a fit.
         """
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            start = len(prefix) + 1
-            return {k[start:]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
-
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in under("optimizer").items():
-            number, name = key.split(".")
-            moments.setdefault(int(number), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
         try:
-            self.network.load_state_dict(under("network"))
-            self.average.load_state_dict(under("average"))
-            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            states.restore(
+                tensors, self.network, self.averages, self.optimizer, self.scaler, self.processes
+            )
             self.step = int(tensors["step"])
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"the state is not this fit's: {error}") from None
 
 
-def batch(step: int, size: int, count: int, seed: int) -> tuple[Tensor, Noise]:
-    """Return the items ``(size,)`` of a step and the noise keyed by their places in all epochs.
-
-    Every epoch visits each of the ``count`` items once, in an order of its own.
-    """
-    places = torch.arange(step * size, (step + 1) * size)
-    epochs, within = places // count, places % count
-    items = torch.empty_like(places)
-    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-        here = epochs == epoch
-        items[here] = _order(epoch, count, seed)[within[here]]
-    return items, Noise(seed, places, stream=TRAINING)
-
-
-@lru_cache(maxsize=2)
-def _order(epoch: int, count: int, seed: int) -> Tensor:
-    u, _ = Noise(seed, torch.arange(count), epoch, ORDER).uniform(torch.empty(0))
-    return u.argsort()
-
-
-def _draw(
-    objective: Objective,
-    denoiser: Denoiser,
-    x0: Tensor,
-    noise: Noise,
-    y: Tensor | None,
-    optim: OptimConfig,
-    dropout: float,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the times ``(B,)``, the noise and the condition of a step."""
-    u, noise = noise.uniform(x0)
-    if optim.low_discrepancy:
-        # an additive recurrence over the places fills (0, 1) evenly, whatever the batch
-        offset, _ = Noise(noise.seed, torch.zeros(1, dtype=torch.int64), stream=OFFSET).uniform(x0)
-        u = (offset + noise.ids.to(u) * _GOLDEN) % 1
-        u = u.clamp(1e-12, 1 - 1e-12)
-    eps, noise = noise.normal(x0)
-    t = objective.times(denoiser.process, u)
-    if y is None:
-        return t, eps, {}
-    hidden, _ = noise.uniform(x0)
-    return t, eps, {"y": torch.where(hidden < dropout, -1, y)}
-
-
-def _rate(step: int, optim: OptimConfig) -> float:
+def _rate(step: int, steps: int, warmup: int) -> float:
     """Return the learning rate at a step, relative to its peak: warm-up, then half a cosine."""
-    rise = min(1.0, (step + 1) / max(1, optim.warmup))
-    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / optim.steps)))
+    rise = min(1.0, (step + 1) / max(1, warmup))
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
-class _Average:
+class Average:
     """Averages with a decay that starts low, so that early weights are forgotten."""
 
     def __init__(self, decay: float) -> None:

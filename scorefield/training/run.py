@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
@@ -33,7 +34,7 @@ from scorefield.plan import Plan
 from scorefield.sampling import sample
 from scorefield.solvers import Solver
 from scorefield.training import build, stored
-from scorefield.training.stored import CONFIG, WEIGHTS
+from scorefield.training.stored import CONFIG, WEIGHTS, average_name
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Run:
         field: the score field of the standardised data.
         transform: between data and what the field sees.
         config: how it came about.
+        averages: the network's weights averaged with other decays, by the decay.
     """
 
     field: Denoiser
     transform: Standardize
     config: RunConfig
+    averages: Mapping[float, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -213,15 +216,22 @@ class Run:
         tensors |= {"transform.mean": self.transform.mean, "transform.std": self.transform.std}
         for name, value in (("mean", self.field.mean), ("variance", self.field.variance)):
             tensors[f"data.{name}"] = torch.as_tensor(value).float().expand(self.field.shape)
-        data = serialise({k: v.contiguous().cpu() for k, v in tensors.items()})
+        files = {WEIGHTS: tensors}
+        for decay, average in self.averages.items():
+            files[average_name(decay)] = {f"network.{k}": v for k, v in average.items()}
+        data = {
+            name: serialise({k: v.contiguous().cpu() for k, v in held.items()})
+            for name, held in files.items()
+        }
         settings = self.config.model_dump(exclude_none=True)
         settings["data"] = self.config.data.model_dump(exclude_defaults=True)
         text = tomli_w.dumps(settings)
-        with in_room(folder, len(data)):
+        with in_room(folder, sum(map(len, data.values()))):
             folder.parent.mkdir(parents=True, exist_ok=True)
             written = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
-                (written / WEIGHTS).write_bytes(data)
+                for name, content in data.items():
+                    (written / name).write_bytes(content)
                 (written / CONFIG).write_text(text, encoding="utf-8")
                 if folder.exists():
                     folder.rmdir()
@@ -240,15 +250,20 @@ def refuse_existing(folder: Path) -> None:
         raise UsageError(f"{folder} cannot be made: {parent} is no folder that can be written to.")
 
 
-def load(folder: str | Path) -> Run:
+def load(folder: str | Path, *, ema: float | None = None) -> Run:
     """Rebuild a run from its folder: field, process, parametrization and data transform.
+
+    Args:
+        ema: the decay of the average of the weights to take, one of ``optim.ema``; the first unless
+            given.
 
     Raises:
         CheckpointError: a file is missing or unreadable, or the weights do not match the
             configuration; before anything is allocated.
+        UsageError: an average that the run does not have.
     """
     folder = Path(folder)
-    config, tensors = stored.read(folder)
+    config, tensors = stored.read(folder, ema)
     try:
         denoiser = new_denoiser(config.train, config.data)
     except ValueError as error:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from scorefield import sizes, toml
 from scorefield.config import RunConfig
-from scorefield.errors import CheckpointError
+from scorefield.errors import CheckpointError, UsageError
 from scorefield.training import build
 
 WEIGHTS, CONFIG = "model.safetensors", "config.toml"
@@ -42,17 +42,39 @@ class _Place(BaseModel):
 _HEADER = TypeAdapter(dict[str, _Place])
 
 
-def read(folder: Path) -> tuple[RunConfig, dict[str, Tensor]]:
+def read(folder: Path, ema: float | None = None) -> tuple[RunConfig, dict[str, Tensor]]:
     """Return a run folder's configuration, and tensors that match it.
+
+    Args:
+        ema: the decay of the average of the weights; the run's first unless given.
 
     Raises:
         CheckpointError: a file is missing, unreadable, no part of the folder or larger than memory;
             or the weights do not match the configuration.
+        UsageError: an average that the run does not have.
     """
     config = _read_config(folder)
-    path = _inside(folder, WEIGHTS)
-    held = _read_header(path)
-    _check_shapes(path, held, _expected(config, folder / CONFIG))
+    decays = config.train.optim.ema
+    if ema is not None and ema not in decays:
+        known = ", ".join(map(str, decays))
+        raise UsageError(f"{folder} has no average of decay {ema:g}: it has {known}.")
+    expected = _expected(config, folder / CONFIG)
+    tensors = _read_tensors(_inside(folder, WEIGHTS), expected)
+    if ema is not None and ema != decays[0]:
+        network = {name: shape for name, shape in expected.items() if name.startswith("network.")}
+        tensors |= _read_tensors(_inside(folder, average_name(ema)), network)
+    _check_moments(folder / WEIGHTS, tensors)
+    return config, tensors
+
+
+def average_name(decay: float) -> str:
+    """Return the name of the file of weights averaged with another decay than the first."""
+    return f"ema-{decay}.safetensors"
+
+
+def _read_tensors(path: Path, expected: Shapes) -> dict[str, Tensor]:
+    """Return finite tensors of the expected names and shapes."""
+    _check_shapes(path, _read_header(path), expected)
     size = path.stat().st_size
     if size > sizes.memory():
         raise CheckpointError(
@@ -63,8 +85,10 @@ def read(folder: Path) -> tuple[RunConfig, dict[str, Tensor]]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
-    _check_values(path, tensors)
-    return config, tensors
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{path}: {name} holds values that are not finite.")
+    return tensors
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -170,14 +194,9 @@ def _check_shapes(path: Path, held: Shapes, expected: Shapes) -> None:
             )
 
 
-def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
-    unusable = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+def _check_moments(path: Path, tensors: dict[str, Tensor]) -> None:
     if not bool((tensors["transform.std"] > 0).all()):
-        unusable.append("transform.std")
-    if not bool((tensors["data.variance"] >= 0).all() and (tensors["data.variance"] > 0).any()):
-        unusable.append("data.variance")
-    if unusable:
-        raise CheckpointError(
-            f"{path}: {unusable[0]} holds values that are not finite, or a deviation that is not "
-            "positive."
-        )
+        raise CheckpointError(f"{path}: transform.std holds a deviation that is not positive.")
+    variance = tensors["data.variance"]
+    if not bool((variance >= 0).all() and (variance > 0).any()):
+        raise CheckpointError(f"{path}: data.variance holds one that is negative, or none above 0.")

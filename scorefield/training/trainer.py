@@ -141,7 +141,9 @@ class Training:
     def run(self) -> Run:
         """The result: before the last step a view of the weights as they stand, not averaged."""
         config = RunConfig(data=self.data_config, train=self.config, loss=self.loss)
-        return Run(self.denoiser, self.transform, config)
+        decays = self.config.optim.ema
+        averages = {decays[k]: self.fit.average(k) for k in range(1, len(decays))}
+        return Run(self.denoiser, self.transform, config, averages)
 
 
 def _check_fits(config: TrainConfig, data: DataConfig) -> None:

@@ -1,0 +1,62 @@
+"""What a step is made of: items, noise and noise levels, functions of (seed, epoch, item)."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from scorefield.denoiser import Denoiser
+from scorefield.noise import OFFSET, ORDER, TRAINING, Noise
+from scorefield.training.objective import Objective
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def batch(
+    step: int, size: int, count: int, seed: int, part: slice = slice(None)
+) -> tuple[Tensor, Noise]:
+    """Return the items ``(size,)`` of a step and the noise keyed by their places in all epochs.
+
+    Every epoch visits each of the ``count`` items once, in an order of its own. ``part`` gives some
+    of the batch, which are the same in whatever parts it is taken.
+    """
+    places = torch.arange(step * size, (step + 1) * size)[part]
+    epochs, within = places // count, places % count
+    items = torch.empty_like(places)
+    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        here = epochs == epoch
+        items[here] = _order(epoch, count, seed)[within[here]]
+    return items, Noise(seed, places, stream=TRAINING)
+
+
+@lru_cache(maxsize=2)
+def _order(epoch: int, count: int, seed: int) -> Tensor:
+    u, _ = Noise(seed, torch.arange(count), epoch, ORDER).uniform(torch.empty(0))
+    return u.argsort()
+
+
+def draw(
+    objective: Objective,
+    denoiser: Denoiser,
+    x0: Tensor,
+    noise: Noise,
+    y: Tensor | None,
+    low_discrepancy: bool,
+    dropout: float,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return the times ``(B,)``, the noise and the condition of a step."""
+    u, noise = noise.uniform(x0)
+    if low_discrepancy:
+        # an additive recurrence over the places fills (0, 1) evenly, whatever the batch
+        offset, _ = Noise(noise.seed, torch.zeros(1, dtype=torch.int64), stream=OFFSET).uniform(x0)
+        u = (offset + noise.ids.to(u) * _GOLDEN) % 1
+        u = u.clamp(1e-12, 1 - 1e-12)
+    eps, noise = noise.normal(x0)
+    t = objective.times(denoiser.process, u)
+    if y is None:
+        return t, eps, {}
+    hidden, _ = noise.uniform(x0)
+    return t, eps, {"y": torch.where(hidden < dropout, -1, y)}

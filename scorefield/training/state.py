@@ -1,0 +1,62 @@
+"""The state of a fit as named tensors: weights, averages, the optimizer's moments, the scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from scorefield.training.processes import Processes
+
+
+def state(
+    network: nn.Module, averages: Sequence[AveragedModel], optimizer: Optimizer, scaler: GradScaler
+) -> dict[str, Tensor]:
+    """Return the tensors by their names."""
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    for k, average in enumerate(averages):
+        tensors |= {f"average.{k}.{name}": v for name, v in average.state_dict().items()}
+    for k, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{k}.{name}": value for name, value in moments.items()}
+    scale = {name: torch.tensor(value) for name, value in scaler.state_dict().items()}
+    return tensors | {f"scaler.{name}": value for name, value in scale.items()}
+
+
+def restore(
+    tensors: Mapping[str, Tensor],
+    network: nn.Module,
+    averages: Sequence[AveragedModel],
+    optimizer: Optimizer,
+    scaler: GradScaler,
+    processes: Processes,
+) -> None:
+    """Put a `state` back, each tensor whole, whatever the processes it came from.
+
+    Raises:
+        KeyError, RuntimeError: the tensors are not those of such a state.
+    """
+    modules = {"network": network} | {f"average.{k}": a for k, a in enumerate(averages)}
+    for prefix, module in modules.items():
+        likes = module.state_dict()
+        given = _under(prefix, tensors)
+        shared = {k: processes.share(v, likes[k]) for k, v in given.items() if k in likes}
+        module.load_state_dict({**given, **shared})
+    parameters, moments = list(network.parameters()), dict[int, dict[str, Tensor]]()
+    for key, value in _under("optimizer", tensors).items():
+        number, name = key.split(".")
+        like = parameters[int(number)]
+        shared_value = processes.share(value, like) if value.shape == like.shape else value
+        moments.setdefault(int(number), {})[name] = shared_value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    if scaler.is_enabled():
+        scaler.load_state_dict({k: v.item() for k, v in _under("scaler", tensors).items()})
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = len(prefix) + 1
+    return {k[start:]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}

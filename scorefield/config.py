@@ -250,6 +250,9 @@ class OptimConfig(Frozen):
 
     Attributes:
         steps: optimizer steps.
+        minutes: instead of steps, how long to train: after a trial the number of steps is fixed
+            once, and the learning rate follows it; evaluations and samples come on top. 0 to go by
+            steps.
         batch: samples per step.
         lr: AdamW's peak rate; it warms up linearly, then falls to zero as a cosine.
         warmup: steps of the warm-up.
@@ -265,6 +268,7 @@ class OptimConfig(Frozen):
     """
 
     steps: PositiveInt = 2000
+    minutes: float = Field(default=0.0, ge=0)
     batch: PositiveInt = 128
     lr: PositiveFloat = 1e-3
     warmup: int = Field(default=100, ge=0)

@@ -1,11 +1,13 @@
 """Running commands in tests: in this process, or in one of their own."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
 from scorefield.cli import main
+from scorefield.training.log import NAME, WALL_CLOCK, records
 
 
 def flags(**options):
@@ -32,6 +34,20 @@ def listing(folder):
         str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
         for p in folder.rglob("*")
     }
+
+
+def content(run):
+    """Return what is in a run folder, without what a clock or the memory told."""
+
+    def lasting(values):
+        return {k: v for k, v in values.items() if k not in WALL_CLOCK}
+
+    found = listing(run) | {NAME: [lasting(record) for record in records(run / NAME)]}
+    for name in found:
+        if name.endswith("manifest.json"):
+            manifest = json.loads(found[name])
+            found[name] = manifest | {"facts": lasting(manifest["facts"])}
+    return found
 
 
 def end(*arguments):

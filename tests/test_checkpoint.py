@@ -1,6 +1,7 @@
 """Training that was cut goes on to the same weights, whenever and however it was cut."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -10,14 +11,18 @@ import time
 import numpy as np
 import pytest
 import torch
-from shell import TINY, end, finishes, listing, tiny
+from shell import TINY, content, end, finishes, listing, tiny
 
+import scorefield as sf
 from scorefield.config import TrainConfig
 from scorefield.data import read
 from scorefield.errors import StorageError, UsageError
 from scorefield.training import Training, checkpoint
+from scorefield.training.held_out import HeldOut
+from scorefield.training.log import WALL_CLOCK, Log, records
 
-LONG = [*tiny(60), "--checkpoint-every", "7", "--levels", "5"]
+OFTEN = "--checkpoint-every 7 --log-every 5 --evaluate-every 10 --sample-every 20 --keep-every 14"
+LONG = [*tiny(60), "--levels", "5", "--held-out", "0.2", "--keep-best", *OFTEN.split()]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +157,7 @@ def test_asked_to_stop_it_keeps_the_step_and_goes_on(tmp_path, files, number, co
     assert json.loads((newest / "manifest.json").read_text())["step"] == stopped
     assert not out.exists()
     finishes("train", files / "x.npy", "--out", out, *LONG)
-    assert listing(out) == listing(files / "whole")
+    assert content(out) == content(files / "whole")
     assert not checkpoint.folder_of(out).exists()
 
 
@@ -168,14 +173,14 @@ def test_killed_again_and_again_it_ends_at_the_same_bytes(tmp_path, files):
             process.kill()
             kills += 1
         process.communicate(timeout=100)
-    assert listing(out) == listing(files / "whole")
+    assert content(out) == content(files / "whole")
 
 
 def test_going_on_is_told_and_needs_the_same_command(tmp_path, files, capsys, monkeypatch):
     out, save = tmp_path / "run", Training.save_checkpoint
 
-    def cut(training, folder):
-        save(training, folder)
+    def cut(training, folder, stays):
+        save(training, folder, stays)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -185,10 +190,109 @@ def test_going_on_is_told_and_needs_the_same_command(tmp_path, files, capsys, mo
     assert "holds an unfinished run that differs in settings" in capsys.readouterr().err
     finishes("train", files / "x.npy", "--out", out, *LONG)
     assert "going on from step 7 of 60" in capsys.readouterr().out
-    assert listing(out) == listing(files / "whole")
+    assert content(out) == content(files / "whole")
 
 
 def test_without_checkpoints_nothing_lies_beside_the_run(tmp_path, files):
     finishes("train", files / "x.npy", "--out", tmp_path / "run", *TINY, "--checkpoint-every", 0)
     assert os.listdir(tmp_path) == ["run"]
     assert end("train", files / "x.npy", "--out", tmp_path / "b", "--checkpoint-every", -1) == 2
+
+
+# --- what is kept on the way ----------------------------------------------------------------------
+
+
+def test_a_log_has_each_interval_and_each_evaluation_once(files):
+    log = records(files / "whole" / "log.jsonl")
+    steps = {
+        event: [record["step"] for record in log if record["event"] == event]
+        for event in ("train", "evaluation", "samples")
+    }
+    assert steps["train"] == list(range(5, 61, 5))
+    assert steps["evaluation"] == list(range(10, 61, 10))
+    assert steps["samples"] == [20, 40, 60]
+    fields = WALL_CLOCK | {"loss", "grad_norm", "lr"}
+    for record in log:
+        if record["event"] == "train":
+            assert all(math.isfinite(record[name]) for name in fields)
+        if record["event"] == "evaluation":
+            assert len(record["levels"]) == len(record["edges"]) - 1
+            assert record["error"] == pytest.approx(np.mean(record["levels"]), rel=1e-12)
+        if record["event"] == "samples":
+            x = np.load(files / "whole" / record["file"])
+            assert x.shape == (64, 3)
+            assert set(np.unique(x)) <= set(range(5)), "in the units of the data"
+    last = [record for record in log if record["event"] == "train"][-1]
+    assert last["lr"] == pytest.approx(1e-3 * 0.6 * math.cos(math.pi * 59 / 120) ** 2, rel=1e-9)
+    assert last["loss"] == sf.load(files / "whole").config.loss
+
+
+def test_what_a_log_has_beyond_the_checkpoint_or_cut_short_is_taken_back(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    for step in (5, 7, 10, 14, 15):
+        log.add("train", step, {"loss": step / 2})
+    with log.path.open("a") as file:
+        file.write('{"event": "train", "step": 2')
+    Log(log.path, step=10).add("train", 12, {"loss": 1.0})
+    assert [record["step"] for record in records(log.path)] == [5, 7, 10, 12]
+    assert records(log.path)[1] == {"event": "train", "step": 7, "loss": 3.5}
+    assert log.path.read_text().endswith("\n")
+    Log(log.path)
+    assert records(log.path) == []
+
+
+def test_the_checkpoints_asked_for_stay_and_can_be_loaded(files):
+    folder = files / "whole"
+    log = [r for r in records(folder / "log.jsonl") if r["event"] == "evaluation"]
+    best = min(log, key=lambda record: record["error"])["step"]
+    kept = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    assert kept == sorted({14, 28, 42, 56, best})
+    stopped = Training(read(files / "x.npy"), sf.load(folder).config.train)
+    for progress in stopped:
+        if progress.step == 28:
+            break
+    expected = stopped.averaged.field.network.state_dict()
+    found = sf.load(folder, checkpoint=28)
+    assert all(torch.equal(v, expected[k]) for k, v in found.field.network.state_dict().items())
+    last = sf.load(folder).field.network.state_dict()
+    assert not torch.equal(last["leave.weight"], expected["leave.weight"])
+    with pytest.raises(UsageError, match=r"no checkpoint of step 29: it has \[14, 28"):
+        sf.load(folder, checkpoint=29)
+
+
+def test_the_best_is_kept_by_held_out_error_and_needs_held_out_data(tmp_path, files, monkeypatch):
+    errors = iter([0.5, 0.3, 0.4, 0.6, 0.35, 0.7])
+    monkeypatch.setattr(HeldOut, "errors", lambda *_: torch.full((8,), next(errors)).double())
+    options = ["--held-out", 0.2, "--keep-best", "--evaluate-every", 10, "--checkpoint-every", 5]
+    finishes("train", files / "x.npy", "--out", tmp_path / "run", *tiny(60), *options)
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["000000020"]
+    assert end("train", files / "x.npy", "--out", tmp_path / "b", *TINY, "--keep-best") == 2
+
+
+def test_a_time_budget_fixes_the_steps_once_and_makes_the_run_of_as_many(tmp_path, files, capsys):
+    budget = [*LONG, "--optim.minutes", 0.02]
+    began = time.monotonic()
+    finishes("train", files / "x.npy", "--out", tmp_path / "a", *budget)
+    spent = time.monotonic() - began
+    count = int(capsys.readouterr().out.split(" steps in 0.02 minutes")[0].split("\n")[-1])
+    optim = sf.load(tmp_path / "a").config.train.optim
+    assert (optim.steps, optim.minutes) == (count, 0.0)
+    assert spent < 20, "of a budget of 1.2 s, and evaluations, samples and checkpoints on top"
+    config = tmp_path / "a" / "config.toml"
+    rest = ["--config", config, *LONG[LONG.index("--keep-best") :]]
+    finishes("train", files / "x.npy", "--out", tmp_path / "b", *rest)
+    assert sf.load(tmp_path / "b").config.train.optim.steps == count
+    first, second = content(tmp_path / "a"), content(tmp_path / "b")
+    first, second = ({k: v for k, v in c.items() if "manifest" not in k} for c in (first, second))
+    assert first == second
+
+
+def test_a_resumed_time_budget_keeps_its_number_of_steps(tmp_path, files):
+    config = small(optim={"minutes": 0.01, "batch": 8})
+    first, second = (Training(read(files / "x.npy"), config) for _ in range(2))
+    next(iter(first))
+    first.save_checkpoint(tmp_path)
+    assert second.resume(tmp_path) == 1
+    assert second.fit.steps == first.fit.steps != config.optim.steps
+    assert second.seconds >= first.seconds * 0.5 > 0
+    assert len(list(second)) == first.fit.steps - 1

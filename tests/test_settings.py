@@ -6,7 +6,7 @@ import numpy as np
 import pydantic
 import pytest
 import tomli_w
-from shell import TINY, end, failing, finishes, listing
+from shell import TINY, content, end, failing, finishes, listing
 
 import scorefield as sf
 from scorefield import config as c
@@ -25,6 +25,7 @@ CONFIGS = {
     "optim": c.TrainConfig(
         optim=c.OptimConfig(
             steps=3,
+            minutes=0.5,
             batch=4,
             lr=3e-4,
             warmup=1,
@@ -143,7 +144,7 @@ def test_a_run_is_repeated_from_its_own_configuration(tmp_path, files):
     finishes("train", files / "x.npy", "--out", tmp_path / "a", *TINY, "--seed", 5)
     config = tmp_path / "a" / "config.toml"
     finishes("train", files / "x.npy", "--out", tmp_path / "b", "--config", config)
-    assert listing(tmp_path / "a") == listing(tmp_path / "b")
+    assert content(tmp_path / "a") == content(tmp_path / "b")
     run = sf.train(read(files / "x.npy"), sf.load(tmp_path / "a").config.train)
     assert run.config.train == sf.load(tmp_path / "b").config.train
 

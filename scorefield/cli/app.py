@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from scorefield.cli.text import one_line
 from scorefield.config import TrainConfig
 from scorefield.errors import Stopped
 
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 PriorName = Literal["moments", "standard"]
 
 app = App(
@@ -39,7 +41,15 @@ def train(
     out: Path | None = None,
     reading: Annotated[ReadOptions | None, Parameter(name="*")] = None,
     config: Path | None = None,
+    log_every: int = 50,
+    evaluate_every: int = 500,
+    sample_every: int = 1000,
     checkpoint_every: int = 500,
+    keep_every: int = 0,
+    keep_best: bool = False,
+    tracker: TrackerName | None = None,
+    distributed: Literal["auto", "ddp", "fsdp"] = "auto",
+    device: Literal["cpu", "cuda"] = "cpu",
     print_config: bool = False,
     dry_run: bool = False,
     settings: Annotated[TrainConfig | None, Parameter(name="*")] = None,
@@ -61,9 +71,26 @@ def train(
         How data is read.
     config
         A TOML file of the settings below, or a run's config.toml; flags go before it.
+    log_every
+        Steps between lines of log.jsonl, which has the last step in any case.
+    evaluate_every
+        Steps between evaluations on held-out data, with --held-out; also after the last.
+    sample_every
+        Steps between grids of samples 0 to 63, in samples/; 0 for none.
     checkpoint_every
         Steps between checkpoints, beside the run folder until it is written; 0 for none. The same
         command goes on from the last, to the same weights.
+    keep_every
+        Steps between checkpoints that stay, in checkpoints/; 0 for none.
+    keep_best
+        Let the checkpoint of the smallest error on held-out data stay, too.
+    tracker
+        Where the log's numbers go as well.
+    distributed
+        How processes that torchrun started share the work: ddp (which auto stands for) gives each a
+        share of every batch, fsdp of the weights as well.
+    device
+        Where to train.
     print_config
         Print the settings as they would be used, as TOML, and end.
     dry_run
@@ -72,6 +99,7 @@ def train(
         How to train.
     """
     from scorefield.cli import train as command
+    from scorefield.cli.session import Every
 
     command.train(
         console,
@@ -79,7 +107,11 @@ def train(
         out,
         reading or ReadOptions(),
         settings or TrainConfig(),
-        checkpoint_every=checkpoint_every,
+        every=Every(log_every, evaluate_every, sample_every, checkpoint_every, keep_every),
+        keep_best=keep_best,
+        tracker=tracker,
+        distributed=distributed,
+        device=device,
         print_config=print_config,
         dry_run=dry_run,
     )
@@ -418,4 +450,10 @@ def _message(error: Exception) -> str:
 
 def _fail(message: str, code: int) -> NoReturn:
     print(f"scorefield: {one_line(message)}", file=sys.stderr)
+    distributed = sys.modules.get("torch.distributed")
+    if "WORLD_SIZE" in os.environ and distributed is not None and distributed.is_initialized():
+        # an orderly exit may wait for a peer that is gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import tomli_w
+import torch
 from rich.console import Console
 
 from scorefield.cli.commands import parameters, say, track
 from scorefield.cli.options import ReadOptions
+from scorefield.cli.session import Every, Session
 from scorefield.config import TrainConfig
 from scorefield.data import read
 from scorefield.errors import Stopped, UsageError
-from scorefield.training import checkpoint
+from scorefield.training.processes import Alone, Processes
 from scorefield.training.run import refuse_existing
 from scorefield.training.trainer import Training
+
+Distributed = Literal["auto", "ddp", "fsdp"]
 
 
 def train(
@@ -29,7 +34,11 @@ def train(
     reading: ReadOptions,
     config: TrainConfig,
     *,
-    checkpoint_every: int = 0,
+    every: Every,
+    keep_best: bool = False,
+    tracker: str | None = None,
+    distributed: Distributed = "auto",
+    device: Literal["cpu", "cuda"] = "cpu",
     print_config: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -37,8 +46,6 @@ def train(
 
     On the way there checkpoints lie beside it, and the same command goes on from the last.
     """
-    if checkpoint_every < 0:
-        raise UsageError(f"--checkpoint-every {checkpoint_every}: give a number of steps, or 0.")
     if out is None and not (print_config or dry_run):
         raise UsageError("--out: name the run folder to write.")
     if out is not None:
@@ -46,21 +53,67 @@ def train(
     if reading.labels is not None and not config.conditional:
         raise UsageError(f"--labels {reading.labels} has no effect without --conditional.")
     data = read(source, **reading.arguments())
-    training = Training(data, config)
-    if print_config:
-        print(tomli_w.dumps(training.config.model_dump(exclude_none=True)), end="")
+    with _together(distributed, device, config) as (processes, where):
+        console = console if processes.first else Console(quiet=True)
+        training = Training(data, config, processes, where)
+        if print_config:
+            console.file.write(tomli_w.dumps(training.config.model_dump(exclude_none=True)))
+            return
+        say(
+            console,
+            f"{len(data.x)} samples of shape {data.shape} from {data.name}; "
+            f"{parameters(training.denoiser.network):,} parameters",
+        )
+        if dry_run:
+            _try(console, training)
+            return
+        assert out is not None
+        _run(console, Session(console, training, out, every, keep_best, tracker))
+
+
+@contextmanager
+def _together(
+    kind: Distributed, device: str, config: TrainConfig
+) -> Iterator[tuple[Processes, torch.device]]:
+    """Give the processes that train, and the device of this one.
+
+    Raises:
+        UsageError: no such device; processes that nobody started; float16 with divided weights.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here.")
+    if "WORLD_SIZE" not in os.environ:
+        if kind != "auto":
+            raise UsageError(
+                f"--distributed {kind}: start the processes with torchrun, as in torchrun "
+                f"--nproc-per-node 2 -m scorefield train ... --distributed {kind}"
+            )
+        yield Alone(), torch.device(device)
         return
-    say(
-        console,
-        f"{len(data.x)} samples of shape {data.shape} from {data.name}; "
-        f"{parameters(training.denoiser.network):,} parameters",
-    )
-    if dry_run:
-        _try(console, training)
-        return
-    assert out is not None
-    work, total, began = checkpoint.folder_of(out), config.optim.steps, time.monotonic()
-    done = training.resume(work)
+    if kind == "fsdp" and config.optim.precision == "float16":
+        raise UsageError(
+            "--optim.precision float16 has a scale that divided weights do not share: use "
+            "bfloat16, or --distributed ddp."
+        )
+    from scorefield.training.distributed import group  # which is slow to import
+
+    local = torch.device(device)
+    if device == "cuda":
+        local = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(local)
+    with group("fsdp" if kind == "fsdp" else "ddp", local) as processes:
+        yield processes, local
+
+
+def _run(console: Console, session: Session) -> None:
+    """Train to the end, or to where a signal asks to stop."""
+    training, done = session.training, session.done
+    if not done and training.config.optim.minutes:
+        training.pace()
+        say(console, f"{training.fit.steps} steps in {training.config.optim.minutes:g} minutes")
+        if session.every.checkpoint:
+            session.save_checkpoint()
+    total, began = training.fit.steps, time.monotonic()
     if done:
         names = " and ".join(training.damaged)
         said = f"checkpoint {names} damaged: " if names else ""
@@ -69,18 +122,21 @@ def train(
         for progress in track(
             console, training, total - done, "training", lambda: f"loss {training.loss:.4f}"
         ):
-            stop = bool(asked) and progress.step < total
-            if stop or (checkpoint_every and progress.step % checkpoint_every == 0):
-                training.save_checkpoint(work)
+            stop = progress.step < total and _any(asked, training.processes)
+            session.after(progress, stop)
             if stop:
                 raise Stopped(
                     f"stopped after step {progress.step} of {total}; the same command goes on.",
-                    asked[0],
+                    asked[0] if asked else signal.SIGTERM,
                 )
-    training.run.save(out)
-    shutil.rmtree(work, ignore_errors=True)
+    session.finish()
     say(console, f"trained in {time.monotonic() - began:.1f} s, loss {training.loss:.4f}")
-    say(console, f"run folder: {out}")
+    say(console, f"run folder: {session.out}")
+
+
+def _any(asked: list[int], processes: Processes) -> bool:
+    """Return whether a process was asked to stop, the same answer in all."""
+    return bool(processes.total(torch.tensor(len(asked))) > 0)
 
 
 @contextmanager
@@ -109,14 +165,14 @@ def _try(console: Console, training: Training) -> None:
     next(steps)
     first = time.monotonic() - began
     each = first
-    if training.config.optim.steps > 2:
+    if training.fit.steps > 2:
         began = time.monotonic()
         next(steps)
         next(steps)
         each = (time.monotonic() - began) / 2
     weights = 4 * parameters(training.denoiser.network)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    total = training.config.optim.steps
+    total = training.fit.steps
     say(
         console,
         f"a step takes {each:.2g} s after the first, with {first:.2g} s: {total} steps about "

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,26 @@ def folder_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.training")
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write the checkpoint of a step, then remove all but the last two.
+def name(step: int) -> str:
+    """Return the name of a step's checkpoint in its folder."""
+    return f"{step:09d}"
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    stays: Callable[[int], bool] = lambda step: False,
+) -> None:
+    """Write the checkpoint of a step, then remove all but the last two and those that stay.
 
     Raises:
         StorageError: there is no room for it.
     """
     data = serialise({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     manifest = {"sha256": _digest(data, step, facts), "step": step, "facts": dict(facts)}
-    target = folder / f"{step:09d}"
+    target = folder / name(step)
     with in_room(target, len(data)):
         folder.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".", dir=folder))
@@ -68,16 +79,16 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-    _retire(folder, target)
+    _retire(folder, step, stays)
 
 
-def _retire(folder: Path, last: Path) -> None:
-    """Remove all but the last two; later ones were passed over when the run went on."""
-    found = _steps(folder)
-    kept = [path for path in found if path <= last][-_KEPT:]
-    for path in found:
-        if path not in kept:
-            shutil.rmtree(path)
+def _retire(folder: Path, last: int, stays: Callable[[int], bool]) -> None:
+    """Remove all but the last two and those that stay; later ones were passed over as damaged."""
+    found = steps(folder)
+    kept = [step for step in found if step <= last][-_KEPT:]
+    for step in found:
+        if step > last or not (step in kept or stays(step)):
+            shutil.rmtree(folder / name(step))
 
 
 def newest(folder: Path) -> Checkpoint | None:
@@ -86,13 +97,13 @@ def newest(folder: Path) -> Checkpoint | None:
     Raises:
         StorageError: there are checkpoints, and all are damaged.
     """
-    found = _steps(folder)
+    found = steps(folder)
     damaged: list[str] = []
-    for path in reversed(found):
-        kept = _read(path)
+    for step in reversed(found):
+        kept = read(folder / name(step))
         if kept is not None:
             return replace(kept, damaged=tuple(damaged))
-        damaged.append(path.name)
+        damaged.append(name(step))
     if found:
         raise StorageError(f"all checkpoints in {folder} are damaged: remove it to begin again.")
     return None
@@ -112,18 +123,25 @@ def check_same(folder: Path, kept: Checkpoint, facts: Mapping[str, Any]) -> None
         )
 
 
-def _steps(folder: Path) -> list[Path]:
+def steps(folder: Path) -> list[int]:
+    """Return the steps of the checkpoints in a folder, in ascending order."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
-def _read(path: Path) -> Checkpoint | None:
+def remove(folder: Path) -> None:
+    """Remove the folder of a run's checkpoints."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def read(path: Path) -> Checkpoint | None:
+    """Return a checkpoint, or None if it is not there or not as it was written."""
     try:
         text = (path / _MANIFEST).read_text(encoding="utf-8")
         manifest = json.loads(text)
         data, step, facts = (path / _STATE).read_bytes(), manifest["step"], dict(manifest["facts"])
-        as_written = _text(manifest) == text and path.name == f"{step:09d}"
+        as_written = _text(manifest) == text and path.name == name(step)
         if not as_written or manifest["sha256"] != _digest(data, step, facts):
             return None
         return Checkpoint(load(data), facts)

@@ -233,7 +233,8 @@ class Fit:
     def state(self) -> dict[str, Tensor]:
         """Return all that the next step depends on besides the arguments."""
         found = states.state(self.network, self.averages, self.optimizer, self.scaler)
-        whole = {name: self.processes.whole(value) for name, value in found.items()}
+        # in one order in all processes, which a tensor divided among them is gathered by
+        whole = {name: self.processes.whole(found[name]) for name in sorted(found)}
         return whole | {"step": torch.tensor(self.step)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:

@@ -203,8 +203,11 @@ class Run:
         v, log_q, _ = self.encoding.forward(wide, Noise(seed, key, stream=LEVELS))
         return self.transform.forward(v), drawn, self.transform.log_det(self.field.shape) - log_q
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, include: Mapping[str, Path] | None = None) -> None:
         """Write the folder at once or not at all.
+
+        Args:
+            include: files and folders to copy into it, by their names there.
 
         Raises:
             UsageError: the folder exists and is not empty.
@@ -233,12 +236,22 @@ class Run:
                 for name, content in data.items():
                     (written / name).write_bytes(content)
                 (written / CONFIG).write_text(text, encoding="utf-8")
+                for name, source in ({} if include is None else include).items():
+                    _copy(source, written / name)
                 if folder.exists():
                     folder.rmdir()
                 publish(written, folder)
             except BaseException:
                 shutil.rmtree(written, ignore_errors=True)
                 raise
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
 
 
 def refuse_existing(folder: Path) -> None:
@@ -250,20 +263,22 @@ def refuse_existing(folder: Path) -> None:
         raise UsageError(f"{folder} cannot be made: {parent} is no folder that can be written to.")
 
 
-def load(folder: str | Path, *, ema: float | None = None) -> Run:
+def load(folder: str | Path, *, ema: float | None = None, checkpoint: int | None = None) -> Run:
     """Rebuild a run from its folder: field, process, parametrization and data transform.
 
     Args:
         ema: the decay of the average of the weights to take, one of ``optim.ema``; the first unless
             given.
+        checkpoint: the step to take the weights of, of one that was kept in the run; the last
+            unless given.
 
     Raises:
         CheckpointError: a file is missing or unreadable, or the weights do not match the
             configuration; before anything is allocated.
-        UsageError: an average that the run does not have.
+        UsageError: an average or a checkpoint that the run does not have.
     """
     folder = Path(folder)
-    config, tensors = stored.read(folder, ema)
+    config, tensors = stored.read(folder, ema, checkpoint)
     try:
         denoiser = new_denoiser(config.train, config.data)
     except ValueError as error:

@@ -22,9 +22,9 @@ from torch import Tensor
 from scorefield import sizes, toml
 from scorefield.config import RunConfig
 from scorefield.errors import CheckpointError, UsageError
-from scorefield.training import build
+from scorefield.training import build, checkpoint as checkpoints
 
-WEIGHTS, CONFIG = "model.safetensors", "config.toml"
+WEIGHTS, CONFIG, CHECKPOINTS = "model.safetensors", "config.toml", "checkpoints"
 
 _LARGEST_HEADER = 1 << 20  # bytes
 
@@ -42,29 +42,54 @@ class _Place(BaseModel):
 _HEADER = TypeAdapter(dict[str, _Place])
 
 
-def read(folder: Path, ema: float | None = None) -> tuple[RunConfig, dict[str, Tensor]]:
+def read(
+    folder: Path, ema: float | None = None, checkpoint: int | None = None
+) -> tuple[RunConfig, dict[str, Tensor]]:
     """Return a run folder's configuration, and tensors that match it.
 
     Args:
         ema: the decay of the average of the weights; the run's first unless given.
+        checkpoint: the step that a kept checkpoint is of; the last step unless given.
 
     Raises:
         CheckpointError: a file is missing, unreadable, no part of the folder or larger than memory;
             or the weights do not match the configuration.
-        UsageError: an average that the run does not have.
+        UsageError: an average or a checkpoint that the run does not have.
     """
     config = _read_config(folder)
     decays = config.train.optim.ema
     if ema is not None and ema not in decays:
         known = ", ".join(map(str, decays))
         raise UsageError(f"{folder} has no average of decay {ema:g}: it has {known}.")
+    number = 0 if ema is None else decays.index(ema)
     expected = _expected(config, folder / CONFIG)
     tensors = _read_tensors(_inside(folder, WEIGHTS), expected)
-    if ema is not None and ema != decays[0]:
-        network = {name: shape for name, shape in expected.items() if name.startswith("network.")}
-        tensors |= _read_tensors(_inside(folder, average_name(ema)), network)
+    network = {name: shape for name, shape in expected.items() if name.startswith("network.")}
+    if checkpoint is not None:
+        tensors |= _read_checkpoint(folder / CHECKPOINTS, checkpoint, number, network)
+    elif number:
+        tensors |= _read_tensors(_inside(folder, average_name(decays[number])), network)
     _check_moments(folder / WEIGHTS, tensors)
     return config, tensors
+
+
+def _read_checkpoint(folder: Path, step: int, average: int, expected: Shapes) -> dict[str, Tensor]:
+    """Return the averaged weights of a checkpoint that was kept."""
+    known, path = checkpoints.steps(folder), folder / checkpoints.name(step)
+    if step not in known:
+        raise UsageError(
+            f"{folder.parent} has no checkpoint of step {step}: it has {known or 'none'}."
+        )
+    found, prefix = checkpoints.read(path), f"average.{average}.module."
+    if found is None:
+        raise CheckpointError(f"{path} is damaged.")
+    weights = {
+        f"network.{name.removeprefix(prefix)}": value
+        for name, value in found.tensors.items()
+        if name.startswith(prefix)
+    }
+    _check_shapes(path, {name: tuple(value.shape) for name, value in weights.items()}, expected)
+    return weights
 
 
 def average_name(decay: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from scorefield import sizes
@@ -21,9 +23,14 @@ from scorefield.noise import Noise
 from scorefield.training import build, checkpoint
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
+from scorefield.training.processes import Alone, Processes
 from scorefield.training.run import Run, new_denoiser
 
 _COPIES = 5  # of the weights: themselves, gradients, average and the optimizer's two moments
+_ALONE = Alone()
+# what is tried to see what a step costs: this share of the time, not more than so many seconds, and
+# not more than so many steps
+_SHARE, _LONGEST, _TRIED = 0.03, 20.0, 1000
 
 
 class Training:
@@ -32,15 +39,24 @@ class Training:
     Args:
         data: what to learn.
         config: how.
+        processes: those that train together.
+        device: where to train.
 
     Attributes:
+        best: the step of the smallest error on held-out data so far, and the error.
         damaged: the names of checkpoints that were passed over when it went on.
 
     Raises:
         ValueError: a conditional run on data without classes; a network that does not fit.
     """
 
-    def __init__(self, data: Data, config: TrainConfig | None = None) -> None:
+    def __init__(
+        self,
+        data: Data,
+        config: TrainConfig | None = None,
+        processes: Processes = _ALONE,
+        device: str | torch.device = "cpu",
+    ) -> None:
         config = TrainConfig() if config is None else config
         if config.conditional and data.y is None:
             raise UsageError(
@@ -71,10 +87,13 @@ class Training:
             self.data_config,
             self.transform.forward(mean).float(),
             (variance / self.transform.std.double() ** 2).float(),
-        )
+        ).to(device)
         self.data = data
+        self.processes = processes
+        self.best: tuple[int, float] | None = None
         self.damaged: tuple[str, ...] = ()
         self._losses: deque[float] = deque(maxlen=100)
+        self._began, self._paced = time.monotonic(), not self.config.optim.minutes
         y = data.y if config.conditional else None
         learned, held = split(len(data.x), self.config.held_out, self.config.seed)
         self.held_out = HeldOut(data.x, y, held, self._seen, self.config.seed)
@@ -87,6 +106,7 @@ class Training:
             dropout=self.config.dropout,
             prepare=self._seen,
             seed=self.config.seed,
+            processes=processes,
         )
 
     def _seen(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
@@ -94,16 +114,53 @@ class Training:
         return self.transform.forward(v), noise
 
     def __iter__(self) -> Iterator[Progress]:
+        self.pace()
         for progress in self.fit:
             self._losses.append(progress.loss)
             yield progress
+
+    def pace(self) -> None:
+        """Fix the number of steps from the minutes there are, if that is asked for.
+
+        Some steps are taken to see what one costs, and then taken back: the run is the one that a
+        run with as many steps would have been. That is done once; a checkpoint has the number.
+        """
+        minutes = self.config.optim.minutes
+        if self._paced:
+            return
+        self._paced = True
+        start = {name: value.clone() for name, value in self.fit.state().items()}
+        self.fit.steps = _TRIED + 2
+        next(self.fit)  # which has the costs of a start
+        first = self._seconds_each(1)
+        allowed = min(_SHARE * 60 * minutes, _LONGEST)
+        each = self._seconds_each(max(1, min(_TRIED, int(allowed / first))))
+        self.fit.restore(start)
+        self.fit.steps = max(1, int((60 * minutes - self.seconds) * (1 - _SHARE) / each))
+
+    def _seconds_each(self, steps: int) -> float:
+        """Return what a step takes by a trial of some, the same number in every process."""
+        began = time.monotonic()
+        for _ in range(steps):
+            next(self.fit)
+        each = torch.tensor((time.monotonic() - began) / steps, dtype=torch.float64)
+        return float(self.processes.total(each)) / self.processes.size
+
+    @property
+    def seconds(self) -> float:
+        """The seconds spent so far, those before a checkpoint that was resumed included."""
+        return time.monotonic() - self._began
 
     def evaluate(self) -> Tensor:
         """Return the error of the averaged weights on held-out data at each noise level.
 
         See `scorefield.training.held_out.HeldOut.errors`.
         """
-        return self.held_out.errors(self.fit.averaged)
+        errors = self.held_out.errors(self.fit.averaged)
+        mean = float(errors.mean())
+        if self.best is None or mean < self.best[1]:
+            self.best = self.fit.step, mean
+        return errors
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -111,10 +168,23 @@ class Training:
         kept = [digest(rows) for rows in (self.data.x, self.data.y) if rows is not None]
         return {"settings": self.config.model_dump(mode="json"), "data": kept}
 
-    def save_checkpoint(self, folder: Path) -> None:
-        """Keep what the run goes on from, at once or not at all."""
-        facts = {**self.facts, "losses": list(self._losses)}
-        checkpoint.save(folder, self.fit.step, self.fit.state(), facts)
+    def save_checkpoint(
+        self, folder: Path, stays: Callable[[int], bool] = lambda step: False
+    ) -> None:
+        """Keep what the run goes on from, at once or not at all, and the last one before.
+
+        Args:
+            stays: which steps' checkpoints are not to be removed later.
+        """
+        state = self.fit.state()  # to which every process has its share to add
+        own = {
+            "losses": list(self._losses),
+            "best": self.best,
+            "steps": self.fit.steps,
+            "seconds": self.seconds,
+        }
+        if self.processes.first:
+            checkpoint.save(folder, self.fit.step, state, {**self.facts, **own}, stays)
 
     def resume(self, folder: Path) -> int:
         """Go on from the newest checkpoint in a folder, if there is one; return the steps done.
@@ -130,6 +200,10 @@ class Training:
         self.fit.restore(kept.tensors)
         self._losses.extend(kept.facts["losses"])
         self.damaged = kept.damaged
+        best = kept.facts["best"]
+        self.best = None if best is None else (int(best[0]), float(best[1]))
+        self.fit.steps, self._paced = int(kept.facts["steps"]), True
+        self._began = time.monotonic() - float(kept.facts["seconds"])
         return self.fit.step
 
     @property
@@ -140,10 +214,22 @@ class Training:
     @property
     def run(self) -> Run:
         """The result: before the last step a view of the weights as they stand, not averaged."""
-        config = RunConfig(data=self.data_config, train=self.config, loss=self.loss)
         decays = self.config.optim.ema
         averages = {decays[k]: self.fit.average(k) for k in range(1, len(decays))}
-        return Run(self.denoiser, self.transform, config, averages)
+        return Run(self.denoiser, self.transform, self._run_config, averages)
+
+    @property
+    def averaged(self) -> Run:
+        """A view of the average of the weights so far."""
+        return Run(self.fit.averaged, self.transform, self._run_config)
+
+    @property
+    def _run_config(self) -> RunConfig:
+        # with the number of steps instead of the minutes it came from, the run can be repeated
+        counted = {"steps": self.fit.steps, "minutes": 0.0}
+        optim = self.config.optim.model_copy(update=counted)
+        config = self.config.model_copy(update={"optim": optim})
+        return RunConfig(data=self.data_config, train=config, loss=self.loss)
 
 
 def _check_fits(config: TrainConfig, data: DataConfig) -> None:

@@ -1,0 +1,217 @@
+"""What happens beside the steps of a training: log, evaluations, samples, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from scorefield.cli.commands import say
+from scorefield.errors import NumericalError, StorageError, UsageError
+from scorefield.files import write
+from scorefield.training import checkpoint
+from scorefield.training.held_out import bins
+from scorefield.training.log import NAME, Log
+from scorefield.training.loop import Progress
+from scorefield.training.stored import CHECKPOINTS
+from scorefield.training.trackers import Tracker, tracker
+from scorefield.training.trainer import Training
+
+_IDS = range(64)  # of the samples drawn on the way
+
+
+@dataclass(frozen=True)
+class Every:
+    """Steps between what is done beside training; 0 for never.
+
+    Raises:
+        UsageError: a negative number.
+    """
+
+    log: int = 50
+    evaluate: int = 500
+    sample: int = 1000
+    checkpoint: int = 500
+    keep: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0:
+                raise UsageError(f"--{name}-every {value}: give a number of steps, or 0.")
+
+
+class Session:
+    """A training on its way to a run folder.
+
+    What it leaves on the way lies in a folder beside that of the run. With a checkpoint everything
+    up to its step is on the disk; what was logged after it is made again.
+
+    Args:
+        out: the run folder to come.
+        every: when to do what.
+        best: keep the checkpoint of the smallest error on held-out data as well.
+        track: a kind of `scorefield.training.trackers.tracker`, or None.
+
+    Raises:
+        UsageError: ``best`` with nothing held out, or a tracker that is not installed; and as
+            `Training.resume`.
+        StorageError: as `Training.resume`, or processes that see different folders.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        training: Training,
+        out: Path,
+        every: Every,
+        best: bool = False,
+        track: str | None = None,
+    ) -> None:
+        if best and not training.config.held_out:
+            raise UsageError("--keep-best has no effect without --held-out.")
+        self.console, self.training, self.every, self.best = console, training, every, best
+        self.out, self.work = out, checkpoint.folder_of(out)
+        self.writes = training.processes.first
+        self.done = training.resume(self.work)
+        if len(set(training.processes.gathered(self.done))) > 1:
+            raise StorageError(
+                f"the processes find different checkpoints in {self.work}: it must be one folder "
+                "for all."
+            )
+        self.log = Log(self.work / NAME, self.done) if self.writes else None
+        self.tracker: Tracker | None = None
+        if track is not None and self.writes:
+            settings = training.config.model_dump(mode="json")
+            self.tracker = tracker(track, self.work / track, out.name, settings, self.done)
+        self._mark = time.monotonic(), self.done
+
+    def after(self, progress: Progress, stop: bool = False) -> None:
+        """Do what is due after a step; a checkpoint in any case if it is the one to stop at."""
+        step, total = progress.step, self.training.fit.steps
+
+        def due(interval: int, last: bool = False) -> bool:
+            return bool(interval) and (step % interval == 0 or (last and step == total))
+
+        if due(self.every.log, last=True):
+            self._log_step(progress)
+        better = bool(self.training.config.held_out) and (
+            due(self.every.evaluate, last=True) and self._evaluate(step)
+        )
+        if due(self.every.sample):
+            self._sample(step)
+        if stop or due(self.every.checkpoint) or due(self.every.keep) or (better and self.best):
+            self.save_checkpoint()
+
+    def save_checkpoint(self) -> None:
+        """Keep what the training goes on from, beside the last one and those that are to stay."""
+        self.training.save_checkpoint(self.work, self._stays)
+
+    def _stays(self, step: int) -> bool:
+        best = self.best and self.training.best is not None and self.training.best[0] == step
+        return best or (step > 0 < self.every.keep and step % self.every.keep == 0)
+
+    def finish(self) -> None:
+        """Write the run folder with all that belongs to it, and remove the folder beside it."""
+        if self.tracker is not None:
+            self.tracker.close()
+        run = self.training.run
+        if not self.writes:
+            return
+        names = [NAME, "samples", "tensorboard"]
+        include = {name: self.work / name for name in names if (self.work / name).exists()}
+        for step in checkpoint.steps(self.work):
+            if self._stays(step):
+                name = checkpoint.name(step)
+                include[f"{CHECKPOINTS}/{name}"] = self.work / name
+        run.save(self.out, include)
+        checkpoint.remove(self.work)
+
+    def _log_step(self, progress: Progress) -> None:
+        now, (before, step) = time.monotonic(), self._mark
+        self._mark = now, progress.step
+        pace = (progress.step - step) / max(now - before, 1e-9)
+        values = {
+            "loss": self.training.loss,
+            "grad_norm": _finite(progress.norm),
+            "lr": progress.rate,
+            "samples_per_second": pace * self.training.config.optim.batch,
+            "seconds": self.training.seconds,
+            "memory_mib": _memory(self.training.fit.device),
+            "eta_seconds": (self.training.fit.steps - progress.step) / pace,
+        }
+        self._record("train", progress.step, values)
+
+    def _evaluate(self, step: int) -> bool:
+        """Tell the error on held-out data; return whether it is the smallest so far."""
+        began = time.monotonic()
+        errors = self.training.evaluate()
+        mean, levels = float(errors.mean()), errors.tolist()
+        edges = bins(self.training.denoiser.process).exp().tolist()
+        say(
+            self.console,
+            f"held out, step {step}: error {mean:.4f} of that of a Gaussian; "
+            f"{' '.join(f'{value:.3f}' for value in levels)} from sigma/alpha {edges[0]:.2g} to "
+            f"{edges[-1]:.2g}",
+        )
+        seconds = time.monotonic() - began
+        found = {"error": _finite(mean), "levels": list(map(_finite, levels)), "edges": edges}
+        self._record("evaluation", step, {**found, "seconds": seconds})
+        return self.training.best is not None and self.training.best[0] == step
+
+    def _sample(self, step: int) -> None:
+        try:
+            x = self.training.averaged.sample(_IDS, seed=self.training.config.seed)
+        except NumericalError as error:  # early weights may be anything
+            say(self.console, f"no samples at step {step}: {error}")
+            return
+        if not self.writes:
+            return
+        folder = self.work / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = _write_samples(folder / f"samples-{step}", x.cpu())
+        self._record("samples", step, {"file": f"samples/{path.name}"})
+
+    def _record(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        if self.log is not None:
+            self.log.add(event, step, values)
+        if self.tracker is not None:
+            flat = dict(values)
+            flat |= {f"level-{k}": value for k, value in enumerate(flat.pop("levels", []))}
+            numbers = {k: float(v) for k, v in flat.items() if isinstance(v, float | int)}
+            self.tracker.add(step, {f"{event}/{k}": v for k, v in numbers.items()})
+
+
+def _write_samples(stem: Path, x: torch.Tensor) -> Path:
+    """Write a picture of images where that can be done, and otherwise an array."""
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        from scorefield.report import image_grid
+
+        try:
+            picture = stem.with_suffix(".png")
+            write(picture, lambda file: image_grid(x, file))
+            return picture
+        except ImportError:
+            pass
+    array = stem.with_suffix(".npy")
+    write(array, lambda file: np.save(file, x.numpy()))
+    return array
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _memory(device: torch.device) -> float:
+    """Return the most memory used so far, in MiB: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource  # which not every system has
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -79,6 +79,8 @@ class Session:
         self.console, self.training, self.every, self.best = console, training, every, best
         self.out, self.work = out, checkpoint.folder_of(out)
         self.writes = training.processes.first
+        if self.writes and not checkpoint.steps(self.work):
+            checkpoint.remove(self.work)  # what nothing can go on from
         self.done = training.resume(self.work)
         if len(set(training.processes.gathered(self.done))) > 1:
             raise StorageError(
@@ -185,7 +187,8 @@ class Session:
             flat = dict(values)
             flat |= {f"level-{k}": value for k, value in enumerate(flat.pop("levels", []))}
             numbers = {k: float(v) for k, v in flat.items() if isinstance(v, float | int)}
-            self.tracker.add(step, {f"{event}/{k}": v for k, v in numbers.items()})
+            if numbers:
+                self.tracker.add(step, {f"{event}/{k}": v for k, v in numbers.items()})
 
 
 def _write_samples(stem: Path, x: torch.Tensor) -> Path:

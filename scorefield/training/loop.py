@@ -79,7 +79,7 @@ def fit(
         processes: those that train together, each with its share of every batch.
 
     Raises:
-        UsageError: a batch too small to be shared.
+        UsageError: a batch too small to be shared; minutes instead of steps.
     """
     optim = OptimConfig() if optim is None else optim
     return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed, processes)
@@ -111,6 +111,8 @@ class Fit:
         seed: int,
         processes: Processes,
     ) -> None:
+        if optim.minutes:
+            raise UsageError("optim.minutes are for a run; a fit alone goes by optim.steps.")
         if optim.batch < processes.size * optim.accumulate:
             raise UsageError(
                 f"--optim.batch {optim.batch}: {processes.size} process(es) with --optim.accumulate"
@@ -147,7 +149,8 @@ class Fit:
         if self.step >= self.steps:
             self.finish()
             raise StopIteration
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
         self.optimizer.zero_grad()
         pieces = self.optim.accumulate
         tried = []

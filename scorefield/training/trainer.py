@@ -23,14 +23,12 @@ from scorefield.noise import Noise
 from scorefield.training import build, checkpoint
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
+from scorefield.training.pace import steps_within
 from scorefield.training.processes import Alone, Processes
 from scorefield.training.run import Run, new_denoiser
 
 _COPIES = 5  # of the weights: themselves, gradients, average and the optimizer's two moments
 _ALONE = Alone()
-# what is tried to see what a step costs: this share of the time, not more than so many seconds, and
-# not more than so many steps
-_SHARE, _LONGEST, _TRIED = 0.03, 20.0, 1000
 
 
 class Training:
@@ -102,7 +100,7 @@ class Training:
             build.objective(self.config),
             Chosen(data.x, learned),
             None if y is None else y[learned],
-            optim=self.config.optim,
+            optim=self.config.optim.model_copy(update={"minutes": 0.0}),
             dropout=self.config.dropout,
             prepare=self._seen,
             seed=self.config.seed,
@@ -125,30 +123,13 @@ class Training:
         Some steps are taken to see what one costs, and then taken back: the run is the one that a
         run with as many steps would have been. That is done once; a checkpoint has the number.
         """
-        minutes = self.config.optim.minutes
-        if self._paced:
-            return
-        self._paced = True
-        start = {name: value.clone() for name, value in self.fit.state().items()}
-        self.fit.steps = _TRIED + 2
-        next(self.fit)  # which has the costs of a start
-        first = self._seconds_each(1)
-        allowed = min(_SHARE * 60 * minutes, _LONGEST)
-        each = self._seconds_each(max(1, min(_TRIED, int(allowed / first))))
-        self.fit.restore(start)
-        self.fit.steps = max(1, int((60 * minutes - self.seconds) * (1 - _SHARE) / each))
-
-    def _seconds_each(self, steps: int) -> float:
-        """Return what a step takes by a trial of some, the same number in every process."""
-        began = time.monotonic()
-        for _ in range(steps):
-            next(self.fit)
-        each = torch.tensor((time.monotonic() - began) / steps, dtype=torch.float64)
-        return float(self.processes.total(each)) / self.processes.size
+        if not self._paced:
+            self._paced = True
+            self.fit.steps = steps_within(self.fit, self.config.optim.minutes)
 
     @property
     def seconds(self) -> float:
-        """The seconds spent so far, those before a checkpoint that was resumed included."""
+        """The seconds since this was set up, and those before the checkpoint that was resumed."""
         return time.monotonic() - self._began
 
     def evaluate(self) -> Tensor:

@@ -11,6 +11,7 @@ import scorefield as sf
 from scorefield.config import MLPConfig, OptimConfig, TrainConfig
 from scorefield.data import Data
 from scorefield.errors import UsageError
+from scorefield.metrics import energy_distance
 from scorefield.training import Training, held_out
 from scorefield.training.held_out import BINS, HeldOut, bins, split
 
@@ -150,3 +151,43 @@ def test_the_error_falls_as_a_network_learns():
     after = training.evaluate()
     assert (after < 1.1).all()
     assert after[4] < 0.3 < before[4], "with classes told, little is left in the middle"
+
+
+def test_samples_are_compared_with_held_out_data_beside_data_itself():
+    """Of data sorted by class as well, of which the first part would be no fair sample."""
+    y = torch.arange(1000) // 500
+    x = torch.tensor([[-20.0, 0.0], [20.0, 10.0]])[y] + normal(1000, 2).float()
+    config = TrainConfig(
+        held_out=0.2,
+        network=MLPConfig(width=48, depth=2),
+        optim=OptimConfig(steps=1, batch=128, lr=5e-3, ema=0.9),
+    )
+    early = Training(Data(x, None, "sorted"), config)
+    late = Training(
+        Data(x, None, "sorted"),
+        config.model_copy(update={"optim": config.optim.model_copy(update={"steps": 500})}),
+    )
+    found = []
+    for training in (early, late):
+        for _ in training:
+            pass
+        found.append(training.compare())
+    (before, after), out = found, early.held_out.items
+    assert after.count == 200
+    assert after.real == before.real
+    z = early.transform.forward(x)
+    rest = z[early.learned]
+    floors = [energy_distance(rest[torch.randperm(800)[:200]], z[out]) for _ in range(20)]
+    assert abs(after.real) < 3 * max(map(abs, floors))
+    assert before.generated > 10 * abs(after.generated)
+    assert after.generated < 0.05
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_a_comparison_with_less_than_two_samples_is_refused(share):
+    config = TrainConfig(
+        held_out=share, network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=1, batch=8)
+    )
+    training = Training(Data(normal(20, 2).float(), None, "few"), config)
+    with pytest.raises(ValueError, match="fewer than two samples are held out"):
+        training.compare()

@@ -126,6 +126,8 @@ class Session:
         run = self.training.run
         if not self.writes:
             return
+        if len(self.training.held_out.items) > 1:
+            self._compare()
         names = [NAME, "samples", "tensorboard"]
         include = {name: self.work / name for name in names if (self.work / name).exists()}
         for step in checkpoint.steps(self.work):
@@ -134,6 +136,22 @@ class Session:
                 include[f"{CHECKPOINTS}/{name}"] = self.work / name
         run.save(self.out, include)
         checkpoint.remove(self.work)
+
+    def _compare(self) -> None:
+        """Tell how far samples are from held-out data, beside what data itself is."""
+        began = time.monotonic()
+        try:
+            found = self.training.compare()
+        except NumericalError as error:
+            say(self.console, f"no samples to compare: {error}")
+            return
+        say(
+            self.console,
+            f"energy distance to {found.count} held-out samples: {found.generated:.4f} of samples "
+            f"drawn, {found.real:.4f} of training data",
+        )
+        seconds = time.monotonic() - began
+        self._record("quality", self.training.fit.steps, {**vars(found), "seconds": seconds})
 
     def _log_step(self, progress: Progress) -> None:
         now, (before, step) = time.monotonic(), self._mark

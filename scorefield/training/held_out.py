@@ -32,7 +32,7 @@ _DRAWS = 4  # of noise, a level
 
 
 def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the samples to learn from and of those held out, in ascending order.
+    """Return the numbers of the samples to learn from, and of those held out in random order.
 
     Raises:
         UsageError: a share that holds out none, or leaves fewer than two.
@@ -45,7 +45,7 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
         )
     u, _ = Noise(seed, torch.arange(count), stream=SPLIT).uniform(torch.empty(0))
     order = u.argsort()
-    return order[held:].sort().values, order[:held].sort().values
+    return order[held:].sort().values, order[:held]
 
 
 def bins(process: Process) -> Tensor:

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scorefield.data import Data, Standardize
 from scorefield.data.rows import Chosen, chunks, digest
 from scorefield.data.transform import moments
 from scorefield.errors import UsageError
+from scorefield.metrics import energy_distance
 from scorefield.noise import Noise
 from scorefield.training import build, checkpoint
 from scorefield.training.held_out import HeldOut, split
@@ -29,6 +31,22 @@ from scorefield.training.run import Run, new_denoiser
 
 _COPIES = 5  # of the weights: themselves, gradients, average and the optimizer's two moments
 _ALONE = Alone()
+_COMPARED = 256  # samples
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Energy distances to held-out data, in units of the data's deviations.
+
+    Attributes:
+        count: how many samples each set has.
+        generated: of samples of the field.
+        real: of data that was trained on: what even a perfect field would show.
+    """
+
+    count: int
+    generated: float
+    real: float
 
 
 class Training:
@@ -93,13 +111,13 @@ class Training:
         self._losses: deque[float] = deque(maxlen=100)
         self._began, self._paced = time.monotonic(), not self.config.optim.minutes
         y = data.y if config.conditional else None
-        learned, held = split(len(data.x), self.config.held_out, self.config.seed)
+        self.learned, held = split(len(data.x), self.config.held_out, self.config.seed)
         self.held_out = HeldOut(data.x, y, held, self._seen, self.config.seed)
         self.fit = fit(
             self.denoiser,
             build.objective(self.config),
-            Chosen(data.x, learned),
-            None if y is None else y[learned],
+            Chosen(data.x, self.learned),
+            None if y is None else y[self.learned],
             optim=self.config.optim.model_copy(update={"minutes": 0.0}),
             dropout=self.config.dropout,
             prepare=self._seen,
@@ -142,6 +160,24 @@ class Training:
         if self.best is None or mean < self.best[1]:
             self.best = self.fit.step, mean
         return errors
+
+    def compare(self) -> Quality:
+        """Return how far the result's samples are from held-out data, after the last step.
+
+        Raises:
+            ValueError: fewer than two samples are held out.
+        """
+        count = min(len(self.held_out.items), len(self.learned), _COMPARED)
+        if count < 2:
+            raise ValueError("fewer than two samples are held out: raise held_out.")
+        held = self._middle(self.data.x[self.held_out.items[:count]])
+        spread = torch.linspace(0, len(self.learned) - 1, count).long()  # over sorted data too
+        learned = self._middle(self.data.x[self.learned[spread]])
+        samples = self._middle(self.run.sample(count, seed=self.config.seed).cpu())
+        return Quality(count, energy_distance(samples, held), energy_distance(learned, held))
+
+    def _middle(self, x: Tensor) -> Tensor:
+        return self.transform.forward(self.encoding.middle(x))
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 
 _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def memory() -> int:
-    """Return how many bytes of memory this process may have: the machine's, or its group's."""
-    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return how many bytes of memory this process may have: the machine's, or its group's.
+
+    Where the system does not tell, as many as there can be.
+    """
+    try:
+        most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):
+        return sys.maxsize
     try:
         return min(most, int(_GROUP_LIMIT.read_text(encoding="ascii")))
     except (OSError, ValueError):  # no group, or one without a limit
@@ -24,10 +31,13 @@ def room(folder: Path) -> int:
 
     The folder need not exist yet.
     """
-    import resource  # which not every system has
-
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    free, limit = shutil.disk_usage(there).free, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    free = shutil.disk_usage(there).free
+    try:
+        import resource
+    except ImportError:  # not every system has limits
+        return free
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return free if limit == resource.RLIM_INFINITY else min(free, limit)
 
 

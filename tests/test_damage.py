@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,19 @@ def test_a_damaged_checkpoint_does_not_count_among_the_last_two(tmp_path, folder
     next(iter(training))
     training.save_checkpoint(work)
     assert sorted(os.listdir(work)) == [BEFORE, "000000007"]
+
+
+@pytest.mark.parametrize("change", ["no losses", "other tensors"])
+def test_a_checkpoint_that_is_whole_and_of_something_else_is_refused(tmp_path, start, change):
+    training = start()
+    tensors, facts = training.fit.state(), {**training.facts, "losses": [1.0]}
+    if change == "no losses":
+        del facts["losses"]
+    else:
+        tensors = {"step": tensors["step"]}
+    checkpoint.save(tmp_path, 5, tensors, facts)
+    with pytest.raises(StorageError, match="holds no training to go on from"):
+        start().resume(tmp_path)
 
 
 @pytest.fixture
@@ -393,7 +407,8 @@ class Forked:
     """A copy of this process, warm, that does something else and ends."""
 
     def __init__(self, work, output=None):
-        self.id = os.fork()
+        with warnings.catch_warnings(action="ignore"):  # of the threads that run tests side by side
+            self.id = os.fork()
         if self.id:
             return
         code = 70

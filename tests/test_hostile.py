@@ -663,6 +663,20 @@ def test_a_spoiled_file_of_data_is_refused_at_no_cost(files, name):
         check(looked, 3, MOST["data"])
 
 
+def test_names_are_shown_and_not_obeyed(tmp_path, capsys):
+    """A name from a configuration that would clear the screen, and one of two lines."""
+    np.save(tmp_path / "x.npy", X)
+    finishes("train", tmp_path / "x.npy", "--out", tmp_path / "run", *TINY)
+    path = tmp_path / "run" / "config.toml"
+    text = re.sub(r"^name = .*$", r'name = "\\u001b[2J\\nx"', path.read_text(), flags=re.MULTILINE)
+    path.write_text(text)
+    capsys.readouterr()
+    finishes("info", tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert r"\x1b[2J\nx: 20 samples" in out
+
+
 def test_there_are_forty_of_each():
     assert len(MODELS) >= 40
     assert len(DATA) >= 40

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.data.bounds import UNREADABLE, check_array, check_directory, check_size, member
 from scorefield.data.cells import read_h5ad
 from scorefield.data.contents import Contents
 from scorefield.data.images import read_images
+from scorefield.data.limits import UNREADABLE, check_array, check_directory, check_size, member
 from scorefield.data.table import Use, read_csv, read_parquet
 from scorefield.errors import DataError
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from scorefield.data.bounds import THRIFT, UNREADABLE, check_size, lines
 from scorefield.data.contents import Contents
+from scorefield.data.limits import THRIFT, UNREADABLE, check_size, lines
 from scorefield.errors import DataError
 
 Use = Callable[[str], bool]

@@ -19,7 +19,7 @@ from scorefield.config import ColumnsConfig, DataConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
 from scorefield.data.rows import Chosen, chunks, digest
 from scorefield.data.transform import moments
-from scorefield.errors import UsageError
+from scorefield.errors import StorageError, UsageError
 from scorefield.metrics import energy_distance
 from scorefield.noise import Noise
 from scorefield.training import build, checkpoint
@@ -208,19 +208,24 @@ class Training:
 
         Raises:
             UsageError: it is of another run.
-            StorageError: all checkpoints there are damaged.
+            StorageError: all checkpoints there are damaged, or hold something else.
         """
         kept = checkpoint.newest(folder)
         if kept is None:
             return 0
         checkpoint.check_same(folder, kept, self.facts)
-        self.fit.restore(kept.tensors)
-        self._losses.extend(kept.facts["losses"])
-        self.damaged = kept.damaged
-        best = kept.facts["best"]
-        self.best = None if best is None else (int(best[0]), float(best[1]))
-        self.fit.steps, self._paced = int(kept.facts["steps"]), True
-        self._began = time.monotonic() - float(kept.facts["seconds"])
+        try:
+            self.fit.restore(kept.tensors)
+            self._losses.extend(map(float, kept.facts["losses"]))
+            best = kept.facts["best"]
+            self.best = None if best is None else (int(best[0]), float(best[1]))
+            self.fit.steps = int(kept.facts["steps"])
+            self._began = time.monotonic() - float(kept.facts["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(
+                f"{folder} holds no training to go on from: {error}. Remove it to begin again."
+            ) from None
+        self.damaged, self._paced = kept.damaged, True
         return self.fit.step
 
     @property

@@ -6,6 +6,7 @@ from decimal import Decimal, getcontext
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.interpolate
 import scipy.linalg
 import torch
 from cases import (
@@ -23,6 +24,7 @@ from cases import (
 )
 
 import scorefield as sf
+from scorefield.processes import _monotone_slopes
 
 getcontext().prec = 60
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
@@ -243,6 +245,17 @@ def test_a_ddpm_table_is_met_exactly_at_its_knots_in_log_snr():
     expected = 0.5 * (table / (1 - table)).log()
     torch.testing.assert_close(process.half_log_snr(k), expected, rtol=0, atol=1e-11)
     torch.testing.assert_close(process.alpha(k) ** 2, table, rtol=1e-12, atol=0)
+
+
+def test_a_rough_table_has_the_slopes_of_a_natural_spline_where_they_rise():
+    """In memory that grows with the table, not with its square."""
+    y = np.random.default_rng(0).random(2000).cumsum()
+    spline = scipy.interpolate.CubicSpline(np.arange(2000), y, bc_type="natural")
+    found = _monotone_slopes(torch.from_numpy(y)).numpy()
+    rise = np.diff(y)
+    nearest = np.minimum(np.r_[rise[0], rise], np.r_[rise, rise[-1]])
+    expected = np.clip(spline(np.arange(2000), 1), 0, 3 * nearest)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_table_may_end_in_exactly_no_signal():

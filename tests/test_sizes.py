@@ -1,0 +1,69 @@
+"""Sizes: of a network that is not made, of memory and the disk, and as words."""
+
+import os
+import shutil
+
+import pytest
+import torch
+
+from scorefield import config as c, sizes
+from scorefield.training import build
+
+NETWORKS = {
+    "mlp": (c.MLPConfig(width=8, depth=5), (3,), 0),
+    "mlp of one block": (c.MLPConfig(depth=1), (2, 7), 0),
+    "mlp with classes": (c.MLPConfig(width=16), (3,), 10),
+    "unet": (c.UNetConfig(width=8), (1, 8, 8), 0),
+    "unet of many blocks": (c.UNetConfig(width=8, multipliers=(1, 2, 3), blocks=4), (3, 9, 7), 2),
+    "auto": (c.AutoNetwork(), (3, 4, 4), 0),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_size_of_a_network_is_what_making_it_gives(name):
+    state = torch.random.get_rng_state()
+    made = build.network(*NETWORKS[name]).state_dict().values()
+    torch.random.set_rng_state(state)
+    expected = len(made), sum(tensor.numel() for tensor in made)
+    assert build.network_size(*NETWORKS[name]) == expected
+    assert torch.equal(torch.random.get_rng_state(), state), "no number is drawn for it"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_outline_of_a_network_has_its_shapes_and_no_memory(name):
+    outline = build.outline(*NETWORKS[name]).state_dict()
+    made = build.network(*NETWORKS[name]).state_dict()
+    assert {k: v.shape for k, v in outline.items()} == {k: v.shape for k, v in made.items()}
+    assert all(tensor.is_meta for tensor in outline.values())
+
+
+def test_memory_is_the_machines_or_its_groups(tmp_path, monkeypatch):
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(sizes, "_GROUP_LIMIT", limit)
+    for text, expected in [(None, whole), ("max\n", whole), ("4096\n", 4096), ("9" * 30, whole)]:
+        if text is not None:
+            limit.write_text(text)
+        assert sizes.memory() == expected
+
+
+def test_room_is_that_of_the_disk_where_a_folder_will_be(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    assert sizes.room(tmp_path / "not" / "yet") == pytest.approx(free, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (5 * 2**40, "5.0 TiB"),
+        (3.5 * 2**60, "3.5 EiB"),
+        (10**30, "more than 1024 EiB"),
+        (float("inf"), "more than 1024 EiB"),
+    ],
+)
+def test_sizes_as_words(size, text):
+    assert sizes.words(size) == text

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from scorefield import config as c, sizes
-from scorefield.training import build
+from scorefield.data import Data
+from scorefield.errors import UsageError
+from scorefield.training import Training, build, load
 
 NETWORKS = {
     "mlp": (c.MLPConfig(width=8, depth=5), (3,), 0),
@@ -35,6 +37,20 @@ def test_the_outline_of_a_network_has_its_shapes_and_no_memory(name):
     made = build.network(*NETWORKS[name]).state_dict()
     assert {k: v.shape for k, v in outline.items()} == {k: v.shape for k, v in made.items()}
     assert all(tensor.is_meta for tensor in outline.values())
+
+
+@pytest.mark.slow
+def test_the_largest_number_of_tensors_that_is_trained_is_also_loaded(tmp_path):
+    """Each block has six tensors, and the rest of the network twelve."""
+    data = Data(torch.randn(8, 3), None, "noise")
+    depth = (build.MOST_TENSORS - 12) // 6
+    network = {"kind": "mlp", "width": 8, "depth": depth}
+    training = Training(data, c.TrainConfig.model_validate({"network": network}))
+    training.run.save(tmp_path / "run")
+    assert len(load(tmp_path / "run").field.network.state_dict()) == 12 + 6 * depth
+    network["depth"] += 1
+    with pytest.raises(UsageError, match="10,000 are the most: take fewer blocks"):
+        Training(data, c.TrainConfig.model_validate({"network": network}))
 
 
 def test_memory_is_the_machines_or_its_groups(tmp_path, monkeypatch):

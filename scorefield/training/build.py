@@ -19,7 +19,7 @@ from scorefield.process import Process
 from scorefield.training import objective as o
 
 MOST_COLUMNS = 2**24
-MOST_TENSORS = 10_000  # of a network
+MOST_TENSORS = 10_000  # of a network: each is an object, and an entry of a header
 
 PROCESSES: dict[str, type[Process]] = {
     "vp": processes.VP,

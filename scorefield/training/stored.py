@@ -26,7 +26,7 @@ from scorefield.training import build, checkpoint as checkpoints
 
 WEIGHTS, CONFIG, CHECKPOINTS = "model.safetensors", "config.toml", "checkpoints"
 
-_LARGEST_HEADER = 1 << 20  # bytes
+_LARGEST_HEADER = 1 << 21  # bytes: 200 for each tensor there may be
 
 Shapes = dict[str, tuple[int, ...]]
 

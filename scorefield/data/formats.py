@@ -20,7 +20,14 @@ import numpy as np
 from scorefield.data.cells import read_h5ad
 from scorefield.data.contents import Contents
 from scorefield.data.images import read_images
-from scorefield.data.limits import UNREADABLE, check_array, check_directory, check_size, member
+from scorefield.data.limits import (
+    UNREADABLE,
+    check_array,
+    check_directory,
+    check_size,
+    member,
+    reason,
+)
 from scorefield.data.table import Use, read_csv, read_parquet
 from scorefield.errors import DataError
 
@@ -73,7 +80,7 @@ def _npy(path: Path) -> np.ndarray:
     except DataError:
         raise
     except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as a .npy file: {error}") from None
+        raise DataError(f"{path} cannot be read as a .npy file: {reason(error)}") from None
 
 
 def _npz(path: Path) -> np.ndarray:
@@ -92,7 +99,7 @@ def _npz(path: Path) -> np.ndarray:
     except DataError:
         raise
     except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as a .npz file: {error}") from None
+        raise DataError(f"{path} cannot be read as a .npz file: {reason(error)}") from None
 
 
 def _idx(path: Path) -> np.ndarray:
@@ -117,7 +124,7 @@ def _idx(path: Path) -> np.ndarray:
             while len(data) <= size and (some := file.read(min(1 << 20, size + 1 - len(data)))):
                 data += some
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {reason(error)}") from None
     if len(data) != size:
         held = f"{len(data)}" if len(data) < size else "more"
         raise DataError(f"{path} declares {size} bytes of data {shape} and holds {held}.")

@@ -45,6 +45,11 @@ UNREADABLE = (
 )
 
 
+def reason(error: Exception) -> str:
+    """Return what an error says, or its name if it says nothing."""
+    return str(error) or type(error).__name__
+
+
 def member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     """Return what an archive holds of data."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scorefield.data.contents import Contents
-from scorefield.data.limits import THRIFT, UNREADABLE, check_size, lines
+from scorefield.data.limits import THRIFT, UNREADABLE, check_size, lines, reason
 from scorefield.errors import DataError
 
 Use = Callable[[str], bool]
@@ -104,7 +104,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if row:
                     yield number, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from None
+        raise DataError(f"{path} cannot be read as a table: {reason(error)}") from None
 
 
 def _named(path: Path, names: list[str]) -> tuple[str, ...]:
@@ -176,7 +176,7 @@ def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
     except DataError:
         raise
     except (*UNREADABLE, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as parquet: {error}") from None
+        raise DataError(f"{path} cannot be read as parquet: {reason(error)}") from None
 
 
 def _is_text(kind: Any) -> bool:

@@ -1,5 +1,6 @@
 """Run by test_distributed.py under torchrun: states of divided weights, out and in."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -45,3 +46,4 @@ if __name__ == "__main__":
         again = training(processes)
         assert again.resume(folder / "from-one") == STEPS
         again.save_checkpoint(folder / "through-two")
+    os._exit(0)

@@ -427,7 +427,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(f"{error.strerror}: {error.filename}." if error.filename else str(error), 6)
     except (MemoryError, RuntimeError) as error:
         _fail(str(error).splitlines()[0] if str(error) else "out of memory.", 5)
-    sys.exit(0)
+    _leave(0)
 
 
 def _message(error: Exception) -> str:
@@ -450,9 +450,13 @@ def _message(error: Exception) -> str:
 
 def _fail(message: str, code: int) -> NoReturn:
     print(f"scorefield: {one_line(message)}", file=sys.stderr)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
     distributed = sys.modules.get("torch.distributed")
     if "WORLD_SIZE" in os.environ and distributed is not None and distributed.is_initialized():
-        # an orderly exit may wait for a peer that is gone
+        # see scorefield.training.distributed.group
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -38,6 +38,12 @@ def _order(epoch: int, count: int, seed: int) -> Tensor:
     return u.argsort()
 
 
+@lru_cache(maxsize=2)
+def _offset(seed: int) -> float:
+    u, _ = Noise(seed, torch.zeros(1, dtype=torch.int64), stream=OFFSET).uniform(torch.empty(0))
+    return float(u)
+
+
 def draw(
     objective: Objective,
     denoiser: Denoiser,
@@ -48,12 +54,12 @@ def draw(
     dropout: float,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return the times ``(B,)``, the noise and the condition of a step."""
-    u, noise = noise.uniform(x0)
     if low_discrepancy:
         # an additive recurrence over the places fills (0, 1) evenly, whatever the batch
-        offset, _ = Noise(noise.seed, torch.zeros(1, dtype=torch.int64), stream=OFFSET).uniform(x0)
-        u = (offset + noise.ids.to(u) * _GOLDEN) % 1
-        u = u.clamp(1e-12, 1 - 1e-12)
+        u = (_offset(noise.seed) + noise.ids.to(x0.device).double() * _GOLDEN) % 1
+        u, noise = u.clamp(1e-12, 1 - 1e-12), noise.skipped()
+    else:
+        u, noise = noise.uniform(x0)
     eps, noise = noise.normal(x0)
     t = objective.times(denoiser.process, u)
     if y is None:

@@ -122,7 +122,8 @@ class Sharded(_Group):
 def group(kind: Literal["ddp", "fsdp"], device: torch.device) -> Iterator[Processes]:
     """Give the processes that `torchrun` has started, this one among them.
 
-    After an error the group is left as it is.
+    The processes leave together, or with an error. The group is not taken apart, which may wait
+    without end for a peer that has gone; so end the process by `os._exit`, which does not either.
     """
     backend = "nccl" if device.type == "cuda" else "gloo"
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
@@ -133,5 +134,4 @@ def group(kind: Literal["ddp", "fsdp"], device: torch.device) -> Iterator[Proces
         store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     yield Sharded(device) if kind == "fsdp" else Replicated(device)
-    # not after an error: if a peer is gone, this would wait for it
-    dist.destroy_process_group()
+    dist.barrier()

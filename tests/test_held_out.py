@@ -10,7 +10,7 @@ from cases import PROCESS_IDS, PROCESSES, normal, tensor
 import scorefield as sf
 from scorefield.config import MLPConfig, OptimConfig, TrainConfig
 from scorefield.data import Data
-from scorefield.errors import UsageError
+from scorefield.errors import NumericalError, UsageError
 from scorefield.metrics import energy_distance
 from scorefield.training import Training, held_out
 from scorefield.training.held_out import BINS, HeldOut, bins, split
@@ -133,6 +133,18 @@ def test_held_out_samples_are_never_trained_on():
     kept = Training(Data(x, None, "points"), config.model_copy(update={"held_out": 0.0}))
     with pytest.raises(ValueError, match="nothing is held out"):
         kept.evaluate()
+
+
+def test_an_error_names_samples_by_their_numbers_in_all_of_the_data():
+    learned, _ = split(60, 0.2, seed=0)
+    bad = int(learned[30])
+    assert bad > 30
+    x = normal(60, 3).float()
+    config = TrainConfig(held_out=0.2, network=MLPConfig(width=8, depth=1))
+    training = Training(Data(x, None, "points"), config)
+    x[bad] = math.inf
+    with pytest.raises(NumericalError, match=rf"items \[({bad}, )*{bad}\]"):
+        list(training)
 
 
 def test_the_error_falls_as_a_network_learns():

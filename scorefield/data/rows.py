@@ -33,24 +33,6 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Chosen(Rows):
-    """Some of the samples, by their numbers, int64 ``(M,)``."""
-
-    rows: Rows
-    numbers: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.numbers), *self.rows.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, items: Tensor, /) -> Tensor:
-        return self.rows[self.numbers[items]]
-
-
-@dataclass(frozen=True)
 class Read(Rows):
     """Some rows of a file's values, each batch by way of a function that makes it a tensor."""
 

@@ -65,6 +65,7 @@ def fit(
     dropout: float = 0.1,
     prepare: Prepare | None = None,
     seed: int = 0,
+    among: Tensor | None = None,
     processes: Processes = _ALONE,
 ) -> Fit:
     """Train a denoiser in place: iterate over the steps of what is returned.
@@ -76,13 +77,15 @@ def fit(
         y: classes ``(N,)``, or None; hidden from the network as often as ``dropout`` says.
         prepare: from a batch of ``x`` and noise of its own to what the field sees, and the noise
             after; ``x`` is that already unless given.
+        among: the numbers of the samples to learn from, int64; all unless given.
         processes: those that train together, each with its share of every batch.
 
     Raises:
         UsageError: a batch too small to be shared; minutes instead of steps.
     """
     optim = OptimConfig() if optim is None else optim
-    return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed, processes)
+    among = torch.arange(len(x)) if among is None else among
+    return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed, among, processes)
 
 
 class Fit:
@@ -109,6 +112,7 @@ class Fit:
         dropout: float,
         prepare: Prepare | None,
         seed: int,
+        among: Tensor,
         processes: Processes,
     ) -> None:
         if optim.minutes:
@@ -120,7 +124,7 @@ class Fit:
             )
         self.denoiser, self.objective, self.x, self.y = denoiser, objective, x, y
         self.optim, self.dropout, self.prepare, self.seed = optim, dropout, prepare, seed
-        self.processes, self.step, self.steps = processes, 0, optim.steps
+        self.among, self.processes, self.step, self.steps = among, processes, 0, optim.steps
         self.network = processes.own(denoiser.network)
         self.device = next(self.network.parameters()).device
         self.averages = [AveragedModel(self.network, multi_avg_fn=Average(d)) for d in optim.ema]
@@ -167,7 +171,8 @@ class Fit:
         """Add the gradient of a piece of this process's share of the batch."""
         optim, processes = self.optim, self.processes
         part = processes.part(optim.batch, piece, optim.accumulate)
-        items, noise = batch(self.step, optim.batch, len(self.x), self.seed, part)
+        items, noise = batch(self.step, optim.batch, len(self.among), self.seed, part)
+        items = self.among[items]
         x0 = self.x[items].to(self.device)
         y = None if self.y is None else self.y[items].to(self.device)
         if self.prepare is not None:
@@ -196,7 +201,7 @@ class Fit:
             for item, t in zip(items[~each.isfinite().cpu()], times[~each.isfinite()], strict=True)
         ]
         bad = [pair for found in self.processes.gathered(bad) for pair in found]
-        times = [t for _, t in bad]
+        times = [t for _, t in bad] or [math.nan]  # a sum of finite losses may be infinite
         raise NumericalError(
             f"the loss is {value} at step {self.step + 1}, at t = {min(times):g} to "
             f"{max(times):g}, items {[item for item, _ in bad[:8]]}: lower optim.lr, or look at "
@@ -208,7 +213,7 @@ class Fit:
         self.scaler.unscale_(self.optimizer)
         total = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optim.clip)
         norm = float(self.processes.whole(total))
-        # with a scale there is less to lower: then it was no overflow of the scaled gradient
+        # which at a scale of 1 is no overflow that a smaller one would avoid
         if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
             raise NumericalError(
                 f"the gradient's norm is {norm} at step {self.step + 1}, with a loss of {loss:g}: "

@@ -17,7 +17,7 @@ from torch import Tensor
 from scorefield import sizes
 from scorefield.config import ColumnsConfig, DataConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
-from scorefield.data.rows import Chosen, chunks, digest
+from scorefield.data.rows import chunks, digest
 from scorefield.data.transform import moments
 from scorefield.errors import StorageError, UsageError
 from scorefield.metrics import energy_distance
@@ -116,12 +116,13 @@ class Training:
         self.fit = fit(
             self.denoiser,
             build.objective(self.config),
-            Chosen(data.x, self.learned),
-            None if y is None else y[self.learned],
+            data.x,
+            y,
             optim=self.config.optim.model_copy(update={"minutes": 0.0}),
             dropout=self.config.dropout,
             prepare=self._seen,
             seed=self.config.seed,
+            among=self.learned,
             processes=processes,
         )
 

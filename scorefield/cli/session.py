@@ -160,7 +160,7 @@ class Session:
         values = {
             "loss": self.training.loss,
             "grad_norm": _finite(progress.norm),
-            "lr": progress.rate,
+            "lr": progress.lr,
             "samples_per_second": pace * self.training.config.optim.batch,
             "seconds": self.training.seconds,
             "memory_mib": _memory(self.training.fit.device),

@@ -22,6 +22,7 @@ from scorefield.training import state as states
 from scorefield.training.batches import batch, draw
 from scorefield.training.objective import Objective
 from scorefield.training.processes import Alone, Processes
+from scorefield.training.schedules import Average, rate
 
 Prepare = Callable[[Tensor, Noise], tuple[Tensor, Noise]]
 
@@ -38,13 +39,13 @@ class Progress:
         loss: the step's mean loss.
         norm: of the gradient before it was clipped; infinite where float16 overflowed, for which
             the weights stay as they are and the next step scales less.
-        rate: the learning rate.
+        lr: the learning rate.
     """
 
     step: int
     loss: float
     norm: float
-    rate: float
+    lr: float
 
 
 class Tried(NamedTuple):
@@ -162,10 +163,10 @@ class Fit:
             with self.processes.hold(self.joined) if piece < pieces - 1 else nullcontext():
                 tried.append(self._try(piece))
         loss = self._mean(tried)
-        rate = self.optim.lr * _rate(self.step, self.steps, self.optim.warmup)
-        norm = self._move(loss, rate)
+        lr = self.optim.lr * rate(self.step, self.steps, self.optim.warmup)
+        norm = self._move(loss, lr)
         self.step += 1
-        return Progress(self.step, loss, norm, rate)
+        return Progress(self.step, loss, norm, lr)
 
     def _try(self, piece: int) -> Tried:
         """Add the gradient of a piece of this process's share of the batch."""
@@ -208,7 +209,7 @@ class Fit:
             "those items. The weights before this step are kept."
         )
 
-    def _move(self, loss: float, rate: float) -> float:
+    def _move(self, loss: float, lr: float) -> float:
         """Take the optimizer's step and average the weights; return the gradient's norm."""
         self.scaler.unscale_(self.optimizer)
         total = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optim.clip)
@@ -220,7 +221,7 @@ class Fit:
                 "lower optim.lr. The weights before this step are kept."
             )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if math.isfinite(norm):
@@ -258,22 +259,3 @@ class Fit:
             self.step = int(tensors["step"])
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"the state is not this fit's: {error}") from None
-
-
-def _rate(step: int, steps: int, warmup: int) -> float:
-    """Return the learning rate at a step, relative to its peak: warm-up, then half a cosine."""
-    rise = min(1.0, (step + 1) / max(1, warmup))
-    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-
-
-class Average:
-    """Averages with a decay that starts low, so that early weights are forgotten."""
-
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-
-    @torch.no_grad()
-    def __call__(self, kept: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        decay = min(self.decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(list(kept), list(new), 1 - decay)

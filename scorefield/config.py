@@ -268,7 +268,7 @@ class OptimConfig(Frozen):
     """
 
     steps: PositiveInt = 2000
-    minutes: float = Field(default=0.0, ge=0)
+    minutes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     batch: PositiveInt = 128
     lr: PositiveFloat = 1e-3
     warmup: int = Field(default=100, ge=0)

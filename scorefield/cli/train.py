@@ -57,7 +57,8 @@ def train(
         console = console if processes.first else Console(quiet=True)
         training = Training(data, config, processes, where)
         if print_config:
-            console.file.write(tomli_w.dumps(training.config.model_dump(exclude_none=True)))
+            if processes.first:
+                print(tomli_w.dumps(training.config.model_dump(exclude_none=True)), end="")
             return
         say(
             console,

@@ -5,15 +5,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import linalg, stats
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist, pdist
+from sklearn.metrics.pairwise import rbf_kernel
 
 import scorefield as sf
 from scorefield import Noise
-from scorefield.metrics import energy, energy_distance, points, sliced, sliced_wasserstein
+from scorefield.metrics import (
+    energy_distance,
+    frechet_distance,
+    mmd,
+    points,
+    sliced,
+    sliced_wasserstein,
+    squared_mmd,
+)
 
-METRICS = [sliced_wasserstein, energy_distance]
+METRICS = [sliced_wasserstein, energy_distance, squared_mmd, frechet_distance]
 
 
 def normal(count, *shape, seed=0):
@@ -43,7 +52,9 @@ def test_on_a_line_squared_wasserstein_is_the_cheapest_assignment():
     x, y = normal(30, seed=3), normal(30, seed=4) ** 3
     cost = cdist(x[:, None], y[:, None], "sqeuclidean")
     cheapest = cost[linear_sum_assignment(cost)].mean()
-    assert float(sliced.squared_wasserstein(x[None], y[None])) == pytest.approx(cheapest, rel=1e-12)
+    assert float(sliced.squared_wasserstein(x.sort()[0][None], y.sort()[0][None])) == pytest.approx(
+        cheapest, rel=1e-12
+    )
 
 
 def test_shift_on_a_line_agrees_with_scipy():
@@ -84,7 +95,7 @@ def test_sliced_wasserstein_is_the_same_for_a_seed_and_in_any_chunks(monkeypatch
     value = sliced_wasserstein(x, y, projections=50, seed=1)
     assert value == sliced_wasserstein(x, y, projections=50, seed=1)
     assert value != sliced_wasserstein(x, y, projections=50, seed=2)
-    monkeypatch.setattr(sliced, "BLOCK", 300)
+    monkeypatch.setattr(points, "BLOCK", 300)
     assert sliced_wasserstein(x, y, projections=50, seed=1) == pytest.approx(value, rel=1e-12)
 
 
@@ -128,7 +139,7 @@ def test_energy_distance_of_two_gaussians_on_a_line():
 def test_energy_distance_is_the_same_in_any_chunks(monkeypatch):
     x, y = normal(50, 3, seed=17), normal(33, 3, seed=18)
     value = energy_distance(x, y)
-    monkeypatch.setattr(energy, "BLOCK", 100)
+    monkeypatch.setattr(points, "BLOCK", 100)
     assert energy_distance(x, y) == pytest.approx(value, rel=1e-12)
 
 
@@ -136,10 +147,12 @@ def test_energy_distance_is_the_same_in_any_chunks(monkeypatch):
 def test_symmetric_and_blind_to_order_shift_and_scale(metric):
     x, y = normal(40, 3, seed=19), 0.5 * normal(31, 3, seed=20) + 1
     value = metric(x, y)
-    assert metric(y, x) == pytest.approx(value, rel=1e-9)
+    if metric is not squared_mmd:  # whose kernel is that of the second sample
+        assert metric(y, x) == pytest.approx(value, rel=1e-9)
     assert metric(x.flip(0), y[torch.randperm(31)]) == pytest.approx(value, rel=1e-9)
     assert metric(x + 100, y + 100) == pytest.approx(value, rel=1e-9)
-    assert metric(-3 * x, -3 * y) == pytest.approx(3 * value, rel=1e-9)
+    degree = {squared_mmd: 0, frechet_distance: 2}.get(metric, 1)
+    assert metric(-3 * x, -3 * y) == pytest.approx(3**degree * value, rel=1e-9)
 
 
 def test_energy_distance_does_not_see_a_rotation_and_sliced_hardly():
@@ -194,6 +207,111 @@ def test_point_clouds_keep_float64_and_flatten():
     x, y = points.point_clouds(torch.ones(3, 2, 2), torch.ones(5, 2, 2))
     assert (x.dtype, y.dtype) == (torch.float64, torch.float64)
     assert (tuple(x.shape), tuple(y.shape)) == ((3, 4), (5, 4))
+
+
+def test_point_clouds_keep_differences_that_single_precision_has_about_its_origin():
+    x, y = normal(9, 40, seed=31).float() + 1000, normal(7, 40, seed=32).float() + 1000
+    wide = points.point_clouds(x, y)
+    gaps = wide[0][:, None] - wide[1], x.double()[:, None] - y.double()
+    assert (gaps[0] - gaps[1]).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("dim", [3, 40])
+def test_distances_are_scipys_in_any_chunks(dim, monkeypatch):
+    monkeypatch.setattr(points, "BLOCK", 70)
+    x, y = normal(31, dim, seed=33), normal(20, dim, seed=34)
+    blocks = list(points.distance_blocks(x, y))
+    assert len(blocks) == 11
+    assert torch.cat([block for _, block in blocks]).numpy() == pytest.approx(cdist(x, y), rel=1e-7)
+
+
+@pytest.mark.parametrize("bandwidths", [(1.3,), (0.5, 2.0, 7.0)])
+@pytest.mark.parametrize(("n", "m", "dim"), [(30, 30, 1), (25, 40, 3), (2, 2, 2), (30, 21, 50)])
+def test_squared_mmd_is_its_formula_in_scikit_learns_kernels(n, m, dim, bandwidths):
+    x, y = normal(n, dim, seed=41), 1.5 * normal(m, dim, seed=42) + 0.3
+
+    def mean(a, b, different):
+        total = sum(rbf_kernel(a, b, gamma=1 / (2 * h * h)) for h in bandwidths) / len(bandwidths)
+        if different:
+            return (total.sum() - np.trace(total)) / (len(a) * (len(a) - 1))
+        return total.mean()
+
+    truth = mean(x, x, True) + mean(y, y, True) - 2 * mean(x, y, False)
+    assert squared_mmd(x, y, bandwidths=bandwidths) == pytest.approx(truth, rel=1e-7, abs=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7])
+def test_squared_mmd_of_two_gaussians_averages_its_closed_form(shift):
+    dim, h, repeats = 3, 1.5, 80
+    # differences are N(shift, 2 I), and Gaussians convolve
+    narrow = (h**2 / (h**2 + 2)) ** (dim / 2)
+    truth = 2 * narrow * (1 - math.exp(-dim * shift**2 / (2 * (h**2 + 2))))
+    values = [
+        squared_mmd(normal(60, dim, seed=k), normal(90, dim, seed=500 + k) + shift, bandwidths=(h,))
+        for k in range(repeats)
+    ]
+    error = np.std(values, ddof=1) / math.sqrt(repeats)
+    assert abs(np.mean(values) - truth) < 4 * error
+    bias = (1 - narrow) * (1 / 60 + 1 / 90)  # of the estimate from all pairs
+    assert error < bias / 3  # so that the test would see it
+
+
+def test_the_bandwidth_is_the_median_distance_of_the_second_sample():
+    x, y = normal(30, 2, seed=43), normal(11, 2, seed=44)  # of 55 pairs, one is in the middle
+    median = float(np.median(pdist(y)))
+    assert squared_mmd(x, y) == squared_mmd(x, y, bandwidths=(mmd.median_distance(y),))
+    assert mmd.median_distance(y) == pytest.approx(median, rel=1e-12)
+    many = normal(5000, 3, seed=45)
+    assert mmd.median_distance(many) == pytest.approx(float(np.median(pdist(many[::5]))), rel=1e-5)
+    with pytest.raises(ValueError, match="y has points at a median distance of 0: give bandwidths"):
+        squared_mmd(x, torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize("bandwidths", [(), (1.0, -1.0), (math.nan,), (math.inf,)])
+def test_squared_mmd_refuses_bandwidths_that_are_none(bandwidths):
+    with pytest.raises(ValueError, match=r"bandwidths = \(.*\): give positive numbers"):
+        squared_mmd(torch.ones(3), torch.ones(3), bandwidths=bandwidths)
+
+
+def frechet_by_scipy(x, y):
+    """The formula as it is written, with scipy's root of the product."""
+    (m_x, c_x), (m_y, c_y) = ((v.mean(0), np.cov(v, rowvar=False)) for v in (x.numpy(), y.numpy()))
+    return ((m_x - m_y) ** 2).sum() + np.trace(c_x + c_y - 2 * linalg.sqrtm(c_x @ c_y).real)
+
+
+@pytest.mark.parametrize(("n", "m", "dim"), [(20, 35, 2), (90, 60, 12), (300, 200, 50)])
+def test_frechet_distance_is_its_formula_with_scipys_root(n, m, dim):
+    x = normal(n, dim, seed=51) @ normal(dim, dim, seed=52)
+    y = normal(m, dim, seed=53) @ normal(dim, dim, seed=54) + 2
+    assert frechet_distance(x, y) == pytest.approx(frechet_by_scipy(x, y), rel=1e-8)
+
+
+def test_frechet_distance_on_a_line_is_that_of_means_and_deviations():
+    x, y = normal(20, seed=55), 3 * normal(31, seed=56) + 1
+    truth = float((x.mean() - y.mean()) ** 2 + (x.std() - y.std()) ** 2)
+    assert frechet_distance(x, y) == pytest.approx(truth, rel=1e-12)
+
+
+def test_frechet_distance_of_singular_covariances_is_that_in_their_subspace():
+    x, y = normal(5, 4, seed=57), 2 * normal(9, 4, seed=58) + 1  # and fewer points than dimensions
+    plane = rotation(60)[:4]
+    assert frechet_distance(x @ plane, y @ plane) == pytest.approx(frechet_distance(x, y), rel=1e-9)
+    across = rotation(60)[4:8]  # where no part of one covariance is in the other
+    apart = x.var(0).sum() + y.var(0).sum() + x.mean(0).square().sum() + y.mean(0).square().sum()
+    assert frechet_distance(x @ plane, y @ across) == pytest.approx(float(apart), rel=1e-9)
+    assert abs(frechet_distance(x @ plane, x @ plane)) < 1e-12
+
+
+def test_the_bias_of_the_frechet_distance_is_the_one_its_page_tells():
+    n, m, dim, repeats = 400, 600, 5, 200
+    values = [
+        frechet_distance(normal(n, dim, seed=k), normal(m, dim, seed=1000 + k))
+        for k in range(repeats)
+    ]
+    bias = (1 / n + 1 / m) * (dim + dim * (dim + 1) / 4)
+    error = np.std(values, ddof=1) / math.sqrt(repeats)
+    assert abs(np.mean(values) - bias) < 4 * error + 0.02 * bias  # 0.02: of the second order
+    assert error < 0.05 * bias
 
 
 def test_the_directions_are_not_the_noise_that_samples_of_the_same_seed_start_from():

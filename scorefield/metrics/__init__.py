@@ -1,10 +1,24 @@
 """Distances between two samples: how far generated data is from data.
 
-Neither number means much alone. Report beside it the floor: the same distance between two
-independent samples of the data itself, of the same sizes.
+No number means much alone. `compare` tells each with its confidence interval, and beside it the
+floor: the same distance between two independent samples of the data itself, of the same sizes.
 """
 
-from scorefield.metrics.energy import energy_distance
-from scorefield.metrics.sliced import sliced_wasserstein
+from scorefield.metrics.base import Metric, Split
+from scorefield.metrics.energy import EnergyDistance, energy_distance
+from scorefield.metrics.frechet import FrechetDistance, frechet_distance
+from scorefield.metrics.mmd import MMD, squared_mmd
+from scorefield.metrics.sliced import SlicedWasserstein, sliced_wasserstein
 
-__all__ = ["energy_distance", "sliced_wasserstein"]
+__all__ = [
+    "MMD",
+    "EnergyDistance",
+    "FrechetDistance",
+    "Metric",
+    "SlicedWasserstein",
+    "Split",
+    "energy_distance",
+    "frechet_distance",
+    "sliced_wasserstein",
+    "squared_mmd",
+]

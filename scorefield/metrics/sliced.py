@@ -14,13 +14,56 @@ Bonneel et al. (2015), Sliced and Radon Wasserstein barycenters of measures.
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from scorefield.metrics.points import BLOCK, point_clouds
+from scorefield.metrics import points
+from scorefield.metrics.base import Metric, Split, whole
 from scorefield.noise import METRICS, Noise
+
+
+@dataclass(frozen=True)
+class SlicedWasserstein(Metric):
+    """`sliced_wasserstein`, for `scorefield.metrics.compare`.
+
+    Raises:
+        ValueError: ``projections < 1``.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("sliced_wasserstein",)
+    projections: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.projections < 1:
+            raise ValueError(f"projections = {self.projections}: give at least one.")
+
+    def values(self, split: Split) -> Tensor:
+        """Return the root of (2) for every row of ``split.keep``: ``(1, R)``."""
+        dim = split.x.shape[1]
+        at_once = max(1, points.BLOCK // (len(split.x) + len(split.y) + dim))
+        total = split.keep.new_zeros(len(split.keep))
+        for first in range(0, self.projections, at_once):
+            ids = torch.arange(first, min(first + at_once, self.projections))
+            directions, _ = Noise(self.seed, ids, stream=METRICS).draw((dim,), split.x)
+            total += self._summed(split, directions / directions.norm(dim=1, keepdim=True))
+        return (total / self.projections).sqrt()[None]
+
+    @staticmethod
+    def _summed(split: Split, directions: Tensor) -> Tensor:
+        """Return ``W_2^2`` summed over unit vectors ``(P, d)``, for every row of ``split.keep``."""
+        # sorted once; what is left of a sorted sample is sorted
+        x, x_order = (directions @ split.x.T).sort(dim=1)
+        y, y_order = (directions @ split.y.T).sort(dim=1)
+        sums = []
+        for x_kept, y_kept in zip(split.x_kept, split.y_kept, strict=True):
+            left_x = x[x_kept[x_order]].reshape(len(x), -1)
+            left_y = y[y_kept[y_order]].reshape(len(y), -1)
+            sums.append(squared_wasserstein(left_x, left_y).sum())
+        return torch.stack(sums)
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) -> float:
@@ -37,25 +80,13 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 256, seed: in
     Raises:
         ValueError: see `scorefield.metrics.points.point_clouds`; or ``projections < 1``.
     """
-    x, y = point_clouds(x, y)
-    if projections < 1:
-        raise ValueError(f"projections = {projections}: give at least one.")
-    dim = x.shape[1]
-    at_once = max(1, BLOCK // (x.shape[0] + y.shape[0] + dim))
-    total = 0.0
-    for first in range(0, projections, at_once):
-        ids = torch.arange(first, min(first + at_once, projections))
-        directions, _ = Noise(seed, ids, stream=METRICS).draw((dim,), x)
-        directions = directions / directions.norm(dim=1, keepdim=True)
-        total += float(squared_wasserstein(directions @ x.T, directions @ y.T).sum())
-    return math.sqrt(total / projections)
+    return float(SlicedWasserstein(projections, seed).values(whole(x, y)))
 
 
 def squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:
-    """Return ``W_2^2`` of (1) for each row of ``x`` ``(P, N)`` and ``y`` ``(P, M)``: ``(P,)``."""
+    """Return ``W_2^2`` of (1) of ascending rows ``x`` ``(P, N)`` and ``y`` ``(P, M)``: ``(P,)``."""
     n, m = x.shape[1], y.shape[1]
     # u in units of 1/(n m), where every jump of both quantile functions is an integer
     jumps = torch.cat([torch.arange(n) * m, torch.arange(1, m + 1) * n]).sort().values.to(x.device)
     left, width = jumps[:-1], jumps.diff().to(x) / (n * m)
-    gaps = x.sort(dim=1).values[:, left // m] - y.sort(dim=1).values[:, left // n]
-    return (gaps.square() * width).sum(1)
+    return ((x[:, left // m] - y[:, left // n]).square() * width).sum(1)

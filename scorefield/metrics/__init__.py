@@ -5,20 +5,28 @@ floor: the same distance between two independent samples of the data itself, of 
 """
 
 from scorefield.metrics.base import Metric, Split
+from scorefield.metrics.c2st import C2ST, c2st
 from scorefield.metrics.energy import EnergyDistance, energy_distance
+from scorefield.metrics.estimate import Estimate
 from scorefield.metrics.frechet import FrechetDistance, frechet_distance
 from scorefield.metrics.mmd import MMD, squared_mmd
+from scorefield.metrics.prdc import PRDC, prdc
 from scorefield.metrics.sliced import SlicedWasserstein, sliced_wasserstein
 
 __all__ = [
+    "C2ST",
     "MMD",
+    "PRDC",
     "EnergyDistance",
+    "Estimate",
     "FrechetDistance",
     "Metric",
     "SlicedWasserstein",
     "Split",
+    "c2st",
     "energy_distance",
     "frechet_distance",
+    "prdc",
     "sliced_wasserstein",
     "squared_mmd",
 ]

@@ -6,6 +6,7 @@ floor: the same distance between two independent samples of the data itself, of 
 
 from scorefield.metrics.base import Metric, Split
 from scorefield.metrics.c2st import C2ST, c2st
+from scorefield.metrics.compare import Comparison, compare
 from scorefield.metrics.energy import EnergyDistance, energy_distance
 from scorefield.metrics.estimate import Estimate
 from scorefield.metrics.frechet import FrechetDistance, frechet_distance
@@ -17,6 +18,7 @@ __all__ = [
     "C2ST",
     "MMD",
     "PRDC",
+    "Comparison",
     "EnergyDistance",
     "Estimate",
     "FrechetDistance",
@@ -24,6 +26,7 @@ __all__ = [
     "SlicedWasserstein",
     "Split",
     "c2st",
+    "compare",
     "energy_distance",
     "frechet_distance",
     "prdc",

@@ -179,6 +179,8 @@ def test_any_shape_and_type_of_point(metric):
     assert metric(x.requires_grad_(), y) == value
     whole = torch.arange(12).reshape(6, 2)
     assert metric(whole, whole + 5) == metric(whole.double(), whole.double() + 5)
+    truth = whole % 5 > 2
+    assert metric(truth, ~truth) == metric(truth.double(), (~truth).double())
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -263,7 +265,7 @@ def test_the_bandwidth_is_the_median_distance_of_the_second_sample():
     assert mmd.median_distance(y) == pytest.approx(median, rel=1e-12)
     many = normal(5000, 3, seed=45)
     assert mmd.median_distance(many) == pytest.approx(float(np.median(pdist(many[::5]))), rel=1e-5)
-    with pytest.raises(ValueError, match="y has points at a median distance of 0: give bandwidths"):
+    with pytest.raises(ValueError, match="points are at a median distance of 0: give bandwidths"):
         squared_mmd(x, torch.zeros(4, 2))
 
 

@@ -88,18 +88,18 @@ class Metric(ABC):
         """
 
 
-def whole(x: Tensor, y: Tensor) -> Split:
+def whole(x: Tensor, y: Tensor, second: str = "y") -> Split:
     """Return two samples in a single group.
 
     Raises:
         ValueError: see `scorefield.metrics.points.point_clouds`.
     """
-    x, y = point_clouds(x, y)
+    x, y = point_clouds(x, y, second)
     group_x, group_y = (torch.zeros(len(v), dtype=torch.int64, device=x.device) for v in (x, y))
     return Split(x, y, group_x, group_y, x.new_ones(1, 1))
 
 
-def dealt(x: Tensor, y: Tensor, seed: int) -> Split:
+def dealt(x: Tensor, y: Tensor, seed: int, second: str = "y") -> Split:
     """Return two samples in 16 groups, to tell the value of all, of halves, and of other halves.
 
     Groups differ in size by one at the most. Which point is in which depends on the seed, and not
@@ -108,7 +108,7 @@ def dealt(x: Tensor, y: Tensor, seed: int) -> Split:
     Raises:
         ValueError: see `scorefield.metrics.points.point_clouds`; fewer than two points for a group.
     """
-    x, y = point_clouds(x, y)
+    x, y = point_clouds(x, y, second)
     least = min(len(x), len(y))
     if least < 2 * GROUPS:
         raise ValueError(f"a sample has {least} points: a standard error needs {2 * GROUPS}.")

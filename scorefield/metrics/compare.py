@@ -90,7 +90,7 @@ def compare(
     chosen = None if other is None else _as_many(other, x, seed)
 
     def measured(points: Tensor) -> dict[str, Tensor]:
-        split = dealt(points, real, seed)
+        split = dealt(points, real, seed, "real")
         return dict(zip(names, torch.cat([m.values(split) for m in metrics]), strict=True))
 
     ours = measured(x)
@@ -119,6 +119,7 @@ def _names(metrics: Sequence[Metric]) -> list[str]:
 
 def _as_many(other: Tensor, x: Tensor, seed: int) -> Tensor:
     """Return as many of the other real samples as there are of ``x``, chosen by the seed."""
+    check_points("x", x)
     check_points("other", other)
     if other.shape[1:] != x.shape[1:] or len(other) < len(x):
         raise ValueError(

@@ -90,5 +90,7 @@ def median_distance(points: Tensor) -> float:
     rows, columns = torch.triu_indices(len(points), len(points), offset=1)
     median = float(torch.cat(blocks)[rows, columns].median())
     if median == 0:
-        raise ValueError("y has points at a median distance of 0: give bandwidths.")
+        raise ValueError(
+            "the second sample's points are at a median distance of 0: give bandwidths."
+        )
     return median

@@ -11,26 +11,27 @@ from torch import Tensor
 BLOCK = 2**22
 
 
-def point_clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def point_clouds(x: Tensor, y: Tensor, second: str = "y") -> tuple[Tensor, Tensor]:
     """Return two samples ``(N, ...)`` and ``(M, ...)`` as float64 ``(N, d)`` and ``(M, d)``.
 
     Both lie on the device of ``x``, and are told from the mean of ``y``: no metric sees a shift of
-    both, and fewer digits are lost near the origin.
+    both, and fewer digits are lost near the origin. ``second`` is what the caller calls ``y``.
 
     Raises:
         ValueError: the points have different shapes or no coordinates, a sample has fewer than two
             points, or a value is complex or not finite.
     """
     check_points("x", x)
-    check_points("y", y)
+    check_points(second, y)
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(
-            f"x has points of shape {tuple(x.shape[1:])} and y of {tuple(y.shape[1:])}: "
+            f"x has points of shape {tuple(x.shape[1:])} and {second} of {tuple(y.shape[1:])}: "
             "a distance needs points of one shape."
         )
     flat_x, flat_y = (v.detach().to(x.device).reshape(v.shape[0], -1) for v in (x, y))
-    origin = flat_y.mean(0, dtype=torch.float64)
-    return flat_x - origin, flat_y - origin
+    # added, since truth values cannot be subtracted from
+    shift = -flat_y.mean(0, dtype=torch.float64)
+    return flat_x + shift, flat_y + shift
 
 
 def check_points(name: str, points: Tensor) -> None:

@@ -91,4 +91,6 @@ def prdc(x: Tensor, real: Tensor, *, k: int = 5) -> dict[str, float]:
         ValueError: see `scorefield.metrics.points.point_clouds`; or fewer than ``k`` neighbours.
     """
     metric = PRDC(k)
-    return dict(zip(metric.names, metric.values(whole(x, real))[:, 0].tolist(), strict=True))
+    return dict(
+        zip(metric.names, metric.values(whole(x, real, "real"))[:, 0].tolist(), strict=True)
+    )

@@ -45,7 +45,7 @@ class Likelihood:
         """
         if not 0 < level < 1:
             raise ValueError(f"level = {level:g}: give a number between 0 and 1, such as 0.95.")
-        half = _student(level, (self.probes - 1).clamp(min=1)) * self.stderr
+        half = student(level, (self.probes - 1).clamp(min=1)) * self.stderr
         return self.value - half, self.value + half
 
     def bits_per_dim(self, dim: int) -> Tensor:
@@ -79,7 +79,7 @@ def combined(found: Likelihood, draws: int) -> Likelihood:
     )
 
 
-def _student(level: float, freedom: Tensor) -> Tensor:
+def student(level: float, freedom: Tensor) -> Tensor:
     """Return the quantile of Student's t for a two-sided interval, as many as ``freedom``.
 
     In closed form for 1 and 2 degrees of freedom, by Fisher's expansion beyond.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.likelihood.result import _student
+from scorefield.likelihood.result import student
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def estimated(values: Tensor, level: float) -> Estimate:
     """
     value, halves = float(values[0]), values[1:].reshape(2, -1)
     stderr = float((halves[0] - halves[1]).square().mean().sqrt() / 2)
-    half = float(_student(level, torch.tensor(float(halves.shape[1])))) * stderr
+    half = float(student(level, torch.tensor(float(halves.shape[1])))) * stderr
     return Estimate(value, stderr, value - half, value + half)
 
 

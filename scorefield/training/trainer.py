@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield import sizes
 from scorefield.config import ColumnsConfig, DataConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
 from scorefield.data.rows import chunks, digest
@@ -25,11 +23,11 @@ from scorefield.noise import Noise
 from scorefield.training import build, checkpoint
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
+from scorefield.training.memory import check_memory
 from scorefield.training.pace import steps_within
 from scorefield.training.processes import Alone, Processes
 from scorefield.training.run import Run, new_denoiser
 
-_COPIES = 5  # of the weights: themselves, gradients, average and the optimizer's two moments
 _ALONE = Alone()
 _COMPARED = 256  # samples
 
@@ -91,7 +89,7 @@ class Training:
             columns=ColumnsConfig(names=columns.names) if config.levels else columns,
             layer=data.layer,
         )
-        _check_fits(self.config, self.data_config)
+        check_memory(self.config, self.data_config)
         self.encoding = build.encoding(self.config, self.data_config)
         if config.levels:
             for chunk in chunks(data.x):
@@ -253,34 +251,6 @@ class Training:
         optim = self.config.optim.model_copy(update=counted)
         config = self.config.model_copy(update={"optim": optim})
         return RunConfig(data=self.data_config, train=config, loss=self.loss)
-
-
-def _check_fits(config: TrainConfig, data: DataConfig) -> None:
-    """Refuse a training that cannot fit into memory, before any is taken.
-
-    Raises:
-        UsageError: with what it would take, and what there is.
-    """
-    shape = build.field_shape(config, data)
-    tensors, numbers = build.network_size(config.network, shape, data.classes)
-    if tensors > build.MOST_TENSORS:
-        raise UsageError(
-            f"network: {tensors:,} tensors, where {build.MOST_TENSORS:,} are the most: take fewer "
-            "blocks."
-        )
-    there = sizes.memory()
-    weights = _COPIES * 4 * numbers
-    if weights > there:
-        raise UsageError(
-            f"network: weights, gradients, average and moments take {sizes.words(weights)}, and "
-            f"there are {sizes.words(there)} of memory: make it smaller."
-        )
-    batch = 4 * config.optim.batch * math.prod(shape)
-    if batch > there:
-        raise UsageError(
-            f"optim.batch: {config.optim.batch} samples of shape {shape} take "
-            f"{sizes.words(batch)}, and there are {sizes.words(there)} of memory: take fewer."
-        )
 
 
 def train(data: Data, config: TrainConfig | None = None) -> Run:

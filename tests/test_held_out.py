@@ -183,7 +183,7 @@ def test_samples_are_compared_with_held_out_data_beside_data_itself():
     for training in (early, late):
         for _ in training:
             pass
-        found.append(training.compare())
+        found.append(training.compare(training.run))
     (before, after), out = found, early.held_out.items
     assert after.count == 200
     assert after.real == before.real
@@ -202,4 +202,4 @@ def test_a_comparison_with_less_than_two_samples_is_refused(share):
     )
     training = Training(Data(normal(20, 2).float(), None, "few"), config)
     with pytest.raises(ValueError, match="fewer than two samples are held out"):
-        training.compare()
+        training.compare(training.run)

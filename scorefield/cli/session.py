@@ -18,8 +18,9 @@ from scorefield.errors import NumericalError, StorageError, UsageError
 from scorefield.files import write
 from scorefield.training import checkpoint
 from scorefield.training.held_out import bins
-from scorefield.training.log import NAME, Log
+from scorefield.training.log import FINAL, NAME, Log
 from scorefield.training.loop import Progress
+from scorefield.training.run import Run
 from scorefield.training.stored import CHECKPOINTS
 from scorefield.training.trackers import Tracker, tracker
 from scorefield.training.trainer import Training
@@ -121,13 +122,13 @@ class Session:
 
     def finish(self) -> None:
         """Write the run folder with all that belongs to it, and remove the folder beside it."""
-        if self.tracker is not None:
-            self.tracker.close()
         run = self.training.run
         if not self.writes:
             return
         if len(self.training.held_out.items) > 1:
-            self._compare()
+            self._compare(run)
+        if self.tracker is not None:
+            self.tracker.close()
         names = [NAME, "samples", "tensorboard"]
         include = {name: self.work / name for name in names if (self.work / name).exists()}
         for step in checkpoint.steps(self.work):
@@ -137,11 +138,11 @@ class Session:
         run.save(self.out, include)
         checkpoint.remove(self.work)
 
-    def _compare(self) -> None:
+    def _compare(self, run: Run) -> None:
         """Tell how far samples are from held-out data, beside what data itself is."""
         began = time.monotonic()
         try:
-            found = self.training.compare()
+            found = self.training.compare(run)
         except NumericalError as error:
             say(self.console, f"no samples to compare: {error}")
             return
@@ -151,7 +152,7 @@ class Session:
             f"drawn, {found.real:.4f} of training data",
         )
         seconds = time.monotonic() - began
-        self._record("quality", self.training.fit.steps, {**vars(found), "seconds": seconds})
+        self._record(FINAL, self.training.fit.steps, {**vars(found), "seconds": seconds})
 
     def _log_step(self, progress: Progress) -> None:
         now, (before, step) = time.monotonic(), self._mark

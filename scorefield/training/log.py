@@ -15,6 +15,7 @@ from typing import Any
 from scorefield.files import write
 
 NAME = "log.jsonl"
+FINAL = "quality"  # the event of the end, which comes again if the end was not reached
 WALL_CLOCK = frozenset({"seconds", "samples_per_second", "eta_seconds", "memory_mib"})
 
 
@@ -29,7 +30,11 @@ class Log:
     def __init__(self, path: Path, step: int = 0) -> None:
         self.path = path
         if path.exists():
-            kept = [record for record in records(path) if record["step"] <= step]
+            kept = [
+                record
+                for record in records(path)
+                if record["step"] <= step and record["event"] != FINAL
+            ]
             text = "".join(json.dumps(record) + "\n" for record in kept)
             write(path, lambda file: file.write(text.encode()))
 

@@ -160,8 +160,11 @@ class Training:
             self.best = self.fit.step, mean
         return errors
 
-    def compare(self) -> Quality:
-        """Return how far the result's samples are from held-out data, after the last step.
+    def compare(self, run: Run) -> Quality:
+        """Return how far samples of the result are from held-out data.
+
+        Args:
+            run: `run`, after the last step.
 
         Raises:
             ValueError: fewer than two samples are held out.
@@ -172,7 +175,7 @@ class Training:
         held = self._middle(self.data.x[self.held_out.items[:count]])
         spread = torch.linspace(0, len(self.learned) - 1, count).long()  # over sorted data too
         learned = self._middle(self.data.x[self.learned[spread]])
-        samples = self._middle(self.run.sample(count, seed=self.config.seed).cpu())
+        samples = self._middle(run.sample(count, seed=self.config.seed).cpu())
         return Quality(count, energy_distance(samples, held), energy_distance(learned, held))
 
     def _middle(self, x: Tensor) -> Tensor:

@@ -314,6 +314,11 @@ class TrainConfig(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**64)
 
 
+def numbered(count: int) -> tuple[str, ...]:
+    """Return what columns without names are called: by their places, from 0."""
+    return tuple(map(str, range(count)))
+
+
 class ColumnsConfig(Frozen):
     """What the columns of vectors hold; those that are not named below are continuous numbers.
 
@@ -331,6 +336,11 @@ class ColumnsConfig(Frozen):
     categories: dict[str, tuple[str, ...]] = {}
     constant: dict[str, float] = {}
     gaps: dict[str, tuple[float, float]] = {}
+
+    @property
+    def plain(self) -> bool:
+        """Whether all are continuous numbers."""
+        return not (self.whole or self.categories or self.constant or self.gaps)
 
 
 class DataConfig(Frozen):

@@ -182,3 +182,13 @@ def test_what_is_no_hdf5_is_refused(tmp_path):
     (tmp_path / "x.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n" + os.urandom(200))
     with pytest.raises(DataError, match=r"cannot be read as \.h5ad"):
         read(tmp_path / "x.h5ad")
+
+
+def test_samples_of_a_layer_can_be_asked_about(tmp_path):
+    path = write(tmp_path / "x.h5ad")
+    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch=8))
+    run = sf.train(read(path, layer="counts"), config)
+    assert torch.equal(read(path, like=run.config.data).x, torch.from_numpy(np.floor(10 * X)))
+    table = tmp_path / "s.csv"
+    table.write_text(",".join(GENES) + "\n" + "1,2,3,4,5,6,7,8\n" * 3)
+    assert read(table, like=run.config.data, learn=False).x.shape == (3, 8)

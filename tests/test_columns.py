@@ -345,3 +345,78 @@ def test_samples_of_a_table_are_a_table_that_can_be_read_again(learned, tmp_path
     text = capsys.readouterr().out
     assert "40 items, NFE 8 per item" in text
     assert "bits per dimension" not in text
+
+
+@pytest.fixture(scope="module")
+def texts_only(tmp_path_factory):
+    """A run of a table in which no column is of plain numbers, and its folder and file."""
+    folder = tmp_path_factory.mktemp("texts")
+    rng = np.random.default_rng(3)
+    lines = [f"{'ab'[rng.integers(2)]},{rng.integers(3)},1e30" for _ in range(60)]
+    (folder / "t.csv").write_text("kind,eggs,big\n" + "\n".join(lines) + "\n")
+    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch=8))
+    run = sf.train(read(folder / "t.csv"), config)
+    run.save(folder / "run")
+    return run, folder
+
+
+def test_a_table_without_plain_numbers_has_likelihoods_codes_and_strips(texts_only, capsys):
+    run, folder = texts_only
+    x = read(folder / "t.csv").x
+    assert run.log_prob(x[:5], nfe=8).value.isfinite().all()
+    strip = run.interpolate(x[:2], x[2:4], points=5).x
+    assert strip.shape == (2, 5, 3)
+    assert torch.equal(strip[:, 0], x[:2])
+    assert set(strip[..., 1].flatten().tolist()) <= {0.0, 1.0, 2.0}
+    finishes("interpolate", folder / "run", folder / "t.csv", "--pairs", "0:1", "2:3")
+    finishes("encode", folder / "run", folder / "t.csv", "--nfe", 8)
+    finishes("decode", folder / "run", folder / "run" / "codes-t.npy", "--nfe", 8)
+    finishes("sample", folder / "run", "--n", 4, "--nfe", 4)
+    (samples,) = (folder / "run").glob("samples-*.csv")
+    assert {line.split(",")[2] for line in samples.read_text().splitlines()[1:]} == {
+        "1.0000000150474662e+30"
+    }
+    capsys.readouterr()
+    finishes("info", folder / "run")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "category kind a, b" in text
+    assert "whole columns eggs" in text
+
+
+def test_whole_numbers_with_gaps_are_standardised_with_the_noise_of_the_gaps():
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy((rng.random((4000, 1)) < 0.3).astype(np.float32))
+    x[rng.random(4000) < 0.6] = NAN
+    there = x[~x.isnan()].double()
+    law = (float(there.mean()), float(there.std(correction=0)))
+    columns = Columns(ColumnsConfig(whole={"0": (0, 1)}, gaps={"0": law}), 1)
+    mean, variance = moments(x, columns)
+    v = torch.cat([columns.forward(x, sf.Noise(s, torch.arange(4000))).v for s in range(20)])
+    torch.testing.assert_close(v.double().mean(0), mean, rtol=0, atol=0.01)
+    torch.testing.assert_close(v.double().var(0), variance, rtol=0.02, atol=0)
+
+
+def test_levels_are_refused_for_texts(texts_only):
+    _, folder = texts_only
+    with pytest.raises(ValueError, match="has columns of texts, which are no levels"):
+        sf.train(read(folder / "t.csv"), TrainConfig(levels=3))
+
+
+def test_columns_left_out_in_training_are_left_out_of_what_is_asked_about(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    np.save(tmp_path / "x.npy", x)
+    data = read(tmp_path / "x.npy", without=("1",))
+    assert data.columns.names == ("0", "2")
+    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch=8))
+    run = sf.train(data, config)
+    same(read(tmp_path / "x.npy", like=run.config.data).x, data.x)
+    np.save(tmp_path / "y.npy", x[:, [0, 2]])
+    same(read(tmp_path / "y.npy", like=run.config.data).x, data.x)
+
+
+def test_several_columns_are_left_out_by_one_flag(learned, capsys):
+    _, path = learned
+    finishes("data", "inspect", path, "--without", "kind", "island")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "4000 vectors of shape (2,)" in text
+    assert "category" not in text

@@ -49,6 +49,8 @@ def test_noise_between_levels_is_undone_and_belongs_to_the_sample():
     assert ((wide > x) & (wide < x + 1)).all()
     assert abs(float((wide - x).mean()) - 0.5) < 4 / math.sqrt(12 * 4000)
     assert torch.equal(levels.inverse(wide), x)
+    large = torch.full((2000, 1), 65535.0)  # where float32 would round most noise near 1 up
+    assert (Levels(65536).forward(large, noise).v < 65536).all()
     alone = levels.forward(x[7:8], sf.Noise(0, torch.tensor([7]), stream=LEVELS)).v
     assert torch.equal(alone, wide[7:8])
     assert torch.equal(levels.inverse(torch.tensor([-0.5, 4.2])), torch.tensor([0.0, 3.0]))

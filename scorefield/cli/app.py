@@ -28,6 +28,7 @@ app = App(
     help="Diffusion models in continuous time: learn one score field, choose the integrator "
     "afterwards.",
     help_format="markdown",
+    default_parameter=Parameter(consume_multiple=True),  # --without a b, --optim.ema 0.99 0.9
     suppress_keyboard_interrupt=False,  # `main` says so instead
 )
 console = Console(highlight=False, markup=False, emoji=False)
@@ -127,7 +128,8 @@ def sample(
     plan: Annotated[PlanOptions | None, Parameter(name="*")] = None,
     options: Annotated[JobOptions | None, Parameter(name="*")] = None,
 ) -> None:
-    """Generate samples from a run, as a .npy file in the data's units, and a picture of images.
+    """Generate samples from a run in the data's units: a table for a run of one, otherwise a .npy
+    file, and a picture of images.
 
     A command that was cut goes on when started again.
 
@@ -278,7 +280,8 @@ def decode(
     nfe: int | None = None,
     options: Annotated[JobOptions | None, Parameter(name="*")] = None,
 ) -> None:
-    """Carry latent codes back to data, as a .npy file, and a picture of images.
+    """Carry latent codes back to data: a table for a run of one, otherwise a .npy file, and a
+    picture of images.
 
     Parameters
     ----------
@@ -302,7 +305,7 @@ def interpolate(
     data: str,
     /,
     *,
-    pairs: Annotated[list[str], Parameter(consume_multiple=True)],
+    pairs: list[str],
     points: int = 9,
     nfe: int | None = None,
     options: Annotated[ItemOptions | None, Parameter(name="*")] = None,

@@ -23,6 +23,7 @@ from torch import Tensor
 from scorefield.cli.options import ReadOptions
 from scorefield.cli.text import one_line
 from scorefield.data import inspect
+from scorefield.data.inspection import told
 from scorefield.errors import NumericalError, UsageError
 from scorefield.files import write
 from scorefield.training.run import Run, load
@@ -94,7 +95,8 @@ def info(console: Console, folder: Path) -> None:
     table = Table(show_header=False, box=None)
     rows = {
         "data": f"{data.name}: {data.count} samples of shape {data.shape}",
-        "values": f"whole numbers in {config.levels} levels" if config.levels else "continuous",
+        "values": f"whole numbers in {config.levels} levels" if config.levels else "",
+        **told(data.columns),
         "classes": str(data.classes) if data.classes else "none",
         "process": f"{process}",
         "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
@@ -105,7 +107,8 @@ def info(console: Console, folder: Path) -> None:
         "files": ", ".join(sorted(path.name for path in folder.iterdir())),
     }
     for name, text in rows.items():
-        table.add_row(name, one_line(text))
+        if text:
+            table.add_row(name, one_line(text))
     console.print(table)
 
 

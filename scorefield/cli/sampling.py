@@ -43,7 +43,8 @@ def sample(
         raise UsageError(f"--n {n}: give at least 1.")
     ids = range(n or _SAMPLES) if options.ids is None else parse_ids(options.ids, _IDS)
     name, choice = choose_plan(plan_options)
-    target = folder / f"samples-{name}-seed{seed}"
+    of_class = "" if options.y is None else f"-{options.y}"
+    target = folder / f"samples-{name}-seed{seed}{of_class}"
     opened = open_run(folder, options, SAMPLING, target, options.ids)
     plan = choice(opened.run.field)
     prepare(opened.run.field, plan)  # refuses what does not fit before any work

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.config import ColumnsConfig
-from scorefield.data.encoding import Encoded, Encoding, Shape
+from scorefield.config import ColumnsConfig, numbered
+from scorefield.data.encoding import Encoded, Encoding, Shape, spread
 from scorefield.errors import DataError
 from scorefield.noise import Noise
 
 GAP = ""  # among the labels of a category
+_EXACT = 2.0**53  # up to which float64 holds every whole number
 
 
 class Kind(ABC):
@@ -38,12 +39,10 @@ class Kind(ABC):
     Attributes:
         size: how many coordinates they have.
         width: of the noise on each.
-        needs: what their values must be, for a message.
     """
 
     size: int
     width: float
-    needs: str
 
     @abstractmethod
     def base(self, x: Tensor) -> Tensor:
@@ -57,6 +56,10 @@ class Kind(ABC):
     def fits(self, x: Tensor) -> Tensor:
         """Return which values are of the kind, ``(B, n)``."""
 
+    @abstractmethod
+    def needs(self, column: int) -> str:
+        """Return what the values of the column of a place must be, for a message."""
+
 
 @dataclass(frozen=True)
 class Numbers(Kind):
@@ -64,7 +67,6 @@ class Numbers(Kind):
 
     size: int
     width = 0.0
-    needs = "a finite number"
 
     def base(self, x: Tensor) -> Tensor:
         return x
@@ -75,30 +77,38 @@ class Numbers(Kind):
     def fits(self, x: Tensor) -> Tensor:
         return x.isfinite()
 
+    def needs(self, column: int) -> str:
+        return "a finite number"
+
 
 @dataclass(frozen=True)
 class Whole(Kind):
-    """Whole numbers, each for the unit interval above it."""
+    """Whole numbers between a least and a greatest, each for the unit interval above it."""
 
-    low: float
-    high: float
-    size = 1
+    low: tuple[float, ...]
+    high: tuple[float, ...]
     width = 1.0
-    needs = "a whole number"
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return len(self.low)
 
     def base(self, x: Tensor) -> Tensor:
         return x
 
     def inverse(self, v: Tensor) -> Tensor:
-        return v.floor().clamp(self.low, self.high)
+        return v.floor().clamp(v.new_tensor(self.low), v.new_tensor(self.high))
 
     def fits(self, x: Tensor) -> Tensor:
         return x.isfinite() & (x == x.floor())
 
+    def needs(self, column: int) -> str:
+        return "a whole number"
+
 
 @dataclass(frozen=True)
 class Category(Kind):
-    """Codes of labels; NaN for the last where that is a gap."""
+    """One column of codes of labels; NaN for the last where that is a gap."""
 
     labels: tuple[str, ...]
     width = 1.0
@@ -106,10 +116,6 @@ class Category(Kind):
     @property
     def size(self) -> int:  # type: ignore[override]
         return len(self.labels) if len(self.labels) > 2 else len(self.labels) - 1
-
-    @property
-    def needs(self) -> str:  # type: ignore[override]
-        return f"one of {', '.join(map(repr, self.labels))}"
 
     def base(self, x: Tensor) -> Tensor:
         code = x.nan_to_num(nan=len(self.labels) - 1)
@@ -128,36 +134,37 @@ class Category(Kind):
         known = (x >= 0) & (x < len(self.labels)) & (x == x.floor())
         return known | (x.isnan() & (self.labels[-1] == GAP))
 
+    def needs(self, column: int) -> str:
+        return f"one of {', '.join(map(repr, self.labels))}"
+
 
 @dataclass(frozen=True)
 class Constant(Kind):
-    """One value, of which there is nothing to learn."""
+    """Values that never change, of which there is nothing to learn."""
 
-    value: float
+    values: tuple[float, ...]
     size = 0
     width = 0.0
-
-    @property
-    def needs(self) -> str:  # type: ignore[override]
-        return f"{self.value:g}, the only value there was in training"
 
     def base(self, x: Tensor) -> Tensor:
         return x[:, :0]
 
     def inverse(self, v: Tensor) -> Tensor:
-        return v.new_full((len(v), 1), self.value)
+        return v.new_tensor(self.values).expand(len(v), -1)
 
     def fits(self, x: Tensor) -> Tensor:
-        return x == torch.tensor(self.value).to(x)
+        return x.float() == torch.tensor(self.values, device=x.device)
+
+    def needs(self, column: int) -> str:
+        return f"{self.values[column]:g}, the only value there was in training"
 
 
 @dataclass(frozen=True)
 class Flag(Kind):
-    """Whether a column's number is missing; the number itself is of a kind of its own."""
+    """Whether numbers are missing; the numbers themselves are of a kind of their own."""
 
-    size = 1
+    size: int
     width = 1.0
-    needs = "a number or a gap"
 
     def base(self, x: Tensor) -> Tensor:
         return x.isnan().to(x)
@@ -168,6 +175,9 @@ class Flag(Kind):
     def fits(self, x: Tensor) -> Tensor:
         return ~x.isinf()
 
+    def needs(self, column: int) -> str:
+        return "a number or a gap"
+
 
 class Columns(Encoding):
     """The encoding of vectors ``(B, count)`` with given columns.
@@ -177,7 +187,7 @@ class Columns(Encoding):
     """
 
     def __init__(self, config: ColumnsConfig, count: int) -> None:
-        self.names = config.names or tuple(map(str, range(count)))
+        self.names = config.names or numbered(count)
         special = {*config.whole, *config.categories, *config.constant, *config.gaps}
         unknown = sorted(special - set(self.names))
         if unknown or len(set(self.names)) != count:
@@ -193,26 +203,30 @@ class Columns(Encoding):
         self.width = torch.cat([torch.full((kind.size,), kind.width) for kind, _ in self.parts])
         ends = torch.tensor(sizes).cumsum(0).tolist()
         self.spans = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-        # of what stands where a number is missing; elsewhere of no account
+        # of what stands where a number is missing, a whole one with its noise; elsewhere unused
         laws = torch.tensor([config.gaps.get(name, (0.0, 1.0)) for name in self.names])
-        self.mean, self.std = self.base(laws[:, 0][None])[0], self.base(laws[:, 1][None])[0]
+        mean, std = self.base(laws[:, :1].T)[0], self.base(laws[:, 1:].T)[0]
+        self.mean = mean + self.width / 2
+        self.std = (std**2 + self.width**2 / 12).sqrt()
 
     def _parts(self) -> list[tuple[Kind, list[int]]]:
-        """Return the kinds, each with its columns: all plain numbers are one part."""
-        config, plain = self.config, list[int]()
-        rest: list[tuple[Kind, list[int]]] = []
-        for k, name in enumerate(self.names):
-            if name in config.constant:
-                rest.append((Constant(config.constant[name]), [k]))
-            elif name in config.categories:
-                rest.append((Category(config.categories[name]), [k]))
-            elif name in config.whole:
-                rest.append((Whole(*config.whole[name]), [k]))
-            else:
-                plain.append(k)
-            if name in config.gaps:
-                rest.append((Flag(), [k]))
-        return [(Numbers(len(plain)), plain), *rest]
+        """Return the kinds, each with its columns: as few parts as there can be."""
+        config, names = self.config, list(enumerate(self.names))
+        whole = [k for k, name in names if name in config.whole]
+        constant = [k for k, name in names if name in config.constant]
+        gaps = [k for k, name in names if name in config.gaps]
+        special = {*config.whole, *config.constant, *config.categories}
+        plain = [k for k, name in names if name not in special]
+        ends = [config.whole[self.names[k]] for k in whole]
+        parts: list[tuple[Kind, list[int]]] = [
+            (Numbers(len(plain)), plain),
+            (Whole(tuple(low for low, _ in ends), tuple(high for _, high in ends)), whole),
+            (Constant(tuple(config.constant[self.names[k]] for k in constant)), constant),
+            (Flag(len(gaps)), gaps),
+        ]
+        parts = [(kind, columns) for kind, columns in parts if columns]
+        texts = [(k, name) for k, name in names if name in config.categories]
+        return parts + [(Category(config.categories[name]), [k]) for k, name in texts]
 
     def shape(self, sample: Shape) -> Shape:
         return (len(self.mean),)
@@ -224,7 +238,7 @@ class Columns(Encoding):
         v = self.base(x)
         if not self.exact:
             u, noise = noise.uniform_like(v)
-            v = v + self.width.to(v) * u
+            v = spread(v, self.width, u)
         if not self.config.gaps:
             return Encoded(v, v.new_zeros(len(v)), noise)
         eps, noise = noise.normal(v)
@@ -244,17 +258,15 @@ class Columns(Encoding):
         return x
 
     def check(self, x: Tensor, name: str) -> None:
+        gapped = torch.tensor([n in self.config.gaps for n in self.names], device=x.device)
         for kind, columns in self.parts:
             some = x[:, columns]
-            gaps = [self.names[k] in self.config.gaps for k in columns]
-            bad = (
-                ~kind.fits(some) & ~(some.isnan() & torch.tensor(gaps, device=x.device))
-            ).nonzero()
+            bad = (~kind.fits(some) & ~(some.isnan() & gapped[columns])).nonzero()
             if len(bad):
-                row, column = bad[0].tolist()
+                row, place = bad[0].tolist()
                 raise DataError(
-                    f"{name}, item {row}, column {self.names[columns[column]]}: "
-                    f"{float(some[row, column]):g}, but it must be {kind.needs}."
+                    f"{name}, item {row}, column {self.names[columns[place]]}: "
+                    f"{float(some[row, place]):g}, but it must be {kind.needs(place)}."
                 )
 
 
@@ -263,17 +275,22 @@ def as_table(x: np.ndarray, config: ColumnsConfig) -> dict[str, np.ndarray]:
 
     A gap is an empty text, or NaN; so columns of whole numbers that may have gaps are floating.
     """
-    names, table = config.names or tuple(map(str, range(x.shape[1]))), {}
+    names, table = config.names or numbered(x.shape[1]), {}
     for name, column in zip(names, x.T, strict=True):
         if name in config.categories:
             labels = np.array(config.categories[name])
             gap = np.isnan(column)
             codes = np.where(gap, 0, column).astype(np.int64)
             table[name] = np.where(gap, GAP, labels[codes])
-        elif config.constant.get(name, 0.5).is_integer() or (
-            name in config.whole and name not in config.gaps
-        ):
+        elif _prints_whole(name, config):
             table[name] = column.astype(np.int64)
         else:
             table[name] = column
     return table
+
+
+def _prints_whole(name: str, config: ColumnsConfig) -> bool:
+    if name in config.constant:
+        value = config.constant[name]
+        return value.is_integer() and abs(value) < _EXACT
+    return name in config.whole and name not in config.gaps

@@ -83,6 +83,12 @@ class Encoding(ABC):
         """
 
 
+def spread(base: Tensor, width: Tensor, u: Tensor) -> Tensor:
+    """Return ``base + width u`` for ``u`` below 1, kept below ``base + width`` by rounding too."""
+    width = width.to(base)
+    return torch.minimum(base + width * u, torch.nextafter(base + width, base))
+
+
 @dataclass(frozen=True)
 class Continuous(Encoding):
     """Data that is continuous already."""
@@ -129,7 +135,8 @@ class Levels(Encoding):
 
     def forward(self, x: Tensor, noise: Noise) -> Encoded:
         u, noise = noise.uniform_like(x)
-        return Encoded(x + u, torch.zeros(len(x), device=x.device), noise)
+        v = spread(x, self.width, u)
+        return Encoded(v, torch.zeros(len(x), device=x.device), noise)
 
     def middle(self, x: Tensor) -> Tensor:
         return x + 0.5

@@ -9,6 +9,7 @@ import numpy as np
 
 from scorefield.config import ColumnsConfig
 from scorefield.data.builtin import BUILTIN
+from scorefield.data.columns import GAP
 from scorefield.data.contents import Contents, Values
 from scorefield.data.rows import chunks, spans
 from scorefield.data.source import Data, read, read_contents
@@ -90,21 +91,29 @@ def _training(data: Data, values: Values) -> dict[str, str]:
     return found
 
 
-def _columns(data: Data) -> dict[str, str]:
-    """Return what is said of the columns of vectors, and of whole numbers anywhere."""
-    found, columns = {}, data.columns
+def told(columns: ColumnsConfig) -> dict[str, str]:
+    """Return what there is to say of columns that are not continuous numbers."""
+    found = {}
     if columns.whole:
         found["whole columns"] = _few(list(columns.whole))
     for column, labels in list(columns.categories.items())[:_SHOWN]:
         found[f"category {column}"] = _few([label or "(none)" for label in labels])
     if columns.constant:
         found["constant"] = f"{_few(list(columns.constant))}: put back into samples as they are"
+    if columns.gaps:
+        found["gaps learned"] = _few(list(columns.gaps))
+    return found
+
+
+def _columns(data: Data) -> dict[str, str]:
+    """Return what is said of the columns of vectors, and of whole numbers anywhere."""
+    found, columns = told(data.columns), data.columns
     if data.incomplete:
-        with_gaps = [*columns.gaps, *(k for k, v in columns.categories.items() if v[-1] == "")]
-        found["gaps"] = f"{data.incomplete} items miss a value: " + (
-            f"learned as gaps, in {_few(with_gaps)}" if with_gaps else "left out"
+        kept = bool(columns.gaps) or any(GAP in labels for labels in columns.categories.values())
+        found["incomplete"] = f"{data.incomplete} items miss a value: " + (
+            "learned as gaps" if kept else "left out"
         )
-    if columns == ColumnsConfig(names=columns.names) and (top := _levels(data)):
+    if columns.plain and (top := _levels(data)):
         found["whole numbers"] = (
             f"from 0 to {top - 1}: with --levels {top} likelihoods are bits per dimension, and "
             "samples whole numbers"

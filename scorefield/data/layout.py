@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.config import ColumnsConfig
+from scorefield.config import ColumnsConfig, numbered
 from scorefield.data.contents import Contents, Values, whole
 from scorefield.data.rows import Read, Rows, spans
 from scorefield.errors import DataError
@@ -81,21 +81,21 @@ def layout(
         DataError: a column that is not there; one of texts where the run has numbers, or the other
             way round; a text that the run does not know.
     """
-    names = contents.names or (
-        tuple(map(str, range(contents.values.shape[1]))) if len(contents.values.shape) == 2 else ()
-    )
+    names = contents.names
+    if not names and len(contents.values.shape) == 2:
+        names = numbered(contents.values.shape[1])
     for column in without:
         if column not in names:
             shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
             raise DataError(f"{name} has no column {column}: it has {shown or 'none by name'}.")
-    if like is not None and like.names and contents.names:
-        return _like(contents, name, like)
+    if like is not None and like.names and (contents.names or len(like.names) != len(names)):
+        return _like(replace(contents, names=names), name, like)
     order = np.array([k for k, column in enumerate(names) if column not in without])
     if not without:
         return Layout(contents.values, contents.names, contents.labels)
     kept = tuple(names[k] for k in order)
     labels = {k: v for k, v in contents.labels.items() if k in kept}
-    return Layout(contents.values, kept if contents.names else (), labels, order)
+    return Layout(contents.values, kept, labels, order)
 
 
 def _like(contents: Contents, name: str, like: ColumnsConfig) -> Layout:

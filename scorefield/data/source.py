@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scorefield import sizes
-from scorefield.config import ColumnsConfig, DataConfig
+from scorefield.config import ColumnsConfig, DataConfig, numbered
 from scorefield.data.builtin import BUILTIN, digits, toy
 from scorefield.data.columns import GAP
 from scorefield.data.contents import Contents
@@ -120,7 +120,8 @@ def read(
         if labels is not None:
             y = torch.from_numpy(file_labels(Path(labels), len(x)))
         return Data(x, y, name)
-    layer = like.layer if like is not None and layer is None else layer
+    if like is not None and layer is None and name.endswith(".h5ad"):
+        layer = like.layer
     wanted = like.columns.names if like is not None else ()
     contents = read_contents(
         source, layer, lambda name: name not in without and (not wanted or name in wanted)
@@ -191,7 +192,8 @@ def _check_resolved(found: Survey, made: Layout, name: str) -> None:
     size = np.fmax(np.abs(found.low), np.abs(found.high)).astype(np.float64)
     spread = found.moments.variance.sqrt().numpy()
     coarse = size * 2.0**-24 > _COARSEST * spread
-    bad = np.flatnonzero((spread > 0) & (coarse | (spread < _SMALLEST) | (size > _LARGEST)))
+    changes = spread > 1e-14 * size  # beyond what summing in float64 may leave of a constant
+    bad = np.flatnonzero(changes & (coarse | (spread < _SMALLEST) | (size > _LARGEST)))
     if len(bad):
         k = int(bad[0])
         which = f"column {made.names[k]}" if made.names else f"feature or channel {k}"
@@ -222,7 +224,7 @@ def _columns(found: Survey, made: Layout, typed: bool, name: str) -> ColumnsConf
             )
         return ColumnsConfig()
     whole, categories, fixed, gaps = {}, {}, {}, {}
-    for k, column in enumerate(made.names or map(str, range(len(constant)))):
+    for k, column in enumerate(made.names or numbered(len(constant))):
         low, high = float(found.low[k]), float(found.high[k])
         if column in made.labels:
             categories[column] = (*made.labels[column], *([GAP] if found.gaps[k] else []))

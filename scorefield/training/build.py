@@ -93,7 +93,7 @@ def encoding(config: c.TrainConfig, data: c.DataConfig) -> Encoding:
     if config.levels:
         return Levels(config.levels)
     columns = data.columns
-    if len(data.shape) > 1 or columns == c.ColumnsConfig(names=columns.names):
+    if len(data.shape) > 1 or columns.plain:
         return Continuous()
     if data.shape[0] > MOST_COLUMNS:
         raise ValueError(f"{data.shape[0]:,} columns, where {MOST_COLUMNS:,} are the most.")

@@ -151,7 +151,8 @@ class Run:
         """Return the data between ``a`` and ``b``; the rest is as for `scorefield.interpolate`."""
         ends = self._middle(a), self._middle(b)
         made = interpolate(self._given(y), *ends, *arguments, **settings)
-        strip = self._to_data(made.x)
+        points = self._to_data(made.x.flatten(0, 1))
+        strip = points.reshape(*made.x.shape[:2], *points.shape[1:])
         return made._replace(x=torch.cat([a[:, None], strip[:, 1:-1], b[:, None]], 1))
 
     def _given(self, y: int | None) -> ScoreField:

@@ -77,6 +77,11 @@ class Training:
                 f"{data.name} has no classes to condition on: give labels, or leave out "
                 "conditional."
             )
+        if config.levels and data.columns.categories:
+            raise UsageError(
+                f"levels = {config.levels}: {data.name} has columns of texts, which are no levels. "
+                "Leave levels out: a table's whole numbers stay whole without."
+            )
         self.config = build.resolved(config, data.shape)
         classes = data.classes if config.conditional else 0
         columns = data.columns

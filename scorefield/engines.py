@@ -7,6 +7,7 @@ made again after a worker was lost.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor
 
 from scorefield.errors import CheckpointError, UsageError
-from scorefield.jobs import Columns, fingerprint
+from scorefield.jobs import Columns
 from scorefield.training.run import Run, load
+from scorefield.training.stored import CONFIG, WEIGHTS
 
 _RETRIES = 3  # of a part whose worker was lost
 
@@ -98,7 +100,10 @@ def find_engine(name: str) -> Engine:
 
 def mark_of(folder: Path) -> str:
     """Return a digest of a run's files."""
-    return fingerprint(folder / "model.safetensors", folder / "config.toml")
+    found = hashlib.sha256()
+    for name in (WEIGHTS, CONFIG):
+        found.update((folder / name).read_bytes())
+    return found.hexdigest()
 
 
 def _connect(threads: int) -> int:

@@ -181,18 +181,6 @@ def find_job(out: Path) -> Job:
     return Job(out, settings, range(begin, end), block, shards)
 
 
-def fingerprint(*sources: Path | np.ndarray) -> str:
-    """Return a digest of files and arrays."""
-    digest = hashlib.sha256()
-    for source in sources:
-        if isinstance(source, Path):
-            digest.update(source.read_bytes())
-        else:
-            digest.update(f"{source.dtype}{source.shape}".encode())
-            digest.update(np.ascontiguousarray(source).tobytes())
-    return digest.hexdigest()
-
-
 def _folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.parts")
 

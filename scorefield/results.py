@@ -31,7 +31,7 @@ def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
         raise UsageError(
             f"{path}: give a name that ends in {' or '.join(endings)}, in a folder that exists."
         )
-    refuse_existing(path, overwrite)
+    refuse_file(path, overwrite)
     if path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
@@ -42,7 +42,7 @@ def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
             ) from None
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
+def refuse_file(path: Path, overwrite: bool) -> None:
     """Raise `UsageError` if a file is there and is to stay."""
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists already: give another --out, or --overwrite.")

@@ -26,6 +26,7 @@ from scorefield.data import inspect
 from scorefield.data.inspection import told
 from scorefield.errors import NumericalError, UsageError
 from scorefield.files import write
+from scorefield.results import refuse_file
 from scorefield.training.run import Run, load
 
 T = TypeVar("T")
@@ -57,8 +58,8 @@ def certify(console: Console, what: str, out: Path | None, overwrite: bool) -> N
     """
     from scorefield import certify as certificates
 
-    if out is not None and out.exists() and not overwrite:
-        raise UsageError(f"{out} exists already: give another --out, or --overwrite.")
+    if out is not None:
+        refuse_file(out, overwrite)
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"{out}: give a name in a folder that exists.")
     solver_names, process_names = certificates.choose(what)

@@ -23,16 +23,16 @@ from scorefield.cli.tally import Tally
 from scorefield.config import DataConfig
 from scorefield.data import read
 from scorefield.data.columns import as_table
-from scorefield.data.rows import Rows, chunks
+from scorefield.data.rows import Rows, chunks, digest
 from scorefield.data.transform import moments
 from scorefield.engines import Task, Work, find_engine, mark_of
 from scorefield.errors import DataError, UsageError
-from scorefield.jobs import Columns, Job, fingerprint
+from scorefield.jobs import Columns, Job
 from scorefield.results import (
     ARRAY,
     TABLE,
     check_target,
-    refuse_existing,
+    refuse_file,
     write_array,
     write_table,
 )
@@ -77,7 +77,7 @@ class Kind:
         """Refuse what the file or the picture cannot be written to."""
         check_target(out, self.endings(like), overwrite)
         if self.picture and len(like.shape) == 3:
-            refuse_existing(out.with_suffix(".png"), overwrite)
+            refuse_file(out.with_suffix(".png"), overwrite)
 
 
 @dataclass(frozen=True)
@@ -245,22 +245,13 @@ def _job(
         "command": opened.kind.name,
         "run": mark_of(opened.folder),
         "like": like.model_dump(mode="json"),
-        "data": None if items is None else _fingerprint(items, ids, block),
+        "data": None if items is None else digest(items),
         "tile": tile,
         "version": __version__,
         "torch": torch.__version__,
         **settings,
     }
     return Job(opened.out, made_from, ids, block, shards)
-
-
-def _fingerprint(items: Rows, ids: range, block: int) -> str:
-    """Return a digest of items, of which no more than a block are in memory."""
-    digests = [
-        fingerprint(_rows(items, range(begin, min(begin + block, ids.stop))).numpy())
-        for begin in range(ids.start, ids.stop, block)
-    ]
-    return fingerprint(np.array(digests))
 
 
 def _task(job: Job, part: int, items: Rows | None) -> Task:

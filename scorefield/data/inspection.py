@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from scorefield.config import ColumnsConfig
 from scorefield.data.builtin import BUILTIN
 from scorefield.data.columns import GAP
 from scorefield.data.contents import Contents, Values
-from scorefield.data.rows import chunks, spans
+from scorefield.data.rows import Moments, chunks, spans
 from scorefield.data.source import Data, read, read_contents
 from scorefield.errors import DataError
 
@@ -49,8 +50,8 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
 
 def _values(values: Values) -> dict[str, str]:
     """Return range and moments of all that is finite, and where the rest is."""
-    count, total, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
-    bad, first = 0, ()
+    moments: Moments | None = None
+    low, high, bad, first = np.inf, -np.inf, 0, ()
     for span in spans(values.shape):
         batch = np.asarray(values[span], np.float64)
         finite = np.isfinite(batch)
@@ -60,16 +61,14 @@ def _values(values: Values) -> dict[str, str]:
             bad += len(place)
         if finite.any():
             some = batch[finite]
-            step = some.mean() - (total / count if count else some.mean())
-            share = count * len(some) / (count + len(some))
-            squares += ((some - some.mean()) ** 2).sum() + step**2 * share
-            count, total = count + len(some), total + some.sum()
+            here = Moments.of_batch(torch.from_numpy(some))
+            moments = here if moments is None else moments.joined(here)
             low, high = min(low, some.min()), max(high, some.max())
     found = {}
-    if count:
+    if moments is not None:
         found["values"] = (
-            f"{low:g} to {high:g}, mean {total / count:.4g}, "
-            f"deviation {np.sqrt(squares / count):.4g}"
+            f"{low:g} to {high:g}, mean {float(moments.mean):.4g}, "
+            f"deviation {float(moments.variance.sqrt()):.4g}"
         )
     return found | {"not finite": f"{bad}, the first at index {first}" if bad else "none"}
 

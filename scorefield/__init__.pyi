@@ -124,5 +124,9 @@ from .training import (
     load as load,
     train as train,
 )
+from .tuning import (
+    Tuned as Tuned,
+    tune as tune,
+)
 
 __version__: str

@@ -45,7 +45,8 @@ from scorefield.process import Coefficient
     LEVELS,
     SPLIT,
     EVALUATION,
-) = range(10)
+    TUNING,
+) = range(11)
 _PATH = 128  # added to a stream for its Brownian paths
 
 _LOW = 0xFFFFFFFF

@@ -114,7 +114,7 @@ def sample(
     if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down; give times.flip(0).")
     finish = finish and plan.finish and bool(run.last >= field.process.t_min)
-    like = _template(field, dtype)
+    like = template(field, dtype)
     out = like.new_empty(len(ids), *field.shape)
     for places, rows, slots in tiles(ids, tile):
         with torch.no_grad():
@@ -248,7 +248,7 @@ def count_calls(field: ScoreField) -> Iterator[Calls]:
         handle.remove()
 
 
-def _template(field: ScoreField, dtype: torch.dtype | None) -> Tensor:
+def template(field: ScoreField, dtype: torch.dtype | None = None) -> Tensor:
     """Return an empty tensor of the type and on the device that samples should have."""
     parameter = next(field.parameters(), None)
     if parameter is None:

@@ -5,7 +5,9 @@ import os
 import h5py
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
+from shell import end
 
 import scorefield as sf
 from scorefield.config import MLPConfig, OptimConfig, TrainConfig
@@ -192,3 +194,109 @@ def test_samples_of_a_layer_can_be_asked_about(tmp_path):
     table = tmp_path / "s.csv"
     table.write_text(",".join(GENES) + "\n" + "1,2,3,4,5,6,7,8\n" * 3)
     assert read(table, like=run.config.data, learn=False).x.shape == (3, 8)
+
+
+def entries(file, **parts):
+    """Replace parts of a matrix that is stored row by row."""
+    for name, values in parts.items():
+        del file[f"X/{name}"]
+        file[f"X/{name}"] = values
+
+
+def spoil_gene(file):
+    entries(file, indices=np.where(np.arange(len(file["X/data"])) == 4, 8, file["X/indices"]))
+
+
+def spoil_negative(file):
+    entries(file, indices=np.where(np.arange(len(file["X/data"])) == 4, -1, file["X/indices"]))
+
+
+def spoil_kind_of_index(file):
+    entries(file, indices=file["X/indices"][:].astype(float))
+
+
+def spoil_unsigned_rows(file):
+    entries(file, indptr=np.array([0, 9, 2, *file["X/indptr"][3:]], np.uint64))
+
+
+def damage(file):
+    """Write over a chunk of a matrix, whose header still fits."""
+    del file["X"]
+    file.create_dataset("X", data=X, compression="gzip", chunks=(30, 8), fletcher32=True)
+    file["X"].id.write_direct_chunk((0, 0), b"no deflated bytes")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_gene, r"entries of genes 0 to 8, counted from 0, and 8 genes"),
+        (spoil_negative, r"entries of genes -1 to 7, counted from 0, and 8 genes"),
+        (spoil_kind_of_index, "the indices of /X are no integers"),
+        (spoil_unsigned_rows, "the rows of /X do not add up"),
+        (damage, r"cannot be read as \.h5ad"),
+    ],
+)
+def test_what_is_wrong_further_in_is_refused_where_it_is_read(tmp_path, spoil, message):
+    path = write(tmp_path / "x.h5ad", "sparse")
+    with h5py.File(path, "a") as file:
+        spoil(file)
+    with pytest.raises(DataError, match=message) as refused:
+        read(path)
+    assert str(path) in str(refused.value)
+    assert end("train", path, "--out", tmp_path / "run", "--optim.steps", 2) == 3
+
+
+def test_entries_of_one_gene_are_summed_as_by_scipy(tmp_path):
+    path = write(tmp_path / "x.h5ad", "sparse")
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 12, 30)
+    parts = {
+        "indptr": np.cumsum([0, *counts]),
+        "indices": rng.integers(0, 8, counts.sum()),
+        "data": rng.integers(1, 9, counts.sum()).astype(np.float32),
+    }
+    with h5py.File(path, "a") as file:
+        entries(file, **parts)
+    exact = scipy.sparse.csr_matrix((parts["data"], parts["indices"], parts["indptr"]), (30, 8))
+    exact = torch.from_numpy(exact.toarray())
+    items = torch.from_numpy(rng.permutation(30))
+    for limit in (2**30, 0):
+        x = read(path, in_memory=limit).x
+        assert torch.equal(x[torch.arange(30)], exact)
+        assert torch.equal(x[items], exact[items])
+
+
+def test_integers_with_gaps_are_labels(tmp_path):
+    """As pandas' nullable integers are stored: values, and a mask of those that are not known."""
+    path = write(tmp_path / "x.h5ad")
+    with h5py.File(path, "a") as file:
+        group = file.create_group("obs/donor")
+        group.attrs["encoding-type"] = "nullable-integer"
+        group["values"], group["mask"] = np.arange(30) % 3 + 5, np.arange(30) == 7
+    assert "donor" in inspect(path)["said of each"]
+    data = read(path, labels="donor")
+    assert data.class_names == ("5", "6", "7")
+    assert data.y.tolist() == [-1 if k == 7 else k % 3 for k in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("obs/kind/codes", np.arange(30) % 3 + 0.0, "obs/kind holds codes of type float64"),
+        ("obs/kind/codes", np.array([b"a"] * 30), "obs/kind holds codes of type"),
+        ("obs/kind/codes", np.zeros((30, 2), int), r"codes has shape \(30, 2\): needs one value"),
+        ("obs/kind/codes", np.arange(30), "obs/kind holds codes beyond its 3 categories"),
+        ("obs/kind/categories", np.zeros((3, 2)), r"categories has shape \(3, 2\)"),
+        ("obs/kind", np.zeros((30, 2), int), r"obs/kind has shape \(30, 2\): needs one value"),
+        ("obs/kind", np.zeros(29, int), "says something of 29 items, not of 30"),
+        ("var/symbol", np.zeros((8, 2), int), r"var/symbol has shape \(8, 2\): needs one value"),
+    ],
+)
+def test_columns_that_do_not_say_one_thing_of_each_are_refused(tmp_path, name, values, message):
+    path = write(tmp_path / "x.h5ad")
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = values
+    with pytest.raises(DataError, match=message) as refused:
+        read(path, labels="kind")
+    assert str(path) in str(refused.value)

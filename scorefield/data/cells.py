@@ -7,6 +7,8 @@ a table is one compound array.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from scorefield.data.contents import Coded, Contents, Values, coded
+from scorefield.data.limits import UNREADABLE, reason
 from scorefield.errors import DataError
 
 _MOST_SQUEEZED = 1100  # times; deflate, which such files are packed with, reaches 1,030
@@ -36,37 +39,46 @@ def read_h5ad(path: Path, layer: str | None = None) -> Contents:
         raise DataError(
             f"{path}: cells need h5py; pip install 'scorefield[cells]', or save a .npy file."
         ) from None
-    try:
+    with _reading(path):
         file = h5py.File(path, "r")
         names = sorted(file["layers"]) if "layers" in file else []
         if layer is not None and layer not in names:
             raise DataError(f"{path} has no layer {layer}: it has {', '.join(names) or 'none'}.")
         matrix = _inside(path, file, "X" if layer is None else f"layers/{layer}")
-        values: Values = _Sparse(path, matrix) if isinstance(matrix, h5py.Group) else _Dense(matrix)
+        kind = _Sparse if isinstance(matrix, h5py.Group) else _Dense
+        values: Values = kind(path, matrix)
         genes = _texts(_column(path, file, "var", _index(file, "var")))
         columns = {name: partial(_said, path, file, name) for name in _names(file, "obs")}
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read as .h5ad: {error}") from None
     if len(values.shape) != 2 or len(genes) != values.shape[1]:
         raise DataError(f"{path} has a matrix of shape {values.shape} for {len(genes)} genes.")
     unique = len(set(genes)) == len(genes)
     return Contents(values, tuple(genes) if unique else (), by_name=columns)
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell as one `DataError` what h5py and NumPy raise for a file that is damaged."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (*UNREADABLE, LookupError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read as .h5ad: {reason(error)}") from None
+
+
 class _Dense:
     """Rows of a matrix on the disk."""
 
-    def __init__(self, matrix: Any) -> None:
-        self.matrix, self.shape, self.dtype = matrix, matrix.shape, matrix.dtype
+    def __init__(self, path: Path, matrix: Any) -> None:
+        self.path, self.matrix = path, matrix
+        self.shape, self.dtype = matrix.shape, matrix.dtype
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
         sorted_rows, back = np.unique(rows, return_inverse=True)
         start, stop = int(sorted_rows[0]), int(sorted_rows[-1]) + 1
-        if stop - start == len(sorted_rows):
-            return np.asarray(self.matrix[start:stop])[back]
-        return np.asarray(self.matrix[sorted_rows])[back]
+        wanted = slice(start, stop) if stop - start == len(sorted_rows) else sorted_rows
+        with _reading(self.path):
+            return np.asarray(self.matrix[wanted])[back]
 
 
 class _Sparse:
@@ -80,29 +92,45 @@ class _Sparse:
                 "csr_matrix, or as a dense array."
             )
         parts = (_inside(path, group, name) for name in ("data", "indices", "indptr"))
-        self.data, self.indices, ends = parts
-        self.ends = np.asarray(ends)
+        self.path, (self.data, self.genes, ends) = path, parts
         shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
         self.shape, self.dtype = tuple(map(int, shape)), self.data.dtype
+        if self.genes.dtype.kind not in "iu" or ends.dtype.kind not in "iu":
+            raise DataError(f"{path}: the indices of {group.name} are no integers.")
+        self.ends = np.asarray(ends).astype(np.int64)
         rising = len(self.ends) == self.shape[0] + 1 and bool((np.diff(self.ends) >= 0).all())
         if (
             not rising
             or self.ends[0] != 0
-            or not self.ends[-1] == len(self.data) == len(self.indices)
+            or not self.ends[-1] == len(self.data) == len(self.genes)
         ):
             raise DataError(f"{path}: the rows of {group.name} do not add up to its entries.")
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
         out = np.zeros((len(rows), self.shape[1]), self.dtype)
-        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-            first, last = int(self.ends[rows[0]]), int(self.ends[rows[-1] + 1])
-            place = np.repeat(np.arange(len(rows)), np.diff(self.ends[rows[0] : rows[-1] + 2]))
-            out[place, self.indices[first:last]] = self.data[first:last]
-            return out
-        for k, row in enumerate(rows):
-            first, last = int(self.ends[row]), int(self.ends[row + 1])
-            out[k, self.indices[first:last]] = self.data[first:last]
+        with _reading(self.path):
+            if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+                self._add(out, self.ends[rows[0] : rows[-1] + 2])
+            else:
+                for k, row in enumerate(rows):
+                    self._add(out[k : k + 1], self.ends[row : row + 2])
         return out
+
+    def _add(self, out: np.ndarray, ends: np.ndarray) -> None:
+        """Add the entries of rows that follow each other; SciPy too sums those of one gene.
+
+        Raises:
+            DataError: an entry of a gene that there is not.
+        """
+        span = slice(int(ends[0]), int(ends[-1]))
+        genes = self.genes[span]
+        if len(genes) and not 0 <= genes.min() <= genes.max() < self.shape[1]:
+            raise DataError(
+                f"{self.path} has entries of genes {genes.min()} to {genes.max()}, counted from 0, "
+                f"and {self.shape[1]} genes."
+            )
+        starts = np.repeat(np.arange(len(out)) * self.shape[1], np.diff(ends))
+        np.add.at(out.reshape(-1), starts + genes.astype(np.int64), self.data[span])
 
 
 def _inside(path: Path, group: Any, name: str) -> Any:
@@ -151,23 +179,46 @@ def _column(path: Path, file: Any, table: str, name: str) -> Any:
 
     found = _inside(path, file, table)
     if isinstance(found, h5py.Dataset):
-        return np.asarray(found[name])
+        return _list(path, f"{table}/{name}", found[name])
     column = _inside(path, found, name)
-    return column if isinstance(column, h5py.Group) else np.asarray(column)
+    return column if isinstance(column, h5py.Group) else _list(path, f"{table}/{name}", column)
+
+
+def _list(path: Path, name: str, found: Any) -> np.ndarray:
+    """Return the values of a column, or of a part of one."""
+    if len(found.shape) != 1:
+        raise DataError(f"{path}: {name} has shape {found.shape}: needs one value for each row.")
+    return np.asarray(found)
 
 
 def _said(path: Path, file: Any, name: str) -> Coded:
-    """Return what a column says of the cells: the labels of a categorical one, else its values."""
+    """Return what a column says of the cells: the labels of a categorical one, else its values.
+
+    Raises:
+        DataError: a column that cannot be read, or holds other than one known value for each cell.
+    """
     import h5py
 
-    column = _column(path, file, "obs", name)
-    if isinstance(column, h5py.Group):
-        known = _texts(np.asarray(_inside(path, column, "categories")))
-        codes = np.asarray(_inside(path, column, "codes"))
-    elif (older := _older(path, file, name)) is not None:
-        known, codes = older, column
-    else:
+    with _reading(path):
+        column = _column(path, file, "obs", name)
+        if isinstance(column, h5py.Group):
+            pair = ("values", "mask") if "mask" in column else ("categories", "codes")
+            known, second = (
+                _list(path, f"obs/{name}/{part}", _inside(path, column, part)) for part in pair
+            )
+            known = _texts(known)
+            if "mask" not in column:
+                return _categories(path, name, second, known)
+            known[second.astype(bool)] = ""
+            return coded(known)
+        if (older := _older(path, file, name)) is not None:
+            return _categories(path, name, column, older)
         return coded(_texts(column))
+
+
+def _categories(path: Path, name: str, codes: np.ndarray, known: np.ndarray) -> Coded:
+    if codes.dtype.kind not in "iu":
+        raise DataError(f"{path}: obs/{name} holds codes of type {codes.dtype}: needs integers.")
     if len(codes) and not -1 <= codes.min() <= codes.max() < len(known):
         raise DataError(f"{path}: obs/{name} holds codes beyond its {len(known)} categories.")
     return Coded(codes.astype(np.int64), tuple(known))
@@ -181,7 +232,7 @@ def _older(path: Path, file: Any, name: str) -> np.ndarray | None:
         where = f"obs/__categories/{name}"
     else:
         where = f"uns/{name}_categories"
-    return _texts(np.asarray(_inside(path, file, where))) if where in file else None
+    return _texts(_list(path, where, _inside(path, file, where))) if where in file else None
 
 
 def _texts(array: np.ndarray) -> np.ndarray:

@@ -3,13 +3,15 @@
 import math
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 from scipy import stats
 from shell import end, finishes
 
 import scorefield as sf
-from scorefield.config import ColumnsConfig, MLPConfig, OptimConfig, TrainConfig
+from scorefield.config import ColumnsConfig, DataConfig, MLPConfig, OptimConfig, TrainConfig
 from scorefield.data import Columns, Data, read
 from scorefield.data.transform import moments
 from scorefield.errors import DataError
@@ -256,8 +258,12 @@ def test_columns_are_found_by_name_and_texts_by_the_labels_of_the_run(learned, t
         with pytest.raises(DataError, match=message):
             read(tmp_path / "bad.csv", like=run.config.data, learn=False)
     (tmp_path / "kind.csv").write_text("kind,size,eggs,island\n1,1,1,7\n")
-    with pytest.raises(DataError, match="column kind holds numbers"):
+    with pytest.raises(DataError, match="column kind holds '1': the run knows 'a', 'b', 'c'"):
         read(tmp_path / "kind.csv", like=run.config.data, learn=False)
+    table = pyarrow.table({"kind": [1], "size": [1], "eggs": [1], "island": [7]})
+    parquet.write_table(table, tmp_path / "kind.parquet")
+    with pytest.raises(DataError, match="column kind holds numbers"):
+        read(tmp_path / "kind.parquet", like=run.config.data, learn=False)
 
 
 def test_a_run_of_a_table_comes_back_from_its_folder(learned, tmp_path):
@@ -420,3 +426,36 @@ def test_several_columns_are_left_out_by_one_flag(learned, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "4000 vectors of shape (2,)" in text
     assert "category" not in text
+
+
+def draw(data, folder):
+    """Train for a moment; return a run, the file of its samples as CSV, and the samples."""
+    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch=8))
+    run = sf.train(data, config)
+    run.save(folder / "run")
+    for ending in ("csv", "npy"):
+        out = folder / f"samples.{ending}"
+        finishes("sample", folder / "run", "--n", 20, "--nfe", 4, "--out", out)
+    return run, folder / "samples.csv", torch.from_numpy(np.load(folder / "samples.npy"))
+
+
+def test_texts_that_could_be_numbers_come_back(tmp_path):
+    """From parquet, which tells them apart, by way of CSV, which does not."""
+    texts, mixed = [["1", "2", "NA"][k % 3] for k in range(60)], ["7", "b"] * 30
+    table = {"t": texts, "m": mixed, "x": np.random.default_rng(0).normal(size=60)}
+    parquet.write_table(pyarrow.table(table), tmp_path / "x.parquet")
+    data = read(tmp_path / "x.parquet")
+    assert data.columns.categories == {"t": ("1", "2", ""), "m": ("7", "b")}
+    run, samples, x = draw(data, tmp_path)
+    assert x[:, 0].isnan().any()
+    assert {0.0, 1.0} <= set(x[:, 0].tolist())
+    same(read(samples, like=run.config.data, learn=False).x, x)
+
+
+def test_classes_may_be_a_column_that_a_run_does_not_know(learned):
+    _, path = learned
+    data = read(path, labels="kind")
+    like = DataConfig(name="birds", shape=(3,), count=4000, columns=data.columns)
+    again = read(path, labels="kind", like=like)
+    assert torch.equal(again.y, data.y)
+    assert again.columns.names == ("size", "eggs", "island")

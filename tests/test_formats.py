@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.data import read
+from scorefield.data import inspect, read
 from scorefield.errors import DataError
 
 X = np.array([[1.5, -2.0, 3e-3], [0.25, 7.0, -1.0], [4.0, 0.0, 2.0]])
@@ -154,3 +154,56 @@ def test_archives_without_one_set_of_data_are_refused(tmp_path):
         np.save(file, X)
     with pytest.raises(DataError, match=r"not an archive: name it \.npy"):
         read(tmp_path / "y.npz")
+
+
+NAN = np.nan
+
+
+def write_table(path, table):
+    """Write columns as CSV, a gap as an empty cell, or as parquet."""
+    import pyarrow
+    from pyarrow import parquet
+
+    if path.suffix == ".parquet":
+        parquet.write_table(pyarrow.table(table), path)
+    else:
+        rows = [list(table), *zip(*table.values(), strict=True)]
+        cells = [["" if v is None else str(v) for v in row] for row in rows]
+        path.write_text("".join(",".join(row) + "\n" for row in cells))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_column_of_classes_may_hold_many_texts(tmp_path, ending):
+    kinds = [f"kind{k % 70:02}" for k in range(140)]
+    path = tmp_path / f"x.{ending}"
+    write_table(path, {"kind": kinds, "x": [k / 4 for k in range(140)]})
+    with pytest.raises(DataError, match=r"too many for a category: .*--without kind"):
+        read(path)
+    data = read(path, labels="kind")
+    assert data.columns.names == ("x",)
+    assert [data.class_names[k] for k in data.y] == kinds
+    assert inspect(path, "kind")["classes"].startswith("70: kind00")
+    write_table(path, {"kind": [f"{k}th" for k in range(10_001)], "x": range(10_001)})
+    with pytest.raises(DataError, match=r"column kind: .* different texts, too many for classes"):
+        read(path, labels="kind")
+
+
+def test_texts_are_the_same_from_csv_and_parquet(tmp_path):
+    """Without the space around them, and gaps by the same words."""
+    texts = [" a", "a", "NA", "b ", None, "", " ? ", "b", "None", "a"]
+    found = []
+    for ending in ("csv", "parquet"):
+        write_table(tmp_path / f"x.{ending}", {" t ": texts, "x": [k / 4 for k in range(10)]})
+        found.append(read(tmp_path / f"x.{ending}"))
+    for data in found:
+        assert data.columns.names == ("t", "x")
+        assert data.columns.categories == {"t": ("a", "b", "")}
+        codes = [0, 0, NAN, 1, NAN, NAN, NAN, 1, NAN, 0]
+        np.testing.assert_array_equal(data.x[:, 0], codes)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_column_of_texts_that_are_all_gaps_is_refused(tmp_path, ending):
+    write_table(tmp_path / f"x.{ending}", {"t": ["NA", "", "?"], "x": [0.5, 1.5, 2.5]})
+    with pytest.raises(DataError, match=r"column t holds no values besides 3 gap\(s\)"):
+        read(tmp_path / f"x.{ending}")

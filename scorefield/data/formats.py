@@ -28,19 +28,20 @@ from scorefield.data.limits import (
     member,
     reason,
 )
-from scorefield.data.table import Use, read_csv, read_parquet
+from scorefield.data.table import read_csv, read_parquet
+from scorefield.data.use import ALL, Use
 from scorefield.errors import DataError
 
 KINDS = (".npy", ".npz", ".csv", ".parquet", ".h5ad", ".idx", ".idx.gz")
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read_file(path: Path, layer: str | None = None, use: Use = lambda name: True) -> Contents:
+def read_file(path: Path, layer: str | None = None, use: Use = ALL) -> Contents:
     """Return what a file or a folder of images holds, by the ending of its name.
 
     Args:
         layer: of a file of cells.
-        use: tells by their names which columns of a table are of use.
+        use: what is wanted of a table.
 
     Raises:
         DataError: an ending that is not known, a file that is not what its ending says, or one that

@@ -14,6 +14,7 @@ from scorefield.data.columns import GAP
 from scorefield.data.contents import Contents, Values
 from scorefield.data.rows import Moments, chunks, spans
 from scorefield.data.source import Data, read, read_contents
+from scorefield.data.use import Use
 from scorefield.errors import DataError
 
 _MOST_LEVELS = 65536
@@ -32,9 +33,8 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
     if str(source) in BUILTIN:
         contents = Contents(read(source).x.numpy())  # type: ignore[attr-defined]
     else:
-        contents = read_contents(
-            source, options.get("layer"), lambda name: name not in options.get("without", ())
-        )
+        use = Use.of(labels, options.get("without", ()), options.get("like"))
+        contents = read_contents(source, options.get("layer"), use)
     values = contents.values
     found = {"shape": f"{values.shape}", "type": f"{values.dtype}"}
     if values.dtype.kind in "biuf" and all(values.shape):

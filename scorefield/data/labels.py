@@ -8,9 +8,8 @@ import numpy as np
 
 from scorefield.data.contents import Coded, Contents, whole
 from scorefield.data.formats import read_file
+from scorefield.data.use import MOST_CLASSES
 from scorefield.errors import DataError
-
-_MOST = 10_000  # classes of a column
 
 
 def classes_of(
@@ -80,7 +79,7 @@ def _column(contents: Contents, column: str, name: str) -> Coded:
 def _checked(classes: Coded, count: int, where: str) -> Coded:
     if len(classes.codes) != count:
         raise DataError(f"{where} says something of {len(classes.codes)} items, not of {count}.")
-    if not 0 < len(classes.labels) <= min(_MOST, count // 2):
+    if not 0 < len(classes.labels) <= min(MOST_CLASSES, count // 2):
         raise DataError(
             f"{where} has {len(classes.labels)} different values for {count} samples: these are no "
             "classes."

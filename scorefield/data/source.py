@@ -22,7 +22,7 @@ from scorefield.data.labels import classes_of, file_labels
 from scorefield.data.layout import Layout, layout
 from scorefield.data.rows import Rows
 from scorefield.data.survey import Survey, survey
-from scorefield.data.table import Use
+from scorefield.data.use import ALL, Use
 from scorefield.errors import DataError
 
 Missing = Literal["refuse", "drop", "keep"]
@@ -122,10 +122,7 @@ def read(
         return Data(x, y, name)
     if like is not None and layer is None and name.endswith(".h5ad"):
         layer = like.layer
-    wanted = like.columns.names if like is not None else ()
-    contents = read_contents(
-        source, layer, lambda name: name not in without and (not wanted or name in wanted)
-    )
+    contents = read_contents(source, layer, Use.of(labels, without, like))
     _check(contents, name)
     classes, taken = classes_of(contents, labels, name)
     ours = None if like is None else like.columns
@@ -146,9 +143,7 @@ def read(
     return Data(rows, y, name, class_names, columns, found.incomplete, layer)
 
 
-def read_contents(
-    source: str | Path, layer: str | None = None, use: Use = lambda name: True
-) -> Contents:
+def read_contents(source: str | Path, layer: str | None = None, use: Use = ALL) -> Contents:
     """Return what a file or folder holds; the arguments are those of `read_file`.
 
     Raises:

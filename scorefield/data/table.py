@@ -7,8 +7,8 @@ unless all its cells are numbers.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterator
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,22 @@ import numpy as np
 
 from scorefield.data.contents import Contents
 from scorefield.data.limits import THRIFT, UNREADABLE, check_size, lines, reason
+from scorefield.data.use import ALL, Use
 from scorefield.errors import DataError
-
-Use = Callable[[str], bool]
 
 KINDS = (".csv", ".parquet")
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
-MOST_LABELS = 64  # in a column of texts
 
 
-def read_csv(path: Path, use: Use = lambda name: True) -> Contents:
+def read_csv(path: Path, use: Use = ALL) -> Contents:
     """Read a table of numbers and texts, in two passes.
 
     Args:
-        use: tells which columns are of use; the others are left empty, whatever they hold.
+        use: the columns that are not of use are left empty, whatever they hold.
 
     Raises:
-        DataError: rows of different lengths, a column of both numbers and texts, one of more than
-            `MOST_LABELS` texts.
+        DataError: rows of different lengths, a column of both numbers and texts, one of more texts
+            than `Use.most`.
     """
     check_size(path, path.stat().st_size)
     rows = _rows(path)
@@ -43,20 +41,20 @@ def read_csv(path: Path, use: Use = lambda name: True) -> Contents:
         raise DataError(f"{path} holds no rows.") from None
     header = not all(_is_number(cell) for cell in first)
     names = _named(path, first if header else [str(k + 1) for k in range(len(first))])
-    columns, count = [_Column(path, name, use(name)) for name in names], 0
+    columns, count = [_Column(path, name, use) for name in names], 0
+    used = use.picks(names)
     for line, row in islice(_rows(path), header, None):
         count += 1
         if len(row) != len(names):
             raise DataError(f"{path}, row {line}: {len(row)} cells, but {len(names)} columns.")
-        for column, cell in zip(columns, row, strict=True):
-            if column.used:
-                column.see(line, cell)
+        for column, cell in compress(zip(columns, row, strict=True), used):
+            column.see(line, cell)
     values = np.empty((count, len(names)))
     codes = [{label: k for k, label in enumerate(column.labels)} for column in columns]
     for k, (_, row) in enumerate(islice(_rows(path), header, None)):
         for j, cell in enumerate(row):
             text = cell.strip()
-            if not columns[j].used or text.lower() in MISSING:
+            if not used[j] or text.lower() in MISSING:
                 values[k, j] = np.nan
             else:
                 values[k, j] = codes[j][text] if codes[j] else float(text)
@@ -67,15 +65,15 @@ def read_csv(path: Path, use: Use = lambda name: True) -> Contents:
 class _Column:
     """What the first pass finds in a column."""
 
-    def __init__(self, path: Path, name: str, used: bool) -> None:
-        self.path, self.name, self.used = path, name, used
+    def __init__(self, path: Path, name: str, use: Use) -> None:
+        self.path, self.name, self.use = path, name, use
         self.number, self.texts = "", set[str]()
 
     def see(self, line: int, cell: str) -> None:
         text = cell.strip()
         if text.lower() in MISSING:
             return
-        if _is_number(text):
+        if self.name not in self.use.texts and _is_number(text):
             self.number = self.number or text
         else:
             self.texts.add(text)
@@ -85,10 +83,10 @@ class _Column:
                 f"{where}, but the column holds both numbers such as {self.number} and texts such "
                 f"as {min(self.texts)!r}: write one or the other, and leave unknown cells empty."
             )
-        if len(self.texts) > MOST_LABELS:
+        if len(self.texts) > (most := self.use.most(self.name)):
             raise DataError(
-                f"{where} is one of more than {MOST_LABELS} different texts, too many for a "
-                f"category: leave the column out with --without {self.name}."
+                f"{where} is one of more than {most} different texts, "
+                + self.use.too_many(self.name)
             )
 
     @property
@@ -110,9 +108,11 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _named(path: Path, names: list[str]) -> tuple[str, ...]:
     """Return the names of columns; one without is called by its place, from 1."""
     found = tuple(name.strip() or f"column {k}" for k, name in enumerate(names, 1))
-    for k, name in enumerate(found):
-        if name in found[:k]:
+    before = set[str]()
+    for name in found:
+        if name in before:
             raise DataError(f"{path} has two columns named {name}: rename one of them.")
+        before.add(name)
     return found
 
 
@@ -124,24 +124,24 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def read_parquet(path: Path, use: Use = lambda name: True) -> Contents:
+def read_parquet(path: Path, use: Use = ALL) -> Contents:
     """Read a table of numbers, truth values and texts.
 
     Args:
         use: as for `read_csv`.
 
     Raises:
-        DataError: a column of another type, or one of more than `MOST_LABELS` texts.
+        DataError: a column of another type, or one of more texts than `Use.most`.
     """
     table, names = _arrow(path, use)
-    values, labels = np.full((table.num_rows, len(names)), np.nan), {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        place = names.index(name)
+    values, labels = np.full((table.num_rows, len(names)), np.nan), dict[str, tuple[str, ...]]()
+    places = np.flatnonzero(use.picks(names))
+    for place, column in zip(places, table.columns, strict=True):
         if _is_text(column.type):
-            values[:, place], labels[name] = _codes(path, name, column)
+            values[:, place], labels[names[place]] = _codes(path, names[place], column, use)
         else:
             values[:, place] = column.cast("float64", safe=False).to_numpy()
-    return Contents(values, names, labels, typed=True)
+    return Contents(values, names, {k: v for k, v in labels.items() if v}, typed=True)
 
 
 def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
@@ -156,8 +156,8 @@ def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
     limits = {"thrift_string_size_limit": THRIFT, "thrift_container_size_limit": THRIFT}
     try:
         with parquet.ParquetFile(path, **limits) as file:
-            columns = [column for column in file.schema_arrow if use(column.name)]
             names, head = _named(path, file.schema_arrow.names), file.metadata
+            columns = list(compress(file.schema_arrow, use.picks(names)))
         for column in columns:
             if not (_is_text(column.type) or _is_number_type(column.type)):
                 raise DataError(
@@ -193,8 +193,11 @@ def _is_number_type(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
-def _codes(path: Path, name: str, column: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the codes of a column of texts or truth values, NaN for none, and their labels."""
+def _codes(path: Path, name: str, column: Any, use: Use) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the codes of a column of texts or truth values, NaN for none, and their labels.
+
+    Texts are those that `read_csv` would find, so that samples may be written as either.
+    """
     from pyarrow import types
 
     if types.is_boolean(column.type):
@@ -204,13 +207,13 @@ def _codes(path: Path, name: str, column: Any) -> tuple[np.ndarray, tuple[str, .
     whole = column.unify_dictionaries().combine_chunks()
     places = whole.indices.cast("float64").to_numpy(zero_copy_only=False)
     used = np.unique(places[~np.isnan(places)]).astype(np.int64)
-    if len(used) > MOST_LABELS:
+    texts = [(text or "").strip() for text in whole.dictionary.take(used).to_pylist()]
+    labels = sorted({text for text in texts if text.lower() not in MISSING})
+    if len(labels) > use.most(name):
         raise DataError(
-            f"{path}, column {name}: {len(used)} different texts, too many for a category: leave "
-            f"it out with --without {name}."
+            f"{path}, column {name}: {len(labels)} different texts, " + use.too_many(name)
         )
-    texts = whole.dictionary.take(used).to_pylist()
-    labels = sorted({text for text in texts if text})
-    codes = np.array([labels.index(text) if text else np.nan for text in texts] or [np.nan])
+    known = {label: code for code, label in enumerate(labels)}
+    codes = np.array([known.get(text, np.nan) for text in texts] or [np.nan])
     found = codes[np.searchsorted(used, np.nan_to_num(places)).clip(max=len(codes) - 1)]
     return np.where(np.isnan(places), np.nan, found), tuple(labels)

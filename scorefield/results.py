@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from scorefield.data.table import is_header
 from scorefield.errors import UsageError
 from scorefield.files import write
 
@@ -65,7 +66,10 @@ def write_array(path: Path, count: int, blocks: Iterable[np.ndarray]) -> None:
 
 
 def write_table(path: Path, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Write blocks of columns, at once or not at all; numbers in CSV keep all their digits."""
+    """Write blocks of columns, at once or not at all; numbers in CSV keep all their digits.
+
+    Names that are all numbers are left out of CSV, where no reader could tell them from a row.
+    """
     fill = _fill_parquet if path.suffix == ".parquet" else _fill_csv
     write(path, lambda file: fill(file, blocks))
 
@@ -74,7 +78,7 @@ def _fill_csv(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> Non
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     lines = csv.writer(text, lineterminator="\n")
     for k, block in enumerate(blocks):
-        if k == 0:
+        if k == 0 and is_header(block):
             lines.writerow(block)
         lines.writerows(zip(*(_cells(column) for column in block.values()), strict=True))
     text.detach()  # which flushes, and leaves the file open

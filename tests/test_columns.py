@@ -428,6 +428,20 @@ def test_several_columns_are_left_out_by_one_flag(learned, capsys):
     assert "category" not in text
 
 
+def write_numbers(path, names):
+    """Write a whole number, a number and a number with gaps; CSV without a header."""
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.integers(1, 3, 60), rng.normal(size=60), rng.normal(size=60)], 1)
+    if path.suffix == ".parquet":
+        parquet.write_table(pyarrow.table(dict(zip(names, x.T, strict=True))), path)
+    elif path.suffix == ".npy":
+        np.save(path, x)
+    else:
+        x[:30, 2] = NAN
+        lines = [f"{a:.0f},{b},{'' if c != c else c}\n" for a, b, c in x.tolist()]
+        path.write_text("".join(lines))
+
+
 def draw(data, folder):
     """Train for a moment; return a run, the file of its samples as CSV, and the samples."""
     config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch=8))
@@ -437,6 +451,28 @@ def draw(data, folder):
         out = folder / f"samples.{ending}"
         finishes("sample", folder / "run", "--n", 20, "--nfe", 4, "--out", out)
     return run, folder / "samples.csv", torch.from_numpy(np.load(folder / "samples.npy"))
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "without", "known"),
+    [
+        ("x.csv", None, (), ("1", "2", "3")),
+        ("x.csv", None, ("1",), ("2", "3")),
+        ("x.csv", None, ("1", "2"), ("3",)),
+        ("x.npy", None, (), ()),
+        ("x.parquet", ("0", "1", "2"), (), ("0", "1", "2")),
+        ("x.parquet", ("2019", "2020", "2021"), (), ("2019", "2020", "2021")),
+        ("x.parquet", ("3", "1", "b"), (), ("3", "1", "b")),
+    ],
+)
+def test_columns_that_are_called_by_numbers_come_back(tmp_path, name, names, without, known):
+    """A header of numbers would be read as a sample."""
+    write_numbers(tmp_path / name, names)
+    data = read(tmp_path / name, without=without)
+    assert data.columns.names == known
+    run, samples, x = draw(data, tmp_path)
+    same(read(samples, like=run.config.data, learn=False, missing="keep").x, x)
+    assert len(read(samples, missing="keep").x) == 20
 
 
 def test_texts_that_could_be_numbers_come_back(tmp_path):

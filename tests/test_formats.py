@@ -159,6 +159,37 @@ def test_archives_without_one_set_of_data_are_refused(tmp_path):
 NAN = np.nan
 
 
+@pytest.mark.parametrize(
+    ("first", "names", "row"),
+    [
+        ("a,b,c", ("a", "b", "c"), None),
+        ("NA,k,cl", ("NA", "k", "cl"), None),
+        ("NA,,none", ("NA", "column 2", "none"), None),
+        ("2019,2020,total", ("2019", "2020", "total"), None),
+        ("0_0,10_1,1_000", ("0_0", "10_1", "1_000"), None),
+        ("1.5,NA,2", ("1", "2", "3"), [1.5, NAN, 2.0]),
+        ("?, 7 ,", ("1", "2", "3"), [NAN, 7.0, NAN]),
+        ("nan,nan,1e3", ("1", "2", "3"), [NAN, NAN, 1e3]),
+        (",,", ("1", "2", "3"), [NAN, NAN, NAN]),
+    ],
+)
+def test_a_first_row_of_numbers_and_gaps_is_no_header(tmp_path, first, names, row):
+    rest = [[1.0, 2.5, 3.0], [4.0, 5.5, 6.0]]
+    lines = [first, *(",".join(map(str, values)) for values in rest)]
+    (tmp_path / "x.csv").write_text("\n".join(lines) + "\n")
+    data = read(tmp_path / "x.csv")
+    assert data.columns.names == names
+    exact = torch.tensor(rest if row is None else [row, *rest])
+    torch.testing.assert_close(data.x, exact, rtol=0, atol=0, equal_nan=True)
+
+
+def test_digits_that_a_line_joins_are_a_text(tmp_path):
+    """As codes of sites and versions are written; Python reads 10_1 as 101."""
+    (tmp_path / "x.csv").write_text("site,x\n10_1,0.5\n10_2,1.5\n")
+    data = read(tmp_path / "x.csv")
+    assert data.columns.categories == {"site": ("10_1", "10_2")}
+
+
 def write_table(path, table):
     """Write columns as CSV, a gap as an empty cell, or as parquet."""
     import pyarrow

@@ -1,13 +1,13 @@
 """Tables: CSV, or parquet by pyarrow.
 
 A column of a table is of numbers or of texts, and a cell may be empty. The first row is a header
-unless all its cells are numbers.
+unless all its cells are numbers, or gaps beside numbers, or empty.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,8 @@ def read_csv(path: Path, use: Use = ALL) -> Contents:
         _, first = next(rows)
     except StopIteration:
         raise DataError(f"{path} holds no rows.") from None
-    header = not all(_is_number(cell) for cell in first)
-    names = _named(path, first if header else [str(k + 1) for k in range(len(first))])
+    header = is_header(first)
+    names = _named(path, first) if header else _placed(len(first), use)
     columns, count = [_Column(path, name, use) for name in names], 0
     used = use.picks(names)
     for line, row in islice(_rows(path), header, None):
@@ -67,25 +67,30 @@ class _Column:
 
     def __init__(self, path: Path, name: str, use: Use) -> None:
         self.path, self.name, self.use = path, name, use
+        self.as_text, self.most = name in use.texts, use.most(name)
         self.number, self.texts = "", set[str]()
 
     def see(self, line: int, cell: str) -> None:
         text = cell.strip()
         if text.lower() in MISSING:
             return
-        if self.name not in self.use.texts and _is_number(text):
-            self.number = self.number or text
-        else:
+        if self.as_text or not _is_number(text):
             self.texts.add(text)
+        else:
+            self.number = self.number or text
+        if self.texts:
+            self._check(line, text)
+
+    def _check(self, line: int, text: str) -> None:
         where = f"{self.path}, row {line}, column {self.name}: {text!r}"
-        if self.number and self.texts:
+        if self.number:
             raise DataError(
                 f"{where}, but the column holds both numbers such as {self.number} and texts such "
                 f"as {min(self.texts)!r}: write one or the other, and leave unknown cells empty."
             )
-        if len(self.texts) > (most := self.use.most(self.name)):
+        if len(self.texts) > self.most:
             raise DataError(
-                f"{where} is one of more than {most} different texts, "
+                f"{where} is one of more than {self.most} different texts, "
                 + self.use.too_many(self.name)
             )
 
@@ -116,12 +121,29 @@ def _named(path: Path, names: list[str]) -> tuple[str, ...]:
     return found
 
 
+def _placed(count: int, use: Use) -> tuple[str, ...]:
+    """Return the names of columns without a header: 1, 2, ...
+
+    Or those of a run, if they are all numbers: its own samples then come without a header.
+    """
+    if len(use.names) == count and not is_header(use.names):
+        return use.names
+    return tuple(str(k) for k in range(1, count + 1))
+
+
+def is_header(row: Iterable[str]) -> bool:
+    """Tell whether the first row of a table names its columns."""
+    texts = {cell.strip().lower() for cell in row}
+    numbers = {text for text in texts if _is_number(text)}
+    return not texts - numbers <= (MISSING if numbers else {""})
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # which Python takes for a spelling of 10_000
 
 
 def read_parquet(path: Path, use: Use = ALL) -> Contents:

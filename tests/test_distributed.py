@@ -122,6 +122,23 @@ def test_divided_weights_are_saved_whole_and_taken_up_by_any_number(tmp_path):
 
 
 @pytest.mark.slow
+def test_divided_weights_outlast_evaluations_and_samples_on_the_way(data, tmp_path):
+    """After which every weight is divided again, those of the averages too."""
+    settings = [*tiny(7), "--optim.ema", "0.9", "--optim.ema", "0.5", "--held-out", "0.2"]
+    settings += ["--evaluate-every", "2", "--sample-every", "2"]
+    alone, two = tmp_path / "alone", tmp_path / "two"
+    command = ["-m", "scorefield", "train", data, "--out", two, *settings]
+    done(torchrun(*command, "--distributed", "fsdp"))
+    finishes("train", data, "--out", alone, *settings)
+    for name in ("model.safetensors", "ema-0.5.safetensors"):
+        expected, found = load_file(alone / name), load_file(two / name)
+        assert set(found) == set(expected)
+        for key, value in found.items():
+            torch.testing.assert_close(value, expected[key], rtol=0, atol=5e-6, msg=key)
+    assert len(list((two / "samples").iterdir())) == 3
+
+
+@pytest.mark.slow
 def test_a_process_whose_peer_is_killed_ends_soon_and_says_so(data, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

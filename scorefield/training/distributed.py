@@ -90,7 +90,8 @@ class Sharded(_Group):
             if isinstance(child, nn.ModuleList):
                 for block in child:
                     fully_shard(block, mesh=self.mesh)
-        fully_shard(network, mesh=self.mesh)
+        # without it a pass that is no training leaves the root whole, which the next average is not
+        fully_shard(network, mesh=self.mesh, reshard_after_forward=True)
 
     def join(self, network: nn.Module) -> nn.Module:
         return network

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
 from shell import TINY, finishes, python
 
-from scorefield import sizes
+from scorefield import sizes, toml
 
 MIB = 2**20
 MOST = {"model": 200 * MIB, "data": 500 * MIB}  # what memory may grow by
@@ -103,6 +104,13 @@ config(
 )  # fmt: skip
 
 
+config(
+    "tables_in_tables_between_remarks",
+    r"^version = 1",
+    f'version = 1 # """\n{"a." * 50_000}b = 1 # """',
+)
+
+
 @model
 def no_configuration(folder):
     (folder / "config.toml").unlink()
@@ -111,7 +119,7 @@ def no_configuration(folder):
 @model
 def a_configuration_of_many_remarks(folder):
     with (folder / "config.toml").open("a") as file:
-        file.write("# and so on\n" * 400_000)
+        file.write("# and so on\n" * 800_000)
 
 
 @model
@@ -661,6 +669,45 @@ def test_a_spoiled_file_of_data_is_refused_at_no_cost(files, name):
         assert looked["grown"] <= MOST["data"]
     else:
         check(looked, 3, MOST["data"])
+
+
+HIDDEN = {
+    "after a remark with a quote": '# "\n{} = 1 # "\n',
+    "after a remark with three": "# '''\n{} = 1 # '''\n",
+    "after a text that ends with a quote": 'a = {{b = """x"""", {} = 1, c = ""}}',
+    "after a plain text of a quote": "a = {{b = '\"', {} = 1, c = '\"'}}",
+    "after a backslash that escapes nothing": "a = {{b = '\\', {} = 1, c = '\\'}}",
+    "after an escaped backslash": 'a = {{b = "\\\\", {} = 1, c = "\\\\"}}',
+    "after an escaped quote": 'a = {{b = """\\"""", {} = 1, c = """\\""""}}',
+    "in a head": "[{}]",
+    "before quotes": '{}."a" = 1',
+}
+
+
+@pytest.mark.parametrize("place", HIDDEN)
+def test_a_name_of_many_parts_is_found_wherever_it_is(place):
+    def text(parts):
+        return HIDDEN[place].format(".".join("d" * parts)).encode()
+
+    assert toml.parse(text(31))
+    with pytest.raises(ValueError, match="a name of more than 32 parts"):
+        toml.parse(text(33))
+
+
+def test_dots_in_a_text_part_no_name():
+    """Texts that hold each sign which ends one or begins a remark, as a configuration has them."""
+    values = {"a" + "." * 50: ["." * 50, '"' + "." * 50, "'\"'\"#\\" + "." * 50, "\n=" + "." * 50]}
+    assert toml.parse(tomli_w.dumps(values).encode()) == values
+    long = "a = '''#\"" + "." * 50 + "''''\nb = \"\"\"" + "." * 50 + '\\""""'
+    assert toml.parse(long.encode()) == {"a": '#"' + "." * 50 + "'", "b": "." * 50 + '"'}
+
+
+@pytest.mark.parametrize("unit", ['"', "'", '"""', '\\"""', "\"'", '"\n', "#\n", '""" ', "'''\\"])
+def test_quotes_without_end_cost_no_more_than_reading_them(unit):
+    """As a pattern that tries again from each of them would, by the square: for hours."""
+    content = ("a = " + unit * (toml.LARGEST // len(unit) - 4)).encode()
+    with pytest.raises(ValueError, match="line"):
+        toml.parse(content)
 
 
 def test_names_are_shown_and_not_obeyed(tmp_path, capsys):

@@ -618,6 +618,30 @@ def test_a_run_folder_holds_weights_and_a_readable_configuration_and_no_pickle(t
     assert c.RunConfig.model_validate(values) == run.config
 
 
+def test_texts_with_many_dots_survive_saving_and_loading(tmp_path):
+    columns = c.ColumnsConfig(names=("a", "b." * 40), categories={"b." * 40: ("." * 39, '"#"')})
+    x = torch.stack([normal(20).float(), torch.arange(20.0) % 2], 1)
+    run = Training(Data(x, None, "noise", columns=columns), c.TrainConfig()).run
+    run.save(tmp_path / "run")
+    assert sf.load(tmp_path / "run").config.data.columns == columns
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "message"),
+    [
+        (2, {"name": "x\udcff.npy"}, r"'name = \"x\\udcff.npy\"': config.toml can hold no name"),
+        (2, {"names": ("a", "\udcff")}, "rename the file, its columns or classes"),
+        (2**18, {}, "more than 8,388,608 bytes; take fewer columns"),
+    ],
+)
+def test_a_run_that_could_not_be_loaded_is_not_trained(count, given, message):
+    names = given.get("names", tuple(f"{k:030d}" for k in range(count)))
+    columns = c.ColumnsConfig(names=names)
+    data = Data(torch.zeros(2, count), None, given.get("name", "x"), columns=columns)
+    with pytest.raises(UsageError, match=message):
+        Training(data, c.TrainConfig(network=c.MLPConfig(width=8)))
+
+
 def test_samples_come_in_the_units_of_the_data(tmp_path):
     """The transform is undone: the estimate of the standardised field, scaled by 7 around 100."""
     run = untrained(shape=(2, 5))

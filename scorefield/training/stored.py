@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import tomli_w
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -90,6 +91,35 @@ def _read_checkpoint(folder: Path, step: int, average: int, expected: Shapes) ->
     }
     _check_shapes(path, {name: tuple(value.shape) for name, value in weights.items()}, expected)
     return weights
+
+
+def text(config: RunConfig) -> str:
+    """Return a configuration as the folder's file holds it."""
+    settings = config.model_dump(exclude_none=True)
+    settings["data"] = config.data.model_dump(exclude_defaults=True)
+    return tomli_w.dumps(settings)
+
+
+def check_kept(config: RunConfig) -> None:
+    """Refuse a configuration that a folder could not hold, or that could not be read from it.
+
+    Raises:
+        UsageError: with what to change.
+    """
+    try:
+        RunConfig.model_validate(toml.parse(text(config).encode()))
+    except UnicodeEncodeError as error:
+        before, after = error.object[: error.start], error.object[error.start :]
+        near = before.rpartition("\n")[2][-60:] + after.partition("\n")[0][:60]
+        raise UsageError(
+            f"{near!r}: {CONFIG} can hold no name that is not UTF-8: rename the file, its columns "
+            "or classes."
+        ) from None
+    except ValueError as error:
+        raise UsageError(
+            f"{config.data.name}: {CONFIG} would be refused when the run is loaded: {error}; take "
+            "fewer columns and categories, or shorter names."
+        ) from None
 
 
 def average_name(decay: float) -> str:

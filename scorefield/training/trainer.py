@@ -20,7 +20,7 @@ from scorefield.data.transform import moments
 from scorefield.errors import StorageError, UsageError
 from scorefield.metrics import energy_distance
 from scorefield.noise import Noise
-from scorefield.training import build, checkpoint
+from scorefield.training import build, checkpoint, stored
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
 from scorefield.training.memory import check_memory
@@ -95,6 +95,7 @@ class Training:
             layer=data.layer,
         )
         check_memory(self.config, self.data_config)
+        stored.check_kept(RunConfig(data=self.data_config, train=self.config, loss=0.0))
         self.encoding = build.encoding(self.config, self.data_config)
         if config.levels:
             for chunk in chunks(data.x):

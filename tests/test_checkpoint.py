@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,22 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, files, change, message
         Training(read(files / "x.npy"), small(**change)).resume(tmp_path)
     with pytest.raises(UsageError, match="differs in data"):
         Training(read(files / "y.npy"), small()).resume(tmp_path)
+
+
+def test_the_same_numbers_as_other_columns_are_another_run(tmp_path, files):
+    """An array's numbers are continuous, and those of a table whole where they are."""
+    table = np.load(files / "x.npy")
+    text = "\n".join(["a,b,c", *(",".join(map(str, row)) for row in table)])
+    (tmp_path / "x.csv").write_text(text)
+    first, second = read(tmp_path / "x.csv"), read(files / "x.npy")
+    assert torch.equal(first.x[:], second.x[:])
+    training = Training(first, small())
+    next(iter(training))
+    training.save_checkpoint(tmp_path / "work")
+    with pytest.raises(UsageError, match="differs in columns: go on with its"):
+        Training(second, small()).resume(tmp_path / "work")
+    shutil.copy(tmp_path / "x.csv", tmp_path / "y.csv")
+    assert Training(read(tmp_path / "y.csv"), small()).resume(tmp_path / "work") == 1
 
 
 def start(files, out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -191,7 +192,11 @@ class Training:
     def facts(self) -> dict[str, Any]:
         """What the run is of, in JSON's types."""
         kept = [digest(rows) for rows in (self.data.x, self.data.y) if rows is not None]
-        return {"settings": self.config.model_dump(mode="json"), "data": kept}
+        # by what the columns are, the same numbers are learned in another way
+        meant = self.data_config.model_dump_json(exclude={"name"})
+        columns = hashlib.sha256(meant.encode()).hexdigest()
+        settings = self.config.model_dump(mode="json")
+        return {"settings": settings, "data": kept, "columns": columns}
 
     def save_checkpoint(
         self, folder: Path, stays: Callable[[int], bool] = lambda step: False

@@ -18,13 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from shell import TINY, content, end, finishes, listing, tiny
 
 import scorefield as sf
+from scorefield import sizes
 from scorefield.cli import main
 from scorefield.config import TrainConfig
 from scorefield.data import read
-from scorefield.errors import StorageError
+from scorefield.errors import CheckpointError, StorageError
 from scorefield.results import write_array
 from scorefield.training import Training, checkpoint
 
@@ -182,6 +184,74 @@ def test_a_checkpoint_that_is_whole_and_of_something_else_is_refused(tmp_path, s
     checkpoint.save(tmp_path, 5, tensors, facts)
     with pytest.raises(StorageError, match="holds no training to go on from"):
         start().resume(tmp_path)
+
+
+# --- kept checkpoints, of which a stranger may have made digests too ------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path, folder):
+    """A run with a kept checkpoint, and a function that writes that anew with other contents."""
+    run = tmp_path / "kept"
+    options = ["--keep-every", 4, "--checkpoint-every", 4, "--optim.ema", 0.9]
+    finishes("train", folder / "x.npy", "--out", run, *TINY, *options)
+    assert sf.load(run, checkpoint=4)
+    state = run / "checkpoints" / checkpoint.name(4)
+    found = checkpoint.read(state)
+
+    def write(tensors, facts=None):
+        facts = found.facts if facts is None else facts
+        checkpoint.save(state.parent, 4, {**found.tensors, **tensors}, facts)
+
+    return state, found.tensors, write
+
+
+def refusal(state):
+    with pytest.raises(CheckpointError) as raised:
+        sf.load(state.parent.parent, checkpoint=4)
+    return str(raised.value)
+
+
+LEAVE = "average.0.module.leave.weight"
+
+
+def test_weights_of_a_kept_checkpoint_are_finite_and_of_the_one_type(kept):
+    state, tensors, write = kept
+    write({LEAVE: tensors[LEAVE] * torch.nan})
+    assert "network.leave.weight holds values that are not finite" in refusal(state)
+    write({LEAVE: tensors[LEAVE].double()})
+    assert f"{LEAVE}.dtype: Input should be 'F32' or 'I64'" in refusal(state)
+    write({LEAVE: tensors[LEAVE].long()})
+    assert "network.leave.weight holds I64, where weights are F32" in refusal(state)
+    write({LEAVE: tensors[LEAVE].T})
+    assert "network.leave.weight has shape (8, 3), but config.toml" in refusal(state)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "manifest.json", ""])
+def test_nothing_of_a_kept_checkpoint_lies_elsewhere(kept, tmp_path, name):
+    state, _, _ = kept
+    (state / name).rename(tmp_path / "elsewhere")
+    (state / name).symlink_to(tmp_path / "elsewhere")
+    assert "leads out of its folder" in refusal(state)
+
+
+def test_a_kept_checkpoint_is_as_large_as_a_run_makes_it(kept, monkeypatch):
+    state, _, write = kept
+    write({"optimizer.other": torch.zeros(100_000)})
+    assert "holds more than the weights, averages and moments of a run" in refusal(state)
+    write({"optimizer.other": torch.zeros(0)}, {"losses": [0.5] * 2**20})
+    assert f"{state} is damaged" in refusal(state)
+    write({"optimizer.other": torch.zeros(0)})
+    assert sf.load(state.parent.parent, checkpoint=4)
+    weights = (state.parent.parent / "model.safetensors").stat().st_size
+    monkeypatch.setattr(sizes, "memory", lambda: weights)
+    assert f"{state / 'state.safetensors'} holds" in refusal(state)
+
+
+def test_a_folder_beside_kept_checkpoints_that_is_no_number_is_passed_over(kept):
+    state, _, _ = kept
+    (state.parent / "²").mkdir()
+    assert sf.load(state.parent.parent, checkpoint=4)
 
 
 @pytest.fixture

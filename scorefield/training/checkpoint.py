@@ -23,8 +23,9 @@ from torch import Tensor
 from scorefield.errors import StorageError, UsageError
 from scorefield.files import differing, in_room, publish
 
-_STATE, _MANIFEST = "state.safetensors", "manifest.json"
+STATE, MANIFEST = "state.safetensors", "manifest.json"
 _KEPT = 2
+_LARGEST = 1 << 22  # bytes of a manifest; the longest table of times takes a twentieth
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".", dir=folder))
         try:
-            (aside / _STATE).write_bytes(data)
-            (aside / _MANIFEST).write_text(_text(manifest), encoding="utf-8")
+            (aside / STATE).write_bytes(data)
+            (aside / MANIFEST).write_text(_text(manifest), encoding="utf-8")
             if target.exists():
                 shutil.rmtree(target)
             publish(aside, target)
@@ -127,7 +128,7 @@ def steps(folder: Path) -> list[int]:
     """Return the steps of the checkpoints in a folder, in ascending order."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def remove(folder: Path) -> None:
@@ -138,9 +139,10 @@ def remove(folder: Path) -> None:
 def read(path: Path) -> Checkpoint | None:
     """Return a checkpoint, or None if it is not there or not as it was written."""
     try:
-        text = (path / _MANIFEST).read_text(encoding="utf-8")
+        with (path / MANIFEST).open("rb") as file:
+            text = file.read(_LARGEST).decode()
         manifest = json.loads(text)
-        data, step, facts = (path / _STATE).read_bytes(), manifest["step"], dict(manifest["facts"])
+        data, step, facts = (path / STATE).read_bytes(), manifest["step"], dict(manifest["facts"])
         as_written = _text(manifest) == text and path.name == name(step)
         if not as_written or manifest["sha256"] != _digest(data, step, facts):
             return None

@@ -33,14 +33,20 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class _Place(BaseModel):
-    """What the header tells of one tensor; weights are float32, whatever they were trained in."""
+    """What the header tells of one tensor: of numbers, or of the counts in a checkpoint."""
 
-    dtype: Literal["F32"]
+    dtype: Literal["F32", "I64"]
     shape: tuple[NonNegativeInt, ...]
     data_offsets: tuple[NonNegativeInt, NonNegativeInt]
 
+    @property
+    def size(self) -> int:
+        """The bytes it takes."""
+        return (4 if self.dtype == "F32" else 8) * math.prod(self.shape)
 
-_HEADER = TypeAdapter(dict[str, _Place])
+
+Places = dict[str, _Place]
+_HEADER = TypeAdapter(Places)
 
 
 def read(
@@ -67,29 +73,36 @@ def read(
     tensors = _read_tensors(_inside(folder, WEIGHTS), expected)
     network = {name: shape for name, shape in expected.items() if name.startswith("network.")}
     if checkpoint is not None:
-        tensors |= _read_checkpoint(folder / CHECKPOINTS, checkpoint, number, network)
+        tensors |= _read_checkpoint(folder, checkpoint, number, len(decays), network)
     elif number:
         tensors |= _read_tensors(_inside(folder, average_name(decays[number])), network)
     _check_moments(folder / WEIGHTS, tensors)
     return config, tensors
 
 
-def _read_checkpoint(folder: Path, step: int, average: int, expected: Shapes) -> dict[str, Tensor]:
+def _read_checkpoint(
+    folder: Path, step: int, average: int, averages: int, expected: Shapes
+) -> dict[str, Tensor]:
     """Return the averaged weights of a checkpoint that was kept."""
-    known, path = checkpoints.steps(folder), folder / checkpoints.name(step)
+    known = checkpoints.steps(folder / CHECKPOINTS)
     if step not in known:
-        raise UsageError(
-            f"{folder.parent} has no checkpoint of step {step}: it has {known or 'none'}."
-        )
-    found, prefix = checkpoints.read(path), f"average.{average}.module."
+        raise UsageError(f"{folder} has no checkpoint of step {step}: it has {known or 'none'}.")
+    name, prefix = f"{CHECKPOINTS}/{checkpoints.name(step)}", f"average.{average}.module."
+    _inside(folder, f"{name}/{checkpoints.MANIFEST}")
+    path = _inside(folder, f"{name}/{checkpoints.STATE}")
+    copies = 3 + averages  # of the weights: themselves, the averages and two moments
+    places = _read_header(path, min(copies, 16) * _LARGEST_HEADER)
+    names = {f"network.{k.removeprefix(prefix)}": k for k in places if k.startswith(prefix)}
+    _check_shapes(path, {new: places[k] for new, k in names.items()}, expected)
+    numbers = copies * sum(map(math.prod, expected.values())) + 2 * len(places)
+    if sum(place.size for place in places.values()) > 4 * numbers:
+        raise CheckpointError(f"{path} holds more than the weights, averages and moments of a run.")
+    _check_size(path)
+    found = checkpoints.read(path.parent)
     if found is None:
-        raise CheckpointError(f"{path} is damaged.")
-    weights = {
-        f"network.{name.removeprefix(prefix)}": value
-        for name, value in found.tensors.items()
-        if name.startswith(prefix)
-    }
-    _check_shapes(path, {name: tuple(value.shape) for name, value in weights.items()}, expected)
+        raise CheckpointError(f"{path.parent} is damaged.")
+    weights = {new: found.tensors[k] for new, k in names.items()}
+    _check_finite(path, weights)
     return weights
 
 
@@ -130,20 +143,28 @@ def average_name(decay: float) -> str:
 def _read_tensors(path: Path, expected: Shapes) -> dict[str, Tensor]:
     """Return finite tensors of the expected names and shapes."""
     _check_shapes(path, _read_header(path), expected)
+    _check_size(path)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    _check_finite(path, tensors)
+    return tensors
+
+
+def _check_size(path: Path) -> None:
     size = path.stat().st_size
     if size > sizes.memory():
         raise CheckpointError(
             f"{path} holds {sizes.words(size)}, and there are {sizes.words(sizes.memory())} of "
             "memory: take a machine with more."
         )
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, value in tensors.items():
         if not bool(value.isfinite().all()):
             raise CheckpointError(f"{path}: {name} holds values that are not finite.")
-    return tensors
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -173,16 +194,16 @@ def _read_config(folder: Path) -> RunConfig:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
-def _read_header(path: Path) -> Shapes:
-    """Return the shapes of the tensors in a file, which fill it to the last byte."""
+def _read_header(path: Path, most: int = _LARGEST_HEADER) -> Places:
+    """Return the places of the tensors in a file, which fill it to the last byte."""
     try:
         held = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(_LARGEST_HEADER, held - 8):
+            if not 2 <= length <= min(most, held - 8):
                 raise CheckpointError(
                     f"{path} cannot be read: it declares a header of {length} bytes, in a file of "
-                    f"{held}, where at most {_LARGEST_HEADER} are used."
+                    f"{held}, where at most {most} are used."
                 )
             values = json.loads(file.read(length))
         if isinstance(values, dict):
@@ -197,14 +218,14 @@ def _read_header(path: Path) -> Shapes:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: its header is {error}") from None
     _check_places(path, places, held - 8 - length)
-    return {name: place.shape for name, place in places.items()}
+    return places
 
 
-def _check_places(path: Path, places: dict[str, _Place], held: int) -> None:
+def _check_places(path: Path, places: Places, held: int) -> None:
     end = 0
     for name, place in sorted(places.items(), key=lambda item: item[1].data_offsets):
         start, stop = place.data_offsets
-        if start != end or stop - start != 4 * math.prod(place.shape):
+        if start != end or stop - start != place.size:
             raise CheckpointError(
                 f"{path} cannot be read: {name} of shape {place.shape} has the bytes from {start} "
                 f"to {stop}, after {end} of others."
@@ -235,7 +256,7 @@ def _expected(config: RunConfig, path: Path) -> Shapes:
     return shapes | dict.fromkeys(("data.mean", "data.variance"), shape)
 
 
-def _check_shapes(path: Path, held: Shapes, expected: Shapes) -> None:
+def _check_shapes(path: Path, held: Places, expected: Shapes) -> None:
     if set(held) != set(expected):
         missing = sorted(set(expected) - set(held))
         extra = sorted(set(held) - set(expected))
@@ -243,9 +264,14 @@ def _check_shapes(path: Path, held: Shapes, expected: Shapes) -> None:
             f"{path} does not match {CONFIG}: it lacks {missing[:4]} and has {extra[:4]} besides."
         )
     for name, shape in expected.items():
-        if held[name] != shape:
+        found = held[name].shape
+        if found != shape:
             raise CheckpointError(
-                f"{path}: {name} has shape {held[name]}, but {CONFIG} describes {shape}."
+                f"{path}: {name} has shape {found}, but {CONFIG} describes {shape}."
+            )
+        if held[name].dtype != "F32":
+            raise CheckpointError(
+                f"{path}: {name} holds {held[name].dtype}, where weights are F32."
             )
 
 

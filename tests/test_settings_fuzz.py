@@ -172,10 +172,10 @@ def test_settings_are_taken_and_printed_as_they_are_or_refused(tmp_path, data, c
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("network.width 1000000000000", "network: weights, gradients, average and moments take"),
+        ("network.width 1000000000000", "network: weights, gradients, averages and moments take"),
         (
             "network.width 100000",
-            "network: weights, gradients, average and moments take 4.5 TiB",
+            "network: weights, gradients, averages and moments take 4.5 TiB",
         ),  # 25 width^2 weights
         ("network.depth 1000000000000", "network: 6,000,000,000,012 tensors, where 10,000 are"),
         ("optim.batch 1000000000000", "optim.batch: 1000000000000 samples of shape (3,) take 10.9"),

@@ -10,6 +10,7 @@ from scorefield import config as c, sizes
 from scorefield.data import Data
 from scorefield.errors import UsageError
 from scorefield.training import Training, build, load
+from scorefield.training.memory import check_memory
 
 NETWORKS = {
     "mlp": (c.MLPConfig(width=8, depth=5), (3,), 0),
@@ -51,6 +52,38 @@ def test_the_largest_number_of_tensors_that_is_trained_is_also_loaded(tmp_path):
     network["depth"] += 1
     with pytest.raises(UsageError, match="10,000 are the most: take fewer blocks"):
         Training(data, c.TrainConfig.model_validate({"network": network}))
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "decays", "copies"),
+    [
+        ("cpu", 1, 1, 5),  # weights, gradients, two moments, and an average
+        ("cpu", 1, 4, 8),
+        ("cpu", 2, 1, 5),
+        ("cuda", 1, 1, 5),
+        ("cuda", 1, 4, 8),
+        ("cuda", 4, 1, 2),  # where each may have a fourth of all but the weights
+    ],
+)
+def test_a_training_fits_if_its_copies_of_the_weights_do(
+    monkeypatch, device, processes, decays, copies
+):
+    """To the byte, in the memory of where it trains, whatever there is elsewhere."""
+    network = c.MLPConfig(width=64)
+    needed = 4 * copies * build.network_size(network, (3,), 0)[1]
+    optim = c.OptimConfig(batch=1, ema=(0.9,) * decays)
+    config = c.TrainConfig(network=network, optim=optim)
+    data = c.DataConfig(name="x", shape=(3,), count=5)
+
+    def check(there):
+        machine, gpu = (there, 1) if device == "cpu" else (12, there)
+        monkeypatch.setattr(sizes, "memory", lambda: machine)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, gpu))
+        check_memory(config, data, torch.device(device), processes)
+
+    check(needed)
+    with pytest.raises(UsageError, match=r"averages and moments take .* make it smaller"):
+        check(needed - 1)
 
 
 def test_memory_is_the_machines_or_its_groups(tmp_path, monkeypatch):

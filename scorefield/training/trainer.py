@@ -95,7 +95,7 @@ class Training:
             columns=ColumnsConfig(names=columns.names) if config.levels else columns,
             layer=data.layer,
         )
-        check_memory(self.config, self.data_config)
+        check_memory(self.config, self.data_config, torch.device(device), processes.size)
         stored.check_kept(RunConfig(data=self.data_config, train=self.config, loss=0.0))
         self.encoding = build.encoding(self.config, self.data_config)
         if config.levels:

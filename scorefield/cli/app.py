@@ -73,9 +73,10 @@ def train(
     config
         A TOML file of the settings below, or a run's config.toml; flags go before it.
     log_every
-        Steps between lines of log.jsonl, which has the last step in any case.
+        Steps between lines of log.jsonl, which has the last step as well; 0 for none.
     evaluate_every
-        Steps between evaluations on held-out data, with --held-out; also after the last.
+        Steps between evaluations on held-out data, with --held-out; also after the last; 0 for
+        none.
     sample_every
         Steps between grids of samples 0 to 63, in samples/; 0 for none.
     checkpoint_every

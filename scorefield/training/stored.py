@@ -2,20 +2,16 @@
 
 What the weights' file declares in its header is compared with its size and with the configuration
 before anything is allocated, so that a folder from anywhere costs no more than its files do.
-
-Reference: the safetensors format, https://huggingface.co/docs/safetensors.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
-from typing import Literal
 
 import tomli_w
-from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,30 +19,11 @@ from torch import Tensor
 from scorefield import sizes, toml
 from scorefield.config import RunConfig
 from scorefield.errors import CheckpointError, UsageError
-from scorefield.training import build, checkpoint as checkpoints
+from scorefield.training import build, checkpoint as checkpoints, header
 
 WEIGHTS, CONFIG, CHECKPOINTS = "model.safetensors", "config.toml", "checkpoints"
 
-_LARGEST_HEADER = 1 << 21  # bytes: 200 for each tensor there may be
-
 Shapes = dict[str, tuple[int, ...]]
-
-
-class _Place(BaseModel):
-    """What the header tells of one tensor: of numbers, or of the counts in a checkpoint."""
-
-    dtype: Literal["F32", "I64"]
-    shape: tuple[NonNegativeInt, ...]
-    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
-
-    @property
-    def size(self) -> int:
-        """The bytes it takes."""
-        return (4 if self.dtype == "F32" else 8) * math.prod(self.shape)
-
-
-Places = dict[str, _Place]
-_HEADER = TypeAdapter(Places)
 
 
 def read(
@@ -91,7 +68,8 @@ def _read_checkpoint(
     _inside(folder, f"{name}/{checkpoints.MANIFEST}")
     path = _inside(folder, f"{name}/{checkpoints.STATE}")
     copies = 3 + averages  # of the weights: themselves, the averages and two moments
-    places = _read_header(path, min(copies, 16) * _LARGEST_HEADER)
+    # a configuration may claim any number of averages, and that is no reason to read as many
+    places = header.read(path, min(copies, 16))
     names = {f"network.{k.removeprefix(prefix)}": k for k in places if k.startswith(prefix)}
     _check_shapes(path, {new: places[k] for new, k in names.items()}, expected)
     numbers = copies * sum(map(math.prod, expected.values())) + 2 * len(places)
@@ -142,7 +120,7 @@ def average_name(decay: float) -> str:
 
 def _read_tensors(path: Path, expected: Shapes) -> dict[str, Tensor]:
     """Return finite tensors of the expected names and shapes."""
-    _check_shapes(path, _read_header(path), expected)
+    _check_shapes(path, header.read(path), expected)
     _check_size(path)
     try:
         tensors = load_file(path)
@@ -194,47 +172,6 @@ def _read_config(folder: Path) -> RunConfig:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
-def _read_header(path: Path, most: int = _LARGEST_HEADER) -> Places:
-    """Return the places of the tensors in a file, which fill it to the last byte."""
-    try:
-        held = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(most, held - 8):
-                raise CheckpointError(
-                    f"{path} cannot be read: it declares a header of {length} bytes, in a file of "
-                    f"{held}, where at most {most} are used."
-                )
-            values = json.loads(file.read(length))
-        if isinstance(values, dict):
-            values.pop("__metadata__", None)
-        places = _HEADER.validate_python(values)
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{path} cannot be read: {place}: {first['msg']}.") from None
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: its header is {error}") from None
-    _check_places(path, places, held - 8 - length)
-    return places
-
-
-def _check_places(path: Path, places: Places, held: int) -> None:
-    end = 0
-    for name, place in sorted(places.items(), key=lambda item: item[1].data_offsets):
-        start, stop = place.data_offsets
-        if start != end or stop - start != place.size:
-            raise CheckpointError(
-                f"{path} cannot be read: {name} of shape {place.shape} has the bytes from {start} "
-                f"to {stop}, after {end} of others."
-            )
-        end = stop
-    if end != held:
-        raise CheckpointError(f"{path} cannot be read: it declares {end} bytes and holds {held}.")
-
-
 def _expected(config: RunConfig, path: Path) -> Shapes:
     """Return the shapes of the tensors that a configuration describes, without making them."""
     classes = config.data.classes
@@ -256,7 +193,7 @@ def _expected(config: RunConfig, path: Path) -> Shapes:
     return shapes | dict.fromkeys(("data.mean", "data.variance"), shape)
 
 
-def _check_shapes(path: Path, held: Places, expected: Shapes) -> None:
+def _check_shapes(path: Path, held: header.Places, expected: Shapes) -> None:
     if set(held) != set(expected):
         missing = sorted(set(expected) - set(held))
         extra = sorted(set(held) - set(expected))

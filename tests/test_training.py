@@ -804,19 +804,18 @@ def test_an_empty_folder_may_be_filled(tmp_path):
     survives(untrained(), tmp_path / "run")
 
 
-@pytest.mark.parametrize("where", ["publish", "tomli_w"])
+@pytest.mark.parametrize("where", ["publish", "stored.text"])
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["disk", "key"])
 def test_a_save_that_fails_midway_leaves_nothing_behind(tmp_path, monkeypatch, where, error):
     def half(written, path):
         (written / "config.toml").write_bytes(b"half")
         raise error
 
-    class Toml:
-        @staticmethod
-        def dumps(values):
-            raise error
+    def fails(config):
+        raise error
 
-    monkeypatch.setattr(runs, where, {"publish": half, "tomli_w": Toml}[where])
+    failing = {"publish": half, "stored.text": fails}[where]
+    monkeypatch.setattr(f"scorefield.training.run.{where}", failing)
     with pytest.raises(type(error)):
         untrained().save(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 import torch
 from safetensors.torch import save as serialise
 from torch import Tensor
@@ -227,9 +226,7 @@ class Run:
             name: serialise({k: v.contiguous().cpu() for k, v in held.items()})
             for name, held in files.items()
         }
-        settings = self.config.model_dump(exclude_none=True)
-        settings["data"] = self.config.data.model_dump(exclude_defaults=True)
-        text = tomli_w.dumps(settings)
+        text = stored.text(self.config)
         with in_room(folder, sum(map(len, data.values()))):
             folder.parent.mkdir(parents=True, exist_ok=True)
             written = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -4,12 +4,15 @@ A column of the data is one number: a value, a category's code, or NaN where the
 field learns of it:
 
 - a number: itself;
-- a whole number: itself with noise from 0 to 1 on top;
-- two categories: 0 or 1 with such noise; more of them: one coordinate each, 1 for the one that is
-  meant and 0 for the rest, with such noise on all; a gap is a category of its own;
+- a whole number: itself with noise from 0 to 1 on top, or to 1/2 in a column of few of them;
+- two categories: 0 or 1 with noise from 0 to 1/2; more of them: one coordinate each, 1 for the one
+  that is meant and 0 for the rest, with such noise on all; a gap is a category of its own;
 - a constant: nothing;
 - a number with gaps: itself, or normal noise of the column's mean and deviation where it is
-  missing; and a coordinate that says so, 0 or 1 with noise.
+  missing; and a coordinate that says so, 0 or 1 with noise to 1/2.
+
+Noise to 1/2 leaves room between the values: what a field blurs at their edges is not taken for the
+next one.
 
 So samples have whole numbers, categories, constants and gaps where the data has them.
 """
@@ -30,6 +33,8 @@ from scorefield.errors import DataError
 from scorefield.noise import Noise
 
 GAP = ""  # among the labels of a category
+NARROW = 0.5  # width of the noise that leaves room between values
+_FEW = 16  # whole numbers
 _EXACT = 2.0**53  # up to which float64 holds every whole number
 
 
@@ -87,7 +92,7 @@ class Whole(Kind):
 
     low: tuple[float, ...]
     high: tuple[float, ...]
-    width = 1.0
+    width: float
 
     @property
     def size(self) -> int:  # type: ignore[override]
@@ -97,7 +102,7 @@ class Whole(Kind):
         return x
 
     def inverse(self, v: Tensor) -> Tensor:
-        return v.floor().clamp(v.new_tensor(self.low), v.new_tensor(self.high))
+        return nearest(v, self.width).clamp(v.new_tensor(self.low), v.new_tensor(self.high))
 
     def fits(self, x: Tensor) -> Tensor:
         return x.isfinite() & (x == x.floor())
@@ -111,7 +116,7 @@ class Category(Kind):
     """One column of codes of labels; NaN for the last where that is a gap."""
 
     labels: tuple[str, ...]
-    width = 1.0
+    width = NARROW
 
     @property
     def size(self) -> int:  # type: ignore[override]
@@ -126,7 +131,8 @@ class Category(Kind):
     def inverse(self, v: Tensor) -> Tensor:
         if not self.size:
             return v.new_zeros(len(v), 1)
-        code = (v >= 1) if self.size == 1 else v.argmax(1, keepdim=True)
+        one = self.size == 1
+        code = (nearest(v, self.width) >= 1) if one else v.argmax(1, keepdim=True)
         gap = (code == len(self.labels) - 1) & (self.labels[-1] == GAP)
         return torch.where(gap, math.nan, code.to(v))
 
@@ -164,19 +170,24 @@ class Flag(Kind):
     """Whether numbers are missing; the numbers themselves are of a kind of their own."""
 
     size: int
-    width = 1.0
+    width = NARROW
 
     def base(self, x: Tensor) -> Tensor:
         return x.isnan().to(x)
 
     def inverse(self, v: Tensor) -> Tensor:
-        return torch.where(v >= 1, math.nan, torch.zeros_like(v))
+        return torch.where(nearest(v, self.width) >= 1, math.nan, torch.zeros_like(v))
 
     def fits(self, x: Tensor) -> Tensor:
         return ~x.isinf()
 
     def needs(self, column: int) -> str:
         return "a number or a gap"
+
+
+def nearest(v: Tensor, width: float) -> Tensor:
+    """Return the whole numbers whose intervals ``k`` to ``k + width`` are nearest to ``v``."""
+    return (v + (1 - width) / 2).floor()
 
 
 class Columns(Encoding):
@@ -217,16 +228,24 @@ class Columns(Encoding):
         gaps = [k for k, name in names if name in config.gaps]
         special = {*config.whole, *config.constant, *config.categories}
         plain = [k for k, name in names if name not in special]
-        ends = [config.whole[self.names[k]] for k in whole]
+        few, many = list[int](), list[int]()
+        for k in whole:
+            low, high = config.whole[self.names[k]]
+            (few if high - low < _FEW else many).append(k)
         parts: list[tuple[Kind, list[int]]] = [
             (Numbers(len(plain)), plain),
-            (Whole(tuple(low for low, _ in ends), tuple(high for _, high in ends)), whole),
+            (self._whole(few, NARROW), few),
+            (self._whole(many, 1.0), many),
             (Constant(tuple(config.constant[self.names[k]] for k in constant)), constant),
             (Flag(len(gaps)), gaps),
         ]
         parts = [(kind, columns) for kind, columns in parts if columns]
         texts = [(k, name) for k, name in names if name in config.categories]
         return parts + [(Category(config.categories[name]), [k]) for k, name in texts]
+
+    def _whole(self, columns: list[int], width: float) -> Whole:
+        ends = [self.config.whole[self.names[k]] for k in columns]
+        return Whole(tuple(low for low, _ in ends), tuple(high for _, high in ends), width)
 
     def shape(self, sample: Shape) -> Shape:
         return (len(self.mean),)
@@ -239,13 +258,14 @@ class Columns(Encoding):
         if not self.exact:
             u, noise = noise.uniform_like(v)
             v = spread(v, self.width, u)
+        uniform = torch.where(self.width > 0, -self.width.log(), 0.0).to(v)
         if not self.config.gaps:
-            return Encoded(v, v.new_zeros(len(v)), noise)
+            return Encoded(v, uniform.sum().expand(len(v)), noise)
         eps, noise = noise.normal(v)
         gone, std = v.isnan(), self.std.to(v)
         log_q = -(eps**2) / 2 - (std * math.sqrt(2 * math.pi)).log()
         v = torch.where(gone, self.mean.to(v) + std * eps, v)
-        return Encoded(v, torch.where(gone, log_q, 0.0).sum(1), noise)
+        return Encoded(v, torch.where(gone, log_q, uniform).sum(1), noise)
 
     def middle(self, x: Tensor) -> Tensor:
         v = self.base(x)

@@ -1,9 +1,8 @@
 r"""Between data and the continuous vectors that have a density.
 
-Whole numbers and categories have none. With noise from 0 to 1 on top they have one, and its mean
-over the noise is the probability of the number: so the mean log-density is a lower bound of the
-log-probability. Where a value is missing, noise of a known density q stands in its place, and
-likewise::
+Whole numbers and categories have none. With uniform noise on top they have one, and noise of a
+known density q stands where a value is missing. The probability of the data is then a mean over q,
+and its logarithm bounded from below::
 
     log p(x) >= E_q [log p(v) - log q(v | x)]                                               (1)
 
@@ -43,8 +42,8 @@ class Encoding(ABC):
     """A way from data ``x`` to vectors ``v`` and back.
 
     Attributes:
-        width: of the uniform noise on each coordinate of ``v``: 0 where it is continuous, else 1;
-            broadcasts against a sample.
+        width: of the uniform noise on each coordinate of ``v``: 0 where it is continuous, else at
+            most 1; broadcasts against a sample.
     """
 
     width: Tensor

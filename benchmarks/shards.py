@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--n", type=int, default=20_000, help="samples")
+    parser.add_argument("--n", type=int, default=4000, help="samples")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     network, optim = UNetConfig(width=32), OptimConfig(steps=3, batch=8)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+_FEW = 8  # names in a message
 
 
 class Values(Protocol):
@@ -56,6 +58,11 @@ def coded(texts: np.ndarray) -> Coded:
     if len(labels) and labels[0] == "":
         labels, codes = labels[1:], codes - 1
     return Coded(codes.astype(np.int64), tuple(map(str, labels)))
+
+
+def first_few(names: Sequence[object]) -> str:
+    """Return the first names of a list that may be long, as a list to read."""
+    return ", ".join(map(str, names[:_FEW])) + (" …" if len(names) > _FEW else "")
 
 
 def whole(values: Values) -> np.ndarray:

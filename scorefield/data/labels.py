@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.data.contents import Coded, Contents, whole
+from scorefield.data.contents import Coded, Contents, first_few, whole
 from scorefield.data.formats import read_file
 from scorefield.data.use import MOST_CLASSES
 from scorefield.errors import DataError
@@ -30,10 +30,9 @@ def classes_of(
         return _checked(_column(contents, text, name), count, f"{name}, column {text}"), (text,)
     if not Path(labels).exists():
         there = (*contents.by_name, *contents.names)
-        shown = ", ".join(there[:8]) + (" …" if len(there) > 8 else "")
         raise DataError(
             f"there are no labels {text}: no such file, and no such column in {name}"
-            + (f", which has {shown}." if there else ".")
+            + (f", which has {first_few(there)}." if there else ".")
         )
     return Coded(file_labels(Path(labels), count), ()), ()
 

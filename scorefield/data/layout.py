@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.config import ColumnsConfig, numbered
-from scorefield.data.contents import Contents, Values, whole
+from scorefield.data.contents import Contents, Values, first_few, whole
 from scorefield.data.rows import Read, Rows, spans
 from scorefield.errors import DataError
 
@@ -86,13 +86,14 @@ def layout(
         names = numbered(contents.values.shape[1])
     for column in without:
         if column not in names:
-            shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
-            raise DataError(f"{name} has no column {column}: it has {shown or 'none by name'}.")
+            raise DataError(
+                f"{name} has no column {column}: it has {first_few(names) or 'none by name'}."
+            )
     if like is not None and like.names and (contents.names or len(like.names) != len(names)):
         return _like(replace(contents, names=names), name, like)
-    order = np.array([k for k, column in enumerate(names) if column not in without])
     if not without:
         return Layout(contents.values, contents.names, contents.labels)
+    order = np.array([k for k, column in enumerate(names) if column not in without])
     kept = tuple(names[k] for k in order)
     labels = {k: v for k, v in contents.labels.items() if k in kept}
     return Layout(contents.values, kept, labels, order)

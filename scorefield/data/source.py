@@ -16,7 +16,7 @@ from scorefield import sizes
 from scorefield.config import ColumnsConfig, DataConfig, numbered
 from scorefield.data.builtin import BUILTIN, digits, toy
 from scorefield.data.columns import GAP
-from scorefield.data.contents import Contents
+from scorefield.data.contents import Contents, first_few
 from scorefield.data.formats import read_file
 from scorefield.data.labels import classes_of, file_labels
 from scorefield.data.layout import Layout, layout
@@ -212,10 +212,9 @@ def _columns(found: Survey, made: Layout, typed: bool, name: str) -> ColumnsConf
         if constant.any():
             what = "feature" if vectors else "channel"
             places = np.flatnonzero(constant).tolist()
-            shown = ", ".join(map(str, places[:8])) + (" …" if len(places) > 8 else "")
             raise DataError(
-                f"{name} has {len(places)} constant {what}(s), {shown}: they have no density. "
-                "Remove them."
+                f"{name} has {len(places)} constant {what}(s), {first_few(places)}: they have "
+                "no density. Remove them."
             )
         return ColumnsConfig()
     whole, categories, fixed, gaps = {}, {}, {}, {}

@@ -45,8 +45,6 @@ import gc
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import random
 import sys
 import time
@@ -58,6 +56,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from machine import facts as machine_facts
 from torch import Tensor, nn
 
 import scorefield as sf
@@ -357,10 +356,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
     machine = {
-        "processor": platform.machine(),
-        "cpus": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
+        **machine_facts(),
         "threads": torch.get_num_threads(),
     }
     packages = ["scorefield", "torch", "diffusers", "k-diffusion"]

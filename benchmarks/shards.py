@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import resource
 import statistics
@@ -31,6 +30,7 @@ import time
 from pathlib import Path
 
 import torch
+from machine import facts as machine_facts
 
 import scorefield as sf
 from scorefield.config import OptimConfig, TrainConfig, UNetConfig
@@ -96,10 +96,7 @@ def main() -> None:
     ratio = {k: statistics.median(t["ratio"][k] for t in turns) for k in ("work", "wall", "cpu")}  # type: ignore[index]
     found = {
         "machine": {
-            "processor": platform.machine(),
-            "cpus": os.cpu_count(),
-            "system": platform.system(),
-            "python": platform.python_version(),
+            **machine_facts(),
             "threads of a process": 1,
         },
         "versions": {"scorefield": sf.__version__, "torch": torch.__version__},

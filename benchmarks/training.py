@@ -34,7 +34,6 @@ import copy
 import importlib.metadata
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +41,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
+from machine import facts as machine_facts
 from torch import Tensor, nn
 
 import scorefield as sf
@@ -225,10 +225,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     machine = {
-        "processor": platform.machine(),
-        "cpus": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
+        **machine_facts(),
         "threads": torch.get_num_threads(),
         "load_average_at_start": os.getloadavg()[0],
     }

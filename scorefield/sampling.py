@@ -75,7 +75,12 @@ def start(field: ScoreField, noise: Noise, t: Tensor, like: Tensor) -> State:
     ``like`` gives type and device. The prior is the data's mean and variance noised to ``t``.
     """
     z, noise = noise.draw(field.shape, like)
-    return State(field.process.prior(field.mean, field.variance, t).draw(z), t, noise)
+    return State(from_normal(field, z, t), t, noise)
+
+
+def from_normal(field: ScoreField, z: Tensor, t: Tensor) -> Tensor:
+    """Return the prior's ``x`` at time ``t`` that standard normal ``z`` ``(B, *shape)`` makes."""
+    return field.process.prior(field.mean, field.variance, t).draw(z)
 
 
 def sample(

@@ -25,7 +25,7 @@ from scorefield.field import ScoreField
 from scorefield.grid import balanced, time_near
 from scorefield.noise import TUNING, Noise
 from scorefield.plan import Plan, default_plan
-from scorefield.sampling import prepare, template
+from scorefield.sampling import from_normal, prepare, template
 from scorefield.solvers import Multistep, State
 from scorefield.solvers.fitted import Fitted
 from scorefield.tuning.student import Student
@@ -180,7 +180,7 @@ def _judged(field: ScoreField, solver: Fitted, general: Plan, count: int, seed: 
 @torch.no_grad()
 def _error(field: ScoreField, plan: Plan, noise: Tensor, end: Tensor) -> float:
     run = prepare(field, plan)
-    x = field.process.prior(field.mean, field.variance, run.first).draw(noise)
+    x = from_normal(field, noise, run.first)
     at = run(State(x, run.first, Noise(0, torch.arange(len(x), device=x.device))))
     found = field(at.x, at.t).x0 if plan.finish else at.x
     return float((found.flatten(1).double() - end).norm(dim=1).mean()) / math.sqrt(end.shape[1])

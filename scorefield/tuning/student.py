@@ -22,6 +22,7 @@ from torch import Tensor
 
 from scorefield.field import ScoreField
 from scorefield.process import Process
+from scorefield.sampling import from_normal
 from scorefield.solvers import Multistep
 from scorefield.solvers.fitted import Fitted, level_times
 from scorefield.solvers.linear import Past
@@ -65,7 +66,7 @@ class Student:
         process, shape = self.field.process, self.noise.shape
         times = level_times(process, levels)
         alphas = process.coefficients(times)[0].tolist()
-        start = process.prior(self.field.mean, self.field.variance, times[0]).draw(self.noise)
+        start = from_normal(self.field, self.noise, times[0])
         y = start.flatten(1).double() / alphas[0]
         x0s: list[Tensor] = []
         epss: list[Tensor] = []

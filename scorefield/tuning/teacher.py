@@ -20,7 +20,7 @@ from scorefield.field import ScoreField
 from scorefield.grid import balanced, time_near
 from scorefield.noise import Noise
 from scorefield.process import Process
-from scorefield.sampling import integrate
+from scorefield.sampling import from_normal, integrate
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, State
 
 NODES = 192
@@ -77,7 +77,7 @@ def teach(field: ScoreField, noise: Tensor, nodes: int = NODES) -> Teacher:
         to_data=whole,
     )
     solver = Multistep(3, AnglePrediction(c), Exact(Growth(c, 0.25)), start="rising")
-    x = process.prior(field.mean, field.variance, times[0]).draw(noise)
+    x = from_normal(field, noise, times[0])
     begin = State(x, times[0], Noise(0, torch.arange(len(x), device=x.device)))
     z, slopes = [], []
     for k, state in enumerate(integrate(field, solver, begin, times)):

@@ -272,6 +272,11 @@ class ScoreField(nn.Module, ABC):
         """The data's root-mean-square deviation."""
         return float(torch.as_tensor(self.variance, dtype=torch.float64).mean().sqrt())
 
+    @property
+    def origin(self) -> ScoreField:
+        """The field that this one is a view of: itself, unless made by `under` or `given`."""
+        return self
+
     def under(self, process: Process) -> ScoreField:
         """Return the same field for data noised by another process.
 
@@ -300,6 +305,10 @@ class _Under(ScoreField):
         super().__init__(process, base.shape, base.mean, base.variance)
         self.base = base
 
+    @property
+    def origin(self) -> ScoreField:
+        return self.base.origin
+
     def _prepare(self, t: Tensor) -> Sequence[tuple[Coefficient, Instant]]:
         inner = self.base.process
         t_inner = inner.time(self.process.half_log_snr(t))
@@ -322,6 +331,10 @@ class _Given(ScoreField):
         super().__init__(base.process, base.shape, base.mean, base.variance)
         self.base = base
         self.condition = condition
+
+    @property
+    def origin(self) -> ScoreField:
+        return self.base.origin
 
     def _prepare(self, t: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)

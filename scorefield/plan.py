@@ -17,23 +17,63 @@ and a network, and checked on two others: ``benchmarks/solvers.py``.
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from numbers import Integral
-from typing import NamedTuple
+from os import PathLike
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from scorefield import solvers
 from scorefield.adaptive import Adaptive
+from scorefield.coded import decode, encode
 from scorefield.field import ScoreField
+from scorefield.files import write
 from scorefield.grid import balanced, check_positive, time_near
+from scorefield.identity import digest
+from scorefield.process import Process
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_solver
+from scorefield.solvers.fitted import level_times
 
 DEFAULT_CALLS = DEFAULT_STEPS = 20
 ROUND_TRIP_CALLS = 80
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Tuning:
+    """What a plan was fitted to, and what it was found to be worth there.
+
+    Distances are of noises that had no part in the fit, each from the end of its exact path, over
+    the root of the dimension; a mean over noises.
+
+    Attributes:
+        field: the `scorefield.identity.digest` of the field.
+        process: that of the process whose times the plan has.
+        levels: ``log(sigma / alpha)`` of the times, ``-inf`` at the data.
+        nfe: calls of the field.
+        error: the plan's distance.
+        general: that of the general plan, `default_plan`, which is kept where it is better.
+        teacher: that of the paths that were learned from.
+        noises: how many noises the steps were fitted to.
+        seed: of the noises.
+    """
+
+    field: str
+    process: str
+    levels: tuple[float, ...]
+    nfe: int
+    error: float
+    general: float
+    teacher: float
+    noises: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
     """A solver, the times it visits, and how a run ends.
 
     Attributes:
@@ -41,11 +81,91 @@ class Plan(NamedTuple):
         times: the grid, falling, ``(N + 1,)``; or `Adaptive`.
         finish: whether the denoiser is called at the last time, to take away what noise is left;
             by `scorefield.sample`, since a solver's run ends at its last time.
+        tuning: what it was fitted to by `scorefield.tune`; such a plan is for that field alone.
     """
 
     solver: Solver
     times: Tensor | Adaptive
     finish: bool = True
+    tuning: Tuning | None = None
+
+    def under(self, process: Process) -> Plan:
+        """Return a tuned plan for its field's view under another process.
+
+        Raises:
+            ValueError: a plan that was not tuned, or a process that its levels are not on.
+        """
+        if self.tuning is None:
+            raise ValueError("a plan that was not tuned has no levels to carry to another process.")
+        tuning = replace(self.tuning, process=digest(process))
+        return replace(self, times=level_times(process, tuning.levels), tuning=tuning)
+
+    def check(self, field: ScoreField) -> None:
+        """Refuse a field that the plan was not fitted to.
+
+        Raises:
+            ValueError: a tuned plan, and another field, or its view under another process.
+        """
+        if self.tuning is None:
+            return
+        found, process = digest(field), digest(field.process)
+        if found != self.tuning.field:
+            raise ValueError(
+                f"the plan was tuned for the field {self.tuning.field[:12]}, and this field is "
+                f"{found[:12]}: other weights, another process or another guidance. Tune a plan "
+                "for it, or use default_plan."
+            )
+        if process != self.tuning.process:
+            raise ValueError(
+                f"the plan has times of the process {self.tuning.process[:12]}, and this field's, "
+                f"{field.process!r}, is {process[:12]}: take plan.under(field.process)."
+            )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the plan as JSON, at once or not at all.
+
+        Raises:
+            ValueError: a solver that is not one of `scorefield.solvers`.
+            StorageError: there is no room for it.
+        """
+        text = json.dumps({_FORMAT: 1, **encode(self, _KINDS)}, indent=1, allow_nan=False)
+        write(Path(path), lambda file: file.write(f"{text}\n".encode()))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Plan:
+        """Read a plan that `save` has written, the same to the last bit.
+
+        Raises:
+            ValueError: the file holds no plan.
+            OSError: it cannot be read.
+        """
+        try:
+            with open(path, "rb") as file:
+                text = file.read(_LARGEST + 1)
+            if len(text) > _LARGEST:
+                raise ValueError(f"it has more than {_LARGEST} bytes")
+            held = json.loads(text)
+            if held.pop(_FORMAT) != 1:
+                raise ValueError("it is of another version of scorefield")
+            plan = decode(held, _KINDS)
+            check_solver("solver", plan.solver)
+            types = Tensor | Adaptive, bool, Tuning | None
+            parts = plan.times, plan.finish, plan.tuning
+            if not all(map(isinstance, parts, types)):
+                raise ValueError("its parts are of other types")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} holds no plan: {error}.") from None
+        found: Plan = plan
+        return found
+
+
+_FORMAT, _LARGEST = "scorefield-plan", 2**24
+_KINDS = (
+    Plan,
+    Tuning,
+    Adaptive,
+    *(kind for kind in vars(solvers).values() if isinstance(kind, type) and is_dataclass(kind)),
+)
 
 
 def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
@@ -125,6 +245,7 @@ def resolve(
     if isinstance(solver, Plan):
         if times is not None:
             raise ValueError("a plan has its own times: leave one of them out.")
+        solver.check(field)
         return solver
     if solver is None and times is None:
         return default_plan(field)

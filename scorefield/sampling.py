@@ -45,7 +45,8 @@ def integrate(
         ValueError: times that are not monotone, leave the process's interval, or do not start where
             ``at`` stands; adaptive steps for a solver that has no error estimate.
     """
-    solver, times, _ = resolve(field, solver, times)
+    plan = resolve(field, solver, times)
+    solver, times = plan.solver, plan.times
     at = at._replace(t=align(at.t, at.x))
     if isinstance(times, Adaptive):
         _check_start(at, times.ends(field)[0])
@@ -55,8 +56,8 @@ def integrate(
     _check_start(at, float(times[0]))
     yield at
     at = solver.settled(at)
-    plan = None if at.memory is None else at.memory.plan
-    for move in solver.moves(field, times[:-1], times[1:], plan):
+    held = None if at.memory is None else at.memory.plan
+    for move in solver.moves(field, times[:-1], times[1:], held):
         at = move(at)
         yield at
 
@@ -115,7 +116,7 @@ def sample(
     ids = as_ids(n, tile)
     check_evaluating(field)
     plan = resolve(field, solver, times)
-    run = prepare(field, plan)
+    run = prepare(field, plan.solver, plan.times)
     if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down; give times.flip(0).")
     finish = finish and plan.finish and bool(run.last >= field.process.t_min)
@@ -166,7 +167,8 @@ def prepare(
     Raises:
         ValueError: as `integrate`, before any call of the field.
     """
-    solver, times, _ = resolve(field, solver, times)
+    plan = resolve(field, solver, times)
+    solver, times = plan.solver, plan.times
     if isinstance(times, Adaptive):
         check_estimate(solver)
         ends = torch.tensor(times.ends(field), dtype=torch.float64)

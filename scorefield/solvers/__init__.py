@@ -8,6 +8,7 @@ from scorefield.solvers.combine import (
     Program,
     Restart,
 )
+from scorefield.solvers.fitted import Fitted
 from scorefield.solvers.langevin import Hold, Langevin, annealed_langevin
 from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
 from scorefield.solvers.multistep import Multistep
@@ -68,6 +69,7 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "Exact",
+    "Fitted",
     "Growth",
     "Heun",
     "Hold",

@@ -125,7 +125,7 @@ from .training import (
     train as train,
 )
 from .tuning import (
-    Tuned as Tuned,
+    Tuner as Tuner,
     tune as tune,
 )
 

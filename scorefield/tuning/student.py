@@ -20,15 +20,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.field import ScoreField
 from scorefield.process import Process
 from scorefield.sampling import from_normal
-from scorefield.solvers import Multistep
-from scorefield.solvers.fitted import Fitted, level_times
-from scorefield.solvers.linear import Past
+from scorefield.solvers import Fitted, Multistep, Past
+from scorefield.solvers.fitted import level_times
+from scorefield.tuning.noises import Noises
 from scorefield.tuning.teacher import Teacher
 
-_RIDGE = 1e-6  # of the mean of the diagonal
+_RIDGE = 1e-8  # of the mean of the diagonal
+_ROUNDS, _LEAST = 4, 1e-3  # of least squares, and the least distance told from none, to the mean
 
 
 class Lesson(NamedTuple):
@@ -43,16 +43,16 @@ class Student:
     """What steps are fitted with.
 
     Attributes:
-        field: to fit to.
-        noise: standard normal, ``(N, *shape)``.
-        teacher: its paths.
+        noises: where the paths begin.
+        teacher: the paths.
+        chosen: the coordinates that the teacher keeps and the regression sees, ``(M,)``.
         seen: which of the noises the regression sees, ``(N,)`` of truth values.
         rule: the general rule of (1).
     """
 
-    field: ScoreField
-    noise: Tensor
+    noises: Noises
     teacher: Teacher
+    chosen: Tensor
     seen: Tensor
     rule: Multistep
 
@@ -63,33 +63,29 @@ class Student:
         Raises:
             ValueError: levels that do not fall, or that the process does not reach.
         """
-        process, shape = self.field.process, self.noise.shape
-        times = level_times(process, levels)
-        alphas = process.coefficients(times)[0].tolist()
-        start = from_normal(self.field, self.noise, times[0])
-        y = start.flatten(1).double() / alphas[0]
+        field, z = self.noises.field, self.noises.z
+        times = level_times(field.process, levels)
+        alphas = field.process.coefficients(times)[0].tolist()
+        y = from_normal(field, z, times[0]).flatten(1).double() / alphas[0]
         x0s: list[Tensor] = []
         epss: list[Tensor] = []
         table = []
-        for i, level in enumerate(levels[:-1]):
-            found = self.field((y * alphas[i]).reshape(shape).to(self.noise), times[i])
-            x0s.insert(0, found.x0.flatten(1).double())
-            epss.insert(0, found.eps.flatten(1).double())
-            of_y, pairs = self._general(process, times, alphas, i)
+        for i, at in enumerate(field.instants(times[:-1])):
+            x0, eps = self.noises.estimates((y * alphas[i]).reshape(z.shape).to(z), at)
+            x0s.insert(0, x0)
+            epss.insert(0, eps)
+            of_y, pairs = self._general(field.process, times, alphas, i)
             step = of_y * y
             for (b, c), x0, eps in zip(pairs, x0s, epss, strict=False):
-                step = step + b * x0 + c * eps
-            wanted = self.teacher.end if i + 2 == len(levels) else self.teacher.at(levels[i + 1])
-            size, unit = math.hypot(math.exp(level), self.teacher.data_std), self.teacher.data_std
-            columns = torch.stack([y / size, *(x0 / unit for x0 in x0s)], -1)
-            more, *of_x0 = _ridge(columns[self.seen], (wanted - step)[self.seen]).tolist()
-            y = step + more / size * y
+                step.add_(x0, alpha=b).add_(eps, alpha=c)
+            more, *of_x0 = self._weights(levels, i, y, x0s, step)
+            y = step.add_(y, alpha=more)
             for w, x0 in zip(of_x0, x0s, strict=True):
-                y = y + w / unit * x0
+                y.add_(x0, alpha=w)
             pairs += [(0.0, 0.0)] * (len(x0s) - len(pairs))
-            row = [of_y + more / size]
+            row = [of_y + more]
             for (b, c), w in zip(pairs, of_x0, strict=True):
-                row += [b + w / unit, c]
+                row += [b + w, c]
             table.append(tuple(row))
         error = (y - self.teacher.end).norm(dim=1) / math.sqrt(y.shape[1])
         return Lesson(Fitted(tuple(levels), tuple(table)), error)
@@ -105,11 +101,36 @@ class Student:
         pairs = [(float(b) / alphas[i + 1], float(c) / alphas[i + 1]) for b, c in end.means]
         return float(end.x) * alphas[i] / alphas[i + 1], pairs
 
+    def _weights(
+        self, levels: Sequence[float], i: int, y: Tensor, x0s: Sequence[Tensor], step: Tensor
+    ) -> list[float]:
+        """Return ``w_0, w_1, ...`` of (1), by the noises and coordinates that are seen."""
+
+        def seen(v: Tensor) -> Tensor:
+            return v[self.seen][:, self.chosen].double()
+
+        last = i + 2 == len(levels)
+        wanted = self.teacher.end[:, self.chosen] if last else self.teacher.at(levels[i + 1])
+        unit = self.teacher.data_std
+        units = [math.hypot(math.exp(levels[i]), unit), *[unit] * len(x0s)]
+        columns = torch.stack([seen(v) / u for v, u in zip((y, *x0s), units, strict=True)], -1)
+        weights = _ridge(columns, wanted[self.seen] - seen(step)).tolist()
+        return [w / u for w, u in zip(weights, units, strict=True)]
+
 
 def _ridge(columns: Tensor, wanted: Tensor) -> Tensor:
-    """Return the weights ``(k,)`` that bring ``columns`` ``(N, d, k)`` nearest to ``wanted``."""
-    gram = torch.einsum("ndi,ndj->ij", columns, columns)
-    right = torch.einsum("ndi,nd->i", columns, wanted)
-    ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    weights: Tensor = torch.linalg.solve(gram + ridge.to(gram.device), right)
+    """Return the weights ``(k,)`` that bring ``columns`` ``(N, d, k)`` nearest to ``wanted``.
+
+    The mean distance over the ``N`` is made least, not that of squares, which the few paths that
+    fork between modes would rule: by least squares, reweighted with the distances left.
+    """
+    share = torch.ones_like(wanted[:, 0])
+    for _ in range(_ROUNDS):
+        gram = torch.einsum("n,ndi,ndj->ij", share, columns, columns)
+        right = torch.einsum("n,ndi,nd->i", share, columns, wanted)
+        ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        weights: Tensor = torch.linalg.solve(gram + ridge.to(gram.device), right)
+        left = (wanted - columns @ weights).norm(dim=1)
+        share = 1 / (left + _LEAST * left.mean()).clamp(min=torch.finfo(left.dtype).tiny)
+        share = share / share.mean()
     return weights

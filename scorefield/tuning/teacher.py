@@ -12,30 +12,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scorefield.field import ScoreField
+from scorefield.field import Estimate, ScoreField
 from scorefield.grid import balanced, time_near
 from scorefield.noise import Noise
 from scorefield.process import Process
 from scorefield.sampling import from_normal, integrate
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, State
+from scorefield.tuning.noises import Noises
 
 NODES = 192
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Paths of ``N`` noises.
+    """Paths of ``N`` noises, in some of their coordinates.
 
     Attributes:
-        z: at the nodes, from noise to data, float64 ``(nodes, N, d)``.
+        z: at the nodes, from noise to data, float64 ``(nodes, N, M)``.
         slope: (1) there.
         angle: of the nodes, falling, float64 ``(nodes,)``.
         data_std: ``c``.
-        end: ``x / alpha`` of the data, ``(N, d)``.
+        end: ``x / alpha`` of the data in all coordinates, float64 ``(N, d)``.
     """
 
     z: Tensor
@@ -45,7 +47,7 @@ class Teacher:
     end: Tensor
 
     def at(self, level: float) -> Tensor:
-        """Return ``x / alpha`` where ``log(sigma / alpha)`` is ``level``, ``(N, d)``."""
+        """Return ``x / alpha`` where ``log(sigma / alpha)`` is ``level``, ``(N, M)``."""
         u = math.atan2(math.exp(level), self.data_std)
         k = int(torch.searchsorted(-self.angle, -u).clamp(1, len(self.angle) - 1))
         h = float(self.angle[k] - self.angle[k - 1])
@@ -57,50 +59,74 @@ class Teacher:
         return z * self.data_std / math.cos(u)
 
 
-@torch.no_grad()
-def teach(field: ScoreField, noise: Tensor, nodes: int = NODES) -> Teacher:
-    """Follow the paths from standard normal ``noise`` ``(N, *shape)``, a call of the field a node.
+def teach(noises: Noises, chosen: Tensor) -> Teacher:
+    """Follow the paths of noises to the data and keep them in the ``chosen`` coordinates ``(M,)``.
 
-    From ``t_max``, or where no signal is left there from a noise of 200 deviations of the data, to
-    the data; where the process cannot be continued to it, the denoiser goes there from ``t_min``.
+    Takes a call of the field for each of 192 nodes; see `ends`.
     """
+    times = _times(noises.field, NODES)
+    count, keep = len(noises), (len(chosen), len(times))
+    z = torch.empty(keep[1], count, keep[0], dtype=torch.float64, device=noises.z.device)
+    slope = torch.empty_like(z)
+    end = torch.empty(count, noises.dim, dtype=torch.float64, device=noises.z.device)
+    for place, field in noises.tiles():
+        found = _follow(field, noises.z[place], times, chosen)
+        z[:, place], slope[:, place], end[place] = found
+    c = noises.field.data_std
+    angle = (-noises.field.process.half_log_snr(times)).exp().div(c).atan()
+    return Teacher(z, slope, angle.to(z.device), c, end)
+
+
+def ends(noises: Noises, nodes: int = NODES) -> Tensor:
+    """Return ``x / alpha`` at the data of the paths of noises, float64 ``(N, d)``.
+
+    The paths begin at ``t_max``, or where no signal is left there at a noise of 200 deviations of
+    the data; where the process cannot be continued to the data, the denoiser goes there from
+    ``t_min``. Takes a call of the field for each of the ``nodes``.
+    """
+    times = _times(noises.field, nodes)
+    nothing = torch.empty(0, dtype=torch.int64)
+    found = [_follow(field, noises.z[place], times, nothing) for place, field in noises.tiles()]
+    return torch.cat([path.end for path in found])
+
+
+class _Path(NamedTuple):
+    z: Tensor
+    slope: Tensor
+    end: Tensor
+
+
+def _times(field: ScoreField, nodes: int) -> Tensor:
     process, c = field.process, field.data_std
     lost = bool(process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0)
     first = time_near(process, 200 * c) if lost else process.t_max
     whole = process.t_data is not None
-    times = balanced(
-        process,
-        nodes,
-        start=first,
-        end=None if whole else process.t_min,
-        data_std=c,
-        to_data=whole,
-    )
+    last = None if whole else process.t_min
+    return balanced(process, nodes, start=first, end=last, data_std=c, to_data=whole)
+
+
+@torch.no_grad()
+def _follow(field: ScoreField, noise: Tensor, times: Tensor, chosen: Tensor) -> _Path:
+    process, c = field.process, field.data_std
     solver = Multistep(3, AnglePrediction(c), Exact(Growth(c, 0.25)), start="rising")
     x = from_normal(field, noise, times[0])
     begin = State(x, times[0], Noise(0, torch.arange(len(x), device=x.device)))
     z, slopes = [], []
     for k, state in enumerate(integrate(field, solver, begin, times)):
-        z.append(_smooth(process, times[k], c, state.x))
+        z.append(_smooth(process, times[k], c, state.x.flatten(1)[:, chosen]))
         if state.memory is not None:  # whose newest estimate is that of the node before
-            found = state.memory.kept[0]
-            slopes.append(_slope(process, times[k - 1], c, found.x0, found.eps))
+            slopes.append(_slope(process, times[k - 1], c, state.memory.kept[0], chosen))
     slopes.append(slopes[-1])  # what an unneeded call would tell
-    last = state.x if whole else field(state.x, state.t).x0
-    end = last.flatten(1).double()
-    depth = -process.half_log_snr(times[:-1] if whole else times)
-    angle = torch.atan(depth.exp() / c)
-    if whole:
-        angle = torch.cat([angle, angle.new_zeros(1)])
-    return Teacher(torch.stack(z), torch.stack(slopes), angle, c, end)
+    last = state.x if process.t_data is not None else field(state.x, state.t).x0
+    return _Path(torch.stack(z), torch.stack(slopes), last.flatten(1).double())
 
 
 def _smooth(process: Process, t: Tensor, c: float, x: Tensor) -> Tensor:
     alpha, sigma = (float(v) for v in process.coefficients(t))
-    return x.flatten(1).double() / math.hypot(c * alpha, sigma)
+    return x.double() / math.hypot(c * alpha, sigma)
 
 
-def _slope(process: Process, t: Tensor, c: float, x0: Tensor, eps: Tensor) -> Tensor:
+def _slope(process: Process, t: Tensor, c: float, found: Estimate, chosen: Tensor) -> Tensor:
     alpha, sigma = (float(v) for v in process.coefficients(t))
-    found = c * alpha * eps.flatten(1).double() - sigma / c * x0.flatten(1).double()
-    return found / math.hypot(c * alpha, sigma)
+    eps, x0 = (w.flatten(1)[:, chosen].double() for w in (found.eps, found.x0))
+    return (c * alpha * eps - sigma / c * x0) / math.hypot(c * alpha, sigma)

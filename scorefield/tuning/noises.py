@@ -1,0 +1,79 @@
+"""Starting noises, with the conditions they are under, and a field's calls on all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from scorefield.field import Instant, ScoreField
+from scorefield.noise import TUNING, Noise
+from scorefield.sampling import template
+
+
+@dataclass(frozen=True)
+class Noises:
+    """Where paths of a field begin.
+
+    Attributes:
+        field: the field.
+        z: standard normal, ``(N, *field.shape)``.
+        conditions: what the field is given, ``(N, ...)`` each.
+        tile: how many the field sees at once.
+    """
+
+    field: ScoreField
+    z: Tensor
+    conditions: Mapping[str, Tensor]
+    tile: int
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of a sample."""
+        return math.prod(self.field.shape)
+
+    def tiles(self) -> Iterator[tuple[slice, ScoreField]]:
+        """Yield where each tile lies, and the field under its conditions."""
+        for first in range(0, len(self), self.tile):
+            place = slice(first, first + self.tile)
+            given = {name: rows[place] for name, rows in self.conditions.items()}
+            yield place, self.field.given(**given) if given else self.field
+
+    def estimates(self, x: Tensor, at: Instant) -> tuple[Tensor, Tensor]:
+        """Return ``x0`` and ``eps`` of all samples ``(N, *shape)`` at an instant, ``(N, d)``."""
+        x0, eps = x.new_empty(len(x), self.dim), x.new_empty(len(x), self.dim)
+        for first in range(0, len(x), self.tile):
+            place = slice(first, first + self.tile)
+            given = {name: rows[place] for name, rows in self.conditions.items()}
+            found = self.field(x[place], at, **given)
+            x0[place], eps[place] = found.x0.flatten(1), found.eps.flatten(1)
+        return x0, eps
+
+    def where(self, chosen: slice) -> Noises:
+        """Return some of the noises."""
+        conditions = {name: rows[chosen] for name, rows in self.conditions.items()}
+        return replace(self, z=self.z[chosen], conditions=conditions)
+
+
+def draw(
+    field: ScoreField, count: int, conditions: Mapping[str, Tensor], seed: int, tile: int
+) -> Noises:
+    """Return noises ``0 .. count-1``, two and two with the conditions' rows by turns.
+
+    Raises:
+        ValueError: conditions of different lengths, or none.
+    """
+    like = template(field)
+    ids = torch.arange(count, device=like.device)
+    z = Noise(seed, ids, stream=TUNING).draw(field.shape, like)[0]
+    lengths = {name: rows.shape[0] if rows.ndim else 0 for name, rows in conditions.items()}
+    if conditions and (len(set(lengths.values())) > 1 or min(lengths.values()) < 1):
+        raise ValueError(f"conditions have {lengths} rows: give one and the same number of each.")
+    turns = {name: rows.to(like.device)[ids // 2 % len(rows)] for name, rows in conditions.items()}
+    return Noises(field, z, turns, tile)

@@ -1,0 +1,185 @@
+"""Tuning: from a field to plans, one for each number of calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import replace
+from functools import cached_property
+from importlib.util import find_spec
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from scorefield.errors import UsageError
+from scorefield.field import ScoreField
+from scorefield.grid import balanced, time_near
+from scorefield.identity import digest
+from scorefield.noise import Noise
+from scorefield.plan import Plan, Tuning, default_plan
+from scorefield.sampling import from_normal, prepare
+from scorefield.solvers import Multistep, State
+from scorefield.tuning.noises import Noises, draw
+from scorefield.tuning.search import Levels, Search
+from scorefield.tuning.student import Student
+from scorefield.tuning.teacher import NODES, Teacher, ends, teach
+
+TRIES = 120
+_STARTS = [(q, f) for q in (3.0, 4.0, 5.0) for f in (0.3, 0.75, 2.0)]
+_KEPT = 2**24  # numbers of the teacher's paths
+_HUGE = 2**15  # coordinates from which on fewer noises will do
+
+
+class Tuner:
+    """Fits plans to one field, all to the same noises.
+
+    Holds for each of three times ``noises`` paths the state and, while it fits a plan of ``nfe``
+    calls, ``2 nfe`` estimates, and 2^24 numbers of two kinds beside.
+
+    Args:
+        field: to fit to.
+        noises: that the steps are fitted to, and as many again to choose levels by, and to judge;
+            from 32 to 512 by the dimension unless given.
+        conditions: what the field is given, ``(K, ...)`` each; the noises have them by turns. A
+            plan holds for the field under any condition, and is best for those.
+        seed: determines the noises.
+        tile: how many the field sees at once.
+
+    Raises:
+        UsageError: SciPy is missing.
+        ValueError: fewer than 8 noises, ``tile < 1``, conditions of different lengths.
+    """
+
+    def __init__(
+        self,
+        field: ScoreField,
+        *,
+        noises: int | None = None,
+        conditions: Mapping[str, Tensor] | None = None,
+        seed: int = 0,
+        tile: int = 64,
+    ) -> None:
+        if find_spec("scipy") is None:
+            raise UsageError("tuning needs SciPy: pip install 'scorefield[tune]'.")
+        if (noises is not None and noises < 8) or tile < 1:
+            raise ValueError(f"noises = {noises}, tile = {tile}: give at least 8, and at least 1.")
+        self.field, self.seed = field, seed
+        dim = math.prod(field.shape)
+        usual = min(512, max(32 if dim > _HUGE else 64, 4096 // max(1, dim)))
+        self.count = usual if noises is None else noises
+        every = draw(field, 3 * self.count, conditions or {}, seed, tile)
+        self.learned = every.where(slice(0, 2 * self.count))
+        self.fresh = every.where(slice(2 * self.count, None))
+
+    def tune(
+        self,
+        nfe: int,
+        *,
+        tries: int = TRIES,
+        tried: MutableMapping[Levels, float] | None = None,
+        progress: Callable[[float], None] = lambda error: None,
+    ) -> Plan:
+        """Return the plan of ``nfe`` calls that fits best; the general one where that is better.
+
+        Takes about ``2 noises (nfe tries + 400)`` evaluations of single samples.
+
+        Args:
+            tries: of levels.
+            tried: errors of levels that were tried before, as this left them there: what was
+                broken off goes on from them, to the same plan.
+            progress: called after each try, with the least error so far.
+
+        Raises:
+            ValueError: as `scorefield.default_plan`; ``tries < 1``.
+        """
+        if not isinstance(nfe, Integral) or nfe < 2:
+            raise ValueError(
+                f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2."
+            )
+        if tries < 1:
+            raise ValueError(f"tries = {tries!r}: give at least 1.")
+        general = default_plan(self.field, nfe)
+        assert isinstance(general.solver, Multistep)
+        seen = torch.arange(2 * self.count) % 2 == 0
+        student = Student(self.learned, self._teacher, self._chosen, seen, general.solver)
+        starts = _starts(self.field, general, nfe)
+        search = Search(student, starts[0][-1], {} if tried is None else tried, progress)
+        fitted = search.run(starts, tries)
+        return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), general)
+
+    @cached_property
+    def _chosen(self) -> Tensor:
+        """Coordinates that the regression sees, all if there is room."""
+        dim, most = self.learned.dim, _KEPT // (NODES * 2 * self.count)
+        order = torch.randperm(dim, generator=torch.Generator().manual_seed(self.seed))
+        return order[: max(1, most)].sort().values
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        return teach(self.learned, self._chosen)
+
+    @cached_property
+    def _truth(self) -> tuple[Tensor, float]:
+        """The ends of the fresh paths, and how far from them the teacher's own are."""
+        end, coarse = ends(self.fresh, 2 * NODES), ends(self.fresh)
+        return end, _distance(coarse, end)
+
+    def _better(self, fitted: Plan, general: Plan) -> Plan:
+        """Return the better of two plans by fresh noises, with what was measured."""
+        end, off = self._truth
+        error, usual = (_distance(_ends(self.fresh, p), end) for p in (fitted, general))
+        best = fitted if error < usual else general
+        assert isinstance(best.times, Tensor)
+        process = self.field.process
+        levels = tuple((-process.half_log_snr(best.times)).tolist())
+        tuning = Tuning(
+            field=digest(self.field),
+            process=digest(process),
+            levels=levels,
+            nfe=len(best.times) - 1 + best.finish,
+            error=min(error, usual),
+            general=usual,
+            teacher=off,
+            noises=self.count,
+            seed=self.seed,
+        )
+        return replace(best, tuning=tuning)
+
+
+def _starts(field: ScoreField, general: Plan, nfe: int) -> list[list[float]]:
+    """Return levels to begin with: those of the general plan, and of other spacings."""
+    process, c = field.process, field.data_std
+    assert isinstance(general.times, Tensor)
+    found = [_levels(field, general.times[:nfe])]
+    for power, factor in _STARTS:
+        start = time_near(process, factor * nfe**2 * c)
+        times = balanced(process, nfe, start=start, data_std=c, power=power, end=process.t_min)
+        found.append(_levels(field, times[:nfe]))
+    return found
+
+
+def _levels(field: ScoreField, times: Tensor) -> list[float]:
+    """Return the levels of times, and that of the end."""
+    process = field.process
+    last = -math.inf
+    if process.t_data is None:
+        last = float(-process.half_log_snr(torch.tensor(process.t_min, dtype=torch.float64)))
+    return [*(-process.half_log_snr(times)).tolist(), last]
+
+
+@torch.no_grad()
+def _ends(noises: Noises, plan: Plan) -> Tensor:
+    """Return where a plan takes noises, float64 ``(N, d)``."""
+    found = []
+    for place, field in noises.tiles():
+        run = prepare(field, plan)
+        x = from_normal(field, noises.z[place], run.first)
+        at = run(State(x, run.first, Noise(0, torch.arange(len(x), device=x.device))))
+        x = field(at.x, at.t).x0 if plan.finish else at.x
+        found.append(x.flatten(1).double())
+    return torch.cat(found)
+
+
+def _distance(x: Tensor, y: Tensor) -> float:
+    return float((x - y).norm(dim=1).mean()) / math.sqrt(y.shape[1])

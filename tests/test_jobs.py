@@ -545,7 +545,7 @@ def test_without_ray_it_is_said_how_to_get_it(fails, monkeypatch):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_plan_can_be_sent_to_a_worker(files, name):
     run = sf.load(files / "run")
-    plan = choose_plan(PlanOptions(solver=name, steps=3))[1](run.field)
+    plan = choose_plan(PlanOptions(solver=name, steps=3), Path()).make(run)
     sent = pickle.loads(pickle.dumps(plan))
     assert run.sample(4, sent).equal(run.sample(4, plan))
     # what shards compare their settings by

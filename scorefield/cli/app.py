@@ -14,9 +14,15 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from rich.console import Console
 
-from scorefield.cli.options import ItemOptions, JobOptions, PlanOptions, ReadOptions
+from scorefield.cli.options import (
+    ItemOptions,
+    JobOptions,
+    PlanOptions,
+    ReadOptions,
+    TuneOptions,
+)
 from scorefield.cli.settings import named, source
-from scorefield.cli.text import one_line
+from scorefield.cli.text import numbers, one_line
 from scorefield.config import TrainConfig
 from scorefield.errors import Stopped
 
@@ -150,6 +156,37 @@ def sample(
     from scorefield.cli import sampling
 
     sampling.sample(console, run, n, seed, plan or PlanOptions(), options or JobOptions())
+
+
+@app.command
+def tune(
+    run: Path,
+    /,
+    *,
+    nfe: list[str],
+    options: Annotated[TuneOptions | None, Parameter(name="*")] = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> None:
+    """Fit plans to a run: the noise levels and steps that a number of calls is best spent on.
+
+    Writes them into the run's folder, where `scorefield sample --nfe` finds them. Fresh noises
+    decide whether a plan is better than the general one, which is kept otherwise. A command that
+    was cut goes on when started again.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    nfe
+        Calls of the network for a sample, a plan for each: --nfe 4,5,6,8,10,15,20.
+    options
+        How plans are fitted.
+    device
+        Where the network runs.
+    """
+    from scorefield.cli import tuning
+
+    tuning.tune(console, run, numbers("nfe", nfe), device, options or TuneOptions())
 
 
 @app.command

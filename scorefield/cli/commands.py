@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -120,14 +122,28 @@ def track(
     title: str,
     note: Callable[[], str] = lambda: "",
 ) -> Iterator[T]:
-    """Yield from ``work`` with a progress bar and ETA; every tenth as a line if not a terminal."""
-    if not console.is_terminal:
-        began, marks = time.monotonic(), max(1, total // 10)
-        for done, item in enumerate(work, 1):
+    """Yield from ``work`` with what `meter` shows."""
+    with meter(console, total, title, note) as advance:
+        for item in work:
             yield item
-            if done % marks == 0 and done < total:
-                left = (time.monotonic() - began) / done * (total - done)
-                say(console, f"{title} {done}/{total} {note()} ETA {left:.0f} s")
+            advance()
+
+
+@contextmanager
+def meter(
+    console: Console, total: int, title: str, note: Callable[[], str] = lambda: ""
+) -> Iterator[Callable[[], None]]:
+    """Show a progress bar and ETA; every tenth as a line if not a terminal."""
+    if not console.is_terminal:
+        began, marks, done = time.monotonic(), max(1, total // 10), itertools.count(1)
+
+        def tell() -> None:
+            now = next(done)
+            if now % marks == 0 and now < total:
+                left = (time.monotonic() - began) / now * (total - now)
+                say(console, f"{title} {now}/{total} {note()} ETA {left:.0f} s")
+
+        yield tell
         return
     columns = (
         TextColumn("{task.description}"),
@@ -140,9 +156,7 @@ def track(
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, note="")
-        for item in work:
-            yield item
-            bar.update(task, advance=1, note=note())
+        yield lambda: bar.update(task, advance=1, note=note())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -98,7 +98,11 @@ class PlanOptions:
 
     nfe: int | None = None
     """How many calls of the network a sample may cost, 20 unless given: solver and steps are those
-    of the general plan. The options below choose them by hand."""
+    of the plan that tune has fitted, or else of the general plan. The options below choose them by
+    hand."""
+
+    plan: str | None = None
+    """Instead: a file that tune has written; or general, for the plan that is fitted to nothing."""
 
     solver: SolverName | None = None
     """The rule of a step; multistep unless given."""
@@ -135,3 +139,24 @@ class PlanOptions:
 
     dial: float | None = None
     """Of multistep, euler-maruyama and stochastic-heun: 0 is the ODE, 1 the reverse SDE."""
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """How plans are fitted."""
+
+    noises: int | None = None
+    """That the steps are fitted to, and as many again to choose levels by, and to judge; from 32 to
+    512 by the dimension unless given."""
+
+    tries: int = 120
+    """Of noise levels, for each plan."""
+
+    seed: int = 0
+    """Of the noises."""
+
+    tile: int = 64
+    """Items per call of the network."""
+
+    overwrite: bool = False
+    """Fit plans again that are there."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,9 +12,9 @@ from torch import Tensor
 from scorefield import grid as grids, solvers
 from scorefield.adaptive import Adaptive
 from scorefield.cli.options import PlanOptions
-from scorefield.errors import UsageError
-from scorefield.field import ScoreField
+from scorefield.errors import CheckpointError, UsageError
 from scorefield.plan import DEFAULT_CALLS, DEFAULT_STEPS, Plan, default_plan
+from scorefield.training.run import Run
 
 GRIDS: dict[str, Callable[..., Tensor]] = {
     "balanced": grids.balanced,
@@ -70,23 +71,59 @@ def make_solver(name: str, given: Mapping[str, Any], data_std: float = 1.0) -> s
     )
 
 
-def choose_plan(options: PlanOptions) -> tuple[str, Callable[[ScoreField], Plan]]:
-    """Return a name for the plan that the options ask for, and what makes it of a field.
+PLANS, GENERAL = "plans", "general"  # a folder in that of a run, and what is fitted to nothing
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan that is asked for.
+
+    Attributes:
+        name: what files are named after.
+        make: returns it, for a run.
+        told: tells what there is to know of it beside solver and times.
+    """
+
+    name: str
+    make: Callable[[Run], Plan]
+    told: Callable[[Plan], str] = lambda plan: ""
+
+
+def choose_plan(options: PlanOptions, folder: Path) -> Choice:
+    """Return the plan that the options ask for, of the run in a folder.
 
     Raises:
         UsageError: an option that would have no effect.
         ValueError: a solver's option out of range.
     """
     given = {name: value for name, value in asdict(options).items() if value is not None}
-    nfe = given.pop("nfe", None)
-    if not given:
+    nfe, named = given.pop("nfe", None), given.pop("plan", None)
+    if named is not None and named != GENERAL:
+        _refuse("--plan names a file, which has solver and times", given, nfe)
+        return Choice(Path(named).stem, lambda run: kept_plan(run, Path(named)), told)
+    if named == GENERAL or not given:
+        _refuse("--plan general chooses solver and times", given, None)
         calls = DEFAULT_CALLS if nfe is None else nfe
-        return f"plan-{calls}", lambda field: default_plan(field, calls)
+        path = plan_file(folder, calls)
+        if named is None and path.exists():
+            return Choice(f"tuned-{calls}", lambda run: kept_plan(run, path), told)
+        return Choice(f"plan-{calls}", lambda run: default_plan(run.field, calls), _general)
     if nfe is not None:
-        by_hand = ", ".join(f"--{name}" for name in given)
-        raise UsageError(
-            f"--nfe chooses solver and times itself, and {by_hand} by hand: leave one of them out."
-        )
+        _refuse("--nfe chooses solver and times itself", given, None)
+    return _by_hand(given)
+
+
+def _refuse(why: str, given: Mapping[str, Any], nfe: int | None) -> None:
+    others = ", ".join(f"--{name}" for name in [*given, *([] if nfe is None else ["nfe"])])
+    if others:
+        raise UsageError(f"{why}, and {others} by hand: leave one of them out.")
+
+
+def _general(plan: Plan) -> str:
+    return "the general plan; scorefield tune fits one to the run"
+
+
+def _by_hand(given: dict[str, Any]) -> Choice:
     rtol, atol = given.pop("rtol", None), given.pop("atol", None)
     adaptive = rtol is not None or atol is not None
     if adaptive and ("steps" in given or "grid" in given):
@@ -97,17 +134,50 @@ def choose_plan(options: PlanOptions) -> tuple[str, Callable[[ScoreField], Plan]
     name, spacing = given.pop("solver", "multistep"), given.pop("grid", "balanced")
     count = given.pop("steps", DEFAULT_STEPS)
     make_solver(name, given)  # refuses what does not fit before a run is read
-
-    def solver_of(field: ScoreField) -> solvers.Solver:
-        return make_solver(name, given, field.data_std)
-
     if adaptive:
         rtol = 0.0 if rtol is None else rtol
         control = Adaptive(rtol, rtol if atol is None else atol)
-        return f"{name}-adaptive{control.rtol:g}", lambda field: Plan(solver_of(field), control)
+    else:
+        control = None
 
-    def plan(field: ScoreField) -> Plan:
+    def plan(run: Run) -> Plan:
+        field = run.field
         scale = {"data_std": field.data_std} if spacing == "balanced" else {}
-        return Plan(solver_of(field), GRIDS[spacing](field.process, count, **scale))
+        times = control or GRIDS[spacing](field.process, count, **scale)
+        return Plan(make_solver(name, given, field.data_std), times)
 
-    return f"{name}-{count}", plan
+    return Choice(f"{name}-adaptive{control.rtol:g}" if control else f"{name}-{count}", plan)
+
+
+def plan_file(folder: Path, nfe: int) -> Path:
+    """Return where the plan of ``nfe`` calls of a run lies."""
+    return folder / PLANS / f"nfe-{nfe}.json"
+
+
+def kept_plan(run: Run, path: Path) -> Plan:
+    """Read a plan that was fitted to a run.
+
+    Raises:
+        CheckpointError: it cannot be read, holds no plan, or that of another field.
+    """
+    try:
+        plan = Plan.load(path)
+        plan.check(run.field)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise CheckpointError(f"{where}{error}") from None
+    return plan
+
+
+def told(plan: Plan) -> str:
+    """Return one line on what a plan was measured to be worth."""
+    found = plan.tuning
+    if found is None:
+        return "a plan that was not measured"
+    kind = "the general plan, which was not bettered" if found.error == found.general else "tuned"
+    return (
+        f"{kind}, {found.nfe} calls: {found.error:.3g} from the exact path's end, by the general "
+        f"plan {found.general:.3g} (the teacher's own error {found.teacher:.2g})"
+    )

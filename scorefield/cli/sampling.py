@@ -21,6 +21,7 @@ from scorefield.errors import UsageError
 from scorefield.jobs import Columns
 from scorefield.plan import Plan
 from scorefield.sampling import count_calls, prepare
+from scorefield.solvers import Fitted
 from scorefield.tiles import tiles
 from scorefield.training.run import Run
 
@@ -42,13 +43,15 @@ def sample(
     if n is not None and not 1 <= n <= _IDS:
         raise UsageError(f"--n {n}: give at least 1.")
     ids = range(n or _SAMPLES) if options.ids is None else parse_ids(options.ids, _IDS)
-    name, choice = choose_plan(plan_options)
+    choice = choose_plan(plan_options, folder)
     of_class = "" if options.y is None else f"-{options.y}"
-    target = folder / f"samples-{name}-seed{seed}{of_class}"
+    target = folder / f"samples-{choice.name}-seed{seed}{of_class}"
     opened = open_run(folder, options, SAMPLING, target, options.ids)
-    plan = choice(opened.run.field)
+    plan = choice.make(opened.run)
     prepare(opened.run.field, plan)  # refuses what does not fit before any work
     times = plan.times
+    if note := choice.told(plan):
+        say(console, note)
     settings = {
         "y": opened.y,
         "seed": seed,
@@ -70,7 +73,9 @@ def _samples(run: Run, task: Task, *, plan: Plan, seed: int, y: int | None, tile
 def _tell(console: Console, settings: Mapping[str, Any], tallies: Mapping[str, Tally]) -> None:
     times, nfe = settings["times"], tallies["nfe"]
     how = times if isinstance(times, str) else f"{len(times) - 1} steps"
-    say(console, f"{nfe.count} samples, {settings['solver']}, {how}: NFE {nfe.mean:g} per sample")
+    fitted = settings["solver"].startswith(Fitted.__name__)
+    solver = "fitted steps" if fitted else settings["solver"]
+    say(console, f"{nfe.count} samples, {solver}, {how}: NFE {nfe.mean:g} per sample")
 
 
 SAMPLING = Kind("sampling", "samples", _tell, result="x", picture=True, tabular=True)

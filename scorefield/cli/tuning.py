@@ -1,0 +1,82 @@
+"""What `scorefield tune` does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from scorefield.cli.commands import meter, say
+from scorefield.cli.options import TuneOptions
+from scorefield.cli.plans import kept_plan, plan_file, told
+from scorefield.errors import UsageError
+from scorefield.identity import digest
+from scorefield.plan import Plan, default_plan
+from scorefield.training.run import Run, load
+from scorefield.tuning import Tuner
+from scorefield.tuning.tried import Tried
+
+
+def tune(
+    console: Console, folder: Path, budgets: Sequence[int], device: str, options: TuneOptions
+) -> None:
+    """Fit the plans of several numbers of calls to a run and write them into its folder.
+
+    Plans that are there already stay, and one that was broken off goes on from what it tried.
+    """
+    if options.tries < 1:
+        raise UsageError(f"--tries {options.tries}: give at least 1.")
+    run = load(folder)
+    for nfe in budgets:
+        default_plan(run.field, nfe)  # refuses what there is no plan of
+    waiting = [nfe for nfe in budgets if options.overwrite or not _there(console, run, folder, nfe)]
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here.")
+    run.field.to(device)
+    classes = run.config.data.classes
+    given = {"y": torch.arange(-1, classes)} if classes else {}  # -1 is no class
+    tuner = Tuner(
+        run.field,
+        noises=options.noises,
+        conditions=given,
+        seed=options.seed,
+        tile=options.tile,
+    )
+    facts = {
+        "field": digest(run.field),
+        "noises": tuner.count,
+        "seed": options.seed,
+        "tile": options.tile,
+    }
+    for nfe in waiting:
+        path = plan_file(folder, nfe)
+        path.parent.mkdir(exist_ok=True)
+        tried = Tried(path.with_name(f".{path.stem}.tried"), {"nfe": nfe, **facts})
+        plan = _tuned(console, tuner, nfe, options.tries, tried)
+        plan.save(path)
+        tried.remove()
+        say(console, told(plan))
+        say(console, f"plan: {path}")
+
+
+def _tuned(console: Console, tuner: Tuner, nfe: int, tries: int, tried: Tried) -> Plan:
+    least = math.inf
+    with meter(console, tries, f"{nfe} calls", lambda: f"error {least:.3g}") as advance:
+
+        def progress(error: float) -> None:
+            nonlocal least
+            least = error
+            advance()
+
+        return tuner.tune(nfe, tries=tries, tried=tried, progress=progress)
+
+
+def _there(console: Console, run: Run, folder: Path, nfe: int) -> bool:
+    path = plan_file(folder, nfe)
+    if not path.exists():
+        return False
+    say(console, f"{told(kept_plan(run, path))}; there already (--overwrite fits it again)")
+    return True

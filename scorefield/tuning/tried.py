@@ -1,0 +1,61 @@
+"""What a search has tried, in a file: what was broken off goes on from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scorefield.tuning.search import Levels
+
+
+class Tried(dict[Levels, float]):
+    """Errors by levels, every one of them on the disk as soon as it is known.
+
+    Args:
+        path: of the file, a JSON value a line; what is there is taken up if it is of the same
+            search, and replaced otherwise.
+        facts: what the errors depend on besides the levels, in JSON's types.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.path = path
+        head, *lines = _lines(path)
+        if head == facts:
+            for line in lines:
+                super().__setitem__(_levels(line["levels"]), float.fromhex(line["error"]))
+        else:
+            path.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+    def __setitem__(self, levels: Levels, error: float) -> None:
+        line = {"levels": [level.hex() for level in levels], "error": error.hex()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        super().__setitem__(levels, error)
+
+    def remove(self) -> None:
+        """Remove the file, when the plan is found."""
+        self.path.unlink(missing_ok=True)
+
+
+def _levels(text: list[str]) -> Levels:
+    return tuple(map(float.fromhex, text))
+
+
+def _lines(path: Path) -> list[Any]:
+    """Return the values of a file's whole lines; of one that was cut short nothing is told."""
+    if not path.exists():
+        return [None]
+    found = []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            return [None]
+    return found or [None]

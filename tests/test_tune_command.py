@@ -1,0 +1,158 @@
+"""`scorefield tune`, and the plans that `scorefield sample` finds in a run."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from shell import TINY, end, failing, finishes
+
+import scorefield as sf
+from scorefield.plan import Plan
+from scorefield.tuning import Tuner
+from scorefield.tuning.tried import Tried
+
+FEW = ["--noises", "16", "--tries", "12"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    finishes("train", "moons", "--out", folder / "run", *TINY)
+    finishes("train", "moons", "--out", folder / "other", "--seed", "1", *TINY)
+    finishes("tune", folder / "run", "--nfe", "4,3", "6", *FEW)
+    return folder
+
+
+@pytest.fixture
+def fails(files, capsys, monkeypatch):
+    return failing(files, capsys, monkeypatch)
+
+
+def test_plans_lie_beside_the_weights_and_are_those_of_python(files):
+    assert {p.name for p in (files / "run" / "plans").iterdir()} == {
+        f"nfe-{n}.json" for n in (3, 4, 6)
+    }
+    field = sf.load(files / "run").field
+    plan = Plan.load(files / "run" / "plans" / "nfe-4.json")
+    again = Tuner(field, noises=16).tune(4, tries=12)
+    assert plan.solver == again.solver
+    assert plan.tuning == again.tuning
+    assert plan.tuning.error <= plan.tuning.general
+
+
+def test_samples_are_by_the_plan_that_was_fitted(files, capsys):
+    run = sf.load(files / "run")
+    kept = files / "run" / "plans" / "nfe-4.json"
+    asked = {
+        "tuned": (["--nfe", 4], run.sample(5, Plan.load(kept))),
+        "file": (["--plan", kept], run.sample(5, Plan.load(kept))),
+        "general": (
+            ["--nfe", 4, "--plan", "general"],
+            run.sample(5, sf.default_plan(run.field, 4)),
+        ),
+        "none": (["--nfe", 5], run.sample(5, sf.default_plan(run.field, 5))),
+    }
+    told = {"general": "the general plan", "none": "the general plan; scorefield tune"}
+    for name, (how, expected) in asked.items():
+        out = files / f"{name}.npy"
+        capsys.readouterr()
+        finishes("sample", files / "run", "--n", 5, "--out", out, *how)
+        assert np.array_equal(np.load(out), expected.numpy()), name
+        printed = capsys.readouterr().out
+        assert told.get(name, "from the exact path's end") in printed
+        assert f"NFE {5 if name == 'none' else 4} per sample" in printed
+
+
+def test_plans_that_are_there_stay(files, capsys):
+    path = files / "run" / "plans" / "nfe-3.json"
+    before = path.read_bytes()
+    finishes("tune", files / "run", "--nfe", 3, "--seed", 7, *FEW)
+    assert "there already" in capsys.readouterr().out
+    assert path.read_bytes() == before
+    finishes("tune", files / "run", "--nfe", 3, "--seed", 7, "--overwrite", *FEW)
+    assert Plan.load(path).tuning.seed == 7
+
+
+def test_a_search_that_was_killed_goes_on_to_the_same_plan(files):
+    whole = (files / "run" / "plans" / "nfe-6.json").read_bytes()
+    path = files / "run" / "plans" / "nfe-6.json"
+    path.unlink()
+    command = [sys.executable, "-m", "scorefield", "tune", str(files / "run"), "--nfe", "6", *FEW]
+    journal = path.with_name(".nfe-6.tried")
+    for least in (3, 7):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while not (journal.exists() and journal.read_bytes().count(b"\n") > least):
+                assert process.poll() is None, "over before it was killed"
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+    tried = json.loads(journal.read_text().splitlines()[1])
+    assert set(tried) == {"levels", "error"}
+    assert not path.exists()
+    journal.write_bytes(journal.read_bytes()[:-7])  # a line that was cut short
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert path.read_bytes() == whole
+    assert not journal.exists()
+
+
+def test_what_was_tried_of_another_search_is_left(tmp_path):
+    tried = Tried(tmp_path / "tried", {"nfe": 4})
+    tried[(1.0, 0.1, -float("inf"))] = 1 / 3
+    again = Tried(tmp_path / "tried", {"nfe": 4})
+    assert dict(again) == {(1.0, 0.1, -float("inf")): 1 / 3}
+    assert not Tried(tmp_path / "tried", {"nfe": 5})
+    (tmp_path / "tried").write_text("no JSON\n")
+    assert not Tried(tmp_path / "tried", {"nfe": 5})
+
+
+def test_a_plan_of_another_run_is_refused(files, fails):
+    fields = [sf.load(files / name).field for name in ("run", "other")]
+    digests = [sf.identity.digest(field)[:12] for field in fields]
+    plan = files / "run" / "plans" / "nfe-4.json"
+    message = fails(4, "sample", "other", "--plan", plan)
+    assert all(digest in message for digest in digests)
+    copied = files / "other" / "plans"
+    copied.mkdir()
+    (copied / "nfe-4.json").write_bytes(plan.read_bytes())
+    assert all(digest in fails(4, "sample", "other", "--nfe", 4) for digest in digests)
+    assert all(digest in fails(4, "tune", "other", "--nfe", 4) for digest in digests)
+    (copied / "nfe-4.json").write_text("{}")
+    assert "nfe-4.json holds no plan" in fails(4, "sample", "other", "--nfe", 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tune", "run", "--nfe", "1"], "at least 2"),
+        (["tune", "run", "--nfe", "4,x"], "--nfe 4,x: give whole numbers"),
+        (["tune", "run", "--nfe", "5", "--tries", "0"], "--tries 0"),
+        (["tune", "run", "--nfe", "5", "--noises", "2"], "at least 8"),
+        (["tune", "run", "--nfe", "5", "--tile", "0"], "at least 1"),
+        (["tune", "run", "--nfe", "5", "--device", "cuda"], "no GPU"),
+        (["sample", "run", "--plan", "general", "--solver", "heun"], "--solver by hand"),
+        (["sample", "run", "--plan", "a.json", "--nfe", "4"], "--nfe by hand"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments, message, fails):
+    assert message in fails(2, *arguments)
+
+
+def test_a_plan_file_that_is_missing_is_named(fails):
+    assert "nix.json cannot be read" in fails(4, "sample", "run", "--plan", "nix.json")
+
+
+def test_without_scipy_it_is_said_how_to_get_it(fails, monkeypatch):
+    monkeypatch.setattr("scorefield.tuning.tuner.find_spec", lambda name: None)
+    assert "pip install 'scorefield[tune]'" in fails(2, "tune", "run", "--nfe", "5")
+
+
+def test_plans_of_a_run_with_classes_are_for_all_of_them(tmp_path, capsys):
+    finishes("train", "digits", "--conditional", "--out", tmp_path / "run", *TINY)
+    finishes("tune", tmp_path / "run", "--nfe", 4, *FEW)
+    for y in ([], ["--y", 7]):
+        finishes("sample", tmp_path / "run", "--n", 3, "--nfe", 4, *y)
+        assert "from the exact path's end" in capsys.readouterr().out
+    assert end("sample", tmp_path / "run", "--n", 3, "--nfe", 4, "--y", 12) == 2

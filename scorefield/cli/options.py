@@ -149,8 +149,8 @@ class TuneOptions:
     """That the steps are fitted to, and as many again to choose levels by, and to judge; from 32 to
     512 by the dimension unless given."""
 
-    tries: int = 120
-    """Of noise levels, for each plan."""
+    tries: int | None = None
+    """Of noise levels, for each plan; 2000 / nfe and at least 100 unless given."""
 
     seed: int = 0
     """Of the noises."""

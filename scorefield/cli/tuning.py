@@ -18,6 +18,7 @@ from scorefield.plan import Plan, default_plan
 from scorefield.training.run import Run, load
 from scorefield.tuning import Tuner
 from scorefield.tuning.tried import Tried
+from scorefield.tuning.tuner import usual_tries
 
 
 def tune(
@@ -27,7 +28,7 @@ def tune(
 
     Plans that are there already stay, and one that was broken off goes on from what it tried.
     """
-    if options.tries < 1:
+    if options.tries is not None and options.tries < 1:
         raise UsageError(f"--tries {options.tries}: give at least 1.")
     run = load(folder)
     for nfe in budgets:
@@ -55,7 +56,7 @@ def tune(
         path = plan_file(folder, nfe)
         path.parent.mkdir(exist_ok=True)
         tried = Tried(path.with_name(f".{path.stem}.tried"), {"nfe": nfe, **facts})
-        plan = _tuned(console, tuner, nfe, options.tries, tried)
+        plan = _tuned(console, tuner, nfe, options.tries or usual_tries(nfe), tried)
         plan.save(path)
         tried.remove()
         say(console, told(plan))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scorefield.field import ScoreField
 from scorefield.plan import Plan
-from scorefield.tuning.tuner import TRIES, Tuner
+from scorefield.tuning.tuner import Tuner
 
 __all__ = ["Tuner", "tune"]
 
@@ -28,7 +28,7 @@ def tune(
     *,
     noises: int | None = None,
     conditions: Mapping[str, Tensor] | None = None,
-    tries: int = TRIES,
+    tries: int | None = None,
     seed: int = 0,
     tile: int = 64,
     progress: Callable[[float], None] = lambda error: None,

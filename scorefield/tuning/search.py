@@ -60,17 +60,22 @@ class Search:
         return error if math.isfinite(error) else _OUTSIDE
 
     def run(self, starts: Sequence[Sequence[float]], tries: int) -> Fitted:
-        """Return the best steps that Powell's method finds from the best of the starts.
+        """Return the best steps that Powell's method finds, from the best of the starts.
+
+        Where it ends before all tries are spent, it begins again from the next.
 
         Args:
             tries: of levels in all; the starts that come after as many are left out.
         """
         from scipy.optimize import minimize
 
-        begin = min(map(packed, starts[:tries]), key=self.loss)
-        options = {"maxfev": tries - len(starts), "xtol": 1e-3, "ftol": 1e-3}
-        if tries > len(starts):
-            minimize(self.loss, begin, method="Powell", options=options)
+        begins = sorted(map(packed, starts[:tries]), key=self.loss)
+        left = tries - len(begins)
+        for begin in begins:
+            if left < len(begin):
+                break
+            options = {"maxfev": left, "xtol": 1e-3, "ftol": 1e-3}
+            left -= minimize(self.loss, begin, method="Powell", options=options).nfev
         return self.student.learn(self.best).solver
 
 

@@ -25,7 +25,6 @@ from scorefield.tuning.search import Levels, Search
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import NODES, Teacher, ends, teach
 
-TRIES = 120
 _STARTS = [(q, f) for q in (3.0, 4.0, 5.0) for f in (0.3, 0.75, 2.0)]
 _KEPT = 2**24  # numbers of the teacher's paths
 _HUGE = 2**15  # coordinates from which on fewer noises will do
@@ -66,7 +65,7 @@ class Tuner:
             raise ValueError(f"noises = {noises}, tile = {tile}: give at least 8, and at least 1.")
         self.field, self.seed = field, seed
         dim = math.prod(field.shape)
-        usual = min(512, max(32 if dim > _HUGE else 64, 4096 // max(1, dim)))
+        usual = min(512, max(32 if dim > _HUGE else 64, 8192 // max(1, dim)))
         self.count = usual if noises is None else noises
         every = draw(field, 3 * self.count, conditions or {}, seed, tile)
         self.learned = every.where(slice(0, 2 * self.count))
@@ -76,7 +75,7 @@ class Tuner:
         self,
         nfe: int,
         *,
-        tries: int = TRIES,
+        tries: int | None = None,
         tried: MutableMapping[Levels, float] | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
@@ -85,7 +84,7 @@ class Tuner:
         Takes about ``2 noises (nfe tries + 400)`` evaluations of single samples.
 
         Args:
-            tries: of levels.
+            tries: of levels; 2000 / nfe and at least 100 unless given.
             tried: errors of levels that were tried before, as this left them there: what was
                 broken off goes on from them, to the same plan.
             progress: called after each try, with the least error so far.
@@ -97,6 +96,7 @@ class Tuner:
             raise ValueError(
                 f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2."
             )
+        tries = usual_tries(nfe) if tries is None else tries
         if tries < 1:
             raise ValueError(f"tries = {tries!r}: give at least 1.")
         general = default_plan(self.field, nfe)
@@ -145,6 +145,11 @@ class Tuner:
             seed=self.seed,
         )
         return replace(best, tuning=tuning)
+
+
+def usual_tries(nfe: int) -> int:
+    """Return how many levels are tried for a plan unless told."""
+    return max(100, 2000 // nfe)
 
 
 def _starts(field: ScoreField, general: Plan, nfe: int) -> list[list[float]]:

@@ -86,7 +86,7 @@ def compare(
             a level outside (0, 1).
     """
     check_level(level)
-    names = _names(metrics)
+    names = names_of(metrics)
     chosen = None if other is None else _as_many(other, x, seed)
 
     def measured(points: Tensor) -> dict[str, Tensor]:
@@ -104,8 +104,12 @@ def compare(
     return Comparison(values, floor, excess, len(x), len(real), dim, level, seed)
 
 
-def _names(metrics: Sequence[Metric]) -> list[str]:
-    """Return what the metrics tell."""
+def names_of(metrics: Sequence[Metric]) -> list[str]:
+    """Return what metrics tell.
+
+    Raises:
+        ValueError: no metrics, or two of one name.
+    """
     names = [name for metric in metrics for name in metric.names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:

@@ -16,6 +16,10 @@ from .field import (
     Instant as Instant,
     ScoreField as ScoreField,
 )
+from .frontiers import (
+    Frontier as Frontier,
+    frontier as frontier,
+)
 from .grid import (
     balanced as balanced,
     even_log_snr as even_log_snr,

@@ -16,6 +16,8 @@ from scorefield.report.style import (
     INK,
     MARKERS,
     Target,
+    log_calls,
+    log_heights,
     new_figure,
     optional,
     plain,
@@ -118,8 +120,6 @@ def quality_against_calls(results: Results, path: Target, *, floor: Floor, metri
     _check_results(results, low, high)
     figure = new_figure(8, 5)
     axes = figure.add_axes((0.1, 0.13, 0.66, 0.74))
-    axes.set_xscale("log")
-    axes.set_yscale("log", nonpositive="clip")
     ends = []
     for k, (name, points) in enumerate(results.items()):
         calls, values = zip(*sorted(points), strict=True)
@@ -161,22 +161,13 @@ def _check_results(results: Results, low: float, high: float) -> None:
 
 def _scale_axes(axes: Axes, results: Results, low: float, high: float) -> None:
     """Fit the limits to what can be drawn, and name the numbers of calls that were measured."""
-    ticker = optional("matplotlib.ticker")
     calls = sorted({calls for line in results.values() for calls, _ in line})
     heights = [value for line in results.values() for _, value in line if value > 0]
     bottom = min(*heights, low if low > 0 else high, high)
+    log_calls(axes, calls)
+    log_heights(axes)
     axes.set_xlim(calls[0] / 1.12, calls[-1] * 1.12)
     axes.set_ylim(bottom / 1.6, max(*heights, high) * 1.4)
-    ticks = [calls[0]]
-    for count in calls[1:]:
-        if count >= 1.25 * ticks[-1]:
-            ticks.append(count)
-    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
 

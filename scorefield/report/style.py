@@ -6,6 +6,7 @@ Colours: Okabe and Ito (2008), Color universal design, without the yellow that f
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import IO, TYPE_CHECKING
@@ -58,3 +59,25 @@ def plain(axes: Axes, *spines: str) -> None:
         spine.set_visible(name in spines)
         spine.set_color(FAINT)
     axes.tick_params(colors=FAINT, labelcolor=INK, labelsize=9, length=3)
+
+
+def log_calls(axes: Axes, calls: Sequence[float]) -> None:
+    """Make the axis of calls logarithmic, and name on it those that were measured, rising."""
+    ticker = optional("matplotlib.ticker")
+    axes.set_xscale("log")
+    ticks = [calls[0]]
+    for count in calls[1:]:
+        if count >= 1.25 * ticks[-1]:
+            ticks.append(count)
+    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+
+
+def log_heights(axes: Axes) -> None:
+    """Make the upright axis logarithmic, what is 0 or less at its lower edge."""
+    ticker = optional("matplotlib.ticker")
+    axes.set_yscale("log", nonpositive="clip")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())

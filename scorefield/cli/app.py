@@ -15,8 +15,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from scorefield.cli.options import (
+    CompareOptions,
     ItemOptions,
     JobOptions,
+    PickOptions,
     PlanOptions,
     ReadOptions,
     TuneOptions,
@@ -133,6 +135,7 @@ def sample(
     n: int | None = None,
     seed: int = 0,
     plan: Annotated[PlanOptions | None, Parameter(name="*")] = None,
+    pick: Annotated[PickOptions | None, Parameter(name="*")] = None,
     options: Annotated[JobOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Generate samples from a run in the data's units: a table for a run of one, otherwise a .npy
@@ -150,12 +153,54 @@ def sample(
         Sample k is a function of the seed and k.
     plan
         How samples are made.
+    pick
+        Or by which of the plans that were compared.
     options
         Which, and where.
     """
     from scorefield.cli import sampling
 
-    sampling.sample(console, run, n, seed, plan or PlanOptions(), options or JobOptions())
+    sampling.sample(
+        console,
+        run,
+        n,
+        seed,
+        plan or PlanOptions(),
+        pick or PickOptions(),
+        options or JobOptions(),
+    )
+
+
+@app.command
+def compare(
+    run: Path,
+    data: str | None = None,
+    /,
+    *,
+    how: Annotated[CompareOptions | None, Parameter(name="*")] = None,
+    options: Annotated[ItemOptions | None, Parameter(name="*")] = None,
+) -> None:
+    """Compare plans on a run: calls and time, error to the exact path, distance to real data.
+
+    Each with its confidence interval, and the distance beside its floor, that of real data to real
+    data. Prints a table, and writes frontier.json to the run folder, from which sample --tolerance
+    and sample --time-per-sample pick, and a picture.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        Held-out data: a file of items like those the run was trained on, or a built-in set; with
+        --held-out what it was trained on. Without, only errors and times are told.
+    how
+        What is compared.
+    options
+        Of which class, and where.
+    """
+    from scorefield.cli import comparing
+
+    comparing.compare(console, run, data, how or CompareOptions(), options or ItemOptions())
 
 
 @app.command

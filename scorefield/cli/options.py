@@ -28,7 +28,10 @@ SolverName = Literal[
     "euler-maruyama",
     "stochastic-heun",
     "reverse-diffusion",
+    "predictor-corrector",
 ]
+ComparedName = Literal["general", "tuned"] | SolverName
+MetricName = Literal["sliced", "energy", "mmd", "frechet", "c2st", "prdc"]
 GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
 VarianceName = Literal["posterior", "forward"]
 PredictionName = Literal["angle", "data", "noise"]
@@ -139,6 +142,45 @@ class PlanOptions:
 
     dial: float | None = None
     """Of multistep, euler-maruyama and stochastic-heun: 0 is the ODE, 1 the reverse SDE."""
+
+
+@dataclass(frozen=True)
+class PickOptions:
+    """Plans that `scorefield compare` has measured, instead of the options that choose one."""
+
+    tolerance: float | None = None
+    """The cheapest plan whose error, by the upper bound of its confidence interval, is within this:
+    the mean distance to the exact path's end, in deviations of the data."""
+
+    time_per_sample: float | None = None
+    """In milliseconds: the best plan that takes no longer, by whole tiles."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What is compared, and by what."""
+
+    nfe: tuple[str, ...] = ("5,10,20",)
+    """How many calls of the network a sample may cost; each solver takes as many steps as fit."""
+
+    solvers: tuple[ComparedName, ...] | None = None
+    """Which: the general plan, plans that were tuned and lie in the run folder, and solvers by
+    name; dopri5, tsit5 and bosh3 choose their own steps."""
+
+    metrics: tuple[MetricName, ...] | None = None
+    """Distances to the data: sliced, energy and c2st unless given."""
+
+    n: int | None = None
+    """How many samples of each plan: 512, or as many as there is data for, unless given."""
+
+    seed: int = 0
+    """Of the noises that all plans start from, and of what data is for the floor."""
+
+    labels: Path | None = None
+    """With --y: what tells the classes of the data, as for train."""
+
+    held_out: bool = False
+    """The data is what the run was trained on: take what was held out of it."""
 
 
 @dataclass(frozen=True)

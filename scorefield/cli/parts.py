@@ -21,7 +21,7 @@ from scorefield.cli.commands import draw, find_class, say, track
 from scorefield.cli.options import ItemOptions, JobOptions
 from scorefield.cli.tally import Tally
 from scorefield.config import DataConfig
-from scorefield.data import read
+from scorefield.data import Data, read
 from scorefield.data.columns import as_table
 from scorefield.data.rows import Rows, chunks, digest
 from scorefield.data.transform import moments
@@ -129,15 +129,25 @@ def open_run(
     return Opened(run, folder, out, kind, find_class(run, options.y))
 
 
+def read_data(run: Run, source: str, labels: Path | None = None) -> Data:
+    """Return the items of a source, and their classes.
+
+    Raises:
+        DataError: another shape than the run's, or not in its levels.
+    """
+    data = read(source, labels, learn=False, like=run.config.data)
+    for chunk in chunks(data.x):
+        run.check(chunk, source)
+    return data
+
+
 def read_items(run: Run, source: str, any_scale: bool = True) -> Rows:
     """Return the items of a source.
 
     Raises:
         DataError: another shape than the run's, not in its levels, or of another scale.
     """
-    x = read(source, learn=False, like=run.config.data).x
-    for chunk in chunks(x):
-        run.check(chunk, source)
+    x = read_data(run, source).x
     if any_scale or len(x) < 16 or math.prod(x.shape) < 64:
         return x
     mean, variance = moments(x, run.encoding)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from scorefield import grid as grids, solvers
 from scorefield.adaptive import Adaptive
 from scorefield.cli.options import PlanOptions
 from scorefield.errors import CheckpointError, UsageError
+from scorefield.field import ScoreField
 from scorefield.plan import DEFAULT_CALLS, DEFAULT_STEPS, Plan, default_plan
 from scorefield.training.run import Run
 
@@ -29,6 +30,13 @@ PREDICTIONS: dict[str, Callable[[float], solvers.Prediction]] = {
     "data": lambda c: solvers.DataPrediction(),
     "noise": lambda c: solvers.NoisePrediction(),
 }
+
+
+def _predictor_corrector() -> solvers.PredictorCorrector:
+    """Return the sampler of Song et al. (2021): a step of the reverse SDE, and a Langevin move."""
+    return solvers.PredictorCorrector(solvers.ReverseDiffusion(), solvers.Langevin())
+
+
 # the solvers of each name, and the options they take
 SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
     "multistep": (solvers.Multistep, ("order", "prediction", "corrector", "dial")),
@@ -49,7 +57,11 @@ SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
     "euler-maruyama": (solvers.EulerMaruyama, ("dial",)),
     "stochastic-heun": (solvers.StochasticHeun, ("dial",)),
     "reverse-diffusion": (solvers.ReverseDiffusion, ()),
+    "predictor-corrector": (_predictor_corrector, ()),
 }
+# those that choose their own steps, when compared
+_ADAPTIVE = ("bosh3", "dopri5", "tsit5")
+_TOLERANCES = (1e-2, 1e-3)
 
 
 def make_solver(name: str, given: Mapping[str, Any], data_std: float = 1.0) -> solvers.Solver:
@@ -181,3 +193,21 @@ def told(plan: Plan) -> str:
         f"{kind}, {found.nfe} calls: {found.error:.3g} from the exact path's end, by the general "
         f"plan {found.general:.3g} (the teacher's own error {found.teacher:.2g})"
     )
+
+
+def plans_within(name: str, field: ScoreField, budgets: Sequence[int]) -> list[Plan]:
+    """Return a solver's plans of as many calls as fit each budget, the finishing call included.
+
+    Those that choose their own steps have one for each of two tolerances instead.
+
+    Raises:
+        ValueError: the general plan of fewer than two calls.
+    """
+    if name == "general":
+        return [default_plan(field, calls) for calls in budgets]
+    solver = make_solver(name, {}, field.data_std)
+    if name in _ADAPTIVE:
+        return [Plan(solver, Adaptive(rtol, rtol)) for rtol in _TOLERANCES]
+    counts = sorted({(calls - 1) // solver.calls for calls in budgets} - {0})
+    c = field.data_std
+    return [Plan(solver, grids.balanced(field.process, count, data_std=c)) for count in counts]

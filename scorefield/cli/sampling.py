@@ -12,8 +12,9 @@ from rich.console import Console
 from torch import Tensor
 
 from scorefield.cli.commands import say
-from scorefield.cli.options import JobOptions, PlanOptions
+from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
 from scorefield.cli.parts import Kind, in_parts, open_run, parse_ids
+from scorefield.cli.picking import choose_measured
 from scorefield.cli.plans import choose_plan
 from scorefield.cli.tally import Tally
 from scorefield.engines import Task
@@ -35,6 +36,7 @@ def sample(
     n: int | None,
     seed: int,
     plan_options: PlanOptions,
+    pick_options: PickOptions,
     options: JobOptions,
 ) -> None:
     """Generate samples of a run and write them, ``(n, ...)``."""
@@ -43,7 +45,8 @@ def sample(
     if n is not None and not 1 <= n <= _IDS:
         raise UsageError(f"--n {n}: give at least 1.")
     ids = range(n or _SAMPLES) if options.ids is None else parse_ids(options.ids, _IDS)
-    choice = choose_plan(plan_options, folder)
+    choice = choose_measured(console, folder, pick_options, plan_options, options)
+    choice = choice or choose_plan(plan_options, folder)
     of_class = "" if options.y is None else f"-{options.y}"
     target = folder / f"samples-{choice.name}-seed{seed}{of_class}"
     opened = open_run(folder, options, SAMPLING, target, options.ids)

@@ -1,0 +1,116 @@
+"""Plans that `scorefield compare` has measured, picked by what is asked of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from scorefield.cli.commands import find_class, say
+from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
+from scorefield.cli.plans import Choice
+from scorefield.errors import CheckpointError, UsageError
+from scorefield.field import ScoreField
+from scorefield.frontiers import Frontier
+from scorefield.frontiers.measure import machine
+from scorefield.plan import Plan
+from scorefield.sampling import template
+from scorefield.training.run import Run
+
+
+def file_of(folder: Path, y: int | None) -> Path:
+    """Return where a run's frontier is, of all classes or of one."""
+    return folder / ("frontier.json" if y is None else f"frontier-y{y}.json")
+
+
+def field_of(run: Run, y: int | None) -> ScoreField:
+    """Return the field of a run, of all classes or of one."""
+    return run.field if y is None else run.field.given(y=torch.tensor(y))
+
+
+def choose_measured(
+    console: Console, folder: Path, how: PickOptions, others: PlanOptions, options: JobOptions
+) -> Choice | None:
+    """Return the plan that is to be picked of a run's frontier, if one is.
+
+    Raises:
+        UsageError: as `_name`.
+    """
+    name = _name(how, others)
+
+    def make(run: Run) -> Plan:
+        y = find_class(run, options.y)
+        return _pick(console, run, folder, y, options.tile, how)
+
+    return Choice(name, make) if name else None
+
+
+def _name(how: PickOptions, others: PlanOptions) -> str:
+    """Return what names the files of the samples; empty if no pick is asked for.
+
+    Raises:
+        UsageError: two are, or options that choose a plan otherwise.
+    """
+    given = {name: value for name, value in asdict(how).items() if value is not None}
+    if not given:
+        return ""
+    beside = [k for k, v in (*asdict(how).items(), *asdict(others).items()) if v is not None][1:]
+    (first, value), *_ = given.items()
+    if beside:
+        raise UsageError(
+            f"--{_flag(first)} picks a plan, and {', '.join(f'--{_flag(k)}' for k in beside)} "
+            "another: leave one of them out."
+        )
+    if not 0 < value < math.inf:
+        raise UsageError(f"--{_flag(first)} {value:g}: give a positive number.")
+    return f"{_flag(first)}-{value:g}"
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _pick(
+    console: Console, run: Run, folder: Path, y: int | None, tile: int, how: PickOptions
+) -> Plan:
+    """Return the plan of a run's frontier that is asked for, and say which it is.
+
+    Raises:
+        CheckpointError: there is no frontier, or it is of another field.
+        UsageError: times were measured with another tile.
+        ValueError: no plan is so near or so fast.
+    """
+    path, field = file_of(folder, y), field_of(run, y)
+    if not path.is_file():
+        of_class = "" if y is None else f" --y {y}"
+        raise CheckpointError(
+            f"there is no {path}: run scorefield compare {folder}{of_class} first."
+        )
+    try:
+        found = Frontier.load(path)
+        found.check(field)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    if how.tolerance is not None:
+        point = found.within(how.tolerance)
+    else:
+        assert how.time_per_sample is not None
+        if tile != found.tile:
+            raise UsageError(
+                f"--tile {tile}: the times in {path} are of tiles of {found.tile}; give that, or "
+                "compare again."
+            )
+        point = found.for_time(how.time_per_sample)
+        here = machine(template(field).device)
+        if here != found.machine:
+            say(console, f"times were measured on {found.machine}; this is {here}")
+    worth = "" if point.error is None else f", error at most {point.error.high:.3g}"
+    say(
+        console,
+        f"picked from {path.name}: {point.name} of {round(point.nfe, 1):g} calls{worth}, "
+        f"{point.milliseconds:.3g} ms per sample",
+    )
+    return point.plan

@@ -225,6 +225,18 @@ def test_a_time_picks_the_best_that_is_as_fast(tmp_path, files, compared, capsys
     assert f"picked from frontier.json: {best.name} " in capsys.readouterr().out
 
 
+def test_what_a_file_says_of_itself_cannot_write_to_the_terminal(tmp_path, files, compared, capsys):
+    sf.load(files / "run").save(tmp_path / "run")
+    text = (files / "told" / "frontier.json").read_text()
+    text = text.replace('"machine": "', '"machine": "\\u001b[2J').replace("general", "\\u001b[2J")
+    (tmp_path / "run" / "frontier.json").write_text(text)
+    capsys.readouterr()
+    finishes("sample", tmp_path / "run", "--n", 2, "--tile", 32, "--time-per-sample", 1e6)
+    told = capsys.readouterr().out
+    assert told.count("\\x1b[2J") == 2
+    assert "\x1b" not in told
+
+
 def test_a_job_that_was_cut_goes_on_with_its_plan_alone(tmp_path, files, compared, monkeypatch):
     """Another tolerance that picks the same plan goes on; one that picks another is refused."""
     best, cheapest = best_and_cheapest(compared)

@@ -15,7 +15,7 @@ from scorefield.cli.options import CompareOptions, ItemOptions
 from scorefield.cli.picking import field_of, file_of
 from scorefield.cli.plans import PLANS, plans_within
 from scorefield.cli.real import SAMPLES, as_data, real_data
-from scorefield.cli.text import numbers
+from scorefield.cli.text import numbers, one_line
 from scorefield.errors import UsageError
 from scorefield.field import ScoreField
 from scorefield.frontiers import METRICS as USUAL_METRICS, Frontier, frontier
@@ -145,7 +145,7 @@ def _tuned(console: Console, folder: Path, field: ScoreField) -> list[Plan]:
             plan = Plan.load(path)
             plan.check(field)
         except ValueError as error:
-            say(console, f"{path.name} is left out: {error}")
+            say(console, one_line(f"{path.name} is left out: {error}"))
         else:
             plans.append(plan)
     return sorted(plans, key=lambda plan: 0 if plan.tuning is None else plan.tuning.nfe)

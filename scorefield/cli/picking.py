@@ -12,6 +12,7 @@ from rich.console import Console
 from scorefield.cli.commands import find_class, say
 from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
 from scorefield.cli.plans import Choice
+from scorefield.cli.text import one_line
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.field import ScoreField
 from scorefield.frontiers import Frontier
@@ -73,17 +74,13 @@ def _flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _pick(
-    console: Console, run: Run, folder: Path, y: int | None, tile: int, how: PickOptions
-) -> Plan:
-    """Return the plan of a run's frontier that is asked for, and say which it is.
+def _measured(run: Run, folder: Path, y: int | None) -> Frontier:
+    """Return the frontier of a run.
 
     Raises:
-        CheckpointError: there is no frontier, or it is of another field.
-        UsageError: times were measured with another tile.
-        ValueError: no plan is so near or so fast.
+        CheckpointError: there is none, or it is of another field.
     """
-    path, field = file_of(folder, y), field_of(run, y)
+    path = file_of(folder, y)
     if not path.is_file():
         of_class = "" if y is None else f" --y {y}"
         raise CheckpointError(
@@ -91,9 +88,24 @@ def _pick(
         )
     try:
         found = Frontier.load(path)
-        found.check(field)
+        found.check(run.field)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise CheckpointError(f"{where}{error}") from None
+    return found
+
+
+def _pick(
+    console: Console, run: Run, folder: Path, y: int | None, tile: int, how: PickOptions
+) -> Plan:
+    """Return the plan of a run's frontier that is asked for, and say which it is.
+
+    Raises:
+        CheckpointError: as `_measured`.
+        UsageError: times were measured with another tile.
+        ValueError: no plan is so near or so fast.
+    """
+    path, found = file_of(folder, y), _measured(run, folder, y)
     if how.tolerance is not None:
         point = found.within(how.tolerance)
     else:
@@ -104,13 +116,13 @@ def _pick(
                 "compare again."
             )
         point = found.for_time(how.time_per_sample)
-        here = machine(template(field).device)
+        here = machine(template(run.field).device)
         if here != found.machine:
-            say(console, f"times were measured on {found.machine}; this is {here}")
+            say(console, f"times were measured on {one_line(found.machine)}; this is {here}")
     worth = "" if point.error is None else f", error at most {point.error.high:.3g}"
     say(
         console,
-        f"picked from {path.name}: {point.name} of {round(point.nfe, 1):g} calls{worth}, "
+        f"picked from {path.name}: {one_line(point.name)} of {round(point.nfe, 1):g} calls{worth}, "
         f"{point.milliseconds:.3g} ms per sample",
     )
     return point.plan

@@ -172,6 +172,37 @@ def sample(
 
 
 @app.command
+def tune(
+    run: Path,
+    /,
+    *,
+    nfe: list[str],
+    options: Annotated[TuneOptions | None, Parameter(name="*")] = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> None:
+    """Fit plans to a run: the noise levels and steps that a number of calls is best spent on.
+
+    Writes them into the run's folder, where `scorefield sample --nfe` finds them. Fresh noises
+    decide whether a plan is better than the general one, which is kept otherwise. A command that
+    was cut goes on when started again.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    nfe
+        Calls of the network for a sample, a plan for each: --nfe 4,5,6,8,10,15,20.
+    options
+        How plans are fitted.
+    device
+        Where the network runs.
+    """
+    from scorefield.cli import tuning
+
+    tuning.tune(console, run, numbers("nfe", nfe), device, options or TuneOptions())
+
+
+@app.command
 def compare(
     run: Path,
     data: str | None = None,
@@ -201,37 +232,6 @@ def compare(
     from scorefield.cli import comparing
 
     comparing.compare(console, run, data, how or CompareOptions(), options or ItemOptions())
-
-
-@app.command
-def tune(
-    run: Path,
-    /,
-    *,
-    nfe: list[str],
-    options: Annotated[TuneOptions | None, Parameter(name="*")] = None,
-    device: Literal["cpu", "cuda"] = "cpu",
-) -> None:
-    """Fit plans to a run: the noise levels and steps that a number of calls is best spent on.
-
-    Writes them into the run's folder, where `scorefield sample --nfe` finds them. Fresh noises
-    decide whether a plan is better than the general one, which is kept otherwise. A command that
-    was cut goes on when started again.
-
-    Parameters
-    ----------
-    run
-        A run folder.
-    nfe
-        Calls of the network for a sample, a plan for each: --nfe 4,5,6,8,10,15,20.
-    options
-        How plans are fitted.
-    device
-        Where the network runs.
-    """
-    from scorefield.cli import tuning
-
-    tuning.tune(console, run, numbers("nfe", nfe), device, options or TuneOptions())
 
 
 @app.command

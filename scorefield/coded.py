@@ -1,15 +1,24 @@
-"""Frozen values as JSON and back, bit for bit: dataclasses of a closed set, numbers and times."""
+"""Frozen values as JSON and back, bit for bit: dataclasses of a closed set, numbers and times.
+
+A file of them says in its first entry what it is, and of which version.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scorefield.files import write
+
+VERSION, LARGEST = 1, 2**25  # of files, and bytes of one
 KIND, VALUES = "kind", "values"
 _NUMBER, _TIMES = "number", "times"
 
@@ -61,3 +70,35 @@ def decode(held: Any, kinds: Iterable[type]) -> Any:
         raise ValueError(
             f"{kind} is no kind that is known, or has not such fields: {error}."
         ) from (error)
+
+
+def write_file(path: str | PathLike[str], what: str, held: Mapping[str, Any]) -> None:
+    """Write JSON of a kind of file, at once or not at all.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    text = json.dumps({what: VERSION, **held}, indent=1, allow_nan=False)
+    write(Path(path), lambda file: file.write(f"{text}\n".encode()))
+
+
+def read_file(path: str | PathLike[str], what: str) -> dict[str, Any]:
+    """Return what `write_file` was given.
+
+    Raises:
+        ValueError: the file holds something else, or is larger than any of these.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST} bytes")
+    try:
+        held = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is too deep") from None
+    version = held.pop(what, None) if isinstance(held, dict) else None
+    if version != VERSION:
+        raise ValueError(f"it is no {what} of version {VERSION}")
+    found: dict[str, Any] = held
+    return found

@@ -17,21 +17,20 @@ and a network, and checked on two others: ``benchmarks/solvers.py``.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from numbers import Integral
 from os import PathLike
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorefield import solvers
 from scorefield.adaptive import Adaptive
-from scorefield.coded import decode, encode
+from scorefield.coded import decode, encode, read_file, write_file
 from scorefield.field import ScoreField
-from scorefield.files import write
 from scorefield.grid import balanced, check_positive, time_near
 from scorefield.identity import digest
 from scorefield.process import Process
@@ -55,6 +54,7 @@ class Tuning:
         levels: ``log(sigma / alpha)`` of the times, ``-inf`` at the data.
         nfe: calls of the field.
         error: the plan's distance.
+        stderr: the standard error of that.
         general: that of the general plan, `default_plan`, which is kept where it is better.
         teacher: that of the paths that were learned from.
         noises: how many noises the steps were fitted to.
@@ -66,6 +66,7 @@ class Tuning:
     levels: tuple[float, ...]
     nfe: int
     error: float
+    stderr: float
     general: float
     teacher: float
     noises: int
@@ -121,45 +122,55 @@ class Plan:
                 f"{field.process!r}, is {process[:12]}: take plan.under(field.process)."
             )
 
+    def encoded(self) -> dict[str, Any]:
+        """Return the plan as JSON can hold it.
+
+        Raises:
+            ValueError: a solver that is not one of `scorefield.solvers`.
+        """
+        found: dict[str, Any] = encode(self, _KINDS)
+        return found
+
+    @classmethod
+    def decoded(cls, held: Mapping[str, Any]) -> Plan:
+        """Return the plan that `encoded` made ``held`` of, the same to the last bit.
+
+        Raises:
+            ValueError: it is none.
+        """
+        plan = decode(dict(held), _KINDS)
+        if not isinstance(plan, Plan):
+            raise ValueError(f"{type(plan).__name__} is no plan")
+        check_solver("solver", plan.solver)
+        types = Tensor | Adaptive, bool, Tuning | None
+        if not all(map(isinstance, (plan.times, plan.finish, plan.tuning), types)):
+            raise ValueError("its parts are of other types")
+        return plan
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the plan as JSON, at once or not at all.
 
         Raises:
-            ValueError: a solver that is not one of `scorefield.solvers`.
+            ValueError: as `encoded`.
             StorageError: there is no room for it.
         """
-        text = json.dumps({_FORMAT: 1, **encode(self, _KINDS)}, indent=1, allow_nan=False)
-        write(Path(path), lambda file: file.write(f"{text}\n".encode()))
+        write_file(path, _FORMAT, self.encoded())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Plan:
-        """Read a plan that `save` has written, the same to the last bit.
+        """Read a plan that `save` has written.
 
         Raises:
             ValueError: the file holds no plan.
             OSError: it cannot be read.
         """
         try:
-            with open(path, "rb") as file:
-                text = file.read(_LARGEST + 1)
-            if len(text) > _LARGEST:
-                raise ValueError(f"it has more than {_LARGEST} bytes")
-            held = json.loads(text)
-            if held.pop(_FORMAT) != 1:
-                raise ValueError("it is of another version of scorefield")
-            plan = decode(held, _KINDS)
-            check_solver("solver", plan.solver)
-            types = Tensor | Adaptive, bool, Tuning | None
-            parts = plan.times, plan.finish, plan.tuning
-            if not all(map(isinstance, parts, types)):
-                raise ValueError("its parts are of other types")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            return cls.decoded(read_file(path, _FORMAT))
+        except ValueError as error:
             raise ValueError(f"{path} holds no plan: {error}.") from None
-        found: Plan = plan
-        return found
 
 
-_FORMAT, _LARGEST = "scorefield-plan", 2**24
+_FORMAT = "scorefield-plan"
 _KINDS = (
     Plan,
     Tuning,

@@ -165,7 +165,7 @@ def test_tuned_plans_in_the_run_folder_join_if_they_fit(tmp_path, files, capsys)
     general = sf.default_plan(run.field, 3)
     for name, field in (("mine", run.field), ("theirs", sf.load(files / "classes").field)):
         tuning = Tuning(sf.identity.digest(field), sf.identity.digest(field.process),
-                        (1.0, 0.0), 3, 0.1, 0.1, 0.0, 64, 0)  # fmt: skip
+                        (1.0, 0.0), 3, 0.1, 0.01, 0.1, 0.0, 64, 0)  # fmt: skip
         Plan(general.solver, general.times, general.finish, tuning).save(
             folder / "plans" / f"{name}.json"
         )

@@ -319,7 +319,8 @@ def test_the_plans_in_it_are_those_that_plans_are_saved_as(saved, tmp_path):
     _, found, path = saved
     for held, one in zip(json.loads(path.read_text())["points"], found.points, strict=True):
         one.plan.save(tmp_path / "plan.json")
-        assert held["plan"] == json.loads((tmp_path / "plan.json").read_text())
+        whole = {"scorefield-plan": 1, **held["plan"]}
+        assert whole == json.loads((tmp_path / "plan.json").read_text())
         assert held["solver"] == repr(one.plan.solver)
         assert held["stochastic"] == (one.name == "pc")
 
@@ -378,7 +379,7 @@ def test_a_file_that_holds_no_frontier_is_refused(saved, tmp_path, text):
 
 
 def test_a_file_without_bounds_is_not_read(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr("scorefield.frontiers.result.LARGEST", 100)
+    monkeypatch.setattr("scorefield.coded.LARGEST", 100)
     with pytest.raises(ValueError, match="more than 100 bytes"):
         Frontier.load(saved[2])
 

@@ -26,12 +26,11 @@ ALLOWED = {
     "solvers": {"field", "grid", "noise", "process"},
     "adaptive": {"errors", "field", "process", "solvers"},
     "identity": {"field"},
-    "coded": set(),
+    "coded": {"files"},
     "plan": {
         "adaptive",
         "coded",
         "field",
-        "files",
         "grid",
         "identity",
         "process",

@@ -25,7 +25,7 @@ def denoiser(seed=0, process=None, **settings):
 def fitted(field, levels=(1.0, -0.5, -1.5)):
     table = ((1.1, 0.1 / 3, -0.2), (0.9, math.pi, 1e-300, -0.0, 5e-324))
     solver = sf.solvers.Fitted(levels, table)
-    tuning = Tuning(digest(field), digest(field.process), levels, 2, 0.01, 0.02, 1e-4, 64, 0)
+    tuning = Tuning(digest(field), digest(field.process), levels, 2, 0.01, 0.001, 0.02, 1e-4, 64, 0)
     return Plan(solver, solver.times(field.process), finish=False, tuning=tuning)
 
 

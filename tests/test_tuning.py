@@ -95,16 +95,6 @@ def test_what_a_plan_is_said_to_be_worth_holds_for_other_noises():
     assert abs(float(error.mean()) - plan.tuning.error) < 4 * math.sqrt(2) * spread
 
 
-def _reached(of, plan, end):
-    """Return the distance of each of the noises' samples from the end of its path."""
-    run = sf.prepare(of.field, plan)
-    prior = of.field.process.prior(of.field.mean, of.field.variance, run.first)
-    with torch.no_grad():
-        at = run(sf.State(prior.draw(of.z), run.first, sf.Noise(0, torch.arange(len(of.z)))))
-        x = of.field(at.x, at.t).x0 if plan.finish else at.x
-    return (x - end).norm(dim=1)
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_a_plan_is_never_worse_than_the_general_one(seed):
     g = torch.Generator().manual_seed(seed)
@@ -116,7 +106,8 @@ def test_a_plan_is_never_worse_than_the_general_one(seed):
     assert found.tuning.error <= found.tuning.general
     fresh = draw(field, 400, {}, seed + 100, 400)
     end = ends(fresh, 384)
-    fitted, usual = (_reached(fresh, p, end) for p in (found, sf.default_plan(field, 3 + seed)))
+    plans = found, sf.default_plan(field, 3 + seed)
+    fitted, usual = ((fresh.carried(plan) - end).norm(dim=1) for plan in plans)
     both = float((fitted - usual).std()) / math.sqrt(400)
     assert float((fitted - usual).mean()) < 3 * both, "on noises that nobody has seen"
 

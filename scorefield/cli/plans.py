@@ -190,8 +190,9 @@ def told(plan: Plan) -> str:
         return "a plan that was not measured"
     kind = "the general plan, which was not bettered" if found.error == found.general else "tuned"
     return (
-        f"{kind}, {found.nfe} calls: {found.error:.3g} from the exact path's end, by the general "
-        f"plan {found.general:.3g} (the teacher's own error {found.teacher:.2g})"
+        f"{kind}, {found.nfe} calls: {found.error:.3g} ± {found.stderr:.1g} from the exact path's "
+        f"end, by the general plan {found.general:.3g} (the teacher's own error "
+        f"{found.teacher:.2g})"
     )
 
 

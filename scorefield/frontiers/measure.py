@@ -43,7 +43,7 @@ from scorefield.noise import Noise
 from scorefield.plan import Plan
 from scorefield.sampling import count_calls, prepare, sample, template
 from scorefield.tiles import check_evaluating
-from scorefield.tuning.noises import Noises
+from scorefield.tuning.noises import Noises, distances
 from scorefield.tuning.teacher import NODES, ends
 
 METRICS: tuple[Metric, ...] = (SlicedWasserstein(), EnergyDistance(), C2ST())
@@ -157,7 +157,7 @@ def _reached(field: ScoreField, n: int, seed: int, tile: int) -> tuple[Tensor, f
     like = template(field)
     z, _ = Noise(seed, torch.arange(n, device=like.device)).draw(field.shape, like)
     fine, coarse = (ends(Noises(field, z, {}, tile), nodes) for nodes in (NODES, NODES // 2))
-    return fine, float(_distances(coarse, fine).mean())
+    return fine, float(distances(coarse, fine).mean())
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class _Judge:
         """Return what a plan is worth, and the floors, which are the same for all."""
         error = None
         if self.reached is not None and plan.solver.weak_order is None:
-            error = averaged(_distances(made.x, self.reached), self.level)
+            error = averaged(distances(made.x.flatten(1).double(), self.reached), self.level)
         cost = made.nfe, made.milliseconds
         if self.real is None:
             return Point(name, plan, *cost, error, {}, {}), {}
@@ -189,12 +189,6 @@ class _Judge:
             seed=self.seed,
         )
         return Point(name, plan, *cost, error, told.values, told.excesses), told.floors
-
-
-def _distances(x: Tensor, reached: Tensor) -> Tensor:
-    """Return ``e_k`` of (1)."""
-    gaps: Tensor = (x.flatten(1).double() - reached).norm(dim=1) / math.sqrt(reached.shape[1])
-    return gaps
 
 
 def _work(plans: Mapping[str, Plan | Sequence[Plan]]) -> list[Named]:

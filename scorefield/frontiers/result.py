@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from scorefield.adaptive import Adaptive
-from scorefield.coded import decode, encode
+from scorefield.coded import read_file, write_file
 from scorefield.field import ScoreField
-from scorefield.files import write
 from scorefield.grid import check_positive
 from scorefield.identity import digest
 from scorefield.metrics import Estimate
-from scorefield.plan import _FORMAT as PLAN, _KINDS, Plan
-from scorefield.solvers import check_solver
+from scorefield.plan import Plan
 
-FORMAT, LARGEST = "scorefield-frontier", 2**25
+FORMAT = "scorefield-frontier"
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +153,9 @@ class Frontier:
             ValueError: a plan whose solver is not one of `scorefield.solvers`.
             StorageError: there is no room for it.
         """
-        held = {FORMAT: 1} | {k: v for k, v in vars(self).items() if k not in ("floors", "points")}
-        held |= {"floors": _plain(self.floors), "points": [_encoded(p) for p in self.points]}
-        text = json.dumps(held, indent=1, allow_nan=False)
-        write(Path(path), lambda file: file.write(f"{text}\n".encode()))
+        facts = {k: v for k, v in vars(self).items() if k not in ("floors", "points")}
+        parts = {"floors": _plain(self.floors), "points": [_encoded(p) for p in self.points]}
+        write_file(path, FORMAT, facts | parts)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Frontier:
@@ -174,17 +166,11 @@ class Frontier:
             OSError: it cannot be read.
         """
         try:
-            with open(path, "rb") as file:
-                text = file.read(LARGEST + 1)
-            if len(text) > LARGEST:
-                raise ValueError(f"it has more than {LARGEST} bytes")
-            held = json.loads(text)
-            if held.pop(FORMAT) != 1:
-                raise ValueError("it is of another version of scorefield")
+            held = read_file(path, FORMAT)
             points = tuple(_decoded(point) for point in held.pop("points"))
             found = cls(**held | {"floors": _estimates(held["floors"])}, points=points)
             _check_facts(found)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} holds no frontier: {error}.") from None
         return found
 
@@ -213,21 +199,16 @@ def _encoded(point: Point) -> dict[str, Any]:
         "error": None if point.error is None else asdict(point.error),
         "values": _plain(point.values),
         "excesses": _plain(point.excesses),
-        "plan": {PLAN: 1, **encode(point.plan, _KINDS)},
+        "plan": point.plan.encoded(),
     }
 
 
 def _decoded(held: Mapping[str, Any]) -> Point:
-    code = {k: v for k, v in held["plan"].items() if k != PLAN}
-    plan = decode(code, _KINDS)
-    check_solver("solver", plan.solver)
-    if not (isinstance(plan, Plan) and isinstance(plan.times, Tensor | Adaptive)):
-        raise ValueError(f"{held['name']} is no plan")
     error = None if held["error"] is None else _estimate(held["error"])
     _numbers(held["nfe"], held["milliseconds"])
     return Point(
         str(held["name"]),
-        plan,
+        Plan.decoded(held["plan"]),
         held["nfe"],
         held["milliseconds"],
         error,

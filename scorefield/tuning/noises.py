@@ -11,7 +11,9 @@ from torch import Tensor
 
 from scorefield.field import Instant, ScoreField
 from scorefield.noise import TUNING, Noise
-from scorefield.sampling import template
+from scorefield.plan import Plan
+from scorefield.sampling import from_normal, prepare, template
+from scorefield.solvers import State
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,18 @@ class Noises:
             x0[place], eps[place] = found.x0.flatten(1), found.eps.flatten(1)
         return x0, eps
 
+    @torch.no_grad()
+    def carried(self, plan: Plan) -> Tensor:
+        """Return where a plan of the ODE takes the noises, float64 ``(N, d)``."""
+        found = []
+        for place, field in self.tiles():
+            run = prepare(field, plan)
+            x = from_normal(field, self.z[place], run.first)
+            at = run(State(x, run.first, Noise(0, torch.arange(len(x), device=x.device))))
+            x = field(at.x, at.t).x0 if plan.finish else at.x
+            found.append(x.flatten(1).double())
+        return torch.cat(found)
+
     def where(self, chosen: slice) -> Noises:
         """Return some of the noises."""
         conditions = {name: rows[chosen] for name, rows in self.conditions.items()}
@@ -77,3 +91,9 @@ def draw(
         raise ValueError(f"conditions have {lengths} rows: give one and the same number of each.")
     turns = {name: rows.to(like.device)[ids // 2 % len(rows)] for name, rows in conditions.items()}
     return Noises(field, z, turns, tile)
+
+
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """Return how far samples are from others over the root of the dimension, ``(N,)``."""
+    found: Tensor = (x - y).norm(dim=1) / math.sqrt(y.shape[1])
+    return found

@@ -24,7 +24,7 @@ from scorefield.process import Process
 from scorefield.sampling import from_normal
 from scorefield.solvers import Fitted, Multistep, Past
 from scorefield.solvers.fitted import level_times
-from scorefield.tuning.noises import Noises
+from scorefield.tuning.noises import Noises, distances
 from scorefield.tuning.teacher import Teacher
 
 _RIDGE = 1e-8  # of the mean of the diagonal
@@ -87,8 +87,7 @@ class Student:
             for (b, c), w in zip(pairs, of_x0, strict=True):
                 row += [b + w, c]
             table.append(tuple(row))
-        error = (y - self.teacher.end).norm(dim=1) / math.sqrt(y.shape[1])
-        return Lesson(Fitted(tuple(levels), tuple(table)), error)
+        return Lesson(Fitted(tuple(levels), tuple(table)), distances(y, self.teacher.end))
 
     def _general(
         self, process: Process, times: Tensor, alphas: Sequence[float], i: int

@@ -16,11 +16,9 @@ from scorefield.errors import UsageError
 from scorefield.field import ScoreField
 from scorefield.grid import balanced, time_near
 from scorefield.identity import digest
-from scorefield.noise import Noise
 from scorefield.plan import Plan, Tuning, default_plan
-from scorefield.sampling import from_normal, prepare
-from scorefield.solvers import Multistep, State
-from scorefield.tuning.noises import Noises, draw
+from scorefield.solvers import Multistep
+from scorefield.tuning.noises import distances, draw
 from scorefield.tuning.search import Levels, Search
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import NODES, Teacher, ends, teach
@@ -123,13 +121,13 @@ class Tuner:
     def _truth(self) -> tuple[Tensor, float]:
         """The ends of the fresh paths, and how far from them the teacher's own are."""
         end, coarse = ends(self.fresh, 2 * NODES), ends(self.fresh)
-        return end, _distance(coarse, end)
+        return end, float(distances(coarse, end).mean())
 
     def _better(self, fitted: Plan, general: Plan) -> Plan:
         """Return the better of two plans by fresh noises, with what was measured."""
         end, off = self._truth
-        error, usual = (_distance(_ends(self.fresh, p), end) for p in (fitted, general))
-        best = fitted if error < usual else general
+        ours, usual = (distances(self.fresh.carried(p), end) for p in (fitted, general))
+        best, error = (fitted, ours) if ours.mean() < usual.mean() else (general, usual)
         assert isinstance(best.times, Tensor)
         process = self.field.process
         levels = tuple((-process.half_log_snr(best.times)).tolist())
@@ -138,8 +136,9 @@ class Tuner:
             process=digest(process),
             levels=levels,
             nfe=len(best.times) - 1 + best.finish,
-            error=min(error, usual),
-            general=usual,
+            error=float(error.mean()),
+            stderr=float(error.std()) / math.sqrt(len(error)),
+            general=float(usual.mean()),
             teacher=off,
             noises=self.count,
             seed=self.seed,
@@ -171,20 +170,3 @@ def _levels(field: ScoreField, times: Tensor) -> list[float]:
     if process.t_data is None:
         last = float(-process.half_log_snr(torch.tensor(process.t_min, dtype=torch.float64)))
     return [*(-process.half_log_snr(times)).tolist(), last]
-
-
-@torch.no_grad()
-def _ends(noises: Noises, plan: Plan) -> Tensor:
-    """Return where a plan takes noises, float64 ``(N, d)``."""
-    found = []
-    for place, field in noises.tiles():
-        run = prepare(field, plan)
-        x = from_normal(field, noises.z[place], run.first)
-        at = run(State(x, run.first, Noise(0, torch.arange(len(x), device=x.device))))
-        x = field(at.x, at.t).x0 if plan.finish else at.x
-        found.append(x.flatten(1).double())
-    return torch.cat(found)
-
-
-def _distance(x: Tensor, y: Tensor) -> float:
-    return float((x - y).norm(dim=1).mean()) / math.sqrt(y.shape[1])

@@ -129,6 +129,7 @@ def test_a_plan_of_another_run_is_refused(files, fails):
         (["tune", "run", "--nfe", "1"], "at least 2"),
         (["tune", "run", "--nfe", "4,x"], "--nfe 4,x: give whole numbers"),
         (["tune", "run", "--nfe", "5", "--tries", "0"], "--tries 0"),
+        (["tune", "run", "--nfe", "5", "--polish", "-1"], "--polish -1"),
         (["tune", "run", "--nfe", "5", "--noises", "2"], "at least 8"),
         (["tune", "run", "--nfe", "5", "--tile", "0"], "at least 1"),
         (["tune", "run", "--nfe", "5", "--device", "cuda"], "no GPU"),

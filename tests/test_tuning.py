@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from scorefield.plan import Plan
 from scorefield.solvers.fitted import Fitted, level_times
 from scorefield.tuning import Tuner, tune
 from scorefield.tuning.noises import draw
+from scorefield.tuning.polish import polished
 from scorefield.tuning.search import Search, packed, unpacked
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import ends, teach
@@ -189,6 +191,28 @@ def test_noises_are_under_the_conditions_by_turns():
     assert sf.sample(view, 8, plan, tile=8).shape == (8, 2)
 
 
+def test_polishing_moves_all_steps_to_a_smaller_error():
+    field, tried = ring(), {}
+    tuner = Tuner(field, noises=64)
+    plain = tuner.tune(5, tries=15, tried=tried)
+    moved = tuner.tune(5, tries=15, polish=20, tried=tried)
+    assert moved.solver.levels == plain.solver.levels
+    assert moved.tuning.error < 0.9 * plain.tuning.error
+
+
+def test_a_polish_that_noises_unseen_do_not_bear_out_is_left():
+    taught = student(ring(), 64)
+    solver, _ = taught.learn(LEVELS)
+    backwards = replace(taught, seen=~taught.seen)
+    unseen = taught.teacher.end.clone()
+    unseen[~taught.seen] = taught.noises.carried(
+        Plan(solver, solver.times(taught.noises.field.process), finish=False)
+    )[~taught.seen]  # of which the solver meets the ends as it is
+    exact = replace(taught, teacher=replace(taught.teacher, end=unseen))
+    assert polished(exact, solver, 5) == solver
+    assert polished(backwards, solver, 5) != solver
+
+
 def test_conditions_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\{'a': 2, 'b': 3\} rows"):
         sf.tune(ring(), 4, conditions={"a": torch.zeros(2), "b": torch.zeros(3)})
@@ -246,7 +270,7 @@ def test_a_budget_that_is_none_is_refused(nfe):
         tune(ring(), nfe)
 
 
-@pytest.mark.parametrize("given", [{"noises": 4}, {"tile": 0}, {"tries": 0}])
+@pytest.mark.parametrize("given", [{"noises": 4}, {"tile": 0}, {"tries": 0}, {"polish": -1}])
 def test_settings_that_make_no_sense_are_refused(given):
     with pytest.raises(ValueError, match="at least"):
         tune(ring(), 4, **given)

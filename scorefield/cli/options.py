@@ -194,6 +194,10 @@ class TuneOptions:
     tries: int | None = None
     """Of noise levels, for each plan; 2000 / nfe and at least 100 unless given."""
 
+    polish: int = 0
+    """Rounds at the end that move all steps together by the gradient through the network, whose
+    memory grows with the number of calls; 30 are worth a tenth to a third."""
+
     seed: int = 0
     """Of the noises."""
 

@@ -30,6 +30,8 @@ def tune(
     """
     if options.tries is not None and options.tries < 1:
         raise UsageError(f"--tries {options.tries}: give at least 1.")
+    if options.polish < 0:
+        raise UsageError(f"--polish {options.polish}: give a number of rounds, or 0.")
     run = load(folder)
     for nfe in budgets:
         default_plan(run.field, nfe)  # refuses what there is no plan of
@@ -56,15 +58,15 @@ def tune(
         path = plan_file(folder, nfe)
         path.parent.mkdir(exist_ok=True)
         tried = Tried(path.with_name(f".{path.stem}.tried"), {"nfe": nfe, **facts})
-        plan = _tuned(console, tuner, nfe, options.tries or usual_tries(nfe), tried)
+        plan = _tuned(console, tuner, nfe, options, tried)
         plan.save(path)
         tried.remove()
         say(console, told(plan))
         say(console, f"plan: {path}")
 
 
-def _tuned(console: Console, tuner: Tuner, nfe: int, tries: int, tried: Tried) -> Plan:
-    least = math.inf
+def _tuned(console: Console, tuner: Tuner, nfe: int, options: TuneOptions, tried: Tried) -> Plan:
+    tries, least = options.tries or usual_tries(nfe), math.inf
     with meter(console, tries, f"{nfe} calls", lambda: f"error {least:.3g}") as advance:
 
         def progress(error: float) -> None:
@@ -72,7 +74,7 @@ def _tuned(console: Console, tuner: Tuner, nfe: int, tries: int, tried: Tried) -
             least = error
             advance()
 
-        return tuner.tune(nfe, tries=tries, tried=tried, progress=progress)
+        return tuner.tune(nfe, tries=tries, polish=options.polish, tried=tried, progress=progress)
 
 
 def _there(console: Console, run: Run, folder: Path, nfe: int) -> bool:

@@ -29,6 +29,7 @@ def tune(
     noises: int | None = None,
     conditions: Mapping[str, Tensor] | None = None,
     tries: int | None = None,
+    polish: int = 0,
     seed: int = 0,
     tile: int = 64,
     progress: Callable[[float], None] = lambda error: None,
@@ -39,11 +40,11 @@ def tune(
 
     Args:
         noises, conditions, seed, tile: those of `Tuner`.
-        tries, progress: those of `Tuner.tune`.
+        tries, polish, progress: those of `Tuner.tune`.
 
     Raises:
         UsageError: SciPy is missing.
         ValueError: as `Tuner` and `Tuner.tune`.
     """
     tuner = Tuner(field, noises=noises, conditions=conditions, seed=seed, tile=tile)
-    return tuner.tune(nfe, tries=tries, progress=progress)
+    return tuner.tune(nfe, tries=tries, polish=polish, progress=progress)

@@ -40,20 +40,25 @@ class Noises:
         """Coordinates of a sample."""
         return math.prod(self.field.shape)
 
+    def places(self) -> list[slice]:
+        """Return where each tile lies."""
+        return [slice(k, k + self.tile) for k in range(0, len(self), self.tile)]
+
+    def given(self, place: slice) -> dict[str, Tensor]:
+        """Return the conditions of a tile."""
+        return {name: rows[place] for name, rows in self.conditions.items()}
+
     def tiles(self) -> Iterator[tuple[slice, ScoreField]]:
         """Yield where each tile lies, and the field under its conditions."""
-        for first in range(0, len(self), self.tile):
-            place = slice(first, first + self.tile)
-            given = {name: rows[place] for name, rows in self.conditions.items()}
+        for place in self.places():
+            given = self.given(place)
             yield place, self.field.given(**given) if given else self.field
 
     def estimates(self, x: Tensor, at: Instant) -> tuple[Tensor, Tensor]:
         """Return ``x0`` and ``eps`` of all samples ``(N, *shape)`` at an instant, ``(N, d)``."""
         x0, eps = x.new_empty(len(x), self.dim), x.new_empty(len(x), self.dim)
-        for first in range(0, len(x), self.tile):
-            place = slice(first, first + self.tile)
-            given = {name: rows[place] for name, rows in self.conditions.items()}
-            found = self.field(x[place], at, **given)
+        for place in self.places():
+            found = self.field(x[place], at, **self.given(place))
             x0[place], eps[place] = found.x0.flatten(1), found.eps.flatten(1)
         return x0, eps
 
@@ -69,7 +74,7 @@ class Noises:
             found.append(x.flatten(1).double())
         return torch.cat(found)
 
-    def where(self, chosen: slice) -> Noises:
+    def where(self, chosen: slice | Tensor) -> Noises:
         """Return some of the noises."""
         conditions = {name: rows[chosen] for name, rows in self.conditions.items()}
         return replace(self, z=self.z[chosen], conditions=conditions)

@@ -19,6 +19,7 @@ from scorefield.identity import digest
 from scorefield.plan import Plan, Tuning, default_plan
 from scorefield.solvers import Multistep
 from scorefield.tuning.noises import distances, draw
+from scorefield.tuning.polish import polished
 from scorefield.tuning.search import Levels, Search
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import NODES, Teacher, ends, teach
@@ -74,6 +75,7 @@ class Tuner:
         nfe: int,
         *,
         tries: int | None = None,
+        polish: int = 0,
         tried: MutableMapping[Levels, float] | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
@@ -83,6 +85,8 @@ class Tuner:
 
         Args:
             tries: of levels; 2000 / nfe and at least 100 unless given.
+            polish: rounds of `polished` at the end, by the gradient through the field's calls,
+                whose memory grows with ``nfe``; 30 are worth a tenth to a third.
             tried: errors of levels that were tried before, as this left them there: what was
                 broken off goes on from them, to the same plan.
             progress: called after each try, with the least error so far.
@@ -95,8 +99,10 @@ class Tuner:
                 f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2."
             )
         tries = usual_tries(nfe) if tries is None else tries
-        if tries < 1:
-            raise ValueError(f"tries = {tries!r}: give at least 1.")
+        if tries < 1 or polish < 0:
+            raise ValueError(
+                f"tries = {tries}, polish = {polish}: give at least 1, and at least 0."
+            )
         general = default_plan(self.field, nfe)
         assert isinstance(general.solver, Multistep)
         seen = torch.arange(2 * self.count) % 2 == 0
@@ -104,6 +110,8 @@ class Tuner:
         starts = _starts(self.field, general, nfe)
         search = Search(student, starts[0][-1], {} if tried is None else tried, progress)
         fitted = search.run(starts, tries)
+        if polish:
+            fitted = polished(student, fitted, polish)
         return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), general)
 
     @cached_property

@@ -24,9 +24,10 @@ from scorefield.cli.options import (
     TuneOptions,
 )
 from scorefield.cli.settings import named, source
-from scorefield.cli.text import numbers, one_line
+from scorefield.cli.text import numbers
 from scorefield.config import TrainConfig
 from scorefield.errors import Stopped
+from scorefield.text import one_line
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 PriorName = Literal["moments", "standard"]

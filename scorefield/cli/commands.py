@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,13 +22,13 @@ from rich.table import Table
 from torch import Tensor
 
 from scorefield.cli.options import ReadOptions
-from scorefield.cli.text import one_line
 from scorefield.data import inspect
-from scorefield.data.inspection import told
 from scorefield.errors import NumericalError, UsageError
 from scorefield.files import write
 from scorefield.results import refuse_file
+from scorefield.text import one_line
 from scorefield.training.run import Run, load
+from scorefield.training.summary import summary
 
 T = TypeVar("T")
 
@@ -91,27 +90,11 @@ def inspect_data(console: Console, source: str, reading: ReadOptions) -> None:
 
 def info(console: Console, folder: Path) -> None:
     """Print a table of what a run is."""
-    run = load(folder)
-    process, data, config = run.field.process, run.config.data, run.config.train
-    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
-    low, high = torch.exp(-process.half_log_snr(ends)).tolist()
     table = Table(show_header=False, box=None)
-    rows = {
-        "data": f"{data.name}: {data.count} samples of shape {data.shape}",
-        "values": f"whole numbers in {config.levels} levels" if config.levels else "",
-        **told(data.columns),
-        "classes": str(data.classes) if data.classes else "none",
-        "process": f"{process}",
-        "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
-        "parametrization": f"{run.field.parametrization}",
-        "network": f"{config.network}, {parameters(run.field.network):,} parameters",
-        "training": f"{config.optim.steps} steps of {config.optim.batch}, seed {config.seed}",
-        "loss": f"{run.config.loss:.4f}",
-        "files": ", ".join(sorted(path.name for path in folder.iterdir())),
-    }
+    rows = summary(load(folder))
+    rows["files"] = ", ".join(sorted(path.name for path in folder.iterdir()))
     for name, text in rows.items():
-        if text:
-            table.add_row(name, one_line(text))
+        table.add_row(name, one_line(text))
     console.print(table)
 
 
@@ -181,8 +164,3 @@ def find_class(run: Run, y: str | None) -> int | None:
         known = f", {', '.join(names[:8])}" if names else ""
         raise UsageError(f"--y {y}: this run knows the classes 0 to {classes - 1}{known}.")
     return int(y)
-
-
-def parameters(network: torch.nn.Module) -> int:
-    """Return how many numbers a network learns."""
-    return sum(p.numel() for p in network.parameters())

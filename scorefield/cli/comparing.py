@@ -15,7 +15,7 @@ from scorefield.cli.options import CompareOptions, ItemOptions
 from scorefield.cli.picking import field_of, file_of
 from scorefield.cli.plans import PLANS, plans_within
 from scorefield.cli.real import SAMPLES, as_data, real_data
-from scorefield.cli.text import numbers, one_line
+from scorefield.cli.text import numbers
 from scorefield.errors import UsageError
 from scorefield.field import ScoreField
 from scorefield.frontiers import METRICS as USUAL_METRICS, Frontier, frontier
@@ -32,6 +32,7 @@ from scorefield.metrics import (
 )
 from scorefield.plan import Plan
 from scorefield.results import check_target, refuse_file
+from scorefield.text import one_line
 from scorefield.training.run import load
 
 METRICS: dict[str, Callable[[], Metric]] = {

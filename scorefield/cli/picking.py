@@ -12,13 +12,13 @@ from rich.console import Console
 from scorefield.cli.commands import find_class, say
 from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
 from scorefield.cli.plans import Choice
-from scorefield.cli.text import one_line
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.field import ScoreField
 from scorefield.frontiers import Frontier
 from scorefield.frontiers.measure import machine
 from scorefield.plan import Plan
 from scorefield.sampling import template
+from scorefield.text import one_line
 from scorefield.training.run import Run
 
 

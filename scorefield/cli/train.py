@@ -14,7 +14,7 @@ import tomli_w
 import torch
 from rich.console import Console
 
-from scorefield.cli.commands import parameters, say, track
+from scorefield.cli.commands import say, track
 from scorefield.cli.options import ReadOptions
 from scorefield.cli.session import Every, Session
 from scorefield.config import TrainConfig
@@ -22,6 +22,7 @@ from scorefield.data import read
 from scorefield.errors import Stopped, UsageError
 from scorefield.training.processes import Alone, Processes
 from scorefield.training.run import refuse_existing
+from scorefield.training.summary import parameters
 from scorefield.training.trainer import Training
 
 Distributed = Literal["auto", "ddp", "fsdp"]

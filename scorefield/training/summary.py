@@ -1,0 +1,33 @@
+"""What a run is, in words."""
+
+from __future__ import annotations
+
+import torch
+
+from scorefield.data.inspection import told
+from scorefield.training.run import Run
+
+
+def summary(run: Run) -> dict[str, str]:
+    """Return what a run was trained on, and how, by name."""
+    process, data, config = run.field.process, run.config.data, run.config.train
+    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
+    low, high = torch.exp(-process.half_log_snr(ends)).tolist()
+    found = {
+        "data": f"{data.name}: {data.count} samples of shape {data.shape}",
+        "values": f"whole numbers in {config.levels} levels" if config.levels else "",
+        **told(data.columns),
+        "classes": str(data.classes) if data.classes else "none",
+        "process": f"{process}",
+        "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
+        "parametrization": f"{run.field.parametrization}",
+        "network": f"{config.network}, {parameters(run.field.network):,} parameters",
+        "training": f"{config.optim.steps} steps of {config.optim.batch}, seed {config.seed}",
+        "loss": f"{run.config.loss:.4f}",
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def parameters(network: torch.nn.Module) -> int:
+    """Return how many numbers a network learns."""
+    return sum(p.numel() for p in network.parameters())

@@ -10,6 +10,7 @@ Reference: Song et al. (2021), arXiv:2011.13456, section 4.3.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ _TILE = 512
 
 @dataclass(frozen=True)
 class Paths:
-    """The first coordinate of many paths.
+    """One coordinate of many paths.
 
     Attributes:
         times: ``(T,)``, falling, float64.
@@ -44,10 +45,13 @@ class Paths:
     scale: Tensor
 
 
-def paths(field: ScoreField, n: int, *, seed: int = 0, steps: int = 300) -> Paths:
+def paths(
+    field: ScoreField, n: int, *, seed: int = 0, steps: int = 300, along: Tensor | None = None
+) -> Paths:
     """Follow ``n`` samples from noise to data by the reverse SDE and by the ODE.
 
-    Path ``k`` is a function of (field, seed, k, steps). The SDE is solved by `EulerMaruyama`, the
+    Path ``k`` is a function of (field, seed, k, steps), and is seen along a direction ``(d,)``: the
+    first coordinate's unless given. The SDE is solved by `EulerMaruyama`, the
     ODE by third-order `Multistep`, over ``steps`` steps of `balanced` where the noise is between 30
     times and a hundredth of the data's deviation. Makes ``2 steps`` calls per sample.
 
@@ -61,19 +65,23 @@ def paths(field: ScoreField, n: int, *, seed: int = 0, steps: int = 300) -> Path
     times = balanced(process, steps, start=first, end=last, data_std=c)
     alpha, sigma = process.coefficients(times)
     scale = c / torch.hypot(c * alpha, sigma)
-    sde = _follow(field, EulerMaruyama(dial=1.0), times, n, seed)
-    ode = _follow(field, Multistep(3, AnglePrediction(c)), times, n, seed)
+    if along is None:
+        along = torch.eye(1, math.prod(field.shape))[0]
+    sde = _follow(field, EulerMaruyama(dial=1.0), times, n, seed, along)
+    ode = _follow(field, Multistep(3, AnglePrediction(c)), times, n, seed, along)
     return Paths(times, sde, ode, sigma / alpha, scale)
 
 
-def _follow(field: ScoreField, solver: Solver, times: Tensor, n: int, seed: int) -> Tensor:
-    """Return the first coordinate at every time, ``(T, n)``, in float64 on the CPU."""
+def _follow(
+    field: ScoreField, solver: Solver, times: Tensor, n: int, seed: int, along: Tensor
+) -> Tensor:
+    """Return the coordinate along a direction at every time, ``(T, n)``, in float64 on the CPU."""
     like = sample(field, 0, times=times)  # none: only their type and device are wanted
-    found = []
+    along, found = along.to(like), []
     for first in range(0, n, _TILE):
         ids = torch.arange(first, min(first + _TILE, n))
         with torch.no_grad():
             at = start(field, Noise(seed, ids), times[0], like)
-            track = [state.x.flatten(1)[:, 0] for state in integrate(field, solver, at, times)]
+            track = [state.x.flatten(1) @ along for state in integrate(field, solver, at, times)]
         found.append(torch.stack(track).double().cpu())
     return torch.cat(found, 1)

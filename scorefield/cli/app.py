@@ -419,6 +419,50 @@ def interpolate(
 
 
 @app.command
+def report(
+    run: Path,
+    data: str | None = None,
+    /,
+    *,
+    out: Path | None = None,
+    held_out: bool = False,
+    seed: int = 0,
+    n: int | None = None,
+    items: int = 64,
+    overwrite: bool = False,
+) -> None:
+    """Write a report of a run: one HTML file that opens offline.
+
+    It tells what was trained on what, and shows samples, the ways from noise to data by several
+    solvers, more and more calls of the network, and what lies in the run folder of log, tuned plans
+    and measured solvers. Likelihoods and interpolations need data.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        A file of items like those the run was trained on, or a built-in set.
+    out
+        The file to write, report.html in the run folder unless given.
+    held_out
+        Take of the data, which is the run's own then, only what was held out from training.
+    seed
+        Of all noise.
+    n
+        How many samples a panel of the sliders shows; as suits the data unless given.
+    items
+        How many items of the data the likelihood is told of.
+    overwrite
+        Replace the file if it exists.
+    """
+    from scorefield.cli import report as command
+
+    settings = {"data": data, "held_out": held_out, "seed": seed, "n": n, "items": items}
+    command.report(console, run, out, settings | {"overwrite": overwrite})
+
+
+@app.command
 def merge(out: Path, /, *, overwrite: bool = False) -> None:
     """Put together what the shards of a command have made, when all are done.
 

@@ -1,9 +1,11 @@
-"""Pictures of samples, of paths from noise to data, and of quality against cost.
+"""Pictures of samples, of paths from noise to data, of quality against cost; a report of a run.
 
-Needs the extra ``scorefield[plot]``: matplotlib and Pillow are imported where they are used.
+Pictures need the extra ``scorefield[plot]``, with matplotlib and Pillow, and the report
+``scorefield[report]``, with Jinja and Pillow; they are imported where they are used.
 """
 
 from scorefield.report.frontier import frontier_panels
+from scorefield.report.html import report
 from scorefield.report.plots import image_grid, quality_against_calls
 from scorefield.report.tracks import Paths, paths
 from scorefield.report.trajectory import trajectories
@@ -14,5 +16,6 @@ __all__ = [
     "image_grid",
     "paths",
     "quality_against_calls",
+    "report",
     "trajectories",
 ]

@@ -24,8 +24,8 @@ MARKERS = ("o", "s", "^", "D", "v", "<", ">")
 INK, FAINT = "#222222", "#8a8a8a"
 
 
-def optional(module: str) -> ModuleType:
-    """Return a module of the extra ``plot``.
+def optional(module: str, extra: str = "plot") -> ModuleType:
+    """Return a module of an extra.
 
     Raises:
         ImportError: it is not installed.
@@ -35,7 +35,7 @@ def optional(module: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"pictures need {module.split('.')[0]}, which is not installed: "
-            "pip install scorefield[plot]"
+            f"pip install scorefield[{extra}]"
         ) from error
 
 

@@ -1,0 +1,23 @@
+"""What `scorefield report` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from scorefield import sizes
+from scorefield.cli.commands import say, track
+from scorefield.report.html import Making
+
+
+def report(console: Console, folder: Path, out: Path | None, settings: Mapping[str, Any]) -> None:
+    """Write a report of a run; the settings are those of `scorefield.report.report`."""
+    making, began = Making(folder, out, **settings), time.monotonic()
+    for _ in track(console, making, len(making), "report"):
+        pass
+    say(console, f"{time.monotonic() - began:.1f} s, {sizes.words(making.path.stat().st_size)}")
+    say(console, f"report: {making.path}")

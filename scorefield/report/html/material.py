@@ -1,0 +1,99 @@
+"""What several sections share: samples, and the way they are looked at."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.field import ScoreField
+from scorefield.noise import Noise
+from scorefield.plan import default_plan
+from scorefield.report.html.opened import Opened
+from scorefield.report.html.parts import Panel
+from scorefield.report.html.views import View, view_of
+from scorefield.text import one_line
+
+_NAME = 160  # characters of a name in the page
+_VECTORS, _OTHERS = 512, 64  # samples
+
+
+class Material:
+    """What sections are made of.
+
+    Args:
+        opened: run, data and what lies in the run's folder.
+        n: how many samples a panel of a slider shows; as suits the data unless given.
+        items: how many items of the data the likelihood is told of.
+    """
+
+    def __init__(self, opened: Opened, n: int | None, items: int) -> None:
+        self.opened, self.run, self.n, self.items = opened, opened.run, n, items
+
+    @property
+    def field(self) -> ScoreField:
+        """The run's field, with a class where it was not learned without one."""
+        y = self.opened.y
+        return self.run.field if y is None else self.run.field.given(y=torch.tensor(y))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The seed and the class of all samples that are not asked for by class."""
+        return {"seed": self.opened.seed, "y": self.opened.y}
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """Samples by the general plan, in the data's units: as many as a view may want."""
+        vectors = len(self.run.config.data.shape) == 1
+        return self.drawn(_VECTORS if vectors else _OTHERS, self.opened.y)
+
+    @cached_property
+    def view(self) -> View:
+        """How they are looked at."""
+        return view_of(self.run, self.samples)
+
+    def drawn(self, n: int, y: int | None) -> Tensor:
+        """Return samples 0 to ``n - 1`` of a class by the general plan."""
+        return self.run.sample(n, default_plan(self.run.field), seed=self.opened.seed, y=y)
+
+    def seen(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
+        """Return data as the field sees it, with noise where its encoding has some."""
+        v, _, noise = self.run.encoding.forward(x, noise)
+        return self.run.transform.forward(v), noise
+
+    def few(self, frames: int, most: int = 12) -> int:
+        """Return how many samples a panel of so many frames shows, ``most`` of them images."""
+        return self.n or self.view.few(frames, most)
+
+    def panel(self, name: str, note: str, frames: Sequence[Tensor]) -> Panel:
+        """Return a panel of pictures of samples."""
+        alt = f"{len(frames[0])} {self.view.noun}, {name}"
+        return Panel(name, note, alt, self.view.picture(frames))
+
+    @property
+    def folder(self) -> str:
+        """The run's folder, to stand in a command."""
+        return named(shlex.quote(str(self.opened.folder)))
+
+    @property
+    def data(self) -> str:
+        """The data, to stand in a command; DATA if there are none."""
+        source = self.opened.source
+        return "DATA" if source is None else named(shlex.quote(source))
+
+    @property
+    def class_note(self) -> str:
+        """What to say if samples are of one class."""
+        y, names = self.opened.y, self.run.config.data.class_names
+        if y is None:
+            return ""
+        return f" All are of the class {named(names[y]) if names else y}."
+
+
+def named(text: str) -> str:
+    """Return a name from a file as one line that is not too long."""
+    return one_line(text, _NAME)

@@ -1,0 +1,296 @@
+"""The sections that tell numbers: of the training, of likelihoods, of solvers."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from scorefield.report.html.charts import Axis, Band, Chart, Series, bounds, steps
+from scorefield.report.html.material import Material, named
+from scorefield.report.html.opened import Frontier, Interval, Measured
+from scorefield.report.html.parts import (
+    Charts,
+    Commands,
+    Facts,
+    Missing,
+    Note,
+    Part,
+    Section,
+    Table,
+)
+from scorefield.training.held_out import HeldOut, bins
+from scorefield.training.summary import summary
+
+_DRAWN = 400  # points of a line
+_BINS = 20
+_CALLS, _PROBES = 28, 4  # of the likelihood
+_EXACT = 8  # coordinates up to which the trace is exact
+
+
+def training(made: Material) -> Section:
+    """What was trained on what, and the loss on the way."""
+    facts = [(name, named(text)) for name, text in summary(made.run).items()]
+    loss = _numbers(made.opened.log, "train", "loss")
+    error = _numbers(made.opened.log, "evaluation", "error")
+    parts: list[Part] = [Facts(facts)]
+    charts = []
+    if len(loss) > 1:
+        charts.append(_line("Loss, a mean over 100 steps", loss, 0))
+    if len(error) > 1:
+        charts.append(_line("Error on held-out data, relative to that of a Gaussian", error, 1))
+    if charts:
+        parts.append(Charts(charts))
+    else:
+        parts.append(
+            Missing("No log of the training lies in the run folder. One is written by", _TRAINED)
+        )
+    text = "What the network learned from, and how."
+    return Section("training", "What was trained on what", text, parts)
+
+
+_TRAINED = "scorefield train DATA --held-out 0.1 --out RUN"
+
+
+def _line(label: str, points: Sequence[tuple[float, float]], tone: int) -> Chart:
+    heights = [y for _, y in points]
+    log = min(heights) > 0
+    last = f"{label}: {heights[0]:.3g} at step {points[0][0]:g}, {heights[-1]:.3g} at the last"
+    across = Axis("step", 0.0, points[-1][0])
+    upwards = Axis(label, *bounds(heights, log), log=log)
+    return Chart(last, across, upwards, [Series("", points, tone)], legend=False)
+
+
+def _numbers(log: Sequence[Mapping[str, Any]], event: str, name: str) -> list[tuple[float, float]]:
+    """Return steps and values of one kind of record, where they are finite numbers."""
+    found = [
+        (float(record["step"]), float(record[name]))
+        for record in log
+        if record.get("event") == event and _finite(record.get(name))
+    ]
+    return found[:: -(-len(found) // _DRAWN)] if found else []
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e300
+
+
+def noise_levels(made: Material) -> Section:
+    """The error at each noise level, of held-out data."""
+    process = made.run.field.process
+    edges = bins(process).exp().tolist()
+    series = []
+    logged = _levels(made.opened.log, len(edges) - 1)
+    for k, (step, values) in enumerate(logged):
+        faint = k < len(logged) - 1
+        series.append(_level_series(f"held out, step {step}", edges, values, 1, faint))
+    x = made.opened.x
+    if x is not None:
+        held = HeldOut(x, None, torch.arange(len(x)), made.seen, made.opened.seed)
+        values = held.errors(made.field).tolist()
+        series.append(_level_series(named(made.opened.source or ""), edges, values, 0))
+    text = (
+        "The error of the denoiser at each noise level, as a share of the error of the best "
+        "denoiser that knows no more than the mean and the variance of each coordinate. Below 1 "
+        "the network knows more than these."
+    )
+    title = "Error at each noise level"
+    if not series:
+        needs = Missing("This needs data, by", f"scorefield report {made.folder} {made.data}")
+        return Section("levels", title, text, [needs])
+    heights = [y for s in series for _, y in s.points]
+    across = Axis("noise-to-signal ratio σ/α", edges[0], edges[-1], log=True)
+    upwards = Axis("Error relative to that of a Gaussian", 0.0, max(1.0, *heights) * 1.05)
+    alt = f"{series[-1].name}: {', '.join(f'{y:.3g}' for _, y in series[-1].points)}"
+    chart = Chart(f"Error from the least to the most noise. {alt}", across, upwards, series)
+    note = ""
+    if x is not None:
+        source = named(made.opened.source or "")
+        note = f"{min(len(x), 256)} items of {source}, with noise that is the same for any network."
+    return Section("levels", title, text, [Charts([chart], note)])
+
+
+def _levels(log: Sequence[Mapping[str, Any]], count: int) -> list[tuple[int, list[float]]]:
+    """Return the first, a middle and the last evaluation: the step, and the error of each level."""
+    found = [
+        (int(record["step"]), [float(v) for v in record["levels"]])
+        for record in log
+        if record.get("event") == "evaluation"
+        and isinstance(record.get("levels"), list)
+        and len(record["levels"]) == count
+        and all(map(_finite, record["levels"]))
+    ]
+    return [found[k] for k in sorted({0, len(found) // 2, len(found) - 1})] if found else []
+
+
+def _level_series(
+    name: str, edges: Sequence[float], values: Sequence[float], tone: int, faint: bool = False
+) -> Series:
+    middles = [math.sqrt(a * b) for a, b in pairwise(edges)]
+    titles = [f"σ/α = {x:.2g}: {y:.3g}" for x, y in zip(middles, values, strict=True)]
+    points = list(zip(middles, values, strict=True))
+    return Series(name, points, tone, titles=() if faint else titles, faint=faint)
+
+
+def likelihood(made: Material) -> Section:
+    """How likely items of the data are under the run."""
+    x, run = made.opened.x, made.run
+    title = "Likelihood"
+    if x is None:
+        text = "How likely items of data are under the run, by the probability-flow ODE."
+        command = f"scorefield report {made.folder} {made.data}"
+        return Section("likelihood", title, text, [Missing("This needs data, by", command)])
+    x, exact = x[: made.items], math.prod(run.field.shape) <= _EXACT
+    probes = 0 if exact else _PROBES
+    found = run.log_prob(x, nfe=_CALLS, probes=probes, seed=made.opened.seed, y=made.opened.y)
+    levels, dim = run.config.train.levels, x[0].numel()
+    unit = "bits per dimension" if levels else "nats"
+    values = found.bits_per_dim(dim) if levels else found.value
+    scale = 1 / (dim * math.log(2)) if levels else 1.0
+    mean, spread = float(values.mean()), float(values.std()) if len(x) > 1 else math.nan
+    said = f"{mean:.3f} ± {spread / math.sqrt(len(x)):.3f} {unit}"
+    probe = float(found.stderr.square().mean().sqrt()) * scale
+    solver = float(found.solver_error.abs().mean()) * scale
+    source = named(made.opened.source or "")
+    better = f"lower is better, {math.log2(levels):.3f} is chance" if levels else "higher is better"
+    text = f"{said} ({better}): the mean over {len(x)} items of {source} and its standard error."
+    trace = "an exact trace" if exact else f"{probes} probes of the trace"
+    note = (
+        f"Of a single item the probes leave ±{probe:.2g} open and the solver about {solver:.2g}, "
+        f"with {_CALLS} calls of the network and {trace}."
+    )
+    parts: list[Part] = [Charts([_histogram(values.tolist(), unit, said)], note)]
+    return Section("likelihood", title, text, parts)
+
+
+def _histogram(values: Sequence[float], unit: str, said: str) -> Chart:
+    low, high = bounds(values)
+    counts, edges = torch.histogram(
+        torch.tensor(values, dtype=torch.float64), _BINS, range=(low, high)
+    )
+    outline = Series("", steps(counts.tolist(), edges.tolist()), 0, filled=True)
+    mean = sum(values) / len(values)
+    top = float(counts.max()) * 1.1
+    line = Series(f"mean, {said}", [(mean, 0.0), (mean, top)], 1)
+    alt = f"Histogram of {len(values)} items from {min(values):.3g} to {max(values):.3g} {unit}"
+    return Chart(alt, Axis(unit, low, high), Axis("Items", 0.0, top), [outline, line])
+
+
+def frontier(made: Material) -> Section:
+    """What was measured of solvers: distance against calls."""
+    found, title = made.opened.frontier, "What calls of the network buy"
+    text = "How far samples are from what they should be, against what a sample costs."
+    if found is None:
+        command = f"scorefield compare {made.folder} {made.data}"
+        needs = Missing("Nothing was measured yet. To measure, run", command)
+        return Section("frontier", title, text, [needs])
+    charts = []
+    errors = [(p, p.error) for p in found.points if p.error is not None]
+    if errors:
+        floor = None
+        if found.teacher:
+            floor = Band("the exact paths' own error", found.teacher, found.teacher)
+        charts.append(_frontier_chart("Distance to the ends of exact paths", errors, floor))
+    for metric, of_data in list(found.floors.items())[:3]:
+        values = [(p, p.values[metric]) for p in found.points if metric in p.values]
+        if values:
+            band = Band("what fresh data scores", of_data.low, of_data.high)
+            label = named(metric.replace("_", " ").capitalize())
+            charts.append(_frontier_chart(f"{label} to data", values, band))
+    note = (
+        f"{found.n} samples against {found.m} items of data. Bars and bands are intervals at "
+        f"{found.level:.0%}. Dashed solvers are stochastic. Time is of one sample on "
+        f"{named(found.machine)}."
+    )
+    parts: list[Part] = [Charts(charts), Note(note), _frontier_table(found)]
+    return Section("frontier", title, text, parts)
+
+
+def _frontier_chart(
+    label: str, found: Sequence[tuple[Measured, Interval]], band: Band | None
+) -> Chart:
+    """Return a chart of one measure, a line for each solver, both axes logarithmic."""
+    lines: dict[str, list[tuple[Measured, Interval]]] = {}
+    for point, interval in sorted(found, key=lambda pair: pair[0].nfe):
+        lines.setdefault(point.name, []).append((point, interval))
+    ends = [v for _, i in found for v in (i.value, i.high) if v > 0]
+    ends += [band.high] if band is not None and band.high > 0 else []
+    upwards = Axis(label, *bounds(ends, log=True), log=True)
+    calls = sorted({point.nfe for point, _ in found})
+    across = Axis(
+        "calls of the network (NFE)", calls[0] / 1.1, calls[-1] * 1.1, True, _apart(calls)
+    )
+    series = [
+        Series(
+            named(name),
+            [(p.nfe, max(i.value, upwards.low)) for p, i in line],
+            tone,
+            [(max(i.low, upwards.low), i.high) for _, i in line],
+            [f"{named(name)}, {p.nfe:g} calls: {_interval(i)}" for p, i in line],
+            dashed=line[0][0].stochastic,
+        )
+        for tone, (name, line) in enumerate(lines.items())
+    ]
+    best = min(found, key=lambda pair: pair[1].value)
+    alt = (
+        f"{label} against calls, for {len(lines)} solvers. The least is {_interval(best[1])} by "
+        f"{named(best[0].name)} with {best[0].nfe:g} calls"
+    )
+    return Chart(alt, across, upwards, series, band)
+
+
+def _apart(calls: Sequence[float]) -> tuple[float, ...]:
+    """Return the numbers of calls that ticks can stand at without touching."""
+    ticks = [calls[0]]
+    for count in calls[1:]:
+        if count >= 1.25 * ticks[-1]:
+            ticks.append(count)
+    return tuple(ticks)
+
+
+def _frontier_table(found: Frontier) -> Table:
+    metrics = list(found.floors)[:3]
+    names = [
+        "solver",
+        "NFE",
+        "ms per sample",
+        "error",
+        *(named(m.replace("_", " ")) for m in metrics),
+    ]
+    rows = [
+        [
+            named(p.name),
+            f"{p.nfe:g}",
+            f"{p.milliseconds:.2f}",
+            "" if p.error is None else _interval(p.error),
+            *("" if m not in p.values else _interval(p.values[m]) for m in metrics),
+        ]
+        for p in found.points
+    ]
+    floor = ["fresh data", "", "", "", *(_interval(found.floors[m]) for m in metrics)]
+    return Table("The same as numbers, with their intervals", names, [*rows, floor])
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.value:.3g} ({found.low:.3g} to {found.high:.3g})"
+
+
+def commands(made: Material) -> Section:
+    """How all this is made again."""
+    folder, data = made.folder, made.data
+    held, seed = " --held-out" if made.opened.held_out else "", made.opened.seed
+    source = named(shlex.quote(made.run.config.data.name))
+    given = "" if made.opened.source is None else f" {data}{held}"
+    lines = [
+        f"scorefield report {folder}{given} --seed {seed}",
+        f"scorefield sample {folder} --n 64 --seed {seed}",
+        f"scorefield likelihood {folder} {data}",
+        f"scorefield interpolate {folder} {data} --pairs 0:1 2:3",
+        f"scorefield train {source} --config {folder}/config.toml --out AGAIN",
+    ]
+    text = "Every number and picture here is a function of the run, the data and the seed."
+    return Section("commands", "How to make it again", text, [Commands("\n".join(lines))])

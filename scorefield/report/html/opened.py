@@ -1,0 +1,163 @@
+"""What a report is made of: a run, what lies in its folder, and data; checked before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from scorefield.data import read
+from scorefield.errors import CheckpointError, UsageError
+from scorefield.plan import Plan
+from scorefield.report.html.walks import tuned_plans
+from scorefield.training import Run, load
+from scorefield.training.held_out import split
+from scorefield.training.log import NAME, records
+
+FRONTIER = "frontier.json"
+_LARGEST = 2**26  # bytes of a file beside the weights
+_MOST = 2000  # items of data
+_NUMBERS = 2**25  # in them
+
+
+class Read(BaseModel):
+    """A part of a file that others write: finite numbers, and names that nobody asks for."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Interval(Read):
+    """A value and the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Measured(Read):
+    """One solver with one number of calls."""
+
+    name: str = Field(max_length=1000)
+    nfe: float = Field(gt=0)
+    milliseconds: float
+    stochastic: bool
+    error: Interval | None = None
+    values: dict[str, Interval] = {}
+
+
+class Frontier(Read):
+    """What `scorefield compare` has measured."""
+
+    version: int = Field(alias="scorefield-frontier", ge=1, le=1)
+    n: int
+    m: int
+    level: float
+    machine: str = Field(max_length=1000)
+    teacher: float | None = None
+    floors: dict[str, Interval]
+    points: list[Measured] = Field(max_length=1000)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a report is made of.
+
+    Attributes:
+        run, folder: the run, and where it was read from.
+        source, held_out: the data's name, and whether only what was not trained on is taken.
+        x: items of the data, or None.
+        log: the records of the training.
+        tuned: the plans that were tuned for the run, by their calls.
+        frontier: what was measured of solvers, or None.
+        seed: of all noise.
+    """
+
+    run: Run
+    folder: Path
+    source: str | None
+    held_out: bool
+    x: Tensor | None
+    log: list[dict[str, Any]]
+    tuned: Mapping[int, Plan]
+    frontier: Frontier | None
+    seed: int
+
+    @property
+    def y(self) -> int | None:
+        """The class to generate where the field without one was not learned."""
+        config = self.run.config
+        return 0 if config.data.classes and not config.train.dropout else None
+
+
+def open_run(folder: Path, data: str | Path | None, held_out: bool, seed: int) -> Opened:
+    """Read what a report is made of.
+
+    Raises:
+        UsageError: ``held_out`` without data, or for a run that held nothing out.
+        DataError: data that cannot be read, or is not of the run's kind.
+        CheckpointError: no run, or a file beside it that cannot be used.
+        ValueError: a seed out of range.
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed = {seed}: give an integer from 0 to 2^64 - 1.")
+    if held_out and data is None:
+        raise UsageError("--held-out takes a share of data: name the data the run was trained on.")
+    run = load(folder)
+    x = None if data is None else _items(run, str(data), held_out)
+    log = _inside(folder / NAME)
+    return Opened(
+        run,
+        folder,
+        None if data is None else str(data),
+        held_out,
+        x,
+        [] if log is None else records(log),
+        tuned_plans(folder, run.field),
+        _frontier(folder / FRONTIER),
+        seed,
+    )
+
+
+def _items(run: Run, source: str, held_out: bool) -> Tensor:
+    """Return the first items of a source, or of those that were held out of it."""
+    data, config = run.config.data, run.config.train
+    rows = read(source, learn=False, like=data).x
+    places = torch.arange(len(rows))
+    if held_out:
+        if not config.held_out:
+            raise UsageError("--held-out: the run was trained on all its data; leave it out.")
+        if len(rows) != data.count:
+            raise UsageError(
+                f"--held-out: {source} has {len(rows)} items, and the run was trained on data of "
+                f"{data.count}: name that."
+            )
+        places = split(len(rows), config.held_out, config.seed)[1]
+    x = rows[places[: min(_MOST, max(2, _NUMBERS // math.prod(data.shape)))]]
+    run.check(x, source)
+    return x
+
+
+def _frontier(path: Path) -> Frontier | None:
+    if _inside(path) is None:
+        return None
+    try:
+        return Frontier.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path} holds no frontier: {place}: {first['msg']}.") from None
+
+
+def _inside(path: Path) -> Path | None:
+    """Return a path if a plain file is there, and refuse one that is too large."""
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _LARGEST:
+        raise CheckpointError(f"{path} is larger than 64 MiB: no report is made of it.")
+    return path

@@ -1,0 +1,71 @@
+"use strict";
+
+// What a slider's places show: of each panel the number of its frame there, or null, and its note.
+const frames = JSON.parse(document.getElementById("frames").textContent);
+
+function show(panel, held, place, label) {
+  const frame = held.at[place];
+  panel.classList.toggle("absent", frame === null);
+  panel.querySelector("[data-note]").textContent = held.notes[place];
+  const picture = panel.querySelector("[data-alt]");
+  const text = `${picture.dataset.alt}; ${frame === null ? held.notes[place] : label}`;
+  if (picture.tagName === "IMG") {
+    picture.alt = text;
+    // the sheet has the last frame on top
+    const shift = frame === null ? 0 : (held.frames - 1 - frame) / held.frames;
+    picture.style.transform = `translateY(${-100 * shift}%)`;
+    return;
+  }
+  picture.setAttribute("aria-label", text);
+  picture.querySelectorAll("path").forEach((path, layer) => {
+    path.setAttribute("d", frame === null ? "" : held.paths[frame][layer]);
+  });
+}
+
+function attach(slider) {
+  const { labels, panels } = frames[slider.id];
+  const input = slider.querySelector("input");
+  const output = slider.querySelector("output");
+  const button = slider.querySelector("button");
+  let timer = 0;
+
+  function update() {
+    const label = labels[input.valueAsNumber];
+    output.textContent = label;
+    input.setAttribute("aria-valuetext", label);
+    for (const panel of slider.querySelectorAll("[data-panel]")) {
+      show(panel, panels[panel.dataset.panel], input.valueAsNumber, label);
+    }
+  }
+
+  function stop() {
+    clearInterval(timer);
+    timer = 0;
+    if (button) button.textContent = "Play";
+  }
+
+  function play() {
+    if (timer) {
+      stop();
+      return;
+    }
+    if (input.valueAsNumber === labels.length - 1) input.value = 0;
+    update();
+    button.textContent = "Pause";
+    timer = setInterval(() => {
+      input.value = input.valueAsNumber + 1;
+      update();
+      if (input.valueAsNumber === labels.length - 1) stop();
+    }, 180);
+  }
+
+  input.addEventListener("input", () => {
+    stop();
+    update();
+  });
+  if (button) button.addEventListener("click", play);
+  slider.querySelector(".control").hidden = false;
+  update();
+}
+
+document.querySelectorAll(".slider").forEach(attach);

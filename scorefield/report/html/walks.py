@@ -1,0 +1,155 @@
+"""Samples on their way from noise to data, and samples for more and more calls of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scorefield.errors import CheckpointError
+from scorefield.field import ScoreField
+from scorefield.grid import balanced, time_near
+from scorefield.noise import Noise
+from scorefield.plan import Plan, default_plan
+from scorefield.report.tracks import CLEANEST, NOISIEST
+from scorefield.sampling import count_calls, integrate, start, template
+from scorefield.solvers import DDIM, DDPM, EulerMaruyama, Heun, Solver
+from scorefield.training import Run
+
+CALLS = 40  # of the network for each sample on its way
+FRAMES = 22
+NFES = (4, 5, 6, 8, 10, 15, 20, 50)
+REFERENCE = 200  # calls, after which more change nothing
+PLANS = "plans"
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Samples at some noise levels, by one plan.
+
+    Attributes:
+        name: of the solver.
+        nfe: calls of the network for each sample.
+        frames: the samples at each level, as far as the solver has come there, in the data's units
+            and at its scale; the last are finished.
+    """
+
+    name: str
+    nfe: int
+    frames: tuple[Tensor, ...]
+
+
+def levels(field: ScoreField) -> Tensor:
+    """Return the noise-to-signal ratios that frames stand at, falling, before the last frame."""
+    process, c = field.process, field.data_std
+    first, last = (time_near(process, ratio * c) for ratio in (NOISIEST, CLEANEST))
+    times = balanced(process, FRAMES - 2, start=first, end=last, data_std=c)
+    return torch.exp(-process.half_log_snr(times))
+
+
+def solvers(field: ScoreField) -> dict[str, Plan]:
+    """Return plans of about `CALLS` calls by name, which all start from the same state."""
+    general = default_plan(field, CALLS)
+    assert isinstance(general.times, Tensor)
+    first, c = float(general.times[0]), field.data_std
+
+    def plan(solver: Solver, calls: int) -> Plan:
+        steps = (CALLS - 1) // calls
+        return Plan(solver, balanced(field.process, steps, start=first, data_std=c))
+
+    return {
+        "General plan": general,
+        "Heun": plan(Heun(), 2),
+        "DDIM": plan(DDIM(), 1),
+        "Euler–Maruyama": plan(EulerMaruyama(dial=1.0), 1),
+        "DDPM": plan(DDPM(), 1),
+    }
+
+
+def walks(run: Run, n: int, *, seed: int, y: int | None) -> Iterator[Walk]:
+    """Follow samples 0 to ``n - 1`` by every one of `solvers`, of a class if one is given."""
+    ratios = levels(run.field)
+    for name, plan in solvers(run.field).items():
+        final, nfe = finished(run, plan, n, seed=seed, y=y)
+        yield Walk(name, nfe, (*_states(run, plan, ratios, n, seed, y), final))
+
+
+def finished(run: Run, plan: Plan, n: int, *, seed: int, y: int | None) -> tuple[Tensor, int]:
+    """Return samples 0 to ``n - 1`` in the data's units, and the calls that each took."""
+    with count_calls(run.field) as calls:
+        x = run.sample(n, plan, seed=seed, y=y, tile=n)
+    return x, calls.count
+
+
+def _states(
+    run: Run, plan: Plan, ratios: Tensor, n: int, seed: int, y: int | None
+) -> Iterator[Tensor]:
+    """Yield the samples at each ratio: the last state with as much noise, at the data's scale.
+
+    That is (1) of `scorefield.report.tracks`.
+    """
+    field, times = run.field, plan.times
+    assert isinstance(times, Tensor)
+    inside = times[times >= field.process.t_min]
+    alpha, sigma = field.process.coefficients(inside)
+    scale = field.data_std / torch.hypot(field.data_std * alpha, sigma)
+    given = field if y is None else field.given(y=torch.tensor(y))
+    with torch.no_grad():
+        begin = start(given, Noise(seed, torch.arange(n)), times[0], template(field))
+        # the last state of a plan that goes to the data is the sample itself
+        there = zip(integrate(given, plan, begin), scale, strict=False)
+        states = [at.x * float(factor) for at, factor in there]
+    found = sigma / alpha
+    for ratio in ratios:
+        reached = int((found >= ratio * (1 - 1e-9)).sum()) - 1
+        yield data_of(run, states[max(reached, 0)])
+
+
+def data_of(run: Run, z: Tensor) -> Tensor:
+    """Return what the field sees in the data's units."""
+    return run.encoding.inverse(run.transform.inverse(z))
+
+
+def tuned_plans(folder: Path, field: ScoreField) -> dict[int, Plan]:
+    """Return the plans that were tuned for a run, by their calls, of those in `NFES`.
+
+    Raises:
+        CheckpointError: a file that holds no plan, or one for another field.
+    """
+    found = {}
+    for nfe in NFES:
+        path = folder / PLANS / f"nfe-{nfe}.json"
+        if not path.is_file():
+            continue
+        try:
+            plan = Plan.load(path)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(str(error)) from None
+        try:
+            plan.check(field)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        if plan.tuning is None:
+            raise CheckpointError(f"{path} holds a plan that was not tuned: remove it.")
+        found[nfe] = plan
+    return found
+
+
+def by_calls(
+    run: Run, tuned: Mapping[int, Plan], n: int, *, seed: int, y: int | None
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Return samples 0 to ``n - 1`` by the calls of the general plan, and by those of tuned ones.
+
+    Each is for the number of calls that it really made.
+    """
+    general, fitted = dict[int, Tensor](), dict[int, Tensor]()
+    for nfe in NFES:
+        x, made = finished(run, default_plan(run.field, nfe), n, seed=seed, y=y)
+        general[made] = x
+    for plan in tuned.values():
+        x, made = finished(run, plan, n, seed=seed, y=y)
+        fitted[made] = x
+    return general, fitted

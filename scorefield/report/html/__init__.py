@@ -12,11 +12,12 @@ from typing import Any
 
 from scorefield.errors import UsageError
 from scorefield.files import write
-from scorefield.report.html import measures, pictures
-from scorefield.report.html.material import Material, named
+from scorefield.report.html import frontier, measures, pictures
+from scorefield.report.html.material import Material
 from scorefield.report.html.opened import open_run
 from scorefield.report.html.page import render
 from scorefield.report.html.parts import Section
+from scorefield.report.html.words import named
 from scorefield.report.style import optional
 from scorefield.results import check_target
 
@@ -31,7 +32,7 @@ SECTIONS = (
     pictures.over_time,
     pictures.over_calls,
     pictures.two_ways,
-    measures.frontier,
+    frontier.frontier,
     measures.likelihood,
     pictures.interpolations,
     measures.commands,

@@ -21,14 +21,12 @@ class Axis:
         label: what it measures, with its unit.
         low, high: its ends; a logarithmic axis may fall.
         log: whether it is logarithmic.
-        named: the values that ticks stand at, if not round ones.
     """
 
     label: str
     low: float
     high: float
     log: bool = False
-    named: tuple[float, ...] = ()
 
     def place(self, value: float) -> float:
         """Return where a value lies; a value beyond an end lies at that end."""
@@ -41,17 +39,18 @@ class Axis:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """The places of ticks, and their names."""
-        values = self.named or (self._decades() if self.log else self._round())
+        values = self._decades() if self.log else self._round()
         return [(self.place(v), f"{v:g}") for v in values if self._holds(v)]
 
     def _holds(self, value: float) -> bool:
         return min(self.low, self.high) <= value <= max(self.low, self.high)
 
     def _round(self) -> list[float]:
-        rough = (self.high - self.low) / _TICKS
+        low, high = sorted((self.low, self.high))
+        rough = (high - low) / _TICKS
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
 
     def _decades(self) -> list[float]:
@@ -60,9 +59,9 @@ class Axis:
         for parts in ((1, 2, 5), (1, 3), (1,)):
             values = [p * 10.0**k for k in powers for p in parts]
             inside = [v for v in values if self._holds(v)]
-            if len(inside) <= _TICKS + 2:
+            if 2 <= len(inside) <= _TICKS + 2:
                 return inside
-        return inside[:: -(-len(inside) // _TICKS)]
+        return inside[:: -(-len(inside) // _TICKS)] if len(inside) > 1 else self._round()
 
 
 @dataclass(frozen=True)

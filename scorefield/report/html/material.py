@@ -15,11 +15,12 @@ from scorefield.noise import Noise
 from scorefield.plan import default_plan
 from scorefield.report.html.opened import Opened
 from scorefield.report.html.parts import Panel
-from scorefield.report.html.views import View, view_of
-from scorefield.text import one_line
+from scorefield.report.html.picture import View
+from scorefield.report.html.views import view_of
+from scorefield.report.html.words import named
 
-_NAME = 160  # characters of a name in the page
 _VECTORS, _OTHERS = 512, 64  # samples
+_FEW = 32  # items of data, too few to take limits from
 
 
 class Material:
@@ -53,8 +54,9 @@ class Material:
 
     @cached_property
     def view(self) -> View:
-        """How they are looked at."""
-        return view_of(self.run, self.samples)
+        """How they are looked at, with limits that are those of data where there are some."""
+        x = self.opened.x
+        return view_of(self.run, self.samples if x is None or len(x) < _FEW else x)
 
     def drawn(self, n: int, y: int | None) -> Tensor:
         """Return samples 0 to ``n - 1`` of a class by the general plan."""
@@ -92,8 +94,3 @@ class Material:
         if y is None:
             return ""
         return f" All are of the class {named(names[y]) if names else y}."
-
-
-def named(text: str) -> str:
-    """Return a name from a file as one line that is not too long."""
-    return one_line(text, _NAME)

@@ -8,26 +8,27 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import tomli_w
 import torch
 
-from scorefield.report.html.charts import Axis, Band, Chart, Series, bounds, steps
-from scorefield.report.html.material import Material, named
-from scorefield.report.html.opened import Frontier, Interval, Measured
+from scorefield.report.html.charts import Axis, Chart, Series, bounds, steps
+from scorefield.report.html.material import Material
 from scorefield.report.html.parts import (
     Charts,
     Commands,
     Facts,
     Missing,
-    Note,
     Part,
     Section,
-    Table,
+    Text,
 )
+from scorefield.report.html.words import named, plus_minus
 from scorefield.training.held_out import HeldOut, bins
 from scorefield.training.summary import summary
 
 _DRAWN = 400  # points of a line
 _BINS = 20
+_TEXT = 20_000  # characters
 _CALLS, _PROBES = 28, 4  # of the likelihood
 _EXACT = 8  # coordinates up to which the trace is exact
 
@@ -37,7 +38,8 @@ def training(made: Material) -> Section:
     facts = [(name, named(text)) for name, text in summary(made.run).items()]
     loss = _numbers(made.opened.log, "train", "loss")
     error = _numbers(made.opened.log, "evaluation", "error")
-    parts: list[Part] = [Facts(facts)]
+    settings = tomli_w.dumps(made.run.config.train.model_dump(exclude_none=True))
+    parts: list[Part] = [Facts(facts), Text("All settings", settings[:_TEXT])]
     charts = []
     if len(loss) > 1:
         charts.append(_line("Loss, a mean over 100 steps", loss, 0))
@@ -152,7 +154,7 @@ def likelihood(made: Material) -> Section:
     values = found.bits_per_dim(dim) if levels else found.value
     scale = 1 / (dim * math.log(2)) if levels else 1.0
     mean, spread = float(values.mean()), float(values.std()) if len(x) > 1 else math.nan
-    said = f"{mean:.3f} ± {spread / math.sqrt(len(x)):.3f} {unit}"
+    said = f"{plus_minus(mean, spread / math.sqrt(len(x)))} {unit}"
     probe = float(found.stderr.square().mean().sqrt()) * scale
     solver = float(found.solver_error.abs().mean()) * scale
     source = named(made.opened.source or "")
@@ -178,105 +180,6 @@ def _histogram(values: Sequence[float], unit: str, said: str) -> Chart:
     line = Series(f"mean, {said}", [(mean, 0.0), (mean, top)], 1)
     alt = f"Histogram of {len(values)} items from {min(values):.3g} to {max(values):.3g} {unit}"
     return Chart(alt, Axis(unit, low, high), Axis("Items", 0.0, top), [outline, line])
-
-
-def frontier(made: Material) -> Section:
-    """What was measured of solvers: distance against calls."""
-    found, title = made.opened.frontier, "What calls of the network buy"
-    text = "How far samples are from what they should be, against what a sample costs."
-    if found is None:
-        command = f"scorefield compare {made.folder} {made.data}"
-        needs = Missing("Nothing was measured yet. To measure, run", command)
-        return Section("frontier", title, text, [needs])
-    charts = []
-    errors = [(p, p.error) for p in found.points if p.error is not None]
-    if errors:
-        floor = None
-        if found.teacher:
-            floor = Band("the exact paths' own error", found.teacher, found.teacher)
-        charts.append(_frontier_chart("Distance to the ends of exact paths", errors, floor))
-    for metric, of_data in list(found.floors.items())[:3]:
-        values = [(p, p.values[metric]) for p in found.points if metric in p.values]
-        if values:
-            band = Band("what fresh data scores", of_data.low, of_data.high)
-            label = named(metric.replace("_", " ").capitalize())
-            charts.append(_frontier_chart(f"{label} to data", values, band))
-    note = (
-        f"{found.n} samples against {found.m} items of data. Bars and bands are intervals at "
-        f"{found.level:.0%}. Dashed solvers are stochastic. Time is of one sample on "
-        f"{named(found.machine)}."
-    )
-    parts: list[Part] = [Charts(charts), Note(note), _frontier_table(found)]
-    return Section("frontier", title, text, parts)
-
-
-def _frontier_chart(
-    label: str, found: Sequence[tuple[Measured, Interval]], band: Band | None
-) -> Chart:
-    """Return a chart of one measure, a line for each solver, both axes logarithmic."""
-    lines: dict[str, list[tuple[Measured, Interval]]] = {}
-    for point, interval in sorted(found, key=lambda pair: pair[0].nfe):
-        lines.setdefault(point.name, []).append((point, interval))
-    ends = [v for _, i in found for v in (i.value, i.high) if v > 0]
-    ends += [band.high] if band is not None and band.high > 0 else []
-    upwards = Axis(label, *bounds(ends, log=True), log=True)
-    calls = sorted({point.nfe for point, _ in found})
-    across = Axis(
-        "calls of the network (NFE)", calls[0] / 1.1, calls[-1] * 1.1, True, _apart(calls)
-    )
-    series = [
-        Series(
-            named(name),
-            [(p.nfe, max(i.value, upwards.low)) for p, i in line],
-            tone,
-            [(max(i.low, upwards.low), i.high) for _, i in line],
-            [f"{named(name)}, {p.nfe:g} calls: {_interval(i)}" for p, i in line],
-            dashed=line[0][0].stochastic,
-        )
-        for tone, (name, line) in enumerate(lines.items())
-    ]
-    best = min(found, key=lambda pair: pair[1].value)
-    alt = (
-        f"{label} against calls, for {len(lines)} solvers. The least is {_interval(best[1])} by "
-        f"{named(best[0].name)} with {best[0].nfe:g} calls"
-    )
-    return Chart(alt, across, upwards, series, band)
-
-
-def _apart(calls: Sequence[float]) -> tuple[float, ...]:
-    """Return the numbers of calls that ticks can stand at without touching."""
-    ticks = [calls[0]]
-    for count in calls[1:]:
-        if count >= 1.25 * ticks[-1]:
-            ticks.append(count)
-    return tuple(ticks)
-
-
-def _frontier_table(found: Frontier) -> Table:
-    metrics = list(found.floors)[:3]
-    names = [
-        "solver",
-        "NFE",
-        "ms per sample",
-        "error",
-        *(named(m.replace("_", " ")) for m in metrics),
-    ]
-    rows = [
-        [
-            named(p.name),
-            f"{p.nfe:g}",
-            f"{p.milliseconds:.2f}",
-            "" if p.error is None else _interval(p.error),
-            *("" if m not in p.values else _interval(p.values[m]) for m in metrics),
-        ]
-        for p in found.points
-    ]
-    floor = ["fresh data", "", "", "", *(_interval(found.floors[m]) for m in metrics)]
-    return Table("The same as numbers, with their intervals", names, [*rows, floor])
-
-
-def _interval(found: Interval) -> str:
-    return f"{found.value:.3g} ({found.low:.3g} to {found.high:.3g})"
 
 
 def commands(made: Material) -> Section:

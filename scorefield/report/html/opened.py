@@ -9,59 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from scorefield.data import read
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.plan import Plan
+from scorefield.report.html.frontier import FRONTIER, Frontier, read_frontier
 from scorefield.report.html.walks import tuned_plans
 from scorefield.training import Run, load
 from scorefield.training.held_out import split
 from scorefield.training.log import NAME, records
 
-FRONTIER = "frontier.json"
 _LARGEST = 2**26  # bytes of a file beside the weights
 _MOST = 2000  # items of data
 _NUMBERS = 2**25  # in them
-
-
-class Read(BaseModel):
-    """A part of a file that others write: finite numbers, and names that nobody asks for."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-class Interval(Read):
-    """A value and the ends of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Measured(Read):
-    """One solver with one number of calls."""
-
-    name: str = Field(max_length=1000)
-    nfe: float = Field(gt=0)
-    milliseconds: float
-    stochastic: bool
-    error: Interval | None = None
-    values: dict[str, Interval] = {}
-
-
-class Frontier(Read):
-    """What `scorefield compare` has measured."""
-
-    version: int = Field(alias="scorefield-frontier", ge=1, le=1)
-    n: int
-    m: int
-    level: float
-    machine: str = Field(max_length=1000)
-    teacher: float | None = None
-    floors: dict[str, Interval]
-    points: list[Measured] = Field(max_length=1000)
 
 
 @dataclass(frozen=True)
@@ -110,7 +71,7 @@ def open_run(folder: Path, data: str | Path | None, held_out: bool, seed: int) -
         raise UsageError("--held-out takes a share of data: name the data the run was trained on.")
     run = load(folder)
     x = None if data is None else _items(run, str(data), held_out)
-    log = _inside(folder / NAME)
+    log = inside(folder / NAME)
     return Opened(
         run,
         folder,
@@ -119,7 +80,7 @@ def open_run(folder: Path, data: str | Path | None, held_out: bool, seed: int) -
         x,
         [] if log is None else records(log),
         tuned_plans(folder, run.field),
-        _frontier(folder / FRONTIER),
+        read_frontier(inside(folder / FRONTIER)),
         seed,
     )
 
@@ -143,18 +104,7 @@ def _items(run: Run, source: str, held_out: bool) -> Tensor:
     return x
 
 
-def _frontier(path: Path) -> Frontier | None:
-    if _inside(path) is None:
-        return None
-    try:
-        return Frontier.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path} holds no frontier: {place}: {first['msg']}.") from None
-
-
-def _inside(path: Path) -> Path | None:
+def inside(path: Path) -> Path | None:
     """Return a path if a plain file is there, and refuse one that is too large."""
     if not path.is_file():
         return None

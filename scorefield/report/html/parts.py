@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from scorefield.report.html.charts import Chart
-from scorefield.report.html.views import Picture
+from scorefield.report.html.charts import Chart, Series
+from scorefield.report.html.picture import Picture
 
 Size = Literal["small", "large", "wide"]
 
@@ -41,10 +41,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts side by side, and what there is to say of them."""
+    """Charts side by side, what there is to say of them, and the legend of all."""
 
     charts: Sequence[Chart]
     note: str = ""
+    legend: Sequence[Series] = ()
     kind: ClassVar[str] = "charts"
 
 
@@ -89,6 +90,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Lines of a file, to be unfolded."""
+
+    name: str
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
 class Note:
     """A remark."""
 
@@ -113,7 +123,7 @@ class Missing:
     kind: ClassVar[str] = "missing"
 
 
-Part = Facts | Charts | Panels | Slider | Table | Note | Commands | Missing
+Part = Facts | Charts | Panels | Slider | Table | Text | Note | Commands | Missing
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from scorefield.data.columns import as_table
 from scorefield.grid import balanced
 from scorefield.plan import DEFAULT_CALLS, ROUND_TRIP_CALLS, Plan, default_plan
 from scorefield.report.html.charts import Axis, Chart, Series, bounds
-from scorefield.report.html.material import Material, named
+from scorefield.report.html.material import Material
 from scorefield.report.html.parts import (
     Charts,
     Missing,
@@ -25,8 +25,9 @@ from scorefield.report.html.parts import (
     Slider,
     Table,
 )
-from scorefield.report.html.views import principal
+from scorefield.report.html.vectors import principal
 from scorefield.report.html.walks import NFES, REFERENCE, by_calls, finished, levels, walks
+from scorefield.report.html.words import named
 from scorefield.report.tracks import Paths, paths
 from scorefield.solvers import EulerMaruyama
 

@@ -1,0 +1,176 @@
+"""What `scorefield compare` has measured of solvers, as charts and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scorefield.errors import CheckpointError
+from scorefield.report.html.charts import Axis, Band, Chart, Series, bounds
+from scorefield.report.html.parts import Charts, Missing, Note, Part, Section, Table
+from scorefield.report.html.words import named, plus_minus
+
+if TYPE_CHECKING:
+    from scorefield.report.html.material import Material
+
+FRONTIER = "frontier.json"
+_METRICS = 3
+_WIDE = 5.0  # ratio of values from which an axis is logarithmic
+
+
+class Read(BaseModel):
+    """A part of a file that others write: finite numbers, and names that nobody asks for."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Interval(Read):
+    """A value and the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Measured(Read):
+    """One solver with one number of calls."""
+
+    name: str = Field(max_length=1000)
+    nfe: float = Field(gt=0)
+    milliseconds: float
+    stochastic: bool
+    error: Interval | None = None
+    values: dict[str, Interval] = {}
+
+
+class Frontier(Read):
+    """What `scorefield compare` has measured."""
+
+    version: int = Field(alias="scorefield-frontier", ge=1, le=1)
+    n: int
+    m: int
+    level: float
+    machine: str = Field(max_length=1000)
+    teacher: float | None = None
+    floors: dict[str, Interval]
+    points: list[Measured] = Field(max_length=1000)
+
+
+def read_frontier(path: Path | None) -> Frontier | None:
+    """Return what a file says, if there is one.
+
+    Raises:
+        CheckpointError: it holds no frontier.
+    """
+    if path is None:
+        return None
+    try:
+        return Frontier.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path} holds no frontier: {place}: {first['msg']}.") from None
+
+
+def frontier(made: Material) -> Section:
+    """What was measured of solvers: distance against calls."""
+    found, title = made.opened.frontier, "What calls of the network buy"
+    text = "How far samples are from what they should be, against what a sample costs."
+    if found is None:
+        command = f"scorefield compare {made.folder} {made.data}"
+        needs = Missing("Nothing was measured yet. To measure, run", command)
+        return Section("frontier", title, text, [needs])
+    charts = []
+    looks = _looks(found)
+    errors = [(p, p.error) for p in found.points if p.error is not None]
+    if errors:
+        teacher = found.teacher
+        exact = None if teacher is None else Band("what exact paths are sure of", 0.0, teacher)
+        charts.append(
+            _frontier_chart("Distance from the ends of exact paths, over √d", errors, exact, looks)
+        )
+    for metric, floor in list(found.floors.items())[:_METRICS]:
+        values = [(p, p.values[metric]) for p in found.points if metric in p.values]
+        if values:
+            band = Band("what fresh data scores", floor.low, floor.high)
+            charts.append(_frontier_chart(f"{named(metric)} to data", values, band, looks))
+    note = (
+        f"{found.n} samples against {found.m} items of data. Vertical lines are intervals at "
+        f"{found.level:.0%}; the grey band is what other data scores, and for distances from exact "
+        f"paths what these are sure of. Dashed solvers are stochastic. Measured on "
+        f"{named(found.machine)}."
+    )
+    parts: list[Part] = [
+        Charts(charts, legend=list(looks.values())),
+        Note(note),
+        _frontier_table(found),
+    ]
+    return Section("frontier", title, text, parts)
+
+
+def _looks(found: Frontier) -> dict[str, Series]:
+    """Return how each solver's line looks: in colours of their own, those of the SDE dashed."""
+    looks: dict[str, Series] = {}
+    for point in found.points:
+        alike = [series for series in looks.values() if series.dashed == point.stochastic]
+        series = Series(named(point.name), [], len(alike), dashed=point.stochastic)
+        looks.setdefault(point.name, series)
+    return looks
+
+
+def _frontier_chart(
+    label: str,
+    found: Sequence[tuple[Measured, Interval]],
+    band: Band | None,
+    looks: Mapping[str, Series],
+) -> Chart:
+    """Return a chart of one measure against calls, a line for each solver."""
+    calls = [point.nfe for point, _ in found]
+    across = Axis("calls of the network (NFE)", min(calls) / 1.1, max(calls) * 1.1, log=True)
+    series = []
+    for name, look in looks.items():
+        line = sorted(((p, i) for p, i in found if p.name == name), key=lambda pair: pair[0].nfe)
+        said = [f"{look.name}, {p.nfe:g} calls: {_interval(i)}" for p, i in line]
+        points, intervals = [(p.nfe, i.value) for p, i in line], [(i.low, i.high) for _, i in line]
+        series.append(replace(look, points=points, intervals=intervals, titles=said))
+    best, least = min(found, key=lambda pair: pair[1].value)
+    alt = (
+        f"{label} against calls, for {len(looks)} solvers. The least is {_interval(least)}, by "
+        f"{named(best.name)} with {best.nfe:g} calls"
+    )
+    upwards = _heights(label, [i for _, i in found], band)
+    return Chart(alt, across, upwards, series, band, legend=False)
+
+
+def _heights(label: str, found: Sequence[Interval], band: Band | None) -> Axis:
+    """Return the axis of a measure, logarithmic where it spans much and is positive."""
+    values = [i.value for i in found] + ([band.high] if band is not None else [])
+    if min(values) > 0 and max(values) > _WIDE * min(values):
+        return Axis(label, *bounds([*values, *(i.high for i in found)], log=True), log=True)
+    ends = [v for i in found for v in (i.low, i.high)]
+    return Axis(label, *bounds([*ends, *((band.low, band.high) if band is not None else ())]))
+
+
+def _frontier_table(found: Frontier) -> Table:
+    metrics = list(found.floors)[:_METRICS]
+    names = ["solver", "NFE", "ms per sample", "distance from exact path", *map(named, metrics)]
+    rows = [
+        [
+            named(p.name),
+            f"{p.nfe:g}",
+            f"{p.milliseconds:.2f}",
+            "" if p.error is None else _interval(p.error),
+            *("" if m not in p.values else _interval(p.values[m]) for m in metrics),
+        ]
+        for p in found.points
+    ]
+    floor = ["other data", "", "", "", *(_interval(found.floors[m]) for m in metrics)]
+    return Table(f"All numbers, ± half their intervals at {found.level:.0%}", names, [*rows, floor])
+
+
+def _interval(found: Interval) -> str:
+    return plus_minus(found.value, (found.high - found.low) / 2)

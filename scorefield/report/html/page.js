@@ -65,6 +65,7 @@ function attach(slider) {
   });
   if (button) button.addEventListener("click", play);
   slider.querySelector(".control").hidden = false;
+  slider.querySelector(".missing").hidden = true;
   update();
 }
 

@@ -76,6 +76,14 @@ class Slider:
     panels: Sequence[Panel]
     size: Size = "small"
     plays: bool = False
+
+    @property
+    def start(self) -> int:
+        """The last place at which all panels have a picture; the last of all if there is none."""
+        last = len(self.labels) - 1
+        whole = [k for k in range(last + 1) if all(p.at[k] is not None for p in self.panels)]
+        return max(whole, default=last)
+
     kind: ClassVar[str] = "slider"
 
 

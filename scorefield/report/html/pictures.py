@@ -144,8 +144,9 @@ def _ways(found: Paths) -> list[Chart]:
 def over_time(made: Material) -> Section:
     """A slider over time, for several solvers."""
     ratios = levels(made.run.field)
-    n = made.few(len(ratios) + 1)
-    labels = (*(f"noise-to-signal ratio σ/α = {float(r):.2g}" for r in ratios), "finished samples")
+    between = [f"noise-to-signal ratio σ/α = {float(r):.2g}" for r in ratios]
+    labels = ("starting noise", *between, "finished samples")
+    n = made.few(len(labels))
     places = tuple(range(len(labels)))
     panels = []
     for walk in walks(made.run, n, **made.settings):

@@ -28,13 +28,13 @@ PLANS = "plans"
 
 @dataclass(frozen=True)
 class Walk:
-    """Samples at some noise levels, by one plan.
+    """Samples on their way, by one plan.
 
     Attributes:
         name: of the solver.
         nfe: calls of the network for each sample.
-        frames: the samples at each level, as far as the solver has come there, in the data's units
-            and at its scale; the last are finished.
+        frames: the noise they start from; the samples at each of some levels, as far as the solver
+            has come there; and finished. In the data's units, and at its scale.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Walk:
 
 
 def levels(field: ScoreField) -> Tensor:
-    """Return the noise-to-signal ratios that frames stand at, falling, before the last frame."""
+    """Return the noise-to-signal ratios, falling, of the frames between the first and the last."""
     process, c = field.process, field.data_std
     first, last = (time_near(process, ratio * c) for ratio in (NOISIEST, CLEANEST))
-    times = balanced(process, FRAMES - 2, start=first, end=last, data_std=c)
+    times = balanced(process, FRAMES - 3, start=first, end=last, data_std=c)
     return torch.exp(-process.half_log_snr(times))
 
 
@@ -87,7 +87,7 @@ def finished(run: Run, plan: Plan, n: int, *, seed: int, y: int | None) -> tuple
 def _states(
     run: Run, plan: Plan, ratios: Tensor, n: int, seed: int, y: int | None
 ) -> Iterator[Tensor]:
-    """Yield the samples at each ratio: the last state with as much noise, at the data's scale.
+    """Yield the start, and for each ratio the last state with as much noise, at the data's scale.
 
     That is (1) of `scorefield.report.tracks`.
     """
@@ -102,6 +102,7 @@ def _states(
         # the last state of a plan that goes to the data is the sample itself
         there = zip(integrate(given, plan, begin), scale, strict=False)
         states = [at.x * float(factor) for at, factor in there]
+    yield data_of(run, states[0])
     found = sigma / alpha
     for ratio in ratios:
         reached = int((found >= ratio * (1 - 1e-9)).sum()) - 1

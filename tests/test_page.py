@@ -1,0 +1,535 @@
+"""The report of a run as a file: it shows what was sampled, and no name in it is markup."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+import shlex
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from shell import end, failing, finishes, tiny
+
+import scorefield as sf
+from scorefield.cli.app import app
+from scorefield.config import DataConfig, MLPConfig, OptimConfig, RunConfig, TrainConfig
+from scorefield.data import Data, Standardize
+from scorefield.identity import digest
+from scorefield.plan import Tuning
+from scorefield.report import html, report
+from scorefield.report.html import walks
+from scorefield.report.html.charts import Axis
+from scorefield.report.html.page import policy
+from scorefield.report.html.rows import Images, Signals
+from scorefield.report.html.vectors import Bars, Points, principal
+from scorefield.training import Run
+from scorefield.training.held_out import split
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><b>x",
+    "a\"b'c&amp;",
+    "<img src=x onerror=alert(2)>",
+)
+SMALL = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch=8))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Few calls and frames."""
+    for name, value in {"CALLS": 5, "FRAMES": 4, "NFES": (4, 6), "REFERENCE": 8}.items():
+        monkeypatch.setattr(walks, name, value)
+        if hasattr(html.pictures, name):
+            monkeypatch.setattr(html.pictures, name, value)
+
+
+def small(x, y=None, **changes):
+    """Return a run of a few steps on data."""
+    names = changes.pop("class_names", ())
+    data = Data(x, y, changes.pop("name", "some data"), names)
+    return sf.train(data, SMALL.model_copy(update=changes))
+
+
+def gaussian(std=0.5):
+    """Return a run whose field is exact: every coordinate of the data is normal."""
+    field = sf.Gaussian(sf.VP(), torch.zeros(2), std**2 * torch.eye(2))
+    config = RunConfig(data=DataConfig(name="exact", shape=(2,), count=9), train=SMALL, loss=1.0)
+    return Run(field, Standardize(torch.zeros(2), torch.ones(2)), config)
+
+
+def numbers(path):
+    """Return the numbers in a path, in order."""
+    return [float(v) for v in re.findall(r"-?\d+(?:\.\d+)?", path)]
+
+
+class Reader(HTMLParser):
+    """All that a page holds, by a parser that knows nothing of templates."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.blocks = [], [], [], {}
+        self._open = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attributes]
+        self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] in ("script", "style"):
+            self.blocks.setdefault(self._open[-1], []).append(data)
+        else:
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+# --- walks ----------------------------------------------------------------------------------------
+
+
+def test_on_a_gaussian_the_odes_frames_stand_still_at_the_datas_scale():
+    # the probability flow scales a Gaussian by its deviation, which is what frames are divided by
+    found = {walk.name: walk for walk in walks.walks(gaussian(), 50, seed=3, y=None)}
+    for name in ("General plan", "Heun"):
+        frames = torch.stack(found[name].frames)
+        torch.testing.assert_close(frames, frames[-1:].expand_as(frames), rtol=0, atol=0.01)
+    for name in ("Euler–Maruyama", "DDPM"):
+        assert not torch.allclose(found[name].frames[3], found[name].frames[-1], atol=0.3)
+
+
+def test_frames_of_the_sde_have_the_spread_of_the_data_at_every_level():
+    (walk,) = (w for w in walks.walks(gaussian(), 4000, seed=1, y=None) if w.name == "DDPM")
+    spreads = torch.stack(walk.frames).std((1, 2))
+    assert (spreads / 0.5 - 1).abs().max() < 0.1  # weak order one
+
+
+def test_all_solvers_start_from_the_same_state_and_cost_about_the_same():
+    found = list(walks.walks(gaussian(), 6, seed=2, y=None))
+    for walk in found:
+        torch.testing.assert_close(walk.frames[0], found[0].frames[0], rtol=0, atol=1e-5)
+        assert walks.CALLS - 1 <= walk.nfe <= walks.CALLS
+        assert len(walk.frames) == walks.FRAMES == len(walks.levels(gaussian().field)) + 2
+
+
+def test_the_slider_over_calls_shows_samples_of_so_many_calls():
+    run = gaussian()
+    general, fitted = walks.by_calls(run, {}, 5, seed=4, y=None)
+    assert tuple(general) == walks.NFES
+    assert not fitted
+    with sf.count_calls(run.field) as calls:
+        again = run.sample(5, sf.default_plan(run.field, 8), seed=4, tile=5)
+    assert calls.count == 8
+    assert torch.equal(general[8], again)
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def sheet(picture):
+    """Return the pixels of a sheet, ``(frames, height, width, channels)``, in the frames' order."""
+    content = base64.b64decode(picture.uri.removeprefix("data:image/png;base64,"))
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    return pixels.reshape(picture.frames, picture.height, picture.width, -1)[::-1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_tile_of_a_sheet_is_the_image_it_was_given(channels):
+    frames = [torch.randint(0, 256, (5, channels, 4, 6)).float() for _ in range(3)]
+    pixels = sheet(Images((channels, 4, 6), 0.0, 255.0).picture(frames))
+    for k, frame in enumerate(frames):
+        seen = np.zeros(pixels.shape[1:3], bool)
+        for j in range(5):
+            box = np.s_[j // 2 * 5 : j // 2 * 5 + 4, j % 2 * 7 : j % 2 * 7 + 6]
+            np.testing.assert_array_equal(
+                pixels[k][box][..., :channels], frame[j].permute(1, 2, 0).numpy()
+            )
+            seen[box] = True
+        np.testing.assert_array_equal(pixels[k][..., channels], 255 * seen)  # the rest is clear
+
+
+@pytest.mark.parametrize("shape", [(1, 300, 200), (3, 96, 96), (4, 20, 20), (3, 512, 512)])
+def test_a_picture_of_large_images_is_small_and_keeps_their_means(shape):
+    view = Images(shape, -3.0, 3.0)
+    frames = [torch.randn(view.few(22), *shape) for _ in range(22)]
+    picture = view.picture(frames)
+    assert len(picture.uri) < 400_000
+    pixels, channels = sheet(picture)[0], 3 if shape[0] == 3 else 1
+    clear = pixels[..., channels] == 0
+    mean = pixels[~clear][..., :channels].mean() / 255 * 6 - 3
+    assert mean == pytest.approx(float(frames[0][:, :channels].mean()), abs=0.05)
+
+
+def test_points_lie_where_the_values_are_and_gaps_nowhere():
+    x = torch.tensor([[k / 10, (k / 10) ** 2] for k in range(11)])
+    view = Points(lambda v: v.double(), ("a", "b"), x)
+    gapped = x.clone()
+    gapped[7, 1] = float("nan")
+    picture = view.picture([x, gapped])
+    for frame, values in zip(picture.paths, (x, gapped), strict=True):
+        moves = [m for layer in (*frame[1:], frame[0]) for m in layer.split("M")[1:]]
+        dots = [numbers(move)[:2] for move in moves]
+        low, high = torch.tensor(view.ends, dtype=torch.float64).T
+        truth = (values[values.isfinite().all(1)] - low) / (high - low)
+        truth = 1000 * torch.stack([truth[:, 0], 1 - truth[:, 1]], 1)
+        assert np.allclose(dots, truth.numpy(), atol=0.51)
+
+
+def test_a_signals_line_follows_its_values():
+    wave = torch.sin(torch.linspace(0, 6, 32))
+    x = torch.stack([wave, -wave])[:, None]
+    drawn = Signals(x).picture([x]).paths[0][0].split("M")[1:]
+    first, second = (np.array(numbers(path)).reshape(-1, 2)[:, 1] for path in drawn)
+    assert np.corrcoef(-first, wave.numpy())[0, 1] > 0.999
+    assert np.corrcoef(second, wave.numpy())[0, 1] > 0.999
+    assert first.max() < second.min()
+
+
+def test_bars_are_the_shares_of_the_values():
+    x = torch.arange(1000.0)[:, None] % 100
+    view = Bars(lambda v: v.double(), ("a",), x.double())
+    heights = [float(v) for v in re.findall(r"V(\d+)h", view.picture([x]).paths[0][0])]
+    shares = (1000 - np.array(heights)) / 1000 * view.top
+    assert shares.sum() == pytest.approx(1.0, abs=0.02)
+    edges = view.edges.numpy()
+    truth = np.histogram(x.numpy(), edges)[0] / 1000
+    np.testing.assert_allclose(shares, truth, atol=view.top / 999)
+
+
+def test_principal_directions_are_those_of_the_largest_variance():
+    z = torch.randn(4000, 3) * torch.tensor([1.0, 3.0, 0.2]) + 5
+    mean, directions = principal(z)
+    torch.testing.assert_close(directions.abs(), torch.eye(3)[[1, 0]].double(), rtol=0, atol=0.05)
+    torch.testing.assert_close(mean, z.double().mean(0))
+    assert (directions.gather(1, directions.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+# --- charts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "place"),
+    [
+        (Axis("", 0, 10), 2.5, 0.25),
+        (Axis("", 1, 100, log=True), 10, 0.5),
+        (Axis("", 100, 1, log=True), 10, 0.5),
+        (Axis("", 100, 1, log=True), 100, 0.0),
+        (Axis("", 0, 10), 11, 1.0),
+        (Axis("", 100, 1, log=True), 0.1, 1.0),
+    ],
+)
+def test_a_value_lies_in_its_place(axis, value, place):
+    assert axis.place(value) == pytest.approx(place)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log"),
+    [
+        (0, 1, False),
+        (-7.3, 912, False),
+        (0.011, 0.012, False),
+        (1e-4, 30, True),
+        (50, 0.02, True),
+        (1, 1.2, True),
+        (4.5, 110, True),
+        (1e-12, 1e12, True),
+    ],
+)
+def test_ticks_are_named_as_where_they_stand_and_neither_few_nor_many(low, high, log):
+    axis = Axis("", low, high, log)
+    assert 2 <= len(axis.ticks) <= 12
+    for place, text in axis.ticks:
+        value = low * (high / low) ** place if log else low + place * (high - low)
+        assert float(text) == pytest.approx(value, rel=1e-4, abs=1e-9)
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A run whose names would all be markup, and its report with data."""
+    folder = tmp_path_factory.mktemp("hostile")
+    x, y = torch.randn(40, 1, 4, 4), torch.arange(40) % len(HOSTILE)
+    name = '"><script>alert(3)</script>\u202e.npy'
+    small(x, y, class_names=HOSTILE, name=name, conditional=True).save(folder / "<i>run'")
+    np.save(folder / "<u>x.npy", torch.randn(9, 1, 4, 4).numpy())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walks, "CALLS", 5)
+        path = report(folder / "<i>run'", folder / "page.html", data=folder / "<u>x.npy", items=4)
+    return path.read_text(encoding="utf-8")
+
+
+def test_names_are_text_whatever_they_hold(hostile):
+    page = Reader(hostile)
+    assert page.tags.count("script") == 2
+    assert not {"b", "i", "u"} & {tag for tag in page.tags if tag != "b"}
+    assert page.tags.count("img") == hostile.count('<img src="data:image/png;base64,')
+    for name in HOSTILE:
+        assert f"Class {name}" in page.words
+    assert "\u202e" not in hostile
+    assert "\\u202e.npy" in page.words
+
+
+def test_nothing_in_the_page_leads_out_of_it_or_escapes_its_policy(hostile):
+    page = Reader(hostile)
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), (tag, name)
+        assert name != "style"
+        if name in ("src", "href"):
+            assert value.startswith("data:"), (tag, name, value[:50])
+    assert {"iframe", "object", "embed", "form", "base"}.isdisjoint(page.tags)
+    (style,), (frames, script) = page.blocks["style"], page.blocks["script"]
+    said = next(
+        v for tag, name, v in page.attributes if tag == "meta" and name == "content" and "-src" in v
+    )
+    assert said == policy(style, script)
+    for block in (style, script):
+        found = base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
+        assert f"'sha256-{found}'" in said
+    assert "unsafe" not in said
+    assert said.startswith("default-src 'none'; img-src data:; ")
+    assert set(json.loads(frames)) == {"time", "calls"}
+
+
+def test_every_picture_says_what_it_is(hostile):
+    page = Reader(hostile)
+    images = [dict(pair[1:] for pair in page.attributes if pair[0] == "img")]
+    assert all(attributes.get("alt") for attributes in images)
+    labels = [v for tag, name, v in page.attributes if tag == "svg" and name == "aria-label"]
+    assert page.tags.count("svg") == len(labels) > 2
+    assert all(labels)
+
+
+# --- reports of every kind of run -----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (torch.randn(60, 1), "coordinate 0 from"),
+        (torch.randn(60, 2), "Upwards: coordinate 1 from"),
+        (torch.randn(60, 30), "first principal component"),
+        (torch.randn(60, 4, 20), "the first 3 of 4 channels"),
+        (torch.randn(60, 2, 5, 5), "of the first of 2 channels"),
+    ],
+)
+def test_data_of_any_shape_has_a_report(tmp_path, x, said):
+    small(x).save(tmp_path / "run")
+    np.save(tmp_path / "x.npy", x[:40].numpy())
+    path = report(tmp_path / "run", data=tmp_path / "x.npy", items=5)
+    assert said in Reader(path.read_text(encoding="utf-8")).words
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_table_with_gaps_and_texts_shows_rows_and_held_out_likelihoods(tmp_path):
+    rows = [f"{k % 3},{['red', 'blue'][k % 2]},{k * 0.37 if k % 5 else ''},{k}" for k in range(50)]
+    table = tmp_path / "t.csv"
+    table.write_text("few,<b>colour</b>,gapped,count\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    finishes(
+        "train", table, "--held-out", 0.2, "--evaluate-every", 2, "--out", tmp_path / "r", *tiny()
+    )
+    finishes("report", tmp_path / "r", table, "--held-out", "--items", 7)
+    page = Reader((tmp_path / "r/report.html").read_text(encoding="utf-8"))
+    assert "few <b>colour</b> gapped count" in page.words
+    for text in ("red", "blue", "held out, step 2", "the mean over 7 items", "10 items of"):
+        assert text in page.words, text
+    run = sf.load(tmp_path / "r")
+    held = html.opened.open_run(tmp_path / "r", table, True, 0).x
+    everything = html.opened.open_run(tmp_path / "r", table, False, 0).x
+    expected = everything[split(50, 0.2, run.config.train.seed)[1]]
+    torch.testing.assert_close(held, expected, equal_nan=True)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_likelihood_told_is_that_of_the_items(tmp_path):
+    run = small(torch.randint(0, 4, (60, 3, 8)).float(), levels=4)
+    run.save(tmp_path / "run")
+    x = torch.randint(0, 4, (6, 3, 8)).float()
+    np.save(tmp_path / "x.npy", x.numpy())
+    path = report(tmp_path / "run", data=tmp_path / "x.npy", seed=5)
+    bits = run.log_prob(x, nfe=28, probes=4, seed=5).bits_per_dim(24)
+    mean, error = float(bits.mean()), float(bits.std()) / 6**0.5
+    said = re.search(r"([\d.]+) ± ([\d.]+) bits per dimension", Reader(path.read_text()).words)
+    assert float(said[1]) == pytest.approx(mean, abs=0.6 * 10 ** -len(said[1].split(".")[1]))
+    assert float(said[2]) == pytest.approx(error, rel=0.06)
+    assert "2.000 is chance" in path.read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_of_a_run_that_knows_no_field_without_a_class_one_class_is_shown(tmp_path):
+    x, y = torch.randn(40, 2), torch.arange(40) % 2
+    run = small(x, y, class_names=("left", "right"), conditional=True, dropout=0.0)
+    run.save(tmp_path / "run")
+    opened = html.opened.open_run(tmp_path / "run", None, False, 0)
+    made = html.Material(opened, None, 1)
+    expected = run.sample(512, sf.default_plan(run.field), y=0)
+    assert torch.equal(made.samples, expected)
+    assert "All are of the class left." in report(tmp_path / "run").read_text()
+
+
+# --- the run folder -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def moons(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("moons") / "run"
+    finishes("train", "moons", "--out", folder, *tiny())
+    return folder
+
+
+def interval(value, half):
+    return {"value": value, "stderr": half / 2, "low": value - half, "high": value + half}
+
+
+def frontier(points, **changes):
+    facts = {"field": "f", "n": 9, "m": 8, "dim": 2, "level": 0.95, "seed": 0, "tile": 4}
+    facts |= {"machine": "<em>one</em>", "teacher": 1e-4, "floors": {"energy": interval(0.1, 0.02)}}
+    return json.dumps({"scorefield-frontier": 1, **facts, "points": points, **changes})
+
+
+def point(name, nfe, value, stochastic=False):
+    error = None if stochastic else interval(value, 0.12 * value)
+    told = {
+        "name": name,
+        "solver": "S()",
+        "nfe": nfe,
+        "milliseconds": 1.5,
+        "stochastic": stochastic,
+    }
+    return told | {"error": error, "values": {"energy": interval(value, value / 5)}, "excesses": {}}
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_frontier_shows_every_point_where_it_was_measured(moons, tmp_path):
+    points = [point("a<b", 10, 0.1), point("a<b", 20, 0.01), point("c", 10, 1.0, stochastic=True)]
+    (moons / "frontier.json").write_text(frontier(points))
+    text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
+    (moons / "frontier.json").unlink()
+    page = Reader(text)
+    assert "a<b, 20 calls: 0.0100 ± 0.0012" in page.words
+    assert "c, 10 calls: 1.00 ± 0.20" in page.words
+    assert "Measured on <em>one</em>" in page.words
+    assert "scorefield compare" not in page.words
+    line, _ = re.findall(r'd="(M[\dL. ]+)"><title>a&lt;b</title>', text)
+    (x1, y1), (x2, y2) = np.array(numbers(line)).reshape(2, 2)
+    assert x1 < x2
+    assert y1 < y2  # downwards: less
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_tuned_plan_stands_beside_the_general_one_where_there_is_one(moons, tmp_path):
+    field = sf.load(moons).field
+    general = sf.default_plan(field, 6)
+    tuning = Tuning(digest(field), digest(field.process), (), 6, 0.1, 0.2, 0.01, 8, 0)
+    (moons / "plans").mkdir()
+    replace(general, tuning=tuning).save(moons / "plans/nfe-6.json")
+    text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
+    (moons / "plans/nfe-6.json").unlink()
+    (moons / "plans").rmdir()
+    frames = json.loads(Reader(text).blocks["script"][0])["calls"]
+    shown, tuned, limit = frames["panels"]
+    assert frames["labels"] == ["4 calls of the network (NFE)", "6 calls of the network (NFE)"]
+    assert (shown["at"], tuned["at"], limit["at"]) == ([0, 1], [None, 0], [0, 0])
+    assert tuned["paths"][0] == shown["paths"][1]  # the same plan, so the same samples
+    assert tuned["notes"] == ["none of 4 calls", "6 calls"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_report_is_a_function_of_what_it_was_made_of(moons, tmp_path):
+    first, again, other = (tmp_path / f"{k}.html" for k in range(3))
+    report(moons, first, seed=1)
+    report(moons, again, seed=1)
+    report(moons, other, seed=2)
+    assert first.read_bytes() == again.read_bytes() != other.read_bytes()
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_needs_data_says_so_and_the_commands_it_names_exist(moons, tmp_path):
+    page = Reader(report(moons, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert page.words.count("This needs data, by") == 3
+    (block,) = (t for t in page.text if t.startswith("scorefield report") and "\n" in t)
+    assert len(block.splitlines()) == 5
+    for line in block.splitlines():
+        app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, monkeypatch):
+    run = failing(moons, capsys, monkeypatch)
+    (moons / "other.html").write_text("mine")
+    np.save(moons / "x.npy", np.zeros((3, 5)))
+    cases = [
+        (4, ["nowhere"], "there is no run folder"),
+        (2, [".", "--n", "0"], "n = 0"),
+        (2, [".", "--items", "0"], "items = 0"),
+        (2, [".", "--out", "page.txt"], "ends in .html"),
+        (2, [".", "--out", "no/such/page.html"], "in a folder that exists"),
+        (2, [".", "--out", "other.html"], "exists already"),
+        (2, [".", "--held-out"], "name the data"),
+        (2, [".", "moons", "--held-out"], "trained on all its data"),
+        (3, [".", "nothing.npy"], "there is no data nothing.npy"),
+        (3, [".", "x.npy"], "shape (5,)"),
+        (2, [".", "--seed", "-1"], "seed = -1"),
+    ]
+    for code, arguments, message in cases:
+        assert message in run(code, "report", *arguments)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1]",
+        "{",
+        frontier([], **{"scorefield-frontier": 2}),
+        frontier([{"name": "a"}]),
+        frontier([point("a", 0, 1.0)]),
+        frontier([point("a", 5, 1.0)], n=[]),
+        frontier([point("a", 5, float("nan"))]),
+    ],
+)
+def test_a_frontier_that_is_none_is_refused(moons, capsys, monkeypatch, text):
+    (moons / "frontier.json").write_text(text)
+    message = failing(moons, capsys, monkeypatch)(4, "report", ".")
+    (moons / "frontier.json").unlink()
+    assert "frontier.json holds no frontier" in message
+
+
+def test_a_plan_for_another_field_is_refused(moons, capsys, monkeypatch):
+    field = sf.load(moons).field
+    tuning = Tuning("0" * 64, digest(field.process), (), 6, 0.1, 0.2, 0.01, 8, 0)
+    (moons / "plans").mkdir()
+    path = moons / "plans/nfe-8.json"
+    for plan, message in (
+        (replace(sf.default_plan(field, 8), tuning=tuning), "was tuned for the field 000000000000"),
+        (sf.default_plan(field, 8), "was not tuned"),
+    ):
+        plan.save(path)
+        assert message in failing(moons, capsys, monkeypatch)(4, "report", str(moons))
+    path.write_text("{}")
+    assert "holds no plan" in failing(moons, capsys, monkeypatch)(4, "report", str(moons))
+    path.unlink()
+    path.parent.rmdir()
+
+
+def test_without_the_extra_the_report_says_what_to_install(moons, monkeypatch, capsys):
+    for module in ("jinja2", "PIL.Image"):
+        with monkeypatch.context() as patch:
+            patch.setitem(__import__("sys").modules, module, None)
+            assert end("report", moons) == 2
+        assert "pip install scorefield[report]" in capsys.readouterr().err

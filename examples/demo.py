@@ -2,7 +2,8 @@
 
 Everything is written to the folder given as the only argument:
 
-    run/              the trained field: weights and configuration
+    run/              the trained field: weights, configuration and log
+    report.html       all there is to see of it, to open in a browser
     samples.png       digits drawn from it
     strips.png        the way from one held-out digit to another, by their latent codes
     trajectories.png  the same noise through the SDE and the ODE, on a two-dimensional set
@@ -28,10 +29,11 @@ from scorefield.cli.commands import track
 from scorefield.config import OptimConfig, TrainConfig
 from scorefield.data import digits, read, toy
 from scorefield.metrics import energy_distance, sliced_wasserstein
-from scorefield.report import image_grid, quality_against_calls, trajectories
+from scorefield.report import image_grid, quality_against_calls, report, trajectories
 from scorefield.training import Run, Training
+from scorefield.training.log import NAME, Log
 
-STEPS = 1200
+STEPS, LOG_EVERY = 1200, 25
 SAMPLES = 1000
 LEVELS = 17  # of the digits' values, 0 to 16
 BRIGHTEST = LEVELS - 1
@@ -58,10 +60,12 @@ def plans(field: sf.ScoreField) -> Iterator[tuple[str, sf.Plan]]:
 def train(console: Console, folder: Path) -> Run:
     """Train on the digits' training split and save the run."""
     config = TrainConfig(levels=LEVELS, optim=OptimConfig(steps=STEPS, lr=2e-3))
-    training = Training(read("digits"), config)
-    for _ in track(console, training, STEPS, "training", lambda: f"loss {training.loss:.3f}"):
-        pass
-    training.run.save(folder)
+    training, log = Training(read("digits"), config), Log(folder.with_name(NAME))
+    for done in track(console, training, STEPS, "training", lambda: f"loss {training.loss:.3f}"):
+        if done.step % LOG_EVERY == 0:
+            log.add("train", done.step, {"loss": training.loss})
+    training.run.save(folder, {NAME: log.path})
+    log.path.unlink()
     return training.run
 
 
@@ -166,7 +170,10 @@ def main(folder: Path) -> None:
     }
     metric = "sliced Wasserstein distance to held-out digits"
     quality_against_calls(curves, folder / "quality.png", floor=floor, metric=metric)
+    # what lies in the run folder by now is in the report as well: tuned plans, a measured frontier
+    path = report(folder / "run", folder / "report.html", data="digits-test", overwrite=True)
     console.print(f"done in {time.monotonic() - began:.0f} s; the pictures are in {folder}/")
+    console.print(f"open in a browser: {path}")
 
 
 if __name__ == "__main__":

@@ -99,9 +99,10 @@ class Making:
         for make in SECTIONS:
             sections.append(make(self.made))
             yield sections[-1]
-        name, data = self.made.opened.folder.resolve().name, self.made.run.config.data
-        lead = f"A diffusion model of {named(data.name)}, from {data.count:,} samples."
-        page = render(named(name), lead, sections).encode()
+        data = self.made.run.config.data
+        title = named(Path(data.name).stem or data.name)
+        lead = f"A diffusion model learned from {data.count:,} samples of {named(data.name)}."
+        page = render(title, lead, sections).encode()
         write(self.path, lambda file: file.write(page), len(page))
 
 

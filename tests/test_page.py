@@ -429,6 +429,44 @@ def test_the_frontier_shows_every_point_where_it_was_measured(moons, tmp_path):
     assert y1 < y2  # downwards: less
 
 
+LINE = {"event": "train", "step": 5, "loss": 0.5}
+EVALUATION = {"event": "evaluation", "step": 5, "error": 0.9, "levels": [0.5] * 8, "edges": []}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [LINE | {"step": 10**400}, LINE | {"step": -7}],
+        [LINE | {"loss": value} for value in (None, "x", [], True, 1e308, -1e-320, 10**400)],
+        [
+            EVALUATION | {"levels": value}
+            for value in (None, [], [None] * 8, ["1"] * 8, [1e300] * 8)
+        ],
+        ["[" * 100_000, '{"step": ' + "9" * 5000 + "}", "nothing", '{"step": 1}'],
+        [LINE, LINE, LINE | {"loss": 0.5 + 1e-16}],
+    ],
+)
+def test_a_log_is_shown_as_far_as_it_makes_sense(moons, tmp_path, bad):
+    good = [LINE | {"step": 2, "loss": 0.75}, LINE, EVALUATION]
+    lines = [line if isinstance(line, str) else json.dumps(line) for line in (*bad, *good)]
+    before = (moons / "log.jsonl").read_bytes()
+    (moons / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    page = Reader(report(moons, tmp_path / "r.html").read_text(encoding="utf-8"))
+    (moons / "log.jsonl").write_bytes(before)
+    alts = [v for tag, name, v in page.attributes if tag == "svg" and name == "aria-label"]
+    assert any("0.5 at the last" in alt for alt in alts)
+    assert any(f"held out, step 5: {', '.join(['0.5'] * 8)}" in alt for alt in alts)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_frontier_of_nothing_is_shown_as_such(moons, tmp_path):
+    (moons / "frontier.json").write_text(frontier([]))
+    page = Reader(report(moons, tmp_path / "r.html").read_text(encoding="utf-8"))
+    (moons / "frontier.json").unlink()
+    assert "other data 0.100 ± 0.020" in page.words
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_tuned_plan_stands_beside_the_general_one_where_there_is_one(moons, tmp_path):
     field = sf.load(moons).field
@@ -501,6 +539,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
         frontier([point("a", 0, 1.0)]),
         frontier([point("a", 5, 1.0)], n=[]),
         frontier([point("a", 5, float("nan"))]),
+        frontier([point("a", 5, 1e300)]),
+        frontier([]).replace('"n": 9', f'"n": {"9" * 5000}'),
     ],
 )
 def test_a_frontier_that_is_none_is_refused(moons, capsys, monkeypatch, text):

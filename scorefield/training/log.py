@@ -49,12 +49,12 @@ class Log:
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log; a line that a kill cut short is none."""
+    """Return the records of a log; a line that is no JSON, as a kill may leave, is none."""
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int):
             found.append(record)

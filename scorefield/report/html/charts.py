@@ -156,7 +156,9 @@ def bounds(values: Sequence[float], log: bool = False, room: float = 0.06) -> Po
         grow = max((max(positive) / min(positive)) ** room, 1.05)
         return min(positive) / grow, max(positive) * grow
     low, high = min(values), max(values)
-    room = room * (high - low) or 0.5 * abs(high) or 0.5
+    if high - low < 1e-9 * max(abs(low), abs(high)) or high == low:
+        room, low, high = 1.0, high - 0.25 * (abs(high) or 1), high + 0.25 * (abs(high) or 1)
+    room *= high - low
     return low - room, high + room
 
 

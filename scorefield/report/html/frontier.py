@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,20 +28,24 @@ class Read(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+
+
 class Interval(Read):
     """A value and the ends of its confidence interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
 
 
 class Measured(Read):
     """One solver with one number of calls."""
 
     name: str = Field(max_length=1000)
-    nfe: float = Field(gt=0)
-    milliseconds: float
+    nfe: float = Field(ge=1, le=1e9)
+    milliseconds: Number
     stochastic: bool
     error: Interval | None = None
     values: dict[str, Interval] = {}
@@ -51,11 +55,11 @@ class Frontier(Read):
     """What `scorefield compare` has measured."""
 
     version: int = Field(alias="scorefield-frontier", ge=1, le=1)
-    n: int
-    m: int
-    level: float
+    n: Count
+    m: Count
+    level: float = Field(gt=0, lt=1)
     machine: str = Field(max_length=1000)
-    teacher: float | None = None
+    teacher: Number | None = None
     floors: dict[str, Interval]
     points: list[Measured] = Field(max_length=1000)
 

@@ -56,7 +56,7 @@ class Material:
     def view(self) -> View:
         """How they are looked at, with limits that are those of data where there are some."""
         x = self.opened.x
-        return view_of(self.run, self.samples if x is None or len(x) < _FEW else x)
+        return view_of(self.run, self.samples if x is None or len(x) < _FEW else x[:_VECTORS])
 
     def drawn(self, n: int, y: int | None) -> Tensor:
         """Return samples 0 to ``n - 1`` of a class by the general plan."""
@@ -71,10 +71,10 @@ class Material:
         """Return how many samples a panel of so many frames shows, ``most`` of them images."""
         return self.n or self.view.few(frames, most)
 
-    def panel(self, name: str, note: str, frames: Sequence[Tensor]) -> Panel:
+    def panel(self, name: str, note: str, frames: Sequence[Tensor], followed: bool = True) -> Panel:
         """Return a panel of pictures of samples."""
         alt = f"{len(frames[0])} {self.view.noun}, {name}"
-        return Panel(name, note, alt, self.view.picture(frames))
+        return Panel(name, note, alt, self.view.picture(frames, followed))
 
     @property
     def folder(self) -> str:

@@ -27,6 +27,7 @@ from scorefield.training.held_out import HeldOut, bins
 from scorefield.training.summary import summary
 
 _DRAWN = 400  # points of a line
+_STEPS = 10**12  # beyond which no training goes
 _BINS = 20
 _TEXT = 20_000  # characters
 _CALLS, _PROBES = 28, 4  # of the likelihood
@@ -62,7 +63,7 @@ def _line(label: str, points: Sequence[tuple[float, float]], tone: int) -> Chart
     heights = [y for _, y in points]
     log = min(heights) > 0
     last = f"{label}: {heights[0]:.3g} at step {points[0][0]:g}, {heights[-1]:.3g} at the last"
-    across = Axis("step", 0.0, points[-1][0])
+    across = Axis("step", 0.0, max(1.0, *(x for x, _ in points)))
     upwards = Axis(label, *bounds(heights, log), log=log)
     return Chart(last, across, upwards, [Series("", points, tone)], legend=False)
 
@@ -72,13 +73,15 @@ def _numbers(log: Sequence[Mapping[str, Any]], event: str, name: str) -> list[tu
     found = [
         (float(record["step"]), float(record[name]))
         for record in log
-        if record.get("event") == event and _finite(record.get(name))
+        if record.get("event") == event
+        and _finite(record.get(name))
+        and 0 <= record["step"] < _STEPS
     ]
     return found[:: -(-len(found) // _DRAWN)] if found else []
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e300
+    return isinstance(value, int | float) and (value == 0 or 1e-100 < abs(value) < 1e100)
 
 
 def noise_levels(made: Material) -> Section:
@@ -122,6 +125,7 @@ def _levels(log: Sequence[Mapping[str, Any]], count: int) -> list[tuple[int, lis
         (int(record["step"]), [float(v) for v in record["levels"]])
         for record in log
         if record.get("event") == "evaluation"
+        and 0 <= record["step"] < _STEPS
         and isinstance(record.get("levels"), list)
         and len(record["levels"]) == count
         and all(map(_finite, record["levels"]))
@@ -160,10 +164,10 @@ def likelihood(made: Material) -> Section:
     source = named(made.opened.source or "")
     better = f"lower is better, {math.log2(levels):.3f} is chance" if levels else "higher is better"
     text = f"{said} ({better}): the mean over {len(x)} items of {source} and its standard error."
-    trace = "an exact trace" if exact else f"{probes} probes of the trace"
+    opened = "" if exact else f"its {probes} probes of the trace leave ±{probe:.2g} open and "
     note = (
-        f"Of a single item the probes leave ±{probe:.2g} open and the solver about {solver:.2g}, "
-        f"with {_CALLS} calls of the network and {trace}."
+        f"Of a single item {opened}the solver leaves about {solver:.2g}, with {_CALLS} calls of "
+        f"the network{' and an exact trace' if exact else ''}."
     )
     parts: list[Part] = [Charts([_histogram(values.tolist(), unit, said)], note)]
     return Section("likelihood", title, text, parts)

@@ -46,19 +46,26 @@ class View(ABC):
         noun: what samples are called.
         many: how many a large picture shows.
         caption: what is seen of them.
+        hint: how a sample is found again in another picture.
+        way: what is seen of a way between two.
     """
 
     noun: str
     many: int
     caption: str
+    hint: str = ""
+    way: str = ""
 
     @abstractmethod
     def few(self, frames: int, most: int = 12) -> int:
         """Return how many samples a picture of so many frames shows, ``most`` of them images."""
 
     @abstractmethod
-    def picture(self, frames: Sequence[Tensor]) -> Picture:
-        """Return the picture of frames, each ``(n, *shape)``."""
+    def picture(self, frames: Sequence[Tensor], followed: bool = True) -> Picture:
+        """Return the picture of frames, each ``(n, *shape)``.
+
+        ``followed`` samples are those of other pictures too, and some may be marked.
+        """
 
     @abstractmethod
     def strips(self, x: Tensor) -> list[Picture]:

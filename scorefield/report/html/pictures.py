@@ -42,12 +42,14 @@ def samples(made: Material) -> Section:
     """Samples, of each class if there are some, beside data."""
     view, x, config = made.view, made.opened.x, made.run.config.data
     many = min(view.many, len(made.samples))
-    shown = [made.panel("Samples", f"seed {made.opened.seed}", [made.samples[:many]])]
+    shown = [made.panel("Samples", f"seed {made.opened.seed}", [made.samples[:many]], False)]
     if x is not None:
-        shown.append(made.panel("Data", named(made.opened.source or ""), [x[:many]]))
+        shown.append(made.panel("Data", named(made.opened.source or ""), [x[:many]], False))
     parts: list[Part] = [Panels(shown, "large"), Note(view.caption + made.class_note)]
     if config.classes:
         parts.append(Panels(_classes(made)))
+        if config.classes > _CLASSES:
+            parts.append(Note(f"These are the first {_CLASSES} of {config.classes} classes."))
     if config.columns.names:
         parts.append(_rows(made))
     text = (
@@ -63,7 +65,7 @@ def _classes(made: Material) -> list[Panel]:
     count = made.view.few(1) if len(config.shape) == 1 else _OF_CLASS
     names = [named(name) for name in config.class_names] or list(map(str, range(config.classes)))
     return [
-        made.panel(f"Class {names[y]}", "", [made.drawn(count, y)])
+        made.panel(f"Class {names[y]}", "", [made.drawn(count, y)], False)
         for y in range(min(config.classes, _CLASSES))
     ]
 
@@ -158,7 +160,12 @@ def over_time(made: Material) -> Section:
         "data's scale, each as far as its solver has come at that noise level." + made.class_note
     )
     slider = Slider("time", "Time", labels, panels, plays=True)
-    return Section("over-time", "From noise to data", text, [slider, Note(made.view.caption)])
+    return Section(
+        "over-time",
+        "From noise to data",
+        text,
+        [slider, Note(f"{made.view.caption} {made.view.hint}")],
+    )
 
 
 def over_calls(made: Material) -> Section:
@@ -220,6 +227,6 @@ def interpolations(made: Material) -> Section:
     worst = f"{float(found.error.max()):.1g}"
     note = Note(
         f"{pairs} ways of {_POINTS} points, by {ROUND_TRIP_CALLS} calls each way. A round trip "
-        f"changes the items by at most {worst} of their size."
+        f"changes the items by at most {worst} of their size. {made.view.way or made.view.caption}"
     )
     return Section("between", title, text, [Panels(panels, size), note])

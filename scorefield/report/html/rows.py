@@ -46,7 +46,7 @@ class Images(View):
         room = _BYTES // (frames * self._bytes(self._factor(_LEAST, frames)))
         return min(most, max(_LEAST, room))
 
-    def picture(self, frames: Sequence[Tensor]) -> Picture:
+    def picture(self, frames: Sequence[Tensor], followed: bool = True) -> Picture:
         return self._sheet(frames, max(1, math.isqrt(len(frames[0]))))
 
     def strips(self, x: Tensor) -> list[Picture]:
@@ -109,7 +109,7 @@ class Signals(View):
     def few(self, frames: int, most: int = 12) -> int:
         return 5
 
-    def picture(self, frames: Sequence[Tensor]) -> Picture:
+    def picture(self, frames: Sequence[Tensor], followed: bool = True) -> Picture:
         count, channels = len(frames[0]), min(frames[0].shape[1], 3)
         places = max(8, _NUMBERS // (count * channels))
         pitch = BOX // max(count, 4)

@@ -20,6 +20,7 @@ class Points(View):
     """Vectors as points in two coordinates, a few of them marked so that they can be followed."""
 
     noun, many = "points", 400
+    hint = "Points of one colour are one sample."
 
     def __init__(
         self, project: Callable[[Tensor], Tensor], names: tuple[str, ...], at: Tensor
@@ -27,14 +28,15 @@ class Points(View):
         self.project = project
         self.ends = [limits(at[:, k], 0.12) for k in range(2)]
         across, up = (f"{n} from {a:.3g} to {b:.3g}" for n, (a, b) in zip(names, self.ends))  # noqa: B905
-        self.caption = f"Across: {across}. Upwards: {up}. Coloured points can be followed."
+        self.caption = f"Across: {across}. Upwards: {up}."
 
     def few(self, frames: int, most: int = 12) -> int:
         return 256
 
-    def picture(self, frames: Sequence[Tensor]) -> Picture:
-        paths = tuple(self._layers(self._places(x)) for x in frames)
-        names = ("dots", *(f"dot tone{k}" for k in range(_MARKED)))
+    def picture(self, frames: Sequence[Tensor], followed: bool = True) -> Picture:
+        marked = _MARKED if followed else 0
+        paths = tuple(self._layers(self._places(x), marked) for x in frames)
+        names = ("dots", *(f"dot tone{k}" for k in range(marked)))
         return Picture(BOX, BOX, len(frames), layers=names, paths=paths)
 
     def strips(self, x: Tensor) -> list[Picture]:
@@ -46,9 +48,9 @@ class Points(View):
         share = (at - low) / (high - low)
         return BOX * torch.stack([share[:, 0], 1 - share[:, 1]], 1)
 
-    def _layers(self, places: Tensor) -> tuple[str, ...]:
+    def _layers(self, places: Tensor, marked: int) -> tuple[str, ...]:
         dots = [f"M{x:.0f} {y:.0f}h0" if _near(x, y) else "" for x, y in places.tolist()]
-        return ("".join(dots[_MARKED:]), *dots[:_MARKED])
+        return ("".join(dots[marked:]), *dots[:marked])
 
 
 class Bars(View):
@@ -63,11 +65,12 @@ class Bars(View):
         self.edges = torch.linspace(low, high, _BINS + 1, dtype=torch.float64)
         self.top = 1.3 * float(self._shares(at).max())
         self.caption = f"Across: {names[0]} from {low:.3g} to {high:.3g}. Upwards: how often."
+        self.way = f"Across: along the way. Upwards: {names[0]} from {low:.3g} to {high:.3g}."
 
     def few(self, frames: int, most: int = 12) -> int:
         return 1000
 
-    def picture(self, frames: Sequence[Tensor]) -> Picture:
+    def picture(self, frames: Sequence[Tensor], followed: bool = True) -> Picture:
         width = BOX // _BINS
 
         def bars(x: Tensor) -> str:

@@ -14,6 +14,7 @@ from scorefield.training import Run
 _FEW = 16  # columns, of which the first two that are numbers are drawn
 _BINS = 40
 _MARKED = 5  # points to follow by eye
+_LEAST, _MOST, _NUMBERS = 32, 256, 100_000  # points that move, and numbers in all of them
 
 
 class Points(View):
@@ -23,15 +24,15 @@ class Points(View):
     hint = "Points of one colour are one sample."
 
     def __init__(
-        self, project: Callable[[Tensor], Tensor], names: tuple[str, ...], at: Tensor
+        self, project: Callable[[Tensor], Tensor], names: tuple[str, ...], x: Tensor
     ) -> None:
-        self.project = project
+        self.project, self.size, at = project, x.shape[1], project(x)
         self.ends = [limits(at[:, k], 0.12) for k in range(2)]
         across, up = (f"{n} from {a:.3g} to {b:.3g}" for n, (a, b) in zip(names, self.ends))  # noqa: B905
         self.caption = f"Across: {across}. Upwards: {up}."
 
     def few(self, frames: int, most: int = 12) -> int:
-        return 256
+        return min(_MOST, max(_LEAST, _NUMBERS // self.size))
 
     def picture(self, frames: Sequence[Tensor], followed: bool = True) -> Picture:
         marked = _MARKED if followed else 0
@@ -59,9 +60,10 @@ class Bars(View):
     noun, many = "values", 2000
 
     def __init__(
-        self, project: Callable[[Tensor], Tensor], names: tuple[str, ...], at: Tensor
+        self, project: Callable[[Tensor], Tensor], names: tuple[str, ...], x: Tensor
     ) -> None:
-        self.project, (low, high) = project, limits(at[:, 0], 0.12)
+        self.project, at = project, project(x)
+        low, high = limits(at[:, 0], 0.12)
         self.edges = torch.linspace(low, high, _BINS + 1, dtype=torch.float64)
         self.top = 1.3 * float(self._shares(at).max())
         self.caption = f"Across: {names[0]} from {low:.3g} to {high:.3g}. Upwards: how often."

@@ -19,4 +19,4 @@ def view_of(run: Run, x: Tensor) -> View:
     if len(run.config.data.shape) == 2:
         return Signals(x)
     project, names = projection(run, x)
-    return (Bars if len(names) == 1 else Points)(project, names, project(x))
+    return (Bars if len(names) == 1 else Points)(project, names, x)

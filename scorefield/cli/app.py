@@ -428,7 +428,7 @@ def report(
     held_out: bool = False,
     seed: int = 0,
     n: int | None = None,
-    items: int = 64,
+    items: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a report of a run: one HTML file that opens offline.
@@ -452,7 +452,7 @@ def report(
     n
         How many samples a panel of the sliders shows; as suits the data unless given.
     items
-        How many items of the data the likelihood is told of.
+        How many items of the data the likelihood is told of; 64, or fewer large ones, unless given.
     overwrite
         Replace the file if it exists.
     """

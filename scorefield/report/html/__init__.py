@@ -17,13 +17,13 @@ from scorefield.report.html.material import Material
 from scorefield.report.html.opened import open_run
 from scorefield.report.html.page import render
 from scorefield.report.html.parts import Section
+from scorefield.report.html.walks import solvers
 from scorefield.report.html.words import named
 from scorefield.report.style import optional
 from scorefield.results import check_target
 
 __all__ = ["Making", "report"]
 
-ITEMS = 64  # whose likelihood is told
 MOST_SAMPLES, MOST_ITEMS = 64, 2000
 SECTIONS = (
     measures.training,
@@ -50,7 +50,8 @@ class Making:
         held_out: take of them only what the training held out; they are the run's own data then.
         seed: of all noise.
         n: how many samples a panel of the sliders shows; as suits the data unless given.
-        items: how many items of the data the likelihood is told of.
+        items: how many items of the data the likelihood is told of; 64, or fewer large ones,
+            unless given.
         overwrite: replace the file if it exists.
 
     Raises:
@@ -68,12 +69,14 @@ class Making:
         held_out: bool = False,
         seed: int = 0,
         n: int | None = None,
-        items: int = ITEMS,
+        items: int | None = None,
         overwrite: bool = False,
     ) -> None:
         for module in ("jinja2", "PIL.Image"):
             optional(module, "report")
-        if (n is not None and not 1 <= n <= MOST_SAMPLES) or not 1 <= items <= MOST_ITEMS:
+        if (n is not None and not 1 <= n <= MOST_SAMPLES) or (
+            items is not None and not 1 <= items <= MOST_ITEMS
+        ):
             raise UsageError(
                 f"n = {n}, items = {items}: give from 1 to {MOST_SAMPLES} samples, and from 1 to "
                 f"{MOST_ITEMS} items."
@@ -82,6 +85,7 @@ class Making:
         self.path = folder / "report.html" if path is None else Path(path)
         opened = open_run(folder, None if data is None else str(data), held_out, seed)
         check_target(self.path, (".html",), overwrite)
+        solvers(opened.run.field)  # refuses what no plan can be made for
         self.made = Material(opened, n, items)
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,6 +21,7 @@ from scorefield.report.html.views import view_of
 from scorefield.report.html.words import named
 
 _VECTORS, _OTHERS = 512, 64  # samples
+_ITEMS, _LEAST, _NUMBERS = 64, 8, 2**16  # whose likelihood is told
 _FEW = 32  # items of data, too few to take limits from
 
 
@@ -29,11 +31,13 @@ class Material:
     Args:
         opened: run, data and what lies in the run's folder.
         n: how many samples a panel of a slider shows; as suits the data unless given.
-        items: how many items of the data the likelihood is told of.
+        items: how many items of the data the likelihood is told of, fewer large ones unless given.
     """
 
-    def __init__(self, opened: Opened, n: int | None, items: int) -> None:
-        self.opened, self.run, self.n, self.items = opened, opened.run, n, items
+    def __init__(self, opened: Opened, n: int | None, items: int | None) -> None:
+        self.opened, self.run, self.n = opened, opened.run, n
+        size = math.prod(self.run.config.data.shape)
+        self.items = items or min(_ITEMS, max(_LEAST, _NUMBERS // size))
 
     @property
     def field(self) -> ScoreField:
@@ -50,17 +54,14 @@ class Material:
     def samples(self) -> Tensor:
         """Samples by the general plan, in the data's units: as many as a view may want."""
         vectors = len(self.run.config.data.shape) == 1
-        return self.drawn(_VECTORS if vectors else _OTHERS, self.opened.y)
+        count = _VECTORS if vectors else _OTHERS
+        return self.run.sample(count, default_plan(self.run.field), **self.settings)
 
     @cached_property
     def view(self) -> View:
         """How they are looked at, with limits that are those of data where there are some."""
         x = self.opened.x
         return view_of(self.run, self.samples if x is None or len(x) < _FEW else x[:_VECTORS])
-
-    def drawn(self, n: int, y: int | None) -> Tensor:
-        """Return samples 0 to ``n - 1`` of a class by the general plan."""
-        return self.run.sample(n, default_plan(self.run.field), seed=self.opened.seed, y=y)
 
     def seen(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
         """Return data as the field sees it, with noise where its encoding has some."""

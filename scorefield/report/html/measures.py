@@ -31,6 +31,7 @@ _STEPS = 10**12  # beyond which no training goes
 _BINS = 20
 _TEXT = 20_000  # characters
 _CALLS, _PROBES = 28, 4  # of the likelihood
+_TILE = 64
 _EXACT = 8  # coordinates up to which the trace is exact
 
 
@@ -152,7 +153,8 @@ def likelihood(made: Material) -> Section:
         return Section("likelihood", title, text, [Missing("This needs data, by", command)])
     x, exact = x[: made.items], math.prod(run.field.shape) <= _EXACT
     probes = 0 if exact else _PROBES
-    found = run.log_prob(x, nfe=_CALLS, probes=probes, seed=made.opened.seed, y=made.opened.y)
+    how = {"nfe": _CALLS, "probes": probes, "tile": min(len(x), _TILE), **made.settings}
+    found = run.log_prob(x, **how)
     levels, dim = run.config.train.levels, x[0].numel()
     unit = "bits per dimension" if levels else "nats"
     values = found.bits_per_dim(dim) if levels else found.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ _CLASSES = 10
 _OF_CLASS = 9  # samples that are not vectors
 _COLUMNS, _ROWS = 8, 6
 _PATHS, _STEPS = 24, 80
+_PLAIN = 6  # the tone of text
 _PAIRS, _POINTS = 4, 9
 
 
@@ -64,8 +66,9 @@ def _classes(made: Material) -> list[Panel]:
     config = made.run.config.data
     count = made.view.few(1) if len(config.shape) == 1 else _OF_CLASS
     names = [named(name) for name in config.class_names] or list(map(str, range(config.classes)))
+    how, seed = (made.run, default_plan(made.run.field), count), made.opened.seed
     return [
-        made.panel(f"Class {names[y]}", "", [made.drawn(count, y)], False)
+        made.panel(f"Class {names[y]}", "", [finished(*how, seed=seed, y=y)[0]], False)
         for y in range(min(config.classes, _CLASSES))
     ]
 
@@ -92,13 +95,6 @@ def two_ways(made: Material) -> Section:
     seen = made.run.transform.forward(made.run.encoding.middle(made.samples))
     along = principal(seen.flatten(1))[1][0].float()
     found = paths(field, _PATHS, seed=seed, steps=_STEPS, along=along)
-    general, n = default_plan(field), made.few(1)
-    first = float(general.times[0])  # type: ignore[index]
-    steps = balanced(field.process, _STEPS, start=first, data_std=field.data_std)
-    panels = []
-    for name, plan in (("ODE", general), ("SDE", Plan(EulerMaruyama(dial=1.0), steps))):
-        x, nfe = finished(made.run, plan, n, **made.settings)
-        panels.append(made.panel(f"Ends of the {name}", f"{nfe} calls", [x]))
     text = (
         "Both start from the same noise and have the same law at every noise level. Where the "
         "probability-flow ODE ends is a function of its start; the reverse SDE takes fresh noise "
@@ -108,38 +104,43 @@ def two_ways(made: Material) -> Section:
         f"{_PATHS} paths each, along the direction in which samples vary most, in deviations of "
         "the data and at the data's scale. The same colour is the same start."
     )
-    return Section(
-        "two-ways",
-        "The same noise, two ways",
-        text,
-        [Charts(_ways(found)), Note(note), Panels(panels)],
-    )
+    parts: list[Part] = [Charts(_tracks(found)), Note(note), Panels(_ends(made))]
+    return Section("two-ways", "The same noise, two ways", text, parts)
 
 
-def _ways(found: Paths) -> list[Chart]:
+def _ends(made: Material) -> list[Panel]:
+    """Return a panel of where the ODE leads, and one of where the SDE does, from the same start."""
+    field = made.run.field
+    ode = default_plan(field)
+    first = float(ode.times[0])  # type: ignore[index]
+    times = balanced(field.process, _STEPS, start=first, data_std=field.data_std)
+    panels = []
+    for name, plan in (("ODE", ode), ("SDE", Plan(EulerMaruyama(dial=1.0), times))):
+        x, nfe = finished(made.run, plan, made.few(1), **made.settings)
+        panels.append(made.panel(f"Ends of the {name}", f"{nfe} calls", [x]))
+    return panels
+
+
+def _tracks(found: Paths) -> list[Chart]:
     """Return a chart of the ODE's paths and one of the SDE's, over the same axes."""
     ratio = found.ratio.tolist()
     tracks = {"ODE": found.ode * found.scale[:, None], "SDE": found.sde * found.scale[:, None]}
-    heights = torch.stack(list(tracks.values())).flatten()
-    y_ends = bounds(heights.tolist())
-    # noise stands on the left
+    ends = bounds(torch.stack(list(tracks.values())).flatten().tolist())
     across = Axis("noise-to-signal ratio σ/α, from noise to data", ratio[0], ratio[-1], log=True)
     order = found.ode[0].argsort()
-    marked = {int(k): c for c, k in enumerate(order[torch.linspace(2, len(order) - 3, 5).long()])}
+    some = order[torch.linspace(2, len(order) - 3, 5).long()].tolist()
+    marked = {k: tone for tone, k in enumerate(some)}
     charts = []
     for name, track in tracks.items():
-        quiet = [k for k in range(track.shape[1]) if k not in marked]
+        looks = {k: (_PLAIN, True) for k in range(track.shape[1]) if k not in marked}
+        looks |= {k: (tone, False) for k, tone in marked.items()}  # drawn last, so above
         series = [
             Series("", list(zip(ratio, track[:, k].tolist(), strict=True)), tone, faint=faint)
-            for k, tone, faint in [
-                *((k, 6, True) for k in quiet),
-                *((k, c, False) for k, c in marked.items()),
-            ]
+            for k, (tone, faint) in looks.items()
         ]
         alt = f"{track.shape[1]} paths of the {name} from noise on the left to data on the right"
-        charts.append(
-            Chart(alt, across, Axis(f"Paths of the {name}", *y_ends), series, legend=False)
-        )
+        upwards = Axis(f"Paths of the {name}", *ends)
+        charts.append(Chart(alt, across, upwards, series, legend=False))
     return charts
 
 
@@ -160,12 +161,8 @@ def over_time(made: Material) -> Section:
         "data's scale, each as far as its solver has come at that noise level." + made.class_note
     )
     slider = Slider("time", "Time", labels, panels, plays=True)
-    return Section(
-        "over-time",
-        "From noise to data",
-        text,
-        [slider, Note(f"{made.view.caption} {made.view.hint}")],
-    )
+    note = Note(f"{made.view.caption} {made.view.hint}")
+    return Section("over-time", "From noise to data", text, [slider, note])
 
 
 def over_calls(made: Material) -> Section:
@@ -203,7 +200,7 @@ def _by_calls(made: Material, name: str, found: dict[int, Tensor], places: Seque
 
 def moving(panel: Panel, at: tuple[int | None, ...], notes: tuple[str, ...]) -> Panel:
     """Return a panel for a slider, with the frame and the note of each of its places."""
-    return Panel(panel.name, panel.note, panel.alt, panel.picture, at, notes)
+    return replace(panel, at=at, notes=notes)
 
 
 def interpolations(made: Material) -> Section:

@@ -159,7 +159,7 @@ def test_every_tile_of_a_sheet_is_the_image_it_was_given(channels):
         np.testing.assert_array_equal(pixels[k][..., channels], 255 * seen)  # the rest is clear
 
 
-@pytest.mark.parametrize("shape", [(1, 300, 200), (3, 96, 96), (4, 20, 20), (3, 512, 512)])
+@pytest.mark.parametrize("shape", [(1, 300, 200), (1, 2, 900), (3, 96, 96), (4, 20, 20), (3, 512, 512)])
 def test_a_picture_of_large_images_is_small_and_keeps_their_means(shape):
     view = Images(shape, -3.0, 3.0)
     frames = [torch.randn(view.few(22), *shape) for _ in range(22)]

@@ -65,7 +65,7 @@ class Images(View):
     def _factor(self, count: int, frames: int) -> int:
         """Return how many pixels become one along a side, for a picture to have room for all."""
         factor = -(-max(self.shape[1:]) // _SIDE)
-        while count * frames * self._bytes(factor) > _BYTES and factor < min(self.shape[1:]):
+        while count * frames * self._bytes(factor) > _BYTES and factor < max(self.shape[1:]):
             factor += 1
         return factor
 
@@ -78,7 +78,8 @@ class Images(View):
         """Return one frame, ``(height, width, 2 or 4)``: shades, and 0 to see through."""
         x = x.double() if x.shape[1] in (1, 3) else x[:, :1].double()
         if factor > 1:
-            x = torch.nn.functional.avg_pool2d(x, factor)
+            size = [max(1, side // factor) for side in x.shape[2:]]
+            x = torch.nn.functional.adaptive_avg_pool2d(x, size)
         shades = ((x - self.low) / (self.high - self.low)).clamp(0, 1).nan_to_num(0.0) * 255
         tiles = shades.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         count, height, width, channels = tiles.shape

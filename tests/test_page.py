@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -125,7 +126,7 @@ def test_all_solvers_start_from_the_same_state_and_cost_about_the_same():
 
 def test_the_slider_over_calls_shows_samples_of_so_many_calls():
     run = gaussian()
-    general, fitted = walks.by_calls(run, {}, 5, seed=4, y=None)
+    general, fitted = walks.by_calls(run, [], 5, seed=4, y=None)
     assert tuple(general) == walks.NFES
     assert not fitted
     with sf.count_calls(run.field) as calls:
@@ -159,7 +160,9 @@ def test_every_tile_of_a_sheet_is_the_image_it_was_given(channels):
         np.testing.assert_array_equal(pixels[k][..., channels], 255 * seen)  # the rest is clear
 
 
-@pytest.mark.parametrize("shape", [(1, 300, 200), (1, 2, 900), (3, 96, 96), (4, 20, 20), (3, 512, 512)])
+@pytest.mark.parametrize(
+    "shape", [(1, 300, 200), (1, 2, 900), (3, 96, 96), (4, 20, 20), (3, 512, 512)]
+)
 def test_a_picture_of_large_images_is_small_and_keeps_their_means(shape):
     view = Images(shape, -3.0, 3.0)
     frames = [torch.randn(view.few(22), *shape) for _ in range(22)]
@@ -423,6 +426,7 @@ def test_the_frontier_shows_every_point_where_it_was_measured(moons, tmp_path):
     assert "c, 10 calls: 1.00 ± 0.20" in page.words
     assert "Measured on <em>one</em>" in page.words
     assert "scorefield compare" not in page.words
+    assert "another field than this run's" in page.words
     line, _ = re.findall(r'd="(M[\dL. ]+)"><title>a&lt;b</title>', text)
     (x1, y1), (x2, y2) = np.array(numbers(line)).reshape(2, 2)
     assert x1 < x2
@@ -461,28 +465,30 @@ def test_a_log_is_shown_as_far_as_it_makes_sense(moons, tmp_path, bad):
 
 @pytest.mark.usefixtures("quick")
 def test_a_frontier_of_nothing_is_shown_as_such(moons, tmp_path):
-    (moons / "frontier.json").write_text(frontier([]))
+    own = digest(sf.load(moons).field)
+    (moons / "frontier.json").write_text(frontier([], field=own))
     page = Reader(report(moons, tmp_path / "r.html").read_text(encoding="utf-8"))
     (moons / "frontier.json").unlink()
     assert "other data 0.100 ± 0.020" in page.words
+    assert "another field than this run's" not in page.words
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_tuned_plan_stands_beside_the_general_one_where_there_is_one(moons, tmp_path):
+def test_tuned_plans_stand_beside_the_general_one_where_there_are_some(moons, tmp_path):
     field = sf.load(moons).field
-    general = sf.default_plan(field, 6)
-    tuning = Tuning(digest(field), digest(field.process), (), 6, 0.1, 0.2, 0.01, 8, 0)
     (moons / "plans").mkdir()
-    replace(general, tuning=tuning).save(moons / "plans/nfe-6.json")
+    for nfe in (5, 6):
+        tuning = Tuning(digest(field), digest(field.process), (), nfe, 0.1, 0.2, 0.01, 8, 0)
+        tuned = replace(sf.default_plan(field, nfe), tuning=tuning)
+        tuned.save(moons / f"plans/nfe-{nfe}.json")
     text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
-    (moons / "plans/nfe-6.json").unlink()
-    (moons / "plans").rmdir()
+    shutil.rmtree(moons / "plans")
     frames = json.loads(Reader(text).blocks["script"][0])["calls"]
     shown, tuned, limit = frames["panels"]
-    assert frames["labels"] == ["4 calls of the network (NFE)", "6 calls of the network (NFE)"]
-    assert (shown["at"], tuned["at"], limit["at"]) == ([0, 1], [None, 0], [0, 0])
-    assert tuned["paths"][0] == shown["paths"][1]  # the same plan, so the same samples
-    assert tuned["notes"] == ["none of 4 calls", "6 calls"]
+    assert frames["labels"] == [f"{nfe} calls of the network (NFE)" for nfe in (4, 5, 6)]
+    assert (shown["at"], tuned["at"], limit["at"]) == ([0, 1, 2], [None, 0, 1], [0, 0, 0])
+    assert tuned["paths"] == shown["paths"][1:]  # the same plans, so the same samples
+    assert tuned["notes"] == ["none of 4 calls", "5 calls", "6 calls"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -550,21 +556,21 @@ def test_a_frontier_that_is_none_is_refused(moons, capsys, monkeypatch, text):
     assert "frontier.json holds no frontier" in message
 
 
-def test_a_plan_for_another_field_is_refused(moons, capsys, monkeypatch):
+def test_a_plan_that_is_none_for_the_run_is_refused(moons, capsys, monkeypatch):
     field = sf.load(moons).field
-    tuning = Tuning("0" * 64, digest(field.process), (), 6, 0.1, 0.2, 0.01, 8, 0)
+    own = Tuning(digest(field), digest(field.process), (), 6, 0.1, 0.2, 0.01, 8, 0)
+    plan = sf.default_plan(field, 8)
     (moons / "plans").mkdir()
-    path = moons / "plans/nfe-8.json"
-    for plan, message in (
-        (replace(sf.default_plan(field, 8), tuning=tuning), "was tuned for the field 000000000000"),
-        (sf.default_plan(field, 8), "was not tuned"),
+    for tuning, message in (
+        (replace(own, field="0" * 64), "was tuned for the field 000000000000"),
+        (replace(own, nfe=10**9), "more than 1000 calls"),
+        (None, "was not tuned"),
     ):
-        plan.save(path)
+        replace(plan, tuning=tuning).save(moons / "plans/nfe-8.json")
         assert message in failing(moons, capsys, monkeypatch)(4, "report", str(moons))
-    path.write_text("{}")
+    (moons / "plans/nfe-8.json").write_text("{}")
     assert "holds no plan" in failing(moons, capsys, monkeypatch)(4, "report", str(moons))
-    path.unlink()
-    path.parent.rmdir()
+    shutil.rmtree(moons / "plans")
 
 
 def test_without_the_extra_the_report_says_what_to_install(moons, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scorefield.errors import CheckpointError
+from scorefield.identity import digest
 from scorefield.report.html.charts import Axis, Band, Chart, Series, bounds
 from scorefield.report.html.parts import Charts, Missing, Note, Part, Section, Table
 from scorefield.report.html.words import named, plus_minus
@@ -55,6 +56,7 @@ class Frontier(Read):
     """What `scorefield compare` has measured."""
 
     version: int = Field(alias="scorefield-frontier", ge=1, le=1)
+    field: str = Field(max_length=1000)
     n: Count
     m: Count
     level: float = Field(gt=0, lt=1)
@@ -62,6 +64,12 @@ class Frontier(Read):
     teacher: Number | None = None
     floors: dict[str, Interval]
     points: list[Measured] = Field(max_length=1000)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the first few metrics."""
+        names = dict.fromkeys([*self.floors, *(name for p in self.points for name in p.values)])
+        return list(names)[:_METRICS]
 
 
 def read_frontier(path: Path | None) -> Frontier | None:
@@ -97,10 +105,11 @@ def frontier(made: Material) -> Section:
         charts.append(
             _frontier_chart("Distance from the ends of exact paths, over √d", errors, exact, looks)
         )
-    for metric, floor in list(found.floors.items())[:_METRICS]:
+    for metric in found.metrics:
         values = [(p, p.values[metric]) for p in found.points if metric in p.values]
+        floor = found.floors.get(metric)
+        band = None if floor is None else Band("what other data scores", floor.low, floor.high)
         if values:
-            band = Band("what fresh data scores", floor.low, floor.high)
             charts.append(_frontier_chart(f"{named(metric)} to data", values, band, looks))
     note = (
         f"{found.n} samples against {found.m} items of data. Vertical lines are intervals at "
@@ -108,6 +117,8 @@ def frontier(made: Material) -> Section:
         f"paths what these are sure of. Dashed solvers are stochastic. Measured on "
         f"{named(found.machine)}."
     )
+    if found.field != digest(made.run.field):
+        note += " It was of another field than this run's, such as one given a class."
     parts: list[Part] = [
         Charts(charts, legend=list(looks.values())),
         Note(note),
@@ -160,7 +171,7 @@ def _heights(label: str, found: Sequence[Interval], band: Band | None) -> Axis:
 
 
 def _frontier_table(found: Frontier) -> Table:
-    metrics = list(found.floors)[:_METRICS]
+    metrics = found.metrics
     names = ["solver", "NFE", "ms per sample", "distance from exact path", *map(named, metrics)]
     rows = [
         [
@@ -172,7 +183,13 @@ def _frontier_table(found: Frontier) -> Table:
         ]
         for p in found.points
     ]
-    floor = ["other data", "", "", "", *(_interval(found.floors[m]) for m in metrics)]
+    floor = [
+        "other data",
+        "",
+        "",
+        "",
+        *(_interval(found.floors[m]) if m in found.floors else "" for m in metrics),
+    ]
     return Table(f"All numbers, ± half their intervals at {found.level:.0%}", names, [*rows, floor])
 
 

@@ -1,4 +1,4 @@
-"""The sections that tell numbers: of the training, of likelihoods, of solvers."""
+"""The sections that tell of the training and of likelihoods, and how to make it all again."""
 
 from __future__ import annotations
 
@@ -50,14 +50,12 @@ def training(made: Material) -> Section:
     if charts:
         parts.append(Charts(charts))
     else:
+        command = "scorefield train DATA --held-out 0.1 --out RUN"
         parts.append(
-            Missing("No log of the training lies in the run folder. One is written by", _TRAINED)
+            Missing("No log of the training lies in the run folder. One is written by", command)
         )
     text = "What the network learned from, and how."
     return Section("training", "What was trained on what", text, parts)
-
-
-_TRAINED = "scorefield train DATA --held-out 0.1 --out RUN"
 
 
 def _line(label: str, points: Sequence[tuple[float, float]], tone: int) -> Chart:
@@ -78,7 +76,8 @@ def _numbers(log: Sequence[Mapping[str, Any]], event: str, name: str) -> list[tu
         and _finite(record.get(name))
         and 0 <= record["step"] < _STEPS
     ]
-    return found[:: -(-len(found) // _DRAWN)] if found else []
+    apart = max(1, -(-len(found) // _DRAWN))
+    return found[::-apart][::-1]  # with the last among them
 
 
 def _finite(value: object) -> bool:

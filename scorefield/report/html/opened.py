@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ class Opened:
         source, held_out: the data's name, and whether only what was not trained on is taken.
         x: items of the data, or None.
         log: the records of the training.
-        tuned: the plans that were tuned for the run, by their calls.
+        tuned: the plans that were tuned for the run.
         frontier: what was measured of solvers, or None.
         seed: of all noise.
     """
@@ -45,7 +44,7 @@ class Opened:
     held_out: bool
     x: Tensor | None
     log: list[dict[str, Any]]
-    tuned: Mapping[int, Plan]
+    tuned: list[Plan]
     frontier: Frontier | None
     seed: int
 

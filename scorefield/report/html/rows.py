@@ -78,8 +78,8 @@ class Images(View):
         """Return one frame, ``(height, width, 2 or 4)``: shades, and 0 to see through."""
         x = x.double() if x.shape[1] in (1, 3) else x[:, :1].double()
         if factor > 1:
-            size = [max(1, side // factor) for side in x.shape[2:]]
-            x = torch.nn.functional.adaptive_avg_pool2d(x, size)
+            height, width = (max(1, side // factor) for side in x.shape[2:])
+            x = torch.nn.functional.adaptive_avg_pool2d(x, (height, width))
         shades = ((x - self.low) / (self.high - self.low)).clamp(0, 1).nan_to_num(0.0) * 255
         tiles = shades.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         count, height, width, channels = tiles.shape

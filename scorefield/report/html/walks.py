@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ FRAMES = 22
 NFES = (4, 5, 6, 8, 10, 15, 20, 50)
 REFERENCE = 200  # calls, after which more change nothing
 PLANS = "plans"
+_MOST_PLANS, _MOST_CALLS = 16, 1000
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,15 @@ def data_of(run: Run, z: Tensor) -> Tensor:
     return run.encoding.inverse(run.transform.inverse(z))
 
 
-def tuned_plans(folder: Path, field: ScoreField) -> dict[int, Plan]:
-    """Return the plans that were tuned for a run, by their calls, of those in `NFES`.
+def tuned_plans(folder: Path, field: ScoreField) -> list[Plan]:
+    """Return the plans that were tuned for a run, of 16 files at the most.
 
     Raises:
-        CheckpointError: a file that holds no plan, or one for another field.
+        CheckpointError: a file that holds no tuned plan, one for another field, or one of very many
+            calls.
     """
-    found = {}
-    for nfe in NFES:
-        path = folder / PLANS / f"nfe-{nfe}.json"
+    found = []
+    for path in sorted((folder / PLANS).glob("nfe-*.json"))[:_MOST_PLANS]:
         if not path.is_file():
             continue
         try:
@@ -133,24 +134,26 @@ def tuned_plans(folder: Path, field: ScoreField) -> dict[int, Plan]:
             plan.check(field)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
-        if plan.tuning is None:
+        if plan.tuning is None or not isinstance(plan.times, Tensor):
             raise CheckpointError(f"{path} holds a plan that was not tuned: remove it.")
-        found[nfe] = plan
+        if max(plan.tuning.nfe, len(plan.times)) > _MOST_CALLS:
+            raise CheckpointError(f"{path} holds a plan of more than {_MOST_CALLS} calls.")
+        found.append(plan)
     return found
 
 
 def by_calls(
-    run: Run, tuned: Mapping[int, Plan], n: int, *, seed: int, y: int | None
+    run: Run, tuned: Sequence[Plan], n: int, *, seed: int, y: int | None
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Return samples 0 to ``n - 1`` by the calls of the general plan, and by those of tuned ones.
 
-    Each is for the number of calls that it really made.
+    Each is for the number of calls that it really made; the general plan for `NFES` and for those
+    that a tuned one is for.
     """
-    general, fitted = dict[int, Tensor](), dict[int, Tensor]()
-    for nfe in NFES:
-        x, made = finished(run, default_plan(run.field, nfe), n, seed=seed, y=y)
-        general[made] = x
-    for plan in tuned.values():
-        x, made = finished(run, plan, n, seed=seed, y=y)
-        fitted[made] = x
-    return general, fitted
+    counts = {*NFES, *(plan.tuning.nfe for plan in tuned if plan.tuning is not None)}
+
+    def made(plans: Iterable[Plan]) -> dict[int, Tensor]:
+        found = [finished(run, plan, n, seed=seed, y=y) for plan in plans]
+        return {nfe: x for x, nfe in found}
+
+    return made(default_plan(run.field, nfe) for nfe in sorted(counts)), made(tuned)

@@ -347,7 +347,13 @@ def test_a_table_with_gaps_and_texts_shows_rows_and_held_out_likelihoods(tmp_pat
     finishes("report", tmp_path / "r", table, "--held-out", "--items", 7)
     page = Reader((tmp_path / "r/report.html").read_text(encoding="utf-8"))
     assert "few <b>colour</b> gapped count" in page.words
-    for text in ("red", "blue", "held out, step 2", "the mean over 7 items", "10 items of"):
+    for text in (
+        "red",
+        "blue",
+        "held out, step 2",
+        "the mean over 7 held-out items",
+        "10 items of",
+    ):
         assert text in page.words, text
     run = sf.load(tmp_path / "r")
     held = html.opened.open_run(tmp_path / "r", table, True, 0).x

@@ -13,6 +13,9 @@ def summary(run: Run) -> dict[str, str]:
     process, data, config = run.field.process, run.config.data, run.config.train
     ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
     low, high = torch.exp(-process.half_log_snr(ends)).tolist()
+    network = config.network.model_dump(exclude_none=True)
+    kind = network.pop("kind")
+    settings = ", ".join(f"{name} {value}" for name, value in network.items())
     found = {
         "data": f"{data.name}: {data.count} samples of shape {data.shape}",
         "values": f"whole numbers in {config.levels} levels" if config.levels else "",
@@ -21,7 +24,7 @@ def summary(run: Run) -> dict[str, str]:
         "process": f"{process}",
         "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
         "parametrization": f"{run.field.parametrization}",
-        "network": f"{config.network}, {parameters(run.field.network):,} parameters",
+        "network": f"{kind} of {parameters(run.field.network):,} parameters: {settings}",
         "training": f"{config.optim.steps} steps of {config.optim.batch}, seed {config.seed}",
         "loss": f"{run.config.loss:.4f}",
     }

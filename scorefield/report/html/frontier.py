@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scorefield.errors import CheckpointError
 from scorefield.identity import digest
 from scorefield.report.html.charts import Axis, Band, Chart, Series, bounds
-from scorefield.report.html.parts import Charts, Missing, Note, Part, Section, Table
+from scorefield.report.html.parts import Charts, Missing, Note, Section, Table
 from scorefield.report.html.words import named, plus_minus
 
 if TYPE_CHECKING:
@@ -96,35 +96,35 @@ def frontier(made: Material) -> Section:
         command = f"scorefield compare {made.folder} {made.data}"
         needs = Missing("Nothing was measured yet. To measure, run", command)
         return Section("frontier", title, text, [needs])
-    charts = []
     looks = _looks(found)
+    note = (
+        f"{found.n} samples against {found.m} items of data. Vertical lines are intervals at "
+        f"{found.level:.0%}; the grey band is what other data scores, and for distances from exact "
+        "paths what these are sure of. Dashed solvers are stochastic. Measured on "
+        f"{named(found.machine)}."
+    )
+    if found.field != digest(made.run.field):
+        note += " It was of another field than this run's, such as one given a class."
+    charts = Charts(_charts(found, looks), legend=list(looks.values()))
+    return Section("frontier", title, text, [charts, Note(note), _frontier_table(found)])
+
+
+def _charts(found: Frontier, looks: Mapping[str, Series]) -> list[Chart]:
+    """Return a chart of the distances from exact paths, and one for each metric."""
+    charts = []
     errors = [(p, p.error) for p in found.points if p.error is not None]
     if errors:
         teacher = found.teacher
         exact = None if teacher is None else Band("what exact paths are sure of", 0.0, teacher)
-        charts.append(
-            _frontier_chart("Distance from the ends of exact paths, over √d", errors, exact, looks)
-        )
+        label = "Distance from the ends of exact paths, over √d"
+        charts.append(_frontier_chart(label, errors, exact, looks))
     for metric in found.metrics:
         values = [(p, p.values[metric]) for p in found.points if metric in p.values]
         floor = found.floors.get(metric)
         band = None if floor is None else Band("what other data scores", floor.low, floor.high)
         if values:
             charts.append(_frontier_chart(f"{named(metric)} to data", values, band, looks))
-    note = (
-        f"{found.n} samples against {found.m} items of data. Vertical lines are intervals at "
-        f"{found.level:.0%}; the grey band is what other data scores, and for distances from exact "
-        f"paths what these are sure of. Dashed solvers are stochastic. Measured on "
-        f"{named(found.machine)}."
-    )
-    if found.field != digest(made.run.field):
-        note += " It was of another field than this run's, such as one given a class."
-    parts: list[Part] = [
-        Charts(charts, legend=list(looks.values())),
-        Note(note),
-        _frontier_table(found),
-    ]
-    return Section("frontier", title, text, parts)
+    return charts
 
 
 def _looks(found: Frontier) -> dict[str, Series]:

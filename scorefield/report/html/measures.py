@@ -11,6 +11,7 @@ from typing import Any
 import tomli_w
 import torch
 
+from scorefield.likelihood import Likelihood
 from scorefield.report.html.charts import Axis, Chart, Series, bounds, steps
 from scorefield.report.html.material import Material
 from scorefield.report.html.parts import (
@@ -86,36 +87,33 @@ def _finite(value: object) -> bool:
 
 def noise_levels(made: Material) -> Section:
     """The error at each noise level, of held-out data."""
-    process = made.run.field.process
-    edges = bins(process).exp().tolist()
-    series = []
-    logged = _levels(made.opened.log, len(edges) - 1)
-    for k, (step, values) in enumerate(logged):
-        faint = k < len(logged) - 1
-        series.append(_level_series(f"held out, step {step}", edges, values, 1, faint))
-    x = made.opened.x
+    edges, x = bins(made.run.field.process).exp().tolist(), made.opened.x
+    logged, source = _levels(made.opened.log, len(edges) - 1), named(made.opened.source or "")
+    series = [
+        _level_series(f"held out, step {step}", edges, values, 1, faint=k < len(logged) - 1)
+        for k, (step, values) in enumerate(logged)
+    ]
+    note = ""
     if x is not None:
         held = HeldOut(x, None, torch.arange(len(x)), made.seen, made.opened.seed)
-        values = held.errors(made.field).tolist()
-        series.append(_level_series(named(made.opened.source or ""), edges, values, 0))
-    text = (
-        "The error of the denoiser at each noise level, as a share of the error of the best "
-        "denoiser that knows no more than the mean and the variance of each coordinate. Below 1 "
-        "the network knows more than these."
+        series.append(_level_series(source, edges, held.errors(made.field).tolist(), 0))
+        note = f"{min(len(x), 256)} items of {source}, with noise that is the same for any network."
+    title, text = (
+        "Error at each noise level",
+        (
+            "The error of the denoiser at each noise level, as a share of the error of the best "
+            "denoiser that knows no more than the mean and the variance of each coordinate. Below 1 "
+            "the network knows more than these."
+        ),
     )
-    title = "Error at each noise level"
     if not series:
         needs = Missing("This needs data, by", f"scorefield report {made.folder} {made.data}")
         return Section("levels", title, text, [needs])
-    heights = [y for s in series for _, y in s.points]
     across = Axis("noise-to-signal ratio σ/α", edges[0], edges[-1], log=True)
-    upwards = Axis("Error relative to that of a Gaussian", 0.0, max(1.0, *heights) * 1.05)
-    alt = f"{series[-1].name}: {', '.join(f'{y:.3g}' for _, y in series[-1].points)}"
-    chart = Chart(f"Error from the least to the most noise. {alt}", across, upwards, series)
-    note = ""
-    if x is not None:
-        source = named(made.opened.source or "")
-        note = f"{min(len(x), 256)} items of {source}, with noise that is the same for any network."
+    top = max(1.0, *(y for s in series for _, y in s.points))
+    upwards = Axis("Error relative to that of a Gaussian", 0.0, 1.05 * top)
+    told = f"{series[-1].name}: {', '.join(f'{y:.3g}' for _, y in series[-1].points)}"
+    chart = Chart(f"Error from the least to the most noise. {told}", across, upwards, series)
     return Section("levels", title, text, [Charts([chart], note)])
 
 
@@ -144,34 +142,42 @@ def _level_series(
 
 def likelihood(made: Material) -> Section:
     """How likely items of the data are under the run."""
-    x, run = made.opened.x, made.run
+    x, levels = made.opened.x, made.run.config.train.levels
     title = "Likelihood"
     if x is None:
         text = "How likely items of data are under the run, by the probability-flow ODE."
         command = f"scorefield report {made.folder} {made.data}"
         return Section("likelihood", title, text, [Missing("This needs data, by", command)])
-    x, exact = x[: made.items], math.prod(run.field.shape) <= _EXACT
-    probes = 0 if exact else _PROBES
+    x, dim = x[: made.items], x[0].numel()
+    probes = 0 if math.prod(made.run.field.shape) <= _EXACT else _PROBES
     how = {"nfe": _CALLS, "probes": probes, "tile": min(len(x), _TILE), **made.settings}
-    found = run.log_prob(x, **how)
-    levels, dim = run.config.train.levels, x[0].numel()
-    unit = "bits per dimension" if levels else "nats"
+    found = made.run.log_prob(x, **how)
+    unit, scale = ("bits per dimension", 1 / (dim * math.log(2))) if levels else ("nats", 1.0)
     values = found.bits_per_dim(dim) if levels else found.value
-    scale = 1 / (dim * math.log(2)) if levels else 1.0
-    mean, spread = float(values.mean()), float(values.std()) if len(x) > 1 else math.nan
-    said = f"{plus_minus(mean, spread / math.sqrt(len(x)))} {unit}"
+    error = float(values.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+    said = f"{plus_minus(float(values.mean()), error)} {unit}"
+    better = f"lower is better, {math.log2(levels):.3f} is chance" if levels else "higher is better"
+    source = f"{'held-out ' * made.opened.held_out}items of {named(made.opened.source or '')}"
+    text = f"{said} ({better}): the mean over {len(x)} {source} and its standard error."
+    chart = _histogram(values.tolist(), unit, said)
+    note = _doubts(made, found, probes, scale)
+    return Section("likelihood", title, text, [Charts([chart], note)])
+
+
+def _doubts(made: Material, found: Likelihood, probes: int, scale: float) -> str:
+    """Return what is uncertain in the likelihood of a single item, nats times ``scale``."""
     probe = float(found.stderr.square().mean().sqrt()) * scale
     solver = float(found.solver_error.abs().mean()) * scale
-    source = named(made.opened.source or "")
-    better = f"lower is better, {math.log2(levels):.3f} is chance" if levels else "higher is better"
-    text = f"{said} ({better}): the mean over {len(x)} items of {source} and its standard error."
-    opened = "" if exact else f"its {probes} probes of the trace leave ±{probe:.2g} open and "
+    opened = f"its {probes} probes of the trace leave ±{probe:.2g} open and " if probes else ""
     note = (
         f"Of a single item {opened}the solver leaves about {solver:.2g}, with {_CALLS} calls of "
-        f"the network{' and an exact trace' if exact else ''}."
+        f"the network{'' if probes else ' and an exact trace'}."
     )
-    parts: list[Part] = [Charts([_histogram(values.tolist(), unit, said)], note)]
-    return Section("likelihood", title, text, parts)
+    if not made.run.encoding.exact:
+        note += " By the noise that makes the data continuous this is a bound: the truth is better."
+    if made.run.config.data.classes and made.opened.y is None:
+        note += " The class of an item is left open."
+    return note + made.class_note
 
 
 def _histogram(values: Sequence[float], unit: str, said: str) -> Chart:

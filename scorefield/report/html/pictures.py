@@ -96,7 +96,8 @@ def two_ways(made: Material) -> Section:
     along = principal(seen.flatten(1))[1][0].float()
     found = paths(field, _PATHS, seed=seed, steps=_STEPS, along=along)
     text = (
-        "Both start from the same noise and have the same law at every noise level. Where the "
+        "Both start from the same noise; solved exactly, both have the same law at every noise "
+        "level. Where the "
         "probability-flow ODE ends is a function of its start; the reverse SDE takes fresh noise "
         "at every step and ends elsewhere."
     )

@@ -97,14 +97,12 @@ def noise_levels(made: Material) -> Section:
     if x is not None:
         held = HeldOut(x, None, torch.arange(len(x)), made.seen, made.opened.seed)
         series.append(_level_series(source, edges, held.errors(made.field).tolist(), 0))
-        note = f"{min(len(x), 256)} items of {source}, with noise that is the same for any network."
-    title, text = (
-        "Error at each noise level",
-        (
-            "The error of the denoiser at each noise level, as a share of the error of the best "
-            "denoiser that knows no more than the mean and the variance of each coordinate. Below 1 "
-            "the network knows more than these."
-        ),
+        note = f"{min(len(x), 256)} items of {source}; the noise is the same for any network."
+    title = "Error at each noise level"
+    text = (
+        "The error of the denoiser at each noise level, as a share of the error of the best "
+        "denoiser that knows no more than the mean and the variance of each coordinate. Below 1 "
+        "the network knows more than these."
     )
     if not series:
         needs = Missing("This needs data, by", f"scorefield report {made.folder} {made.data}")

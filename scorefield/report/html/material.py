@@ -89,6 +89,13 @@ class Material:
         return "DATA" if source is None else named(shlex.quote(source))
 
     @property
+    def class_of_items(self) -> str:
+        """What to say of the class that items of data are taken to have, if there are classes."""
+        if self.run.config.data.classes and self.opened.y is None:
+            return " The class of an item is left open."
+        return self.class_note
+
+    @property
     def class_note(self) -> str:
         """What to say if samples are of one class."""
         y, names = self.opened.y, self.run.config.data.class_names

@@ -98,6 +98,7 @@ def noise_levels(made: Material) -> Section:
         held = HeldOut(x, None, torch.arange(len(x)), made.seen, made.opened.seed)
         series.append(_level_series(source, edges, held.errors(made.field).tolist(), 0))
         note = f"{min(len(x), 256)} items of {source}; the noise is the same for any network."
+        note += made.class_of_items
     title = "Error at each noise level"
     text = (
         "The error of the denoiser at each noise level, as a share of the error of the best "
@@ -173,9 +174,7 @@ def _doubts(made: Material, found: Likelihood, probes: int, scale: float) -> str
     )
     if not made.run.encoding.exact:
         note += " By the noise that makes the data continuous this is a bound: the truth is better."
-    if made.run.config.data.classes and made.opened.y is None:
-        note += " The class of an item is left open."
-    return note + made.class_note
+    return note + made.class_of_items
 
 
 def _histogram(values: Sequence[float], unit: str, said: str) -> Chart:

@@ -99,7 +99,7 @@ class Signals(View):
     noun, many = "signals", 8
 
     def __init__(self, x: Tensor) -> None:
-        self.low, self.high = limits(x)
+        self.low, self.high = limits(x, 0.05)
         channels = min(x.shape[1], 3)
         some = "" if channels == x.shape[1] else f" the first {channels} of {x.shape[1]} channels,"
         self.caption = (
@@ -119,7 +119,7 @@ class Signals(View):
             wave = torch.nn.functional.adaptive_avg_pool1d(
                 x[:, channel : channel + 1].double(), min(places, x.shape[2])
             )[:, 0]
-            share = ((wave - self.low) / (self.high - self.low)).clamp(0, 1).nan_to_num(0.5)
+            share = ((wave - self.low) / (self.high - self.low)).clamp(-1, 2).nan_to_num(0.5)
             heights = (pitch * (torch.arange(len(x))[:, None] + 0.95 - 0.9 * share)).round()
             across = torch.linspace(0, BOX, share.shape[1]).round().int().tolist()
             return "".join(_joined(across, row) for row in heights.int().tolist())

@@ -20,8 +20,10 @@ import scorefield as sf
 from scorefield.cli.app import app
 from scorefield.config import DataConfig, MLPConfig, OptimConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
+from scorefield.frontiers import Frontier, Point
 from scorefield.identity import digest
-from scorefield.plan import Tuning
+from scorefield.metrics import Estimate
+from scorefield.plan import Plan, Tuning
 from scorefield.report import html, report
 from scorefield.report.html import walks
 from scorefield.report.html.charts import Axis
@@ -400,31 +402,33 @@ def moons(tmp_path_factory):
 
 
 def interval(value, half):
-    return {"value": value, "stderr": half / 2, "low": value - half, "high": value + half}
-
-
-def frontier(points, **changes):
-    facts = {"field": "f", "n": 9, "m": 8, "dim": 2, "level": 0.95, "seed": 0, "tile": 4}
-    facts |= {"machine": "<em>one</em>", "teacher": 1e-4, "floors": {"energy": interval(0.1, 0.02)}}
-    return json.dumps({"scorefield-frontier": 1, **facts, "points": points, **changes})
+    return Estimate(value, half / 2, value - half, value + half)
 
 
 def point(name, nfe, value, stochastic=False):
+    """Return a point whose error and metric are ``value``, if its plan follows paths."""
+    plan = Plan(sf.DDPM() if stochastic else sf.DDIM(), sf.balanced(sf.VP(), 4))
     error = None if stochastic else interval(value, 0.12 * value)
-    told = {
-        "name": name,
-        "solver": "S()",
-        "nfe": nfe,
-        "milliseconds": 1.5,
-        "stochastic": stochastic,
-    }
-    return told | {"error": error, "values": {"energy": interval(value, value / 5)}, "excesses": {}}
+    return Point(name, plan, nfe, 1.5, error, {"energy": interval(value, value / 5)}, {})
+
+
+def tuning(field, nfe):
+    """Return what a plan tells of its tuning to a field."""
+    worth = {"error": 0.1, "stderr": 0.01, "general": 0.2, "teacher": 0.01, "noises": 8, "seed": 0}
+    return Tuning(digest(field), digest(field.process), (), nfe, **worth)
+
+
+def frontier(points, **changes):
+    facts = {"field": "f", "process": "p", "n": 9, "m": 8, "dim": 2, "level": 0.95, "seed": 0}
+    facts |= {"tile": 4, "machine": "<em>one</em>", "teacher": 1e-4}
+    facts |= {"floors": {"energy": interval(0.1, 0.02)}, "points": tuple(points)}
+    return Frontier(**facts | changes)
 
 
 @pytest.mark.usefixtures("quick")
 def test_the_frontier_shows_every_point_where_it_was_measured(moons, tmp_path):
     points = [point("a<b", 10, 0.1), point("a<b", 20, 0.01), point("c", 10, 1.0, stochastic=True)]
-    (moons / "frontier.json").write_text(frontier(points))
+    frontier(points).save(moons / "frontier.json")
     text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
     (moons / "frontier.json").unlink()
     page = Reader(text)
@@ -472,7 +476,7 @@ def test_a_log_is_shown_as_far_as_it_makes_sense(moons, tmp_path, bad):
 @pytest.mark.usefixtures("quick")
 def test_a_frontier_of_nothing_is_shown_as_such(moons, tmp_path):
     own = digest(sf.load(moons).field)
-    (moons / "frontier.json").write_text(frontier([], field=own))
+    frontier([], field=own).save(moons / "frontier.json")
     page = Reader(report(moons, tmp_path / "r.html").read_text(encoding="utf-8"))
     (moons / "frontier.json").unlink()
     assert "other data 0.100 ± 0.020" in page.words
@@ -484,8 +488,7 @@ def test_tuned_plans_stand_beside_the_general_one_where_there_are_some(moons, tm
     field = sf.load(moons).field
     (moons / "plans").mkdir()
     for nfe in (5, 6):
-        tuning = Tuning(digest(field), digest(field.process), (), nfe, 0.1, 0.2, 0.01, 8, 0)
-        tuned = replace(sf.default_plan(field, nfe), tuning=tuning)
+        tuned = replace(sf.default_plan(field, nfe), tuning=tuning(field, nfe))
         tuned.save(moons / f"plans/nfe-{nfe}.json")
     text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
     shutil.rmtree(moons / "plans")
@@ -507,13 +510,17 @@ def test_a_report_is_a_function_of_what_it_was_made_of(moons, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_needs_data_says_so_and_the_commands_it_names_exist(moons, tmp_path):
-    page = Reader(report(moons, tmp_path / "r.html").read_text(encoding="utf-8"))
+def test_what_is_missing_is_said_with_a_command_that_exists(moons, tmp_path):
+    text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
+    page = Reader(text)
     assert page.words.count("This needs data, by") == 3
-    (block,) = (t for t in page.text if t.startswith("scorefield report") and "\n" in t)
-    assert len(block.splitlines()) == 5
-    for line in block.splitlines():
-        app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
+    lines = [line for block in page.text for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("scorefield ")]
+    names = {command.split()[1] for command in commands if len(command.split()) > 2}
+    assert names == {"report", "sample", "likelihood", "interpolate", "train", "compare", "tune"}
+    for command in commands:
+        if len(command.split()) > 2:
+            app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -541,38 +548,33 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("found", "message"),
     [
-        "",
-        "[1]",
-        "{",
-        frontier([], **{"scorefield-frontier": 2}),
-        frontier([{"name": "a"}]),
-        frontier([point("a", 0, 1.0)]),
-        frontier([point("a", 5, 1.0)], n=[]),
-        frontier([point("a", 5, float("nan"))]),
-        frontier([point("a", 5, 1e300)]),
-        frontier([]).replace('"n": 9', f'"n": {"9" * 5000}'),
+        ("{", "holds no frontier"),
+        (frontier([point("a", 0, 1.0)]), "less than one call"),
+        (frontier([point("a", 5, 1e200)]), "larger numbers"),
+        (frontier([point("a", 5, 1.0)] * 1001), "more points"),
     ],
 )
-def test_a_frontier_that_is_none_is_refused(moons, capsys, monkeypatch, text):
-    (moons / "frontier.json").write_text(text)
-    message = failing(moons, capsys, monkeypatch)(4, "report", ".")
-    (moons / "frontier.json").unlink()
-    assert "frontier.json holds no frontier" in message
+def test_a_frontier_that_no_chart_can_show_is_refused(moons, capsys, monkeypatch, found, message):
+    path = moons / "frontier.json"
+    path.write_text(found) if isinstance(found, str) else found.save(path)
+    said = failing(moons, capsys, monkeypatch)(4, "report", ".")
+    path.unlink()
+    assert message in said
 
 
 def test_a_plan_that_is_none_for_the_run_is_refused(moons, capsys, monkeypatch):
     field = sf.load(moons).field
-    own = Tuning(digest(field), digest(field.process), (), 6, 0.1, 0.2, 0.01, 8, 0)
+    own = tuning(field, 8)
     plan = sf.default_plan(field, 8)
     (moons / "plans").mkdir()
-    for tuning, message in (
+    for told, message in (
         (replace(own, field="0" * 64), "was tuned for the field 000000000000"),
         (replace(own, nfe=10**9), "more than 1000 calls"),
         (None, "was not tuned"),
     ):
-        replace(plan, tuning=tuning).save(moons / "plans/nfe-8.json")
+        replace(plan, tuning=told).save(moons / "plans/nfe-8.json")
         assert message in failing(moons, capsys, monkeypatch)(4, "report", str(moons))
     (moons / "plans/nfe-8.json").write_text("{}")
     assert "holds no plan" in failing(moons, capsys, monkeypatch)(4, "report", str(moons))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING
 
 from scorefield.errors import CheckpointError
+from scorefield.frontiers import Frontier, Point
 from scorefield.identity import digest
+from scorefield.metrics import Estimate
 from scorefield.report.html.charts import Axis, Band, Chart, Series, bounds
 from scorefield.report.html.parts import Charts, Missing, Note, Section, Table
 from scorefield.report.html.words import named, plus_minus
@@ -20,72 +20,40 @@ if TYPE_CHECKING:
 
 FRONTIER = "frontier.json"
 _METRICS = 3
+_POINTS, _LARGEST = 1000, 1e30
 _WIDE = 5.0  # ratio of values from which an axis is logarithmic
-
-
-class Read(BaseModel):
-    """A part of a file that others write: finite numbers, and names that nobody asks for."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-Number = Annotated[float, Field(ge=-1e30, le=1e30)]
-Count = Annotated[int, Field(ge=0, le=10**12)]
-
-
-class Interval(Read):
-    """A value and the ends of its confidence interval."""
-
-    value: Number
-    low: Number
-    high: Number
-
-
-class Measured(Read):
-    """One solver with one number of calls."""
-
-    name: str = Field(max_length=1000)
-    nfe: float = Field(ge=1, le=1e9)
-    milliseconds: Number
-    stochastic: bool
-    error: Interval | None = None
-    values: dict[str, Interval] = {}
-
-
-class Frontier(Read):
-    """What `scorefield compare` has measured."""
-
-    version: int = Field(alias="scorefield-frontier", ge=1, le=1)
-    field: str = Field(max_length=1000)
-    n: Count
-    m: Count
-    level: float = Field(gt=0, lt=1)
-    machine: str = Field(max_length=1000)
-    teacher: Number | None = None
-    floors: dict[str, Interval]
-    points: list[Measured] = Field(max_length=1000)
-
-    @property
-    def metrics(self) -> list[str]:
-        """The names of the first few metrics."""
-        names = dict.fromkeys([*self.floors, *(name for p in self.points for name in p.values)])
-        return list(names)[:_METRICS]
 
 
 def read_frontier(path: Path | None) -> Frontier | None:
     """Return what a file says, if there is one.
 
     Raises:
-        CheckpointError: it holds no frontier.
+        CheckpointError: it holds no frontier, or one that no chart can show.
     """
     if path is None:
         return None
     try:
-        return Frontier.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path} holds no frontier: {place}: {first['msg']}.") from None
+        found = Frontier.load(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(error)) from None
+    told = [found.floors, *(p.values for p in found.points)]
+    estimates = [e for values in told for e in values.values()]
+    estimates += [p.error for p in found.points if p.error is not None]
+    numbers = [v for e in estimates for v in (e.value, e.low, e.high)]
+    numbers += [v for p in found.points for v in (p.nfe, p.milliseconds)]
+    if len(found.points) > _POINTS or any(abs(v) > _LARGEST for v in numbers):
+        raise CheckpointError(
+            f"{path} holds more points, or larger numbers, than a chart can show."
+        )
+    if any(p.nfe < 1 for p in found.points):
+        raise CheckpointError(f"{path} holds a plan of less than one call.")
+    return found
+
+
+def _metrics(found: Frontier) -> list[str]:
+    """Return the names of the first few metrics."""
+    names = [*found.floors, *(name for p in found.points for name in p.values)]
+    return list(dict.fromkeys(names))[:_METRICS]
 
 
 def frontier(made: Material) -> Section:
@@ -98,7 +66,7 @@ def frontier(made: Material) -> Section:
         return Section("frontier", title, text, [needs])
     looks = _looks(found)
     note = (
-        f"{found.n} samples against {found.m} items of data. Vertical lines are intervals at "
+        f"{found.n:g} samples against {found.m:g} items of data. Vertical lines are intervals at "
         f"{found.level:.0%}; the grey band is what other data scores, and for distances from exact "
         "paths what these are sure of. Dashed solvers are stochastic. Measured on "
         f"{named(found.machine)}."
@@ -118,7 +86,7 @@ def _charts(found: Frontier, looks: Mapping[str, Series]) -> list[Chart]:
         exact = None if teacher is None else Band("what exact paths are sure of", 0.0, teacher)
         label = "Distance from the ends of exact paths, over √d"
         charts.append(_frontier_chart(label, errors, exact, looks))
-    for metric in found.metrics:
+    for metric in _metrics(found):
         values = [(p, p.values[metric]) for p in found.points if metric in p.values]
         floor = found.floors.get(metric)
         band = None if floor is None else Band("what other data scores", floor.low, floor.high)
@@ -139,7 +107,7 @@ def _looks(found: Frontier) -> dict[str, Series]:
 
 def _frontier_chart(
     label: str,
-    found: Sequence[tuple[Measured, Interval]],
+    found: Sequence[tuple[Point, Estimate]],
     band: Band | None,
     looks: Mapping[str, Series],
 ) -> Chart:
@@ -161,7 +129,7 @@ def _frontier_chart(
     return Chart(alt, across, upwards, series, band, legend=False)
 
 
-def _heights(label: str, found: Sequence[Interval], band: Band | None) -> Axis:
+def _heights(label: str, found: Sequence[Estimate], band: Band | None) -> Axis:
     """Return the axis of a measure, logarithmic where it spans much and is positive."""
     values = [i.value for i in found] + ([band.high] if band is not None else [])
     if min(values) > 0 and max(values) > _WIDE * min(values):
@@ -171,7 +139,7 @@ def _heights(label: str, found: Sequence[Interval], band: Band | None) -> Axis:
 
 
 def _frontier_table(found: Frontier) -> Table:
-    metrics = found.metrics
+    metrics = _metrics(found)
     names = ["solver", "NFE", "ms per sample", "distance from exact path", *map(named, metrics)]
     rows = [
         [
@@ -193,5 +161,5 @@ def _frontier_table(found: Frontier) -> Table:
     return Table(f"All numbers, ± half their intervals at {found.level:.0%}", names, [*rows, floor])
 
 
-def _interval(found: Interval) -> str:
+def _interval(found: Estimate) -> str:
     return plus_minus(found.value, (found.high - found.low) / 2)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from scorefield.data import read
 from scorefield.errors import CheckpointError, UsageError
+from scorefield.frontiers import Frontier
 from scorefield.plan import Plan
-from scorefield.report.html.frontier import FRONTIER, Frontier, read_frontier
+from scorefield.report.html.frontier import FRONTIER, read_frontier
 from scorefield.report.html.walks import tuned_plans
 from scorefield.training import Run, load
 from scorefield.training.held_out import split

@@ -181,7 +181,7 @@ def over_calls(made: Material) -> Section:
     panels.append(moving(reference, (0,) * len(places), (reference.note,) * len(places)))
     parts.append(Slider("calls", "Calls", labels, panels, "large"))
     if not fitted:
-        command = f"scorefield tune {made.folder}"
+        command = f"scorefield tune {made.folder} --nfe 5,8,10"
         parts.append(Missing("No plans were tuned for this run. They are made by", command))
     text = (
         "The same samples for more and more calls of the network, beside those that very "

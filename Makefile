@@ -37,7 +37,7 @@ $(VENV)/plot.stamp: pyproject.toml constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt torch
-	$(PIP) install --constraint constraints.txt --editable '.[plot,report]'
+	$(PIP) install --constraint constraints.txt --editable '.[plot,report,tune]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/plot.stamp

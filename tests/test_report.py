@@ -11,15 +11,11 @@ from PIL import Image
 from scipy import stats
 
 import scorefield as sf
-from scorefield.report import image_grid, paths, quality_against_calls, tracks, trajectories
-from scorefield.report.plots import SEPARATOR, _spread
+from scorefield.report import image_grid, paths, tracks, trajectories
+from scorefield.report.images import SEPARATOR
 from scorefield.report.trajectory import BINS, SLICES, densities
 
 STD = 0.15
-RESULTS = {
-    "Heun": [(20, 0.08), (10, 0.3), (40, 0.03)],
-    "Multistep": [(10, 0.09), (20, 0.031), (40, 0.029)],
-}
 
 
 def ring(process, count=5, radius=1.3):
@@ -243,72 +239,12 @@ def test_paths_refuses():
         paths(ring(sf.VP()), 3, steps=0)
 
 
-# --- quality_against_calls ------------------------------------------------------------------------
-
-
-def test_quality_lines_are_the_results(tmp_path):
-    figure = quality_against_calls(RESULTS, tmp_path / "q.png", floor=0.025, metric="energy")
-    (axes,) = figure.axes
-    shown = {v.get_label(): v for v in axes.get_lines()}
-    for name, points in RESULTS.items():
-        assert list(zip(*shown[name].get_data(), strict=True)) == sorted(points)
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    assert "energy" in axes.get_ylabel()
-    assert axes.get_lines()[-1].get_ydata() == [0.025, 0.025]
-    names = [text.get_text() for text in axes.texts]
-    assert set(RESULTS) < set(names)
-    assert [f"{tick:g}" for tick in axes.xaxis.get_major_locator().locs] == ["10", "20", "40"]
-    assert read(tmp_path / "q.png").shape[:2] == (750, 1200)
-
-
-def test_quality_shows_every_positive_value_and_a_band():
-    results = {"a": [(1, 50.0), (4, 2.0), (9, -0.01)], "b": [(2, 0.3)]}
-    figure = quality_against_calls(results, io.BytesIO(), floor=(-0.1, 0.2), metric="energy")
-    (axes,) = figure.axes
-    low, high = axes.get_ylim()
-    assert 0 < low < 0.2 < 50 < high
-    assert axes.get_xlim()[0] < 1 < 9 < axes.get_xlim()[1]
-    (band,) = axes.patches
-    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((low, 0.2))
-    assert axes.get_lines()[0].get_ydata().tolist() == [50.0, 2.0, -0.01]
-
-
-@pytest.mark.parametrize("count", [1, 3, 15, 40])
-def test_labels_keep_their_order_and_do_not_overlap(count):
-    wanted = (np.random.default_rng(0).uniform(0, 0.3, count) ** 2).tolist()
-    heights = _spread(wanted, 0.055)
-    order = np.argsort(wanted)
-    gaps = np.diff(np.array(heights)[order])
-    assert (gaps >= min(0.055, 1 / max(1, count - 1)) - 1e-9).all()
-    assert min(heights) >= -1e-9
-    assert max(heights) <= 1 + 1e-9
-    assert _spread([0.1, 0.9, 0.5], 0.055) == [0.1, 0.9, 0.5]  # left alone if there is room
-
-
-@pytest.mark.parametrize(
-    ("results", "floor", "message"),
-    [
-        ({}, 0.1, "no points for any solver"),
-        ({"Heun": []}, 0.1, r"no points for \['Heun'\]"),
-        ({"Heun": [(0, 0.1)]}, 0.1, "Heun has value 0.1 at 0 calls"),
-        ({"Heun": [(5, math.nan)]}, 0.1, "Heun has value nan at 5 calls"),
-        ({"Heun": [(5, -1.0)]}, 0.1, "no value is positive"),
-        (RESULTS, 0.0, r"floor = \(0, 0\): give low <= high and a positive high"),
-        (RESULTS, (2.0, 1.0), r"floor = \(2, 1\)"),
-    ],
-)
-def test_quality_refuses(results, floor, message):
-    with pytest.raises(ValueError, match=message):
-        quality_against_calls(results, io.BytesIO(), floor=floor, metric="energy")
-
-
 def test_without_the_extra_pictures_say_what_to_install(monkeypatch):
     for module in ("matplotlib.figure", "PIL.Image"):
         monkeypatch.setitem(sys.modules, module, None)
     for draw in (
         lambda: image_grid(torch.ones(1, 1, 2, 2), io.BytesIO()),
         lambda: trajectories(line(sf.VP()), io.BytesIO()),
-        lambda: quality_against_calls(RESULTS, io.BytesIO(), floor=0.1, metric="energy"),
     ):
         with pytest.raises(ImportError, match=r"pip install scorefield\[plot\]"):
             draw()

@@ -13,7 +13,7 @@ from rich.table import Table
 from scorefield.cli.commands import find_class, say, track
 from scorefield.cli.options import CompareOptions, ItemOptions
 from scorefield.cli.picking import field_of, file_of
-from scorefield.cli.plans import PLANS, plans_within
+from scorefield.cli.plans import plans_within
 from scorefield.cli.real import SAMPLES, as_data, real_data
 from scorefield.cli.text import numbers
 from scorefield.errors import UsageError
@@ -34,6 +34,7 @@ from scorefield.plan import Plan
 from scorefield.results import check_target, refuse_file
 from scorefield.text import one_line
 from scorefield.training.run import load
+from scorefield.training.stored import PLANS
 
 METRICS: dict[str, Callable[[], Metric]] = {
     "sliced": SlicedWasserstein,

@@ -16,6 +16,7 @@ from scorefield.errors import CheckpointError, UsageError
 from scorefield.field import ScoreField
 from scorefield.plan import DEFAULT_CALLS, DEFAULT_STEPS, Plan, default_plan
 from scorefield.training.run import Run
+from scorefield.training.stored import PLANS
 
 GRIDS: dict[str, Callable[..., Tensor]] = {
     "balanced": grids.balanced,
@@ -83,7 +84,7 @@ def make_solver(name: str, given: Mapping[str, Any], data_std: float = 1.0) -> s
     )
 
 
-PLANS, GENERAL = "plans", "general"  # a folder in that of a run, and what is fitted to nothing
+GENERAL = "general"  # what is fitted to nothing
 
 
 @dataclass(frozen=True)

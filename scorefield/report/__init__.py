@@ -6,7 +6,7 @@ Pictures need the extra ``scorefield[plot]``, with matplotlib and Pillow, and th
 
 from scorefield.report.frontier import frontier_panels
 from scorefield.report.html import report
-from scorefield.report.plots import image_grid, quality_against_calls
+from scorefield.report.images import image_grid
 from scorefield.report.tracks import Paths, paths
 from scorefield.report.trajectory import trajectories
 
@@ -15,7 +15,6 @@ __all__ = [
     "frontier_panels",
     "image_grid",
     "paths",
-    "quality_against_calls",
     "report",
     "trajectories",
 ]

@@ -21,7 +21,8 @@ from scorefield.config import RunConfig
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.training import build, checkpoint as checkpoints, header
 
-WEIGHTS, CONFIG, CHECKPOINTS = "model.safetensors", "config.toml", "checkpoints"
+WEIGHTS, CONFIG = "model.safetensors", "config.toml"
+CHECKPOINTS, PLANS = "checkpoints", "plans"
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -91,7 +91,8 @@ def _charts(found: Frontier, looks: Mapping[str, Series]) -> list[Chart]:
         floor = found.floors.get(metric)
         band = None if floor is None else Band("what other data scores", floor.low, floor.high)
         if values:
-            charts.append(_frontier_chart(f"{named(metric)} to data", values, band, looks))
+            title = named(f"{metric.replace('_', ' ')}, to data")
+            charts.append(_frontier_chart(title, values, band, looks))
     return charts
 
 

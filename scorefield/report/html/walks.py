@@ -18,12 +18,12 @@ from scorefield.report.tracks import CLEANEST, NOISIEST
 from scorefield.sampling import count_calls, integrate, start, template
 from scorefield.solvers import DDIM, DDPM, EulerMaruyama, Heun, Solver
 from scorefield.training import Run
+from scorefield.training.stored import PLANS
 
 CALLS = 40  # of the network for each sample on its way
 FRAMES = 22
 NFES = (4, 5, 6, 8, 10, 15, 20, 50)
 REFERENCE = 200  # calls, after which more change nothing
-PLANS = "plans"
 _MOST_PLANS, _MOST_CALLS = 16, 1000
 
 

@@ -192,7 +192,7 @@ class TuneOptions:
     512 by the dimension unless given."""
 
     tries: int | None = None
-    """Of noise levels, for each plan; 2000 / nfe and at least 100 unless given."""
+    """Of noise levels, for each plan; 1200 / nfe and at least 80 unless given."""
 
     polish: int = 0
     """Rounds at the end that move all steps together by the gradient through the network, whose
@@ -201,8 +201,8 @@ class TuneOptions:
     seed: int = 0
     """Of the noises."""
 
-    tile: int = 64
-    """Items per call of the network."""
+    tile: int | None = None
+    """Samples per call of the network; from 64 to 512 by the dimension unless given."""
 
     overwrite: bool = False
     """Fit plans again that are there."""

@@ -52,7 +52,7 @@ def tune(
         "field": digest(run.field),
         "noises": tuner.count,
         "seed": options.seed,
-        "tile": options.tile,
+        "tile": tuner.tile,
     }
     for nfe in waiting:
         path = plan_file(folder, nfe)

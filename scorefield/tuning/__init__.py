@@ -31,7 +31,7 @@ def tune(
     tries: int | None = None,
     polish: int = 0,
     seed: int = 0,
-    tile: int = 64,
+    tile: int | None = None,
     progress: Callable[[float], None] = lambda error: None,
 ) -> Plan:
     """Fit a plan of ``nfe`` calls to a field; the general one is kept where it is better.

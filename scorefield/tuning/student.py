@@ -127,8 +127,8 @@ def _ridge(columns: Tensor, wanted: Tensor) -> Tensor:
     for _ in range(_ROUNDS):
         gram = torch.einsum("n,ndi,ndj->ij", share, columns, columns)
         right = torch.einsum("n,ndi,nd->i", share, columns, wanted)
-        ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-        weights: Tensor = torch.linalg.solve(gram + ridge.to(gram.device), right)
+        ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+        weights: Tensor = torch.linalg.solve(gram + ridge, right)
         left = (wanted - columns @ weights).norm(dim=1)
         share = 1 / (left + _LEAST * left.mean()).clamp(min=torch.finfo(left.dtype).tiny)
         share = share / share.mean()

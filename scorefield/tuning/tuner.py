@@ -18,6 +18,7 @@ from scorefield.grid import balanced, time_near
 from scorefield.identity import digest
 from scorefield.plan import Plan, Tuning, default_plan
 from scorefield.solvers import Multistep
+from scorefield.tiles import check_evaluating
 from scorefield.tuning.noises import distances, draw
 from scorefield.tuning.polish import polished
 from scorefield.tuning.search import Levels, Search
@@ -42,11 +43,12 @@ class Tuner:
         conditions: what the field is given, ``(K, ...)`` each; the noises have them by turns. A
             plan holds for the field under any condition, and is best for those.
         seed: determines the noises.
-        tile: how many the field sees at once.
+        tile: how many the field sees at once; from 64 to 512 by the dimension unless given.
 
     Raises:
         UsageError: SciPy is missing.
-        ValueError: fewer than 8 noises, ``tile < 1``, conditions of different lengths.
+        ValueError: fewer than 8 noises, ``tile < 1``, conditions of different lengths, a network
+            whose dropout or batch normalisation is in training.
     """
 
     def __init__(
@@ -56,17 +58,19 @@ class Tuner:
         noises: int | None = None,
         conditions: Mapping[str, Tensor] | None = None,
         seed: int = 0,
-        tile: int = 64,
+        tile: int | None = None,
     ) -> None:
         if find_spec("scipy") is None:
             raise UsageError("tuning needs SciPy: pip install 'scorefield[tune]'.")
-        if (noises is not None and noises < 8) or tile < 1:
+        check_evaluating(field)
+        if (noises is not None and noises < 8) or (tile is not None and tile < 1):
             raise ValueError(f"noises = {noises}, tile = {tile}: give at least 8, and at least 1.")
         self.field, self.seed = field, seed
         dim = math.prod(field.shape)
+        self.tile = min(512, max(64, 2**14 // max(1, dim))) if tile is None else tile
         usual = min(512, max(32 if dim > _HUGE else 64, 8192 // max(1, dim)))
         self.count = usual if noises is None else noises
-        every = draw(field, 3 * self.count, conditions or {}, seed, tile)
+        every = draw(field, 3 * self.count, conditions or {}, seed, self.tile)
         self.learned = every.where(slice(0, 2 * self.count))
         self.fresh = every.where(slice(2 * self.count, None))
 
@@ -81,10 +85,10 @@ class Tuner:
     ) -> Plan:
         """Return the plan of ``nfe`` calls that fits best; the general one where that is better.
 
-        Takes about ``2 noises (nfe tries + 400)`` evaluations of single samples.
+        Takes about ``2 noises (nfe tries + 240)`` evaluations of single samples.
 
         Args:
-            tries: of levels; 2000 / nfe and at least 100 unless given.
+            tries: of levels; 1200 / nfe and at least 80 unless given.
             polish: rounds of `polished` at the end, by the gradient through the field's calls,
                 whose memory grows with ``nfe``; 30 are worth a tenth to a third.
             tried: errors of levels that were tried before, as this left them there: what was
@@ -156,7 +160,7 @@ class Tuner:
 
 def usual_tries(nfe: int) -> int:
     """Return how many levels are tried for a plan unless told."""
-    return max(100, 2000 // nfe)
+    return max(80, 1200 // nfe)
 
 
 def _starts(field: ScoreField, general: Plan, nfe: int) -> list[list[float]]:

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Set
-from types import BuiltinFunctionType, CodeType, FunctionType
+from enum import Enum
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -24,9 +25,11 @@ _KNOWN: Any = (
 def digest(value: Any) -> str:
     """Return the sha256 of all that determines a field's values, or a process's; hexadecimal.
 
-    Of modules that is their kind, weights, buffers and attributes, of functions their code. Views
-    of a field, by another process or with conditions bound, have its digest. What is private
-    (``_name``) and no weight is taken to follow from the rest.
+    Of modules that is their kind, weights, buffers and attributes; of this package's functions the
+    name, of others their code, which another Python may compile otherwise. Views of a field, by
+    another process or with conditions bound, have its digest. What is private (``_name``) and no
+    weight is taken to follow from the rest. Not seen are globals that a function reads, and weights
+    that are changed in place through ``.data``.
 
     Raises:
         ValueError: a part of a kind whose value cannot be told.
@@ -65,8 +68,11 @@ def _parts(value: Any) -> list[Any] | bytes:
     if isinstance(value, type | BuiltinFunctionType):
         return f"{value.__module__}.{value.__qualname__}".encode()
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__qualname__, value.__code__, value.__defaults__, value.__kwdefaults__, cells]
+        return _of_function(value)
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, Enum):
+        return value.name.encode()
     if isinstance(value, CodeType):
         return [value.co_code, value.co_names, value.co_consts]
     if isinstance(value, functools.partial):
@@ -75,9 +81,27 @@ def _parts(value: Any) -> list[Any] | bytes:
         return _of_module(value)
     if dataclasses.is_dataclass(value):
         return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
-    if hasattr(value, "__dict__"):
+    if hasattr(value, "__dict__") and (_public(vars(value)) or not vars(value)):
         return [_public(vars(value))]
     raise ValueError(f"{value!r} is of {type(value).__name__}, which no digest can be made of.")
+
+
+def _of_function(value: FunctionType) -> list[Any]:
+    name = f"{value.__module__}.{value.__qualname__}"
+    if name.startswith("scorefield.") and "<" not in name:  # neither a lambda nor a closure
+        return [name]
+    cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    code = value.__code__
+    consts = [const for const in code.co_consts if const is not value.__doc__]
+    return [
+        value.__qualname__,
+        code.co_code,
+        code.co_names,
+        consts,
+        value.__defaults__,
+        value.__kwdefaults__,
+        cells,
+    ]
 
 
 def _of_module(module: nn.Module) -> list[Any]:

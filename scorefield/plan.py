@@ -72,6 +72,20 @@ class Tuning:
     noises: int
     seed: int
 
+    def check(self) -> None:
+        """Refuse what is of other types.
+
+        Raises:
+            ValueError: a digest that is no text, or a measure that is no number.
+        """
+        texts = self.field, self.process
+        numbers = (*self.levels, self.nfe, self.error, self.stderr, self.general, self.teacher)
+        numbers += (self.noises, self.seed)
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(number, int | float) for number in numbers
+        ):
+            raise ValueError("what it was tuned to is of other types")
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -145,6 +159,8 @@ class Plan:
         types = Tensor | Adaptive, bool, Tuning | None
         if not all(map(isinstance, (plan.times, plan.finish, plan.tuning), types)):
             raise ValueError("its parts are of other types")
+        if plan.tuning is not None:
+            plan.tuning.check()
         return plan
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -166,7 +182,7 @@ class Plan:
         """
         try:
             return cls.decoded(read_file(path, _FORMAT))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} holds no plan: {error}.") from None
 
 

@@ -208,7 +208,7 @@ def test_a_tolerance_picks_the_plan_and_makes_its_samples(tmp_path, files, compa
     run, out = sf.load(files / "run"), tmp_path / "x.npy"
     command = ["sample", files / "told", "--n", 5, "--out", out, "--overwrite"]
     for point in best_and_cheapest(compared):
-        finishes(*command, "--tolerance", 1.001 * point.error.high)
+        finishes(*command, "--tolerance", 1.001 * (point.error.high + compared.teacher))
         text = capsys.readouterr().out
         assert f"picked from frontier.json: {point.name} of {point.nfe:g} calls, error" in text
         np.testing.assert_array_equal(np.load(out), run.sample(5, point.plan).numpy())
@@ -244,11 +244,11 @@ def test_a_job_that_was_cut_goes_on_with_its_plan_alone(tmp_path, files, compare
     command = ["sample", files / "told", "--n", 96, "--tile", 32, "--out", out, "--tolerance"]
     with monkeypatch.context() as patch:
         patch.setattr("scorefield.cli.parts.write_array", interrupted)
-        assert end(*command, 1.001 * best.error.high) == 130
+        assert end(*command, 1.001 * (best.error.high + compared.teacher)) == 130
     kept = listing(tmp_path)
-    assert end(*command, 1.01 * cheapest.error.high) == 2
+    assert end(*command, 1.01 * (cheapest.error.high + compared.teacher)) == 2
     assert listing(tmp_path) == kept
-    finishes(*command, 1.002 * best.error.high)
+    finishes(*command, 1.002 * (best.error.high + compared.teacher))
     expected = sf.load(files / "run").sample(96, best.plan, tile=32)
     np.testing.assert_array_equal(np.load(out), expected.numpy())
 

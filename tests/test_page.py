@@ -76,12 +76,14 @@ class Reader(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.attributes, self.text, self.blocks = [], [], [], {}
+        self.elements = []
         self._open = []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.attributes += [(tag, *pair) for pair in attributes]
+        self.elements.append((tag, dict(attributes)))
         self._open.append(tag)
 
     def handle_endtag(self, tag):
@@ -279,7 +281,8 @@ def hostile(tmp_path_factory):
 def test_names_are_text_whatever_they_hold(hostile):
     page = Reader(hostile)
     assert page.tags.count("script") == 2
-    assert not {"b", "i", "u"} & {tag for tag in page.tags if tag != "b"}
+    assert not {"i", "u"} & set(page.tags)
+    assert not [name for name in HOSTILE if "<" in name and name in hostile]
     assert page.tags.count("img") == hostile.count('<img src="data:image/png;base64,')
     for name in HOSTILE:
         assert f"Class {name}" in page.words
@@ -310,7 +313,8 @@ def test_nothing_in_the_page_leads_out_of_it_or_escapes_its_policy(hostile):
 
 def test_every_picture_says_what_it_is(hostile):
     page = Reader(hostile)
-    images = [dict(pair[1:] for pair in page.attributes if pair[0] == "img")]
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(images) > 5
     assert all(attributes.get("alt") for attributes in images)
     labels = [v for tag, name, v in page.attributes if tag == "svg" and name == "aria-label"]
     assert page.tags.count("svg") == len(labels) > 2

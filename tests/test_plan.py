@@ -1,5 +1,6 @@
 """Plans on disk, bit for bit, and what they refuse: other fields, other processes."""
 
+import enum
 import functools
 import json
 import math
@@ -104,6 +105,46 @@ def test_values_that_differ_have_different_digests(one, other):
     assert digest(one) != digest(other)
 
 
+class Scheme(enum.Enum):
+    ONE, OTHER = 1, 2
+
+
+class Holder:
+    def __init__(self, value):
+        self._value, self.public = value, value
+
+    def told(self):
+        return self.public
+
+
+def test_methods_and_members_are_told_apart():
+    assert digest(Scheme.ONE) != digest(Scheme.OTHER)
+    assert digest(Holder(1).told) == digest(Holder(1).told)
+    assert digest(Holder(1).told) != digest(Holder(2).told)
+
+
+def test_the_packages_functions_are_told_by_name_and_docstrings_are_not():
+    """So that another Python, or other words, leave plans where they belong."""
+    label = sf.noise_label
+    before, code = digest(label), label.__code__
+    label.__code__ = sf.time_label.__code__
+    try:
+        assert digest(label) == before
+    finally:
+        label.__code__ = code
+
+    def one(t):
+        """One."""
+        return t + 1
+
+    def other(t):
+        """Other."""
+        return t + 1
+
+    other.__qualname__ = one.__qualname__
+    assert digest(one) == digest(other)
+
+
 def test_what_cannot_be_told_is_refused():
     with pytest.raises(ValueError, match="no digest can be made of"):
         digest(iter([1]))
@@ -176,6 +217,28 @@ def test_values_come_back_as_they_were(value):
         '{"scorefield-plan": 1, "kind": "Plan", "solver": {"kind": "Heun"},'
         ' "times": {"kind": "times", "values": ["a"]}}',
         "[" * 100_000,
+        json.dumps(
+            {
+                "scorefield-plan": 1,
+                "kind": "Plan",
+                "solver": {"kind": "Heun"},
+                "times": {"kind": "times", "values": [1.0, 0.1]},
+                "finish": True,
+                "tuning": {
+                    "kind": "Tuning",
+                    "field": 3,
+                    "process": "a",
+                    "levels": [1.0],
+                    "nfe": 1,
+                    "error": 1.0,
+                    "stderr": 1.0,
+                    "general": 1.0,
+                    "teacher": 1.0,
+                    "noises": 8,
+                    "seed": 0,
+                },
+            }
+        ),
     ],
 )
 def test_a_file_that_holds_no_plan_is_refused(text, tmp_path):

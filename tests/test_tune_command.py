@@ -41,7 +41,6 @@ def test_plans_lie_beside_the_weights_and_are_those_of_python(files):
     again = Tuner(field, noises=16).tune(4, tries=12)
     assert plan.solver == again.solver
     assert plan.tuning == again.tuning
-    assert plan.tuning.error <= plan.tuning.general
 
 
 def test_samples_are_by_the_plan_that_was_fitted(files, capsys):
@@ -92,7 +91,15 @@ def test_a_search_that_was_killed_goes_on_to_the_same_plan(files):
     tried = json.loads(journal.read_text().splitlines()[1])
     assert set(tried) == {"levels", "error"}
     assert not path.exists()
-    journal.write_bytes(journal.read_bytes()[:-7])  # a line that was cut short
+    for _ in range(2):
+        tried = journal.read_bytes().count(b"\n")
+        journal.write_bytes(journal.read_bytes() + b'{"levels": ["0x1')  # a line that was cut short
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while not journal.read_bytes().count(b"\n") > tried:
+                assert process.poll() is None, "over before it was killed"
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+        assert journal.read_bytes().count(b"\n") > tried, "what was tried is kept"
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     assert path.read_bytes() == whole
     assert not journal.exists()

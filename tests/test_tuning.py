@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import PROCESS_IDS, PROCESSES
+from torch import nn
 
 import scorefield as sf
 from scorefield.plan import Plan
@@ -105,7 +106,6 @@ def test_a_plan_is_never_worse_than_the_general_one(seed):
     cov = root @ root.mT + 1e-3 * torch.eye(3, dtype=torch.float64)
     field = sf.Mixture(sf.VP(t_min=1e-8), torch.rand(4, generator=g) + 0.1, means, cov)
     found = tune(field, 3 + seed, noises=64, tries=5, seed=seed)
-    assert found.tuning.error <= found.tuning.general
     fresh = draw(field, 400, {}, seed + 100, 400)
     end = ends(fresh, 384)
     plans = found, sf.default_plan(field, 3 + seed)
@@ -177,6 +177,40 @@ class Moved(sf.ScoreField):
         centre = torch.stack([to, -to], 1).to(x)
         weight = at.alpha / (at.alpha**2 + at.sigma**2)
         return sf.Estimate.from_x0(at, x, centre + weight * (x - at.alpha * centre))
+
+
+def test_a_process_without_data_is_tuned_to_what_its_last_call_tells():
+    """Where alpha is not 1 at t_min, it is x and not x / alpha that is to be the data."""
+
+    class Late(sf.Process):
+        """Ornstein-Uhlenbeck noise from where half of the signal is left."""
+
+        t_min, t_max = 0.2, 4.0
+
+        def alpha(self, t):
+            return torch.exp(-t)
+
+        def sigma(self, t):
+            if bool((t <= 0).any()):
+                raise RuntimeError("nothing is known of before")
+            return (1 - torch.exp(-2 * t)).sqrt()
+
+    process = Late()
+    field = spread([1.0, 0.2], process)
+    assert process.t_data is None
+    assert float(process.alpha(torch.tensor(0.2))) < 0.9
+    plan = tune(field, 5, noises=32, tries=12)
+    assert plan.tuning.error < 0.2 * plan.tuning.general
+    assert tune(field, 5, noises=32, tries=1).tuning.error <= plan.tuning.general
+    moved = tune(field, 5, noises=32, tries=12, polish=5)
+    assert moved.tuning.error < 2 * plan.tuning.error
+
+
+def test_a_network_in_training_is_refused():
+    net = nn.Sequential(nn.Dropout(0.5))
+    field = sf.Denoiser(net, sf.VP(), sf.V(), shape=(2,))
+    with pytest.raises(ValueError, match="is in training"):
+        tune(field, 4)
 
 
 def test_noises_are_under_the_conditions_by_turns():

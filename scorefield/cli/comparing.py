@@ -72,6 +72,7 @@ def compare(
     field = field_of(run, y)
     metrics = _metrics(field, how)
     plans = _plans(console, folder, field, how)
+    _check_followed(source, plans)
     data = None if source is None else real_data(run, source, y, how)
     count = (how.n or SAMPLES) if data is None else len(data.other)
     if data is None:
@@ -105,6 +106,16 @@ def _check_options(source: str | None, how: CompareOptions, tile: int) -> None:
     for option, given in idle.items():
         if source is None and given:
             raise UsageError(f"--{option} has no effect without data to compare with.")
+
+
+def _check_followed(source: str | None, plans: Mapping[str, Sequence[Plan]]) -> None:
+    """Refuse to compare nothing but times."""
+    every = [plan for several in plans.values() for plan in several]
+    if source is None and all(plan.solver.weak_order is not None for plan in every):
+        raise UsageError(
+            f"--solvers {' '.join(plans)}: they add noise, and so have no exact path to be "
+            "measured by. Give data to compare with, or solvers of the ODE."
+        )
 
 
 def _metrics(field: ScoreField, how: CompareOptions) -> Sequence[Metric]:
@@ -169,11 +180,12 @@ def show(console: Console, found: Frontier) -> None:
     wide = None if console.is_terminal else Console(file=console.file, width=_WIDEST)
     (wide or console).print(table)
     of_data = f", against {found.m} real ones" if found.m else ""
+    paths = f", to paths that are known to {found.teacher:.1g}" if found.teacher else ""
     say(
         console,
         f"{found.n} samples of each from the same noises{of_data}; ± half the {found.level:.0%} "
-        f"interval. Errors in the data's deviations, to paths that are known to "
-        f"{found.teacher or 0:.1g}; ms per sample in tiles of {found.tile} on {found.machine}",
+        f"interval. Errors in the data's deviations{paths}; ms per sample in tiles of {found.tile} "
+        f"on {found.machine}",
     )
 
 

@@ -119,7 +119,8 @@ def _pick(
         here = machine(template(run.field).device)
         if here != found.machine:
             say(console, f"times were measured on {one_line(found.machine)}; this is {here}")
-    worth = "" if point.error is None else f", error at most {point.error.high:.3g}"
+    most = None if point.error is None else point.error.high + (found.teacher or 0.0)
+    worth = "" if most is None else f", error at most {most:.3g}"
     say(
         console,
         f"picked from {path.name}: {one_line(point.name)} of {round(point.nfe, 1):g} calls{worth}, "

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from scorefield import __version__
 from scorefield.cli.commands import meter, say
 from scorefield.cli.options import TuneOptions
 from scorefield.cli.plans import kept_plan, plan_file, told
-from scorefield.errors import UsageError
+from scorefield.errors import CheckpointError, UsageError
 from scorefield.identity import digest
 from scorefield.plan import Plan, default_plan
 from scorefield.training.run import Run, load
@@ -36,11 +37,14 @@ def tune(
     for nfe in budgets:
         default_plan(run.field, nfe)  # refuses what there is no plan of
     waiting = [nfe for nfe in budgets if options.overwrite or not _there(console, run, folder, nfe)]
+    if not waiting:
+        return
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no GPU here.")
     run.field.to(device)
     classes = run.config.data.classes
-    given = {"y": torch.arange(-1, classes)} if classes else {}  # -1 is no class
+    first = -1 if run.config.train.dropout else 0  # -1 is no class, if that was learned
+    given = {"y": torch.arange(first, classes)} if classes else {}
     tuner = Tuner(
         run.field,
         noises=options.noises,
@@ -49,6 +53,9 @@ def tune(
         tile=options.tile,
     )
     facts = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": device,
         "field": digest(run.field),
         "noises": tuner.count,
         "seed": options.seed,
@@ -81,5 +88,9 @@ def _there(console: Console, run: Run, folder: Path, nfe: int) -> bool:
     path = plan_file(folder, nfe)
     if not path.exists():
         return False
-    say(console, f"{told(kept_plan(run, path))}; there already (--overwrite fits it again)")
+    try:
+        plan = kept_plan(run, path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Or fit it again, with --overwrite.") from None
+    say(console, f"{told(plan)}; there already (--overwrite fits it again)")
     return True

@@ -93,8 +93,10 @@ def frontier(
     work = _work(plans)
     names_of(metrics)
     _check(field, n, tile, level, real, other)
-    for _, plan in work:
-        prepare(field, plan)
+    for name, plan in work:
+        run = prepare(field, plan)
+        if run.first < run.last:
+            raise ValueError(f"the times of {name} rise: samples go from t_max down.")
     like = template(field)
     followed = any(plan.solver.weak_order is None for _, plan in work)
     reached, teacher = _reached(field, n, seed, tile) if followed else (None, None)

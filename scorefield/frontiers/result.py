@@ -82,14 +82,15 @@ class Frontier:
     def within(self, tolerance: float) -> Point:
         """Return the cheapest plan whose error is sure to be within a tolerance.
 
-        Of the plans whose upper confidence bound is, the one with fewest calls; of several, the
-        fastest.
+        Of the plans whose upper confidence bound is, with what the exact paths are not sure of
+        added, the one with fewest calls; of several, the fastest.
 
         Raises:
             ValueError: none is, or so exactly is nothing known; naming the nearest.
         """
         check_positive(tolerance=tolerance)
-        known = [(p.error.high, p) for p in self.points if p.error is not None]
+        doubt = self.teacher or 0.0
+        known = [(p.error.high + doubt, p) for p in self.points if p.error is not None]
         if not known:
             raise ValueError("no plan was measured against exact paths: add one of the ODE.")
         if self.teacher is not None and tolerance < self.teacher:
@@ -170,7 +171,7 @@ class Frontier:
             points = tuple(_decoded(point) for point in held.pop("points"))
             found = cls(**held | {"floors": _estimates(held["floors"])}, points=points)
             _check_facts(found)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} holds no frontier: {error}.") from None
         return found
 

@@ -110,7 +110,11 @@ def _draw_line(axes: Axes, line: Line, k: int, aside: float) -> Artist:
     """Draw a line with its intervals, in the k-th colour, and return what stands for it."""
     calls, estimates = zip(*line, strict=True)
     values = [e.value for e in estimates]
-    bars = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
+    # of very skewed values a narrow interval may lie on one side of their mean
+    bars = [
+        [max(0.0, end) for end in ends]
+        for ends in ([e.value - e.low for e in estimates], [e.high - e.value for e in estimates])
+    ]
     drawn: Artist = axes.errorbar(
         [count * math.exp(_ASIDE * aside) for count in calls],
         values,

@@ -98,9 +98,14 @@ class Fitted(LinearSolver):
             fits = bool(((-process.half_log_snr(t) - level).abs() < _NEAR).all())
         if not fits:
             raise ValueError(
-                f"step {place} of a fitted solver stands at sigma/alpha = {math.exp(level):.6g}, "
+                f"step {place} of a fitted solver stands at sigma/alpha = {_ratio(level):.6g}, "
                 f"not at t = {float(t.flatten()[0]):g}: use its own times."
             )
+
+
+def _ratio(level: float) -> float:
+    """Return the largest number there is for what is larger."""
+    return math.exp(min(level, 709.0))
 
 
 def level_times(process: Process, levels: Sequence[float]) -> Tensor:
@@ -117,8 +122,8 @@ def level_times(process: Process, levels: Sequence[float]) -> Tensor:
         raise ValueError(f"levels = {list(levels)}: give falling ones.")
     if levels[0] > highest + _NEAR or least < lowest - _NEAR:
         raise ValueError(
-            f"the levels go from sigma/alpha = {math.exp(levels[0]):.3g} to {math.exp(least):.3g}, "
-            f"and {process!r} has {math.exp(highest):.3g} to {math.exp(lowest):.3g}."
+            f"the levels go from sigma/alpha = {_ratio(levels[0]):.3g} to {_ratio(least):.3g}, "
+            f"and {process!r} has {_ratio(highest):.3g} to {_ratio(lowest):.3g}."
         )
     finite = inner if last == -math.inf else levels
     depth = torch.tensor(finite, dtype=torch.float64).clamp(lowest, highest)

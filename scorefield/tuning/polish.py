@@ -80,7 +80,7 @@ class _Walk:
         return Fitted(self.solver.levels, tuple(table))
 
     def end(self, moved: Sequence[Tensor], place: slice) -> Tensor:
-        """Return where some of the noises end, ``(N, d)``, with a gradient for the moves."""
+        """Return the data that some of the noises become, ``(N, d)``, with a gradient."""
         z = self.noises.z[place]
         y = from_normal(self.noises.field, z, self.first).flatten(1).double() / self.alphas[0]
         found: list[tuple[Tensor, Tensor]] = []
@@ -94,7 +94,7 @@ class _Walk:
             y = (row[0] + change[0]) * y
             for j, (x0, eps) in enumerate(found):
                 y = y + (row[1 + 2 * j] + change[1 + j]) * x0 + row[2 + 2 * j] * eps
-        ends: Tensor = y
+        ends: Tensor = y * self.alphas[-1]
         return ends
 
 

@@ -78,7 +78,11 @@ class Student:
             step = of_y * y
             for (b, c), x0, eps in zip(pairs, x0s, epss, strict=False):
                 step.add_(x0, alpha=b).add_(eps, alpha=c)
-            more, *of_x0 = self._weights(levels, i, y, x0s, step)
+            last = i + 2 == len(levels)
+            # without a level at the data, x itself is to be the data at the last one
+            end = self.teacher.end[:, self.chosen] / alphas[-1] if last else None
+            wanted = self.teacher.at(levels[i + 1]) if end is None else end
+            more, *of_x0 = self._weights(levels[i], y, x0s, wanted, step)
             y = step.add_(y, alpha=more)
             for w, x0 in zip(of_x0, x0s, strict=True):
                 y.add_(x0, alpha=w)
@@ -87,7 +91,8 @@ class Student:
             for (b, c), w in zip(pairs, of_x0, strict=True):
                 row += [b + w, c]
             table.append(tuple(row))
-        return Lesson(Fitted(tuple(levels), tuple(table)), distances(y, self.teacher.end))
+        error = distances(y * alphas[-1], self.teacher.end)
+        return Lesson(Fitted(tuple(levels), tuple(table)), error)
 
     def _general(
         self, process: Process, times: Tensor, alphas: Sequence[float], i: int
@@ -101,17 +106,15 @@ class Student:
         return float(end.x) * alphas[i] / alphas[i + 1], pairs
 
     def _weights(
-        self, levels: Sequence[float], i: int, y: Tensor, x0s: Sequence[Tensor], step: Tensor
+        self, level: float, y: Tensor, x0s: Sequence[Tensor], wanted: Tensor, step: Tensor
     ) -> list[float]:
         """Return ``w_0, w_1, ...`` of (1), by the noises and coordinates that are seen."""
 
         def seen(v: Tensor) -> Tensor:
             return v[self.seen][:, self.chosen].double()
 
-        last = i + 2 == len(levels)
-        wanted = self.teacher.end[:, self.chosen] if last else self.teacher.at(levels[i + 1])
         unit = self.teacher.data_std
-        units = [math.hypot(math.exp(levels[i]), unit), *[unit] * len(x0s)]
+        units = [math.hypot(math.exp(level), unit), *[unit] * len(x0s)]
         columns = torch.stack([seen(v) / u for v, u in zip((y, *x0s), units, strict=True)], -1)
         weights = _ridge(columns, wanted[self.seen] - seen(step)).tolist()
         return [w / u for w, u in zip(weights, units, strict=True)]

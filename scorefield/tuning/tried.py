@@ -24,7 +24,7 @@ class Tried(dict[Levels, float]):
         super().__init__()
         self.path = path
         head, *lines = _lines(path)
-        if head == facts:
+        if head == dict(facts):
             for line in lines:
                 super().__setitem__(_levels(line["levels"]), float.fromhex(line["error"]))
         else:
@@ -48,12 +48,13 @@ def _levels(text: list[str]) -> Levels:
 
 
 def _lines(path: Path) -> list[Any]:
-    """Return the values of a file's whole lines; of one that was cut short nothing is told."""
+    """Return the values of a file's whole lines, and cut off one that was cut short."""
     if not path.exists():
         return [None]
-    found = []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for line in text[: text.rfind("\n") + 1].splitlines():
+    found, content = [], path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    os.truncate(path, whole)  # what is added next must not be joined to half a line
+    for line in content[:whole].decode(errors="replace").splitlines():
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:

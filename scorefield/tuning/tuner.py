@@ -167,7 +167,8 @@ def _starts(field: ScoreField, general: Plan, nfe: int) -> list[list[float]]:
     """Return levels to begin with: those of the general plan, and of other spacings."""
     process, c = field.process, field.data_std
     assert isinstance(general.times, Tensor)
-    found = [_levels(field, general.times[:nfe])]
+    # where there is no data to step to, the general plan's last call is at the last level itself
+    found = [] if process.t_data is None else [_levels(field, general.times[:nfe])]
     for power, factor in _STARTS:
         start = time_near(process, factor * nfe**2 * c)
         times = balanced(process, nfe, start=start, data_std=c, power=power, end=process.t_min)

@@ -35,7 +35,7 @@ class Points(View):
         return min(_MOST, max(_LEAST, _NUMBERS // self.size))
 
     def picture(self, frames: Sequence[Tensor], followed: bool = True) -> Picture:
-        marked = _MARKED if followed else 0
+        marked = min(_MARKED, len(frames[0])) if followed else 0
         paths = tuple(self._layers(self._places(x), marked) for x in frames)
         names = ("dots", *(f"dot tone{k}" for k in range(marked)))
         return Picture(BOX, BOX, len(frames), layers=names, paths=paths)

@@ -23,7 +23,7 @@ from scorefield.training.stored import PLANS
 CALLS = 40  # of the network for each sample on its way
 FRAMES = 22
 NFES = (4, 5, 6, 8, 10, 15, 20, 50)
-REFERENCE = 200  # calls, after which more change nothing
+REFERENCE = 200  # calls, ten times as many as the general plan has unless told
 _MOST_PLANS, _MOST_CALLS = 16, 1000
 
 

@@ -234,17 +234,24 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
 def round_trip_plan(field: ScoreField, nfe: int = ROUND_TRIP_CALLS) -> Plan:
     """Return the plan to carry data to the prior and back, ``nfe`` calls of a field each way.
 
-    It goes from ``t_min`` all the way to ``t_max``, or where no signal is left there, to a noise of
-    200 deviations of the data; by `Multistep` of order 4 with its corrector.
+    It goes from ``t_min`` to `noisiest`, by `Multistep` of order 4 with its corrector.
 
     Raises:
         ValueError: ``nfe < 2``; a field of data without deviation.
     """
     process, c = field.process, _scale(field, nfe)
-    lost = bool(process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0)
-    start = time_near(process, 200 * c) if lost else process.t_max
-    times = balanced(process, nfe, start=start, end=process.t_min, data_std=c, power=6.0)
+    times = balanced(process, nfe, start=noisiest(field), end=process.t_min, data_std=c, power=6.0)
     return Plan(round_trip_solver(c), times, finish=False)
+
+
+def noisiest(field: ScoreField) -> float:
+    """Return the time that whole paths reach: ``t_max``, or where ``alpha`` is still above 0.
+
+    Where no signal is left at ``t_max``, that is the time of a noise of 200 deviations of the data.
+    """
+    process = field.process
+    lost = bool(process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0)
+    return time_near(process, 200 * field.data_std) if lost else process.t_max
 
 
 def round_trip_solver(data_std: float) -> Multistep:

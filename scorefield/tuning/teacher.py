@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Estimate, ScoreField
-from scorefield.grid import balanced, time_near
+from scorefield.grid import balanced
 from scorefield.noise import Noise
+from scorefield.plan import noisiest
 from scorefield.process import Process
 from scorefield.sampling import from_normal, integrate
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, State
@@ -80,9 +81,9 @@ def teach(noises: Noises, chosen: Tensor) -> Teacher:
 def ends(noises: Noises, nodes: int = NODES) -> Tensor:
     """Return ``x / alpha`` at the data of the paths of noises, float64 ``(N, d)``.
 
-    The paths begin at ``t_max``, or where no signal is left there at a noise of 200 deviations of
-    the data; where the process cannot be continued to the data, the denoiser goes there from
-    ``t_min``. Takes a call of the field for each of the ``nodes``.
+    The paths begin at `scorefield.plan.noisiest`; where the process cannot be continued to the
+    data, the denoiser goes there from ``t_min``. Takes a call of the field for each of the
+    ``nodes``.
     """
     times = _times(noises.field, nodes)
     nothing = torch.empty(0, dtype=torch.int64)
@@ -98,11 +99,9 @@ class _Path(NamedTuple):
 
 def _times(field: ScoreField, nodes: int) -> Tensor:
     process, c = field.process, field.data_std
-    lost = bool(process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0)
-    first = time_near(process, 200 * c) if lost else process.t_max
     whole = process.t_data is not None
     last = None if whole else process.t_min
-    return balanced(process, nodes, start=first, end=last, data_std=c, to_data=whole)
+    return balanced(process, nodes, start=noisiest(field), end=last, data_std=c, to_data=whole)
 
 
 @torch.no_grad()

@@ -27,6 +27,11 @@ from .grid import (
     quadratic as quadratic,
     uniform as uniform,
 )
+from .guidance import (
+    ClassifierFree as ClassifierFree,
+    Product as Product,
+    Tilted as Tilted,
+)
 from .latents import (
     Codes as Codes,
     Decoded as Decoded,

@@ -23,6 +23,7 @@ ALLOWED = {
     "parametrization": {"field", "process"},
     "denoiser": {"field", "parametrization", "process"},
     "analytic": {"field", "process"},
+    "guidance": {"field", "process"},
     "solvers": {"field", "grid", "noise", "process"},
     "adaptive": {"errors", "field", "process", "solvers"},
     "identity": {"field"},

@@ -37,37 +37,32 @@ Pair = tuple[Tensor, Tensor]
 class ClassifierFree(ScoreField):
     """The field (1) of one network that was trained with and without its condition.
 
+    It is called with a condition, or `ScoreField.given` one: a plan for it serves every condition.
+
     Args:
         base: the field, called with and without the condition.
-        condition: what is wanted, by name: numbers, or tensors ``()`` or ``(B,)``.
         scale: ``w``; or a function of ``sigma / alpha`` that returns it. 1 is the conditional field
             itself, 0 the negative one.
-        negative: what to go away from, of the same names, and then both are one call on a batch of
-            twice the size; with None, ``base`` is called without a condition.
+        negative: what to go away from, by name, and then both are one call on a batch of twice the
+            size; with None, ``base`` is called without a condition.
         interval: of ``sigma / alpha``, outside of which the conditional field is taken.
         rescale: from 0 to 1, how far each sample's ``x_0`` is brought back to the deviation that
             it has in the conditional field.
 
     Raises:
-        ValueError: no condition, other names, an interval that is none, a rescale outside [0, 1].
+        ValueError: an interval that is none, a rescale outside [0, 1]; when called, no condition,
+            or one of other names than the negative one.
     """
 
     def __init__(
         self,
         base: ScoreField,
-        condition: Mapping[str, Any],
         scale: Scale,
         *,
         negative: Mapping[str, Any] | None = None,
         interval: tuple[float, float] = (0.0, math.inf),
         rescale: float = 0.0,
     ) -> None:
-        if not condition or (negative is not None and set(negative) != set(condition)):
-            raise ValueError(
-                f"condition has {sorted(condition)} and negative "
-                f"{'none' if negative is None else sorted(negative)}: guidance needs a condition, "
-                "and a negative one of the same names."
-            )
         low, high = interval
         if not 0 <= low < high or not 0 <= rescale <= 1:
             raise ValueError(
@@ -75,7 +70,7 @@ class ClassifierFree(ScoreField):
                 "from 0 to 1."
             )
         super().__init__(base.process, base.shape, base.mean, base.variance)
-        self.base, self.condition, self.scale = base, dict(condition), scale
+        self.base, self.scale = base, scale
         self.negative = None if negative is None else dict(negative)
         self.interval, self.rescale = (low, high), rescale
 
@@ -96,11 +91,11 @@ class ClassifierFree(ScoreField):
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         inner, w = at.own
-        wanted = {**self.condition, **condition}
+        self._check(condition)
         if isinstance(w, float) and w == 1:
-            found: Estimate = self.base(x, inner, **wanted)
+            found: Estimate = self.base(x, inner, **condition)
             return Estimate(at, x, found.basis, found.of_x0, found.of_eps)
-        with_it, without = self._both(x, inner, wanted)
+        with_it, without = self._both(x, inner, condition)
         w = w if isinstance(w, float) else w.to(x)
         x0, eps = (
             mix((w, one), (1 - w, other)) for one, other in zip(with_it, without, strict=True)
@@ -110,6 +105,14 @@ class ClassifierFree(ScoreField):
             change = (share - 1) * x0
             x0, eps = x0 + change, eps - at.alpha / at.sigma * change
         return Estimate(at, x, (x0, eps))
+
+    def _check(self, condition: Mapping[str, Any]) -> None:
+        names = sorted(condition) if self.negative is None else sorted(self.negative)
+        if not condition or sorted(condition) != names:
+            raise ValueError(
+                f"the condition has {sorted(condition)}, and guidance needs "
+                f"{names or 'one'}: call the field with it, or bind it by given(...)."
+            )
 
     def _both(self, x: Tensor, at: Instant, wanted: Mapping[str, Any]) -> tuple[Pair, Pair]:
         """Return ``x0`` and ``eps`` with the condition and without."""

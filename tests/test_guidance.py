@@ -61,7 +61,7 @@ def test_classifier_free_guidance_is_the_gradient_of_powers_of_densities(name, n
     field, x, t = Labelled(process), normal(7, 2, seed=0), middle(process)
     against = field.whole if negative in (None, {"y": -1}) else field.parts[2]
     for w in (0.0, 0.5, 3.0):
-        guided = sf.ClassifierFree(field, {"y": torch.tensor(1)}, w, negative=negative)
+        guided = sf.ClassifierFree(field, w, negative=negative).given(y=torch.tensor(1))
         exact = slope(
             lambda v, w=w: w * field.parts[1].log_prob(v, t) + (1 - w) * against.log_prob(v, t), x
         )
@@ -73,7 +73,7 @@ def test_classifier_free_guidance_is_the_gradient_of_powers_of_densities(name, n
 
 def test_scale_one_is_the_conditional_field_bit_for_bit_and_costs_no_more():
     field, plan = Labelled(sf.VP()), sf.default_plan(Labelled(sf.VP()), 6)
-    guided = sf.ClassifierFree(field, {"y": torch.tensor(1)}, 1.0, negative={"y": -1})
+    guided = sf.ClassifierFree(field, 1.0, negative={"y": -1}).given(y=torch.tensor(1))
     with sf.count_calls(field) as calls:
         x = sf.sample(guided, 8, plan, tile=8)
     assert (calls.count, calls.rows) == (6, 48)
@@ -83,8 +83,8 @@ def test_scale_one_is_the_conditional_field_bit_for_bit_and_costs_no_more():
 def test_with_a_negative_condition_both_are_one_call():
     field, x = Labelled(sf.VP()), normal(5, 2, seed=1)
     y, t = torch.tensor([0, 1, 2, 0, 1]), torch.linspace(0.2, 0.8, 5).double()
-    one = sf.ClassifierFree(field, {"y": y}, 2.0, negative={"y": -1})
-    two = sf.ClassifierFree(field, {"y": y}, 2.0)
+    one = sf.ClassifierFree(field, 2.0, negative={"y": -1}).given(y=y)
+    two = sf.ClassifierFree(field, 2.0).given(y=y)
     with sf.count_calls(field) as calls:
         found = one(x, t)
     assert (calls.count, calls.rows) == (1, 10)
@@ -103,12 +103,12 @@ def test_scales_may_be_of_an_interval_and_follow_a_schedule():
     def growing(ratio):
         return 1 + ratio
 
-    guided = sf.ClassifierFree(field, {"y": y}, growing, interval=(0.5, 2.0))
+    guided = sf.ClassifierFree(field, growing, interval=(0.5, 2.0)).given(y=y)
     ratios = torch.tensor([0.4, 0.6, 1.9, 2.1], dtype=torch.float64)
     for ratio in ratios:
         t = process.time(-ratio.log())
         w = 1 + float(ratio) if 0.5 <= ratio <= 2 else 1.0
-        plain = sf.ClassifierFree(field, {"y": y}, w)(x, t)
+        plain = sf.ClassifierFree(field, w).given(y=y)(x, t)
         torch.testing.assert_close(guided(x, t).x0, plain.x0)
     each = guided(x, process.time(-ratios.log())).x0  # a time for each sample
     alone = [guided(x[k : k + 1], process.time(-r.log())).x0 for k, r in enumerate(ratios)]
@@ -119,9 +119,9 @@ def test_rescaling_brings_back_the_deviation_of_each_sample():
     field, t = Labelled(sf.VP()), torch.tensor(0.4)
     x, y = normal(6, 2, seed=3), torch.tensor(2)
     plain = field(x, t, y=y).x0.std(1)
-    wild = sf.ClassifierFree(field, {"y": y}, 4.0)(x, t).x0.std(1)
+    wild = sf.ClassifierFree(field, 4.0).given(y=y)(x, t).x0.std(1)
     for rescale in (0.5, 1.0):
-        found = sf.ClassifierFree(field, {"y": y}, 4.0, rescale=rescale)(x, t)
+        found = sf.ClassifierFree(field, 4.0, rescale=rescale).given(y=y)(x, t)
         wanted = rescale * plain + (1 - rescale) * wild
         torch.testing.assert_close(found.x0.std(1), wanted)
         alpha, sigma = sf.VP().coefficients(t.double())
@@ -130,7 +130,7 @@ def test_rescaling_brings_back_the_deviation_of_each_sample():
 
 def test_a_guided_sample_does_not_depend_on_its_batch_and_has_a_likelihood():
     field = Labelled(sf.VP())
-    guided = sf.ClassifierFree(field, {"y": torch.tensor(1)}, 2.0, negative={"y": -1})
+    guided = sf.ClassifierFree(field, 2.0, negative={"y": -1}).given(y=torch.tensor(1))
     x = sf.sample(guided, 10, seed=4)
     assert torch.equal(sf.sample(guided, [7, 3], seed=4), x[[7, 3]])
     assert sf.log_prob(guided, x[:3], nfe=20).value.isfinite().all()
@@ -138,11 +138,12 @@ def test_a_guided_sample_does_not_depend_on_its_batch_and_has_a_likelihood():
 
 def test_a_plan_belongs_to_a_guidance_scale():
     field = Labelled(sf.VP())
-    two, three = (sf.ClassifierFree(field, {"y": torch.tensor(1)}, w) for w in (2.0, 3.0))
-    plan = sf.tune(two, 4, noises=16, tries=12)
-    assert sf.sample(two, 4, plan).isfinite().all()
+    two, three = (sf.ClassifierFree(field, w) for w in (2.0, 3.0))
+    plan = sf.tune(two, 4, noises=16, tries=12, conditions={"y": torch.arange(3)})
+    for y in range(3):
+        assert sf.sample(two.given(y=torch.tensor(y)), 4, plan).isfinite().all()
     with pytest.raises(ValueError, match=f"{digest(two)[:12]}.*{digest(three)[:12]}"):
-        sf.sample(three, 4, plan)
+        sf.sample(three.given(y=torch.tensor(1)), 4, plan)
 
 
 def posterior(process, k):
@@ -221,10 +222,13 @@ def test_a_product_of_one_law_over_another_makes_the_samples_of_their_quotient()
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda f: sf.ClassifierFree(f, {}, 2.0), "guidance needs a condition"),
-        (lambda f: sf.ClassifierFree(f, {"y": 1}, 2.0, negative={"z": 1}), r"\['y'\].*\['z'\]"),
-        (lambda f: sf.ClassifierFree(f, {"y": 1}, 2.0, interval=(2, 1)), "low < high"),
-        (lambda f: sf.ClassifierFree(f, {"y": 1}, 2.0, rescale=2), "from 0 to 1"),
+        (lambda f: sf.sample(sf.ClassifierFree(f, 2.0), 2), "guidance needs one"),
+        (
+            lambda f: sf.sample(sf.ClassifierFree(f, 2.0, negative={"z": 1}).given(y=1), 2),
+            r"\['y'\].*\['z'\]",
+        ),
+        (lambda f: sf.ClassifierFree(f, 2.0, interval=(2, 1)), "low < high"),
+        (lambda f: sf.ClassifierFree(f, 2.0, rescale=2), "from 0 to 1"),
         (lambda f: sf.Product([f, f], (1.0,)), "1 weights for 2 fields"),
         (lambda f: sf.Product([f, part(sf.Flow(), 0)], (1.0, 1.0)), "one process"),
         (lambda f: sf.Product([], ()), "0 weights for 0 fields"),
@@ -240,8 +244,8 @@ def test_a_guided_network_makes_finite_samples():
     torch.manual_seed(0)
     network = MLP(2, width=8, depth=1, classes=3)
     field = sf.Denoiser(network, sf.VP(), sf.V(), shape=(2,)).eval()
-    guided = sf.ClassifierFree(field, {"y": torch.tensor(1)}, 2.0, negative={"y": -1})
+    guided = sf.ClassifierFree(field, 2.0, negative={"y": -1}).given(y=torch.tensor(1))
     x = sf.sample(guided, 5)
-    y = sf.sample(sf.ClassifierFree(field, {"y": torch.tensor(1)}, 2.0), 5)
+    y = sf.sample(sf.ClassifierFree(field, 2.0).given(y=torch.tensor(1)), 5)
     torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
     assert not math.isnan(float(x.sum()))

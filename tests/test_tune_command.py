@@ -157,10 +157,50 @@ def test_without_scipy_it_is_said_how_to_get_it(fails, monkeypatch):
     assert "pip install 'scorefield[tune]'" in fails(2, "tune", "run", "--nfe", "5")
 
 
-def test_plans_of_a_run_with_classes_are_for_all_of_them(tmp_path, capsys):
-    finishes("train", "digits", "--conditional", "--out", tmp_path / "run", *TINY)
-    finishes("tune", tmp_path / "run", "--nfe", 4, *FEW)
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classes")
+    finishes("train", "digits", "--conditional", "--out", folder / "run", *TINY)
+    finishes("train", "moons", "--out", folder / "plain", *TINY)
+    return folder
+
+
+def test_plans_of_a_run_with_classes_are_for_all_of_them(classes, capsys):
+    finishes("tune", classes / "run", "--nfe", 4, *FEW)
     for y in ([], ["--y", 7]):
-        finishes("sample", tmp_path / "run", "--n", 3, "--nfe", 4, *y)
+        finishes("sample", classes / "run", "--n", 3, "--nfe", 4, *y)
         assert "from the exact path's end" in capsys.readouterr().out
-    assert end("sample", tmp_path / "run", "--n", 3, "--nfe", 4, "--y", 12) == 2
+    assert end("sample", classes / "run", "--n", 3, "--nfe", 4, "--y", 12) == 2
+
+
+def test_guided_samples_are_those_of_python_by_plans_of_their_scale(classes, capsys):
+    finishes("tune", classes / "run", "--nfe", 5, "--guidance", 2, *FEW)
+    run, path = sf.load(classes / "run"), classes / "run" / "plans" / "nfe-5-guidance-2.json"
+    plan = Plan.load(path)
+    by_hand = sf.ClassifierFree(run.field, 2.0, negative={"y": -1})
+    assert plan.tuning.field == sf.identity.digest(by_hand)
+    command = "sample", classes / "run", "--n", 3, "--y", 7, "--overwrite", "--out"
+    asked = {"2": plan, "3": sf.default_plan(run.field, 5)}
+    for scale, expected in asked.items():
+        finishes(*command, classes / "x.npy", "--nfe", 5, "--guidance", scale)
+        told = capsys.readouterr().out
+        assert ("exact path's end" in told) == (scale == "2")
+        assert "NFE 10 per sample" in told, "two evaluations of the network a call"
+        x = run.guided(float(scale)).sample(3, expected, y=7)
+        assert np.array_equal(np.load(classes / "x.npy"), x.numpy())
+    finishes(*command, classes / "x.npy", "--nfe", 6, "--guidance", 1)
+    assert np.array_equal(
+        np.load(classes / "x.npy"), run.sample(3, sf.default_plan(run.field, 6), y=7).numpy()
+    )
+
+
+def test_guidance_that_leads_nowhere_is_refused(classes, capsys, monkeypatch):
+    fails = failing(classes, capsys, monkeypatch)
+    assert "name one with --y" in fails(2, "sample", "run", "--guidance", 2)
+    assert "no classes" in fails(2, "sample", "plain", "--guidance", 2, "--y", 0)
+    assert "no classes" in fails(2, "tune", "plain", "--nfe", 5, "--guidance", 2)
+    one, two = (sf.load(classes / "run").guided(w).conditional for w in (2.0, 3.0))
+    finishes("tune", "run", "--nfe", 6, "--guidance", 2, *FEW)
+    message = fails(4, "sample", "run", "--y", 1, "--guidance", 3, "--plan",
+                    "run/plans/nfe-6-guidance-2.json")  # fmt: skip
+    assert all(sf.identity.digest(field)[:12] in message for field in (one, two))

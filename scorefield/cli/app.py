@@ -135,6 +135,7 @@ def sample(
     *,
     n: int | None = None,
     seed: int = 0,
+    guidance: float = 1.0,
     plan: Annotated[PlanOptions | None, Parameter(name="*")] = None,
     pick: Annotated[PickOptions | None, Parameter(name="*")] = None,
     options: Annotated[JobOptions | None, Parameter(name="*")] = None,
@@ -152,6 +153,9 @@ def sample(
         How many samples, 64 unless given: those of the ids 0 to n - 1.
     seed
         Sample k is a function of the seed and k.
+    guidance
+        The scale of guidance towards the class of --y, by two evaluations of the network a call; 1
+        is none.
     plan
         How samples are made.
     pick
@@ -166,6 +170,7 @@ def sample(
         run,
         n,
         seed,
+        guidance,
         plan or PlanOptions(),
         pick or PickOptions(),
         options or JobOptions(),

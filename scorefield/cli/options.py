@@ -194,6 +194,9 @@ class TuneOptions:
     tries: int | None = None
     """Of noise levels, for each plan; 1200 / nfe and at least 80 unless given."""
 
+    guidance: float = 1.0
+    """The scale of guidance towards a class that the plans are for, for a conditional run."""
+
     polish: int = 0
     """Rounds at the end that move all steps together by the gradient through the network, whose
     memory grows with the number of calls; 30 are worth a tenth to a third."""

@@ -102,8 +102,8 @@ class Choice:
     told: Callable[[Plan], str] = lambda plan: ""
 
 
-def choose_plan(options: PlanOptions, folder: Path) -> Choice:
-    """Return the plan that the options ask for, of the run in a folder.
+def choose_plan(options: PlanOptions, folder: Path, guidance: float = 1.0) -> Choice:
+    """Return the plan that the options ask for, of the run in a folder under a guidance.
 
     Raises:
         UsageError: an option that would have no effect.
@@ -117,7 +117,7 @@ def choose_plan(options: PlanOptions, folder: Path) -> Choice:
     if named == GENERAL or not given:
         _refuse("--plan general chooses solver and times", given, None)
         calls = DEFAULT_CALLS if nfe is None else nfe
-        path = plan_file(folder, calls)
+        path = plan_file(folder, calls, guidance)
         if named is None and path.exists():
             return Choice(f"tuned-{calls}", lambda run: kept_plan(run, path), told)
         return Choice(f"plan-{calls}", lambda run: default_plan(run.field, calls), _general)
@@ -162,9 +162,10 @@ def _by_hand(given: dict[str, Any]) -> Choice:
     return Choice(f"{name}-adaptive{control.rtol:g}" if control else f"{name}-{count}", plan)
 
 
-def plan_file(folder: Path, nfe: int) -> Path:
-    """Return where the plan of ``nfe`` calls of a run lies."""
-    return folder / PLANS / f"nfe-{nfe}.json"
+def plan_file(folder: Path, nfe: int, guidance: float = 1.0) -> Path:
+    """Return where the plan of ``nfe`` calls of a run under a guidance lies."""
+    of_scale = "" if guidance == 1 else f"-guidance-{guidance:g}"
+    return folder / PLANS / f"nfe-{nfe}{of_scale}.json"
 
 
 def kept_plan(run: Run, path: Path) -> Plan:
@@ -175,7 +176,7 @@ def kept_plan(run: Run, path: Path) -> Plan:
     """
     try:
         plan = Plan.load(path)
-        plan.check(run.field)
+        plan.check(run.conditional)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:

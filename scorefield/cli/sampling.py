@@ -35,6 +35,7 @@ def sample(
     folder: Path,
     n: int | None,
     seed: int,
+    guidance: float,
     plan_options: PlanOptions,
     pick_options: PickOptions,
     options: JobOptions,
@@ -46,30 +47,38 @@ def sample(
         raise UsageError(f"--n {n}: give at least 1.")
     ids = range(n or _SAMPLES) if options.ids is None else parse_ids(options.ids, _IDS)
     choice = choose_measured(console, folder, pick_options, plan_options, options)
-    choice = choice or choose_plan(plan_options, folder)
+    if guidance != 1 and (choice is not None or options.y is None):
+        why = "name one with --y" if options.y is None else "plans were compared without"
+        raise UsageError(f"--guidance {guidance:g}: it goes towards a class; {why}.")
+    choice = choice or choose_plan(plan_options, folder, guidance)
     of_class = "" if options.y is None else f"-{options.y}"
+    of_class += "" if guidance == 1 else f"-guidance{guidance:g}"
     target = folder / f"samples-{choice.name}-seed{seed}{of_class}"
     opened = open_run(folder, options, SAMPLING, target, options.ids)
-    plan = choice.make(opened.run)
-    prepare(opened.run.field, plan)  # refuses what does not fit before any work
+    run = opened.run.guided(guidance)
+    plan = choice.make(run)
+    prepare(run.toward(opened.y), plan)  # refuses what does not fit before any work
     times = plan.times
     if note := choice.told(plan):
         say(console, note)
     settings = {
         "y": opened.y,
         "seed": seed,
+        "guidance": guidance,
         "solver": repr(plan.solver),
         "times": times.tolist() if isinstance(times, Tensor) else repr(times),
         "finish": plan.finish,
     }
-    work = partial(_samples, plan=plan, seed=seed, y=opened.y, tile=options.tile)
+    work = partial(_samples, plan=plan, seed=seed, y=opened.y, guidance=guidance, tile=options.tile)
     in_parts(console, opened, options, work, settings, ids)
 
 
-def _samples(run: Run, task: Task, *, plan: Plan, seed: int, y: int | None, tile: int) -> Columns:
+def _samples(
+    run: Run, task: Task, *, plan: Plan, seed: int, y: int | None, guidance: float, tile: int
+) -> Columns:
     with count_calls(run.field) as calls:
-        x = run.sample(task.ids, plan, seed=seed, y=y, tile=tile)
-    each = calls.count / sum(1 for _ in tiles(task.ids, tile))
+        x = run.guided(guidance).sample(task.ids, plan, seed=seed, y=y, tile=tile)
+    each = calls.rows / (tile * sum(1 for _ in tiles(task.ids, tile)))
     return {"x": x.numpy(), "nfe": np.full(len(x), each)}
 
 

@@ -33,7 +33,7 @@ def tune(
         raise UsageError(f"--tries {options.tries}: give at least 1.")
     if options.polish < 0:
         raise UsageError(f"--polish {options.polish}: give a number of rounds, or 0.")
-    run = load(folder)
+    run = load(folder).guided(options.guidance)
     for nfe in budgets:
         default_plan(run.field, nfe)  # refuses what there is no plan of
     waiting = [nfe for nfe in budgets if options.overwrite or not _there(console, run, folder, nfe)]
@@ -43,10 +43,11 @@ def tune(
         raise UsageError("--device cuda: torch sees no GPU here.")
     run.field.to(device)
     classes = run.config.data.classes
-    first = -1 if run.config.train.dropout else 0  # -1 is no class, if that was learned
+    # -1 is no class, if that was learned and is no matter of guidance
+    first = -1 if run.config.train.dropout and run.guidance == 1 else 0
     given = {"y": torch.arange(first, classes)} if classes else {}
     tuner = Tuner(
-        run.field,
+        run.conditional,
         noises=options.noises,
         conditions=given,
         seed=options.seed,
@@ -56,13 +57,13 @@ def tune(
         "version": __version__,
         "torch": torch.__version__,
         "device": device,
-        "field": digest(run.field),
+        "field": digest(run.conditional),
         "noises": tuner.count,
         "seed": options.seed,
         "tile": tuner.tile,
     }
     for nfe in waiting:
-        path = plan_file(folder, nfe)
+        path = plan_file(folder, nfe, run.guidance)
         path.parent.mkdir(exist_ok=True)
         tried = Tried(path.with_name(f".{path.stem}.tried"), {"nfe": nfe, **facts})
         plan = _tuned(console, tuner, nfe, options, tried)
@@ -85,7 +86,7 @@ def _tuned(console: Console, tuner: Tuner, nfe: int, options: TuneOptions, tried
 
 
 def _there(console: Console, run: Run, folder: Path, nfe: int) -> bool:
-    path = plan_file(folder, nfe)
+    path = plan_file(folder, nfe, run.guidance)
     if not path.exists():
         return False
     try:

@@ -26,6 +26,7 @@ from scorefield.denoiser import Denoiser
 from scorefield.errors import CheckpointError, DataError, UsageError
 from scorefield.field import ScoreField
 from scorefield.files import in_room, publish
+from scorefield.guidance import ClassifierFree
 from scorefield.latents import Codes, Decoded, decode, encode, interpolate
 from scorefield.likelihood import Bound, Likelihood, combined, elbo, log_prob
 from scorefield.noise import LEVELS, Noise
@@ -45,12 +46,15 @@ class Run:
         transform: between data and what the field sees.
         config: how it came about.
         averages: the network's weights averaged with other decays, by the decay.
+        guidance: the scale of classifier-free guidance towards a class that is asked for; 1 is
+            none.
     """
 
     field: Denoiser
     transform: Standardize
     config: RunConfig
     averages: Mapping[float, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
+    guidance: float = 1.0
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -72,7 +76,7 @@ class Run:
         Args:
             y: the class to generate, for a conditional run; all classes unless given.
         """
-        z = sample(self._given(y), n, solver, times, seed=seed, tile=tile)
+        z = sample(self.toward(y), n, solver, times, seed=seed, tile=tile)
         return self._to_data(z)
 
     def log_prob(
@@ -103,7 +107,7 @@ class Run:
             NumericalError: as `scorefield.log_prob`.
         """
         z, drawn, offset = self._drawn(x, draws, ids, seed)
-        found = log_prob(self._given(y), z, ids=drawn, seed=seed, **settings)
+        found = log_prob(self.toward(y), z, ids=drawn, seed=seed, **settings)
         found = replace(found, value=found.value + offset)
         return found if draws == 1 else combined(found, draws)
 
@@ -126,7 +130,7 @@ class Run:
             ValueError, DataError, NumericalError: as `log_prob`.
         """
         z, drawn, offset = self._drawn(x, 1, ids, seed)
-        found = elbo(self._given(y), z, ids=drawn, seed=seed, **settings)
+        found = elbo(self.toward(y), z, ids=drawn, seed=seed, **settings)
         return replace(found, value=found.value + offset)
 
     def encode(self, x: Tensor, *arguments: Any, y: int | None = None, **settings: Any) -> Codes:
@@ -135,13 +139,13 @@ class Run:
         Whole numbers in levels stand in the middle of their intervals, and so come back as they
         were where the error is below half a level.
         """
-        return encode(self._given(y), self._middle(x), *arguments, **settings)
+        return encode(self.toward(y), self._middle(x), *arguments, **settings)
 
     def decode(
         self, codes: Codes | Tensor, *arguments: Any, y: int | None = None, **settings: Any
     ) -> Decoded:
         """Return the data of codes; the rest is as for `scorefield.decode`."""
-        made = decode(self._given(y), codes, *arguments, **settings)
+        made = decode(self.toward(y), codes, *arguments, **settings)
         return made._replace(x=self._to_data(made.x))
 
     def interpolate(
@@ -149,16 +153,47 @@ class Run:
     ) -> Decoded:
         """Return the data between ``a`` and ``b``; the rest is as for `scorefield.interpolate`."""
         ends = self._middle(a), self._middle(b)
-        made = interpolate(self._given(y), *ends, *arguments, **settings)
+        made = interpolate(self.toward(y), *ends, *arguments, **settings)
         points = self._to_data(made.x.flatten(0, 1))
         strip = points.reshape(*made.x.shape[:2], *points.shape[1:])
         return made._replace(x=torch.cat([a[:, None], strip[:, 1:-1], b[:, None]], 1))
 
-    def _given(self, y: int | None) -> ScoreField:
+    def guided(self, scale: float) -> Run:
+        """Return the run with guidance towards the class that is asked for, away from none.
+
+        Raises:
+            UsageError: a run without classes, or one that learned nothing but classes.
+        """
+        if scale != 1 and not self.config.data.classes:
+            raise UsageError(
+                f"guidance = {scale:g}: this run has no classes; train with conditional."
+            )
+        if scale != 1 and not self.config.train.dropout:
+            raise UsageError(
+                f"guidance = {scale:g}: this run was trained with dropout = 0, so what there is "
+                "without a class was not learned."
+            )
+        return replace(self, guidance=float(scale))
+
+    def toward(self, y: int | None) -> ScoreField:
+        """Return the field of a class, with the run's guidance; all classes unless given.
+
+        Raises:
+            UsageError: guidance without a class.
+        """
         if y is None:
+            if self.guidance != 1:
+                raise UsageError(f"guidance = {self.guidance:g}: name a class to go towards, y.")
             return self.field
         device = next(self.field.parameters()).device
-        return self.field.given(y=torch.tensor(operator.index(y), device=device))
+        return self.conditional.given(y=torch.tensor(operator.index(y), device=device))
+
+    @property
+    def conditional(self) -> ScoreField:
+        """The field, with the run's guidance, that a class is given to; plans are tuned to it."""
+        if self.guidance == 1:
+            return self.field
+        return ClassifierFree(self.field, self.guidance, negative={"y": -1})
 
     def _to_data(self, z: Tensor) -> Tensor:
         return self.encoding.inverse(self.transform.inverse(z))

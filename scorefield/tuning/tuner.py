@@ -90,7 +90,8 @@ class Tuner:
         Args:
             tries: of levels; 1200 / nfe and at least 80 unless given.
             polish: rounds of `polished` at the end, by the gradient through the field's calls,
-                whose memory grows with ``nfe``; 30 are worth a tenth to a third.
+                whose memory grows with ``nfe``; 30 may take up to a third off the error, or nothing
+                (``benchmarks/plans.py``).
             tried: errors of levels that were tried before, as this left them there: what was
                 broken off goes on from them, to the same plan.
             progress: called after each try, with the least error so far.

@@ -82,6 +82,7 @@ from .sampling import (
     prepare as prepare,
     sample as sample,
     start as start,
+    unroll as unroll,
 )
 from .solvers import (
     DDIM as DDIM,

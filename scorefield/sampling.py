@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as anew
 
 from scorefield.adaptive import Adaptive, check_estimate, walk
 from scorefield.errors import NumericalError
@@ -131,6 +132,49 @@ def sample(
                 raise _not_finite(field, plan, begin)
         out[places] = x[rows]
     return out
+
+
+def unroll(
+    field: ScoreField,
+    z: Tensor,
+    solver: Solver | Plan | None = None,
+    times: Tensor | None = None,
+    *,
+    seed: int = 0,
+    checkpoint: bool = True,
+) -> Tensor:
+    """Return the samples that standard normal ``z`` ``(B, *shape)`` becomes, with their gradient.
+
+    For whoever optimises a latent, or weights, through the solver. The result is that of `sample`
+    where ``z`` is its noise.
+
+    Args:
+        solver, times: as for `sample`, on a grid.
+        seed: with the place in the batch, determines the noise of a solver that adds some.
+        checkpoint: keep the states between steps alone, and compute each step anew on the way back:
+            one evaluation more a call, and memory for one step.
+
+    Raises:
+        ValueError: another shape, adaptive steps; as `integrate`.
+    """
+    plan = resolve(field, solver, times)
+    if z.shape[1:] != field.shape or isinstance(plan.times, Adaptive):
+        raise ValueError(
+            f"z has shape {tuple(z.shape)}, and times are {plan.times!r}: give a batch of samples "
+            f"of shape {field.shape}, and a grid."
+        )
+    grid = check_times(field.process, plan.times)
+    noise = Noise(seed, torch.arange(len(z), device=z.device)).draw(field.shape, z)[1]
+    at = plan.solver.settled(State(from_normal(field, z, grid[0]), grid[0], noise))
+    for move in plan.solver.moves(field, grid[:-1], grid[1:]):
+        if checkpoint:
+            at = anew(move, at, use_reentrant=False, preserve_rng_state=False)
+        else:
+            at = move(at)
+    if plan.finish and bool(grid[-1] >= field.process.t_min):
+        found: Estimate = field(at.x, at.t)
+        return found.x0
+    return at.x
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -145,6 +146,12 @@ def meter(
 def write_text(path: Path, text: str) -> None:
     """Write a text file at once or not at all."""
     write(path, lambda file: file.write(text.encode()))
+
+
+def check_device(device: str) -> None:
+    """Raise `UsageError` if there is no such device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here.")
 
 
 def find_class(run: Run, y: str | None) -> int | None:

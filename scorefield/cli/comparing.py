@@ -12,7 +12,7 @@ from rich.table import Table
 
 from scorefield.cli.commands import find_class, say, track
 from scorefield.cli.options import CompareOptions, ItemOptions
-from scorefield.cli.picking import field_of, file_of
+from scorefield.cli.picking import file_of
 from scorefield.cli.plans import plans_within
 from scorefield.cli.real import SAMPLES, as_data, real_data
 from scorefield.cli.text import numbers
@@ -69,7 +69,7 @@ def compare(
     out = file_of(folder, y) if options.out is None else options.out
     check_target(out, (".json",), options.overwrite)
     refuse_file(out.with_suffix(".png"), options.overwrite)
-    field = field_of(run, y)
+    field = run.toward(y)
     metrics = _metrics(field, how)
     plans = _plans(console, folder, field, how)
     _check_followed(source, plans)

@@ -6,30 +6,24 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from scorefield.cli.commands import find_class, say
 from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
 from scorefield.cli.plans import Choice
 from scorefield.errors import CheckpointError, UsageError
-from scorefield.field import ScoreField
 from scorefield.frontiers import Frontier
 from scorefield.frontiers.measure import machine
 from scorefield.plan import Plan
 from scorefield.sampling import template
 from scorefield.text import one_line
 from scorefield.training.run import Run
+from scorefield.training.stored import FRONTIER
 
 
 def file_of(folder: Path, y: int | None) -> Path:
     """Return where a run's frontier is, of all classes or of one."""
-    return folder / ("frontier.json" if y is None else f"frontier-y{y}.json")
-
-
-def field_of(run: Run, y: int | None) -> ScoreField:
-    """Return the field of a run, of all classes or of one."""
-    return run.field if y is None else run.field.given(y=torch.tensor(y))
+    return folder / (FRONTIER if y is None else f"frontier-y{y}.json")
 
 
 def choose_measured(

@@ -14,7 +14,7 @@ import tomli_w
 import torch
 from rich.console import Console
 
-from scorefield.cli.commands import say, track
+from scorefield.cli.commands import check_device, say, track
 from scorefield.cli.options import ReadOptions
 from scorefield.cli.session import Every, Session
 from scorefield.config import TrainConfig
@@ -82,8 +82,7 @@ def _together(
     Raises:
         UsageError: no such device; processes that nobody started; float16 with divided weights.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no GPU here.")
+    check_device(device)
     if "WORLD_SIZE" not in os.environ:
         if kind != "auto":
             raise UsageError(

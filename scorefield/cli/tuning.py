@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from scorefield import __version__
-from scorefield.cli.commands import meter, say
+from scorefield.cli.commands import check_device, meter, say
 from scorefield.cli.options import TuneOptions
 from scorefield.cli.plans import kept_plan, plan_file, told
 from scorefield.errors import CheckpointError, UsageError
@@ -39,8 +39,7 @@ def tune(
     waiting = [nfe for nfe in budgets if options.overwrite or not _there(console, run, folder, nfe)]
     if not waiting:
         return
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no GPU here.")
+    check_device(device)
     run.field.to(device)
     classes = run.config.data.classes
     # -1 is no class, if that was learned and is no matter of guidance

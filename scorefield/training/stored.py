@@ -22,7 +22,7 @@ from scorefield.errors import CheckpointError, UsageError
 from scorefield.training import build, checkpoint as checkpoints, header
 
 WEIGHTS, CONFIG = "model.safetensors", "config.toml"
-CHECKPOINTS, PLANS = "checkpoints", "plans"
+CHECKPOINTS, PLANS, FRONTIER = "checkpoints", "plans", "frontier.json"
 
 Shapes = dict[str, tuple[int, ...]]
 

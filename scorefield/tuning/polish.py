@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Instant
+from scorefield.plan import Plan
 from scorefield.sampling import from_normal
 from scorefield.solvers import Fitted
 from scorefield.tuning.noises import Noises, distances
@@ -48,7 +49,8 @@ def polished(student: Student, solver: Fitted, rounds: int) -> Fitted:
     found = walk.moved([step.detach() for step in moved])
     left = student.noises.where(~student.seen)
     wanted = student.teacher.end[~student.seen]
-    before, after = (_error(left, s, wanted) for s in (solver, found))
+    plans = (Plan(s, s.times(left.field.process), finish=False) for s in (solver, found))
+    before, after = (float(distances(left.carried(plan), wanted).mean()) for plan in plans)
     return found if after < before else solver
 
 
@@ -96,11 +98,3 @@ class _Walk:
                 y = y + (row[1 + 2 * j] + change[1 + j]) * x0 + row[2 + 2 * j] * eps
         ends: Tensor = y * self.alphas[-1]
         return ends
-
-
-@torch.no_grad()
-def _error(noises: Noises, solver: Fitted, end: Tensor) -> float:
-    walk = _Walk(noises, solver, 1.0)
-    still = [torch.zeros(i + 2, dtype=torch.float64) for i in range(walk.steps)]
-    ends = torch.cat([walk.end(still, place) for place in noises.places()])
-    return float(distances(ends, end).mean())

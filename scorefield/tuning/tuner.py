@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
-from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -99,16 +98,12 @@ class Tuner:
         Raises:
             ValueError: as `scorefield.default_plan`; ``tries < 1``.
         """
-        if not isinstance(nfe, Integral) or nfe < 2:
-            raise ValueError(
-                f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2."
-            )
+        general = default_plan(self.field, nfe)
         tries = usual_tries(nfe) if tries is None else tries
         if tries < 1 or polish < 0:
             raise ValueError(
                 f"tries = {tries}, polish = {polish}: give at least 1, and at least 0."
             )
-        general = default_plan(self.field, nfe)
         assert isinstance(general.solver, Multistep)
         seen = torch.arange(2 * self.count) % 2 == 0
         student = Student(self.learned, self._teacher, self._chosen, seen, general.solver)

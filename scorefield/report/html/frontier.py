@@ -18,7 +18,6 @@ from scorefield.report.html.words import named, plus_minus
 if TYPE_CHECKING:
     from scorefield.report.html.material import Material
 
-FRONTIER = "frontier.json"
 _METRICS = 3
 _POINTS, _LARGEST = 1000, 1e30
 _WIDE = 5.0  # ratio of values from which an axis is logarithmic

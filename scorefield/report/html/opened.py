@@ -14,11 +14,12 @@ from scorefield.data import read
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.frontiers import Frontier
 from scorefield.plan import Plan
-from scorefield.report.html.frontier import FRONTIER, read_frontier
+from scorefield.report.html.frontier import read_frontier
 from scorefield.report.html.walks import tuned_plans
 from scorefield.training import Run, load
 from scorefield.training.held_out import split
 from scorefield.training.log import NAME, records
+from scorefield.training.stored import FRONTIER
 
 _LARGEST = 2**26  # bytes of a file beside the weights
 _MOST = 2000  # items of data

@@ -18,6 +18,7 @@ from shell import end, failing, finishes, tiny
 
 import scorefield as sf
 from scorefield.cli.app import app
+from scorefield.cli.plans import plan_file
 from scorefield.config import DataConfig, MLPConfig, OptimConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
 from scorefield.frontiers import Frontier, Point
@@ -494,6 +495,8 @@ def test_tuned_plans_stand_beside_the_general_one_where_there_are_some(moons, tm
     for nfe in (5, 6):
         tuned = replace(sf.default_plan(field, nfe), tuning=tuning(field, nfe))
         tuned.save(moons / f"plans/nfe-{nfe}.json")
+    guided = replace(tuned, tuning=replace(tuned.tuning, field="0" * 64))
+    guided.save(plan_file(moons, 5, guidance=2.0))  # for another field, and so not shown
     text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
     shutil.rmtree(moons / "plans")
     frames = json.loads(Reader(text).blocks["script"][0])["calls"]

@@ -116,16 +116,17 @@ def data_of(run: Run, z: Tensor) -> Tensor:
 
 
 def tuned_plans(folder: Path, field: ScoreField) -> list[Plan]:
-    """Return the plans that were tuned for a run, of 16 files at the most.
+    """Return the plans that were tuned for a run without guidance, of 16 files at the most.
 
     Raises:
         CheckpointError: a file that holds no tuned plan, one for another field, or one of very many
             calls.
     """
     found = []
-    for path in sorted((folder / PLANS).glob("nfe-*.json"))[:_MOST_PLANS]:
-        if not path.is_file():
-            continue
+    paths = sorted((folder / PLANS).glob("nfe-*.json"))
+    # those for a scale of guidance have it in their names, and are for another field
+    mine = [p for p in paths if p.is_file() and p.stem.removeprefix("nfe-").isdecimal()]
+    for path in mine[:_MOST_PLANS]:
         try:
             plan = Plan.load(path)
         except (OSError, ValueError) as error:

@@ -8,7 +8,9 @@ from .analytic import (
 )
 from .denoiser import (
     Denoiser as Denoiser,
+    Scaled as Scaled,
     noise_label as noise_label,
+    ratio_label as ratio_label,
     time_label as time_label,
 )
 from .field import (

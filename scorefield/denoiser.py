@@ -7,6 +7,7 @@ and (2) are those of `scorefield.parametrization`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,22 @@ def noise_label(process: Process, t: Tensor) -> Tensor:
 def time_label(process: Process, t: Tensor) -> Tensor:
     """Return ``t`` itself, as networks trained on one process's own clock expect."""
     return t
+
+
+def ratio_label(process: Process, t: Tensor) -> Tensor:
+    """Return ``sigma / alpha``; at ``alpha = 0``, where it is infinite, ``e^12``."""
+    return torch.exp(-process.half_log_snr(t).clamp(min=-12.0))
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A label times a number: ``Scaled(time_label, 1000.0)`` for times that end at 1."""
+
+    label: Label
+    factor: float
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        return self.factor * self.label(process, t)
 
 
 class Seen(NamedTuple):

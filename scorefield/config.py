@@ -132,6 +132,24 @@ ParametrizationConfig = Annotated[
 ]
 
 
+class PlainLabel(Frozen):
+    kind: Literal["noise", "ratio"] = "noise"
+
+
+class TimeLabelConfig(Frozen):
+    """The time.
+
+    Attributes:
+        scale: of time, what it is multiplied with.
+    """
+
+    kind: Literal["time"] = "time"
+    scale: PositiveFloat = 1.0
+
+
+LabelConfig = Annotated[PlainLabel | TimeLabelConfig, Field(discriminator="kind")]
+
+
 class PlainWeighting(Frozen):
     kind: Literal["simple", "likelihood"]
 
@@ -219,13 +237,30 @@ class UNetConfig(Frozen):
     recompute: bool = False
 
 
+class DiffusersConfig(Frozen):
+    """A network of diffusers.
+
+    Attributes:
+        architecture: of diffusers, the name of its class there.
+        arguments: of diffusers, what its class is made with, as the JSON text of an object.
+        unconditional: of diffusers, the class that stands for none, if it has learned one.
+    """
+
+    kind: Literal["diffusers"] = "diffusers"
+    architecture: Literal["UNet2DModel", "UNet2DConditionModel"]
+    arguments: str = Field(max_length=65536)
+    unconditional: int | None = Field(default=None, ge=0)
+
+
 class AutoNetwork(Frozen):
     """A U-Net for images and an MLP for the rest, each with its defaults."""
 
     kind: Literal["auto"] = "auto"
 
 
-NetworkConfig = Annotated[AutoNetwork | MLPConfig | UNetConfig, Field(discriminator="kind")]
+NetworkConfig = Annotated[
+    AutoNetwork | MLPConfig | UNetConfig | DiffusersConfig, Field(discriminator="kind")
+]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -287,6 +322,8 @@ class TrainConfig(Frozen):
     Attributes:
         process: the forward process.
         parametrization: what the network predicts.
+        label: how the network is told the noise level: noise is log(sigma / alpha) / 4, ratio is
+            sigma / alpha, and time the process's own time.
         weighting: of the loss over noise levels.
         times: how noise levels are drawn.
         network: the kind of network and its size.
@@ -303,6 +340,7 @@ class TrainConfig(Frozen):
 
     process: ProcessConfig = VPConfig()
     parametrization: ParametrizationConfig = PreconditionedConfig()
+    label: LabelConfig = PlainLabel()
     weighting: WeightingConfig = EDMWeightingConfig()
     times: TimesConfig = LogNormalConfig()
     network: NetworkConfig = AutoNetwork()
@@ -349,7 +387,7 @@ class DataConfig(Frozen):
     Attributes:
         name: the source as it was given.
         shape: of one sample, as the data has it.
-        count: of samples.
+        count: of samples; None for a run that was imported.
         classes: 0 unless the run is conditional.
         class_names: what they are called, if they have names.
         columns: of vectors.
@@ -358,7 +396,7 @@ class DataConfig(Frozen):
 
     name: str
     shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=3)
-    count: PositiveInt
+    count: PositiveInt | None = None
     classes: int = Field(default=0, ge=0)
     class_names: tuple[str, ...] = ()
     columns: ColumnsConfig = ColumnsConfig()
@@ -366,9 +404,15 @@ class DataConfig(Frozen):
 
 
 class RunConfig(Frozen):
-    """The readable half of a checkpoint; with the weights beside it, a run is complete."""
+    """The readable half of a checkpoint; with the weights beside it, a run is complete.
+
+    Attributes:
+        loss: at the end of training; None for a run that was imported.
+        source: where it was imported from; None for one that was trained here.
+    """
 
     version: Literal[1] = 1
     data: DataConfig
     train: TrainConfig
-    loss: float
+    loss: float | None = None
+    source: str | None = None

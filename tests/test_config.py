@@ -14,7 +14,7 @@ from scorefield import config as c, parametrization, processes
 from scorefield.cli import main, train
 from scorefield.cli.options import ReadOptions
 from scorefield.data import Data
-from scorefield.networks import MLP, UNet
+from scorefield.networks import MLP, Diffusers, UNet
 from scorefield.training import Training, build, objective
 
 PLAIN = {"eps", "x0", "score", "v", "velocity"}
@@ -33,6 +33,7 @@ CLASSES = [
     (c.LogNormalConfig, objective.LogNormalTimes),
     (c.MLPConfig, MLP),
     (c.UNetConfig, UNet),
+    (c.DiffusersConfig, Diffusers),
 ]
 FROM_DATA = {"dim", "channels", "classes"}
 UNIONS = {
@@ -40,6 +41,7 @@ UNIONS = {
     "parametrization": (c.ParametrizationConfig, build.PARAMETRIZATIONS),
     "weighting": (c.WeightingConfig, build.WEIGHTINGS),
     "times": (c.TimesConfig, build.TIMES),
+    "label": (c.LabelConfig, build.LABELS),
 }
 
 
@@ -64,7 +66,7 @@ def test_a_configuration_has_the_arguments_of_its_class_and_their_defaults(confi
     assert set(fields) == set(expected)
     for name, field in fields.items():
         if field.is_required():
-            assert expected[name] is dataclasses.MISSING
+            assert expected[name] in (dataclasses.MISSING, inspect.Parameter.empty)
         elif field.default is not None:
             assert field.default == expected[name], name
 

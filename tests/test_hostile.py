@@ -73,6 +73,18 @@ def unet(name, settings):
     config(name, SHAPE, "shape = [1, 4, 4]", MLP, f'kind = "unet"\n{settings}')
 
 
+WHY = {}
+
+
+def foreign(name, why, arguments, architecture="UNet2DModel"):
+    """List arguments of a network of diffusers, in a run of images, as an object or as text."""
+    WHY[name] = why
+    text = arguments if isinstance(arguments, str) else json.dumps({**SMALL, **arguments})
+    settings = f"architecture = '{architecture}'\narguments = '{text}'"
+    whole = MLP + r"\nrecompute = false"
+    config(name, SHAPE, "shape = [1, 4, 4]", whole, f'kind = "diffusers"\n{settings}')
+
+
 SHAPE, MLP = r"^shape = \[\s*3,?\s*\]", r'kind = "mlp"\nwidth = 8\ndepth = 1'
 config("a_width_of_a_billion", r"^width = 8", "width = 1000000000")
 config("a_width_beyond_all_integers", r"^width = 8", f"width = {10**30}")
@@ -83,6 +95,69 @@ unet("heads_of_a_unet_without_end", f"heads = {10**12}")
 unet("blocks_of_a_unet_without_end", f"blocks = {10**12}")
 unet("channels_of_a_unet_without_end", f"multipliers = [{10**12}]")
 unet("heads_that_do_not_divide", "width = 8\nheads = 3")
+SMALL = {"in_channels": 1, "out_channels": 1, "norm_num_groups": 4, "layers_per_block": 1}
+SMALL |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+SMALL |= {"block_out_channels": [8]}
+foreign(
+    "layers_of_a_foreign_network_without_end",
+    "layers_per_block holds a number beyond",
+    {"layers_per_block": 10**9},
+)
+foreign(
+    "many_layers_of_many_levels",
+    "50,000 blocks",
+    {"layers_per_block": 100, "norm_num_groups": [1] * 500},
+)
+foreign(
+    "channels_of_a_foreign_network_without_end",
+    "block_out_channels holds a number beyond",
+    {"block_out_channels": [10**12]},
+)
+foreign(
+    "channels_beyond_all_memory",
+    "does not match config.toml",
+    {"block_out_channels": [2**20], "norm_num_groups": 1},
+)
+foreign(
+    "classes_of_a_foreign_network_without_end",
+    "num_class_embeds holds a number beyond",
+    {"num_class_embeds": 10**12},
+)
+foreign("groups_of_nothing", "cannot be made with its arguments", {"norm_num_groups": 0})
+foreign("a_block_nobody_knows", "os.system does not exist", {"down_block_types": ["os.system"]})
+foreign("an_argument_nobody_knows", "has no argument '__reduce__'", {"__reduce__": "os.system"})
+foreign("an_argument_in_arguments", "act_fn holds more than numbers", {"act_fn": {"a": 1}})
+foreign(
+    "a_foreign_network_of_other_channels",
+    "makes 3 channels of 3, and the data has 1",
+    {"in_channels": 3, "out_channels": 3},
+)
+foreign(
+    "a_vector_for_each_step",
+    "time_embedding_type 'learned'",
+    {"time_embedding_type": "learned", "num_train_timesteps": 9},
+)
+foreign(
+    "a_class_nobody_lists",
+    "architecture: Input should be 'UNet2DModel' or",
+    {},
+    "StableDiffusionPipeline",
+)
+foreign("arguments_that_are_a_list", "no JSON object", "[1, 2]")
+foreign("arguments_that_are_no_json", "are no JSON", "{")
+foreign("arguments_in_arguments", "are no JSON: maximum recursion depth", "[" * 50_000)
+foreign(
+    "arguments_of_large_numbers",
+    "are no JSON: Exceeds the limit",
+    '{"in_channels": ' + "9" * 5000 + "}",
+)
+foreign("arguments_that_are_no_numbers", "NaN is no number", '{"norm_eps": NaN}')
+foreign("arguments_without_end", "at most 65536 characters", '{"act_fn": "' + "a" * 100_000 + '"}')
+foreign(
+    "very_many_arguments",
+    "hold more than 1,000 values",
+    json.dumps({"block_out_channels": [8] * 5000}),
+)
 config("a_million_million_classes", r"^shape", "classes = 1000000000000\nshape")
 config("a_sample_of_a_billion", SHAPE, "shape = [1000000000]")
 config("a_sample_of_no_sides", SHAPE, "shape = []")
@@ -638,6 +713,7 @@ def test_a_folder_that_nobody_spoiled_is_taken(models):
 def test_a_spoiled_model_folder_is_refused_at_no_cost(models, name):
     for command in ("info", "sample"):
         check(models[f"{command} {name}"], 4, MOST["model"])
+        assert WHY.get(name, "") in models[f"{command} {name}"]["error"]
 
 
 @pytest.fixture(scope="module")

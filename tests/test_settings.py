@@ -46,6 +46,7 @@ CONFIGS = {
         network=c.UNetConfig(width=8, multipliers=(1, 1, 2), blocks=2, heads=1, recompute=True),
         process=c.TabulatedConfig(alpha_bar=(0.99, 0.5, 0.1, 0.001)),
         parametrization=c.PreconditionedConfig(data_std=0.7),
+        label=c.TimeLabelConfig(scale=2.0),
         weighting=c.EDMWeightingConfig(data_std=0.7),
         times=c.UniformConfig(),
         levels=17,

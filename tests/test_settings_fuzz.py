@@ -34,6 +34,7 @@ GOOD = {
         {"kind": ["eps", "x0", "score", "v", "velocity"]},
         {"kind": ["preconditioned"], "data_std": NUMBERS},
     ],
+    "label": [{"kind": ["noise", "ratio"]}, {"kind": ["time"], "scale": NUMBERS}],
     "weighting": [
         {"kind": ["simple", "likelihood"]},
         {"kind": ["edm"], "data_std": NUMBERS},

@@ -523,6 +523,11 @@ KINDS = {
     "velocity": c.PlainParametrization(kind="velocity"),
     "preconditioned": c.PreconditionedConfig(data_std=0.8),
 }
+LABELS = {
+    "noise": c.PlainLabel(kind="noise"),
+    "ratio": c.PlainLabel(kind="ratio"),
+    "time": c.TimeLabelConfig(scale=3.0),
+}
 NETWORKS = {
     "vectors": ((3,), c.AutoNetwork()),
     "mlp": ((3,), c.MLPConfig(width=16, depth=1)),
@@ -552,6 +557,7 @@ def survives(run, folder, **options):
     assert same(weights(again.field.network), weights(run.field.network))
     assert again.field.process == run.field.process
     assert again.field.parametrization == run.field.parametrization
+    assert again.field.label == run.field.label
     assert again.field.shape == run.field.shape
     first, second = (r.sample(3, times=TIMES(r), seed=4, **options) for r in (run, again))
     assert first.isfinite().all()
@@ -573,6 +579,11 @@ def test_every_parametrization_survives_saving_and_loading(tmp_path, kind):
     survives(untrained(parametrization=KINDS[kind]), tmp_path / "run")
 
 
+@pytest.mark.parametrize("kind", LABELS)
+def test_every_label_survives_saving_and_loading(tmp_path, kind):
+    survives(untrained(label=LABELS[kind]), tmp_path / "run")
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_every_network_survives_saving_and_loading(tmp_path, kind):
     shape, network = NETWORKS[kind]
@@ -588,6 +599,7 @@ def test_the_lists_of_these_tests_leave_out_no_kind():
 
     assert set(PROCESSES) == set(build.PROCESSES)
     assert set(KINDS) == set(build.PARAMETRIZATIONS)
+    assert set(LABELS) == set(build.LABELS)
     assert {type(p) for p in PARAMETRIZATIONS} == set(build.PARAMETRIZATIONS.values())
 
 

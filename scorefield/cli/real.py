@@ -73,7 +73,7 @@ def real_data(run: Run, source: str, y: int | None, how: CompareOptions) -> Real
 
 def _check_held_out(run: Run, source: str, held_out: bool) -> None:
     if held_out and not run.config.train.held_out:
-        raise UsageError("--held-out: this run was trained on all of its data.")
+        raise UsageError("--held-out: this run was trained on all of its data, or elsewhere.")
     if not held_out and _same(source, run.config.data.name):
         raise UsageError(
             f"{source} is what this run was trained on: give other data, or --held-out for what "

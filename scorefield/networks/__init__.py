@@ -1,6 +1,7 @@
 """Networks: modules called as ``network(x, label, y=None)`` that know nothing of diffusion."""
 
+from scorefield.networks.diffusers import Diffusers
 from scorefield.networks.mlp import MLP
 from scorefield.networks.unet import UNet
 
-__all__ = ["MLP", "UNet"]
+__all__ = ["MLP", "Diffusers", "UNet"]

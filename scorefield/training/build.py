@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from scorefield import config as c, parametrization as p, processes
 from scorefield.data.columns import Columns
 from scorefield.data.encoding import Continuous, Encoding, Levels
-from scorefield.networks import MLP, UNet
+from scorefield.denoiser import Label, Scaled, noise_label, ratio_label, time_label
+from scorefield.networks import MLP, Diffusers, UNet
 from scorefield.process import Process
 from scorefield.training import objective as o
 
@@ -44,6 +45,7 @@ WEIGHTINGS: dict[str, type[o.Weighting]] = {
     "edm": o.EDMWeighting,
     "min-snr": o.MinSNR,
 }
+LABELS: dict[str, Label] = {"noise": noise_label, "ratio": ratio_label, "time": time_label}
 TIMES: dict[str, type[o.TimeDistribution]] = {
     "uniform": o.UniformTimes,
     "log-normal": o.LogNormalTimes,
@@ -60,6 +62,12 @@ def parametrization(config: c.ParametrizationConfig) -> p.Parametrization:
     return PARAMETRIZATIONS[config.kind](**_options(config))
 
 
+def label(config: c.LabelConfig) -> Label:
+    """Return how the network is told the noise level."""
+    plain = LABELS[config.kind]
+    return Scaled(plain, config.scale) if config.kind == "time" else plain
+
+
 def objective(config: c.TrainConfig) -> o.Objective:
     """Return the training objective."""
     weighting = WEIGHTINGS[config.weighting.kind](**_options(config.weighting))
@@ -71,7 +79,8 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
     """Return a fresh network for samples of a shape.
 
     Raises:
-        ValueError: a U-Net for samples that are not images ``(C, H, W)``.
+        ValueError: a U-Net for samples that are not images ``(C, H, W)``; as
+            `scorefield.networks.Diffusers`.
     """
     config = concrete_network(config, shape)
     options = _options(config)
@@ -81,7 +90,8 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
         raise ValueError(
             f"a U-Net takes images (C, H, W), but one sample has shape {shape}: use an MLP."
         )
-    return UNet(shape[0], classes=classes, **options)
+    kind = UNet if config.kind == "unet" else Diffusers
+    return kind(shape[0], classes=classes, **options)
 
 
 def encoding(config: c.TrainConfig, data: c.DataConfig) -> Encoding:
@@ -124,25 +134,34 @@ def network_size(
 ) -> tuple[int, float]:
     """Return how many tensors and how many numbers a network has, without making it.
 
-    Every block after the first adds the same, so two small outlines tell. Numbers that no tensor
-    could count are infinite.
+    Of our own networks every block after the first adds the same, so two small outlines tell; those
+    of others check themselves how large they are. Numbers that no tensor could count are infinite.
 
     Raises:
         ValueError: as `network`.
     """
     config = concrete_network(config, shape)
-    repeated = "depth" if config.kind == "mlp" else "blocks"
-    sizes = []
-    for count in (1, 2):
-        try:
-            small = outline(config.model_copy(update={repeated: count}), shape, classes)
-        except (RuntimeError, OverflowError, TypeError):  # by what torch makes of a side
-            return 0, math.inf
-        tensors = small.state_dict().values()
-        sizes.append((len(tensors), sum(tensor.numel() for tensor in tensors)))
-    (tensors_1, numbers_1), (tensors_2, numbers_2) = sizes
+    repeated = {"mlp": "depth", "unet": "blocks"}.get(config.kind)
+    if repeated is None:
+        return _outline_size(config, shape, classes)
+    (tensors_1, numbers_1), (tensors_2, numbers_2) = (
+        _outline_size(config.model_copy(update={repeated: count}), shape, classes)
+        for count in (1, 2)
+    )
     more = getattr(config, repeated) - 1
+    if math.isinf(numbers_1):
+        return 0, math.inf
     return tensors_1 + more * (tensors_2 - tensors_1), numbers_1 + more * (numbers_2 - numbers_1)
+
+
+def _outline_size(
+    config: c.NetworkConfig, shape: tuple[int, ...], classes: int
+) -> tuple[int, float]:
+    try:
+        tensors = outline(config, shape, classes).state_dict().values()
+    except (RuntimeError, OverflowError, TypeError):  # by what torch makes of a side
+        return 0, math.inf
+    return len(tensors), sum(tensor.numel() for tensor in tensors)
 
 
 class _Undrawn(TorchFunctionMode):
@@ -175,11 +194,13 @@ def resolved(config: c.TrainConfig, shape: tuple[int, ...]) -> c.TrainConfig:
     )
 
 
-def concrete_network(config: c.NetworkConfig, shape: tuple[int, ...]) -> c.MLPConfig | c.UNetConfig:
+def concrete_network(
+    config: c.NetworkConfig, shape: tuple[int, ...]
+) -> c.MLPConfig | c.UNetConfig | c.DiffusersConfig:
     """Return the kind and width of network that a configuration stands for."""
     if config.kind == "auto":
         config = c.UNetConfig() if len(shape) == 3 else c.MLPConfig()
-    if config.width is not None:
+    if config.kind == "diffusers" or config.width is not None:
         return config
     kind = MLP if config.kind == "mlp" else UNet
     return config.model_copy(update={"width": inspect.signature(kind).parameters["width"].default})

@@ -337,4 +337,5 @@ def new_denoiser(
         network = build.network(config.network, shape, data.classes)
     parametrization = build.parametrization(config.parametrization)
     process = build.process(config.process)
-    return Denoiser(network, process, parametrization, shape, mean, variance)
+    label = build.label(config.label)
+    return Denoiser(network, process, parametrization, shape, mean, variance, label)

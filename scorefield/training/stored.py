@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from pydantic import ValidationError
@@ -23,6 +24,9 @@ from scorefield.training import build, checkpoint as checkpoints, header
 
 WEIGHTS, CONFIG = "model.safetensors", "config.toml"
 CHECKPOINTS, PLANS, FRONTIER = "checkpoints", "plans", "frontier.json"
+
+# what is said of training in the configuration of a run that was imported says nothing
+_TRAINING = {"train": {"weighting", "times", "optim", "held_out", "seed"}}
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -85,11 +89,16 @@ def _read_checkpoint(
     return weights
 
 
+def settings(config: RunConfig) -> dict[str, Any]:
+    """Return what there is to say of a configuration."""
+    idle = None if config.source is None else _TRAINING
+    found = config.model_dump(exclude_none=True, exclude=idle)
+    return found | {"data": config.data.model_dump(exclude_defaults=True)}
+
+
 def text(config: RunConfig) -> str:
     """Return a configuration as the folder's file holds it."""
-    settings = config.model_dump(exclude_none=True)
-    settings["data"] = config.data.model_dump(exclude_defaults=True)
-    return tomli_w.dumps(settings)
+    return tomli_w.dumps(settings(config))
 
 
 def check_kept(config: RunConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from scorefield.config import DataConfig
 from scorefield.data.inspection import told
 from scorefield.training.run import Run
 
@@ -17,7 +18,8 @@ def summary(run: Run) -> dict[str, str]:
     kind = network.pop("kind")
     settings = ", ".join(f"{name} {value}" for name, value in network.items())
     found = {
-        "data": f"{data.name}: {data.count} samples of shape {data.shape}",
+        "imported from": run.config.source or "",
+        "data": f"{data.name}: {amount(data)} of shape {data.shape}",
         "values": f"whole numbers in {config.levels} levels" if config.levels else "",
         **told(data.columns),
         "classes": str(data.classes) if data.classes else "none",
@@ -25,10 +27,19 @@ def summary(run: Run) -> dict[str, str]:
         "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
         "parametrization": f"{run.field.parametrization}",
         "network": f"{kind} of {parameters(run.field.network):,} parameters: {settings}",
-        "training": f"{config.optim.steps} steps of {config.optim.batch}, seed {config.seed}",
-        "loss": f"{run.config.loss:.4f}",
     }
+    if run.config.source is None:
+        found["training"] = (
+            f"{config.optim.steps} steps of {config.optim.batch}, seed {config.seed}"
+        )
+    if run.config.loss is not None:
+        found["loss"] = f"{run.config.loss:.4f}"
     return {name: text for name, text in found.items() if text}
+
+
+def amount(data: DataConfig) -> str:
+    """Return how many samples there were, as far as that is known."""
+    return "samples" if data.count is None else f"{data.count:,} samples"
 
 
 def parameters(network: torch.nn.Module) -> int:

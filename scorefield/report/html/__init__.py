@@ -21,6 +21,7 @@ from scorefield.report.html.walks import solvers
 from scorefield.report.html.words import named
 from scorefield.report.style import optional
 from scorefield.results import check_target
+from scorefield.training.summary import amount
 
 __all__ = ["Making", "report"]
 
@@ -105,7 +106,9 @@ class Making:
             yield sections[-1]
         data = self.made.run.config.data
         title = named(Path(data.name).stem or data.name)
-        lead = f"A diffusion model learned from {data.count:,} samples of {named(data.name)}."
+        lead = f"A diffusion model learned from {amount(data)} of {named(data.name)}."
+        if source := self.made.run.config.source:
+            lead = f"A diffusion model imported from {named(source)}."
         page = render(title, lead, sections).encode()
         write(self.path, lambda file: file.write(page), len(page))
 

@@ -24,6 +24,7 @@ from scorefield.report.html.parts import (
     Text,
 )
 from scorefield.report.html.words import named, plus_minus
+from scorefield.training import stored
 from scorefield.training.held_out import HeldOut, bins
 from scorefield.training.summary import summary
 
@@ -41,7 +42,7 @@ def training(made: Material) -> Section:
     facts = [(name, named(text)) for name, text in summary(made.run).items()]
     loss = _numbers(made.opened.log, "train", "loss")
     error = _numbers(made.opened.log, "evaluation", "error")
-    settings = tomli_w.dumps(made.run.config.train.model_dump(exclude_none=True))
+    settings = tomli_w.dumps(stored.settings(made.run.config)["train"])
     parts: list[Part] = [Facts(facts), Text("All settings", settings[:_TEXT])]
     charts = []
     if len(loss) > 1:
@@ -50,7 +51,7 @@ def training(made: Material) -> Section:
         charts.append(_line("Error on held-out data, relative to that of a Gaussian", error, 1))
     if charts:
         parts.append(Charts(charts))
-    else:
+    elif made.run.config.source is None:
         command = "scorefield train DATA --held-out 0.1 --out RUN"
         parts.append(
             Missing("No log of the training lies in the run folder. One is written by", command)
@@ -201,7 +202,8 @@ def commands(made: Material) -> Section:
         f"scorefield sample {folder} --n 64 --seed {seed}",
         f"scorefield likelihood {folder} {data}",
         f"scorefield interpolate {folder} {data} --pairs 0:1 2:3",
-        f"scorefield train {source} --config {folder}/config.toml --out AGAIN",
     ]
+    if made.run.config.source is None:
+        lines.append(f"scorefield train {source} --config {folder}/config.toml --out AGAIN")
     text = "Every number and picture here is a function of the run, the data and the seed."
     return Section("commands", "How to make it again", text, [Commands("\n".join(lines))])

@@ -93,7 +93,9 @@ def _items(run: Run, source: str, held_out: bool) -> Tensor:
     places = torch.arange(len(rows))
     if held_out:
         if not config.held_out:
-            raise UsageError("--held-out: the run was trained on all its data; leave it out.")
+            raise UsageError(
+                "--held-out: the run was trained on all its data, or elsewhere; leave it out."
+            )
         if len(rows) != data.count:
             raise UsageError(
                 f"--held-out: {source} has {len(rows)} items, and the run was trained on data of "

@@ -45,8 +45,11 @@ def data(tmp_path_factory):
     return path
 
 
-def torchrun(*arguments, restarts=0):
-    """Start two processes on this machine."""
+def torchrun(*arguments, restarts=1):
+    """Start two processes on this machine; torchrun starts them again if one dies, as gloo's may.
+
+    One of some hundred starts has aborted inside a library before it had printed anything.
+    """
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     launch += ["--max-restarts", str(restarts)]
     return start(*launch, *arguments)
@@ -58,13 +61,13 @@ def start(*arguments, **variables):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"} | variables,
     )
 
 
 def done(process, timeout=120):
     out, error = process.communicate(timeout=timeout)
-    assert process.returncode == 0, error
+    assert process.returncode == 0, f"{out}\n{error}"
     return out
 
 

@@ -11,6 +11,7 @@ import pytest
 from shell import TINY, end, failing, finishes
 
 import scorefield as sf
+from scorefield.frontiers import Frontier, measure
 from scorefield.plan import Plan
 from scorefield.tuning import Tuner
 from scorefield.tuning.tried import Tried
@@ -192,6 +193,35 @@ def test_guided_samples_are_those_of_python_by_plans_of_their_scale(classes, cap
     assert np.array_equal(
         np.load(classes / "x.npy"), run.sample(3, sf.default_plan(run.field, 6), y=7).numpy()
     )
+
+
+def test_plans_are_compared_and_picked_under_guidance(classes, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "NODES", 48)
+    run, command = sf.load(classes / "run"), ("compare", classes / "run", "--nfe", 5, "--n", 32)
+    finishes("tune", classes / "run", "--nfe", 5, "--guidance", 3, *FEW)
+    lines = ["--solvers", "general", "tuned"]
+    finishes(*command, "--y", 7, "--guidance", 3, *lines)
+    assert "left out" not in capsys.readouterr().out
+    found = Frontier.load(classes / "run" / "frontier-y7-guidance3.json")
+    found.check(run.guided(3.0).conditional)
+    with pytest.raises(ValueError, match="measured on the field"):
+        found.check(run.field)
+    general, tuned = (next(p for p in found.points if p.name == k) for k in ("general", "tuned"))
+    x = sf.sample(run.guided(3.0).toward(7), 32, general.plan)
+    path = sf.sample(run.guided(3.0).toward(7), 32, sf.round_trip_plan(run.field, 48))
+    error = (x - path).flatten(1).norm(dim=1) / 64**0.5
+    assert general.error.value == pytest.approx(float(error.mean()), rel=0.1)
+    assert tuned.error.value <= general.error.value
+    sampled = "sample", classes / "run", "--n", 3, "--y", 7, "--tolerance", 9, "--out"
+    finishes(*sampled, classes / "picked.npy", "--guidance", 3)
+    assert "picked from frontier-y7-guidance3.json" in capsys.readouterr().out
+    chosen = run.guided(3.0).sample(3, found.within(9.0).plan, y=7)
+    assert np.array_equal(np.load(classes / "picked.npy"), chosen.numpy())
+    fails = failing(classes, capsys, monkeypatch)
+    message = fails(4, *sampled, classes / "other.npy", "--guidance", 2)
+    assert "compare" in message
+    assert "--y 7 --guidance 2 first" in message
+    assert "name a class" in fails(2, *command, "--guidance", 3)
 
 
 def test_guidance_that_leads_nowhere_is_refused(classes, capsys, monkeypatch):

@@ -13,7 +13,7 @@ from rich.table import Table
 from scorefield.cli.commands import find_class, say, track
 from scorefield.cli.options import CompareOptions, ItemOptions
 from scorefield.cli.picking import file_of
-from scorefield.cli.plans import plans_within
+from scorefield.cli.plans import plan_files, plans_within
 from scorefield.cli.real import SAMPLES, as_data, real_data
 from scorefield.cli.text import numbers
 from scorefield.errors import UsageError
@@ -64,12 +64,12 @@ def compare(
 ) -> None:
     """Measure plans on a run, print a table of them, and write and draw it."""
     _check_options(source, how, options.tile)
-    run = load(folder)
+    run = load(folder).guided(how.guidance)
     y = find_class(run, options.y)
-    out = file_of(folder, y) if options.out is None else options.out
+    field = run.toward(y)
+    out = file_of(folder, y, run.guidance) if options.out is None else options.out
     check_target(out, (".json",), options.overwrite)
     refuse_file(out.with_suffix(".png"), options.overwrite)
-    field = run.toward(y)
     metrics = _metrics(field, how)
     plans = _plans(console, folder, field, how)
     _check_followed(source, plans)
@@ -77,6 +77,8 @@ def compare(
     count = (how.n or SAMPLES) if data is None else len(data.other)
     if data is None:
         say(console, "no data to compare with: errors and times alone")
+    if run.guidance != 1:
+        say(console, f"guidance {run.guidance:g}: each call is two evaluations of the network")
     found = frontier(
         field,
         plans,
@@ -136,24 +138,24 @@ def _plans(
     plans = {}
     for name in names:
         if name == "tuned":
-            made = _tuned(console, folder, field)
+            made = _tuned(console, folder, field, how.guidance)
         else:
             made = plans_within(name, field, budgets)
         if made:
             plans[name] = made
         elif how.solvers:
             raise UsageError(
-                f"{folder / PLANS} has no plan for this run: scorefield tune {folder} first."
+                f"{folder / PLANS} has no plan for this: scorefield tune {folder} first."
                 if name == "tuned"
                 else f"--nfe {budgets[-1]}: a single step of {name} and the end make more calls."
             )
     return plans
 
 
-def _tuned(console: Console, folder: Path, field: ScoreField) -> list[Plan]:
+def _tuned(console: Console, folder: Path, field: ScoreField, guidance: float) -> list[Plan]:
     """Return the plans in a run folder that are for its field, and say which are not."""
     plans = []
-    for path in (folder / PLANS).glob("*.json"):
+    for path in plan_files(folder, guidance):
         try:
             plan = Plan.load(path)
             plan.check(field)

@@ -173,6 +173,9 @@ class CompareOptions:
     n: int | None = None
     """How many samples of each plan: 512, or as many as there is data for, unless given."""
 
+    guidance: float = 1.0
+    """The scale of guidance towards the class of --y; 1 is none."""
+
     seed: int = 0
     """Of the noises that all plans start from, and of what data is for the floor."""
 

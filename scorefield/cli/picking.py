@@ -21,9 +21,10 @@ from scorefield.training.run import Run
 from scorefield.training.stored import FRONTIER
 
 
-def file_of(folder: Path, y: int | None) -> Path:
-    """Return where a run's frontier is, of all classes or of one."""
-    return folder / (FRONTIER if y is None else f"frontier-y{y}.json")
+def file_of(folder: Path, y: int | None, guidance: float) -> Path:
+    """Return where a run's frontier is, of all classes or of one and under a guidance."""
+    scale = "" if guidance == 1 else f"-guidance{guidance:g}"
+    return folder / (FRONTIER if y is None else f"frontier-y{y}{scale}.json")
 
 
 def choose_measured(
@@ -74,15 +75,16 @@ def _measured(run: Run, folder: Path, y: int | None) -> Frontier:
     Raises:
         CheckpointError: there is none, or it is of another field.
     """
-    path = file_of(folder, y)
+    path = file_of(folder, y, run.guidance)
     if not path.is_file():
         of_class = "" if y is None else f" --y {y}"
+        of_class += "" if run.guidance == 1 else f" --guidance {run.guidance:g}"
         raise CheckpointError(
             f"there is no {path}: run scorefield compare {folder}{of_class} first."
         )
     try:
         found = Frontier.load(path)
-        found.check(run.field)
+        found.check(run.conditional)
     except ValueError as error:
         where = "" if str(path) in str(error) else f"{path}: "
         raise CheckpointError(f"{where}{error}") from None
@@ -99,7 +101,7 @@ def _pick(
         UsageError: times were measured with another tile.
         ValueError: no plan is so near or so fast.
     """
-    path, found = file_of(folder, y), _measured(run, folder, y)
+    path, found = file_of(folder, y, run.guidance), _measured(run, folder, y)
     if how.tolerance is not None:
         point = found.within(how.tolerance)
     else:

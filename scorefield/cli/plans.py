@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
     "reverse-diffusion": (solvers.ReverseDiffusion, ()),
     "predictor-corrector": (_predictor_corrector, ()),
 }
+_SCALE = re.compile(r"-guidance-.*$")
 # those that choose their own steps, when compared
 _ADAPTIVE = ("bosh3", "dopri5", "tsit5")
 _TOLERANCES = (1e-2, 1e-3)
@@ -164,8 +166,17 @@ def _by_hand(given: dict[str, Any]) -> Choice:
 
 def plan_file(folder: Path, nfe: int, guidance: float = 1.0) -> Path:
     """Return where the plan of ``nfe`` calls of a run under a guidance lies."""
-    of_scale = "" if guidance == 1 else f"-guidance-{guidance:g}"
-    return folder / PLANS / f"nfe-{nfe}{of_scale}.json"
+    return folder / PLANS / f"nfe-{nfe}{_of_scale(guidance)}.json"
+
+
+def plan_files(folder: Path, guidance: float) -> list[Path]:
+    """Return the files of plans that a run has for a guidance, by name."""
+    files = sorted((folder / PLANS).glob("*.json"))
+    return [path for path in files if "".join(_SCALE.findall(path.stem)) == _of_scale(guidance)]
+
+
+def _of_scale(guidance: float) -> str:
+    return "" if guidance == 1 else f"-guidance-{guidance:g}"
 
 
 def kept_plan(run: Run, path: Path) -> Plan:

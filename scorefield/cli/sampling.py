@@ -47,9 +47,8 @@ def sample(
         raise UsageError(f"--n {n}: give at least 1.")
     ids = range(n or _SAMPLES) if options.ids is None else parse_ids(options.ids, _IDS)
     choice = choose_measured(console, folder, pick_options, plan_options, options)
-    if guidance != 1 and (choice is not None or options.y is None):
-        why = "name one with --y" if options.y is None else "plans were compared without"
-        raise UsageError(f"--guidance {guidance:g}: it goes towards a class; {why}.")
+    if guidance != 1 and options.y is None:
+        raise UsageError(f"--guidance {guidance:g}: it goes towards a class; name one with --y.")
     choice = choice or choose_plan(plan_options, folder, guidance)
     of_class = "" if options.y is None else f"-{options.y}"
     of_class += "" if guidance == 1 else f"-guidance{guidance:g}"

@@ -134,3 +134,10 @@ class Denoiser(ScoreField):
         network: Any = self._modules["network"]  # as an attribute it costs as much as a kernel
         result: Tensor = network(seen, label.expand(x.shape[0]), **condition)
         return result
+
+    def ask(self, seen: Tensor, label: Tensor, **condition: Any) -> Tensor:
+        """Return the bare network's output for what it sees ``(B, *shape)`` and a label ``()``."""
+        parameter = next(self.network.parameters(), seen)
+        seen, label = seen.to(parameter), label.to(parameter)
+        result: Tensor = self.network(seen, label.expand(len(seen)), **condition)
+        return result

@@ -113,6 +113,19 @@ def test_a_wrong_unit_of_time_is_named(true, said):
     assert not found.right
 
 
+def test_a_network_that_refuses_other_labels_is_checked_all_the_same():
+    _, field, data = exact("VP", sf.V())
+
+    class Strict(nn.Module):
+        def forward(self, seen, label):
+            return field(seen, label).v  # which refuses times beyond its own
+
+    found = check(denoiser(Strict(), field, sf.Eps()), data)
+    assert found.best.name == "v-prediction"
+    with pytest.raises(ValueError, match="outside"):
+        check(denoiser(Strict(), field, sf.V(), label=sf.Scaled(sf.time_label, 1000.0)), data)
+
+
 @pytest.mark.parametrize("true", ["VP", "Cosine", "Flow"])
 @pytest.mark.parametrize("said", ["VP", "Cosine", "Flow"])
 def test_a_wrong_process_is_named(true, said):

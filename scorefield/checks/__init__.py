@@ -77,7 +77,12 @@ def _on_data(
     tried: dict[str, list[Answer | None]] = {name: [] for name in _names(kinds, times)}
     calls = 0
     for clock, place in progress(list(product(times, range(LEVELS)))):
-        answers, made = trial.answers(denoiser, clock, place, kinds, condition)
+        try:
+            answers, made = trial.answers(denoiser, clock, place, kinds, condition)
+        except (ValueError, LookupError, RuntimeError):
+            if clock is times[0]:
+                raise
+            answers, made = [None] * len(kinds), 0  # a label that the network does not take
         calls += made
         for kind, answer in zip(kinds, answers, strict=True):
             tried[_name(kind, clock)].append(answer)

@@ -134,6 +134,7 @@ def _plans(
     console: Console, folder: Path, field: ScoreField, how: CompareOptions
 ) -> dict[str, list[Plan]]:
     """Return the plans to compare, by the names of their lines."""
+    scale = "" if how.guidance == 1 else f" --guidance {how.guidance:g}"
     budgets, names = numbers("nfe", how.nfe), tuple(dict.fromkeys(how.solvers or USUAL))
     plans = {}
     for name in names:
@@ -145,7 +146,7 @@ def _plans(
             plans[name] = made
         elif how.solvers:
             raise UsageError(
-                f"{folder / PLANS} has no plan for this: scorefield tune {folder} first."
+                f"{folder / PLANS} has no plan for this run: scorefield tune {folder}{scale} first."
                 if name == "tuned"
                 else f"--nfe {budgets[-1]}: a single step of {name} and the end make more calls."
             )

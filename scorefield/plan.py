@@ -142,7 +142,7 @@ class Plan:
         Raises:
             ValueError: a solver that is not one of `scorefield.solvers`.
         """
-        found: dict[str, Any] = encode(self, _KINDS)
+        found: dict[str, Any] = encode(self, KINDS)
         return found
 
     @classmethod
@@ -152,7 +152,7 @@ class Plan:
         Raises:
             ValueError: it is none.
         """
-        plan = decode(dict(held), _KINDS)
+        plan = decode(dict(held), KINDS)
         if not isinstance(plan, Plan):
             raise ValueError(f"{type(plan).__name__} is no plan")
         check_solver("solver", plan.solver)
@@ -187,7 +187,7 @@ class Plan:
 
 
 _FORMAT = "scorefield-plan"
-_KINDS = (
+KINDS = (
     Plan,
     Tuning,
     Adaptive,

@@ -1,0 +1,336 @@
+r"""Any solver or plan of this library as a scheduler of diffusers, for any of its pipelines.
+
+A pipeline calls the network at each of ``scheduler.timesteps`` and hands the output to `step`. All
+that a request has come to is a value, kept beside the very tensor that `step` returned; the next
+call brings that tensor back as its sample. So requests may be interleaved on one scheduler, from
+one thread or several, each with a grid of its own. A sample of other numbers than `step` returned
+begins anew at its timestep, and what came before is forgotten.
+
+Samples are those the network sees: of the table's variance-preserving process, or of ``x_t = (1 -
+t) x_0 + t eps`` for flow models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler, DDPMSchedulerOutput
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from scorefield.adaptive import Adaptive
+from scorefield.coded import decode, encode
+from scorefield.interop.pushed import Course, pushed_field
+from scorefield.interop.requests import Requests
+from scorefield.interop.timesteps import (
+    Clock,
+    FlowClock,
+    TableClock,
+    check_count,
+    check_grid,
+    falling,
+    listed,
+)
+from scorefield.parametrization import X0, Eps, Parametrization, V, Velocity
+from scorefield.plan import KINDS, Plan
+from scorefield.process import Process, align
+from scorefield.processes import Tabulated
+from scorefield.solvers import Multistep, Solver, check_solver
+
+Generators = torch.Generator | list[torch.Generator]
+
+PREDICTIONS: dict[str, Parametrization] = {
+    "epsilon": Eps(),
+    "sample": X0(),
+    "v_prediction": V(),
+    "flow_prediction": Velocity(),
+}
+COMPATIBLE = [
+    *(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "EDMEulerScheduler"),
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+]
+# what a config says of the network is taken over even where it was its scheduler's default; so is
+# a solver, since diffusers takes arguments given in order for defaults
+_TAKEN = (
+    "solver",
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+    "shift",
+)
+_DEFAULT = Multistep()
+
+
+class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+    """A scheduler of diffusers that steps by a solver or plan of this library.
+
+    A step that calls the network ``k`` times is ``k`` of the `timesteps`, and as many calls of
+    `step`. A run ends with the denoiser's answer at its last time, or as the plan says. Noise is
+    torch's, from the generator given to `step`.
+
+    Args:
+        solver: a solver; a `Plan`, whose times are then the grid; or either as a config holds it.
+        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas,
+            rescale_betas_zero_snr: the table, as for `DDPMScheduler`.
+        prediction_type: ``"epsilon"``, ``"sample"`` or ``"v_prediction"``; or ``eps - x_0``,
+            ``"flow_prediction"``, of a flow in the place of a table.
+        timestep_spacing, steps_offset: of a table's grids: ``"balanced"``, or one of diffusers'.
+        shift, use_dynamic_shifting, time_shift_type: of a flow's grids, as for
+            `FlowMatchEulerDiscreteScheduler`.
+
+    Raises:
+        ValueError: a solver that moves in place, has adaptive steps or cannot be written to a
+            config; another prediction, spacing or shift; noise predicted where ``alpha = 0``.
+    """
+
+    _compatibles = COMPATIBLE
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        solver: Solver | Plan | Mapping[str, Any] = _DEFAULT,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: np.ndarray | Sequence[float] | None = None,
+        rescale_betas_zero_snr: bool = False,
+        prediction_type: str = "epsilon",
+        timestep_spacing: str = "balanced",
+        steps_offset: int = 0,
+        shift: float = 1.0,
+        use_dynamic_shifting: bool = False,
+        time_shift_type: str = "exponential",
+    ) -> None:
+        if prediction_type not in PREDICTIONS:
+            raise ValueError(
+                f"prediction_type = {prediction_type!r}: give one of {[*PREDICTIONS]}."
+            )
+        self._clock: Clock
+        if prediction_type == "flow_prediction":
+            kind = use_dynamic_shifting, time_shift_type
+            self._clock = FlowClock(num_train_timesteps, shift, *kind)
+        else:
+            betas = num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas
+            table = DDPMScheduler(*betas, rescale_betas_zero_snr=rescale_betas_zero_snr)
+            self.betas, self.alphas_cumprod = table.betas, table.alphas_cumprod
+            self._clock = TableClock(Tabulated(self.alphas_cumprod), timestep_spacing, steps_offset)
+        self._field = pushed_field(self.process, PREDICTIONS[prediction_type])
+        found = _decoded(solver) if isinstance(solver, Mapping) else solver
+        self.solver, self._plan = _parts(found, self.process)
+        self.register_to_config(solver=encode(found, KINDS))  # type: ignore[no-untyped-call]
+        self._requests = Requests()
+
+    @classmethod
+    def from_config(
+        cls, config: Any = None, return_unused_kwargs: Any = False, **kwargs: Any
+    ) -> Any:
+        """Return a scheduler for the network of a pipeline whose scheduler has this config.
+
+        Args:
+            config: of any scheduler of diffusers, or of this class.
+            return_unused_kwargs: return those beside it.
+            kwargs: arguments of this class that are to differ: ``solver`` above all.
+
+        Raises:
+            ValueError: no config, or one of neither a table nor a flow; a flow whose time runs from
+                data to noise; as the class.
+        """
+        if not isinstance(config, Mapping):
+            raise ValueError(f"config = {config!r}: give one, such as pipeline.scheduler.config.")
+        if config.get("invert_sigmas"):
+            raise ValueError(
+                "invert_sigmas: a flow from data to noise is not one of our processes."
+            )
+        if not {"beta_start", "shift"} & set(config):
+            raise ValueError(
+                f"the config has {sorted(config)}, and so neither a table (beta_start) nor a flow "
+                "(shift): a network of another kind cannot be taken over."
+            )
+        taken = {name: config[name] for name in _TAKEN if name in config}
+        if "beta_start" not in config:
+            taken["prediction_type"] = "flow_prediction"
+        if "flow_shift" in config:
+            taken["shift"] = config["flow_shift"]
+        return super().from_config(dict(config), return_unused_kwargs, **{**taken, **kwargs})
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Copy the config alone: what belongs to tensors stays with them."""
+        return self.from_config, (dict(self.config),)
+
+    def __len__(self) -> int:
+        length: int = self.config["num_train_timesteps"]
+        return length
+
+    @property
+    def process(self) -> Process:
+        """The process whose samples the network sees."""
+        return self._clock.process
+
+    @property
+    def order(self) -> int:
+        """Calls of the network per step."""
+        return max(1, self.solver.calls)
+
+    @property
+    def timesteps(self) -> Tensor:
+        """Those that this thread has set last; where it has set none, those set last of all."""
+        return self._requests.current[0]
+
+    @property
+    def num_inference_steps(self) -> int:
+        """The number of times that `timesteps` were set for."""
+        return self._requests.current[1].points
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """The deviation that standardised data has when noised to the first of the times."""
+        latest = self._requests.latest
+        return float(self.process.prior(t=latest and latest[1].course.times[0]).std)
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """Set `timesteps`.
+
+        Args:
+            num_inference_steps: how many times; a solver of one call a step makes as many calls.
+            device: where `timesteps` shall be.
+            timesteps, sigmas: the times themselves, falling; ``sigmas`` are ``sigma / alpha`` with
+                a table, and ``t`` before it is shifted with a flow.
+            mu: the shift of a flow with dynamic shifting.
+
+        Raises:
+            ValueError: none of these, both of the last, or another number; times beside a plan or
+                that the solver cannot step between.
+        """
+        finish = True
+        if self._plan is not None:
+            times, finish = torch.as_tensor(self._plan.times), self._plan.finish
+            if timesteps is not None or sigmas is not None:
+                raise ValueError("a plan has its own times: give no timesteps or sigmas.")
+        elif timesteps is not None and sigmas is None:
+            times = falling("timesteps", timesteps) / self._clock.unit
+        elif sigmas is not None and timesteps is None:
+            times = self._clock.of_sigmas(falling("sigmas", sigmas), mu)
+        elif num_inference_steps is not None and timesteps is sigmas:
+            times = self._clock.spaced(check_count(num_inference_steps), mu)
+        else:
+            raise ValueError("give num_inference_steps, or timesteps, or sigmas.")
+        times = check_grid(self.process, times)
+        finish = finish and bool(times[-1] >= self.process.t_min)
+        count = len(times) - 1 + finish
+        if num_inference_steps not in (None, count):
+            raise ValueError(
+                f"num_inference_steps = {num_inference_steps}, and the times make {count}: give "
+                f"{count}."
+            )
+        course = Course(self._field, self.solver, times, finish)
+        self._requests.set(course, listed(course.calls, self._clock.unit), device, count)
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
+        """Return the sample: it is what the network sees."""
+        return sample
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Do nothing: a sample that is new begins at the timestep it comes with."""
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        generator: Generators | None = None,
+        return_dict: bool = True,
+    ) -> DDPMSchedulerOutput | tuple[Tensor, Tensor]:
+        """Return the sample for the next timestep, at last the result; and the data as now seen.
+
+        Args:
+            model_output: what the network said of ``sample`` at ``timestep``, of its shape.
+            timestep: one of `timesteps`.
+            sample: what the call before returned; or another, for a run to begin here.
+            eta, use_clipped_model_output: what other schedulers take; to be left at rest.
+            generator: of the noise, for a solver that adds some; torch's own unless given.
+            return_dict: give the two names.
+
+        Raises:
+            ValueError: other shapes; no timestep of these, or not the one that the sample was
+                returned for; a new sample where the solver cannot begin; ``eta`` other than 0.
+        """
+        if eta or use_clipped_model_output:
+            raise ValueError(
+                f"eta = {eta}, use_clipped_model_output = {use_clipped_model_output}: noise is the "
+                "solver's, as in SolverScheduler(DDIM(eta=0.5)), and nothing is clipped."
+            )
+        if model_output.shape != sample.shape:
+            raise ValueError(
+                f"model_output has shape {tuple(model_output.shape)} and sample "
+                f"{tuple(sample.shape)}: they must be the same; leave a learned variance out."
+            )
+        draw = partial(_drawn, generator)
+        given, x0 = self._requests.answered(model_output, timestep, sample, draw)
+        return DDPMSchedulerOutput(given, x0) if return_dict else (given, x0)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return data noised to timesteps, one or one per sample."""
+        return self.process.perturb(original_samples, self._time(timesteps), noise)
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """Return what `add_noise` does, in the order of arguments of flow schedulers."""
+        return self.add_noise(sample, noise, timestep)
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what a network of velocities should say: ``v``, or of a flow ``eps - x_0``."""
+        return self._clock.velocity.target(
+            self.process, align(self._time(timesteps), sample), sample, noise
+        )
+
+    def _time(self, timesteps: Tensor) -> Tensor:
+        t = timesteps.double() / self._clock.unit
+        return t.reshape(()) if t.numel() == 1 else t
+
+
+def _decoded(held: Mapping[str, Any]) -> Solver | Plan:
+    found = decode(dict(held), KINDS)
+    return Plan.decoded(held) if isinstance(found, Plan) else found
+
+
+def _parts(found: Solver | Plan, process: Process) -> tuple[Solver, Plan | None]:
+    """Return the solver, and the plan if there is one, on a process.
+
+    Raises:
+        ValueError: what no list of timesteps can hold.
+    """
+    solver, plan = (found.solver, found) if isinstance(found, Plan) else (found, None)
+    check_solver("solver", solver)
+    if solver.in_place or (plan is not None and isinstance(plan.times, Adaptive)):
+        raise ValueError(
+            f"{found!r} has no steps between timesteps that are known beforehand: give a solver on "
+            "a grid, and moves in place behind one, as PredictorCorrector does."
+        )
+    if plan is not None and plan.tuning is not None:
+        plan = plan.under(process)
+    return solver, plan
+
+
+def _drawn(generator: Generators | None, like: Tensor) -> Tensor:
+    noise: Tensor = randn_tensor(like.shape, generator, like.device, like.dtype)
+    return noise

@@ -1,0 +1,818 @@
+"""Solvers and plans as schedulers of diffusers: pipelines end where `sf.integrate` does.
+
+The pipelines and schedulers are those of the released package. The properties its own suite asks of
+a scheduler (tests/schedulers/test_schedulers.py of its repository) are asked of this one.
+"""
+
+import copy
+import gc
+import inspect
+import pickle
+import threading
+import weakref
+
+import pytest
+import torch
+from cases import ALL_SOLVERS, label, normal, tensor
+
+import scorefield as sf
+from scorefield.certify import ODE_SOLVERS, SDE_SOLVERS
+from scorefield.sampling import start
+
+diffusers = pytest.importorskip("diffusers")
+
+from scorefield.interop.scheduler import SolverScheduler  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:Initializing zero-element"
+)
+
+CERTIFIED = {**ODE_SOLVERS, **SDE_SOLVERS}
+SHORT = {"num_train_timesteps": 100, "beta_end": 0.1, "prediction_type": "v_prediction"}
+SPACINGS = ["leading", "linspace", "trailing"]
+
+
+class Net(torch.nn.Module):
+    """A network of two lines, a function of ``x`` and ``t`` that is smooth in both."""
+
+    def forward(self, x, t):
+        t = torch.as_tensor(t).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        return torch.tanh(0.7 * x + 0.002 * t - 0.3)
+
+
+class Replay:
+    """The noise that a generator gives, drawn in order."""
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def normal(self, like):
+        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype), self
+
+    def skipped(self):
+        return self
+
+    def increment(self, start, end, like):
+        return self.normal(like)
+
+
+def seeded(seed=7):
+    return torch.Generator().manual_seed(seed)
+
+
+def field_of(made, shape=(3,), network=None):
+    """Return the field of a network on a scheduler's process, asked as the pipelines ask it."""
+    flow = made.config.prediction_type == "flow_prediction"
+    kinds = {"epsilon": sf.Eps(), "v_prediction": sf.V(), "sample": sf.X0()}
+    kind = sf.Velocity() if flow else kinds[made.config.prediction_type]
+    unit = made.config.num_train_timesteps if flow else 1
+
+    def time(process, t):
+        return unit * t
+
+    return sf.Denoiser(network or Net(), made.process, kind, shape, label=time)
+
+
+def truth(field, solver, times, x, noise=None, finish=True):
+    """Return the end of a run of ours."""
+    at = sf.State(x, times[0], noise)
+    if len(times) > 1:
+        *_, at = sf.integrate(field, solver, at, times)
+    return field(at.x, at.t).x0 if finish else at.x
+
+
+def drive(made, x, generator=None, timesteps=None, network=None):
+    """Return the end of a loop as pipelines have it."""
+    network = network or Net()
+    for t in made.timesteps if timesteps is None else timesteps:
+        output = network(made.scale_model_input(x, t), t)
+        x = made.step(output, t, x, generator=generator).prev_sample
+    return x
+
+
+def close(found, expected, tolerance=1e-5):
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+# every solver, in a loop
+
+
+@pytest.mark.parametrize("name", list(CERTIFIED))
+def test_a_loop_ends_where_a_run_of_the_solver_does(name):
+    solver = CERTIFIED[name](4)
+    made = SolverScheduler(solver, **SHORT)
+    made.set_timesteps(5)
+    x, times = normal(4, 3), sf.balanced(made.process, 4)
+    expected = truth(field_of(made), solver, times, x, Replay(seeded()))
+    close(drive(made, x, seeded()), expected, 1e-6)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_every_prediction_and_grid_of_a_table(prediction, spacing):
+    made = SolverScheduler(sf.Heun(), **{**SHORT, "prediction_type": prediction}, steps_offset=1)
+    made = SolverScheduler.from_config(made.config, timestep_spacing=spacing)
+    theirs = diffusers.DDIMScheduler(num_train_timesteps=100, timestep_spacing=spacing)
+    theirs.register_to_config(steps_offset=1)
+    theirs.set_timesteps(7)
+    made.set_timesteps(7)
+    x, times = normal(4, 3), theirs.timesteps.double()
+    close(drive(made, x), truth(field_of(made), sf.Heun(), times, x))
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])  # their steps differ on "linspace"
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_it_does_what_their_ddim_does_with_the_same_generator(spacing, eta):
+    theirs = diffusers.DDIMScheduler(timestep_spacing=spacing, clip_sample=False)
+    made = SolverScheduler.from_config(theirs.config, solver=sf.DDIM(eta), timestep_spacing=spacing)
+    x, network, generator = normal(4, 3), Net(), seeded()
+    theirs.set_timesteps(8)
+    made.set_timesteps(8)
+    assert made.timesteps.dtype == torch.int64
+    assert torch.equal(made.timesteps, theirs.timesteps)
+    expected = x
+    for k, t in enumerate(theirs.timesteps):
+        last = k == len(theirs.timesteps) - 1  # theirs adds noise to the result
+        options = {"eta": 0.0 if last else eta, "generator": generator}
+        expected = theirs.step(network(expected, t), t, expected, **options).prev_sample
+    close(drive(made, x, seeded()), expected, 1e-4)
+
+
+def test_it_does_what_their_ddpm_does_with_a_generator_per_sample():
+    theirs = diffusers.DDPMScheduler(clip_sample=False, timestep_spacing="trailing")
+    made = SolverScheduler.from_config(theirs.config, solver=sf.DDPM(), timestep_spacing="trailing")
+    x, network = normal(3, 2), Net()
+    theirs.set_timesteps(10)
+    made.set_timesteps(10)
+    expected, generators = x, [seeded(k) for k in range(3)]
+    for t in theirs.timesteps:
+        output = network(expected, t)
+        expected = theirs.step(output, t, expected, generator=generators).prev_sample
+    found = drive(made, x, [seeded(k) for k in range(3)])
+    close(found, expected, 1e-4)
+
+
+# flow models
+
+
+@pytest.mark.parametrize(
+    "solver", [sf.Euler(), sf.Heun(), sf.Multistep(3), sf.DDIM(1.0)], ids=label
+)
+def test_a_flow_ends_where_a_run_of_the_solver_does(solver):
+    made = SolverScheduler(solver, prediction_type="flow_prediction", shift=3.0)
+    made.set_timesteps(6)
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs.set_timesteps(6)
+    x, times = normal(4, 3), theirs.sigmas[:-1].double()
+    expected = truth(field_of(made), solver, times, x, Replay(seeded()))
+    close(drive(made, x, seeded()), expected)
+    assert made.init_noise_sigma == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"shift": 3.0}, {"num_inference_steps": 6}),
+        ({"shift": 2.0}, {"sigmas": [1.0, 0.7, 0.2]}),
+        ({"use_dynamic_shifting": True}, {"sigmas": [1.0, 0.7, 0.2], "mu": 0.8}),
+        (
+            {"use_dynamic_shifting": True, "time_shift_type": "linear"},
+            {"num_inference_steps": 5, "mu": 0.8},
+        ),
+        ({}, {"num_inference_steps": 4, "mu": 0.8}),
+    ],
+)
+def test_euler_does_what_their_flow_scheduler_does(options, given):
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(**options)
+    made = SolverScheduler.from_config(theirs.config, solver=sf.Euler(), **options)
+    theirs.set_timesteps(**given)
+    made.set_timesteps(**given)
+    close(made.timesteps, theirs.timesteps)
+    x = expected = normal(4, 3, dtype=torch.float32)
+    for t in theirs.timesteps:
+        expected = theirs.step(Net()(expected, t), t, expected).prev_sample
+    close(drive(made, x), expected)
+
+
+def test_noise_is_added_as_their_flow_scheduler_adds_it():
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler()
+    made = SolverScheduler.from_config(theirs.config)
+    theirs.set_timesteps(5)
+    x, eps = normal(2, 3, dtype=torch.float32), normal(2, 3, seed=1, dtype=torch.float32)
+    t = theirs.timesteps[[1, 3]]
+    close(made.scale_noise(x, t, eps), theirs.scale_noise(x, t, eps))
+    close(made.get_velocity(x, eps, t), eps - x)
+
+
+# plans
+
+
+def mixture_on(process):
+    means = torch.tensor([[1.2, 0.0], [-0.6, 1.0], [-0.6, -1.0]], dtype=torch.float64)
+    narrow = 0.1 * torch.eye(2, dtype=torch.float64).expand(3, 2, 2)
+    return sf.Mixture(process, torch.ones(3), means, narrow)
+
+
+def begun(field, plan):
+    """Return where `sf.sample` has eight samples begin."""
+    noise, like = sf.Noise(0, torch.arange(8)), torch.empty(0, dtype=torch.float64)
+    return start(field, noise, plan.times[0], like).x
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    """A plan for a mixture on a table; the mixture and an exact network of it."""
+    made = SolverScheduler(**SHORT)
+    field = mixture_on(made.process)
+    return sf.tune(field, nfe=4, noises=32, tries=3), field
+
+
+def exact(field, view):
+    """Return an exact field as a network that says what it is asked for."""
+    unit = 1000 if view == "velocity" else 1
+    return lambda x, t: getattr(field(x, t.double() / unit), view)
+
+
+def test_a_tuned_plan_gives_the_samples_it_gives_here(tuned, tmp_path):
+    plan, field = tuned
+    made = SolverScheduler(plan, **SHORT)
+    made.save_pretrained(tmp_path)
+    for one in (made, SolverScheduler.from_pretrained(tmp_path)):
+        one.set_timesteps(4)
+        found = drive(one, begun(field, plan), network=exact(field, "v"))
+        close(found, sf.sample(field, 8, plan, dtype=torch.float64))
+
+
+def test_a_tuned_plan_is_carried_to_a_flow(tuned):
+    plan, field = tuned
+    made = SolverScheduler(plan, prediction_type="flow_prediction")
+    made.set_timesteps(4)
+    flow = field.under(sf.Flow(t_min=0.01, t_max=0.93))
+    found = drive(made, begun(flow, plan.under(flow.process)), network=exact(flow, "velocity"))
+    expected = sf.sample(flow, 8, plan.under(flow.process), dtype=torch.float64)
+    close(found, expected)
+
+
+@pytest.mark.parametrize("nfe", [4, 7, 20])
+def test_a_general_plan_ends_as_it_does_here(nfe):
+    field = mixture_on(SolverScheduler(**SHORT).process)
+    plan = sf.default_plan(field, nfe)
+    made = SolverScheduler(plan, **SHORT)
+    made.set_timesteps(nfe)
+    found = drive(made, begun(field, plan), network=exact(field, "v"))
+    assert len(made.timesteps) == nfe
+    close(found, sf.sample(field, 8, plan, dtype=torch.float64))
+
+
+# pipelines
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    return diffusers.UNet2DModel(
+        sample_size=4,
+        in_channels=2,
+        out_channels=2,
+        block_out_channels=(4,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        layers_per_block=1,
+        norm_num_groups=2,
+        attention_head_dim=4,
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def vqvae():
+    torch.manual_seed(1)
+    return diffusers.VQModel(
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(4,),
+        latent_channels=2,
+        num_vq_embeddings=64,
+        norm_num_groups=2,
+        sample_size=4,
+        scaling_factor=0.5,
+    ).eval()
+
+
+class Sampled(torch.nn.Module):
+    """A network of diffusers, called as ours are."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x, t):
+        return self.network(x, t).sample
+
+
+def with_scheduler(kind, made, **parts):
+    """Return a pipeline that was given a scheduler of ours, without a bar of progress."""
+    pipeline = getattr(diffusers, kind)(scheduler=diffusers.DDIMScheduler(), **parts)
+    pipeline.scheduler = made
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@torch.no_grad()
+def end(made, solver, unet, generator, noise):
+    """Return where a run of ours ends, from the first numbers of a generator, on three times."""
+    x = torch.randn(2, 2, 4, 4, generator=generator)
+    times = sf.balanced(made.process, 2)
+    return truth(field_of(made, (2, 4, 4), Sampled(unet)), solver, times, x, noise)
+
+
+def check_images(found, expected):
+    found = torch.as_tensor(found).permute(0, 3, 1, 2)
+    assert ((found > 0) & (found < 1)).double().mean() > 0.25  # not all are cut
+    close(found, (expected / 2 + 0.5).clamp(0, 1))
+
+
+@pytest.mark.parametrize("kind", ["DDPMPipeline", "DDIMPipeline"])
+@pytest.mark.parametrize("solver", ALL_SOLVERS, ids=label)
+def test_pipelines_of_pixels_end_where_a_run_does(kind, solver, unet):
+    made = SolverScheduler(solver, **SHORT)
+    pipeline = with_scheduler(kind, made, unet=unet)
+    found = pipeline(2, generator=seeded(), num_inference_steps=3, output_type="np").images
+    generator = seeded()
+    check_images(found, end(made, solver, unet, generator, Replay(generator)))
+
+
+@pytest.mark.parametrize("solver", ALL_SOLVERS, ids=label)
+def test_a_pipeline_of_latents_ends_where_a_run_does(solver, unet, vqvae):
+    made = SolverScheduler(solver, **SHORT)
+    pipeline = with_scheduler("LDMPipeline", made, unet=unet, vqvae=vqvae)
+    torch.manual_seed(3)  # this pipeline passes no generator to the scheduler
+    found = pipeline(2, generator=seeded(), num_inference_steps=3, output_type="np").images
+    x = end(made, solver, unet, seeded(), Replay(torch.default_generator.manual_seed(3)))
+    with torch.no_grad():
+        check_images(found, vqvae.decode(x / 0.5).sample)
+
+
+class Guided(torch.nn.Module):
+    """A transformer of classes, guided as its pipeline does it."""
+
+    def __init__(self, transformer, label, scale):
+        super().__init__()
+        self.transformer, self.label, self.scale = transformer, label, scale
+
+    def forward(self, x, t):
+        labels = torch.tensor([self.label] * len(x) + [1000] * len(x))
+        seen = torch.cat([x, x])
+        out = self.transformer(seen, timestep=t.repeat(2), class_labels=labels).sample
+        one, none = out[:, : x.shape[1]].chunk(2)
+        return none + self.scale * (one - none)
+
+
+@pytest.mark.parametrize(
+    "solver", [sf.Heun(), sf.Multistep(3), sf.Dopri5(), sf.unipc(2)], ids=label
+)
+def test_a_pipeline_that_doubles_its_samples_for_guidance_ends_where_a_run_does(solver):
+    torch.manual_seed(0)
+    transformer = diffusers.DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=4,
+        in_channels=2,
+        out_channels=4,
+        num_layers=1,
+        sample_size=4,
+        num_embeds_ada_norm=1000,
+    ).eval()
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(4,), latent_channels=2, norm_num_groups=2, scaling_factor=1.0
+    ).eval()
+    made = SolverScheduler(solver, **SHORT)
+    pipeline = with_scheduler("DiTPipeline", made, transformer=transformer, vae=vae)
+    options = {"guidance_scale": 2.0, "generator": seeded(), "num_inference_steps": 4}
+    found = pipeline([3, 3], output_type="np", **options).images
+    x, times = torch.randn(2, 2, 4, 4, generator=seeded()), sf.balanced(made.process, 3)
+    field = field_of(made, (2, 4, 4), Guided(transformer, 3, 2.0))
+    with torch.no_grad():
+        check_images(found, vae.decode(truth(field, solver, times, x)).sample)
+
+
+def test_a_pipeline_is_saved_and_loaded_with_it(unet, tmp_path):
+    made = SolverScheduler(sf.Multistep(2, corrector=True), **SHORT)
+    pipeline = with_scheduler("DDPMPipeline", made, unet=unet)
+    pipeline.save_pretrained(tmp_path)
+    again = diffusers.DDPMPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert again.scheduler.solver == made.solver
+    one, two = (
+        torch.as_tensor(p(2, generator=seeded(), num_inference_steps=3, output_type="np").images)
+        for p in (pipeline, again)
+    )
+    assert torch.equal(one, two)
+
+
+# requests that share a scheduler
+
+
+def walk(made, x, generator, timesteps):
+    """Return a loop that stops after every call."""
+    for t in timesteps:
+        x = made.step(Net()(x, t), t, x, generator=generator).prev_sample
+        yield x
+
+
+SHARED = [sf.Multistep(3), sf.Heun(), sf.Dopri5(), sf.DDPM(), sf.unipc(2), sf.Reversible(sf.DDIM())]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("solver", SHARED, ids=label)
+def test_interleaved_requests_end_as_separate_ones(solver, mode):
+    made = SolverScheduler(solver, **SHORT)
+    counts, starts = (5, 3, 5), [normal(2, 3, seed=k) for k in range(3)]
+    with mode():
+        alone = []
+        for k, count in enumerate(counts):
+            made.set_timesteps(count)
+            alone.append(drive(made, starts[k], seeded(k)))
+        walks = []
+        for k, count in enumerate(counts):  # all grids are set before any first call
+            made.set_timesteps(count)
+            walks.append(walk(made, starts[k], seeded(k), made.timesteps))
+        ends = [None] * 3
+        while any(steps is not None for steps in walks):
+            for k, steps in enumerate(walks):
+                x = None if steps is None else next(steps, None)
+                ends[k] = ends[k] if x is None else x
+                walks[k] = None if x is None else steps
+    assert all(torch.equal(one, two) for one, two in zip(ends, alone, strict=True))
+
+
+def test_threads_that_share_a_scheduler_do_not_see_each_other():
+    made = SolverScheduler(sf.Heun(), **SHORT)
+    counts, starts = (3, 4, 5, 6), [normal(2, 3, seed=k) for k in range(4)]
+    alone, found = [], [None] * 4
+    for k, count in enumerate(counts):
+        made.set_timesteps(count)
+        alone.append(drive(made, starts[k]))
+    barrier = threading.Barrier(4)
+
+    def request(k):
+        barrier.wait()
+        made.set_timesteps(counts[k])
+        barrier.wait()  # now all have set theirs
+        found[k] = drive(made, starts[k])
+
+    threads = [threading.Thread(target=request, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(one, two) for one, two in zip(found, alone, strict=True))
+
+
+def test_a_sample_may_be_stepped_twice_with_different_outputs():
+    made = SolverScheduler(sf.Multistep(3), **SHORT)
+    made.set_timesteps(6)
+    t = made.timesteps
+    x = list(walk(made, normal(2, 3), None, t[:3]))[-1]
+    one = drive(made, x, timesteps=t[3:])
+    other = drive(made, x, timesteps=t[3:], network=lambda x, t: -x)
+    again = drive(made, x, timesteps=t[3:])
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, other)
+
+
+def test_samples_are_let_go_when_the_pipeline_lets_them_go():
+    made = SolverScheduler(sf.Multistep(3), **SHORT)
+    made.set_timesteps(20)
+    x, passed = normal(2, 3), []
+    for t in made.timesteps:
+        x = made.step(Net()(x, t), t, x).prev_sample
+        passed.append(weakref.ref(x))
+    gc.collect()
+    assert [ref() is not None for ref in passed] == [False] * 19 + [True]
+
+
+# samples that were changed on the way
+
+
+def changed_at(made, x, call, change):
+    """Return the changed sample, and the end of the run that goes on with it."""
+    t = made.timesteps
+    x = change(list(walk(made, x, None, t[:call]))[-1])
+    return x.clone(), drive(made, x, timesteps=t[call:])
+
+
+CHANGES = [lambda x: x + 0.5, lambda x: x.add_(0.5), lambda x: x.add_(0.5).clone()]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["another", "in place", "in place and copied"])
+@pytest.mark.parametrize("solver", [sf.DDIM(), sf.Multistep(3), sf.Heun(), sf.unipc(2)], ids=label)
+def test_a_changed_sample_begins_a_run_at_its_time(solver, change):
+    made = SolverScheduler(solver, **SHORT)
+    made.set_timesteps(6)
+    step = 3
+    x, found = changed_at(made, normal(2, 3), step * made.order, change)
+    times = sf.balanced(made.process, 5)[step:]
+    close(found, truth(field_of(made), solver, times, x))
+
+
+@pytest.mark.parametrize("solver", SHARED, ids=label)
+def test_a_copied_sample_is_known(solver):
+    made = SolverScheduler(solver, **SHORT)
+    made.set_timesteps(5)
+    x = normal(2, 3)
+    expected, copied = drive(made, x, seeded()), x
+    generator = seeded()
+    for t in made.timesteps:
+        copied = made.step(Net()(copied, t), t, copied.clone(), generator=generator).prev_sample
+    assert torch.equal(copied, expected)
+
+
+def test_samples_of_the_same_numbers_at_other_times_are_not_taken_for_each_other():
+    made = SolverScheduler(sf.Multistep(3), **SHORT)
+    made.set_timesteps(4)
+    zero, nothing = torch.zeros(2, 3), lambda x, t: torch.zeros_like(x)
+    for x in walk(made, zero, None, made.timesteps[:2]):
+        other = drive(made, torch.zeros(2, 3), network=nothing)
+        assert torch.equal(other, zero)
+        assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize("solver", [sf.Multistep(3), sf.unipc(2), sf.dpm_solver_pp(2)], ids=label)
+def test_a_solver_that_must_forget_at_every_step_is_ddim(solver):
+    ends = []
+    for one in (solver, sf.DDIM()):
+        made = SolverScheduler(one, **SHORT)
+        made.set_timesteps(8)
+        x, known, eps = normal(2, 3), normal(2, 3, seed=1), normal(2, 3, seed=2)
+        mask = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+        for t, after in zip(made.timesteps, [*made.timesteps[1:], None], strict=True):
+            x = made.step(Net()(x, t), t, x).prev_sample
+            if after is not None:  # as pipelines of inpainting do
+                x = mask * made.add_noise(known, eps, after) + (1 - mask) * x
+        ends.append(x)
+    close(*ends, 1e-6)
+
+
+def test_a_run_may_begin_late_from_noised_data():
+    made = SolverScheduler(sf.Heun(), **SHORT)
+    made.set_timesteps(6)
+    times, late = sf.balanced(made.process, 5)[2:], made.timesteps[2 * made.order :]
+    x = made.add_noise(normal(2, 3), normal(2, 3, seed=1), late[:1].repeat(2))
+    close(x, made.process.perturb(normal(2, 3), times[0], normal(2, 3, seed=1)))
+    close(drive(made, x, timesteps=late), truth(field_of(made), sf.Heun(), times, x))
+
+
+@pytest.mark.parametrize(
+    ("solver", "call"),
+    [(sf.Heun(), 3), (sf.RK4(), 2), (sf.Multistep(4), 6), (sf.annealed_langevin(0.1, 2), 3)],
+    ids=label,
+)
+def test_a_changed_sample_is_refused_where_no_step_begins(solver, call):
+    made = SolverScheduler(solver, **SHORT)
+    made.set_timesteps(6)
+    with pytest.raises(ValueError, match=r"the sample at timestep .* Pass prev_sample on as it is"):
+        changed_at(made, normal(2, 3), call, lambda x: x + 0.5)
+
+
+def test_a_changed_sample_is_refused_by_a_fitted_solver():
+    levels, table = (1.0, 0.0, -1.0), ((0.9, 0.05, 0.1), (0.8, 0.1, 0.1, 0.05, 0.0))
+    process = SolverScheduler(**SHORT).process
+    fitted = sf.solvers.Fitted(levels, table)
+    made = SolverScheduler(sf.Plan(fitted, fitted.times(process)), **SHORT)
+    made.set_timesteps(3)
+    x = normal(2, 3)
+    close(drive(made, x), truth(field_of(made), fitted, fitted.times(process), x))
+    with pytest.raises(ValueError, match="no run can begin there"):
+        changed_at(made, x, 1, lambda x: x + 0.5)
+
+
+# what a scheduler of diffusers is asked for
+
+
+TABLES = [
+    {"beta_schedule": "linear"},
+    {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400},
+    {"trained_betas": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1]},
+    {"beta_schedule": "linear", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: "-".join(map(str, table.values()))[:40])
+def test_its_table_noise_and_velocity_are_theirs(table):
+    theirs = diffusers.DDPMScheduler(**table)
+    made = SolverScheduler.from_config(theirs.config, timestep_spacing="trailing")
+    assert torch.equal(made.alphas_cumprod, theirs.alphas_cumprod)
+    t = torch.tensor([0, 3, len(theirs.betas) - 1])
+    x, eps = normal(3, 2, 4, 4), normal(3, 2, 4, 4, seed=1)
+    close(made.add_noise(x, eps, t), theirs.add_noise(x, eps, t), 2e-4)
+    close(made.get_velocity(x, eps, t), theirs.get_velocity(x, eps, t), 2e-4)
+    close(made.add_noise(x, eps, t[1]), theirs.add_noise(x, eps, t[1].repeat(3)), 2e-4)
+
+
+def test_it_takes_over_the_network_of_every_compatible_scheduler_and_gives_it_back():
+    unavailable = {"DPMSolverSDEScheduler"}  # needs a package more
+    kinds = [k for k in SolverScheduler().compatibles if k.__name__ not in unavailable]
+    assert len(kinds) >= 15
+    for kind in kinds:
+        theirs = kind()
+        made = SolverScheduler.from_config(theirs.config, solver=sf.Heun())
+        flow = kind.__name__.startswith("FlowMatch")
+        assert (made.config.prediction_type == "flow_prediction") is flow
+        if not flow:
+            assert torch.equal(made.alphas_cumprod, theirs.alphas_cumprod), kind
+        assert made.solver == sf.Heun()
+        assert isinstance(kind.from_config(made.config), kind)
+
+
+@pytest.mark.parametrize("solver", [CERTIFIED[name](4) for name in CERTIFIED], ids=list(CERTIFIED))
+def test_every_solver_survives_a_config(solver, tmp_path):
+    made = SolverScheduler(solver, **SHORT)
+    made.save_pretrained(tmp_path)
+    again = SolverScheduler.from_pretrained(tmp_path)
+    assert again.solver == solver
+    config = {k: v for k, v in made.config.items() if k != "_use_default_values"}
+    assert dict(again.config) == config
+    for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert copied.solver == solver
+
+
+def test_what_pipelines_look_for_is_there():
+    made = SolverScheduler(sf.Heun(), **SHORT)
+    made.set_timesteps(4)
+    assert {"eta", "generator", "return_dict"} <= set(inspect.signature(made.step).parameters)
+    assert {"timesteps", "sigmas"} <= set(inspect.signature(made.set_timesteps).parameters)
+    assert (len(made), made.order, made.init_noise_sigma) == (100, 2, 1.0)
+    assert (made.num_inference_steps, len(made.timesteps)) == (4, 3 * 2 + 1)
+    assert made.config.num_train_timesteps == 100
+    x, t = normal(2, 3), made.timesteps[0]
+    assert made.scale_model_input(x, t) is x
+    made.set_begin_index(0)
+    one, x0 = made.step(Net()(x, t), t, x, return_dict=False)
+    again = made.step(Net()(x, t), t, x)
+    assert torch.equal(one, again.prev_sample)
+    assert torch.equal(x0, again.pred_original_sample)
+    close(x0, field_of(made)(x, float(t)).x0)
+
+
+def test_timesteps_are_distinct_and_tell_the_networks_times_to_rounding():
+    made = SolverScheduler(sf.RK4(), num_train_timesteps=1000)
+    made.set_timesteps(1000 // 10)
+    given = made.timesteps.double()
+    assert len(given.unique()) == len(given) == 99 * 4 + 1
+    times = sf.balanced(made.process, 99)
+    close(given[::4], times, 1e-6)
+    middle = times[:-1] + 0.5 * times.diff()
+    assert float((given[1::4] - middle).abs().max()) < 3e-4
+    assert float((given[2::4] - middle).abs().max()) < 3e-4
+
+
+def test_times_may_be_given():
+    made = SolverScheduler(sf.DDIM(), **SHORT)
+    made.set_timesteps(timesteps=[90, 40.5, 10])
+    assert made.timesteps.tolist() == [90.0, 40.5, 10.0]
+    ratios = torch.exp(-made.process.half_log_snr(tensor(90.0, 40.5, 10.0)))
+    made.set_timesteps(sigmas=[*ratios.tolist(), 0.0])
+    close(made.timesteps.double(), tensor(90.0, 40.5, 10.0), 1e-6)
+    made.set_timesteps(1)
+    x = normal(2, 3)
+    close(drive(made, x), field_of(made)(x, 99.0).x0)
+
+
+def test_a_grid_is_made_without_torchs_random_numbers():
+    torch.manual_seed(0)
+    SolverScheduler(sf.DDPM(), **SHORT).set_timesteps(5)
+    found = torch.randn(3)
+    torch.manual_seed(0)
+    assert torch.equal(found, torch.randn(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_loses_one_rounding(dtype):
+    made = SolverScheduler(sf.Multistep(3), **SHORT)
+    made.set_timesteps(20)
+    x = normal(2, 3).to(dtype)
+    found = drive(made, x, network=lambda x, t: torch.full_like(x, 0.25))
+    assert found.dtype is dtype
+
+    class Constant(torch.nn.Module):
+        def forward(self, x, t):
+            return torch.full_like(x, 0.25)
+
+    times = sf.balanced(made.process, 19)
+    field = field_of(made, network=Constant())
+    expected = truth(field, sf.Multistep(3), times, x.float()).to(dtype)
+    assert float((found - expected).abs().max()) <= torch.finfo(dtype).eps * float(
+        expected.abs().max()
+    )
+
+
+# what is refused
+
+
+class Moving(sf.Euler):
+    """A solver that no config can hold."""
+
+
+BAD = [
+    (lambda: SolverScheduler(sf.Langevin()), "no steps between timesteps"),
+    (lambda: SolverScheduler(sf.Plan(sf.Heun(), sf.Adaptive())), "no steps between timesteps"),
+    (lambda: SolverScheduler(sf.Heun), "the class Heun: give a solver"),
+    (lambda: SolverScheduler(Moving()), "cannot be written"),
+    (lambda: SolverScheduler({"kind": "Nothing"}), "Nothing is no kind that is known"),
+    (lambda: SolverScheduler(prediction_type="noise"), "prediction_type = 'noise': give one of"),
+    (lambda: SolverScheduler(timestep_spacing="even"), "timestep_spacing = 'even': give one of"),
+    (lambda: SolverScheduler(rescale_betas_zero_snr=True), 'give "trailing"'),
+    (
+        lambda: SolverScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing"),
+        "no finite coefficients at t = 999",
+    ),
+    (
+        lambda: SolverScheduler(prediction_type="flow_prediction", shift=0.0),
+        "shift = 0.0: give one of",
+    ),
+    (lambda: SolverScheduler.from_config("somewhere"), "pipeline.scheduler.config"),
+    (lambda: SolverScheduler.from_config(diffusers.EDMEulerScheduler().config), "neither a table"),
+    (
+        lambda: SolverScheduler.from_config(
+            diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True).config
+        ),
+        "invert_sigmas",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD, ids=[message for _, message in BAD])
+def test_what_cannot_be_a_scheduler_is_refused(make, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give num_inference_steps, or"),
+        ({"timesteps": [9], "sigmas": [1.0]}, "give num_inference_steps, or"),
+        ({"num_inference_steps": 0}, "num_inference_steps = 0"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps = 2.5"),
+        ({"timesteps": [10, 20]}, "give falling numbers"),
+        ({"timesteps": []}, "give falling numbers"),
+        ({"timesteps": [100]}, "is outside"),
+        ({"timesteps": [100, 50]}, "outside the process's"),
+        ({"sigmas": [1e9, 1.0]}, "is outside"),
+        ({"num_inference_steps": 3, "timesteps": [20, 10]}, "= 3, and the times make 2"),
+    ],
+)
+def test_timesteps_that_cannot_be_are_refused(given, message):
+    made = SolverScheduler(sf.DDIM(), **SHORT)
+    with pytest.raises(ValueError, match=message) as caught:
+        made.set_timesteps(**given)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="call set_timesteps first"):
+        _ = made.timesteps
+
+
+def test_more_steps_than_a_table_has_rows_are_refused_where_timesteps_are_whole():
+    made = SolverScheduler(sf.DDIM(), **SHORT, timestep_spacing="leading")
+    with pytest.raises(ValueError, match="at most 100"):
+        made.set_timesteps(101)
+
+
+def test_a_plan_keeps_its_own_times():
+    process = SolverScheduler(**SHORT).process
+    made = SolverScheduler(sf.Plan(sf.DDIM(), sf.balanced(process, 4)), **SHORT)
+    for given, message in (
+        ({"num_inference_steps": 50}, "= 50, and the times make 5: give 5"),
+        ({"timesteps": [20, 10]}, "a plan has its own times"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made.set_timesteps(**given)
+    made.set_timesteps(5)
+    x = normal(2, 3)
+    close(drive(made, x), truth(field_of(made), sf.DDIM(), sf.balanced(process, 4), x))
+
+
+def test_a_flow_with_dynamic_shifting_needs_mu():
+    made = SolverScheduler(prediction_type="flow_prediction", use_dynamic_shifting=True)
+    with pytest.raises(ValueError, match="needs mu"):
+        made.set_timesteps(4)
+
+
+def test_steps_that_cannot_be_are_refused():
+    made = SolverScheduler(sf.DDIM(), **SHORT)
+    x = normal(2, 3)
+    with pytest.raises(ValueError, match="call set_timesteps first"):
+        made.step(x, 99, x)
+    made.set_timesteps(4)
+    t = made.timesteps
+    for bad, message in (
+        (lambda: made.step(x, t[0], x, eta=0.5), "noise is the solver's"),
+        (lambda: made.step(x, t[0], x, use_clipped_model_output=True), "nothing is clipped"),
+        (lambda: made.step(x[:1], t[0], x), "they must be the same"),
+        (lambda: made.step(x, 50, x), "timestep 50 is none of the 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bad()
+    after = made.step(x, t[0], x).prev_sample
+    with pytest.raises(ValueError, match="take the timesteps in order"):
+        made.step(x, t[2], after)

@@ -184,7 +184,7 @@ def test_a_flow_ends_where_a_run_of_the_solver_does(solver):
 )
 def test_euler_does_what_their_flow_scheduler_does(options, given):
     theirs = diffusers.FlowMatchEulerDiscreteScheduler(**options)
-    made = SolverScheduler.from_config(theirs.config, solver=sf.Euler(), **options)
+    made = SolverScheduler.from_config(theirs.config, solver=sf.Euler())
     theirs.set_timesteps(**given)
     made.set_timesteps(**given)
     close(made.timesteps, theirs.timesteps)
@@ -751,8 +751,8 @@ def test_what_cannot_be_a_scheduler_is_refused(make, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "give num_inference_steps, or"),
-        ({"timesteps": [9], "sigmas": [1.0]}, "give num_inference_steps, or"),
+        ({}, "num_inference_steps = None: give a whole number"),
+        ({"timesteps": [9], "sigmas": [1.0]}, "not both"),
         ({"num_inference_steps": 0}, "num_inference_steps = 0"),
         ({"num_inference_steps": 2.5}, "num_inference_steps = 2.5"),
         ({"timesteps": [10, 20]}, "give falling numbers"),
@@ -810,6 +810,7 @@ def test_steps_that_cannot_be_are_refused():
         (lambda: made.step(x, t[0], x, use_clipped_model_output=True), "nothing is clipped"),
         (lambda: made.step(x[:1], t[0], x), "they must be the same"),
         (lambda: made.step(x, 50, x), "timestep 50 is none of the 4"),
+        (lambda: made.step(x, t[:2], x), r"timestep has shape \(2,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             bad()

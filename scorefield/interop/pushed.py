@@ -155,7 +155,7 @@ class Course:
     _steps: dict[int, tuple[Step, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        place, calls = self._tried(self.steps_from(0)), []
+        place, calls = self._tried(self.steps_from(0), 0), []
         while place.t is not None:
             calls.append(place.t)
             place = place.answered(torch.zeros_like(place.x), _numbers)
@@ -169,10 +169,10 @@ class Course:
         Raises:
             ValueError: no step begins at that call, or none that does without a memory.
         """
-        t = self.calls[call]
-        k = self.times.tolist().index(t) if t in self.times else None
-        if k is None:
+        t, times = self.calls[call], self.times.tolist()
+        if t not in times:
             raise ValueError(f"t = {t:g} is inside a step of {self.solver!r}")
+        k = times.index(t)
         noise: Any = None
         return Place(self.steps_from(k), State(x, self.times[k], noise), x, t=t)
 
@@ -217,7 +217,7 @@ class Course:
             steps += self.solver.moves(self.field, times[:-1], times[1:])
         if self.finish:
             steps.append(partial(_finished, self.field, self.field.instants(times[-1:])[0]))
-        first = self._tried(tuple(steps))
+        first = self._tried(tuple(steps), k)
         if first.t == float(t) and torch.allclose(first.x, _ANY):
             return tuple(steps)
         if k > 0:
@@ -225,10 +225,10 @@ class Course:
         # the sample that comes first is seen by the network before any step, so that call is spent
         return partial(_looked, self.field, self.field.instants(t[None])[0]), *steps
 
-    def _tried(self, steps: tuple[Step, ...]) -> Place:
-        """Return the place of the first call of the network, if it were to come from `_ANY`."""
+    def _tried(self, steps: tuple[Step, ...], k: int) -> Place:
+        """Return the place of the first call of the network, from `_ANY` at the ``k``-th time."""
         noise: Any = None
-        return Place(steps, State(_ANY, self.times[0], noise), _ANY).onwards(_numbers)
+        return Place(steps, State(_ANY, self.times[k], noise), _ANY).onwards(_numbers)
 
 
 def _finished(field: Denoiser, last: Instant, at: State) -> State:

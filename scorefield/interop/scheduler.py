@@ -207,7 +207,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
     ) -> None:
-        """Set `timesteps`.
+        """Set `timesteps` for this thread.
 
         Args:
             num_inference_steps: how many times; a solver of one call a step makes as many calls.
@@ -220,20 +220,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             ValueError: none of these, both of the last, or another number; times beside a plan or
                 that the solver cannot step between.
         """
-        finish = True
-        if self._plan is not None:
-            times, finish = torch.as_tensor(self._plan.times), self._plan.finish
-            if timesteps is not None or sigmas is not None:
-                raise ValueError("a plan has its own times: give no timesteps or sigmas.")
-        elif timesteps is not None and sigmas is None:
-            times = falling("timesteps", timesteps) / self._clock.unit
-        elif sigmas is not None and timesteps is None:
-            times = self._clock.of_sigmas(falling("sigmas", sigmas), mu)
-        elif num_inference_steps is not None and timesteps is sigmas:
-            times = self._clock.spaced(check_count(num_inference_steps), mu)
-        else:
-            raise ValueError("give num_inference_steps, or timesteps, or sigmas.")
-        times = check_grid(self.process, times)
+        finish = self._plan is None or self._plan.finish
+        times = check_grid(self.process, self._times(num_inference_steps, timesteps, sigmas, mu))
         finish = finish and bool(times[-1] >= self.process.t_min)
         count = len(times) - 1 + finish
         if num_inference_steps not in (None, count):
@@ -243,6 +231,25 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             )
         course = Course(self._field, self.solver, times, finish)
         self._requests.set(course, listed(course.calls, self._clock.unit), device, count)
+
+    def _times(
+        self,
+        count: int | None,
+        timesteps: Sequence[float] | None,
+        sigmas: Sequence[float] | None,
+        mu: float | None,
+    ) -> Tensor:
+        if timesteps is not None and sigmas is not None:
+            raise ValueError("give timesteps or sigmas, not both.")
+        if self._plan is not None:
+            if timesteps is not None or sigmas is not None:
+                raise ValueError("a plan has its own times: give no timesteps or sigmas.")
+            return torch.as_tensor(self._plan.times)
+        if timesteps is not None:
+            return falling("timesteps", timesteps) / self._clock.unit
+        if sigmas is not None:
+            return self._clock.of_sigmas(falling("sigmas", sigmas), mu)
+        return self._clock.spaced(check_count(count), mu)
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """Return the sample: it is what the network sees."""
@@ -265,7 +272,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
         Args:
             model_output: what the network said of ``sample`` at ``timestep``, of its shape.
-            timestep: one of `timesteps`.
+            timestep: one of `timesteps`; as a number it is taken for one of those set last.
             sample: what the call before returned; or another, for a run to begin here.
             eta, use_clipped_model_output: what other schedulers take; to be left at rest.
             generator: of the noise, for a solver that adds some; torch's own unless given.

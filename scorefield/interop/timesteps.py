@@ -101,7 +101,8 @@ class FlowClock(Clock):
     Args:
         unit: the number of training timesteps.
         shift: ``s`` of ``t -> s t / (1 + (s - 1) t)``.
-        dynamic: take ``s`` from the pipeline's ``mu`` instead, as ``exp(mu)`` or as ``mu`` itself.
+        dynamic: take ``s`` from the pipeline's ``mu`` instead.
+        kind: how: ``"exponential"`` as ``exp(mu)``, ``"linear"`` as ``mu`` itself.
     """
 
     unit: int
@@ -166,20 +167,20 @@ def falling(name: str, given: Sequence[float]) -> Tensor:
     return found
 
 
-def check_count(steps: int) -> int:
-    """Refuse a number of steps that is none."""
+def check_count(steps: int | None) -> int:
+    """Return a number of steps, or refuse what is none."""
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"num_inference_steps = {steps!r}: give a whole number, one at least.")
     return steps
 
 
 def check_grid(process: Process, times: Tensor) -> Tensor:
-    """Return times that a run can follow, one or more.
+    """Return times that calls can be made at, one or more.
 
     Raises:
         ValueError: see `scorefield.grid.check_times`.
     """
-    if len(times) > 1:
+    if len(times) != 1:
         return check_times(process, times)
     if not process.contains(times):
         raise ValueError(

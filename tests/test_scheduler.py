@@ -169,6 +169,23 @@ def test_a_flow_ends_where_a_run_of_the_solver_does(solver):
     assert made.init_noise_sigma == 1
 
 
+@pytest.mark.parametrize("name", list(CERTIFIED))
+def test_a_flow_that_begins_below_1_takes_every_solver(name):
+    solver = CERTIFIED[name](4)
+    made = SolverScheduler(solver, prediction_type="flow_prediction", flow_t_max=0.98)
+    made.set_timesteps(sigmas=[1.0, 0.99, 0.5, 0.3, 0.1])
+    x, times = normal(4, 3), tensor(0.98, 0.74, 0.5, 0.3, 0.1)
+    expected = truth(field_of(made), solver, times, x, Replay(seeded()))
+    close(drive(made, x, seeded()), expected)
+
+
+@pytest.mark.parametrize("solver", [sf.unipc(2), sf.EulerMaruyama()], ids=label)
+def test_a_solver_that_cannot_begin_in_noise_alone_says_what_to_write(solver):
+    made = SolverScheduler(solver, prediction_type="flow_prediction")
+    with pytest.raises(ValueError, match=r"at t = 1.* a flow by flow_t_max=0.999"):
+        made.set_timesteps(5)
+
+
 @pytest.mark.parametrize(
     ("options", "given"),
     [

@@ -40,7 +40,7 @@ from scorefield.interop.timesteps import (
 from scorefield.parametrization import X0, Eps, Parametrization, V, Velocity
 from scorefield.plan import KINDS, Plan
 from scorefield.process import Process, align
-from scorefield.processes import Tabulated
+from scorefield.processes import Flow, Tabulated
 from scorefield.solvers import Multistep, Solver, check_solver
 
 Generators = torch.Generator | list[torch.Generator]
@@ -88,6 +88,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         timestep_spacing, steps_offset: of a table's grids: ``"balanced"``, or one of diffusers'.
         shift, use_dynamic_shifting, time_shift_type: of a flow's grids, as for
             `FlowMatchEulerDiscreteScheduler`.
+        flow_t_max: where a flow's grids begin; below 1 for solvers of the SDE or in log-SNR.
 
     Raises:
         ValueError: a solver that moves in place, has adaptive steps or cannot be written to a
@@ -112,6 +113,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         shift: float = 1.0,
         use_dynamic_shifting: bool = False,
         time_shift_type: str = "exponential",
+        flow_t_max: float = 1.0,
     ) -> None:
         if prediction_type not in PREDICTIONS:
             raise ValueError(
@@ -120,7 +122,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._clock: Clock
         if prediction_type == "flow_prediction":
             kind = use_dynamic_shifting, time_shift_type
-            self._clock = FlowClock(num_train_timesteps, shift, *kind)
+            flow = Flow(t_min=1e-5, t_max=flow_t_max)
+            self._clock = FlowClock(flow, num_train_timesteps, shift, *kind)
         else:
             betas = num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas
             table = DDPMScheduler(*betas, rescale_betas_zero_snr=rescale_betas_zero_snr)
@@ -229,7 +232,15 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 f"num_inference_steps = {num_inference_steps}, and the times make {count}: give "
                 f"{count}."
             )
-        course = Course(self._field, self.solver, times, finish)
+        try:
+            course = Course(self._field, self.solver, times, finish)
+        except ValueError as error:
+            if bool(self.process.alpha(times[0]) > 0):
+                raise
+            raise ValueError(
+                f"{error} Or begin where alpha is above 0: a flow by flow_t_max=0.999, a table by "
+                "timesteps of your own."
+            ) from None
         self._requests.set(course, listed(course.calls, self._clock.unit), device, count)
 
     def _times(

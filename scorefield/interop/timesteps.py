@@ -25,7 +25,6 @@ from scorefield.processes import Flow, Tabulated
 
 SPACINGS = ("balanced", "leading", "linspace", "trailing")
 SHIFTS = ("exponential", "linear")
-_FLOW = Flow(t_min=1e-5, t_max=1.0)
 
 
 class Clock(ABC):
@@ -96,20 +95,21 @@ class TableClock(Clock):
 
 @dataclass(frozen=True)
 class FlowClock(Clock):
-    """The clock of a flow model, from ``t = 1`` on, its grids shifted towards noise.
+    """The clock of a flow model, its grids shifted towards noise.
 
     Args:
+        process: the flow; what of a grid lies above its ``t_max`` is moved below it.
         unit: the number of training timesteps.
         shift: ``s`` of ``t -> s t / (1 + (s - 1) t)``.
         dynamic: take ``s`` from the pipeline's ``mu`` instead.
         kind: how: ``"exponential"`` as ``exp(mu)``, ``"linear"`` as ``mu`` itself.
     """
 
+    process: Flow
     unit: int
     shift: float
     dynamic: bool
     kind: str
-    process: Process = _FLOW
     velocity: ClassVar[Parametrization] = Velocity()
 
     def __post_init__(self) -> None:
@@ -129,11 +129,19 @@ class FlowClock(Clock):
         if self.dynamic and mu is None:
             raise ValueError("use_dynamic_shifting needs mu: give set_timesteps(..., mu=...).")
         if not self.dynamic or mu is None:
-            return self._shifted(sigmas, self.shift)
-        return self._shifted(sigmas, math.exp(mu) if self.kind == "exponential" else mu)
+            return self._inside(self._shifted(sigmas, self.shift))
+        shift = math.exp(mu) if self.kind == "exponential" else mu
+        return self._inside(self._shifted(sigmas, shift))
 
     def _shifted(self, t: Tensor, shift: float) -> Tensor:
         return shift * t / (1 + (shift - 1) * t)
+
+    def _inside(self, times: Tensor) -> Tensor:
+        """Return the times with those above ``t_max`` spread from there to the next one below."""
+        above = int((times > self.process.t_max).sum())
+        ends = self.process.t_max, float(times[above]) if above < len(times) else self.process.t_min
+        spread = torch.linspace(*ends, above + 1, dtype=torch.float64)[:-1]
+        return torch.cat([spread, times[above:]])
 
 
 def listed(calls: Sequence[float], unit: int) -> Tensor:

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -65,11 +66,34 @@ def decode(held: Any, kinds: Iterable[type]) -> Any:
             return float(fields[VALUES])
         if kind == _TIMES:
             return torch.tensor(fields[VALUES], dtype=torch.float64)
-        return known[kind](**{k: decode(v, kinds) for k, v in fields.items()})
+        return known[kind](
+            **_checked(known[kind], {k: decode(v, kinds) for k, v in fields.items()})
+        )
     except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise ValueError(
             f"{kind} is no kind that is known, or has not such fields: {error}."
         ) from (error)
+
+
+def _checked(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a kind if they are of its types."""
+    hints = get_type_hints(kind)
+    for name, value in fields.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise ValueError(
+                f"{kind.__name__} has {name} = {value!r}, of another type than it needs."
+            )
+    return fields
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(v, get_args(hint)[0]) for v in value)
+    if isinstance(hint, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float)
+    return not isinstance(hint, type) or isinstance(value, hint)
 
 
 def write_file(path: str | PathLike[str], what: str, held: Mapping[str, Any]) -> None:

@@ -72,20 +72,6 @@ class Tuning:
     noises: int
     seed: int
 
-    def check(self) -> None:
-        """Refuse what is of other types.
-
-        Raises:
-            ValueError: a digest that is no text, or a measure that is no number.
-        """
-        texts = self.field, self.process
-        numbers = (*self.levels, self.nfe, self.error, self.stderr, self.general, self.teacher)
-        numbers += (self.noises, self.seed)
-        if not all(isinstance(text, str) for text in texts) or not all(
-            isinstance(number, int | float) for number in numbers
-        ):
-            raise ValueError("what it was tuned to is of other types")
-
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -155,12 +141,6 @@ class Plan:
         plan = decode(dict(held), KINDS)
         if not isinstance(plan, Plan):
             raise ValueError(f"{type(plan).__name__} is no plan")
-        check_solver("solver", plan.solver)
-        types = Tensor | Adaptive, bool, Tuning | None
-        if not all(map(isinstance, (plan.times, plan.finish, plan.tuning), types)):
-            raise ValueError("its parts are of other types")
-        if plan.tuning is not None:
-            plan.tuning.check()
         return plan
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -737,6 +737,18 @@ BAD = [
     (lambda: SolverScheduler(sf.Heun), "the class Heun: give a solver"),
     (lambda: SolverScheduler(Moving()), "cannot be written"),
     (lambda: SolverScheduler({"kind": "Nothing"}), "Nothing is no kind that is known"),
+    (lambda: SolverScheduler({"kind": "Exact", "basis": None}), "give a solver, such as"),
+    (lambda: SolverScheduler({"kind": "Multistep", "quadrature": None}), "quadrature = None, of"),
+    (
+        lambda: SolverScheduler({"kind": "Multistep", "prediction": {"kind": "Exact"}}),
+        r"Multistep has prediction = Exact\(basis=None\), of another type",
+    ),
+    (
+        lambda: SolverScheduler(
+            {"kind": "Fitted", "levels": [1.0, 0.0], "table": [["a", "b", "c"]]}
+        ),
+        "of another type than it needs",
+    ),
     (lambda: SolverScheduler(prediction_type="noise"), "prediction_type = 'noise': give one of"),
     (lambda: SolverScheduler(timestep_spacing="even"), "timestep_spacing = 'even': give one of"),
     (lambda: SolverScheduler(rescale_betas_zero_snr=True), 'give "trailing"'),

@@ -130,7 +130,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             self.betas, self.alphas_cumprod = table.betas, table.alphas_cumprod
             self._clock = TableClock(Tabulated(self.alphas_cumprod), timestep_spacing, steps_offset)
         self._field = pushed_field(self.process, PREDICTIONS[prediction_type])
-        found = _decoded(solver) if isinstance(solver, Mapping) else solver
+        found = decode(dict(solver), KINDS) if isinstance(solver, Mapping) else solver
         self.solver, self._plan = _parts(found, self.process)
         self.register_to_config(solver=encode(found, KINDS))  # type: ignore[no-untyped-call]
         self._requests = Requests()
@@ -324,11 +324,6 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _time(self, timesteps: Tensor) -> Tensor:
         t = timesteps.double() / self._clock.unit
         return t.reshape(()) if t.numel() == 1 else t
-
-
-def _decoded(held: Mapping[str, Any]) -> Solver | Plan:
-    found = decode(dict(held), KINDS)
-    return Plan.decoded(held) if isinstance(found, Plan) else found
 
 
 def _parts(found: Solver | Plan, process: Process) -> tuple[Solver, Plan | None]:

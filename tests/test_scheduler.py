@@ -211,6 +211,19 @@ def test_euler_does_what_their_flow_scheduler_does(options, given):
     close(drive(made, x), expected)
 
 
+def test_the_shift_of_a_flow_is_taken_over_from_their_multistep_schedulers():
+    options = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    theirs = diffusers.UniPCMultistepScheduler(**options)
+    made = SolverScheduler.from_config(theirs.config, solver=sf.DDIM())
+    assert made.config["shift"] == 3.0
+    changed = SolverScheduler.from_config(made.config, shift=5.0)
+    again = SolverScheduler.from_config(changed.config)
+    again.set_timesteps(4)
+    expected = diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)
+    expected.set_timesteps(4)
+    close(again.timesteps, expected.timesteps)
+
+
 def test_noise_is_added_as_their_flow_scheduler_adds_it():
     theirs = diffusers.FlowMatchEulerDiscreteScheduler()
     made = SolverScheduler.from_config(theirs.config)

@@ -164,7 +164,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         taken = {name: config[name] for name in _TAKEN if name in config}
         if "beta_start" not in config:
             taken["prediction_type"] = "flow_prediction"
-        if "flow_shift" in config:
+        if "flow_shift" in config and "shift" not in config:
             taken["shift"] = config["flow_shift"]
         return super().from_config(dict(config), return_unused_kwargs, **{**taken, **kwargs})
 

@@ -779,7 +779,15 @@ BAD = [
         lambda: SolverScheduler.from_config(
             diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True).config
         ),
-        "invert_sigmas",
+        "invert_sigmas = True",
+    ),
+    (
+        lambda: SolverScheduler.from_config(
+            diffusers.EulerDiscreteScheduler(
+                timestep_type="continuous", prediction_type="v_prediction"
+            ).config
+        ),
+        "timestep_type = 'continuous'",
     ),
 ]
 

@@ -132,7 +132,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._field = pushed_field(self.process, PREDICTIONS[prediction_type])
         found = decode(dict(solver), KINDS) if isinstance(solver, Mapping) else solver
         self.solver, self._plan = _parts(found, self.process)
-        self.register_to_config(solver=encode(found, KINDS))  # type: ignore[no-untyped-call]
+        self.register_to_config(solver=encode(found, KINDS))
         self._requests = Requests()
 
     @classmethod
@@ -147,14 +147,16 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             kwargs: arguments of this class that are to differ: ``solver`` above all.
 
         Raises:
-            ValueError: no config, or one of neither a table nor a flow; a flow whose time runs from
-                data to noise; as the class.
+            ValueError: no config, or one of neither a table nor a flow; a network that is told
+                something else than the timestep; as the class.
         """
         if not isinstance(config, Mapping):
             raise ValueError(f"config = {config!r}: give one, such as pipeline.scheduler.config.")
-        if config.get("invert_sigmas"):
+        if config.get("invert_sigmas") or config.get("timestep_type", "discrete") != "discrete":
             raise ValueError(
-                "invert_sigmas: a flow from data to noise is not one of our processes."
+                f"invert_sigmas = {config.get('invert_sigmas')}, timestep_type = "
+                f"{config.get('timestep_type')!r}: networks that count time otherwise than by "
+                "timesteps of growing noise cannot be taken over."
             )
         if not {"beta_start", "shift"} & set(config):
             raise ValueError(

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from scorefield.cli.options import (
     CompareOptions,
+    ImportOptions,
     ItemOptions,
     JobOptions,
     PickOptions,
@@ -126,6 +127,32 @@ def train(
         print_config=print_config,
         dry_run=dry_run,
     )
+
+
+@app.command(name="import")
+def import_run(
+    source: str,
+    /,
+    *,
+    out: Path,
+    options: Annotated[ImportOptions | None, Parameter(name="*")] = None,
+) -> None:
+    """Write a run folder from a network that was trained elsewhere.
+
+    Every command serves it as one that was trained here.
+
+    Parameters
+    ----------
+    source
+        A folder of diffusers, of a pipeline that save_pretrained wrote.
+    out
+        The run folder to write; it must not exist, or be empty.
+    options
+        What the source does not say.
+    """
+    from scorefield.cli import importing
+
+    importing.import_run(console, source, out, options or ImportOptions())
 
 
 @app.command

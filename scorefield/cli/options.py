@@ -35,6 +35,7 @@ MetricName = Literal["sliced", "energy", "mmd", "frechet", "c2st", "prdc"]
 GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
 VarianceName = Literal["posterior", "forward"]
 PredictionName = Literal["angle", "data", "noise"]
+ImportName = Literal["diffusers"]
 EngineName = Literal["here", "ray"]
 MissingName = Literal["refuse", "drop", "keep"]
 
@@ -93,6 +94,33 @@ class JobOptions(ItemOptions):
 
     engine: EngineName = "here"
     """Where the work is done: in this process, or by the workers of Ray."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What a source does not say."""
+
+    kind: ImportName | None = None
+    """What the source was trained with, where it cannot be told."""
+
+    shape: tuple[int, ...] | None = None
+    """Of a sample, such as 3 32 32; as the source says unless given."""
+
+    unconditional: int | None = None
+    """The class that stands for none, if the network has learned one."""
+
+    data_std: float | None = None
+    """The deviation of the data as the network sees it; 0.5 of pictures unless given."""
+
+    levels: int | None = None
+    """Of whole numbers from 0, how many values there are, 256 of pictures unless given; 0 for data
+    that is continuous."""
+
+    data: str | None = None
+    """Data like that the network was trained on, to measure its mean and deviation."""
+
+    pickle: bool = False
+    """Read weights that are a pickle, if there are no others and you trust them."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ def summary(run: Run) -> dict[str, str]:
     low, high = torch.exp(-process.half_log_snr(ends)).tolist()
     network = config.network.model_dump(exclude_none=True)
     kind = network.pop("kind")
+    network.pop("arguments", None)  # pages of them
     settings = ", ".join(f"{name} {value}" for name, value in network.items())
     found = {
         "imported from": run.config.source or "",

@@ -1,0 +1,71 @@
+"""What `scorefield import` does: from what others have trained to a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from scorefield.cli.commands import say
+from scorefield.cli.options import ImportName, ImportOptions
+from scorefield.data import read
+from scorefield.errors import CheckpointError, UsageError
+from scorefield.training.run import Run, refuse_existing
+from scorefield.training.summary import summary
+
+_TOLD = ("process", "noise levels", "parametrization", "network", "data", "values", "classes")
+
+
+def import_run(console: Console, source: str, out: Path, options: ImportOptions) -> None:
+    """Import a source, tell what was found in it, and write the run folder."""
+    refuse_existing(out)
+    kind = _kind(source) if options.kind is None else options.kind
+    run = LOADERS[kind](source, options)
+    run.save(out)
+    found = summary(run)
+    say(console, f"imported from {run.config.source}")
+    for name in _TOLD:
+        if name in found:
+            say(console, f"{name}: {found[name]}")
+    say(console, f"run folder: {out}")
+
+
+def _kind(source: str) -> ImportName:
+    """Return what a source was trained with, by the files that lie there.
+
+    Raises:
+        CheckpointError: there is nothing.
+        UsageError: it cannot be told.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise CheckpointError(f"there is no {source}.")
+    if any((path / name).is_file() for name in ("model_index.json", "scheduler_config.json")):
+        return "diffusers"
+    raise UsageError(
+        f"{source} is no folder of diffusers, with a model_index.json: say with --kind what it was "
+        f"trained with ({', '.join(LOADERS)})."
+    )
+
+
+def _diffusers(source: str, options: ImportOptions) -> Run:
+    from scorefield.interop import diffusers
+
+    return diffusers.load(
+        source,
+        shape=options.shape,
+        unconditional=options.unconditional,
+        pickle=options.pickle,
+        **_known(options),
+    )
+
+
+def _known(options: ImportOptions) -> dict[str, Any]:
+    """Return what is known of the data, as every loader takes it."""
+    data = None if options.data is None else read(options.data, learn=False).x
+    return {"data_std": options.data_std, "levels": options.levels, "data": data}
+
+
+LOADERS: dict[ImportName, Callable[[str, ImportOptions], Run]] = {"diffusers": _diffusers}

@@ -1,0 +1,187 @@
+"""From what a source holds to a run: what all libraries have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.config import (
+    DataConfig,
+    LabelConfig,
+    NetworkConfig,
+    ParametrizationConfig,
+    ProcessConfig,
+    RunConfig,
+    TrainConfig,
+)
+from scorefield.data import Standardize
+from scorefield.data.rows import Rows, chunks
+from scorefield.data.transform import moments
+from scorefield.errors import CheckpointError, UsageError
+from scorefield.training import build
+from scorefield.training.run import Run, new_denoiser
+
+_PICTURES = (1, 3)  # channels
+_LEVELS = 256
+_LARGEST = 2**26  # numbers of a sample
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the data of a network that others have trained.
+
+    Attributes:
+        data_std: its root-mean-square deviation as the network sees it, unless it is measured.
+        levels: of whole numbers from 0, how many values there are, 0 for continuous numbers; 256
+            for pictures, of one channel or three, and 0 for the rest, unless given.
+        data: to measure the mean and the variance of each coordinate, in the units of the run.
+
+    Raises:
+        UsageError: a number out of range; both a deviation and data.
+    """
+
+    data_std: float | None = None
+    levels: int | None = None
+    data: Rows | None = None
+
+    def __post_init__(self) -> None:
+        if self.data_std is not None and not 0 < self.data_std < float("inf"):
+            raise UsageError(f"data_std = {self.data_std:g}: give a number above 0.")
+        if self.levels is not None and not 0 <= self.levels <= 65536:
+            raise UsageError(f"levels = {self.levels}: give a number from 0 to 65536.")
+        if self.levels == 1:
+            raise UsageError("levels = 1: give two or more, or 0 for continuous data.")
+        if self.data_std is not None and self.data is not None:
+            raise UsageError("data_std is measured where data is given: leave out one of them.")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source holds.
+
+    Attributes:
+        source: what it is and where it was found, in words.
+        name: of its data, as far as there is one.
+        shape: of a sample as the network sees it.
+        process, parametrization, label, network: as in `scorefield.config.TrainConfig`.
+        weights: of the network, by the names of its parameters.
+        low, high: between which values the network sees pictures.
+        data_std: the deviation of data unless it is known better.
+        classes: that the network knows, without one that stands for none.
+        unconditional: whether it has learned to go without a class.
+    """
+
+    source: str
+    name: str
+    shape: tuple[int, ...]
+    process: ProcessConfig
+    parametrization: ParametrizationConfig
+    label: LabelConfig
+    network: NetworkConfig
+    weights: Mapping[str, Tensor]
+    low: float = -1.0
+    high: float = 1.0
+    data_std: float = 0.5
+    classes: int = 0
+    unconditional: bool = False
+
+    def run(self, known: Known) -> Run:
+        """Return the run.
+
+        Raises:
+            CheckpointError: weights that do not fit the network, or are not finite.
+            DataError: data of another shape, or not in the levels.
+            ValueError: settings that contradict each other.
+        """
+        self._check_shape()
+        levels = known.levels
+        if levels is None:
+            levels = _LEVELS if len(self.shape) == 3 and self.shape[0] in _PICTURES else 0
+        config = RunConfig(
+            data=DataConfig(name=self.name, shape=self.shape, classes=self.classes),
+            train=self._training(levels),
+            source=self.source,
+        )
+        self._check_weights()
+        transform = self._transform(levels)
+        denoiser = new_denoiser(config.train, config.data)
+        denoiser.network.load_state_dict({k: v.float() for k, v in self.weights.items()})
+        variance = (known.data_std or self.data_std) ** 2
+        denoiser.mean = torch.zeros(self.shape)
+        denoiser.variance = torch.full(self.shape, variance)
+        run = Run(denoiser.eval(), transform, config)
+        return run if known.data is None else _measured(run, known.data)
+
+    def _training(self, levels: int) -> TrainConfig:
+        config = TrainConfig(
+            process=self.process,
+            parametrization=self.parametrization,
+            label=self.label,
+            network=self.network,
+            levels=levels,
+            conditional=bool(self.classes),
+            dropout=TrainConfig().dropout if self.unconditional else 0.0,
+        )
+        return build.resolved(config, self.shape)
+
+    def _transform(self, levels: int) -> Standardize:
+        """Return the transform that takes whole numbers ``0 .. levels - 1`` to ``low .. high``."""
+        each = (self.shape[0], *[1] * (len(self.shape) - 1))
+        if not levels:
+            return Standardize(torch.zeros(each), torch.ones(each))
+        std = (levels - 1) / (self.high - self.low)
+        # a whole number stands in the middle of the unit interval above it
+        return Standardize(torch.full(each, 0.5 - self.low * std), torch.full(each, std))
+
+    def _check_shape(self) -> None:
+        sides = [side for side in self.shape if isinstance(side, int) and side > 0]
+        if not 1 <= len(sides) == len(self.shape) <= 3 or math.prod(sides) > _LARGEST:
+            raise UsageError(
+                f"{self.source}: samples of shape {str(self.shape)[:60]}: give one, two or three "
+                f"sides, (C, H, W), and at most {_LARGEST:,} numbers."
+            )
+
+    def _check_weights(self) -> None:
+        try:
+            outline = build.outline(self.network, self.shape, self.classes).state_dict()
+        except ValueError as error:
+            raise CheckpointError(f"{self.source}: {error}") from None
+        check_weights({k: tuple(v.shape) for k, v in outline.items()}, self.weights, self.source)
+
+
+def check_weights(
+    expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor], source: str
+) -> None:
+    """Refuse weights of other names or shapes than a network has, and such as are not finite.
+
+    Raises:
+        CheckpointError: naming both sides.
+    """
+    missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
+    if missing or extra:
+        raise CheckpointError(
+            f"{source}: the weights do not match the network: they lack {missing[:4]} and have "
+            f"{extra[:4]} besides."
+        )
+    for name, shape in expected.items():
+        if tuple(weights[name].shape) != shape:
+            raise CheckpointError(
+                f"{source}: {name} has shape {tuple(weights[name].shape)}, but the network "
+                f"describes {shape}."
+            )
+        if not bool(weights[name].isfinite().all()):
+            raise CheckpointError(f"{source}: {name} holds values that are not finite.")
+
+
+def _measured(run: Run, data: Rows) -> Run:
+    """Return the run with the moments of its data measured."""
+    for chunk in chunks(data):
+        run.check(chunk, "data")
+    mean, variance = moments(data, run.encoding)
+    run.field.mean = run.transform.forward(mean).float()
+    run.field.variance = (variance / run.transform.std.double() ** 2).float()
+    return run

@@ -1,0 +1,120 @@
+"""What a scheduler of diffusers says of the process a network was trained on.
+
+It also says how to sample, which is no matter of the network, and left aside: spacing, clipping,
+solvers and their orders, and a flow's shift.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from scorefield.config import (
+    EDMConfig,
+    FlowConfig,
+    LabelConfig,
+    ParametrizationConfig,
+    PlainLabel,
+    PlainParametrization,
+    PreconditionedConfig,
+    ProcessConfig,
+    TabulatedConfig,
+    TimeLabelConfig,
+)
+from scorefield.errors import CheckpointError, UsageError
+
+_MOST = 10_000  # steps of a table
+_FLOW = "flow_prediction"
+_PREDICTIONS: dict[str, ParametrizationConfig] = {
+    "epsilon": PlainParametrization(kind="eps"),
+    "sample": PlainParametrization(kind="x0"),
+    "v_prediction": PlainParametrization(kind="v"),
+}
+
+
+class Noising(NamedTuple):
+    """How data was noised, and what the network predicts and is told."""
+
+    process: ProcessConfig
+    parametrization: ParametrizationConfig
+    label: LabelConfig
+
+
+def made(values: Mapping[str, Any], where: str) -> Any:
+    """Return the scheduler of a configuration file.
+
+    Raises:
+        CheckpointError: no scheduler that diffusers knows, or not with these settings.
+        ImportError: diffusers is not installed.
+    """
+    import diffusers
+
+    name = values.get("_class_name")
+    known = isinstance(name, str) and name.endswith("Scheduler")
+    cls = getattr(diffusers, str(name), None) if known else None
+    if cls is None:
+        raise CheckpointError(f"{where}: {name!r} is no scheduler that diffusers knows.")
+    count, betas = values.get("num_train_timesteps", 1), values.get("trained_betas") or [0.0]
+    steps = max(count, len(betas)) if isinstance(count, int) and isinstance(betas, list) else 0
+    if not 1 <= steps <= _MOST:
+        raise CheckpointError(
+            f"{where}: num_train_timesteps {str(count)[:20]} of {name} is no number of steps, or "
+            f"there are more than {_MOST:,}."
+        )
+    takes = inspect.signature(cls).parameters
+    try:
+        return cls(**{key: value for key, value in values.items() if key in takes})
+    except ImportError:
+        raise
+    except Exception as error:  # whatever comes of values that nobody checked
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{where}: no {name} of these settings: {reason[:200]}") from None
+
+
+def noising(scheduler: Any) -> Noising:
+    """Return what a scheduler says of the process.
+
+    Raises:
+        UsageError: a scheduler, or a prediction, that no process is known of; a prediction of the
+            noise from no signal at all.
+    """
+    name, settings = type(scheduler).__name__, scheduler.config
+    if name.startswith("EDM"):
+        return _edm(name, settings)
+    prediction = settings.get("prediction_type", "epsilon")
+    if name.startswith("FlowMatch") or prediction == _FLOW:
+        count = settings.num_train_timesteps
+        flow = FlowConfig(t_min=1 / count, t_max=1.0)
+        label = TimeLabelConfig(scale=float(count))
+        return Noising(flow, PlainParametrization(kind="velocity"), label)
+    table = getattr(scheduler, "alphas_cumprod", None)
+    if table is None or settings.get("timestep_type", "discrete") != "discrete":
+        raise UsageError(
+            f"{name}: no table of alphas_cumprod by whole steps, and no process is known of it; "
+            "known are schedulers with a table, FlowMatchEuler, FlowMatchHeun and EDM."
+        )
+    if prediction not in _PREDICTIONS:
+        raise UsageError(
+            f"{name} has prediction_type {prediction!r}: known are {', '.join(_PREDICTIONS)} and "
+            f"{_FLOW}."
+        )
+    alpha_bar = tuple(table.double().tolist())
+    if prediction == "epsilon" and alpha_bar[-1] == 0:
+        raise UsageError(
+            f"{name} has prediction_type 'epsilon', and a table that ends at alpha = 0 "
+            "(rescale_betas_zero_snr), where the noise tells nothing of the data: if the network "
+            "predicts v or the data, say so in prediction_type; otherwise leave out the rescaling."
+        )
+    return Noising(
+        TabulatedConfig(alpha_bar=alpha_bar), _PREDICTIONS[prediction], TimeLabelConfig()
+    )
+
+
+def _edm(name: str, settings: Any) -> Noising:
+    if settings.prediction_type != "epsilon":
+        raise UsageError(
+            f"{name} has prediction_type {settings.prediction_type!r}: known is 'epsilon'."
+        )
+    process = EDMConfig(t_min=settings.sigma_min, t_max=settings.sigma_max)
+    return Noising(process, PreconditionedConfig(data_std=settings.sigma_data), PlainLabel())

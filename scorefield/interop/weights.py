@@ -1,0 +1,52 @@
+"""Weights of others, read from their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from scorefield import sizes
+from scorefield.errors import CheckpointError
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def read_weights(path: Path, pickle: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of a file, in memory.
+
+    Args:
+        pickle: also of a file that is a pickle; by PyTorch's reader of weights alone.
+
+    Raises:
+        CheckpointError: a file that is missing, damaged or larger than memory; a pickle, unless
+            asked for.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} cannot be read: there is no such file.")
+    if path.suffix in PICKLES and not pickle:
+        raise CheckpointError(
+            f"{path} is a pickle, which may run a program when it is read: save the weights as "
+            ".safetensors where they come from, or say pickle if you trust them."
+        )
+    if path.stat().st_size > sizes.memory():
+        raise CheckpointError(
+            f"{path} holds {sizes.words(path.stat().st_size)}, and there are "
+            f"{sizes.words(sizes.memory())} of memory: take a machine with more."
+        )
+    try:
+        if path.suffix in PICKLES:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    except Exception as error:  # whatever the reader of a damaged pickle comes to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} cannot be read: {reason[:200]}") from None
+    if not (isinstance(found, dict) and all(isinstance(v, Tensor) for v in found.values())):
+        raise CheckpointError(f"{path} holds no weights by name.")
+    return {str(name): value for name, value in found.items()}

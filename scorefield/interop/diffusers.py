@@ -79,6 +79,10 @@ def _found(
     process, parametrization, label = noising(scheduler)
     settings = network.settings
     held = settings.get("num_class_embeds") or 0
+    if none is not None and not 0 <= none < held:
+        raise UsageError(
+            f"unconditional = {none}: {network.architecture} of {where} has {held} classes."
+        )
     return Found(
         source=f"{where}: {network.architecture} with {type(scheduler).__name__}",
         name=Path(where).name,
@@ -99,6 +103,8 @@ def _found(
 
 def _shape(network: Part, shape: tuple[int, ...] | None) -> tuple[int, ...]:
     if shape is not None:
+        if len(shape) != 3:
+            raise UsageError(f"shape = {shape}: this network takes images, so give (C, H, W).")
         return shape
     side = network.settings.get("sample_size")
     if side is None:

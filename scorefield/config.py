@@ -381,6 +381,22 @@ class ColumnsConfig(Frozen):
         return not (self.whole or self.categories or self.constant or self.gaps)
 
 
+class CodecConfig(Frozen):
+    """An autoencoder of diffusers, for pictures from -1 to 1.
+
+    Attributes:
+        architecture: the name of its class there.
+        arguments: what its class is made with, as the JSON text of an object.
+        scale: of the latents, after the shift.
+        shift: of the latents.
+    """
+
+    architecture: Literal["AutoencoderKL", "VQModel"]
+    arguments: str = Field(max_length=65536)
+    scale: PositiveFloat = 1.0
+    shift: float = 0.0
+
+
 class DataConfig(Frozen):
     """What the network was trained on.
 
@@ -392,6 +408,7 @@ class DataConfig(Frozen):
         class_names: what they are called, if they have names.
         columns: of vectors.
         layer: of a file of cells, unless it was the main matrix.
+        codec: what makes the latents that were learned of pictures, unless they were themselves.
     """
 
     name: str
@@ -401,6 +418,7 @@ class DataConfig(Frozen):
     class_names: tuple[str, ...] = ()
     columns: ColumnsConfig = ColumnsConfig()
     layer: str | None = None
+    codec: CodecConfig | None = None
 
 
 class RunConfig(Frozen):

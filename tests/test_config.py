@@ -14,7 +14,7 @@ from scorefield import config as c, parametrization, processes
 from scorefield.cli import main, train
 from scorefield.cli.options import ReadOptions
 from scorefield.data import Data
-from scorefield.networks import MLP, Diffusers, UNet
+from scorefield.networks import MLP, Codec, Diffusers, UNet
 from scorefield.training import Training, build, objective
 
 PLAIN = {"eps", "x0", "score", "v", "velocity"}
@@ -34,6 +34,7 @@ CLASSES = [
     (c.MLPConfig, MLP),
     (c.UNetConfig, UNet),
     (c.DiffusersConfig, Diffusers),
+    (c.CodecConfig, Codec),
 ]
 FROM_DATA = {"dim", "channels", "classes"}
 UNIONS = {

@@ -158,6 +158,19 @@ foreign(
     "hold more than 1,000 values",
     json.dumps({"block_out_channels": [8] * 5000}),
 )
+
+
+def codec(name, why, arguments, shape="3, 8, 8"):
+    """List arguments of an autoencoder of pictures, as an object."""
+    WHY[name] = why
+    settings = f"architecture = 'VQModel', arguments = '{json.dumps(arguments)}'"
+    config(name, SHAPE, f"codec = {{{settings}}}\nshape = [{shape}]")
+
+
+codec("layers_of_an_autoencoder_without_end", "layers_per_block", {"layers_per_block": 10**9})
+codec("vectors_of_a_code_without_end", "does not match", {"num_vq_embeddings": 2**20})
+codec("an_autoencoder_that_makes_no_pictures", "makes 9 channels of 3", {"out_channels": 9})
+codec("an_autoencoder_of_other_pictures", "takes 3 channels", {}, "1, 8, 8")
 config("a_million_million_classes", r"^shape", "classes = 1000000000000\nshape")
 config("a_sample_of_a_billion", SHAPE, "shape = [1000000000]")
 config("a_sample_of_no_sides", SHAPE, "shape = []")

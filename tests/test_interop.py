@@ -351,6 +351,156 @@ def test_a_pickle_is_read_only_if_asked_for_and_runs_nothing(folder, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+# --- latents --------------------------------------------------------------------------------------
+
+CODEC = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "norm_num_groups": 4,
+    "sample_size": 16,
+}
+CODECS = {
+    "AutoencoderKL": {"latent_channels": 4, "scaling_factor": 0.7, "shift_factor": 0.3},
+    "VQModel": {"latent_channels": 4, "scaling_factor": 1.3, "num_vq_embeddings": 32},
+}
+every_codec = pytest.mark.parametrize("kind", CODECS)
+
+
+@functools.cache
+def codec(kind, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return getattr(diffusers, kind)(**{**CODEC, **CODECS[kind], **options}).eval()
+
+
+@functools.cache
+def latent_pipeline(kind):
+    """Return a pipeline of latents without a text: of another class where diffusers has none."""
+    unet = network(in_channels=4, out_channels=4)
+    if kind == "VQModel":
+        return diffusers.LDMPipeline(codec(kind), unet, ddim())
+    pipeline = diffusers.DiffusionPipeline()
+    pipeline.register_modules(vae=codec(kind), unet=unet, scheduler=ddim())
+    return pipeline
+
+
+def ddim():
+    return diffusers.DDIMScheduler(clip_sample=False, prediction_type="sample")
+
+
+def test_a_latent_pipeline_itself_makes_the_pictures_that_the_run_does():
+    pipeline = latent_pipeline("VQModel")
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(3)
+    drawn = pipeline(batch_size=2, generator=generator, num_inference_steps=10, output_type="np")
+    expected = np.round(255 * drawn.images).transpose(0, 3, 1, 2)
+    run, x = load(pipeline), torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    z = ours(run.field, sf.DDIM(eta=0.0), x, pipeline.scheduler.timesteps.double())[-1]
+    found = run.encoding.inverse(run.transform.inverse(z)).numpy()
+    assert found.shape == (2, 3, 16, 16)
+    assert np.abs(found - expected).max() <= 1
+    assert (found != expected).mean() < 0.01
+    assert (expected % 255 > 0).mean() > 0.2, "most of what is compared is not clipped"
+
+
+@every_codec
+def test_pictures_are_encoded_and_decoded_as_the_autoencoder_does(kind):
+    run, inner, facts = load(latent_pipeline(kind)), codec(kind), CODECS[kind]
+    x = torch.randint(0, 256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(0)).float()
+    with torch.no_grad():
+        found = inner.encode(x / 127.5 - 1)
+        latents = found.latents if kind == "VQModel" else found.latent_dist.mean
+        pictures = inner.decode(latents).sample
+    shift = facts.get("shift_factor", 0.0)
+    z = run.transform.forward(run.encoding.middle(x))
+    torch.testing.assert_close(z, (latents - shift) * facts["scaling_factor"])
+    decoded = run.encoding.inverse(run.transform.inverse(z))
+    exact = 255 * (pictures / 2 + 0.5).clamp(0, 1)
+    assert (decoded - exact).abs().max() <= 0.51
+    assert torch.equal(run.encoding.inverse(z[1:2])[0], decoded[1]), "whatever the others are"
+    assert run.field.data_std == 1.0
+
+
+@every_codec
+def test_a_run_of_latents_comes_back_bit_for_bit(kind, tmp_path):
+    run = load(latent_pipeline(kind))
+    run.save(tmp_path / "one")
+    again = sf.load(tmp_path / "one")
+    again.save(tmp_path / "two")
+    assert listing(tmp_path / "one") == listing(tmp_path / "two")
+    assert digest(again.codec) == digest(run.codec)
+    plan = sf.default_plan(run.field, 4)
+    x = run.sample(3, plan, tile=4)
+    assert x.shape == (3, 3, 16, 16)
+    assert torch.equal(again.sample(3, plan, tile=4), x)
+    codes = again.encode(x, nfe_plan(again), ids=[0, 1, 2], tile=4)
+    assert codes.z.shape == (3, 4, 8, 8)
+    strip = again.interpolate(x[:1], x[1:2], nfe_plan(again), points=3, tile=4)
+    assert strip.x.shape == (1, 3, 3, 16, 16)
+
+
+def nfe_plan(run):
+    return sf.round_trip_plan(run.field, 8)
+
+
+def test_the_moments_of_latents_are_measured_where_pictures_are_given():
+    pipeline = latent_pipeline("AutoencoderKL")
+    x = torch.randint(0, 256, (20, 3, 16, 16), generator=torch.Generator().manual_seed(0)).float()
+    run = load(pipeline, data=x)
+    z = run.transform.forward(run.encoding.middle(x)).double()
+    torch.testing.assert_close(run.field.mean.double(), z.mean(0), rtol=1e-4, atol=1e-5)
+    variance = z.var(0, correction=0)
+    torch.testing.assert_close(run.field.variance.double(), variance, rtol=1e-4, atol=1e-6)
+
+
+def test_a_likelihood_through_an_autoencoder_is_refused_and_that_of_latents_told():
+    run = load(latent_pipeline("AutoencoderKL"))
+    with pytest.raises(sf.errors.UsageError, match="a picture has no density through an auto"):
+        run.log_prob(torch.zeros(1, 3, 16, 16))
+    z = normal(2, 4, 8, 8).float()
+    assert sf.log_prob(run.field, z, nfe=8, probes=2).value.isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def latent_work(tmp_path_factory):
+    path = tmp_path_factory.mktemp("latents")
+    draw = np.random.default_rng(0)
+    np.save(path / "x.npy", draw.integers(0, 256, (4, 3, 16, 16), dtype=np.uint8))
+    latent_pipeline("VQModel").save_pretrained(path / "pipeline")
+    finishes("import", path / "pipeline", "--out", path / "run")
+    return path
+
+
+def test_the_commands_serve_a_run_of_latents(latent_work, capsys, monkeypatch):
+    run = latent_work / "run"
+    finishes("info", run)
+    assert "of latents by VQModel" in capsys.readouterr().out
+    finishes("sample", run, "--n", 2, "--nfe", 4, "--out", latent_work / "samples.npy")
+    assert np.load(latent_work / "samples.npy").shape == (2, 3, 16, 16)
+    assert (latent_work / "samples.png").exists()
+    finishes("encode", run, latent_work / "x.npy", "--nfe", 8, "--any-scale")
+    assert np.load(run / "codes-x.npy").shape == (4, 4, 8, 8)
+    finishes("decode", run, run / "codes-x.npy", "--nfe", 8)
+    assert np.load(run / "codes-x-decoded.npy").shape == (4, 3, 16, 16)
+    refuses = failing(latent_work, capsys, monkeypatch)
+    assert "Latents have: scorefield.log_prob" in refuses(2, "likelihood", "run", "x.npy")
+
+
+def test_a_network_that_contradicts_the_latents_is_refused_with_both(latent_work, capsys):
+    unet, pipeline = network(), diffusers.DiffusionPipeline()
+    pipeline.register_modules(vae=codec("AutoencoderKL"), unet=unet, scheduler=ddim())
+    with pytest.raises(sf.errors.CheckpointError) as raised:
+        load(pipeline)
+    assert "UNet2DModel takes 1 channels, and the latents of AutoencoderKL have 4" in str(
+        raised.value
+    )
+    with pytest.raises(sf.errors.CheckpointError, match="multiples of 2, and a sample has shape"):
+        load(latent_pipeline("VQModel"), shape=(3, 15, 16))
+
+
 # --- the command line -----------------------------------------------------------------------------
 
 
@@ -379,6 +529,7 @@ def test_import_tells_what_it_found(work, capsys):
     assert f"run folder: {work / 'told'}" in out
 
 
+@pytest.mark.slow
 def test_the_commands_serve_an_imported_run(work, capsys):
     run = work / "run"
     finishes("sample", run, "--n", 3, "--nfe", 5, "--out", work / "samples.npy")
@@ -434,9 +585,9 @@ def spoiled(work, name, part, **changes):
             "tells nothing of the data",
         ),
         (2, "unet", {"_class_name": "UNet3DModel"}, "'UNet3DModel'; known are UNet2DModel"),
-        (2, "unet", {"sample_size": "absent"}, "say with shape what a sample is"),
+        (2, "unet", {"sample_size": "absent"}, "has sample_size None: say with shape"),
         (2, "unet", {"sample_size": 10**9}, "samples of shape (1, 1000000000, 1000000000)"),
-        (2, "unet", {"sample_size": [8, "a"]}, "samples of shape (1, 8, 'a')"),
+        (2, "unet", {"sample_size": [8, "a"]}, "has sample_size [8, 'a']: say with shape"),
         (4, "unet", {"layers_per_block": 10**9}, "layers_per_block holds a number beyond"),
         (4, "unet", {"layers_per_block": 2}, "the weights do not match the network: they lack"),
         (4, "unet", {"block_out_channels": [8, 32]}, "has shape (16,), but the network"),

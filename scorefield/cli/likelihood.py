@@ -41,6 +41,7 @@ def likelihood(
     _check_options(given, bound)
     target = folder / f"likelihood-{Path(source).stem}"
     opened = open_run(folder, options, LIKELIHOOD, target, options.ids)
+    opened.run.check_density()
     x = read_items(opened.run, source, any_scale)
     where = {"y": opened.y, "seed": seed, "tile": options.tile}
     work = partial(_rows, given=given, bound=bound, where=where)

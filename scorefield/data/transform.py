@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from scorefield.data.encoding import Encoding
@@ -36,6 +37,18 @@ class Standardize:
             constant = (std == 0).flatten().nonzero().flatten().tolist()
             raise ValueError(f"feature(s) or channel(s) {constant} never change: remove them.")
         return cls(center.float(), std.float())
+
+    @classmethod
+    def of_levels(cls, levels: int, low: float, high: float, shape: tuple[int, ...]) -> Standardize:
+        """Return the transform that takes whole numbers ``0 .. levels - 1`` to ``low .. high``.
+
+        Each stands in the middle of the unit interval above it. Without levels, nothing changes.
+        """
+        each = (shape[0], *[1] * (len(shape) - 1))
+        if not levels:
+            return cls(torch.zeros(each), torch.ones(each))
+        std = (levels - 1) / (high - low)
+        return cls(torch.full(each, 0.5 - low * std), torch.full(each, std))
 
     def forward(self, v: Tensor) -> Tensor:
         """Return ``z``, of a floating type also for whole numbers."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield.config import (
+    CodecConfig,
     DataConfig,
     LabelConfig,
     NetworkConfig,
@@ -22,6 +23,7 @@ from scorefield.data import Standardize
 from scorefield.data.rows import Rows, chunks
 from scorefield.data.transform import moments
 from scorefield.errors import CheckpointError, UsageError
+from scorefield.networks import Codec
 from scorefield.training import build
 from scorefield.training.run import Run, new_denoiser
 
@@ -66,13 +68,14 @@ class Found:
     Attributes:
         source: what it is and where it was found, in words.
         name: of its data, as far as there is one.
-        shape: of a sample as the network sees it.
+        shape: of a sample, of pictures where the network is of their latents.
         process, parametrization, label, network: as in `scorefield.config.TrainConfig`.
         weights: of the network, by the names of its parameters.
         low, high: between which values the network sees pictures.
         data_std: the deviation of data unless it is known better.
         classes: that the network knows, without one that stands for none.
         unconditional: whether it has learned to go without a class.
+        codec, codec_weights: what makes latents of pictures, if the network is of these.
     """
 
     source: str
@@ -88,6 +91,8 @@ class Found:
     data_std: float = 0.5
     classes: int = 0
     unconditional: bool = False
+    codec: CodecConfig | None = None
+    codec_weights: Mapping[str, Tensor] | None = None
 
     def run(self, known: Known) -> Run:
         """Return the run.
@@ -101,22 +106,32 @@ class Found:
         levels = known.levels
         if levels is None:
             levels = _LEVELS if len(self.shape) == 3 and self.shape[0] in _PICTURES else 0
-        config = RunConfig(
-            data=DataConfig(name=self.name, shape=self.shape, classes=self.classes),
-            train=self._training(levels),
-            source=self.source,
-        )
-        self._check_weights()
-        transform = self._transform(levels)
-        denoiser = new_denoiser(config.train, config.data)
+        data = DataConfig(name=self.name, shape=self.shape, classes=self.classes, codec=self.codec)
+        try:
+            seen = build.field_shape(TrainConfig(), data)
+            outline = build.outline(self.network, seen, self.classes)
+        except ValueError as error:
+            raise CheckpointError(f"{self.source}: {error}") from None
+        check_weights(outline, self.weights, self.source)
+        config = RunConfig(data=data, train=self._training(seen, levels), source=self.source)
+        denoiser = new_denoiser(config.train, data)
         denoiser.network.load_state_dict({k: v.float() for k, v in self.weights.items()})
-        variance = (known.data_std or self.data_std) ** 2
-        denoiser.mean = torch.zeros(self.shape)
-        denoiser.variance = torch.full(self.shape, variance)
-        run = Run(denoiser.eval(), transform, config)
+        denoiser.mean = torch.zeros(seen)
+        denoiser.variance = torch.full(seen, (known.data_std or self.data_std) ** 2)
+        pixels = levels if self.codec is None else 0
+        transform = Standardize.of_levels(pixels, self.low, self.high, seen)
+        run = Run(denoiser.eval(), transform, config, codec=self._codec())
         return run if known.data is None else _measured(run, known.data)
 
-    def _training(self, levels: int) -> TrainConfig:
+    def _codec(self) -> Codec | None:
+        if self.codec is None or self.codec_weights is None:
+            return None
+        check_weights(build.codec_outline(self.codec), self.codec_weights, self.source)
+        codec = build.codec(self.codec)
+        codec.load_state_dict({k: v.float() for k, v in self.codec_weights.items()})
+        return codec.eval()
+
+    def _training(self, seen: tuple[int, ...], levels: int) -> TrainConfig:
         config = TrainConfig(
             process=self.process,
             parametrization=self.parametrization,
@@ -126,16 +141,7 @@ class Found:
             conditional=bool(self.classes),
             dropout=TrainConfig().dropout if self.unconditional else 0.0,
         )
-        return build.resolved(config, self.shape)
-
-    def _transform(self, levels: int) -> Standardize:
-        """Return the transform that takes whole numbers ``0 .. levels - 1`` to ``low .. high``."""
-        each = (self.shape[0], *[1] * (len(self.shape) - 1))
-        if not levels:
-            return Standardize(torch.zeros(each), torch.ones(each))
-        std = (levels - 1) / (self.high - self.low)
-        # a whole number stands in the middle of the unit interval above it
-        return Standardize(torch.full(each, 0.5 - self.low * std), torch.full(each, std))
+        return build.resolved(config, seen)
 
     def _check_shape(self) -> None:
         sides = [side for side in self.shape if isinstance(side, int) and side > 0]
@@ -145,22 +151,14 @@ class Found:
                 f"sides, (C, H, W), and at most {_LARGEST:,} numbers."
             )
 
-    def _check_weights(self) -> None:
-        try:
-            outline = build.outline(self.network, self.shape, self.classes).state_dict()
-        except ValueError as error:
-            raise CheckpointError(f"{self.source}: {error}") from None
-        check_weights({k: tuple(v.shape) for k, v in outline.items()}, self.weights, self.source)
 
-
-def check_weights(
-    expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor], source: str
-) -> None:
+def check_weights(outline: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Refuse weights of other names or shapes than a network has, and such as are not finite.
 
     Raises:
         CheckpointError: naming both sides.
     """
+    expected = {name: tuple(value.shape) for name, value in outline.state_dict().items()}
     missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     if missing or extra:
         raise CheckpointError(

@@ -1,7 +1,8 @@
 """Networks: modules called as ``network(x, label, y=None)`` that know nothing of diffusion."""
 
+from scorefield.networks.codec import Codec
 from scorefield.networks.diffusers import Diffusers
 from scorefield.networks.mlp import MLP
 from scorefield.networks.unet import UNet
 
-__all__ = ["MLP", "Diffusers", "UNet"]
+__all__ = ["MLP", "Codec", "Diffusers", "UNet"]

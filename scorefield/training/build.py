@@ -14,8 +14,10 @@ from torch.overrides import TorchFunctionMode
 from scorefield import config as c, parametrization as p, processes
 from scorefield.data.columns import Columns
 from scorefield.data.encoding import Continuous, Encoding, Levels
+from scorefield.data.latents import Latents
+from scorefield.data.transform import Standardize
 from scorefield.denoiser import Label, Scaled, noise_label, ratio_label, time_label
-from scorefield.networks import MLP, Diffusers, UNet
+from scorefield.networks import MLP, Codec, Diffusers, UNet
 from scorefield.process import Process
 from scorefield.training import objective as o
 
@@ -94,12 +96,37 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
     return kind(shape[0], classes=classes, **options)
 
 
-def encoding(config: c.TrainConfig, data: c.DataConfig) -> Encoding:
+def codec(config: c.CodecConfig) -> Codec:
+    """Return a fresh autoencoder.
+
+    Raises:
+        ValueError: as `scorefield.networks.Codec`.
+    """
+    return Codec(**config.model_dump())
+
+
+def codec_outline(config: c.CodecConfig) -> Codec:
+    """Return an autoencoder whose tensors have shapes and no memory.
+
+    Raises:
+        ValueError: as `codec`.
+    """
+    with torch.device("meta"), _Undrawn():
+        return codec(config)
+
+
+def encoding(config: c.TrainConfig, data: c.DataConfig, by: Codec | None = None) -> Encoding:
     """Return the encoding of a run's data.
+
+    Args:
+        by: the run's autoencoder, if it has one.
 
     Raises:
         ValueError: columns that do not fit the data.
     """
+    if by is not None:
+        seen = Standardize.of_levels(config.levels, -1.0, 1.0, data.shape)
+        return Latents(by, Levels(config.levels) if config.levels else Continuous(), seen)
     if config.levels:
         return Levels(config.levels)
     columns = data.columns
@@ -114,8 +141,10 @@ def field_shape(config: c.TrainConfig, data: c.DataConfig) -> tuple[int, ...]:
     """Return the shape of a sample as the field sees it.
 
     Raises:
-        ValueError: as `encoding`.
+        ValueError: as `encoding`, or as `scorefield.networks.Codec.shape`.
     """
+    if data.codec is not None:
+        return codec_outline(data.codec).shape(data.shape)
     return encoding(config, data).shape(data.shape)
 
 

@@ -29,6 +29,7 @@ from scorefield.files import in_room, publish
 from scorefield.guidance import ClassifierFree
 from scorefield.latents import Codes, Decoded, decode, encode, interpolate
 from scorefield.likelihood import Bound, Likelihood, combined, elbo, log_prob
+from scorefield.networks import Codec
 from scorefield.noise import LEVELS, Noise
 from scorefield.plan import Plan
 from scorefield.sampling import sample
@@ -48,6 +49,7 @@ class Run:
         averages: the network's weights averaged with other decays, by the decay.
         guidance: the scale of classifier-free guidance towards a class that is asked for; 1 is
             none.
+        codec: what makes the latents that the field is of, for a run of pictures by latents.
     """
 
     field: Denoiser
@@ -55,11 +57,12 @@ class Run:
     config: RunConfig
     averages: Mapping[float, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
     guidance: float = 1.0
+    codec: Codec | None = None
 
     @cached_property
     def encoding(self) -> Encoding:
         """Between the data and continuous vectors."""
-        return build.encoding(self.config.train, self.config.data)
+        return build.encoding(self.config.train, self.config.data, self.codec)
 
     def sample(
         self,
@@ -104,6 +107,7 @@ class Run:
         Raises:
             ValueError: as `scorefield.log_prob`; several draws for data that is not in levels.
             DataError: data of another shape, or that is not in the run's levels.
+            UsageError: as `check_density`.
             NumericalError: as `scorefield.log_prob`.
         """
         z, drawn, offset = self._drawn(x, draws, ids, seed)
@@ -202,6 +206,18 @@ class Run:
         self.check(x)
         return self.transform.forward(self.encoding.middle(x))
 
+    def check_density(self) -> None:
+        """Refuse to tell densities of data that has none.
+
+        Raises:
+            UsageError: the run is of latents, which many pictures share.
+        """
+        if self.codec is not None:
+            raise UsageError(
+                "likelihood: this run is of latents, and a picture has no density through an "
+                "autoencoder. Latents have: scorefield.log_prob(run.field, z)."
+            )
+
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse data that is not of the run's kind.
 
@@ -223,6 +239,7 @@ class Run:
 
         The third is what to add to the log-density of the first for that of the data.
         """
+        self.check_density()
         self.check(x)
         exact = self.encoding.exact
         if not isinstance(draws, Integral) or draws < 1 or (draws > 1 and exact):
@@ -252,6 +269,8 @@ class Run:
         refuse_existing(folder)
         tensors = {f"network.{k}": v for k, v in self.field.network.state_dict().items()}
         tensors |= {"transform.mean": self.transform.mean, "transform.std": self.transform.std}
+        if self.codec is not None:
+            tensors |= {f"codec.{k}": v for k, v in self.codec.state_dict().items()}
         for name, value in (("mean", self.field.mean), ("variance", self.field.variance)):
             tensors[f"data.{name}"] = torch.as_tensor(value).float().expand(self.field.shape)
         files = {WEIGHTS: tensors}
@@ -321,7 +340,11 @@ def load(folder: str | Path, *, ema: float | None = None, checkpoint: int | None
     denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
     denoiser.eval()
     transform = Standardize(tensors["transform.mean"], tensors["transform.std"])
-    return Run(denoiser, transform, config)
+    codec = None
+    if config.data.codec is not None:
+        codec = build.codec(config.data.codec).eval()
+        codec.load_state_dict({k: tensors[f"codec.{k}"] for k in codec.state_dict()})
+    return Run(denoiser, transform, config, codec=codec)
 
 
 def new_denoiser(

@@ -199,6 +199,9 @@ def _expected(config: RunConfig, path: Path) -> Shapes:
     channels, *rest = shape
     moments = (channels, *[1] * len(rest))
     shapes: Shapes = {f"network.{k}": tuple(v.shape) for k, v in network.state_dict().items()}
+    if config.data.codec is not None:
+        codec = build.codec_outline(config.data.codec).state_dict()
+        shapes |= {f"codec.{k}": tuple(v.shape) for k, v in codec.items()}
     shapes |= {"transform.mean": moments, "transform.std": moments}
     return shapes | dict.fromkeys(("data.mean", "data.variance"), shape)
 

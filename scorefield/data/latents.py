@@ -1,0 +1,49 @@
+"""Pictures by the latents of an autoencoder, which have a density where pictures have none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.data.encoding import Encoded, Encoding, Shape
+from scorefield.data.transform import Standardize
+from scorefield.networks.codec import Codec
+from scorefield.noise import Noise
+
+
+@dataclass(frozen=True)
+class Latents(Encoding):
+    """What a codec makes of pictures.
+
+    Attributes:
+        codec: between what it sees and latents.
+        pixels: between pictures and continuous vectors.
+        transform: between these and what the codec sees.
+    """
+
+    codec: Codec
+    pixels: Encoding
+    transform: Standardize
+
+    width = torch.zeros(())
+
+    def shape(self, sample: Shape) -> Shape:
+        return self.codec.shape(sample)
+
+    def base(self, x: Tensor) -> Tensor:
+        return self.codec.encode(self.transform.forward(self.pixels.middle(x)))
+
+    def forward(self, x: Tensor, noise: Noise) -> Encoded:
+        v = self.base(x)
+        return Encoded(v, torch.zeros(len(x), device=x.device), noise)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.base(x)
+
+    def inverse(self, v: Tensor) -> Tensor:
+        return self.pixels.inverse(self.transform.inverse(self.codec.decode(v)))
+
+    def check(self, x: Tensor, name: str) -> None:
+        self.pixels.check(x, name)

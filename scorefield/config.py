@@ -247,7 +247,7 @@ class DiffusersConfig(Frozen):
     """
 
     kind: Literal["diffusers"] = "diffusers"
-    architecture: Literal["UNet2DModel", "UNet2DConditionModel"]
+    architecture: Literal["UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel"]
     arguments: str = Field(max_length=65536)
     unconditional: int | None = Field(default=None, ge=0)
 

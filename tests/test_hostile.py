@@ -139,9 +139,15 @@ foreign(
 )
 foreign(
     "a_class_nobody_lists",
-    "architecture: Input should be 'UNet2DModel' or",
+    "architecture: Input should be 'UNet2DModel'",
     {},
     "StableDiffusionPipeline",
+)
+foreign(
+    "positions_without_end",
+    "an embedding of more positions",
+    '{"in_channels": 1, "sample_size": 100000}',
+    "DiTTransformer2DModel",
 )
 foreign("arguments_that_are_a_list", "no JSON object", "[1, 2]")
 foreign("arguments_that_are_no_json", "are no JSON", "{")

@@ -246,7 +246,7 @@ def test_classes_are_the_networks_own():
         assert torch.equal(run.toward(y)(x, 500.0).eps, run.field(x, 500.0, y=torch.tensor(y)).eps)
         torch.testing.assert_close(run.toward(y)(x, 500.0).eps, expected)
     assert run.config.data.classes == 4
-    with pytest.raises(ValueError, match="has learned nothing without a class"):
+    with pytest.raises(ValueError, match="learned nothing without a class: name one of 0 to 3"):
         run.sample(2)
     with pytest.raises(sf.errors.UsageError, match="trained with dropout = 0"):
         run.guided(2.0)
@@ -264,6 +264,47 @@ def test_a_class_that_stands_for_none_is_taken_out_of_the_count(none):
     expected = inner(x, torch.tensor(500.0), class_labels=torch.tensor([none, none])).sample
     torch.testing.assert_close(run.field(x, 500.0).eps, expected)
     assert run.guided(2.0).sample(1, y=1, tile=2).isfinite().all()
+
+
+TEXT = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "cross_attention_dim": 6,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+}
+
+
+def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        inner = diffusers.UNet2DConditionModel(**{**SMALL, **TEXT}).eval()
+    run, x, told = load((inner, ddpm())), normal(3, 4, 8, 8).float(), normal(1, 5, 6).float()
+    expected = inner(x, 500, told.expand(3, 5, 6)).sample
+    bound = run.field.given(encoder_hidden_states=told)
+    torch.testing.assert_close(bound(x, 500.0).eps, expected)
+    plan = sf.default_plan(run.field, 4)
+    assert not torch.equal(
+        sf.sample(bound, 2, plan, tile=2),
+        sf.sample(run.field.given(encoder_hidden_states=2 * told), 2, plan, tile=2),
+    )
+    with pytest.raises(ValueError, match=r"bind it by run.field.given\(encoder_hidden_states="):
+        run.sample(2, plan)
+
+
+def test_transformers_know_a_class_that_stands_for_none():
+    options = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "sample_size": 8}
+    options |= {"in_channels": 4, "out_channels": 8, "num_embeds_ada_norm": 3}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        inner = diffusers.DiTTransformer2DModel(**options).eval()
+    pipeline = diffusers.DiTPipeline(inner, codec("AutoencoderKL"), ddpm())
+    run, x, t = load(pipeline), normal(2, 4, 8, 8).float(), torch.tensor([500.0, 500.0])
+    assert run.config.data.classes == 3
+    for y, given in ((0, 0), (2, 2), (3, None)):
+        expected = inner(x, t, class_labels=torch.tensor([y, y])).sample[:, :4]
+        torch.testing.assert_close(run.toward(given)(x, 500.0).eps, expected)
+    assert run.guided(3.0).sample(1, sf.default_plan(run.field, 4), y=1, tile=2).shape[1] == 3
 
 
 def test_of_a_network_that_predicts_a_variance_too_the_first_half_is_taken():
@@ -592,7 +633,7 @@ def spoiled(work, name, part, **changes):
         (4, "unet", {"layers_per_block": 2}, "the weights do not match the network: they lack"),
         (4, "unet", {"block_out_channels": [8, 32]}, "has shape (16,), but the network"),
         (4, "unet", {"out_channels": 5}, "makes 5 channels of 1"),
-        (4, "unet", {"class_embed_type": "timestep"}, "classes of type 'timestep'"),
+        (4, "unet", {"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
     ],
 )
 def test_what_a_folder_says_is_checked_before_anything_is_made(

@@ -12,6 +12,7 @@ from scorefield.errors import CheckpointError, UsageError
 from scorefield.interop.imported import Found, Known
 from scorefield.interop.pipelines import Part, Source, given, read
 from scorefield.interop.schedulers import noising
+from scorefield.networks.diffusers import embedded
 from scorefield.training import build
 from scorefield.training.run import Run
 
@@ -52,7 +53,9 @@ def load(
 def _found(source: Source, shape: tuple[int, ...] | None, none: int | None) -> Found:
     network, scheduler, where = source.network, source.scheduler, source.where
     process, parametrization, label = noising(scheduler)
-    held = network.settings.get("num_class_embeds") or 0
+    held = embedded(network.architecture, network.settings)
+    if network.architecture == "DiTTransformer2DModel":
+        none = held - 1
     if none is not None and not 0 <= none < held:
         raise UsageError(
             f"unconditional = {none}: {network.architecture} of {where} has {held} classes."

@@ -21,7 +21,7 @@ from scorefield.networks.codec import CODECS
 from scorefield.networks.diffusers import ARCHITECTURES, named
 
 # what a pipeline may call its network, and what makes latents
-_NETWORKS, _CODECS = ("unet",), ("vae", "vqvae")
+_NETWORKS, _CODECS = ("unet", "transformer"), ("vae", "vqvae")
 _LARGEST = 2**20  # bytes of a configuration
 _WEIGHTS = "diffusion_pytorch_model"
 # what attention was called once, and is now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from scorefield.networks.arguments import parse
 
-ARCHITECTURES = ("UNet2DModel", "UNet2DConditionModel")
+ARCHITECTURES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
+_LARGEST = 2**26  # numbers of an embedding of positions, which is no weight
 
 
 def named(architecture: str) -> type[nn.Module]:
@@ -37,12 +39,28 @@ def made(architecture: str, arguments: str) -> nn.Module:
         ImportError: diffusers is not installed.
     """
     cls = named(architecture)
-    values = parse(arguments, list(inspect.signature(cls).parameters), architecture)
+    parameters = inspect.signature(cls).parameters
+    values = parse(arguments, list(parameters), architecture)
     try:
+        _check_positions({name: p.default for name, p in parameters.items()} | values)
         return cls(**values)
     except Exception as error:  # whatever its checks, or torch, make of the values
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(f"{architecture} cannot be made with its arguments: {reason}") from None
+
+
+def _check_positions(values: Mapping[str, Any]) -> None:
+    if "patch_size" in values:
+        width = values["num_attention_heads"] * values["attention_head_dim"]
+        if width * (values["sample_size"] // values["patch_size"]) ** 2 > _LARGEST:
+            raise ValueError("an embedding of more positions than there are in any image")
+
+
+def embedded(architecture: str, settings: Mapping[str, Any]) -> int:
+    """Return how many classes a network tells apart, one that stands for none included."""
+    if architecture == "DiTTransformer2DModel":
+        return int(settings["num_embeds_ada_norm"]) + 1  # the last is for none
+    return int(settings.get("num_class_embeds") or 0)
 
 
 class Diffusers(nn.Module):
@@ -82,7 +100,7 @@ class Diffusers(nn.Module):
 
     def _check(self, channels: int) -> None:
         settings: Any = self.inner.config
-        sides = settings.in_channels, settings.out_channels
+        sides = settings.in_channels, settings.out_channels or settings.in_channels
         if sides not in ((channels, channels), (channels, 2 * channels)):
             raise ValueError(
                 f"this {self.architecture} makes {sides[1]} channels of {sides[0]}, and the data "
@@ -93,14 +111,17 @@ class Diffusers(nn.Module):
                 f"this {self.architecture} has learned a vector for each of a table's steps "
                 "(time_embedding_type 'learned'): it knows nothing between them."
             )
-        held, known = settings.num_class_embeds or 0, self.classes
-        if settings.class_embed_type is not None or held != known + (
-            self.unconditional is not None
-        ):
+        for name in ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type"):
+            if settings.get(name) is not None:
+                raise ValueError(
+                    f"this {self.architecture} has {name} {settings[name]!r}: what it is told "
+                    "besides the noise level, a class and encoder_hidden_states is not known."
+                )
+        held, known = embedded(self.architecture, settings), self.classes
+        if held != known + (self.unconditional is not None):
             raise ValueError(
-                f"this {self.architecture} has {held} classes of type "
-                f"{settings.class_embed_type!r}, and the run {known}, with {self.unconditional} "
-                "for none."
+                f"this {self.architecture} has {held} classes, and the run {known}, with "
+                f"{self.unconditional} for none."
             )
         if self.unconditional is not None and self.unconditional > known:
             raise ValueError(f"unconditional = {self.unconditional}: give one of 0 to {known}.")
@@ -112,7 +133,8 @@ class Diffusers(nn.Module):
 
         Args:
             y: -1 for no class.
-            condition: what else the network takes, as ``encoder_hidden_states``.
+            condition: what else the network takes, as ``encoder_hidden_states``, for each sample
+                or once for all.
 
         Raises:
             ValueError: a class, or a condition, that the network does not know or cannot go
@@ -122,22 +144,31 @@ class Diffusers(nn.Module):
             condition["class_labels"] = self._rows(label, y)
         elif y is not None:
             raise ValueError("this network was trained without classes: leave out y.")
-        if self.architecture == "UNet2DConditionModel" and "encoder_hidden_states" not in condition:
-            raise ValueError(
-                "this network is told what to make: bind encoder_hidden_states= with field.given."
-            )
+        if self.architecture == "UNet2DConditionModel":
+            if "encoder_hidden_states" not in condition:
+                raise ValueError(
+                    "this network is told what to make: bind it by "
+                    "run.field.given(encoder_hidden_states=...), and sample that field."
+                )
+            told = condition["encoder_hidden_states"]
+            condition["encoder_hidden_states"] = told.expand(len(x), *told.shape[1:])
         out: Tensor = self.inner(x, label, **condition).sample
         return out[:, : x.shape[1]]
 
     def _rows(self, label: Tensor, y: Tensor | None) -> Tensor:
         """Return which rows of the network's embedding stand for classes."""
         first = 0 if self.unconditional is None else -1
+        if y is None and not first:
+            raise ValueError(
+                "this network has learned nothing without a class: name one of 0 to "
+                f"{self.classes - 1}, as y."
+            )
         y = torch.full(label.shape, -1, device=label.device) if y is None else y
         if bool(((y < first) | (y >= self.classes)).any()):
-            none = "" if first else "; it has learned nothing without a class"
+            none = ", and -1 for none" if first else ""
             raise ValueError(
-                f"y runs over [{int(y.min())}, {int(y.max())}]: this network knows the classes "
-                f"{first} to {self.classes - 1}{none}."
+                f"y runs over [{int(y.min())}, {int(y.max())}]: this network knows the classes 0 "
+                f"to {self.classes - 1}{none}."
             )
         if self.unconditional is not None:
             y = torch.where(y < 0, self.unconditional, y + (y >= self.unconditional))

@@ -144,6 +144,9 @@ def likelihood(made: Material) -> Section:
     """How likely items of the data are under the run."""
     x, levels = made.opened.x, made.run.config.train.levels
     title = "Likelihood"
+    if made.run.codec is not None:
+        text = "The run is of latents, and a picture has no density through an autoencoder."
+        return Section("likelihood", title, text, [])
     if x is None:
         text = "How likely items of data are under the run, by the probability-flow ODE."
         command = f"scorefield report {made.folder} {made.data}"
@@ -200,7 +203,7 @@ def commands(made: Material) -> Section:
     lines = [
         f"scorefield report {folder}{given} --seed {seed}",
         f"scorefield sample {folder} --n 64 --seed {seed}",
-        f"scorefield likelihood {folder} {data}",
+        *([] if made.run.codec else [f"scorefield likelihood {folder} {data}"]),
         f"scorefield interpolate {folder} {data} --pairs 0:1 2:3",
     ]
     if made.run.config.source is None:

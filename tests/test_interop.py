@@ -194,6 +194,26 @@ def test_a_run_of_edms_euler_equals_the_schedulers():
     close(ours(field, sf.Euler(), x, made.sigmas[:-1].double()), theirs(made, x))
 
 
+def test_steps_of_the_reverse_diffusion_of_song_equal_the_schedulers():
+    fourier = {"time_embedding_type": "fourier", "norm_eps": 1e-6}
+    made = diffusers.ScoreSdeVeScheduler(num_train_timesteps=20, sigma_max=50.0)
+    run = load((network(**fourier), made))
+    field, levels = run.field.double(), made.discrete_sigmas.double()
+    assert field.label == sf.ratio_label
+    for k in (19, 10, 2):
+        x, drawn = levels[k] * X, {"generator": torch.Generator().manual_seed(7)}
+        with torch.no_grad():
+            output = wide(**fourier)(x, levels[k].expand(2)).sample
+            at = sf.State(x, levels[k], Replay(7))
+            found = sf.ReverseDiffusion().step(field, at, levels[k - 1]).x
+        expected = made.step_pred(output, k / 19 + 1e-6, x, **drawn).prev_sample
+        close(found[None], expected[None])
+    white = run.transform.forward(run.encoding.middle(torch.full((1, 1, 8, 8), 255.0)))
+    black = run.transform.forward(run.encoding.middle(torch.zeros(1, 1, 8, 8)))
+    assert (float(black.mean()), float(white.mean())) == pytest.approx((0.0, 1.0), abs=1e-6)
+    assert float(run.field.mean.mean()) == 0.5
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -303,7 +323,9 @@ def test_transformers_know_a_class_that_stands_for_none():
     assert run.config.data.classes == 3
     for y, given in ((0, 0), (2, 2), (3, None)):
         expected = inner(x, t, class_labels=torch.tensor([y, y])).sample[:, :4]
+        other = inner(x, t, class_labels=torch.tensor([1, 1])).sample[:, :4]
         torch.testing.assert_close(run.toward(given)(x, 500.0).eps, expected)
+        assert (expected - other).abs().max() > 1e-2
     assert run.guided(3.0).sample(1, sf.default_plan(run.field, 4), y=1, tile=2).shape[1] == 3
 
 

@@ -16,7 +16,7 @@ from scorefield.networks.diffusers import embedded
 from scorefield.training import build
 from scorefield.training.run import Run
 
-_STD, _LATENT_STD = 0.5, 1.0  # of pictures from -1 to 1; of latents, which are scaled to it
+_STD, _LATENT_STD = 0.25, 1.0  # of pictures, relative to their range; of latents
 
 
 def load(
@@ -52,7 +52,7 @@ def load(
 
 def _found(source: Source, shape: tuple[int, ...] | None, none: int | None) -> Found:
     network, scheduler, where = source.network, source.scheduler, source.where
-    process, parametrization, label = noising(scheduler)
+    process, parametrization, label, low = noising(scheduler)
     held = embedded(network.architecture, network.settings)
     if network.architecture == "DiTTransformer2DModel":
         none = held - 1
@@ -75,7 +75,8 @@ def _found(source: Source, shape: tuple[int, ...] | None, none: int | None) -> F
             unconditional=none,
         ),
         weights=network.inner,
-        data_std=_STD if codec is None else _LATENT_STD,
+        low=low,
+        data_std=_STD * (1 - low) if codec is None else _LATENT_STD,
         classes=held - (none is not None),
         unconditional=none is not None,
         codec=codec,

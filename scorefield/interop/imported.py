@@ -71,7 +71,7 @@ class Found:
         shape: of a sample, of pictures where the network is of their latents.
         process, parametrization, label, network: as in `scorefield.config.TrainConfig`.
         weights: of the network, by the names of its parameters.
-        low, high: between which values the network sees pictures.
+        low, high: between which values the network sees pictures; the mean is taken to lie midway.
         data_std: the deviation of data unless it is known better.
         classes: that the network knows, without one that stands for none.
         unconditional: whether it has learned to go without a class.
@@ -116,7 +116,7 @@ class Found:
         config = RunConfig(data=data, train=self._training(seen, levels), source=self.source)
         denoiser = new_denoiser(config.train, data)
         denoiser.network.load_state_dict({k: v.float() for k, v in self.weights.items()})
-        denoiser.mean = torch.zeros(seen)
+        denoiser.mean = torch.full(seen, (self.low + self.high) / 2)
         denoiser.variance = torch.full(seen, (known.data_std or self.data_std) ** 2)
         pixels = levels if self.codec is None else 0
         transform = Standardize.of_levels(pixels, self.low, self.high, seen)

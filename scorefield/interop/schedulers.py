@@ -34,11 +34,16 @@ _PREDICTIONS: dict[str, ParametrizationConfig] = {
 
 
 class Noising(NamedTuple):
-    """How data was noised, and what the network predicts and is told."""
+    """How data was noised, and what the network predicts and is told.
+
+    Attributes:
+        low: what black is for the network, where white is 1.
+    """
 
     process: ProcessConfig
     parametrization: ParametrizationConfig
     label: LabelConfig
+    low: float = -1.0
 
 
 def made(values: Mapping[str, Any], where: str) -> Any:
@@ -82,6 +87,10 @@ def noising(scheduler: Any) -> Noising:
     name, settings = type(scheduler).__name__, scheduler.config
     if name.startswith("EDM"):
         return _edm(name, settings)
+    if name == "ScoreSdeVeScheduler":
+        process = EDMConfig(t_min=settings.sigma_min, t_max=settings.sigma_max)
+        score, ratio = PlainParametrization(kind="score"), PlainLabel(kind="ratio")
+        return Noising(process, score, ratio, low=0.0)
     prediction = settings.get("prediction_type", "epsilon")
     if name.startswith("FlowMatch") or prediction == _FLOW:
         count = settings.num_train_timesteps
@@ -92,7 +101,7 @@ def noising(scheduler: Any) -> Noising:
     if table is None or settings.get("timestep_type", "discrete") != "discrete":
         raise UsageError(
             f"{name}: no table of alphas_cumprod by whole steps, and no process is known of it; "
-            "known are schedulers with a table, FlowMatchEuler, FlowMatchHeun and EDM."
+            "known are schedulers with a table, FlowMatchEuler, FlowMatchHeun, EDM and ScoreSdeVe."
         )
     if prediction not in _PREDICTIONS:
         raise UsageError(

@@ -98,9 +98,9 @@ def _known(architecture: Any, known: tuple[str, ...], where: str) -> str:
 
 
 def _settings(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a network's class is made with, of its configuration."""
+    """Return all that a network's class is made with, as its configuration and defaults say."""
     takes = inspect.signature(named(architecture)).parameters
-    return {name: value for name, value in values.items() if name in takes}
+    return {name: values.get(name, parameter.default) for name, parameter in takes.items()}
 
 
 def read(folder: Path, pickle: bool) -> Source:

@@ -185,6 +185,22 @@ def test_a_run_of_euler_on_a_flow_equals_the_schedulers(shift):
     close(ours(field, sf.Euler(), X, made.sigmas[:-1].double()), theirs(made, X))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("FlowMatchHeunDiscreteScheduler", {"shift": 2.0}),
+        ("DPMSolverMultistepScheduler", {"prediction_type": "flow_prediction"}),
+        ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction"}),
+    ],
+)
+def test_the_field_is_the_same_whatever_scheduler_of_a_flow_comes_with_it(kind, options):
+    euler = diffusers.FlowMatchEulerDiscreteScheduler()
+    one, other = (load((network(), m)) for m in (getattr(diffusers, kind)(**options), euler))
+    assert digest(one.field) == digest(other.field)
+    with pytest.raises(sf.errors.UsageError, match="has invert_sigmas"):
+        load((network(), diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)))
+
+
 def test_a_run_of_edms_euler_equals_the_schedulers():
     made = diffusers.EDMEulerScheduler(sigma_data=0.7)
     made.set_timesteps(8)
@@ -697,6 +713,10 @@ def test_damaged_weights_are_refused(work, fails):
     assert "conv_in.bias holds values that are not finite" in fails(
         4, "import", name, "--out", "new"
     )
+    index = path.with_name(f"{path.name}.index.json")
+    index.write_text("{}")
+    assert "save them in one" in fails(4, "import", name, "--out", "new")
+    index.unlink()
     path.unlink()
     assert "there is no such file" in fails(4, "import", name, "--out", "new")
 

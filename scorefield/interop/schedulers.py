@@ -93,6 +93,8 @@ def noising(scheduler: Any) -> Noising:
         return Noising(process, score, ratio, low=0.0)
     prediction = settings.get("prediction_type", "epsilon")
     if name.startswith("FlowMatch") or prediction == _FLOW:
+        if settings.get("invert_sigmas"):
+            raise UsageError(f"{name} has invert_sigmas: no process is known of it.")
         count = settings.num_train_timesteps
         flow = FlowConfig(t_min=1 / count, t_max=1.0)
         label = TimeLabelConfig(scale=float(count))

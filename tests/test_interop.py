@@ -328,7 +328,7 @@ def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field():
         run.sample(2, plan)
 
 
-def test_transformers_know_a_class_that_stands_for_none():
+def test_transformers_know_a_class_that_stands_for_none(tmp_path):
     options = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "sample_size": 8}
     options |= {"in_channels": 4, "out_channels": 8, "num_embeds_ada_norm": 3}
     with torch.random.fork_rng():
@@ -343,6 +343,11 @@ def test_transformers_know_a_class_that_stands_for_none():
         torch.testing.assert_close(run.toward(given)(x, 500.0).eps, expected)
         assert (expected - other).abs().max() > 1e-2
     assert run.guided(3.0).sample(1, sf.default_plan(run.field, 4), y=1, tile=2).shape[1] == 3
+    pipeline.save_pretrained(tmp_path)
+    config = tmp_path / "transformer" / "config.json"
+    settings = json.loads(config.read_text()) | {"_class_name": "Transformer2DModel"}
+    config.write_text(json.dumps(settings))  # what the class was called once
+    assert digest(load(tmp_path).field) == digest(run.field)
 
 
 def test_of_a_network_that_predicts_a_variance_too_the_first_half_is_taken():
@@ -500,6 +505,8 @@ def test_pictures_are_encoded_and_decoded_as_the_autoencoder_does(kind):
     exact = 255 * (pictures / 2 + 0.5).clamp(0, 1)
     assert (decoded - exact).abs().max() <= 0.51
     assert torch.equal(run.encoding.inverse(z[1:2])[0], decoded[1]), "whatever the others are"
+    assert run.encoding.middle(x[:0]).shape == (0, 4, 8, 8)
+    assert run.encoding.inverse(z[:0]).shape == (0, 3, 16, 16)
     assert run.field.data_std == 1.0
 
 
@@ -667,6 +674,21 @@ def spoiled(work, name, part, **changes):
         (2, "unet", {"sample_size": "absent"}, "has sample_size None: say with shape"),
         (2, "unet", {"sample_size": 10**9}, "samples of shape (1, 1000000000, 1000000000)"),
         (2, "unet", {"sample_size": [8, "a"]}, "has sample_size [8, 'a']: say with shape"),
+        (2, "scheduler", {"beta_end": 1e30}, "its betas make no table"),
+        (2, "scheduler", {"beta_start": 0.0, "beta_end": 0.0}, "its betas make no table"),
+        (4, "scheduler", {"trained_betas": [0.1, 0.0, 0.1]}, "must fall strictly"),
+        (
+            4,
+            "scheduler",
+            {
+                "_class_name": "EDMEulerScheduler",
+                "prediction_type": "epsilon",
+                "sigma_min": 90,
+            },
+            "enclose no time",
+        ),
+        (4, "unet", {"act_fn": "a" * 70_000}, "arguments: String should have at most 65536"),
+        (4, "unet", {"num_class_embeds": "many"}, "cannot be made with its arguments"),
         (4, "unet", {"layers_per_block": 10**9}, "layers_per_block holds a number beyond"),
         (4, "unet", {"layers_per_block": 2}, "the weights do not match the network: they lack"),
         (4, "unet", {"block_out_channels": [8, 32]}, "has shape (16,), but the network"),

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from scorefield.config import CodecConfig, DiffusersConfig
 from scorefield.data.rows import Rows
 from scorefield.errors import CheckpointError, UsageError
@@ -47,14 +49,21 @@ def load(
     """
     known = Known(data_std, levels, data)
     held = read(Path(source), pickle) if isinstance(source, str | Path) else given(source)
-    return _found(held, shape, unconditional).run(known)
+    try:
+        found = _found(held, shape, unconditional)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise CheckpointError(
+            f"{held.where}: {'.'.join(map(str, first['loc']))}: {first['msg']}."
+        ) from None
+    return found.run(known)
 
 
 def _found(source: Source, shape: tuple[int, ...] | None, none: int | None) -> Found:
     network, scheduler, where = source.network, source.scheduler, source.where
     process, parametrization, label, low = noising(scheduler)
     held = embedded(network.architecture, network.settings)
-    if network.architecture == "DiTTransformer2DModel":
+    if none is None and network.architecture == "DiTTransformer2DModel":
         none = held - 1
     if none is not None and not 0 <= none < held:
         raise UsageError(

@@ -110,10 +110,11 @@ class Found:
         try:
             seen = build.field_shape(TrainConfig(), data)
             outline = build.outline(self.network, seen, self.classes)
+            training = self._training(seen, levels)
         except ValueError as error:
             raise CheckpointError(f"{self.source}: {error}") from None
         check_weights(outline, self.weights, self.source)
-        config = RunConfig(data=data, train=self._training(seen, levels), source=self.source)
+        config = RunConfig(data=data, train=training, source=self.source)
         denoiser = new_denoiser(config.train, data)
         denoiser.network.load_state_dict({k: v.float() for k, v in self.weights.items()})
         denoiser.mean = torch.full(seen, (self.low + self.high) / 2)

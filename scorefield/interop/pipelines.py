@@ -132,7 +132,10 @@ def _folder(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 def _read_part(folder: Path, known: tuple[str, ...], pickle: bool) -> Part:
     values = _json(folder / "config.json")
-    architecture = _known(values.get("_class_name"), known, str(folder / "config.json"))
+    name = values.get("_class_name")
+    if name == "Transformer2DModel" and values.get("norm_type") == "ada_norm_zero":
+        name = "DiTTransformer2DModel"  # as it was called once
+    architecture = _known(name, known, str(folder / "config.json"))
     weights = _renamed(read_weights(_weights(folder), pickle))
     return Part(architecture, _settings(architecture, values), weights)
 

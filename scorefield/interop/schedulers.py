@@ -91,14 +91,21 @@ def noising(scheduler: Any) -> Noising:
         process = EDMConfig(t_min=settings.sigma_min, t_max=settings.sigma_max)
         score, ratio = PlainParametrization(kind="score"), PlainLabel(kind="ratio")
         return Noising(process, score, ratio, low=0.0)
+    if name.startswith("FlowMatch") or settings.get("prediction_type") == _FLOW:
+        return _flow(name, settings)
+    return _table(scheduler, name, settings)
+
+
+def _flow(name: str, settings: Any) -> Noising:
+    if settings.get("invert_sigmas"):
+        raise UsageError(f"{name} has invert_sigmas: no process is known of it.")
+    count = settings.num_train_timesteps
+    flow, label = FlowConfig(t_min=1 / count, t_max=1.0), TimeLabelConfig(scale=float(count))
+    return Noising(flow, PlainParametrization(kind="velocity"), label)
+
+
+def _table(scheduler: Any, name: str, settings: Any) -> Noising:
     prediction = settings.get("prediction_type", "epsilon")
-    if name.startswith("FlowMatch") or prediction == _FLOW:
-        if settings.get("invert_sigmas"):
-            raise UsageError(f"{name} has invert_sigmas: no process is known of it.")
-        count = settings.num_train_timesteps
-        flow = FlowConfig(t_min=1 / count, t_max=1.0)
-        label = TimeLabelConfig(scale=float(count))
-        return Noising(flow, PlainParametrization(kind="velocity"), label)
     table = getattr(scheduler, "alphas_cumprod", None)
     if table is None or settings.get("timestep_type", "discrete") != "discrete":
         raise UsageError(
@@ -111,6 +118,8 @@ def noising(scheduler: Any) -> Noising:
             f"{_FLOW}."
         )
     alpha_bar = tuple(table.double().tolist())
+    if not all(0 <= value < 1 for value in alpha_bar):
+        raise UsageError(f"{name}: its betas make no table of alphas_cumprod within [0, 1).")
     if prediction == "epsilon" and alpha_bar[-1] == 0:
         raise UsageError(
             f"{name} has prediction_type 'epsilon', and a table that ends at alpha = 0 "

@@ -71,18 +71,13 @@ class Codec(nn.Module):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Return the latents of pictures ``(B, C, H, W)``, each by itself."""
-        return self._each(self._encoded, x)
+        return _each(self._encoded, x, self.shape(tuple(x.shape[1:])))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Return the pictures of latents, each by itself."""
-        return self._each(self._decoded, z)
-
-    def _each(self, of_one: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-        """Return what becomes of each item, which so does not depend on the others."""
-        parameter = next(self.parameters())
-        parts = [of_one(one[None].to(parameter)) for one in batch]
-        return torch.cat(parts).to(batch) if parts else batch
+        sides = (self.factor * side for side in z.shape[2:])
+        return _each(self._decoded, z, (self.channels, *sides))
 
     def _encoded(self, x: Tensor) -> Tensor:
         found = self.inner.encode(x)
@@ -93,3 +88,11 @@ class Codec(nn.Module):
     def _decoded(self, z: Tensor) -> Tensor:
         out: Tensor = self.inner.decode(z / self.scale + self.shift).sample
         return out
+
+
+def _each(of_one: Callable[[Tensor], Tensor], batch: Tensor, shape: Shape) -> Tensor:
+    """Return what becomes of each item, of a shape, which so does not depend on the others."""
+    found = batch.new_empty(len(batch), *shape)
+    for k, one in enumerate(batch):
+        found[k] = of_one(one[None])[0]
+    return found

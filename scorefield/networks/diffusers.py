@@ -58,9 +58,9 @@ def _check_positions(values: Mapping[str, Any]) -> None:
 
 def embedded(architecture: str, settings: Mapping[str, Any]) -> int:
     """Return how many classes a network tells apart, one that stands for none included."""
-    if architecture == "DiTTransformer2DModel":
-        return int(settings["num_embeds_ada_norm"]) + 1  # the last is for none
-    return int(settings.get("num_class_embeds") or 0)
+    last_for_none = architecture == "DiTTransformer2DModel"
+    held = settings.get("num_embeds_ada_norm" if last_for_none else "num_class_embeds")
+    return held + last_for_none if isinstance(held, int) else 0
 
 
 class Diffusers(nn.Module):

@@ -505,6 +505,7 @@ def test_pictures_are_encoded_and_decoded_as_the_autoencoder_does(kind):
     exact = 255 * (pictures / 2 + 0.5).clamp(0, 1)
     assert (decoded - exact).abs().max() <= 0.51
     assert torch.equal(run.encoding.inverse(z[1:2])[0], decoded[1]), "whatever the others are"
+    assert run.encoding.middle(x.double()).dtype == torch.float64
     assert run.encoding.middle(x[:0]).shape == (0, 4, 8, 8)
     assert run.encoding.inverse(z[:0]).shape == (0, 3, 16, 16)
     assert run.field.data_std == 1.0

@@ -80,12 +80,13 @@ class Codec(nn.Module):
         return _each(self._decoded, z, (self.channels, *sides))
 
     def _encoded(self, x: Tensor) -> Tensor:
-        found = self.inner.encode(x)
+        found = self.inner.encode(x.to(next(self.parameters())))
         latents = found.latents if self.architecture == "VQModel" else found.latent_dist.mode()
         out: Tensor = self.scale * (latents - self.shift)
         return out
 
     def _decoded(self, z: Tensor) -> Tensor:
+        z = z.to(next(self.parameters()))
         out: Tensor = self.inner.decode(z / self.scale + self.shift).sample
         return out
 

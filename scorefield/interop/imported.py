@@ -157,9 +157,14 @@ def check_weights(outline: nn.Module, weights: Mapping[str, Tensor], source: str
     """Refuse weights of other names or shapes than a network has, and such as are not finite.
 
     Raises:
-        CheckpointError: naming both sides.
+        CheckpointError: naming both sides; or a network that no run folder could hold.
     """
     expected = {name: tuple(value.shape) for name, value in outline.state_dict().items()}
+    if len(expected) > build.MOST_TENSORS:
+        raise CheckpointError(
+            f"{source}: a network of {len(expected):,} tensors, where {build.MOST_TENSORS:,} are "
+            "the most."
+        )
     missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     if missing or extra:
         raise CheckpointError(

@@ -14,7 +14,7 @@ from typing import Any
 _LONGEST = 2**16  # characters
 _MOST = 1000  # values in all
 _LARGEST = 2**20  # of a number
-_BLOCKS = 1024  # levels times layers
+_BLOCKS = 256  # levels times layers
 
 
 def parse(text: str, known: Collection[str], owner: str) -> dict[str, Any]:

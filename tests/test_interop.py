@@ -311,7 +311,9 @@ TEXT = {
 }
 
 
-def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field():
+def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field(
+    tmp_path, capsys, monkeypatch
+):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         inner = diffusers.UNet2DConditionModel(**{**SMALL, **TEXT}).eval()
@@ -326,6 +328,10 @@ def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field():
     )
     with pytest.raises(ValueError, match=r"bind it by run.field.given\(encoder_hidden_states="):
         run.sample(2, plan)
+    run.save(tmp_path / "run")
+    refuses = failing(tmp_path, capsys, monkeypatch)
+    told_by = "this network is told what to make: bind it by run.field.given"
+    assert told_by in refuses(2, *["sample", "run", "--n", "1", "--nfe", "4"])
 
 
 def test_transformers_know_a_class_that_stands_for_none(tmp_path):

@@ -41,7 +41,9 @@ def _kind(source: str) -> ImportName:
     """
     path = Path(source)
     if not path.exists():
-        raise CheckpointError(f"there is no {source}.")
+        raise CheckpointError(
+            f"there is no {source}: give a folder that lies here; none is fetched."
+        )
     if any((path / name).is_file() for name in ("model_index.json", "scheduler_config.json")):
         return "diffusers"
     raise UsageError(

@@ -384,7 +384,7 @@ def test_a_checkpoint_that_cannot_be_used_ends_with_4(fails, command):
 
 
 def test_an_unknown_command_ends_with_2(fails):
-    assert "train, sample, tune, compare, likelihood, encode, decode" in fails(2, "simple", "run")
+    assert "train, import, sample, tune, compare, likelihood" in fails(2, "simple", "run")
 
 
 def test_a_loss_that_explodes_ends_with_5_and_leaves_no_run(fails):

@@ -5,7 +5,7 @@ import torch
 from cases import normal
 from torch import nn
 
-from scorefield.networks import MLP, UNet
+from scorefield.networks import ADM, MLP, SongUNet, UNet
 
 
 def mlp(classes=0, **options):
@@ -16,7 +16,26 @@ def unet(classes=0, **options):
     return UNet(2, **{"width": 8, "multipliers": (1, 2), "classes": classes, **options})
 
 
-KINDS = {"mlp": (mlp, (6,)), "unet": (unet, (2, 8, 8))}
+def song(classes=0, **options):
+    return SongUNet(2, **{"width": 8, "attention": (1,), "classes": classes, **options})
+
+
+def features(classes=0):
+    return song(classes, embedding="fourier", widening=2, encoder="residual", taps=(1, 3, 3, 1))
+
+
+def adm(classes=0, **options):
+    return ADM(2, **{"width": 8, "head": 8, "classes": classes, **options})
+
+
+IMAGE = (2, 8, 8)
+KINDS = {
+    "mlp": (mlp, (6,)),
+    "unet": (unet, IMAGE),
+    "song": (song, IMAGE),
+    "song with features": (features, IMAGE),
+    "adm": (adm, IMAGE),
+}
 every_kind = pytest.mark.parametrize(("make", "shape"), KINDS.values(), ids=KINDS)
 
 

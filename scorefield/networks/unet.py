@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from scorefield.networks.attention import Attention
 from scorefield.networks.embedding import Embedding
 from scorefield.networks.recompute import through
 
@@ -31,29 +32,6 @@ class _Block(nn.Module):
         scale, shift = self.modulation(embedding)[..., None, None].chunk(2, 1)
         h = self.norm2(h) * (1 + scale) + shift
         out: Tensor = self.skip(x) + self.conv2(nn.functional.silu(h))
-        return out
-
-
-class _Attention(nn.Module):
-    """Self-attention over the pixels, with a residual."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.GroupNorm(max(1, channels // _GROUP), channels)
-        self.enter = nn.Conv2d(channels, 3 * channels, 1)
-        self.leave = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.leave.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        count, channels, height, width = x.shape
-        q, k, v = (
-            self.enter(self.norm(x))
-            .reshape(count, 3, self.heads, channels // self.heads, height * width)
-            .mT.unbind(1)
-        )
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
-        out: Tensor = x + self.leave(mixed.mT.reshape(x.shape))
         return out
 
 
@@ -107,7 +85,7 @@ class UNet(nn.Module):
             if level < len(sizes) - 1:
                 self.shrink.append(nn.Conv2d(size, size, 3, stride=2, padding=1))
         self.middle = nn.ModuleList(_Block(current, current, 4 * width) for _ in range(2))
-        self.attention = _Attention(current, heads)
+        self.attention = Attention(current, heads, nn.GroupNorm(current // _GROUP, current))
         for level, size in reversed(list(enumerate(sizes))):
             for _ in range(blocks):
                 self.up.append(_Block(current + kept.pop(), size, 4 * width))
@@ -134,7 +112,7 @@ class UNet(nn.Module):
             kept.append(h)
         first, second = self.middle
         h = through(first, h, embedding, recompute=self.recompute)
-        h = through(second, self.attention(h), embedding, recompute=self.recompute)
+        h = through(second, h + self.attention(h), embedding, recompute=self.recompute)
         for i, block in enumerate(self.up):
             if i and i % self.blocks == 0:
                 h = nn.functional.interpolate(h, scale_factor=2.0, mode="nearest")

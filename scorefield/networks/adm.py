@@ -1,0 +1,94 @@
+"""ADM, the network of Dhariwal and Nichol (2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from scorefield.networks.embedding import Sinusoids, told
+from scorefield.networks.residual import Style
+from scorefield.networks.trunk import Layout, Trunk
+
+
+class _Embedding(nn.Module):
+    """The class joins the noise level after the perceptron."""
+
+    def __init__(self, inputs: int, width: int, classless: bool, classes: int) -> None:
+        super().__init__()
+        self.noise, self.classless = Sinusoids(inputs, last=False), classless
+        self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
+        self.of_class = nn.Embedding(classes + 1, width) if classes else None
+
+    def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
+        h = self.mix(self.noise(label))
+        return nn.functional.silu(told(h, self.of_class, y, self.classless))
+
+
+class ADM(nn.Module):
+    """The U-Net of ADM, for images that halve at every level.
+
+    Args:
+        channels: of the image.
+        width: channels in multiples of which those of the levels are told.
+        multipliers: channels of each level, in multiples of ``width``; one level or more.
+        blocks: residual blocks per level, on the way down; on the way up there is one more.
+        attention: the levels with self-attention, 0 for the finest.
+        head: channels per head of the attention.
+        variances: the network has a second output for each channel, of variances, which is not
+            returned.
+        classless: with classes, whether something is learned without one too.
+        classes: 0, or the number of classes of ``y``.
+
+    Raises:
+        ValueError: channels that do not divide into heads, or attention at a level that is not
+            there.
+
+    Reference: Dhariwal and Nichol (2021), arXiv:2105.05233, section 3.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2),
+        blocks: int = 1,
+        attention: Sequence[int] = (),
+        head: int = 64,
+        variances: bool = False,
+        classless: bool = True,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = [width * m for m in multipliers]
+        attending = [sizes[level] for level in (*attention, -1) if level < len(sizes)]
+        if width % 4 or any(size % head for size in attending):
+            raise ValueError(
+                f"width = {width} and head = {head}: width must be a multiple of 4, and the "
+                f"channels of the levels with attention, {attending}, of head."
+            )
+        self.channels = channels
+        self.embedding = _Embedding(width, 4 * width, classless, classes)
+        layout = Layout(
+            channels=channels,
+            outputs=channels * (1 + variances),
+            first=sizes[0],
+            sizes=sizes,
+            blocks=blocks,
+            attention=attention,
+            everywhere=True,
+            encoder="standard",
+            decoder="standard",
+            width=4 * width,
+            style=Style(scaled=True, rescaled=False, projected=False, eps=1e-5, head=head),
+        )
+        self.trunk = Trunk(layout)
+
+    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``.
+
+        Raises:
+            ValueError: sides that do not halve at every level; a class that is not known.
+        """
+        out: Tensor = self.trunk(x, self.embedding(label, y))
+        return out[:, : self.channels]

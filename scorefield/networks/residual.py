@@ -1,0 +1,95 @@
+"""The residual block that DDPM++, NCSN++ and ADM have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from scorefield.networks.attention import Attention
+from scorefield.networks.resample import Double, Halve
+
+
+@dataclass(frozen=True)
+class Style:
+    """Where the families differ.
+
+    Attributes:
+        scaled: the embedding scales the channels as well as shifting them.
+        rescaled: sums of two branches are divided by the root of 2, to keep their variance.
+        projected: a residual at a changed resolution is always projected, not only where the
+            number of channels changes.
+        eps: of the group norms.
+        head: channels per head of the attention; 0 for a single head.
+        taps: of the filter that images are halved and doubled through.
+    """
+
+    scaled: bool
+    rescaled: bool
+    projected: bool
+    eps: float
+    head: int = 0
+    taps: Sequence[float] = (1, 1)
+
+    def joined(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the sum of two branches."""
+        return (a + b) * math.sqrt(0.5) if self.rescaled else a + b
+
+    def norm(self, channels: int) -> nn.GroupNorm:
+        """Return a norm of up to 32 groups, of four channels at least."""
+        return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=self.eps)
+
+    def attention(self, channels: int) -> Attention:
+        """Return self-attention."""
+        heads = channels // self.head if self.head else 1
+        return Attention(channels, heads, self.norm(channels))
+
+
+class Block(nn.Module):
+    """Two convolutions with a residual, modulated by the embedding; attention may follow.
+
+    Args:
+        inputs, outputs: channels.
+        width: of the embedding.
+        style: of the family.
+        move: to another resolution, before the first convolution and in the residual.
+        attends: whether attention follows.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int,
+        style: Style,
+        move: Halve | Double | None = None,
+        attends: bool = False,
+    ) -> None:
+        super().__init__()
+        self.style = style
+        self.move = nn.Identity() if move is None else move
+        self.norm1 = style.norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.modulation = nn.Linear(width, 2 * outputs if style.scaled else outputs)
+        self.norm2 = style.norm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        projects = inputs != outputs or (move is not None and style.projected)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if projects else nn.Identity()
+        self.attention = style.attention(outputs) if attends else None
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Return ``(B, outputs, ...)``, at the new resolution, from ``x`` ``(B, inputs, H, W)``."""
+        h = self.conv1(self.move(nn.functional.silu(self.norm1(x))))
+        told = self.modulation(embedding)[..., None, None]
+        if self.style.scaled:
+            scale, shift = told.chunk(2, 1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + told)
+        out = self.style.joined(self.skip(self.move(x)), self.conv2(nn.functional.silu(h)))
+        if self.attention is None:
+            return out
+        return self.style.joined(out, self.attention(out))

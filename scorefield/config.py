@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
 )
@@ -217,13 +218,17 @@ class MLPConfig(Frozen):
     recompute: bool = False
 
 
+Multipliers = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)]
+Levels = Annotated[tuple[NonNegativeInt, ...], Field(max_length=16)]
+
+
 class UNetConfig(Frozen):
     """A U-Net.
 
     Attributes:
         width: of the hidden layers; the network's own default unless given.
-        multipliers: of unet, each level's channels in multiples of the width.
-        blocks: of unet, the residual blocks per level.
+        multipliers: of unet, song and adm, each level's channels in multiples of the width.
+        blocks: of unet, song and adm, the residual blocks per level.
         heads: of unet, the attention's heads.
         recompute: keep nothing inside the blocks for the backward pass and compute it again there:
             less memory, about a third more time, the same gradients.
@@ -231,10 +236,64 @@ class UNetConfig(Frozen):
 
     kind: Literal["unet"] = "unet"
     width: PositiveInt | None = None
-    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2), min_length=1, max_length=16)
+    multipliers: Multipliers = (1, 2)
     blocks: PositiveInt = 1
     heads: PositiveInt = 2
     recompute: bool = False
+
+
+class SongConfig(Frozen):
+    """DDPM++ and NCSN++.
+
+    Attributes:
+        width: of the hidden layers; the network's own default unless given.
+        multipliers: of unet, song and adm, each level's channels in multiples of the width.
+        blocks: of unet, song and adm, the residual blocks per level.
+        attention: of song and adm, the levels with self-attention, 0 for the finest.
+        embedding: of song, of the label: sinusoids of a position, or random Fourier features.
+        widening: of song, the width of that embedding in multiples of the width.
+        encoder: of song, what comes from beside on the way down.
+        decoder: of song, whether the result comes from the finest level or from all.
+        taps: of song, of the filter that images are halved and doubled through.
+        rescaled: of song, divide sums of two branches by the root of 2.
+        classless: of song and adm with classes, whether it learns what there is without one.
+    """
+
+    kind: Literal["song"] = "song"
+    width: PositiveInt | None = None
+    multipliers: Multipliers = (1, 2)
+    blocks: PositiveInt = 1
+    attention: Levels = ()
+    embedding: Literal["positional", "fourier"] = "positional"
+    widening: PositiveInt = 1
+    encoder: Literal["standard", "skip", "residual"] = "standard"
+    decoder: Literal["standard", "skip"] = "standard"
+    taps: tuple[float, ...] = Field(default=(1.0, 1.0), min_length=2, max_length=16)
+    rescaled: bool = True
+    classless: bool = True
+
+
+class ADMConfig(Frozen):
+    """ADM.
+
+    Attributes:
+        width: of the hidden layers; the network's own default unless given.
+        multipliers: of unet, song and adm, each level's channels in multiples of the width.
+        blocks: of unet, song and adm, the residual blocks per level.
+        attention: of song and adm, the levels with self-attention, 0 for the finest.
+        head: of adm, the channels of each head of the attention.
+        variances: of adm, a second output for each channel is there, and left out.
+        classless: of song and adm with classes, whether it learns what there is without one.
+    """
+
+    kind: Literal["adm"] = "adm"
+    width: PositiveInt | None = None
+    multipliers: Multipliers = (1, 2)
+    blocks: PositiveInt = 1
+    attention: Levels = ()
+    head: PositiveInt = 64
+    variances: bool = False
+    classless: bool = True
 
 
 class DiffusersConfig(Frozen):
@@ -259,7 +318,8 @@ class AutoNetwork(Frozen):
 
 
 NetworkConfig = Annotated[
-    AutoNetwork | MLPConfig | UNetConfig | DiffusersConfig, Field(discriminator="kind")
+    AutoNetwork | MLPConfig | UNetConfig | SongConfig | ADMConfig | DiffusersConfig,
+    Field(discriminator="kind"),
 ]
 
 

@@ -14,7 +14,7 @@ from scorefield import config as c, parametrization, processes
 from scorefield.cli import main, train
 from scorefield.cli.options import ReadOptions
 from scorefield.data import Data
-from scorefield.networks import MLP, Codec, Diffusers, UNet
+from scorefield.networks import ADM, MLP, Codec, Diffusers, SongUNet, UNet
 from scorefield.training import Training, build, objective
 
 PLAIN = {"eps", "x0", "score", "v", "velocity"}
@@ -33,6 +33,8 @@ CLASSES = [
     (c.LogNormalConfig, objective.LogNormalTimes),
     (c.MLPConfig, MLP),
     (c.UNetConfig, UNet),
+    (c.SongConfig, SongUNet),
+    (c.ADMConfig, ADM),
     (c.DiffusersConfig, Diffusers),
     (c.CodecConfig, Codec),
 ]

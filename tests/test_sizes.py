@@ -18,6 +18,20 @@ NETWORKS = {
     "mlp with classes": (c.MLPConfig(width=16), (3,), 10),
     "unet": (c.UNetConfig(width=8), (1, 8, 8), 0),
     "unet of many blocks": (c.UNetConfig(width=8, multipliers=(1, 2, 3), blocks=4), (3, 9, 7), 2),
+    "song": (c.SongConfig(width=8, blocks=3, attention=(0, 1)), (3, 8, 8), 0),
+    "song with classes and features": (
+        c.SongConfig(
+            width=8, multipliers=(1, 2, 2), embedding="fourier", widening=2, encoder="residual"
+        ),
+        (1, 8, 8),
+        4,
+    ),
+    "song with paths beside": (
+        c.SongConfig(width=8, encoder="skip", decoder="skip", taps=(1, 3, 3, 1), blocks=2),
+        (3, 8, 8),
+        0,
+    ),
+    "adm": (c.ADMConfig(width=8, head=8, blocks=4, attention=(1,)), (3, 8, 8), 2),
     "auto": (c.AutoNetwork(), (3, 4, 4), 0),
 }
 

@@ -534,6 +534,8 @@ NETWORKS = {
     "signals": ((2, 5), c.MLPConfig(width=16, depth=2)),
     "images": ((1, 5, 6), c.AutoNetwork()),
     "unet": ((2, 8, 8), c.UNetConfig(width=8, multipliers=(1, 2, 2), blocks=2, heads=4)),
+    "song": ((2, 8, 8), c.SongConfig(width=8, embedding="fourier", attention=(1,))),
+    "adm": ((2, 8, 8), c.ADMConfig(width=8, head=8, variances=True)),
     "mlp on images": ((1, 4, 4), c.MLPConfig(width=16)),
 }
 

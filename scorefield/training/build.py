@@ -17,7 +17,7 @@ from scorefield.data.encoding import Continuous, Encoding, Levels
 from scorefield.data.latents import Latents
 from scorefield.data.transform import Standardize
 from scorefield.denoiser import Label, Scaled, noise_label, ratio_label, time_label
-from scorefield.networks import MLP, Codec, Diffusers, UNet
+from scorefield.networks import ADM, MLP, Codec, Diffusers, SongUNet, UNet
 from scorefield.process import Process
 from scorefield.training import objective as o
 
@@ -48,6 +48,13 @@ WEIGHTINGS: dict[str, type[o.Weighting]] = {
     "min-snr": o.MinSNR,
 }
 LABELS: dict[str, Label] = {"noise": noise_label, "ratio": ratio_label, "time": time_label}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "unet": UNet,
+    "song": SongUNet,
+    "adm": ADM,
+    "diffusers": Diffusers,
+}
 TIMES: dict[str, type[o.TimeDistribution]] = {
     "uniform": o.UniformTimes,
     "log-normal": o.LogNormalTimes,
@@ -81,8 +88,8 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
     """Return a fresh network for samples of a shape.
 
     Raises:
-        ValueError: a U-Net for samples that are not images ``(C, H, W)``; as
-            `scorefield.networks.Diffusers`.
+        ValueError: a U-Net for samples that are not images ``(C, H, W)``, or do not halve at each
+            of its levels; what the network itself refuses.
     """
     config = concrete_network(config, shape)
     options = _options(config)
@@ -92,8 +99,18 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
         raise ValueError(
             f"a U-Net takes images (C, H, W), but one sample has shape {shape}: use an MLP."
         )
-    kind = UNet if config.kind == "unet" else Diffusers
-    return kind(shape[0], classes=classes, **options)
+    if config.kind in ("song", "adm"):
+        _check_sides(shape, len(options["multipliers"]))
+    return NETWORKS[config.kind](shape[0], classes=classes, **options)
+
+
+def _check_sides(shape: tuple[int, ...], levels: int) -> None:
+    multiple = 2 ** (levels - 1)
+    if any(side % multiple for side in shape[1:]):
+        raise ValueError(
+            f"images of {shape[1]} by {shape[2]} pixels: both sides must be multiples of "
+            f"{multiple}, to be halved between the {levels} levels of the network."
+        )
 
 
 def codec(config: c.CodecConfig) -> Codec:
@@ -170,9 +187,9 @@ def network_size(
         ValueError: as `network`.
     """
     config = concrete_network(config, shape)
-    repeated = {"mlp": "depth", "unet": "blocks"}.get(config.kind)
-    if repeated is None:
+    if config.kind == "diffusers":
         return _outline_size(config, shape, classes)
+    repeated = "depth" if config.kind == "mlp" else "blocks"
     (tensors_1, numbers_1), (tensors_2, numbers_2) = (
         _outline_size(config.model_copy(update={repeated: count}), shape, classes)
         for count in (1, 2)
@@ -225,11 +242,11 @@ def resolved(config: c.TrainConfig, shape: tuple[int, ...]) -> c.TrainConfig:
 
 def concrete_network(
     config: c.NetworkConfig, shape: tuple[int, ...]
-) -> c.MLPConfig | c.UNetConfig | c.DiffusersConfig:
+) -> c.MLPConfig | c.UNetConfig | c.SongConfig | c.ADMConfig | c.DiffusersConfig:
     """Return the kind and width of network that a configuration stands for."""
     if config.kind == "auto":
         config = c.UNetConfig() if len(shape) == 3 else c.MLPConfig()
     if config.kind == "diffusers" or config.width is not None:
         return config
-    kind = MLP if config.kind == "mlp" else UNet
-    return config.model_copy(update={"width": inspect.signature(kind).parameters["width"].default})
+    parameters = inspect.signature(NETWORKS[config.kind]).parameters
+    return config.model_copy(update={"width": parameters["width"].default})

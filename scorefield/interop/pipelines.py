@@ -6,7 +6,6 @@ Folders are read without network access, and without running anything that lies 
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,13 @@ from torch import Tensor
 
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.interop.schedulers import made as made_scheduler
+from scorefield.interop.settings import read_json
 from scorefield.interop.weights import read_weights
 from scorefield.networks.codec import CODECS
 from scorefield.networks.diffusers import ARCHITECTURES, named
 
 # what a pipeline may call its network, and what makes latents
 _NETWORKS, _CODECS = ("unet", "transformer"), ("vae", "vqvae")
-_LARGEST = 2**20  # bytes of a configuration
 _WEIGHTS = "diffusion_pytorch_model"
 # what attention was called once, and is now
 _RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v."}
@@ -121,7 +120,7 @@ def read(folder: Path, pickle: bool) -> Source:
     return Source(
         str(folder),
         network,
-        made_scheduler(_json(path), str(path)),
+        made_scheduler(read_json(path), str(path)),
         None if codec is None else _read_part(codec, CODECS, pickle),
     )
 
@@ -131,25 +130,13 @@ def _folder(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _read_part(folder: Path, known: tuple[str, ...], pickle: bool) -> Part:
-    values = _json(folder / "config.json")
+    values = read_json(folder / "config.json")
     name = values.get("_class_name")
     if name == "Transformer2DModel" and values.get("norm_type") == "ada_norm_zero":
         name = "DiTTransformer2DModel"  # as it was called once
     architecture = _known(name, known, str(folder / "config.json"))
     weights = _renamed(read_weights(_weights(folder), pickle))
     return Part(architecture, _settings(architecture, values), weights)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST + 1)
-        values = json.loads(text) if len(text) <= _LARGEST else None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} is no configuration: it holds no JSON object.")
-    return values
 
 
 def _weights(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,13 +26,25 @@ def read_weights(path: Path, pickle: bool = False) -> dict[str, Tensor]:
         CheckpointError: a file that is missing, damaged or larger than memory; a pickle, unless
             asked for.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} cannot be read: there is no such file.")
-    if path.suffix in PICKLES and not pickle:
+    if path.suffix in PICKLES and path.is_file() and not pickle:
         raise CheckpointError(
             f"{path} is a pickle, which may run a program when it is read: save the weights as "
             ".safetensors where they come from, or say pickle if you trust them."
         )
+    found = read_checkpoint(path)
+    if not all(isinstance(value, Tensor) for value in found.values()):
+        raise CheckpointError(f"{path} holds no weights by name.")
+    return found
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a file holds by name, weights or more; of a pickle, only what runs nothing.
+
+    Raises:
+        CheckpointError: a file that is missing, damaged or larger than memory, or holds no names.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} cannot be read: there is no such file.")
     if path.stat().st_size > sizes.memory():
         raise CheckpointError(
             f"{path} holds {sizes.words(path.stat().st_size)}, and there are "
@@ -47,6 +60,6 @@ def read_weights(path: Path, pickle: bool = False) -> dict[str, Tensor]:
     except Exception as error:  # whatever the reader of a damaged pickle comes to
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path} cannot be read: {reason[:200]}") from None
-    if not (isinstance(found, dict) and all(isinstance(v, Tensor) for v in found.values())):
+    if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds no weights by name.")
     return {str(name): value for name, value in found.items()}

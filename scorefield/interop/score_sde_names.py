@@ -1,0 +1,76 @@
+"""What score_sde's NCSN++ calls its weights: its parts are numbered in the order they run.
+
+Reference: Song et al. (2021), arXiv:2011.13456, and the state dicts of the released checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.interop.renaming import Origin, Table, layers, of_block, parts
+from scorefield.networks import SongUNet
+
+# what a state dict holds besides: the noise levels, which the configuration tells
+IDLE = r"sigmas"
+FIXED = (IDLE, "all_modules.0.W")  # what a state dict holds that is not learned
+
+_BLOCK = {
+    "norm1": "GroupNorm_0",
+    "conv1": "Conv_0",
+    "modulation": "Dense_0",
+    "norm2": "GroupNorm_1",
+    "conv2": "Conv_1",
+    "skip": "Conv_2",
+}
+
+
+def song(network: SongUNet, encoder: str, unit: float, zero: float) -> Table:
+    """Return where the weights of a network come from that score_sde calls ncsnpp.
+
+    Args:
+        network: of ours, with the shapes that the configuration describes.
+        encoder: of its configuration.
+        unit, zero: the logarithm of their label is ``unit label + zero``, for Fourier features.
+    """
+    numbers = (f"all_modules.{k}" for k in count())
+    table: Table = {}
+    if "noise.frequencies" in network.embedding.state_dict():
+        theirs = (f"{next(numbers)}.W",)
+        table["embedding.noise.frequencies"] = Origin(theirs, lambda f: unit * f)
+        table["embedding.noise.phases"] = Origin(theirs, lambda f: zero * f)
+    table |= layers((f"embedding.mix.{k}", next(numbers)) for k in (0, 2))
+    for part in parts(network.trunk):
+        ours = f"trunk.{part.name}"
+        if part.role == "enter":
+            table |= layers([(ours, next(numbers))])
+        elif part.role == "leave":
+            table |= layers((f"{ours}.{k}", next(numbers)) for k in (0, 2))
+        elif part.role == "beside":
+            name = "Conv_0" if encoder == "skip" else "Conv2d_0"
+            table |= layers([(f"{ours}.conv", f"{next(numbers)}.{name}")])
+        else:
+            table |= of_block(part.module, _BLOCK, ours, next(numbers))
+            table |= _of_attention(part.module, f"{ours}.attention", numbers)
+    return table
+
+
+def _of_attention(block: nn.Module, ours: str, numbers: Iterator[str]) -> Table:
+    """Return the table of the attention that follows a block, which is a part of its own there."""
+    if "attention.enter.weight" not in block.state_dict():
+        return {}
+    theirs = next(numbers)
+    table = layers([(f"{ours}.norm", f"{theirs}.GroupNorm_0")])
+    for layer, places in (("enter", (0, 1, 2)), ("leave", (3,))):
+        weights, biases = (tuple(f"{theirs}.NIN_{k}.{x}" for k in places) for x in "Wb")
+        table[f"{ours}.{layer}.weight"] = Origin(weights, _convolution)
+        table[f"{ours}.{layer}.bias"] = Origin(biases, lambda *b: torch.cat(b))
+    return table
+
+
+def _convolution(*weights: Tensor) -> Tensor:
+    """Return the weight of a pointwise convolution of those of layers ``(inputs, outputs)``."""
+    return torch.cat([w.mT for w in weights])[..., None, None]

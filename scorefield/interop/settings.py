@@ -1,0 +1,48 @@
+"""Configurations of others: JSON that is read, and checked against what is known of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from scorefield.errors import CheckpointError, UsageError
+
+_LARGEST = 2**20  # bytes
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file.
+
+    Raises:
+        CheckpointError: a file that is missing, too large, or no such thing.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        values = json.loads(text) if len(text) <= _LARGEST else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is no configuration: it holds no JSON object.")
+    return values
+
+
+def checked(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
+    """Return values as a model has them.
+
+    Raises:
+        UsageError: naming the first that it does not take.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        given = "" if first["type"] == "missing" else f" = {str(first['input'])[:60]!r}"
+        raise UsageError(f"{source}: {place}{given}: {first['msg']}.") from None

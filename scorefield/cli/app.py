@@ -144,7 +144,8 @@ def import_run(
     Parameters
     ----------
     source
-        A folder of diffusers, of a pipeline that save_pretrained wrote.
+        A folder of diffusers, of a pipeline that save_pretrained wrote; or a file of weights of EDM
+        or of score_sde, with --config.
     out
         The run folder to write; it must not exist, or be empty.
     options

@@ -12,6 +12,7 @@ from scorefield.cli.commands import say
 from scorefield.cli.options import ImportName, ImportOptions
 from scorefield.data import read
 from scorefield.errors import CheckpointError, UsageError
+from scorefield.interop.settings import read_json
 from scorefield.training.run import Run, refuse_existing
 from scorefield.training.summary import summary
 
@@ -21,7 +22,7 @@ _TOLD = ("process", "noise levels", "parametrization", "network", "data", "value
 def import_run(console: Console, source: str, out: Path, options: ImportOptions) -> None:
     """Import a source, tell what was found in it, and write the run folder."""
     refuse_existing(out)
-    kind = _kind(source) if options.kind is None else options.kind
+    kind = _kind(source, options.config) if options.kind is None else options.kind
     run = LOADERS[kind](source, options)
     run.save(out)
     found = summary(run)
@@ -32,7 +33,7 @@ def import_run(console: Console, source: str, out: Path, options: ImportOptions)
     say(console, f"run folder: {out}")
 
 
-def _kind(source: str) -> ImportName:
+def _kind(source: str, config: Path | None) -> ImportName:
     """Return what a source was trained with, by the files that lie there.
 
     Raises:
@@ -46,15 +47,21 @@ def _kind(source: str) -> ImportName:
         )
     if any((path / name).is_file() for name in ("model_index.json", "scheduler_config.json")):
         return "diffusers"
+    held = {} if config is None else read_json(config)
+    if path.suffix == ".pkl" or held.keys() & {"class_name", "network_kwargs"}:
+        return "edm"
+    if held.keys() >= {"data", "model", "training"}:
+        return "score_sde"
     raise UsageError(
-        f"{source} is no folder of diffusers, with a model_index.json: say with --kind what it was "
-        f"trained with ({', '.join(LOADERS)})."
+        f"{source} is no folder of diffusers, with a model_index.json, nor is there a --config of "
+        f"EDM or of score_sde: say with --kind what it was trained with ({', '.join(LOADERS)})."
     )
 
 
 def _diffusers(source: str, options: ImportOptions) -> Run:
     from scorefield.interop import diffusers
 
+    _refuse(options, "diffusers", "config")
     return diffusers.load(
         source,
         shape=options.shape,
@@ -70,4 +77,30 @@ def _known(options: ImportOptions) -> dict[str, Any]:
     return {"data_std": options.data_std, "levels": options.levels, "data": data}
 
 
-LOADERS: dict[ImportName, Callable[[str, ImportOptions], Run]] = {"diffusers": _diffusers}
+def _edm(source: str, options: ImportOptions) -> Run:
+    from scorefield.interop import edm
+
+    _refuse(options, "edm", "shape", "unconditional")
+    return edm.load(source, options.config, pickle=options.pickle, **_known(options))
+
+
+def _score_sde(source: str, options: ImportOptions) -> Run:
+    from scorefield.interop import score_sde
+
+    _refuse(options, "score_sde", "shape", "unconditional")
+    if options.config is None:
+        raise UsageError(f"{source}: give --config, score_sde's configuration as a JSON file.")
+    return score_sde.load(source, options.config, **_known(options))
+
+
+def _refuse(options: ImportOptions, kind: ImportName, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name}: the weights of {kind} and its configuration say this.")
+
+
+LOADERS: dict[ImportName, Callable[[str, ImportOptions], Run]] = {
+    "diffusers": _diffusers,
+    "edm": _edm,
+    "score_sde": _score_sde,
+}

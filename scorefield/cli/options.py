@@ -35,7 +35,7 @@ MetricName = Literal["sliced", "energy", "mmd", "frechet", "c2st", "prdc"]
 GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
 VarianceName = Literal["posterior", "forward"]
 PredictionName = Literal["angle", "data", "noise"]
-ImportName = Literal["diffusers"]
+ImportName = Literal["diffusers", "edm", "score_sde"]
 EngineName = Literal["here", "ray"]
 MissingName = Literal["refuse", "drop", "keep"]
 
@@ -102,6 +102,9 @@ class ImportOptions:
 
     kind: ImportName | None = None
     """What the source was trained with, where it cannot be told."""
+
+    config: Path | None = None
+    """Of edm and score_sde, the JSON file of what the network was made and trained with."""
 
     shape: tuple[int, ...] | None = None
     """Of a sample, such as 3 32 32; as the source says unless given."""

@@ -73,7 +73,7 @@ def load(
 def _found(held: dict[str, Tensor], settings: Settings, where: str) -> Found:
     source = f"{where}: {settings.names[1]} with {settings.names[0]} of EDM"
     shape, classes = _samples(settings.images, held, where)
-    noising, config = settings.told.noising, settings.network(shape[-1])
+    noising, config = settings.told.noising, settings.network(shape[-1], classes)
     return Found(
         source=source,
         name=Path(where).stem,

@@ -154,7 +154,7 @@ class SongUNet(_UNet):
     decoder_type: Literal["standard", "skip"] = "standard"
     resample_filter: tuple[float, ...] = (1.0, 1.0)
 
-    def network(self, resolution: int) -> SongConfig:
+    def network(self, resolution: int, classes: int) -> SongConfig:
         """Return our configuration."""
         return SongConfig(
             width=self.model_channels,
@@ -166,7 +166,7 @@ class SongUNet(_UNet):
             encoder=self.encoder_type,
             decoder=self.decoder_type,
             taps=self.resample_filter,
-            classless=self.label_dropout > 0,
+            classless=not classes or self.label_dropout > 0,
         )
 
 
@@ -178,14 +178,14 @@ class DhariwalUNet(_UNet):
     num_blocks: PositiveInt = 3
     attn_resolutions: Resolutions = (32, 16, 8)
 
-    def network(self, resolution: int) -> ADMConfig:
+    def network(self, resolution: int, classes: int) -> ADMConfig:
         """Return our configuration."""
         return ADMConfig(
             width=self.model_channels,
             multipliers=self.channel_mult,
             blocks=self.num_blocks,
             attention=levels(resolution, len(self.channel_mult), self.attn_resolutions),
-            classless=self.label_dropout > 0,
+            classless=not classes or self.label_dropout > 0,
         )
 
 
@@ -223,14 +223,11 @@ class Settings(NamedTuple):
     unet: SongUNet | DhariwalUNet
     images: Images
 
-    def network(self, resolution: int) -> SongConfig | ADMConfig:
+    def network(self, resolution: int, classes: int) -> SongConfig | ADMConfig:
         """Return our configuration of the network."""
-        found = self.unet.network(resolution)
-        return found.model_copy(update={"variances": True}) if self._doubled else found
-
-    @property
-    def _doubled(self) -> bool:
-        return self.names[0] == "iDDPMPrecond"
+        found = self.unet.network(resolution, classes)
+        doubled = self.names[0] == "iDDPMPrecond"
+        return found.model_copy(update={"variances": True}) if doubled else found
 
 
 def read(values: Mapping[str, Any], where: str) -> Settings:

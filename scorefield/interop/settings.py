@@ -44,5 +44,5 @@ def checked(model: type[Model], values: Mapping[str, Any], source: str) -> Model
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        given = "" if first["type"] == "missing" else f" = {str(first['input'])[:60]!r}"
+        given = "" if first["type"] == "missing" else f" = {repr(first['input'])[:60]}"
         raise UsageError(f"{source}: {place}{given}: {first['msg']}.") from None

@@ -10,7 +10,7 @@ import math
 import pickle
 import sys
 import types
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -447,6 +447,43 @@ def test_an_imported_network_of_score_sde_has_its_score(name):
         found = field(x, t[:, None, None, None]).score
     error = (found - expected).flatten(1).abs().amax(1) / expected.flatten(1).abs().amax(1)
     assert (error < 1e-6).all(), error
+
+
+@torch.no_grad()
+def predictor_corrector(score, x, ladder, r=0.16, seed=7):
+    """Song et al. (2021), algorithms 2 and 4, with noise removed at last as in appendix G."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw():
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+    def at(x, sigma):
+        return score(x, sigma.expand(len(x)), sigma.expand(len(x)))
+
+    for sigma, lower in pairwise(ladder):
+        spread = sigma**2 - lower**2
+        x = x + spread * at(x, sigma) + spread.sqrt() * draw()
+        z, g = draw(), at(x, lower)
+        lengths = (v.flatten(1).norm(dim=1).mean() for v in (z, g))
+        step = 2 * (r * next(lengths) / next(lengths)) ** 2
+        x = x + step * g + (2 * step).sqrt() * z
+    return x + ladder[-1] ** 2 * at(x, ladder[-1])
+
+
+@pytest.mark.parametrize("centered", [True, False])
+def test_score_sdes_own_sampler_is_reverse_diffusion_with_langevin_moves(centered):
+    config = config_of("vesde", centered=centered)
+    held, score = checkpoint(config)
+    field, unit = score_sde.load(held, config).field.double(), 1.0 if centered else 2.0
+    ladder = 50.0 * (0.01 / 50.0) ** (torch.arange(6).double() / 5)
+    x = 50.0 * normal(3, 3, SIDE, SIDE)
+    expected = predictor_corrector(score, x, ladder)
+    solver = sf.PredictorCorrector(sf.ReverseDiffusion(), sf.Langevin(0.16, compat=True))
+    start = sf.State(unit * x - (unit - 1), unit * ladder[0], Replay(7))
+    with torch.no_grad():
+        *_, last = sf.integrate(field, solver, start, unit * ladder)
+        found = (field(last.x, last.t).x0 + unit - 1) / unit
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 # --- files ----------------------------------------------------------------------------------------

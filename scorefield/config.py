@@ -220,6 +220,7 @@ class MLPConfig(Frozen):
 
 Multipliers = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)]
 Levels = Annotated[tuple[NonNegativeInt, ...], Field(max_length=16)]
+Taps = Annotated[tuple[float, ...], Field(min_length=2, max_length=16)]
 
 
 class UNetConfig(Frozen):
@@ -268,7 +269,7 @@ class SongConfig(Frozen):
     widening: PositiveInt = 1
     encoder: Literal["standard", "skip", "residual"] = "standard"
     decoder: Literal["standard", "skip"] = "standard"
-    taps: tuple[float, ...] = Field(default=(1.0, 1.0), min_length=2, max_length=16)
+    taps: Taps = (1.0, 1.0)
     rescaled: bool = True
     classless: bool = True
 

@@ -21,7 +21,7 @@ from scorefield.interop.edm_settings import Images, Settings, read
 from scorefield.interop.imported import Found, Known
 from scorefield.interop.renaming import converted, negated, outline
 from scorefield.interop.settings import read_json
-from scorefield.interop.weights import read_weights
+from scorefield.interop.weights import by_name, read_weights
 from scorefield.networks import ADM, SongUNet
 from scorefield.training.run import Run
 
@@ -55,7 +55,7 @@ def load(
     """
     known = Known(data_std, levels, data)
     if isinstance(weights, Mapping):
-        held, where = dict(weights), "weights"
+        held, where = by_name(weights, "weights"), "weights"
     elif Path(weights).suffix == ".pkl":
         held, own = _unpickled(Path(weights), pickle)
         config, where = own if config is None else config, str(weights)

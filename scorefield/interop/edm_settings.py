@@ -32,6 +32,7 @@ from scorefield.config import (
     PreconditionedConfig,
     SongConfig,
     TabulatedConfig,
+    Taps,
     TimeLabelConfig,
     VPConfig,
 )
@@ -69,7 +70,7 @@ class Part(Frozen):
 class EDMPrecond(Part):
     sigma_min: NonNegativeFloat = 0.0
     sigma_max: PositiveFloat | None = None
-    sigma_data: PositiveFloat = 0.5
+    sigma_data: float = Field(default=0.5, gt=0, le=1e6)
 
     def told(self) -> Told:
         """Return what the network was told and predicts."""
@@ -152,7 +153,7 @@ class SongUNet(_UNet):
     channel_mult_noise: PositiveInt = 1
     encoder_type: Literal["standard", "skip", "residual"] = "standard"
     decoder_type: Literal["standard", "skip"] = "standard"
-    resample_filter: tuple[float, ...] = (1.0, 1.0)
+    resample_filter: Taps = (1.0, 1.0)
 
     def network(self, resolution: int, classes: int) -> SongConfig:
         """Return our configuration."""
@@ -236,10 +237,12 @@ def read(values: Mapping[str, Any], where: str) -> Settings:
     Raises:
         UsageError: a name or a value that is not known, or a combination that ours cannot express.
     """
-    resolution = values.get("dataset_kwargs", {}).get("resolution")
-    values = dict(values.get("network_kwargs", values))
-    if resolution is not None:
-        values.setdefault("img_resolution", resolution)
+    values, data = values.get("network_kwargs", values), values.get("dataset_kwargs")
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{where}: network_kwargs hold {str(values)[:60]!r}, and no settings.")
+    values = dict(values)
+    if isinstance(data, Mapping) and "resolution" in data:
+        values.setdefault("img_resolution", data["resolution"])
     name = str(values.pop("class_name", None)).rpartition(".")[2]
     precond = _one(PRECONDITIONINGS, name, "class_name", where)
     older = name in ("VPPrecond", "VEPrecond")
@@ -247,7 +250,7 @@ def read(values: Mapping[str, Any], where: str) -> Settings:
     unet = _one(UNETS, kind, "model_type", where)
     known = {*precond.model_fields, *unet.model_fields, *Images.model_fields}
     if strange := sorted(set(values) - known):
-        raise UsageError(f"{where}: {name} with {kind} has no setting {strange[0]!r}.")
+        raise UsageError(f"{where}: {name} with {kind} has no setting {strange[0][:60]!r}.")
     told = checked(precond, values, where).told()
     found = Settings(
         (name, kind), told, checked(unet, values, where), checked(Images, values, where)
@@ -269,5 +272,7 @@ def _check(found: Settings, embedding: str, where: str) -> None:
 
 def _one(known: Mapping[str, Any], name: str, what: str, where: str) -> Any:
     if name not in known:
-        raise UsageError(f"{where}: {what} {name!r} is not known: give one of {', '.join(known)}.")
+        raise UsageError(
+            f"{where}: {what} {name[:60]!r} is not known: give one of {', '.join(known)}."
+        )
     return known[name]

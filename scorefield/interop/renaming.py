@@ -118,7 +118,7 @@ def converted(
     """
     needed = {name for origin in table.values() for name in origin.names}
     missing = sorted(needed - set(held))
-    extra = sorted(name for name in set(held) - needed if not re.fullmatch(idle, name))
+    extra = sorted(name[:80] for name in set(held) - needed if not re.fullmatch(idle, name))
     if missing or extra:
         raise CheckpointError(
             f"{source}: the weights do not match the configuration: they lack {missing[:4]} and "

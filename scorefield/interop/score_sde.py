@@ -36,6 +36,7 @@ from scorefield.config import (
     SongConfig,
     SubVPConfig,
     TabulatedConfig,
+    Taps,
     TimeLabelConfig,
     VPConfig,
 )
@@ -84,7 +85,7 @@ class _Model(_Part):
     num_res_blocks: PositiveInt
     attn_resolutions: Resolutions
     fir: bool
-    fir_kernel: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
+    fir_kernel: Taps = (1.0, 3.0, 3.0, 1.0)
     skip_rescale: bool
     resblock_type: Literal["biggan"]
     progressive: Literal["none", "output_skip"]
@@ -213,13 +214,13 @@ def _averaged(held: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     if "ema" not in held:
         return weights
     averages = held["ema"].get("shadow_params") if isinstance(held["ema"], Mapping) else None
-    learned = [name for name in weights if name not in (*names.FIXED,)]
-    if not isinstance(averages, list) or len(averages) != len(learned):
-        count = len(averages) if isinstance(averages, list) else "no"
+    found = [v for v in averages if isinstance(v, Tensor)] if isinstance(averages, list) else []
+    learned = [name for name in weights if name not in names.FIXED]
+    if len(found) != len(learned):
         raise CheckpointError(
-            f"{where}: ema has {count} shadow_params, and model {len(learned)} parameters."
+            f"{where}: ema has {len(found)} shadow_params, and model {len(learned)} parameters."
         )
-    return weights | dict(zip(learned, averages, strict=True))
+    return weights | dict(zip(learned, found, strict=True))
 
 
 def _found(held: Mapping[str, Tensor], settings: _Config, where: str) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,18 @@ def read_weights(path: Path, pickle: bool = False) -> dict[str, Tensor]:
             f"{path} is a pickle, which may run a program when it is read: save the weights as "
             ".safetensors where they come from, or say pickle if you trust them."
         )
-    found = read_checkpoint(path)
+    return by_name(read_checkpoint(path), str(path))
+
+
+def by_name(found: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """Return what is held by name, if that is weights alone.
+
+    Raises:
+        CheckpointError: it is more, or something else.
+    """
     if not all(isinstance(value, Tensor) for value in found.values()):
-        raise CheckpointError(f"{path} holds no weights by name.")
-    return found
+        raise CheckpointError(f"{where} holds no weights by name.")
+    return dict(found)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -68,12 +68,14 @@ def config(name, *changes):
     return model(change)
 
 
-def unet(name, settings):
-    """List settings of a U-Net, in a run of images."""
-    config(name, SHAPE, "shape = [1, 4, 4]", MLP, f'kind = "unet"\n{settings}')
-
-
 WHY = {}
+
+
+def unet(name, settings, kind="unet", why=""):
+    """List settings of a U-Net, in a run of images."""
+    WHY[name] = why
+    whole = MLP + ("" if kind == "unet" else r"\nrecompute = false")
+    config(name, SHAPE, "shape = [1, 4, 4]", whole, f'kind = "{kind}"\n{settings}')
 
 
 def foreign(name, why, arguments, architecture="UNet2DModel"):
@@ -95,6 +97,16 @@ unet("heads_of_a_unet_without_end", f"heads = {10**12}")
 unet("blocks_of_a_unet_without_end", f"blocks = {10**12}")
 unet("channels_of_a_unet_without_end", f"multipliers = [{10**12}]")
 unet("heads_that_do_not_divide", "width = 8\nheads = 3")
+for kind in ("song", "adm"):
+    unet(f"blocks_of_{kind}_without_end", f"blocks = {10**12}", kind, "tensors or more")
+    unet(f"channels_of_{kind}_without_end", f"multipliers = [{10**12}]", kind, "a network of")
+    unet(f"a_width_of_{kind}_without_end", f"width = {10**12}", kind, "sinusoids of width")
+    unet(f"a_level_of_{kind}_that_is_not_there", "attention = [2]", kind, "at level 2: there are")
+    unet(f"levels_of_{kind}_without_pixels", "multipliers = [1, 1, 1, 1]", kind, "multiples of 8")
+FEATURES = 'embedding = "fourier"\nwidening'
+unet("features_without_end", f"{FEATURES} = {10**12}", "song", "does not match config.toml")
+unet("a_filter_of_nothing", "taps = [1, -1]", "song", "do not sum to 0")
+unet("a_filter_that_is_too_long", f"taps = {[1] * 1000}", "song", "at most 16 items")
 SMALL = {"in_channels": 1, "out_channels": 1, "norm_num_groups": 4, "layers_per_block": 1}
 SMALL |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
 SMALL |= {"block_out_channels": [8]}

@@ -28,7 +28,11 @@ def told(
     classes = of_class.num_embeddings - 1
     y = torch.full(h.shape[:1], -1, device=h.device) if y is None else y
     if bool(((y < (-1 if classless else 0)) | (y >= classes)).any()):
-        none = ", and -1 for none" if classless else "; without a class it has learned nothing"
+        none = (
+            ", and -1 for none"
+            if classless
+            else "; without a class it has learned nothing, so name one"
+        )
         raise ValueError(
             f"y runs over [{int(y.min())}, {int(y.max())}]: this network knows the classes 0 "
             f"to {classes - 1}{none}."

@@ -83,7 +83,7 @@ def _found(held: dict[str, Tensor], settings: Settings, where: str) -> Found:
         label=noising.label,
         network=config,
         weights=_renamed(held, settings, config, shape, classes, where),
-        data_std=getattr(noising.parametrization, "data_std", 0.5),
+        data_std=settings.told.data_std,
         classes=classes,
         unconditional=bool(classes) and config.classless,
     )

@@ -53,12 +53,14 @@ class Told(NamedTuple):
         noising: the process, the prediction and our label.
         unit, zero: the network's own label is ``unit label + zero``.
         sign: of its output, to be that of the prediction.
+        data_std: the deviation of the data, as far as it was told.
     """
 
     noising: Noising
     unit: float = 1.0
     zero: float = 0.0
     sign: int = 1
+    data_std: float = 0.5
 
 
 class Part(Frozen):
@@ -76,7 +78,9 @@ class EDMPrecond(Part):
         """Return what the network was told and predicts."""
         highest = _SIGMA_MAX if self.sigma_max is None else min(_SIGMA_MAX, self.sigma_max)
         process = EDMConfig(t_min=max(_SIGMA_MIN, self.sigma_min), t_max=highest)
-        return Told(Noising(process, PreconditionedConfig(data_std=self.sigma_data), PlainLabel()))
+        parametrization = PreconditionedConfig(data_std=self.sigma_data)
+        noising = Noising(process, parametrization, PlainLabel())
+        return Told(noising, data_std=self.sigma_data)
 
 
 class VPPrecond(Part):

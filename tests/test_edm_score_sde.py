@@ -505,6 +505,7 @@ def work(tmp_path_factory):
     held, _ = checkpoint(config_of("vesde"))
     torch.save(held, path / "checkpoint_9.pth")
     (path / "vesde.json").write_text(json.dumps(config_of("vesde")))
+    (path / "of-edm2.json").write_text(json.dumps({"class_name": "EDM2Precond"}))
     np.save(path / "x.npy", np.random.default_rng(0).integers(0, 256, (2, 3, SIDE, SIDE)))
     finishes("import", path / "edm.pt", "--config", path / "training_options.json", "--out",
              path / "run")  # fmt: skip
@@ -732,6 +733,7 @@ def fails(work, capsys, monkeypatch):
         (2, ["edm.pt", "--kind", "edm"], "give config, EDM's network_kwargs"),
         (2, ["edm.pt", "--kind", "score_sde"], "give --config"),
         (2, ["edm.pt", "--config", "training_options.json", "--shape", "3", "8", "8"], "--shape: "),
+        (2, ["edm.pt", "--config", "of-edm2.json"], "of-edm2.json: class_name 'EDM2Precond'"),
         (4, ["edm.pt", "--config", "x.npy"], "x.npy cannot be read"),
         (4, ["x.npy", "--config", "training_options.json"], "x.npy cannot be read"),
         (4, ["none.pt", "--config", "training_options.json"], "there is no none.pt"),

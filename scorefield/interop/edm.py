@@ -20,7 +20,7 @@ from scorefield.interop import edm_names
 from scorefield.interop.edm_settings import Images, Settings, read
 from scorefield.interop.imported import Found, Known
 from scorefield.interop.renaming import converted, negated, outline
-from scorefield.interop.settings import read_json
+from scorefield.interop.settings import given
 from scorefield.interop.weights import by_name, read_weights
 from scorefield.networks import ADM, SongUNet
 from scorefield.training.run import Run
@@ -65,9 +65,8 @@ def load(
         raise UsageError(
             f"{where}: give config, EDM's network_kwargs or its training_options.json."
         )
-    values = config if isinstance(config, Mapping) else read_json(Path(config))
     held = {name.removeprefix("model."): value for name, value in held.items()}
-    return _found(held, read(values, where), where).run(known)
+    return _found(held, read(*given(config, where)), where).run(known)
 
 
 def _found(held: dict[str, Tensor], settings: Settings, where: str) -> Found:

@@ -120,7 +120,7 @@ class IDDPMPrecond(Part):
         return Told(Noising(process, PlainParametrization(kind="eps"), TimeLabelConfig()))
 
     def _alpha_bar(self) -> tuple[float, ...]:
-        """Return the table, of factors that fall as a cosine's and never by more than ``C_1``."""
+        """Return the table: a squared cosine's, none of whose factors is below ``C_1``."""
         rises = [
             math.sin(0.5 * math.pi * j / self.M / (self.C_2 + 1)) ** 2 for j in range(self.M + 1)
         ]

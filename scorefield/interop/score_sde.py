@@ -47,7 +47,7 @@ from scorefield.interop.edm_settings import Resolutions, Steps, levels as levels
 from scorefield.interop.imported import Found, Known
 from scorefield.interop.renaming import converted, negated, outline
 from scorefield.interop.schedulers import Noising
-from scorefield.interop.settings import checked, read_json
+from scorefield.interop.settings import checked, given
 from scorefield.interop.weights import read_checkpoint
 from scorefield.networks import SongUNet
 from scorefield.training.run import Run
@@ -125,9 +125,9 @@ class _Config(_Part):
                 "model.embedding_type": (model.embedding_type, "positional"),
                 "model.scale_by_sigma": (model.scale_by_sigma, False),
             }
-        for name, (given, known) in wanted.items():
-            if given != known:
-                raise UsageError(f"{where}: {sde} with {name} = {given!r}: known is {known!r}.")
+        for name, (held, known) in wanted.items():
+            if held != known:
+                raise UsageError(f"{where}: {sde} with {name} = {held!r}: known is {known!r}.")
         if not model.fir and (model.progressive, model.progressive_input) != ("none", "none"):
             raise UsageError(
                 f"{where}: progressive = {model.progressive!r} and progressive_input = "
@@ -198,9 +198,9 @@ def load(
     """
     known = Known(data_std, levels, data)
     where = "weights" if isinstance(weights, Mapping) else str(weights)
-    values = config if isinstance(config, Mapping) else read_json(Path(config))
-    found = checked(_Config, values, where)
-    found.check(where)
+    values, said = given(config, where)
+    found = checked(_Config, values, said)
+    found.check(said)
     held = weights if isinstance(weights, Mapping) else read_checkpoint(Path(weights))
     return _found(_averaged(held, where), found, where).run(known)
 

@@ -33,6 +33,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def given(config: str | Path | Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str]:
+    """Return a configuration, and where it was said: in its own file, or with the weights.
+
+    Raises:
+        CheckpointError: as `read_json`.
+    """
+    if isinstance(config, Mapping):
+        return config, where
+    return read_json(Path(config)), str(config)
+
+
 def checked(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
     """Return values as a model has them.
 

@@ -13,6 +13,7 @@ from scorefield.checks.readings import Clock, Prediction, clocks, predictions
 from scorefield.checks.result import Check, Level, Reading
 from scorefield.checks.trial import LEVELS, Answer, Trial, level, readings
 from scorefield.denoiser import Denoiser
+from scorefield.errors import NumericalError
 from scorefield.plan import default_plan
 from scorefield.sampling import sample
 from scorefield.tiles import check_evaluating, check_samples
@@ -43,30 +44,38 @@ def check(
         n: of data, or of samples for each reading; 2 at least.
         seed: of the noise.
         progress: gives back the pieces of work it is given, and may show how far it is.
-        condition: what the network is called with; one for all, or with ``x`` one for each.
+        condition: what the network is called with; one for all, or with ``x`` a row for each.
 
     Raises:
-        ValueError: ``n < 2``; for ``x`` as `scorefield.log_prob`; data that does not vary; a
-            network in training.
+        ValueError: ``n < 2``; for ``x`` as `scorefield.log_prob`; data that does not vary, another
+            number of rows of a condition; a network in training; what the network itself refuses.
     """
     if n < 2:
         raise ValueError(f"n = {n}: give at least 2.")
     if x is None:
         check_evaluating(denoiser)
         return _by_itself(denoiser, n, seed, progress, condition)
+    if len(x) < 2 or bool((x == x[:1]).all()):
+        raise ValueError(f"{len(x)} samples that do not vary: give at least 2 that do.")
     check_samples(denoiser, x, None, 1)
     rows = torch.linspace(0, len(x) - 1, min(n, len(x))).long()
-    variance = x.double().var(0)
-    if len(rows) < 2 or not bool(variance.sum() > 0):
-        raise ValueError(f"{len(x)} samples that do not vary: give at least 2 that do.")
     chosen = {name: _chosen(value, rows, len(x)) for name, value in condition.items()}
-    return _on_data(denoiser, Trial(x[rows], variance, denoiser.process, seed), progress, chosen)
+    return _on_data(denoiser, Trial(x[rows], _moments(x), denoiser.process, seed), progress, chosen)
 
 
 def _chosen(value: Any, rows: Tensor, count: int) -> Any:
-    """Return the rows of a condition that has one for each of the data."""
-    each = isinstance(value, Tensor) and value.ndim and len(value) == count
-    return value[rows] if each else value
+    """Return the rows of a condition that has one for each of the data.
+
+    Raises:
+        ValueError: it has another number of them.
+    """
+    if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 1:
+        return value
+    if len(value) != count:
+        raise ValueError(
+            f"a condition of {len(value)} rows for {count} samples: give one for each."
+        )
+    return value[rows]
 
 
 @torch.no_grad()
@@ -106,31 +115,42 @@ def _by_itself(
     denoiser: Denoiser, n: int, seed: int, progress: Progress, condition: Mapping[str, Any]
 ) -> Check:
     tried: dict[str, list[Answer | None]] = {}
-    calls, clock = 0, clocks(denoiser)[0]
-    for kind in progress(predictions(denoiser)):
-        x = _generated(denoiser, kind, n, seed, condition)
+    clock, kinds = clocks(denoiser)[0], predictions(denoiser)
+    for kind in progress(kinds):
+        try:
+            x = _generated(denoiser, kind, n, seed, condition)
+        except NumericalError:
+            x = None
+        except ValueError:  # a parametrization that ends before the process does
+            if kind is kinds[0]:
+                raise
+            x = None
         tried[kind.name] = []
         if x is not None:
-            trial = Trial(x, x.double().var(0), denoiser.process, seed)
+            trial = Trial(x, _moments(x), denoiser.process, seed)
             found = [trial.answers(denoiser, clock, k, [kind], condition) for k in range(LEVELS)]
             tried[kind.name] = [answer for (answer,), _ in found]
-        calls += _CALLS + LEVELS
-    return _found(tried, n, calls)
+    return _found(tried, n, _CALLS + LEVELS)
 
 
 def _generated(
     denoiser: Denoiser, kind: Prediction, n: int, seed: int, condition: Mapping[str, Any]
 ) -> Tensor | None:
-    """Return samples that a reading generates, if they are finite and differ."""
+    """Return samples that a reading generates, if they differ.
+
+    Raises:
+        ValueError: it has no coefficients at an end of the process; what the network refuses.
+        NumericalError: they are not finite.
+    """
     network = _Times(denoiser.network, kind.sign)
     parts = denoiser.shape, denoiser.mean, denoiser.variance, denoiser.label
-    try:
-        read = Denoiser(network, denoiser.process, kind.parametrization, *parts)
-        x = sample(read.given(**condition), n, default_plan(read, _CALLS), seed=seed)
-    except ValueError:  # a parametrization that ends before the process does, or no finite number
-        return None
-    variance = x.double().var(0).sum()
-    return x if bool(variance > 0) and bool(variance.isfinite()) else None
+    read = Denoiser(network, denoiser.process, kind.parametrization, *parts)
+    x = sample(read.given(**condition), n, default_plan(read, _CALLS), seed=seed)
+    return None if bool((x == x[:1]).all()) else x
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.double().mean(0), x.double().var(0)
 
 
 class _Times(nn.Module):

@@ -54,9 +54,11 @@ _NAMED = (
 
 def predictions(denoiser: Denoiser) -> list[Prediction]:
     """Return what a denoiser's network may predict, first what it is said to."""
-    deviations = dict.fromkeys((0.5, 1.0, denoiser.data_std))
-    known = [*_NAMED, *(_preconditioned(d) for d in deviations)]
     said = denoiser.parametrization
+    deviations = {f"{d:g}": d for d in (denoiser.data_std, 0.5, 1.0)}
+    if isinstance(said, Preconditioned):
+        deviations[f"{said.data_std:g}"] = said.data_std
+    known = [*_NAMED, *map(_preconditioned, deviations.values())]
     first = [p for p in known if p.parametrization == said and p.sign == 1]
     first = first[:1] or [Prediction(repr(said), said)]
     return [*first, *(p for p in known if p not in first)]
@@ -92,12 +94,10 @@ _PROCESSES: dict[str, Process] = {
 
 def _tables(process: Tabulated) -> dict[str, Process]:
     count = len(process.alpha_bar)
-    made = {name: make(count) for name, make in TABLES.items()}
-    made |= {
-        f"{name} with no signal at the end": without_signal(made[name])
-        for name in ("linear", "scaled-linear")
-    }
-    return {f"the {name} table": Tabulated(table) for name, table in made.items()}
+    made = {f"the {name} table": make(count) for name, make in TABLES.items()}
+    for name in ("the linear table", "the scaled-linear table"):
+        made[f"{name} with no signal at its end"] = without_signal(made[name])
+    return {name: Tabulated(table) for name, table in made.items()}
 
 
 def _labels(process: Process) -> dict[str, Label]:

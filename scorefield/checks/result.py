@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 _CLEAR = 0.98  # of the declared reading's error, below which another is the better one
 _SURE = 4.0  # standard errors of that
 _EQUAL = 0.99  # of another reading's error, above which the two are not told apart
-_LEARNED = 1.3  # of a Gaussian's error, above which a network has learned nothing of the data
+_NOTHING = 0.99  # of a Gaussian's error, above which nothing was learned but variances
+_WRONG = 1.3  # of that, above which not even they were
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Reading:
             gives no finite numbers.
         gain: by how much its logarithm is below that of the declared reading.
         stderr: the standard error of that.
+        spread: the standard error of the error's own logarithm.
         place: 0 for the declared one, and then the higher the less there is that speaks for it
             beforehand.
     """
@@ -28,6 +31,7 @@ class Reading:
     error: float
     gain: float
     stderr: float
+    spread: float
     place: int
 
 
@@ -78,8 +82,8 @@ class Check:
 
     @property
     def learned(self) -> bool:
-        """Whether by its best reading the network knows something of the data."""
-        return self.best.error < _LEARNED
+        """Whether by its best reading the network knows more of the data than its variances."""
+        return self.best.error < _NOTHING * math.exp(-_SURE * self.best.spread)
 
     @property
     def right(self) -> bool:
@@ -94,6 +98,12 @@ class Check:
             return (
                 f"this looks like {best.name}, not {said.name}: {best.error:.3g} of a Gaussian's "
                 f"error, and as declared {said.error:.3g}"
+            )
+        if best.error < _WRONG:
+            return (
+                f"no reading does better than a Gaussian, the best being {best.name} with "
+                f"{best.error:.3g} of its error: the network has learned nothing of this data but "
+                "its variances, if these, and what it predicts cannot be told"
             )
         return (
             f"no reading fits, the best being {best.name} with {best.error:.3g} of a Gaussian's "

@@ -24,7 +24,7 @@ def linear(count: int) -> Tensor:
 def scaled_linear(count: int) -> Tensor:
     """Return the table whose ``sqrt(beta)`` grows from ``sqrt(0.00085)`` to ``sqrt(0.012)``."""
     root = torch.linspace(0.00085**0.5, 0.012**0.5, count, dtype=torch.float64)
-    return (1 - root**2 * 1000 / count).cumprod(0)
+    return (1 - (root**2 * 1000 / count).clamp(max=0.999)).cumprod(0)
 
 
 def cosine(count: int) -> Tensor:
@@ -37,7 +37,8 @@ def cosine(count: int) -> Tensor:
 def sigmoid(count: int) -> Tensor:
     """Return the table whose ``beta`` follows a sigmoid from 1e-4 to 0.02, at 1000 entries."""
     rise = torch.linspace(-6, 6, count, dtype=torch.float64).sigmoid()
-    return (1 - (1e-4 + rise * (0.02 - 1e-4)) * 1000 / count).cumprod(0)
+    beta = (1e-4 + rise * (0.02 - 1e-4)) * 1000 / count
+    return (1 - beta.clamp(max=0.999)).cumprod(0)
 
 
 TABLES: dict[str, Callable[[int], Tensor]] = {

@@ -1,11 +1,13 @@
 r"""Readings of a network tried on data: how far from it they are, level by level.
 
-For data ``x_0`` noised to a level, a denoiser that has learned something is no further from it than
-the answer of a Gaussian with the data's variances ``v``, whose error is known::
+For data ``x_0`` noised to a level, a denoiser that has learned something is nearer to it than the
+answer ``z`` of a Gaussian with the data's mean ``m`` and variances ``v``::
 
-    e = E |x_0 - E[x_0 | x]|^2  /  sum v sigma^2 / (alpha^2 v + sigma^2)                    (1)
+    e = E |x_0 - E[x_0 | x]|^2  /  E |x_0 - z|^2                                            (1)
+    z = m + alpha v / (alpha^2 v + sigma^2) (x - alpha m)
 
-A wrong reading has many times that. Whatever the data, a posterior mean has at every level::
+Both are of the same noise, so that little of its chance is left in the quotient. A wrong reading
+has many times that. Whatever the data, a posterior mean has at every level::
 
     E[score(x)] = 0                                                                         (2)
     E[(x_0 - E[x_0 | x]) . E[x_0 | x]] = 0                                                  (3)
@@ -43,7 +45,7 @@ class Answer:
 
     Attributes:
         ratio: ``sigma / alpha``.
-        errors: of each sample, as in (1), ``(n,)``.
+        errors, plain: of each sample, and of the Gaussian for it, as in (1), ``(n,)``.
         across, along: ``x_0`` times its estimate, and that times itself, ``(n,)``; both about the
             mean.
         noise: by how much the noise is mistaken, ``(n, d)``; its mean is that of (2).
@@ -51,6 +53,7 @@ class Answer:
 
     ratio: float
     errors: Tensor
+    plain: Tensor
     across: Tensor
     along: Tensor
     noise: Tensor
@@ -61,13 +64,15 @@ class Trial:
 
     Args:
         x0: data as the field sees it, ``(n, *shape)``.
-        variance: of its coordinates, known from more of it.
+        moments: mean and variance of its coordinates, known from more of it.
         process: whose noise levels the data is tried at.
         seed: of the noise.
     """
 
-    def __init__(self, x0: Tensor, variance: Tensor, process: Process, seed: int) -> None:
-        self.x0, self.variance = x0, variance.double()
+    def __init__(
+        self, x0: Tensor, moments: tuple[Tensor, Tensor], process: Process, seed: int
+    ) -> None:
+        self.x0, (self.mean, self.variance) = x0, moments
         deviation = float(self.variance.mean().sqrt())
         ends = [time_near(process, end * deviation) for end in (_LOWEST, _HIGHEST)]
         low, high = process.half_log_snr(torch.tensor(ends, dtype=torch.float64)).tolist()
@@ -97,6 +102,7 @@ class Trial:
         alpha, sigma = clock.process.coefficients(t)
         x = alpha * self.x0 + sigma * self.eps[level]
         label = clock.label(clock.process, t)
+        plain = _each((self.x0 - self._gaussian(x, alpha, sigma)).double() ** 2)
         outputs: dict[float, Tensor] = {}
         found: list[Answer | None] = []
         for kind in kinds:
@@ -106,16 +112,20 @@ class Trial:
             of_x, of_eps = kind.parametrization.of_eps(alpha, sigma)
             output = kind.sign * outputs[float(scale)]
             x0, eps = skip * x + out * output, of_x * x + of_eps * output
-            found.append(self._answer(x0, eps - self.eps[level], float(sigma / alpha)))
+            found.append(self._answer(x0, eps - self.eps[level], plain, float(sigma / alpha)))
         return found, len(outputs)
 
-    def _answer(self, x0: Tensor, noise: Tensor, ratio: float) -> Answer:
-        least = (self.variance * ratio**2 / (self.variance + ratio**2)).sum()
-        mean = self.x0.double().mean(0)
-        truth, estimate = (v.double() - mean for v in (self.x0, x0))
+    def _gaussian(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Return what a Gaussian of the data's moments answers."""
+        gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
+        return self.mean + gain * (x - alpha * self.mean)
+
+    def _answer(self, x0: Tensor, noise: Tensor, plain: Tensor, ratio: float) -> Answer:
+        truth, estimate = (v.double() - self.mean for v in (self.x0, x0))
         return Answer(
             ratio,
-            _each((truth - estimate) ** 2) / least,
+            _each((truth - estimate) ** 2),
+            plain,
             _each(truth * estimate),
             _each(estimate**2),
             noise.double().flatten(1),
@@ -150,24 +160,25 @@ def _reading(
     held = [k for k, answer in enumerate(answers) if answer is not None]
     log_error, own = _log_error([answers[k] for k in held])
     if math.isinf(log_error) or len(held) < LEVELS / 2:
-        return Reading(name, math.inf, -math.inf, 0.0, place)
+        return Reading(name, math.inf, -math.inf, 0.0, 0.0, place)
     beyond = _log_error(best)[0] - _log_error([best[k] for k in held])[0]
     error = math.exp(log_error + (beyond if len(held) < len(answers) else 0.0))
+    spread = _jackknife(own)
     if math.isinf(_log_error(declared)[0]):
-        return Reading(name, error, math.inf, 0.0, place)
+        return Reading(name, error, math.inf, 0.0, spread, place)
     said, other = _log_error([declared[k] for k in held])
-    return Reading(name, error, said - log_error, _jackknife(other - own), place)
+    return Reading(name, error, said - log_error, _jackknife(other - own), spread, place)
 
 
 def _log_error(answers: Sequence[Answer | None]) -> tuple[float, Tensor]:
     """Return the mean logarithm of (1) over levels, and that without each of the samples."""
-    found = [answer.errors for answer in answers if answer is not None]
+    found = [(answer.errors, answer.plain) for answer in answers if answer is not None]
     if not found:
         return math.inf, torch.empty(0)
-    errors = torch.stack(found)
-    mean = float(errors.mean(1).log().mean())
-    without = errors.sum(1, keepdim=True) - errors
-    return (mean if math.isfinite(mean) else math.inf), without.log().mean(0)
+    errors, plain = map(torch.stack, zip(*found, strict=True))
+    mean = float((errors.sum(1) / plain.sum(1)).log().mean())
+    without = [part.sum(1, keepdim=True) - part for part in (errors, plain)]
+    return (mean if math.isfinite(mean) else math.inf), (without[0] / without[1]).log().mean(0)
 
 
 def _jackknife(without: Tensor) -> float:
@@ -184,4 +195,5 @@ def level(answer: Answer) -> Level:
     slopes = (across - answer.across) / (along - answer.along)
     bias = float(biases.square().mean().sqrt())
     slope, stderr = float(across / along), _jackknife(slopes)
-    return Level(answer.ratio, float(answer.errors.mean()), bias, slope, stderr)
+    error = float(answer.errors.sum() / answer.plain.sum())
+    return Level(answer.ratio, error, bias, slope, stderr)

@@ -202,7 +202,7 @@ def test_plans_are_compared_and_picked_under_guidance(classes, capsys, monkeypat
     lines = ["--solvers", "general", "tuned"]
     finishes(*command, "--y", 7, "--guidance", 3, *lines)
     assert "left out" not in capsys.readouterr().out
-    found = Frontier.load(classes / "run" / "frontier-y7-guidance3.json")
+    found = Frontier.load(classes / "run" / "frontier-y7-guidance-3.json")
     found.check(run.guided(3.0).conditional)
     with pytest.raises(ValueError, match="measured on the field"):
         found.check(run.field)
@@ -214,20 +214,24 @@ def test_plans_are_compared_and_picked_under_guidance(classes, capsys, monkeypat
     assert tuned.error.value <= general.error.value
     sampled = "sample", classes / "run", "--n", 3, "--y", 7, "--tolerance", 9, "--out"
     finishes(*sampled, classes / "picked.npy", "--guidance", 3)
-    assert "picked from frontier-y7-guidance3.json" in capsys.readouterr().out
+    assert "picked from frontier-y7-guidance-3.json" in capsys.readouterr().out
     chosen = run.guided(3.0).sample(3, found.within(9.0).plan, y=7)
     assert np.array_equal(np.load(classes / "picked.npy"), chosen.numpy())
     fails = failing(classes, capsys, monkeypatch)
     message = fails(4, *sampled, classes / "other.npy", "--guidance", 2)
     assert "compare" in message
     assert "--y 7 --guidance 2 first" in message
-    assert "name a class" in fails(2, *command, "--guidance", 3)
+    assert "name one with --y" in fails(2, *command, "--guidance", 3)
 
 
 def test_guidance_that_leads_nowhere_is_refused(classes, capsys, monkeypatch):
     fails = failing(classes, capsys, monkeypatch)
     assert "name one with --y" in fails(2, "sample", "run", "--guidance", 2)
     assert "no classes" in fails(2, "sample", "plain", "--guidance", 2, "--y", 0)
+    for scale in ("nan", "inf"):
+        assert "a finite scale" in fails(2, "sample", "run", "--guidance", scale, "--y", 0)
+        assert "a finite scale" in fails(2, "tune", "run", "--nfe", 5, "--guidance", scale)
+        assert "a finite scale" in fails(2, "compare", "run", "--guidance", scale, "--y", 0)
     assert "no classes" in fails(2, "tune", "plain", "--nfe", 5, "--guidance", 2)
     one, two = (sf.load(classes / "run").guided(w).conditional for w in (2.0, 3.0))
     finishes("tune", "run", "--nfe", 6, "--guidance", 2, *FEW)

@@ -13,7 +13,7 @@ from rich.table import Table
 from scorefield.cli.commands import find_class, say, track
 from scorefield.cli.options import CompareOptions, ItemOptions
 from scorefield.cli.picking import file_of
-from scorefield.cli.plans import plan_files, plans_within
+from scorefield.cli.plans import plan_files, plans_within, toward_none
 from scorefield.cli.real import SAMPLES, as_data, real_data
 from scorefield.cli.text import numbers
 from scorefield.errors import UsageError
@@ -64,6 +64,8 @@ def compare(
 ) -> None:
     """Measure plans on a run, print a table of them, and write and draw it."""
     _check_options(source, how, options.tile)
+    if how.guidance != 1 and options.y is None:
+        raise toward_none(how.guidance)
     run = load(folder).guided(how.guidance)
     y = find_class(run, options.y)
     field = run.toward(y)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from scorefield.cli.commands import find_class, say
 from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
-from scorefield.cli.plans import Choice
+from scorefield.cli.plans import Choice, of_scale
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.frontiers import Frontier
 from scorefield.frontiers.measure import machine
@@ -23,8 +23,7 @@ from scorefield.training.stored import FRONTIER
 
 def file_of(folder: Path, y: int | None, guidance: float) -> Path:
     """Return where a run's frontier is, of all classes or of one and under a guidance."""
-    scale = "" if guidance == 1 else f"-guidance{guidance:g}"
-    return folder / (FRONTIER if y is None else f"frontier-y{y}{scale}.json")
+    return folder / (FRONTIER if y is None else f"frontier-y{y}{of_scale(guidance)}.json")
 
 
 def choose_measured(

@@ -166,17 +166,23 @@ def _by_hand(given: dict[str, Any]) -> Choice:
 
 def plan_file(folder: Path, nfe: int, guidance: float = 1.0) -> Path:
     """Return where the plan of ``nfe`` calls of a run under a guidance lies."""
-    return folder / PLANS / f"nfe-{nfe}{_of_scale(guidance)}.json"
+    return folder / PLANS / f"nfe-{nfe}{of_scale(guidance)}.json"
 
 
 def plan_files(folder: Path, guidance: float) -> list[Path]:
     """Return the files of plans that a run has for a guidance, by name."""
     files = sorted((folder / PLANS).glob("*.json"))
-    return [path for path in files if "".join(_SCALE.findall(path.stem)) == _of_scale(guidance)]
+    return [path for path in files if "".join(_SCALE.findall(path.stem)) == of_scale(guidance)]
 
 
-def _of_scale(guidance: float) -> str:
-    return "" if guidance == 1 else f"-guidance-{guidance:g}"
+def toward_none(guidance: float) -> UsageError:
+    """Return what to say of guidance without a class."""
+    return UsageError(f"--guidance {guidance:g}: it goes towards a class; name one with --y.")
+
+
+def of_scale(guidance: float) -> str:
+    """Return what the names of files say of a guidance: nothing of none."""
+    return "" if guidance == 1 else f"-guidance-{repr(float(guidance)).removesuffix('.0')}"
 
 
 def kept_plan(run: Run, path: Path) -> Plan:

@@ -15,7 +15,7 @@ from scorefield.cli.commands import say
 from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
 from scorefield.cli.parts import Kind, in_parts, open_run, parse_ids
 from scorefield.cli.picking import choose_measured
-from scorefield.cli.plans import choose_plan
+from scorefield.cli.plans import choose_plan, of_scale, toward_none
 from scorefield.cli.tally import Tally
 from scorefield.engines import Task
 from scorefield.errors import UsageError
@@ -48,10 +48,10 @@ def sample(
     ids = range(n or _SAMPLES) if options.ids is None else parse_ids(options.ids, _IDS)
     choice = choose_measured(console, folder, pick_options, plan_options, options)
     if guidance != 1 and options.y is None:
-        raise UsageError(f"--guidance {guidance:g}: it goes towards a class; name one with --y.")
+        raise toward_none(guidance)
     choice = choice or choose_plan(plan_options, folder, guidance)
     of_class = "" if options.y is None else f"-{options.y}"
-    of_class += "" if guidance == 1 else f"-guidance{guidance:g}"
+    of_class += of_scale(guidance)
     target = folder / f"samples-{choice.name}-seed{seed}{of_class}"
     opened = open_run(folder, options, SAMPLING, target, options.ids)
     run = opened.run.guided(guidance)

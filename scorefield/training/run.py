@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import os
 import shutil
@@ -166,8 +167,11 @@ class Run:
         """Return the run with guidance towards the class that is asked for, away from none.
 
         Raises:
-            UsageError: a run without classes, or one that learned nothing but classes.
+            UsageError: a run without classes, or one that learned nothing but classes; a scale
+                that is not finite.
         """
+        if not math.isfinite(scale):
+            raise UsageError(f"guidance = {scale:g}: give a finite scale, 1 for none.")
         if scale != 1 and not self.config.data.classes:
             raise UsageError(
                 f"guidance = {scale:g}: this run has no classes; train with conditional."

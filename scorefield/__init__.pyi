@@ -34,6 +34,18 @@ from .guidance import (
     Product as Product,
     Tilted as Tilted,
 )
+from .inverse import (
+    DPS as DPS,
+    MMPS as MMPS,
+    Blur as Blur,
+    Downsample as Downsample,
+    Fourier as Fourier,
+    Grey as Grey,
+    Mask as Mask,
+    Matrix as Matrix,
+    Nonlinear as Nonlinear,
+    PiGDM as PiGDM,
+)
 from .latents import (
     Codes as Codes,
     Decoded as Decoded,
@@ -115,6 +127,8 @@ from .solvers import (
     Program as Program,
     Published as Published,
     Quadrature as Quadrature,
+    RePaint as RePaint,
+    Replacement as Replacement,
     Restart as Restart,
     ReverseDiffusion as ReverseDiffusion,
     Reversible as Reversible,

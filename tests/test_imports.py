@@ -26,6 +26,7 @@ ALLOWED = {
     "denoiser": {"field", "parametrization", "process"},
     "analytic": {"field", "process"},
     "guidance": {"field", "process"},
+    "inverse": {"field", "process"},
     "solvers": {"field", "grid", "noise", "process"},
     "adaptive": {"errors", "field", "process", "solvers"},
     "identity": {"field"},

@@ -9,6 +9,7 @@ from scorefield.solvers.combine import (
     Restart,
 )
 from scorefield.solvers.fitted import Fitted
+from scorefield.solvers.inpainting import RePaint, Replacement
 from scorefield.solvers.langevin import Hold, Langevin, annealed_langevin
 from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
 from scorefield.solvers.multistep import Multistep
@@ -89,6 +90,8 @@ __all__ = [
     "Program",
     "Published",
     "Quadrature",
+    "RePaint",
+    "Replacement",
     "Restart",
     "ReverseDiffusion",
     "Reversible",

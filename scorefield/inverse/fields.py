@@ -16,7 +16,8 @@ second formula, or not at all::
 
 with ``r^2 = sigma^2 v / (alpha^2 v + sigma^2)`` for data of variance ``v``. (4) is exact where
 ``x_0`` given ``x`` is Gaussian, as for Gaussian data, and (3) if that has covariance ``v I``. (5)
-is a heuristic whose ``zeta`` has to be tuned, and samples of no stated law.
+is a heuristic whose ``zeta`` has to be tuned, and its samples have no law that can be told. The
+systems are solved by products, for each sample by itself, in `scorefield.inverse.residuals`.
 
 Where ``alpha = 0`` a field cannot tell how ``x_0`` spreads, and the base's estimate is returned.
 
@@ -34,12 +35,12 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Estimate, Instant, ScoreField
-from scorefield.inverse.conjugate import norm, solve
 from scorefield.inverse.operators import LinearOperator, Operator
+from scorefield.inverse.residuals import norm, solve
 from scorefield.process import Coefficient, mix
 
 _TOLERANCE = 1e-5  # of the systems (3) and (4)
-_PRODUCTS = 100  # with A A^T in (3), which cost no call of the field
+_PRODUCTS = 30  # with A A^T in (3), which cost no call of the field
 _TINY = torch.finfo(torch.float64).tiny
 Pull = Callable[[Tensor], Tensor]
 
@@ -184,7 +185,7 @@ class MMPS(_Gaussian):
         operator: a linear one.
         measured: ``y``, for all samples alike, or ``(B, ...)`` for each of a batch.
         noise_std: ``s``, not negative; a number, or a value for each entry of ``y``.
-        iterations: of conjugate gradients, at most; as many as ``y`` has entries solve the system.
+        iterations: of conjugate residuals, at most; as many as ``y`` has entries solve the system.
 
     Raises:
         ValueError: as `PiGDM`; no iterations.

@@ -90,6 +90,7 @@ from .processes import (
     SubVP as SubVP,
     Tabulated as Tabulated,
 )
+from .restoring import restore as restore
 from .sampling import (
     count_calls as count_calls,
     integrate as integrate,

@@ -46,7 +46,8 @@ from scorefield.process import Coefficient
     SPLIT,
     EVALUATION,
     TUNING,
-) = range(11)
+    CORRUPTION,
+) = range(12)
 _PATH = 128  # added to a stream for its Brownian paths
 
 _LOW = 0xFFFFFFFF

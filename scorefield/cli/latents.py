@@ -117,8 +117,8 @@ def _tell(console: Console, error: Tally, what: str) -> None:
 
 
 ENCODING = Kind("encoding", "codes", _tell_codes, result="codes")
-DECODING = Kind("decoding", "samples", _tell_data, result="x", picture=True, tabular=True)
-INTERPOLATION = Kind("interpolation", "strips", _tell_codes, result="x", picture=True)
+DECODING = Kind("decoding", "samples", _tell_data, result="x", picture="x", tabular=True)
+INTERPOLATION = Kind("interpolation", "strips", _tell_codes, result="x", picture="x")
 
 
 def interpolate(

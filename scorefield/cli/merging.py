@@ -10,12 +10,13 @@ from rich.console import Console
 from scorefield.cli.latents import DECODING, ENCODING
 from scorefield.cli.likelihood import LIKELIHOOD
 from scorefield.cli.parts import finish
+from scorefield.cli.restoring import RESTORING
 from scorefield.cli.sampling import SAMPLING
 from scorefield.config import DataConfig
 from scorefield.errors import StorageError
 from scorefield.jobs import find_job
 
-KINDS = {kind.name: kind for kind in (SAMPLING, LIKELIHOOD, ENCODING, DECODING)}
+KINDS = {kind.name: kind for kind in (SAMPLING, LIKELIHOOD, ENCODING, DECODING, RESTORING)}
 
 
 def merge(console: Console, out: Path, overwrite: bool) -> None:

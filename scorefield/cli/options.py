@@ -37,6 +37,7 @@ VarianceName = Literal["posterior", "forward"]
 PredictionName = Literal["angle", "data", "noise"]
 ImportName = Literal["diffusers", "edm", "score_sde"]
 EngineName = Literal["here", "ray"]
+MethodName = Literal["mmps", "pigdm", "dps", "replacement", "repaint"]
 MissingName = Literal["refuse", "drop", "keep"]
 
 
@@ -173,6 +174,42 @@ class PlanOptions:
 
     dial: float | None = None
     """Of multistep, euler-maruyama and stochastic-heun: 0 is the ODE, 1 the reverse SDE."""
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """What was measured, and how it is restored."""
+
+    mask: str | None = None
+    """What is unknown: top, bottom, left or right, that half of an image; box:top,left,height,width
+    in pixels; random:0.7, that share of the pixels, others for each item; or a file, .npy or .png,
+    0 or black where unknown. Empty cells and NaN are unknown without it."""
+
+    downsample: int | None = None
+    """The items are means over blocks of this side."""
+
+    grey: bool = False
+    """The items are grey versions of what the run has in red, green and blue."""
+
+    blur: float | None = None
+    """The items were blurred by a Gaussian of this deviation in pixels; beyond an edge is the
+    opposite one."""
+
+    noise: float = 0.0
+    """The deviation of the noise in the items, in the data's units."""
+
+    method: MethodName = "mmps"
+    """mmps, by the covariance that the field tells; pigdm, with a single variance; dps, a push of
+    fixed length; with masks, replacement and repaint put what is known in place."""
+
+    n: int = 1
+    """Samples of each item."""
+
+    corrupt: bool = False
+    """For trying: the items are whole, and are masked, measured and made noisy first."""
+
+    seed: int = 0
+    """Of all noise, and of a random mask."""
 
 
 @dataclass(frozen=True)

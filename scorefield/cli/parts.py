@@ -54,7 +54,8 @@ class Kind:
         noun: what the file holds.
         tell: prints what there is to know of all columns.
         result: the column that makes a ``.npy`` file; empty if all make a table.
-        picture: whether images are drawn as well.
+        picture: the column that images are drawn of as well, ``(n, ...)``, or ``(n, k, ...)`` for
+            rows of ``k``; empty for no picture.
         tabular: whether vectors of the run's data may be a table as well.
     """
 
@@ -62,7 +63,7 @@ class Kind:
     noun: str
     tell: Callable[[Console, Mapping[str, Any], Mapping[str, Tally]], None]
     result: str = ""
-    picture: bool = False
+    picture: str = ""
     tabular: bool = False
 
     def endings(self, like: DataConfig) -> tuple[str, ...]:
@@ -220,15 +221,28 @@ def finish(console: Console, job: Job, kind: Kind) -> None:
     if job.out.suffix in ARRAY:
         write_array(job.out, len(job.ids), (block[kind.result] for block in blocks))
     elif kind.result:
-        write_table(job.out, (as_table(block[kind.result], like.columns) for block in blocks))
+        rows = (block[kind.result].reshape(-1, *like.shape) for block in blocks)
+        write_table(job.out, (as_table(x, like.columns) for x in rows))
     else:
         write_table(job.out, blocks)
+    images = _pictured(job, kind) if kind.picture and len(like.shape) == 3 else None
     job.remove()
     kind.tell(console, job.settings, tallies)
     say(console, f"{kind.noun}: {job.out}")
-    if kind.picture and len(like.shape) == 3:
-        x = np.load(job.out, mmap_mode="r")
-        draw(console, torch.from_numpy(x[:DRAWN].copy()), job.out.with_suffix(".png"))
+    if images is not None:
+        each = images.shape[1] if images.ndim == 5 else None
+        flat = images.flatten(0, 1) if each else images
+        draw(console, flat, job.out.with_suffix(".png"), each)
+
+
+def _pictured(job: Job, kind: Kind) -> Tensor:
+    """Return the first items of the column that a picture is made of."""
+    found: list[np.ndarray] = []
+    for columns in job.parts():
+        found.append(columns[kind.picture])
+        if sum(map(len, found)) >= DRAWN:
+            break
+    return torch.from_numpy(np.concatenate(found)[:DRAWN])
 
 
 def _counted(parts: Iterator[Columns], tallies: Mapping[str, Tally]) -> Iterator[Columns]:

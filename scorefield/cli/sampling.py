@@ -89,4 +89,4 @@ def _tell(console: Console, settings: Mapping[str, Any], tallies: Mapping[str, T
     say(console, f"{nfe.count} samples, {solver}, {how}: NFE {nfe.mean:g} per sample")
 
 
-SAMPLING = Kind("sampling", "samples", _tell, result="x", picture=True, tabular=True)
+SAMPLING = Kind("sampling", "samples", _tell, result="x", picture="x", tabular=True)

@@ -44,10 +44,12 @@ class Kind(ABC):
     Attributes:
         size: how many coordinates they have.
         width: of the noise on each.
+        absent: which of them say that a value is missing: all, the last or none.
     """
 
     size: int
     width: float
+    absent = slice(0)
 
     @abstractmethod
     def base(self, x: Tensor) -> Tensor:
@@ -122,6 +124,10 @@ class Category(Kind):
     def size(self) -> int:  # type: ignore[override]
         return len(self.labels) if len(self.labels) > 2 else len(self.labels) - 1
 
+    @property
+    def absent(self) -> slice:  # type: ignore[override]
+        return slice(-1, None) if self.labels[-1] == GAP else slice(0)
+
     def base(self, x: Tensor) -> Tensor:
         code = x.nan_to_num(nan=len(self.labels) - 1)
         if self.size < 2:
@@ -171,6 +177,7 @@ class Flag(Kind):
 
     size: int
     width = NARROW
+    absent = slice(None)
 
     def base(self, x: Tensor) -> Tensor:
         return x.isnan().to(x)
@@ -214,6 +221,10 @@ class Columns(Encoding):
         self.width = torch.cat([torch.full((kind.size,), kind.width) for kind, _ in self.parts])
         ends = torch.tensor(sizes).cumsum(0).tolist()
         self.spans = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        self.absent = torch.zeros(sum(sizes), dtype=torch.bool)
+        for (kind, _), span in zip(self.parts, self.spans, strict=True):
+            self.absent[span][kind.absent] = True
+        self.present = torch.tensor([self._present(name) for name in self.names])
         # of what stands where a number is missing, a whole one with its noise; elsewhere unused
         laws = torch.tensor([config.gaps.get(name, (0.0, 1.0)) for name in self.names])
         mean, std = self.base(laws[:, :1].T)[0], self.base(laws[:, 1:].T)[0]
@@ -242,6 +253,11 @@ class Columns(Encoding):
         parts = [(kind, columns) for kind, columns in parts if columns]
         texts = [(k, name) for k, name in names if name in config.categories]
         return parts + [(Category(config.categories[name]), [k]) for k, name in texts]
+
+    def _present(self, name: str) -> float:
+        """Return a value that a column may have: of a category the first label's code."""
+        config = self.config
+        return config.constant.get(name, config.whole.get(name, (0.0, 0.0))[0])
 
     def _whole(self, columns: list[int], width: float) -> Whole:
         ends = [self.config.whole[self.names[k]] for k in columns]
@@ -276,6 +292,15 @@ class Columns(Encoding):
         for (kind, columns), span in zip(self.parts, self.spans, strict=True):
             x[:, columns] += kind.inverse(v[:, span])  # a gap's NaN covers the number under it
         return x
+
+    def told(self, gone: Tensor) -> Tensor:
+        parts = (
+            (~gone[:, columns]).expand(-1, kind.size)
+            if len(columns) == 1
+            else ~gone[:, columns[: kind.size]]
+            for kind, columns in self.parts
+        )
+        return torch.cat(list(parts), 1) | self.absent.to(gone.device)
 
     def check(self, x: Tensor, name: str) -> None:
         gapped = torch.tensor([n in self.config.gaps for n in self.names], device=x.device)

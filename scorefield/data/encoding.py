@@ -11,6 +11,7 @@ Reference: Theis, van den Oord and Bethge (2016), arXiv:1511.01844, section 3.1.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,9 +45,14 @@ class Encoding(ABC):
     Attributes:
         width: of the uniform noise on each coordinate of ``v``: 0 where it is continuous, else at
             most 1; broadcasts against a sample.
+        present: values that data may have, to stand where one is missing; broadcasts against a
+            sample of ``x``.
+        absent: which coordinates of ``v`` say that a value is missing; broadcasts against one.
     """
 
     width: Tensor
+    present: Tensor
+    absent: Tensor
 
     @property
     def exact(self) -> bool:
@@ -74,6 +80,23 @@ class Encoding(ABC):
         """Return the data that vectors stand for."""
 
     @abstractmethod
+    def told(self, gone: Tensor) -> Tensor:
+        """Return which coordinates of ``v`` are known where values of ``x`` are ``gone``."""
+
+    def partial(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `middle` of data with NaN where values are to be found, and which are known.
+
+        That none is missing is known. Coordinates that are not known hold anything.
+        """
+        gone = x.isnan()
+        return self.middle(torch.where(gone, self.present.to(x), x)), self.told(gone)
+
+    def completed(self, x: Tensor, v: Tensor) -> Tensor:
+        """Return data with what `inverse` makes of vectors where it is NaN, and no gaps."""
+        found = self.inverse(torch.where(self.absent.to(v.device), -math.inf, v))
+        return torch.where(x.isnan(), found, x)
+
+    @abstractmethod
     def check(self, x: Tensor, name: str) -> None:
         """Refuse data that is not of this kind.
 
@@ -92,7 +115,8 @@ def spread(base: Tensor, width: Tensor, u: Tensor) -> Tensor:
 class Continuous(Encoding):
     """Data that is continuous already."""
 
-    width = torch.zeros(())
+    width = present = torch.zeros(())
+    absent = torch.zeros((), dtype=torch.bool)
 
     def shape(self, sample: Shape) -> Shape:
         return sample
@@ -108,6 +132,9 @@ class Continuous(Encoding):
 
     def inverse(self, v: Tensor) -> Tensor:
         return v
+
+    def told(self, gone: Tensor) -> Tensor:
+        return ~gone
 
     def check(self, x: Tensor, name: str) -> None:
         bad = (~x.isfinite()).nonzero()
@@ -125,6 +152,8 @@ class Levels(Encoding):
     count: int
 
     width = torch.ones(())
+    present = torch.zeros(())
+    absent = torch.zeros((), dtype=torch.bool)
 
     def shape(self, sample: Shape) -> Shape:
         return sample
@@ -142,6 +171,9 @@ class Levels(Encoding):
 
     def inverse(self, v: Tensor) -> Tensor:
         return v.floor().clamp(0, self.count - 1)
+
+    def told(self, gone: Tensor) -> Tensor:
+        return ~gone
 
     def check(self, x: Tensor, name: str) -> None:
         bad = ((x != x.floor()) | (x < 0) | (x >= self.count)).nonzero()

@@ -55,6 +55,21 @@ def read_images(folder: Path) -> Contents:
     return Contents(_Images(paths, heads[0][0], 1 if grey else 3), classes=classes)
 
 
+def read_grey(path: Path) -> np.ndarray:
+    """Return one image as bytes ``(H, W)``, whatever its colours.
+
+    Raises:
+        DataError: as `read_images`.
+    """
+    try:
+        import PIL  # noqa: F401
+    except ImportError:
+        raise DataError(f"{path}: images need Pillow; pip install 'scorefield[images]'.") from None
+    size, _ = _head(path)
+    grey: np.ndarray = _Images([path], size, 1)[np.zeros(1, np.int64)][0, 0]
+    return grey
+
+
 class _Images:
     """Images ``(N, C, H, W)`` of bytes."""
 

@@ -102,7 +102,8 @@ def read(
             says of its cells. A folder's images have the names of its folders unless given.
         learn: refuse what a distribution cannot be learned from.
         missing: what to do about gaps in vectors: refuse them, drop the samples, or keep them and
-            learn where they are; keep for tables and refuse for the rest unless given.
+            learn where they are; keep for tables and refuse for the rest unless given. To keep
+            them in images and signals they must not be learned from.
         without: columns to leave out.
         layer: of an .h5ad file, instead of ``X``.
         like: of a run: columns are found by their names, and texts by its labels.
@@ -128,7 +129,7 @@ def read(
     ours = None if like is None else like.columns
     made = layout(contents, (*without, *taken), name, ours)
     policy = missing or ("keep" if contents.typed or like else "refuse")
-    found = survey(made, name, policy)
+    found = survey(made, name, policy, anywhere=missing == "keep" and not learn)
     if learn and len(found.keep) < 2:
         raise DataError(
             f"{name} has {len(found.keep)} sample(s): a distribution needs two or more."

@@ -34,12 +34,13 @@ class Survey:
     moments: Moments
 
 
-def survey(layout: Layout, name: str, missing: str) -> Survey:
+def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> Survey:
     """Look at all items.
 
     Args:
         name: of the source, for messages.
         missing: refuse, drop the items, or keep them.
+        anywhere: not of vectors alone, but of images and signals too, where it is keep.
 
     Raises:
         DataError: a value that is not finite in float32, or missing where that is refused.
@@ -49,7 +50,7 @@ def survey(layout: Layout, name: str, missing: str) -> Survey:
     for span in spans(layout.values.shape):
         raw = layout.picked(layout.values[span])
         batch = layout.numbers(raw)
-        gap = np.isnan(batch) & (batch.ndim == 2 and missing != "refuse")
+        gap = np.isnan(batch) & ((batch.ndim == 2 or anywhere) and missing != "refuse")
         bad = np.argwhere(~np.isfinite(batch) & ~gap)
         if len(bad):
             raise DataError(_refusal(raw, bad, int(span[bad[0][0]]), name, layout.names))

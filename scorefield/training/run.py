@@ -22,17 +22,19 @@ from torch import Tensor
 from scorefield.adaptive import Adaptive
 from scorefield.config import DataConfig, RunConfig, TrainConfig
 from scorefield.data import Standardize
-from scorefield.data.encoding import Encoding
+from scorefield.data.encoding import Continuous, Encoding
 from scorefield.denoiser import Denoiser
 from scorefield.errors import CheckpointError, DataError, UsageError
 from scorefield.field import ScoreField
 from scorefield.files import in_room, publish
 from scorefield.guidance import ClassifierFree
+from scorefield.inverse import Operator
 from scorefield.latents import Codes, Decoded, decode, encode, interpolate
 from scorefield.likelihood import Bound, Likelihood, combined, elbo, log_prob
 from scorefield.networks import Codec
 from scorefield.noise import LEVELS, Noise
 from scorefield.plan import Plan
+from scorefield.restoring import restore_data
 from scorefield.sampling import sample
 from scorefield.solvers import Solver
 from scorefield.training import build, stored
@@ -163,6 +165,33 @@ class Run:
         strip = points.reshape(*made.x.shape[:2], *points.shape[1:])
         return made._replace(x=torch.cat([a[:, None], strip[:, 1:-1], b[:, None]], 1))
 
+    def restore(
+        self,
+        measured: Tensor,
+        operator: Operator | None = None,
+        noise_std: float = 0.0,
+        *,
+        y: int | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Return data ``(N, n, *shape)``, ``n`` samples given each of the measurements.
+
+        Operator and measurements are in the data's units; the rest is as for `scorefield.restore`.
+
+        Args:
+            measured: ``(N, ...)``; without an operator data with NaN where it is to be found.
+            y: the class, for a conditional run.
+
+        Raises:
+            DataError: known values that are not the run's; an operator, or noise, for columns of
+                different kinds.
+            ValueError, NumericalError: as `scorefield.restore`.
+        """
+        if operator is None:
+            self.check_partial(measured, "measured", exact=not noise_std)
+        parts = self.toward(y), self.transform, self.encoding
+        return restore_data(*parts, measured, operator, noise_std, **settings)
+
     def guided(self, scale: float) -> Run:
         """Return the run with guidance towards the class that is asked for, away from none.
 
@@ -228,13 +257,29 @@ class Run:
         Raises:
             DataError: another shape, or values that the run's encoding does not take.
         """
+        self._check_shape(x, name)
+        self.encoding.check(x, name)
+
+    def check_partial(self, x: Tensor, name: str = "x", *, exact: bool = True) -> None:
+        """Refuse data with NaN for what is not known whose rest is not of the run's kind.
+
+        Args:
+            exact: there is no noise in it.
+
+        Raises:
+            DataError: as `check`.
+        """
+        self._check_shape(x, name)
+        rest = torch.where(x.isnan(), self.encoding.present.to(x), x)
+        (self.encoding if exact else Continuous()).check(rest, name)
+
+    def _check_shape(self, x: Tensor, name: str) -> None:
         shape = self.config.data.shape
         if tuple(x.shape[1:]) != shape:
             raise DataError(
                 f"{name} has samples of shape {tuple(x.shape[1:])}: this run was trained on "
                 f"{shape}."
             )
-        self.encoding.check(x, name)
 
     def _drawn(
         self, x: Tensor, draws: int, ids: Sequence[int] | Tensor | None, seed: int

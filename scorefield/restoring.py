@@ -1,0 +1,206 @@
+r"""Restoration: samples of what was measured, for each of many measurements.
+
+Sample ``j`` of item ``k`` has the id ``k n + j``, and so is a function of the measurement, the
+seed, the item's number and ``n`` alone. Items share the tiles of `scorefield.tiles`, each with its
+own measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from numbers import Integral
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scorefield.adaptive import Adaptive
+from scorefield.data.encoding import Encoding
+from scorefield.data.transform import Standardize
+from scorefield.errors import DataError
+from scorefield.field import ScoreField
+from scorefield.inverse import DPS, MMPS, LinearOperator, Mask, Operator, PiGDM
+from scorefield.plan import Plan, resolve
+from scorefield.sampling import sample
+from scorefield.solvers import DDIM, PredictorCorrector, RePaint, Replacement, Solver
+from scorefield.tiles import as_ids, filled, tiles
+
+Method = Literal["mmps", "pigdm", "dps", "replacement", "repaint"]
+Noise = float | Tensor
+Posed = tuple[ScoreField, Plan]
+
+
+def restore(
+    field: ScoreField,
+    measured: Tensor,
+    operator: Operator | None = None,
+    noise_std: Noise = 0.0,
+    *,
+    method: Method = "mmps",
+    n: int = 1,
+    solver: Solver | Plan | None = None,
+    times: Tensor | Adaptive | None = None,
+    ids: Sequence[int] | Tensor | None = None,
+    seed: int = 0,
+    tile: int = 64,
+    **settings: Any,
+) -> Tensor:
+    """Return ``n`` samples given each measurement, ``(N, n, *field.shape)``.
+
+    Args:
+        measured: ``(N, ...)``, a row for each item.
+        operator: what measured; unless given, `Mask` of what is not NaN in the samples.
+        noise_std: deviation of the noise of a measurement, not negative.
+        method: `MMPS`, `PiGDM` or `DPS`; for masks also `Replacement` or `RePaint`, around the
+            solver.
+        n: samples of each.
+        solver, times: as for `scorefield.sample`, and `usual_plan` without both; a plan's tuning is
+            left aside, since it was to another field.
+        ids: the items' numbers, ``0 .. N-1`` unless given.
+        seed: with an id, determines the noise of a sample.
+        tile: as for `scorefield.sample`.
+        settings: the method's own: ``iterations`` of mmps, ``zeta`` of dps, ``repeats`` of repaint.
+
+    Raises:
+        ValueError: a method of another name, or that does not take such an operator; measurements
+            that do not fit the operator or the operator the field; as `scorefield.sample`.
+        NumericalError: as `scorefield.sample`.
+    """
+    if method not in METHODS or not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"method = {method!r}, n = {n!r}: give one of {[*METHODS]}, and n >= 1.")
+    pose = partial(METHODS[method], **settings)
+    numbers = as_ids(len(measured) if ids is None else ids, tile)
+    if len(numbers) != len(measured):
+        raise ValueError(f"{len(numbers)} ids for {len(measured)} measurements: give one for each.")
+    drawn = [k * n + j for k in numbers for j in range(n)]
+    if solver is None and times is None:
+        solver = usual_plan(field)
+    plan = replace(resolve(field, solver, times), tuning=None)
+    out: Tensor | None = None
+    for places, rows, _ in tiles(drawn, tile) if drawn else ():
+        y = filled(measured, [place // n for place in places], rows, tile)
+        how = Mask(~y.isnan(), checked=True) if operator is None else operator
+        posed, its_plan = pose(field, how, y, noise_std, plan)
+        x = sample(posed, [drawn[place] for place in places], its_plan, seed=seed, tile=tile)
+        out = x.new_empty(len(drawn), *field.shape) if out is None else out
+        out[places] = x
+    if out is None:
+        out = measured.new_empty(0, *field.shape)
+    return out.reshape(len(numbers), n, *field.shape)
+
+
+def usual_plan(field: ScoreField) -> Plan:
+    """Return the plan of a restoration unless another is asked for: 20 steps of `DDIM` (1).
+
+    The pushes of a network are off by more than its estimates, and the noise of the SDE forgets
+    what the ODE would keep; ``benchmarks/inverse.py`` measures it.
+    """
+    return resolve(field, DDIM(1.0), None)
+
+
+def restore_data(
+    field: ScoreField,
+    transform: Standardize,
+    encoding: Encoding,
+    measured: Tensor,
+    operator: Operator | None,
+    noise_std: float,
+    **settings: Any,
+) -> Tensor:
+    """Return what `restore` does, with operator, measurements and samples in the data's units.
+
+    Whole numbers are measured in the middle of their intervals. Known entries without noise come
+    back as they were.
+
+    Raises:
+        DataError: known entries that are not of the encoding; an operator, or noise, for columns
+            of different kinds.
+        ValueError, NumericalError: as `restore`.
+    """
+    if encoding.width.ndim and (operator is not None or noise_std):
+        raise DataError(
+            "columns of different kinds have no unit in common: leave out the operator and the "
+            "noise, and give NaN for what is not known."
+        )
+    if operator is not None:
+        mean = transform.mean - encoding.width / 2
+        mean, std = (v.expand(field.shape)[None] for v in (mean, transform.std))
+        operator.shape(field.shape)  # refuses before it is used on them
+        inner, told = operator.standardized(measured, mean, std)
+        z = restore(field, told, inner, noise_std, **settings)
+        return _each(z, lambda flat: encoding.inverse(transform.inverse(flat)))
+    v, known = encoding.partial(measured)
+    told = torch.where(known, transform.forward(v), torch.nan)
+    z = restore(field, told, None, noise_std / transform.std, **settings)
+    count = z.shape[1]
+
+    def data(flat: Tensor) -> Tensor:
+        found = transform.inverse(flat)
+        if noise_std:
+            return encoding.inverse(found)
+        return encoding.completed(measured.repeat_interleave(count, 0), found)
+
+    return _each(z, data)
+
+
+def _each(z: Tensor, data: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the data of samples ``(N, n, ...)``."""
+    x = data(z.flatten(0, 1))
+    return x.reshape(*z.shape[:2], *x.shape[1:])
+
+
+def _by_field(
+    make: Callable[..., ScoreField],
+    field: ScoreField,
+    operator: Operator,
+    measured: Tensor,
+    noise_std: Noise,
+    plan: Plan,
+    **settings: Any,
+) -> Posed:
+    if not isinstance(operator, LinearOperator):
+        raise ValueError(
+            f"{make.__name__} needs a linear operator, and {type(operator).__name__} is none: use "
+            "dps."
+        )
+    return make(field, operator, measured, noise_std, **settings), plan
+
+
+def _dps(
+    field: ScoreField,
+    operator: Operator,
+    measured: Tensor,
+    noise_std: Noise,
+    plan: Plan,
+    **settings: Any,
+) -> Posed:
+    return DPS(field, operator, measured, **settings), plan
+
+
+def _placed(
+    around: Callable[..., Solver],
+    field: ScoreField,
+    operator: Operator,
+    measured: Tensor,
+    noise_std: Noise,
+    plan: Plan,
+    **settings: Any,
+) -> Posed:
+    if not isinstance(operator, Mask):
+        raise ValueError(
+            f"known entries can be put in place for a Mask alone, and this is "
+            f"{type(operator).__name__}: use mmps, pigdm or dps."
+        )
+    known = Replacement(operator.observed, measured, noise_std)
+    return field, replace(plan, solver=around(plan.solver, known, **settings))
+
+
+METHODS: Mapping[str, Callable[..., Posed]] = {
+    "mmps": partial(_by_field, MMPS),
+    "pigdm": partial(_by_field, PiGDM),
+    "dps": _dps,
+    "replacement": partial(_placed, PredictorCorrector),
+    "repaint": partial(_placed, RePaint),
+}

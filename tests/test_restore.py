@@ -1,0 +1,382 @@
+"""Restoration: posteriors in the data's units, gaps of tables, and the command."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+from cases import normal, tensor
+from PIL import Image
+from shell import TINY, failing, finishes
+from test_inverse import (
+    COVARIANCE,
+    MEAN,
+    NOISE,
+    ROWS,
+    Y,
+    errors_in_deviations,
+    posterior,
+)
+
+import scorefield as sf
+from scorefield.config import ColumnsConfig
+from scorefield.data import Standardize
+from scorefield.data.columns import Columns
+from scorefield.data.encoding import Continuous, Levels
+from scorefield.restoring import METHODS, restore_data
+
+SHIFT, SCALE = tensor(10, -3, 0, 200), tensor(2, 0.1, 1, 30)
+UNITS = Standardize(SHIFT, SCALE)
+
+
+def in_units(field=None):
+    """Return the exact field of the Gaussian with its samples scaled and shifted to other units."""
+    field = field or sf.Gaussian(sf.VP(t_min=1e-4), MEAN, COVARIANCE)
+    return field, SHIFT + SCALE * MEAN, SCALE[:, None] * COVARIANCE * SCALE
+
+
+def many(field, measured, operator=None, noise_std=0.0, encoding=None, **settings):
+    """Return 1,000 samples of what one measurement in the data's units was made of."""
+    settings = {"n": 1000, "tile": 1000, "iterations": 4, **settings}
+    settings["solver"] = sf.default_plan(field, 40)
+    encoding = Continuous() if encoding is None else encoding
+    return restore_data(field, UNITS, encoding, measured[None], operator, noise_std, **settings)[0]
+
+
+def test_an_operator_measures_in_the_units_of_the_data():
+    field, mean, covariance = in_units()
+    rows = ROWS / SCALE
+    y = rows @ mean + Y
+    x = many(field, y, sf.Matrix(rows), NOISE).double()
+    exact = posterior(mean, covariance, rows, y, NOISE)
+    assert errors_in_deviations(x / SCALE, exact[0] / SCALE, exact[1] / SCALE / SCALE[:, None]) < 4
+
+
+def test_gaps_are_filled_with_what_the_rest_tells():
+    field, mean, covariance = in_units()
+    known = tensor(11.0, math.nan, math.nan, 220.0)
+    x = many(field, known).double()
+    there = ~known.isnan()
+    assert torch.equal(x[:, there], known[there].expand(1000, 2).float().double())
+    rows = torch.eye(4, dtype=torch.float64)[there]
+    centre, spread = posterior(mean, covariance, rows, known[there], 0.0)
+    free = SCALE[~there]
+    spread = spread[~there][:, ~there] / free / free[:, None]
+    assert errors_in_deviations(x[:, ~there] / free, centre[~there] / free, spread) < 4
+
+
+def test_noise_is_in_the_units_of_the_data_too():
+    field, mean, covariance = in_units()
+    known, noise_std = tensor(12.0, math.nan, math.nan, math.nan), 0.7
+    x = many(field, known, None, noise_std).double()
+    rows = torch.eye(4, dtype=torch.float64)[:1]
+    centre, spread = posterior(mean, covariance, rows, known[:1], noise_std)
+    assert errors_in_deviations(x / SCALE, centre / SCALE, spread / SCALE / SCALE[:, None]) < 4
+
+
+def test_whole_numbers_stand_in_the_middle_of_their_intervals():
+    """What a noiseless operator measured comes back, which half a level off would not."""
+    field, _, _ = in_units()
+    y = tensor(11, 217)
+    rows = torch.eye(4, dtype=torch.float64)[[0, 3]]
+    for measured, operator in ((y, sf.Matrix(rows)), (tensor(11, math.nan, math.nan, 217), None)):
+        x = many(field, measured, operator, encoding=Levels(500), n=50, tile=64)
+        assert torch.equal(x[:, [0, 3]].double(), y.expand(50, 2))
+        assert torch.equal(x, x.floor())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_item_does_not_depend_on_the_others_and_may_be_asked_for_alone(method):
+    field = sf.Gaussian(sf.VP(), MEAN, COVARIANCE)
+    y = normal(5, 4, seed=1, dtype=torch.float32)
+    y[torch.rand(5, 4, generator=torch.Generator().manual_seed(0)) < 0.4] = math.nan
+    own = {"repeats": 2} if method == "repaint" else {}
+    every = sf.restore(field, y, method=method, n=3, seed=2, tile=8, **own)
+    assert every.shape == (5, 3, 4)
+    for k in (4, 1):
+        alone = sf.restore(field, y[k : k + 1], method=method, n=3, ids=[k], seed=2, tile=8, **own)
+        assert torch.equal(alone[0], every[k])
+    assert not torch.equal(every[:, 0], every[:, 1])
+
+
+def test_settings_reach_the_method():
+    field, y = sf.Gaussian(sf.VP(), MEAN, COVARIANCE), normal(3, 2, seed=1)
+    operator, plan = sf.Matrix(ROWS), sf.default_plan(sf.Gaussian(sf.VP(), MEAN, COVARIANCE), 8)
+    found = sf.restore(field, y, operator, method="dps", zeta=0.3, solver=plan, tile=3)
+    wanted = sf.sample(sf.DPS(field, operator, y, zeta=0.3), 3, plan, tile=3)
+    assert torch.equal(found[:, 0], wanted)
+
+
+KINDS = ColumnsConfig(
+    names=("size", "eggs", "kind", "sex", "year", "unit"),
+    whole={"eggs": (1.0, 4.0), "year": (2000.0, 2050.0)},
+    categories={"kind": ("gull", "tern", "tit"), "sex": ("f", "m", "")},
+    constant={"unit": 7.0},
+    gaps={"size": (5.0, 2.0), "eggs": (2.0, 1.0)},
+)
+
+
+def test_of_a_row_with_gaps_it_is_known_what_is_there_and_that_nothing_is_missing():
+    encoding, gap = Columns(KINDS, 6), math.nan
+    whole = torch.tensor([[4.5, 3, 2, 1, 2007, 7]])
+    partly = torch.tensor([[gap, gap, gap, gap, gap, gap], [4.5, gap, 2, gap, 2007, gap]])
+    v, known = encoding.partial(torch.cat([partly, whole]))
+    # of nothing: that size, eggs and sex are no gaps; each of the last row
+    assert known.sum(1).tolist() == [3, 3 + 1 + 3 + 1, len(encoding.width)]
+    torch.testing.assert_close(v[2:], encoding.middle(whole))
+    assert v[0, known[0]].tolist() == [0.25] * 3  # the middle of the noise on a 0
+    # whatever a field makes of the rest, it has no gaps, and what was known is as it was
+    for seed in range(5):
+        made = encoding.completed(partly, 3 * normal(2, len(encoding.width), seed=seed).float())
+        assert made.isfinite().all()
+        assert torch.equal(made[1][[0, 2, 4]], partly[1][[0, 2, 4]])
+        assert (made[:, 3] < 2).all()
+        assert (made[:, 5] == 7).all()
+        encoding.check(made, "made")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with runs of vectors, of tables and of images, and what to restore."""
+    folder = tmp_path_factory.mktemp("restore")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3)) * [1.0, 5.0, 0.2] + [3.0, 0.0, -8.0]
+    np.save(folder / "x.npy", x)
+    gappy = x[:20].copy()
+    gappy[::2, 1] = math.nan
+    np.save(folder / "gappy.npy", gappy)
+    np.save(folder / "wide.npy", np.full((3, 4), math.nan))
+    np.save(folder / "infinite.npy", np.full((3, 3), math.inf))
+    grey = rng.integers(0, 17, (12, 8, 8), dtype=np.uint8)
+    np.save(folder / "grey.npy", grey)
+    np.save(folder / "small.npy", rng.uniform(0, 16, (6, 1, 4, 4)))
+    np.save(folder / "odd.npy", rng.uniform(0, 16, (6, 1, 5, 5)))
+    np.save(folder / "halves.npy", grey[:, None] / 3)
+    known = np.ones((8, 8), bool)
+    known[2:4, 3:8] = False
+    np.save(folder / "known.npy", known)
+    np.save(folder / "all.npy", np.ones((8, 8)))
+    np.save(folder / "other.npy", np.ones((7, 7)))
+    np.save(folder / "text.npy", np.array([["a"]]))
+    Image.fromarray(known.astype(np.uint8) * 255).save(folder / "known.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    boxed = grey[:, None].astype(np.float32)
+    boxed[:, :, 2:4, 3:8] = math.nan
+    np.save(folder / "boxed.npy", boxed)
+    np.save(folder / "colours.npy", rng.integers(0, 256, (8, 3, 4, 4), dtype=np.uint8))
+    rows = [["kind", "mass", "eggs"]]
+    rows += [[("gull", "tern", "tit")[k % 3], f"{rng.normal():.3f}", k % 5] for k in range(30)]
+    write(folder / "whole.csv", rows)
+    rows[3][0], rows[4][1], rows[5][2] = "", "", ""
+    rows[6] = ["", "", ""]
+    write(folder / "birds.csv", rows)
+    write(folder / "strange.csv", [rows[0], ["owl", "", 1]])
+    finishes("train", folder / "x.npy", "--out", folder / "run", *TINY)
+    finishes("train", folder / "whole.csv", "--out", folder / "table", *TINY)
+    finishes("train", folder / "birds.csv", "--out", folder / "gaps", *TINY)
+    finishes("train", folder / "grey.npy", "--out", folder / "pictures", "--levels", 17, *TINY)
+    finishes("train", folder / "colours.npy", "--out", folder / "coloured", *TINY)
+    return folder
+
+
+def write(path, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def picture_size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def fails(files, capsys, monkeypatch):
+    return failing(files, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("run", ["table", "gaps"])
+def test_the_gaps_of_a_table_are_filled_and_the_rest_is_as_it_was(tmp_path, files, run):
+    """Also by a run that has seen no gaps, and by one for which a gap is a value of its own."""
+    out = tmp_path / "t.csv"
+    finishes("restore", files / run, files / "birds.csv", "--out", out)
+    given, found = table(files / "birds.csv"), table(out)
+    assert len(found) == len(given) == 30
+    for before, after in zip(given, found, strict=True):
+        assert after["kind"] == before["kind"] or (
+            not before["kind"] and after["kind"] in ("gull", "tern", "tit")
+        )
+        assert after["mass"]
+        assert not before["mass"] or float(after["mass"]) == pytest.approx(float(before["mass"]))
+        assert 0 <= float(after["eggs"]) <= 4
+        assert not before["eggs"] or float(after["eggs"]) == float(before["eggs"])
+        assert float(after["eggs"]).is_integer()
+
+
+def test_what_the_command_writes_is_what_python_returns(tmp_path, files):
+    out = tmp_path / "x.npy"
+    options = ["--n", 2, "--seed", 3, "--tile", 16, "--method", "pigdm", "--solver", "heun"]
+    finishes("restore", files / "run", files / "gappy.npy", "--out", out, *options, "--steps", 5)
+    run, y = sf.load(files / "run"), torch.from_numpy(np.load(files / "gappy.npy")).float()
+    times = sf.balanced(run.field.process, 5, data_std=run.field.data_std)
+    settings = {"n": 2, "seed": 3, "tile": 16, "method": "pigdm"}
+    exact = run.restore(y, solver=sf.Heun(), times=times, **settings)
+    np.testing.assert_array_equal(np.load(out), exact.numpy())
+
+
+def test_items_may_be_restored_in_shares_and_put_together(tmp_path, files, capsys):
+    def restored(name, *options):
+        out = tmp_path / name
+        shared = ["--tile", 4, "--out", out]
+        finishes("restore", files / "pictures", files / "boxed.npy", *shared, *options)
+        return out
+
+    whole = np.load(restored("whole.npy"))
+    np.testing.assert_array_equal(np.load(restored("some.npy", "--ids", "5:9")), whole[5:9])
+    for k in (1, 0):
+        out = restored("shares.npy", "--shard", f"{k}/2")
+    finishes("merge", out)
+    np.testing.assert_array_equal(np.load(out), whole)
+    assert "picture: " in capsys.readouterr().out
+    assert picture_size(out.with_suffix(".png")) == picture_size(tmp_path / "whole.png")
+
+
+MASKS = [
+    ["--mask", "box:2,3,2,5"],
+    ["--mask", "known.npy"],
+    ["--mask", "known.png"],
+]
+
+
+@pytest.mark.parametrize("options", MASKS, ids=lambda given: given[1])
+def test_a_mask_is_what_nan_says(tmp_path, files, options, monkeypatch):
+    monkeypatch.chdir(files)
+    finishes("restore", "pictures", "boxed.npy", "--out", tmp_path / "nan.npy")
+    finishes("restore", "pictures", "grey.npy", *options, "--out", tmp_path / "mask.npy")
+    found = np.load(tmp_path / "mask.npy")
+    np.testing.assert_array_equal(found, np.load(tmp_path / "nan.npy"))
+    there = ~np.isnan(np.load("boxed.npy"))
+    np.testing.assert_array_equal(found[there], np.load("grey.npy")[:, None][there])
+
+
+@pytest.mark.parametrize(
+    ("half", "rows", "columns"),
+    [
+        ("top", slice(0, 4), slice(None)),
+        ("bottom", slice(4, 8), slice(None)),
+        ("left", slice(None), slice(0, 4)),
+        ("right", slice(None), slice(4, 8)),
+    ],
+)
+def test_a_half_of_an_image_may_be_unknown(tmp_path, files, half, rows, columns):
+    out = tmp_path / "h.npy"
+    finishes("restore", files / "pictures", files / "grey.npy", "--mask", half, "--out", out)
+    same = np.load(out)[:, 0] == np.load(files / "grey.npy")
+    hidden = np.zeros((8, 8), bool)
+    hidden[rows, columns] = True
+    assert same[:, ~hidden].all()
+    assert not same[:, hidden].all()
+
+
+def test_a_random_mask_is_of_each_item_and_does_not_depend_on_the_others(tmp_path, files):
+    def restored(*options):
+        out = tmp_path / "r.npy"
+        mask = ["--mask", "random:0.6", "--corrupt", "--overwrite", "--out", out]
+        finishes("restore", files / "pictures", files / "grey.npy", *mask, *options)
+        return np.load(out)
+
+    found = restored()
+    np.testing.assert_array_equal(restored("--ids", "3:5"), found[3:5])
+    same = found[:, 0] == np.load(files / "grey.npy")
+    # known are 0.4, and of the others one in 17 or so is right by chance
+    assert same.mean() == pytest.approx(0.4 + 0.6 / 17, abs=0.08)
+    assert len({item.tobytes() for item in same}) == len(same)
+
+
+@pytest.mark.parametrize(
+    ("options", "make"),
+    [
+        (["--downsample", 2], lambda: sf.Downsample(2)),
+        (["--blur", 0.7], lambda: sf.Blur.gaussian(0.7, 2)),
+    ],
+)
+def test_a_whole_image_is_measured_first_if_asked_to(tmp_path, files, options, make):
+    out = tmp_path / "c.npy"
+    arguments = [*options, "--corrupt", "--n", 2, "--out", out]
+    finishes("restore", files / "pictures", files / "grey.npy", *arguments)
+    run = sf.load(files / "pictures")
+    y = make().forward(torch.from_numpy(np.load(files / "grey.npy"))[:, None].float())
+    np.testing.assert_array_equal(np.load(out), run.restore(y, make(), n=2).numpy())
+    # measured, two restored and the original beside each other
+    wide, high = picture_size(out.with_suffix(".png"))
+    assert 2.5 < high / wide < 3.5
+
+
+def test_colours_are_found_for_grey_images(tmp_path, files):
+    grey = sf.Grey().forward(torch.from_numpy(np.load(files / "colours.npy")).float())
+    np.save(tmp_path / "grey.npy", grey.numpy())
+    out = tmp_path / "c.npy"
+    finishes("restore", files / "coloured", tmp_path / "grey.npy", "--grey", "--out", out)
+    run = sf.load(files / "coloured")
+    np.testing.assert_array_equal(np.load(out), run.restore(grey, sf.Grey())[:, 0].numpy())
+
+
+def test_noise_alone_may_be_taken_away(tmp_path, files):
+    """Known values are not kept where there was noise in them."""
+    out = tmp_path / "n.npy"
+    finishes("restore", files / "run", files / "x.npy", "--noise", 0.3, "--out", out)
+    run, y = sf.load(files / "run"), torch.from_numpy(np.load(files / "x.npy")).float()
+    np.testing.assert_array_equal(np.load(out), run.restore(y, None, 0.3)[:, 0].numpy())
+    assert (np.load(out) != np.load(files / "x.npy")).mean() > 0.9
+
+
+FAILURES = [
+    (2, ["run", "gappy.npy", "--method", "best"], "best"),
+    (2, ["pictures", "grey.npy", "--mask", "top", "--grey"], "--mask and --grey: give one"),
+    (2, ["pictures", "grey.npy", "--corrupt"], "--corrupt: say how"),
+    (2, ["pictures", "grey.npy", "--mask", "top", "--noise", -1], "--noise -1"),
+    (2, ["pictures", "grey.npy", "--mask", "top", "--n", 0], "--n 0"),
+    (2, ["pictures", "grey.npy", "--mask", "box:1,2"], "box:1,2"),
+    (2, ["pictures", "grey.npy", "--mask", "box:0,0,8,8"], "hides 64 of 64"),
+    (2, ["pictures", "grey.npy", "--mask", "box:8,8,2,2"], "hides 0 of 64"),
+    (2, ["pictures", "grey.npy", "--mask", "random:1"], "between 0 and 1"),
+    (2, ["pictures", "grey.npy", "--mask", "middle"], "middle"),
+    (2, ["pictures", "grey.npy", "--mask", "all.npy"], "hides 0 of 64"),
+    (3, ["pictures", "grey.npy", "--mask", "other.npy"], r"(7, 7)"),
+    (3, ["pictures", "grey.npy", "--mask", "text.npy"], "text.npy"),
+    (3, ["pictures", "grey.npy", "--mask", "broken.png"], "broken.png"),
+    (2, ["run", "gappy.npy", "--mask", "top"], "it is for images"),
+    (2, ["pictures", "grey.npy", "--downsample", 3], "3 divides"),
+    (2, ["pictures", "grey.npy", "--downsample", 1], "factor = 1"),
+    (2, ["pictures", "grey.npy", "--grey"], "3 weights"),
+    (2, ["pictures", "grey.npy", "--blur", 0], "std = 0"),
+    (2, ["pictures", "grey.npy", "--blur", 9], "kernel"),
+    (2, ["run", "gappy.npy", "--downsample", 2], "Downsample(2)"),
+    (3, ["pictures", "odd.npy", "--downsample", 2], "(1, 5, 5)"),
+    (3, ["pictures", "small.npy", "--mask", "top"], "(1, 4, 4)"),
+    (3, ["pictures", "grey.npy"], "no gaps"),
+    (3, ["pictures", "halves.npy", "--mask", "top"], "no whole numbers from 0 to 16"),
+    (3, ["pictures", "boxed.npy", "--blur", 0.7], "not finite"),
+    (3, ["run", "x.npy"], "no gaps"),
+    (3, ["run", "wide.npy"], "(4,)"),
+    (3, ["run", "infinite.npy"], "infinite.npy"),
+    (3, ["table", "whole.csv"], "no gaps"),
+    (3, ["table", "strange.csv"], "owl"),
+    (3, ["table", "birds.csv", "--noise", 1], "no unit in common"),
+    (2, ["pictures", "small.npy", "--downsample", 2, "--method", "repaint"], "--method repaint"),
+    (2, ["run", "gappy.npy", "--method", "repaint", "--nfe", 20], "RePaint"),
+    (2, ["run", "gappy.npy", "--plan", "mine.json"], "fitted to samples of nothing measured"),
+    (2, ["run", "gappy.npy", "--nfe", 20, "--solver", "heun"], "leave one of them out"),
+    (4, ["nowhere", "gappy.npy"], "nowhere"),
+    (3, ["run", "nothing.npy"], "nothing.npy"),
+]
+
+
+@pytest.mark.parametrize(("code", "arguments", "message"), FAILURES)
+def test_what_cannot_be_restored_is_refused_in_one_line(fails, code, arguments, message):
+    assert message in fails(code, "restore", *arguments)

@@ -420,7 +420,7 @@ def test_a_merge_refuses_what_is_no_jobs(tmp_path, capsys, settings):
 
 
 def test_every_kind_of_parts_can_be_merged():
-    assert sorted(merging.KINDS) == ["decoding", "encoding", "likelihood", "sampling"]
+    assert sorted(merging.KINDS) == ["decoding", "encoding", "likelihood", "restoring", "sampling"]
 
 
 # --- results --------------------------------------------------------------------------------------

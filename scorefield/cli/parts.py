@@ -230,9 +230,8 @@ def finish(console: Console, job: Job, kind: Kind) -> None:
     kind.tell(console, job.settings, tallies)
     say(console, f"{kind.noun}: {job.out}")
     if images is not None:
-        each = images.shape[1] if images.ndim == 5 else None
-        flat = images.flatten(0, 1) if each else images
-        draw(console, flat, job.out.with_suffix(".png"), each)
+        across = images.shape[1:-3]  # of rows, how many
+        draw(console, images.flatten(0, len(across)), job.out.with_suffix(".png"), *across)
 
 
 def _pictured(job: Job, kind: Kind) -> Tensor:

@@ -133,7 +133,8 @@ def restore_data(
         return _each(z, lambda flat: encoding.inverse(transform.inverse(flat)))
     v, known = encoding.partial(measured)
     told = torch.where(known, transform.forward(v), torch.nan)
-    z = restore(field, told, None, noise_std / transform.std, **settings)
+    spread = (noise_std**2 + encoding.width**2 / 12).sqrt()  # of the noise, and in the interval
+    z = restore(field, told, None, spread / transform.std, **settings)
     count = z.shape[1]
 
     def data(flat: Tensor) -> Tensor:

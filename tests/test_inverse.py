@@ -235,6 +235,24 @@ def test_all_is_finite_in_single_precision_from_end_to_end_without_noise(name, m
         assert found.eps.isfinite().all()
 
 
+class Sheared(sf.ScoreField):
+    """A field of a Jacobian as no density has it: nearly 0 where the first number is measured."""
+
+    def estimate(self, x, at, **condition):
+        return sf.Estimate.from_x0(at, x, torch.stack([1e-3 * x[:, 0] + x[:, 1], x[:, 0]], 1))
+
+
+def test_no_push_is_longer_than_three_deviations_of_the_data():
+    base, x = Sheared(sf.VP(), (2,)), normal(5, 2, seed=1)
+    t = time_at(sf.VP(), 1.0)
+    for make in METHODS.values():
+        change = make(base, sf.Matrix(tensor(1, 0)[None]), tensor(4))(x, t).x0 - base(x, t).x0
+        assert (change.norm(dim=1) <= 3 * 2**0.5 + 1e-9).all()
+    assert (change.norm(dim=1) > 0).all()
+    far = sf.MMPS(base, sf.Matrix(tensor(1, 0)[None]), tensor(4))(x, t).x0 - base(x, t).x0
+    torch.testing.assert_close(far.norm(dim=1), torch.full((5,), 3 * 2**0.5).double())
+
+
 def test_one_measurement_for_each_sample_and_one_for_all():
     base = sf.Gaussian(sf.VP(), MEAN, COVARIANCE)
     ys, x = normal(5, 2, seed=3), normal(5, 4, seed=4)

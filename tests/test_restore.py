@@ -20,8 +20,8 @@ from test_inverse import (
 )
 
 import scorefield as sf
-from scorefield.config import ColumnsConfig
-from scorefield.data import Standardize
+from scorefield.config import ColumnsConfig, MLPConfig, OptimConfig, TrainConfig
+from scorefield.data import Standardize, read
 from scorefield.data.columns import Columns
 from scorefield.data.encoding import Continuous, Levels
 from scorefield.restoring import METHODS, restore_data
@@ -380,3 +380,51 @@ FAILURES = [
 @pytest.mark.parametrize(("code", "arguments", "message"), FAILURES)
 def test_what_cannot_be_restored_is_refused_in_one_line(fails, code, arguments, message):
     assert message in fails(code, "restore", *arguments)
+
+
+def birds(count, seed):
+    """Return rows of a kind, a number that depends on it, one near that, and a whole number."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 3, count)
+    size = np.array([0.0, 3.0, 6.0])[kind] + rng.normal(size=count)
+    mass = size + 0.4 * rng.normal(size=count)
+    eggs = np.clip(np.round(4 - mass / 2 + 0.3 * rng.normal(size=count)), 0, 6).astype(int)
+    names = np.array(["gull", "tern", "tit"])[kind]
+    return [
+        ["kind", "size", "mass", "eggs"],
+        *(
+            [a, f"{b:.4f}", f"{c:.4f}", d]
+            for a, b, c, d in zip(names, size, mass, eggs, strict=True)
+        ),
+    ]
+
+
+@pytest.mark.slow
+def test_imputed_tables_are_nearer_to_the_truth_than_means_and_nearest_rows(tmp_path):
+    """The mean of 8 samples and the commonest text of them, on rows that were not trained on."""
+    write(tmp_path / "train.csv", birds(400, 0))
+    write(tmp_path / "test.csv", birds(300, 1))
+    data = read(tmp_path / "train.csv")
+    optim = OptimConfig(steps=600, batch=64, lr=2e-3)
+    run = sf.train(data, TrainConfig(network=MLPConfig(width=64, depth=2), optim=optim))
+    truth = read(tmp_path / "test.csv", learn=False, like=run.config.data).x[torch.arange(300)]
+    train = data.x[torch.arange(400)]
+    hidden = torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    made = run.restore(torch.where(hidden, torch.nan, truth), n=8)
+    assert torch.equal(made[:, 3][~hidden], truth[~hidden])
+    apart = (train[None] - truth[:, None]) / train.std(0)
+    apart[..., 0] = apart[..., 0] != 0
+    near = train[((apart**2) * ~hidden[:, None]).sum(2).argmin(1)]
+    numbers = hidden.clone()
+    numbers[:, 0] = False
+    errors = {
+        name: (((filled - truth) / train.std(0)) ** 2)[numbers]
+        for name, filled in (("samples", made.mean(1)), ("mean", train.mean(0)), ("nearest", near))
+    }
+    for name in ("mean", "nearest"):
+        gain = errors[name] - errors["samples"]
+        assert float(gain.mean()) > 2 * float(gain.std()) / len(gain) ** 0.5, name
+    texts = hidden[:, 0]
+    most = made[texts, :, 0].mode(1).values
+    right = float((most == truth[texts, 0]).float().mean())
+    assert right > 2 / 3  # one in three by chance

@@ -19,6 +19,10 @@ with ``r^2 = sigma^2 v / (alpha^2 v + sigma^2)`` for data of variance ``v``. (4)
 is a heuristic whose ``zeta`` has to be tuned, and its samples have no law that can be told. The
 systems are solved by products, for each sample by itself, in `scorefield.inverse.residuals`.
 
+The last term of (2) is the difference of two means of data, so it is cut to a length of 3
+deviations of the data over all coordinates: what a true field gives is hardly ever near that, but a
+network's Jacobian may be nearly singular where it should not, and the term a hundred times longer.
+
 Where ``alpha = 0`` a field cannot tell how ``x_0`` spreads, and the base's estimate is returned.
 
 Reference: Song et al. (2023), Pseudoinverse-guided diffusion models for inverse problems (PiGDM);
@@ -39,6 +43,7 @@ from scorefield.inverse.operators import LinearOperator, Operator
 from scorefield.inverse.residuals import norm, solve
 from scorefield.process import Coefficient, mix
 
+_FARTHEST = 3.0  # deviations of the data that the last term of (2) may be long
 _TOLERANCE = 1e-5  # of the systems (3) and (4)
 _PRODUCTS = 30  # with A A^T in (3), which cost no call of the field
 _TINY = torch.finfo(torch.float64).tiny
@@ -97,8 +102,10 @@ class Posterior(ScoreField, ABC):
 
         with torch.set_grad_enabled(through):
             residual = self.observed(self.measured.to(told) - told)
-            push = pull(self.weights(at, residual, pull))
-            x0, eps = mix((1.0, x0), (gain(at), push)), mix((1.0, eps), (-at.sigma, push))
+            change = mix((gain(at), pull(self.weights(at, residual, pull))))
+            most = _FARTHEST * self.base.data_std * x[0].numel() ** 0.5
+            change = change * (most / norm(change)).clamp(max=1.0)
+            x0, eps = x0 + change, mix((1.0, eps), (-at.alpha / at.sigma, change))
         return Estimate(at, x, (x0, eps) if through else (x0.detach(), eps.detach()))
 
     def observed(self, y: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from scorefield.adaptive import Adaptive
 from scorefield.data.encoding import Encoding
 from scorefield.data.transform import Standardize
 from scorefield.errors import DataError
-from scorefield.field import ScoreField
+from scorefield.field import ScoreField, Shape
 from scorefield.inverse import DPS, MMPS, LinearOperator, Mask, Operator, PiGDM
 from scorefield.plan import Plan, resolve
 from scorefield.sampling import sample
@@ -52,7 +52,7 @@ def restore(
     Args:
         measured: ``(N, ...)``, a row for each item.
         operator: what measured; unless given, `Mask` of what is not NaN in the samples.
-        noise_std: deviation of the noise of a measurement, not negative.
+        noise_std: deviation of the noise of a measurement, not negative; dps does not ask for it.
         method: `MMPS`, `PiGDM` or `DPS`; for masks also `Replacement` or `RePaint`, around the
             solver.
         n: samples of each.
@@ -65,11 +65,13 @@ def restore(
 
     Raises:
         ValueError: a method of another name, or that does not take such an operator; measurements
-            that do not fit the operator or the operator the field; as `scorefield.sample`.
+            that do not fit the operator or the operator the field; as the method's own field, and
+            `scorefield.sample`.
         NumericalError: as `scorefield.sample`.
     """
     if method not in METHODS or not isinstance(n, Integral) or n < 1:
         raise ValueError(f"method = {method!r}, n = {n!r}: give one of {[*METHODS]}, and n >= 1.")
+    _check_items(measured, operator, field.shape)
     pose = partial(METHODS[method], **settings)
     numbers = as_ids(len(measured) if ids is None else ids, tile)
     if len(numbers) != len(measured):
@@ -127,7 +129,7 @@ def restore_data(
     if operator is not None:
         mean = transform.mean - encoding.width / 2
         mean, std = (v.expand(field.shape)[None] for v in (mean, transform.std))
-        operator.shape(field.shape)  # refuses before it is used on them
+        _check_items(measured, operator, field.shape)
         inner, told = operator.standardized(measured, mean, std)
         z = restore(field, told, inner, noise_std, **settings)
         return _each(z, lambda flat: encoding.inverse(transform.inverse(flat)))
@@ -144,6 +146,15 @@ def restore_data(
         return encoding.completed(measured.repeat_interleave(count, 0), found)
 
     return _each(z, data)
+
+
+def _check_items(measured: Tensor, operator: Operator | None, sample: Shape) -> None:
+    shape = sample if operator is None else operator.shape(sample)
+    if tuple(measured.shape[1:]) != shape:
+        raise DataError(
+            f"measured has items of shape {tuple(measured.shape[1:])}: what was measured of "
+            f"samples of shape {sample} has {shape}."
+        )
 
 
 def _each(z: Tensor, data: Callable[[Tensor], Tensor]) -> Tensor:

@@ -108,6 +108,34 @@ def test_settings_reach_the_method():
     assert torch.equal(found[:, 0], wanted)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f, y: sf.restore(f, y, method="best"), "method = 'best'"),
+        (lambda f, y: sf.restore(f, y, n=0), "n = 0"),
+        (lambda f, y: sf.restore(f, y, ids=[1, 2]), "2 ids for 3 measurements"),
+        (lambda f, y: sf.restore(f, y, sf.Matrix(ROWS)), r"\(4,\): .*\(4,\) has \(2,\)"),
+        (
+            lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), method="repaint"),
+            "for a Mask alone",
+        ),
+        (lambda f, y: sf.restore(f, y, sf.Nonlinear(torch.exp)), "Nonlinear is none: use dps"),
+        (lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), -1.0), "noise_std = -1"),
+        (
+            lambda f, y: restore_data(f, UNITS, Continuous(), y, sf.Matrix(ROWS), 0.0),
+            r"\(4,\).*\(2,\)",
+        ),
+        (
+            lambda f, y: restore_data(f, UNITS, Columns(KINDS, 6), y, sf.Matrix(ROWS), 0.0),
+            "no unit",
+        ),
+    ],
+)
+def test_what_is_no_restoration_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(sf.Gaussian(sf.VP(), MEAN, COVARIANCE), torch.zeros(3, 4))
+
+
 KINDS = ColumnsConfig(
     names=("size", "eggs", "kind", "sex", "year", "unit"),
     whole={"eggs": (1.0, 4.0), "year": (2000.0, 2050.0)},

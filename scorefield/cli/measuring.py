@@ -82,14 +82,16 @@ class Measurement:
     def measured(self, x: Tensor, ids: Sequence[int]) -> Tensor:
         """Return what was measured of items ``(B, ...)``, NaN where it is not known."""
         noise = Noise(self.seed, torch.tensor(ids, dtype=torch.int64), stream=CORRUPTION)
-        u, noise = noise.uniform_like(x[:, :1] if x.ndim > 2 else x)
         if self.corrupt and self.operator is not None:
             x = self.operator.forward(x)
         if self.corrupt and self.noise:
             x = x + self.noise * noise.normal(x)[0]
-        if self.hidden is None:
+        hidden = self.hidden
+        if hidden is None:
             return x
-        hidden = u < self.hidden if isinstance(self.hidden, float) else self.hidden
+        if isinstance(hidden, float):
+            u, _ = noise.skipped().uniform_like(x[:, :1] if x.ndim > 2 else x)
+            hidden = u < hidden
         return torch.where(hidden, math.nan, x)
 
 

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Estimate, Instant, ScoreField
-from scorefield.inverse.operators import LinearOperator, Operator
+from scorefield.inverse.base import LinearOperator, Operator
 from scorefield.inverse.residuals import norm, solve
 from scorefield.process import Coefficient, mix
 
@@ -56,6 +56,7 @@ class Posterior(ScoreField, ABC):
     The base's moments are kept: generation starts where noise hides them.
     """
 
+    operator: Operator
     measured: Tensor
 
     def __init__(self, base: ScoreField, operator: Operator, measured: Tensor) -> None:
@@ -122,6 +123,7 @@ class _Gaussian(Posterior, ABC):
         noise_std: ``s``, not negative; a number, or a value for each entry of ``y``.
     """
 
+    operator: LinearOperator
     noise_std: Tensor
 
     def __init__(
@@ -135,7 +137,6 @@ class _Gaussian(Posterior, ABC):
         noise = torch.as_tensor(noise_std, dtype=torch.float64)
         if not bool((noise.isfinite() & (noise >= 0)).all()):
             raise ValueError(f"noise_std = {noise_std}: give a finite deviation, 0 or more.")
-        self.linear = operator
         self.register_buffer("noise_std", noise)
 
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:
@@ -179,7 +180,7 @@ class PiGDM(_Gaussian):
     def spread(self, at: Instant, w: Tensor, pull: Pull) -> Tensor:
         v = self.base.data_std**2
         r2 = at.sigma**2 * v / (at.alpha**2 * v + at.sigma**2)
-        return mix((_beside(r2, w), self.linear.forward(self.linear.adjoint(w))))
+        return mix((_beside(r2, w), self.operator.forward(self.operator.adjoint(w))))
 
 
 class MMPS(_Gaussian):
@@ -217,7 +218,7 @@ class MMPS(_Gaussian):
         return self.iterations
 
     def spread(self, at: Instant, w: Tensor, pull: Pull) -> Tensor:
-        return mix((_beside(gain(at), w), self.linear.forward(pull(w))))
+        return mix((_beside(gain(at), w), self.operator.forward(pull(w))))
 
 
 class DPS(Posterior):

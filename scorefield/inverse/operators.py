@@ -19,7 +19,6 @@ operator       a measurement                          A A^T
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,56 +28,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from scorefield.field import Shape
+from scorefield.inverse.base import ALL, LinearOperator, Operator
 
-_ALL = torch.ones((), dtype=torch.bool)
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 _REACH = 3.0  # deviations at which a Gaussian kernel is cut off
 Boundary = Literal["circular", "zero"]
-
-
-class Operator(ABC):
-    """A differentiable map from samples to measurements.
-
-    Attributes:
-        observed: which entries of a measurement tell something, to broadcast with it; the others
-            are ignored, whatever they hold.
-    """
-
-    observed: Tensor
-
-    @abstractmethod
-    def shape(self, sample: Shape) -> Shape:
-        """Return the shape of the measurement of a sample of a shape.
-
-        Raises:
-            ValueError: it measures no such samples.
-        """
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the measurements ``(B, ...)`` of samples ``(B, *sample)``, without noise."""
-
-    @abstractmethod
-    def standardized(self, measured: Tensor, mean: Tensor, std: Tensor) -> tuple[Operator, Tensor]:
-        """Return what measures ``z = (x - mean) / std`` to the same effect, and the measurements.
-
-        Args:
-            measured: of ``x``, ``(B, ...)``.
-            mean, std: ``(1, *sample)``.
-        """
-
-
-class LinearOperator(Operator, ABC):
-    """A linear map from samples to measurements."""
-
-    @abstractmethod
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Return ``A^T y`` ``(B, *sample)`` for measurements ``(B, ...)``."""
-
-    def standardized(
-        self, measured: Tensor, mean: Tensor, std: Tensor
-    ) -> tuple[LinearOperator, Tensor]:
-        return _Scaled(self, std), measured - self.forward(mean.to(measured))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +81,7 @@ class Downsample(LinearOperator):
 
     factor: int
 
-    observed = _ALL
+    observed = ALL
 
     def __post_init__(self) -> None:
         if self.factor < 2:
@@ -163,7 +117,7 @@ class Grey(LinearOperator):
 
     weights: tuple[float, ...] = _LUMA
 
-    observed = _ALL
+    observed = ALL
 
     def __post_init__(self) -> None:
         if not any(self.weights):
@@ -202,7 +156,7 @@ class Blur(LinearOperator):
     kernel: Tensor
     boundary: Boundary = "circular"
 
-    observed = _ALL
+    observed = ALL
 
     def __post_init__(self) -> None:
         sides = tuple(self.kernel.shape)
@@ -313,7 +267,7 @@ class Matrix(LinearOperator):
     matrix: Tensor
     sample: Shape | None = None
 
-    observed = _ALL
+    observed = ALL
 
     def __post_init__(self) -> None:
         given = tuple(self.matrix.shape)
@@ -346,7 +300,7 @@ class Nonlinear(Operator):
 
     function: Callable[[Tensor], Tensor]
 
-    observed = _ALL
+    observed = ALL
 
     def shape(self, sample: Shape) -> Shape:
         found = self.function(torch.zeros(1, *sample))
@@ -363,27 +317,6 @@ class Nonlinear(Operator):
 
     def standardized(self, measured: Tensor, mean: Tensor, std: Tensor) -> tuple[Nonlinear, Tensor]:
         return Nonlinear(lambda z: self.function(z * std.to(z) + mean.to(z))), measured
-
-
-@dataclass(frozen=True, eq=False)
-class _Scaled(LinearOperator):
-    """A linear operator of samples that are first multiplied by ``std``."""
-
-    base: LinearOperator
-    std: Tensor
-
-    @property
-    def observed(self) -> Tensor:  # type: ignore[override]
-        return self.base.observed
-
-    def shape(self, sample: Shape) -> Shape:
-        return self.base.shape(sample)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.base.forward(self.std.to(x) * x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.std.to(y) * self.base.adjoint(y)
 
 
 def _broadcasts(given: Shape, sample: Shape) -> bool:

@@ -257,6 +257,21 @@ def test_what_the_command_writes_is_what_python_returns(tmp_path, files):
     np.testing.assert_array_equal(np.load(out), exact.numpy())
 
 
+def test_the_steps_may_be_chosen_and_are_the_usual_ones_unless_they_are(tmp_path, files):
+    run, y = sf.load(files / "run"), torch.from_numpy(np.load(files / "gappy.npy")).float()
+    times = sf.balanced(run.field.process, 7, data_std=run.field.data_std)
+    for options, settings in (
+        ([], {}),
+        (["--steps", 7], {"solver": sf.DDIM(1.0), "times": times}),
+        (["--steps", 7, "--eta", 0.5], {"solver": sf.DDIM(0.5), "times": times}),
+        (["--nfe", 8], {"solver": sf.default_plan(run.field, 8)}),
+    ):
+        out = tmp_path / "s.npy"
+        shared = ["--out", out, "--overwrite"]
+        finishes("restore", files / "run", files / "gappy.npy", *shared, *options)
+        np.testing.assert_array_equal(np.load(out), run.restore(y, **settings)[:, 0].numpy())
+
+
 def test_items_may_be_restored_in_shares_and_put_together(tmp_path, files, capsys):
     def restored(name, *options):
         out = tmp_path / name

@@ -219,8 +219,9 @@ def restore(
     """Sample what items may have been that were measured in part, at low resolution or with noise.
 
     Fills the gaps of a table by default. Writes a table for a run of one, otherwise a .npy file,
-    and a picture of images: what was measured, and what it may have been. A command that was cut
-    goes on when started again.
+    and a picture of images: what was measured, and what it may have been. Takes 20 steps of ddim
+    with eta 1 unless told otherwise; a plan that was tuned is for samples of nothing measured. A
+    command that was cut goes on when started again.
 
     Parameters
     ----------
@@ -232,7 +233,7 @@ def restore(
     how
         What was measured, and how it is restored.
     plan
-        How samples are made, as for sample; but plans that were tuned are for other fields.
+        How samples are made.
     options
         Of which items, and where.
     """

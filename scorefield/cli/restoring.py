@@ -26,7 +26,7 @@ from scorefield.engines import Task
 from scorefield.errors import DataError, UsageError
 from scorefield.jobs import Columns
 from scorefield.plan import Plan
-from scorefield.restoring import Method, usual_plan
+from scorefield.restoring import Method
 from scorefield.sampling import count_calls, prepare
 from scorefield.tiles import tiles
 from scorefield.training.run import Run
@@ -74,9 +74,6 @@ def _plan(opened: Opened, folder: Path, options: PlanOptions) -> Plan:
     Raises:
         UsageError: a plan that was tuned, or options that have no effect.
     """
-    field = opened.run.field
-    if options == PlanOptions():
-        return usual_plan(field)
     if options.plan not in (None, GENERAL):
         raise UsageError(
             f"--plan {options.plan}: it was fitted to samples of nothing measured; leave it out, "
@@ -84,8 +81,10 @@ def _plan(opened: Opened, folder: Path, options: PlanOptions) -> Plan:
         )
     if options.nfe is not None:
         options = replace(options, plan=GENERAL)
+    elif options.solver is None and options.plan is None:  # as `usual_plan`
+        options = replace(options, solver="ddim", eta=1.0 if options.eta is None else options.eta)
     plan = choose_plan(options, folder).make(opened.run)
-    prepare(field, plan)  # refuses what does not fit before any work
+    prepare(opened.run.field, plan)  # refuses what does not fit before any work
     return plan
 
 

@@ -207,49 +207,6 @@ def sample(
 
 
 @app.command
-def restore(
-    run: Path,
-    data: str,
-    /,
-    *,
-    how: Annotated[RestoreOptions | None, Parameter(name="*")] = None,
-    plan: Annotated[PlanOptions | None, Parameter(name="*")] = None,
-    options: Annotated[JobOptions | None, Parameter(name="*")] = None,
-) -> None:
-    """Sample what items may have been that were measured in part, at low resolution or with noise.
-
-    Fills the gaps of a table by default. Writes a table for a run of one, otherwise a .npy file,
-    and a picture of images: what was measured, and what it may have been. Takes 20 steps of ddim
-    with eta 1 unless told otherwise; a plan that was tuned is for samples of nothing measured. A
-    command that was cut goes on when started again.
-
-    Parameters
-    ----------
-    run
-        A run folder.
-    data
-        What was measured: a file of items in the units of what the run was trained on, or a
-        built-in set.
-    how
-        What was measured, and how it is restored.
-    plan
-        How samples are made.
-    options
-        Of which items, and where.
-    """
-    from scorefield.cli import restoring
-
-    restoring.restore(
-        console,
-        run,
-        data,
-        how or RestoreOptions(),
-        plan or PlanOptions(),
-        options or JobOptions(),
-    )
-
-
-@app.command
 def tune(
     run: Path,
     /,
@@ -492,6 +449,49 @@ def interpolate(
 
     latents.interpolate(
         console, run, data, options or ItemOptions(), pairs=pairs, points=points, nfe=nfe
+    )
+
+
+@app.command
+def restore(
+    run: Path,
+    data: str,
+    /,
+    *,
+    how: Annotated[RestoreOptions | None, Parameter(name="*")] = None,
+    plan: Annotated[PlanOptions | None, Parameter(name="*")] = None,
+    options: Annotated[JobOptions | None, Parameter(name="*")] = None,
+) -> None:
+    """Sample what items may have been that were measured in part, at low resolution or with noise.
+
+    Fills the gaps of a table by default. Writes a table for a run of one, otherwise a .npy file,
+    and a picture of images: what was measured, and what it may have been. Takes 20 steps of ddim
+    with eta 1 unless told otherwise; a plan that was tuned is for samples of nothing measured. A
+    command that was cut goes on when started again.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        What was measured: a file of items in the units of what the run was trained on, or a
+        built-in set.
+    how
+        What was measured, and how it is restored.
+    plan
+        How samples are made.
+    options
+        Of which items, and where.
+    """
+    from scorefield.cli import restoring
+
+    restoring.restore(
+        console,
+        run,
+        data,
+        how or RestoreOptions(),
+        plan or PlanOptions(),
+        options or JobOptions(),
     )
 
 

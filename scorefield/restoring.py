@@ -23,7 +23,7 @@ from scorefield.errors import DataError
 from scorefield.field import ScoreField, Shape
 from scorefield.inverse import DPS, MMPS, LinearOperator, Mask, Operator, PiGDM
 from scorefield.plan import Plan, resolve
-from scorefield.sampling import sample
+from scorefield.sampling import sample, template
 from scorefield.solvers import DDIM, PredictorCorrector, RePaint, Replacement, Solver
 from scorefield.tiles import as_ids, filled, tiles
 
@@ -80,16 +80,13 @@ def restore(
     if solver is None and times is None:
         solver = usual_plan(field)
     plan = replace(resolve(field, solver, times), tuning=None)
-    out: Tensor | None = None
-    for places, rows, _ in tiles(drawn, tile) if drawn else ():
+    out = template(field).new_empty(len(drawn), *field.shape)
+    for places, rows, _ in tiles(drawn, tile):
         y = filled(measured, [place // n for place in places], rows, tile)
         how = Mask(~y.isnan(), checked=True) if operator is None else operator
         posed, its_plan = pose(field, how, y, noise_std, plan)
-        x = sample(posed, [drawn[place] for place in places], its_plan, seed=seed, tile=tile)
-        out = x.new_empty(len(drawn), *field.shape) if out is None else out
-        out[places] = x
-    if out is None:
-        out = measured.new_empty(0, *field.shape)
+        some = [drawn[place] for place in places]
+        out[places] = sample(posed, some, its_plan, seed=seed, tile=tile)
     return out.reshape(len(numbers), n, *field.shape)
 
 
@@ -121,6 +118,8 @@ def restore_data(
             of different kinds.
         ValueError, NumericalError: as `restore`.
     """
+    if not noise_std >= 0:
+        raise ValueError(f"noise_std = {noise_std:g}: give a deviation, 0 or more.")
     if encoding.width.ndim and (operator is not None or noise_std):
         raise DataError(
             "columns of different kinds have no unit in common: leave out the operator and the "

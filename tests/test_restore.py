@@ -100,6 +100,11 @@ def test_an_item_does_not_depend_on_the_others_and_may_be_asked_for_alone(method
     assert not torch.equal(every[:, 0], every[:, 1])
 
 
+def test_of_no_items_nothing_is_made():
+    field = sf.Gaussian(sf.VP(), MEAN, COVARIANCE)
+    assert sf.restore(field, torch.zeros(0, 4), n=3).shape == (0, 3, 4)
+
+
 def test_settings_reach_the_method():
     field, y = sf.Gaussian(sf.VP(), MEAN, COVARIANCE), normal(3, 2, seed=1)
     operator, plan = sf.Matrix(ROWS), sf.default_plan(sf.Gaussian(sf.VP(), MEAN, COVARIANCE), 8)
@@ -125,6 +130,7 @@ def test_settings_reach_the_method():
             lambda f, y: restore_data(f, UNITS, Continuous(), y, sf.Matrix(ROWS), 0.0),
             r"\(4,\).*\(2,\)",
         ),
+        (lambda f, y: restore_data(f, UNITS, Continuous(), y, None, -1.0), "noise_std = -1"),
         (
             lambda f, y: restore_data(f, UNITS, Columns(KINDS, 6), y, sf.Matrix(ROWS), 0.0),
             "no unit",

@@ -194,6 +194,26 @@ def test_moment_matching_is_the_exact_posterior_field_of_a_gaussian(name, noise_
         torch.testing.assert_close(alpha * found.x0 + sigma * found.eps, x, rtol=1e-8, atol=1e-8)
 
 
+@every_operator
+def test_what_every_operator_measures_makes_the_exact_posterior_field(operator, shape):
+    """The operator as a matrix is read off unit vectors; of a mask of each sample, by samples."""
+    size, count = math.prod(shape), 3
+    root = normal(size, size, seed=20) / size**0.5
+    covariance = root @ root.T + 0.1 * torch.eye(size, dtype=torch.float64)
+    base = sf.Gaussian(sf.VP(), torch.zeros(shape), covariance)
+    units = torch.eye(size, dtype=torch.float64).reshape(size, 1, *shape)
+    x, t = normal(count, *shape, seed=21), time_at(sf.VP(), 0.7)
+    y = operator.forward(normal(count, *shape, seed=22))
+    found = sf.MMPS(base, operator, y, NOISE, iterations=80)(x, t).x0
+    for k in range(count):
+        rows = torch.stack(
+            [operator.forward(u.expand(count, *shape))[k].flatten() for u in units], 1
+        )
+        law = posterior(torch.zeros(size).double(), covariance, rows, y[k].flatten(), NOISE)
+        exact = sf.Gaussian(sf.VP(), law[0].reshape(shape), law[1])
+        torch.testing.assert_close(found[k], exact(x[k : k + 1], t).x0[0], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", PROCESS_IDS)
 def test_pseudo_inverse_guidance_is_exact_where_data_has_one_variance(name):
     process, variance = PROCESSES[name], 0.7 * torch.eye(4, dtype=torch.float64)

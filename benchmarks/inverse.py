@@ -1,6 +1,6 @@
 """Inpainting of digits and imputation of a table, against filling by means and by neighbours.
 
-    python benchmarks/inverse.py                     about ten minutes on one core
+    python benchmarks/inverse.py                     about twenty minutes on one core
     python benchmarks/inverse.py --penguins CSV      with the table of the Palmer penguins as well
     python benchmarks/inverse.py --digits-run DIR    with a run of the digits instead of training
 

@@ -79,9 +79,9 @@ def _plan(opened: Opened, folder: Path, options: PlanOptions) -> Plan:
             f"--plan {options.plan}: it was fitted to samples of nothing measured; leave it out, "
             "or choose --nfe or a --solver."
         )
-    if options.nfe is not None:
+    if options == PlanOptions(nfe=options.nfe) and options.nfe is not None:
         options = replace(options, plan=GENERAL)
-    elif options.solver is None and options.plan is None:  # as `usual_plan`
+    elif (options.nfe, options.solver, options.plan) == (None, None, None):  # as `usual_plan`
         options = replace(options, solver="ddim", eta=1.0 if options.eta is None else options.eta)
     plan = choose_plan(options, folder).make(opened.run)
     prepare(opened.run.field, plan)  # refuses what does not fit before any work

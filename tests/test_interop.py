@@ -557,6 +557,24 @@ def test_a_likelihood_through_an_autoencoder_is_refused_and_that_of_latents_told
     assert sf.log_prob(run.field, z, nfe=8, probes=2).value.isfinite().all()
 
 
+def test_pictures_are_restored_through_an_autoencoder_by_dps_as_the_message_says():
+    run = load(latent_pipeline("AutoencoderKL"))
+    with pytest.raises(sf.errors.UsageError, match="nothing linear"):
+        run.restore(torch.full((1, 3, 16, 16), torch.nan))
+    x = run.sample(1, sf.default_plan(run.field, nfe=4))
+
+    def top(z):
+        return run.codec.decode(run.transform.inverse(z))[:, :, :8]
+
+    with torch.no_grad():
+        y = top(run.transform.forward(run.encoding.middle(x)))
+    z = sf.restore(
+        run.field, y, sf.Nonlinear(top), method="dps", solver=sf.default_plan(run.field, 4)
+    )
+    assert z.shape == (1, 1, 4, 8, 8)
+    assert z.isfinite().all()
+
+
 @pytest.fixture(scope="module")
 def latent_work(tmp_path_factory):
     path = tmp_path_factory.mktemp("latents")
@@ -580,6 +598,8 @@ def test_the_commands_serve_a_run_of_latents(latent_work, capsys, monkeypatch):
     assert np.load(run / "codes-x-decoded.npy").shape == (4, 3, 16, 16)
     refuses = failing(latent_work, capsys, monkeypatch)
     assert "Latents have: scorefield.log_prob" in refuses(2, "likelihood", "run", "x.npy")
+    message = refuses(2, "restore", "run", "x.npy", "--mask", "top", "--corrupt")
+    assert "method='dps'" in message
 
 
 def test_a_network_that_contradicts_the_latents_is_refused_with_both(latent_work, capsys):

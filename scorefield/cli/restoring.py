@@ -43,6 +43,7 @@ def restore(
     """Write samples of what items may have been, ``(N, ...)``, or ``(N, n, ...)`` for more."""
     target = folder / f"restored-{Path(source).stem}-{how.method}"
     opened = open_run(folder, options, RESTORING, target, options.ids)
+    opened.run.check_restoring()
     measurement = Measurement.of(how, opened.run.config.data.shape)
     plan = _plan(opened, folder, plan_options)
     if how.method in ("replacement", "repaint") and measurement.operator is not None:

@@ -28,10 +28,16 @@ class Latents(Encoding):
     transform: Standardize
 
     width = torch.zeros(())
+    absent = torch.zeros((), dtype=torch.bool)
+
+    @property
+    def present(self) -> Tensor:  # type: ignore[override]
+        return self.pixels.present
 
     def shape(self, sample: Shape) -> Shape:
         return self.codec.shape(sample)
 
+    @torch.no_grad()
     def base(self, x: Tensor) -> Tensor:
         return self.codec.encode(self.transform.forward(self.pixels.middle(x)))
 
@@ -42,8 +48,14 @@ class Latents(Encoding):
     def middle(self, x: Tensor) -> Tensor:
         return self.base(x)
 
+    @torch.no_grad()
     def inverse(self, v: Tensor) -> Tensor:
         return self.pixels.inverse(self.transform.inverse(self.codec.decode(v)))
+
+    def told(self, gone: Tensor) -> Tensor:
+        # every latent is of many pixels
+        whole = ~gone.flatten(1).any(1)
+        return whole.reshape(-1, *[1] * (gone.ndim - 1)).expand(-1, *self.shape(gone.shape[1:]))
 
     def check(self, x: Tensor, name: str) -> None:
         self.pixels.check(x, name)

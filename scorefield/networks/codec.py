@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from scorefield.networks.diffusers import made
@@ -68,12 +67,10 @@ class Codec(nn.Module):
             )
         return (self.latents, *(side // self.factor for side in sides))
 
-    @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Return the latents of pictures ``(B, C, H, W)``, each by itself."""
         return _each(self._encoded, x, self.shape(tuple(x.shape[1:])))
 
-    @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Return the pictures of latents, each by itself."""
         sides = (self.factor * side for side in z.shape[2:])

@@ -185,8 +185,10 @@ class Run:
         Raises:
             DataError: known values that are not the run's; an operator, or noise, for columns of
                 different kinds.
+            UsageError: as `check_restoring`.
             ValueError, NumericalError: as `scorefield.restore`.
         """
+        self.check_restoring()
         if operator is None:
             self.check_partial(measured, "measured", exact=not noise_std)
         parts = self.toward(y), self.transform, self.encoding
@@ -249,6 +251,19 @@ class Run:
             raise UsageError(
                 "likelihood: this run is of latents, and a picture has no density through an "
                 "autoencoder. Latents have: scorefield.log_prob(run.field, z)."
+            )
+
+    def check_restoring(self) -> None:
+        """Refuse to restore data of which no part is a part of what the field sees.
+
+        Raises:
+            UsageError: the run is of latents, each of which is of a whole picture.
+        """
+        if self.codec is not None:
+            raise UsageError(
+                "restore: this run is of latents, and what is known of a picture is nothing linear "
+                "of them. Take scorefield.restore(run.field, y, scorefield.Nonlinear(f), "
+                "method='dps') with f from latents to y."
             )
 
     def check(self, x: Tensor, name: str = "x") -> None:

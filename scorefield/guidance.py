@@ -51,7 +51,7 @@ class ClassifierFree(ScoreField):
 
     Raises:
         ValueError: an interval that is none, a rescale outside [0, 1]; when called, no condition,
-            or one of other names than the negative one.
+            one of other names than the negative one, or of another number of rows than samples.
     """
 
     def __init__(
@@ -226,9 +226,18 @@ class Product(ScoreField):
 
 
 def _rows(value: Any, x: Tensor) -> Tensor:
-    """Return a condition with a row for each sample."""
+    """Return a condition with a row for each sample; what has one row, or none, is for all.
+
+    Raises:
+        ValueError: another number of rows.
+    """
     rows: Tensor = torch.as_tensor(value, device=x.device)
-    return rows.expand(len(x)) if rows.ndim == 0 else rows
+    if rows.ndim and len(rows) not in (1, len(x)):
+        raise ValueError(
+            f"a condition of {len(rows)} rows for a batch of {len(x)} samples: give one for all, "
+            "or one for each."
+        )
+    return rows.expand(len(x), *rows.shape[1:])
 
 
 def _deviation(x: Tensor) -> Tensor:

@@ -54,6 +54,28 @@ def middle(process):
     return torch.tensor((process.t_min + process.t_max) / 2, dtype=torch.float64)
 
 
+class Told(sf.ScoreField):
+    """Gaussians of unit variance about what is told ``(B, tokens, 2)``, its mean over tokens."""
+
+    def estimate(self, x, at, text):
+        mean = text.mean(1)
+        total = at.alpha**2 + at.sigma**2
+        x0 = mean + at.alpha / total * (x - at.alpha * mean)
+        return sf.Estimate.from_x0(at, x, x0)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_condition_that_is_an_array_may_be_one_for_all_or_one_for_each(rows):
+    field, x = Told(sf.VP(), (2,)), normal(5, 2)
+    wanted, negative = normal(rows, 3, 2, seed=1), normal(1, 3, 2, seed=2)
+    guided = sf.ClassifierFree(field, 3.0, negative={"text": negative}).given(text=wanted)
+    one, other = (field(x, 0.4, text=text.expand(5, 3, 2)).score for text in (wanted, negative))
+    expected = other + 3 * (one - other)
+    torch.testing.assert_close(guided(x, 0.4).score, expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="rows for a batch of 4 samples"):
+        sf.ClassifierFree(field, 3.0, negative={"text": normal(3, 3, 2)})(x[:4], 0.4, text=wanted)
+
+
 @pytest.mark.parametrize("name", PROCESS_IDS)
 @pytest.mark.parametrize("negative", [None, {"y": -1}, {"y": 2}])
 def test_classifier_free_guidance_is_the_gradient_of_powers_of_densities(name, negative):

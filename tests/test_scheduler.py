@@ -5,6 +5,7 @@ a scheduler (tests/schedulers/test_schedulers.py of its repository) are asked of
 """
 
 import copy
+import dataclasses
 import gc
 import inspect
 import pickle
@@ -18,6 +19,7 @@ from cases import ALL_SOLVERS, label, normal, tensor
 import scorefield as sf
 from scorefield.certify import ODE_SOLVERS, SDE_SOLVERS
 from scorefield.sampling import start
+from scorefield.solvers.base import Move
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -533,13 +535,15 @@ def changed_at(made, x, call, change):
 CHANGES = [lambda x: x + 0.5, lambda x: x.add_(0.5), lambda x: x.add_(0.5).clone()]
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("change", CHANGES, ids=["another", "in place", "in place and copied"])
 @pytest.mark.parametrize("solver", [sf.DDIM(), sf.Multistep(3), sf.Heun(), sf.unipc(2)], ids=label)
-def test_a_changed_sample_begins_a_run_at_its_time(solver, change):
+def test_a_changed_sample_begins_a_run_at_its_time(solver, change, mode):
     made = SolverScheduler(solver, **SHORT)
     made.set_timesteps(6)
     step = 3
-    x, found = changed_at(made, normal(2, 3), step * made.order, change)
+    with mode():
+        x, found = changed_at(made, normal(2, 3), step * made.order, change)
     times = sf.balanced(made.process, 5)[step:]
     close(found, truth(field_of(made), solver, times, x))
 
@@ -567,7 +571,11 @@ def test_samples_of_the_same_numbers_at_other_times_are_not_taken_for_each_other
     assert torch.equal(second, drive(made, torch.zeros(2, 3)))
 
 
-@pytest.mark.parametrize("solver", [sf.Multistep(3), sf.unipc(2), sf.dpm_solver_pp(2)], ids=label)
+@pytest.mark.parametrize(
+    "solver",
+    [sf.Multistep(3), sf.unipc(2), sf.dpm_solver_pp(2), sf.Multistep(4, start="rising")],
+    ids=label,
+)
 def test_a_solver_that_must_forget_at_every_step_is_ddim(solver):
     ends = []
     for one in (solver, sf.DDIM()):
@@ -592,9 +600,82 @@ def test_a_run_may_begin_late_from_noised_data():
     close(drive(made, x, timesteps=late), truth(field_of(made), sf.Heun(), times, x))
 
 
+class Counted(Net):
+    """The network, that counts its calls."""
+
+    calls = 0
+
+    def forward(self, x, t):
+        self.calls += 1
+        return super().forward(x, t)
+
+
+def with_rising_start(solver):
+    """Return a multistep method, or a program of some, that spends no calls on its start."""
+    if isinstance(solver, sf.Program):
+        return dataclasses.replace(solver, solvers=tuple(map(with_rising_start, solver.solvers)))
+    return dataclasses.replace(solver, start="rising") if hasattr(solver, "start") else solver
+
+
+def late_end(made, x, times, calls):
+    """Return the end of a run of ours from the first of the times, in so many calls."""
+    for solver in (made.solver, with_rising_start(made.solver)):
+        network = Counted()
+        end = truth(field_of(made, network=network), solver, times, x, Replay(seeded()))
+        if network.calls == calls:
+            return end
+    return None
+
+
+# how many of six steps those can begin with that cannot begin with all
+FEWER = {
+    "Churn(Heun)": 2,  # it adds noise before it calls
+    "AnnealedLangevin": 2,  # it calls where a step ends
+    **{f"Multistep(5, {kind})": 5 for kind in ("angle", "data", "noise", "angle, growth")},
+    "UniPC(4, angle)": 5,
+}
+
+
+@pytest.mark.parametrize("name", list(CERTIFIED))
+def test_a_run_may_begin_at_any_step_that_makes_the_calls_listed_from_there(name):
+    made = SolverScheduler(CERTIFIED[name](4), **SHORT)
+    made.set_timesteps(6)
+    x, times, begun = normal(2, 3), sf.balanced(made.process, 5), 1
+    for call in range(1, len(made.timesteps)):
+        t, late = made.timesteps[call], made.timesteps[call:]
+        try:
+            made.set_begin_index(call)
+        except ValueError:
+            with pytest.raises(ValueError, match="no run can begin there"):
+                made.step(x, t, x)
+            continue
+        step = int((times - t).abs().argmin())
+        expected = late_end(made, x, times[step:], len(late))
+        close(drive(made, x, seeded(), late), expected, 1e-6)
+        begun += 1
+    assert begun == FEWER.get(name, 6)
+
+
+def moves_alive():
+    gc.collect()
+    return sum(isinstance(found, Move) for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("solver", [sf.DDIM(), sf.Multistep(3)], ids=label)
+def test_a_sample_that_is_changed_at_every_step_leaves_no_moves_behind(solver):
+    made = SolverScheduler(solver, **SHORT)
+    made.set_timesteps(60)
+    x, counts = normal(2, 3), []
+    for k, t in enumerate(made.timesteps):
+        x = made.step(Net()(x, t), t, x).prev_sample + 0.01
+        if k in (10, 50):
+            counts.append(moves_alive())
+    assert counts[1] <= counts[0]
+
+
 @pytest.mark.parametrize(
     ("solver", "call"),
-    [(sf.Heun(), 3), (sf.RK4(), 2), (sf.Multistep(4), 6), (sf.annealed_langevin(0.1, 2), 3)],
+    [(sf.Heun(), 3), (sf.RK4(), 2), (sf.Multistep(5), 4), (sf.annealed_langevin(0.1, 2), 3)],
     ids=label,
 )
 def test_a_changed_sample_is_refused_where_no_step_begins(solver, call):

@@ -3,6 +3,9 @@ r"""Requests that share a scheduler: which grid a timestep is from, and where a 
 The one thing here that changes is what is known of tensors that were handed out, and it is theirs:
 it is found by the very tensor and goes when that goes. So no request can see another's. What was
 returned last in a thread is found by its numbers as well, for pipelines that copy their samples.
+
+A change in place is told by the count that torch keeps of such changes. It does not count those
+made behind its back, through ``.data`` or ``.numpy()``.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from scorefield.interop.pushed import Course, Draw, Place
+from scorefield.interop.course import Course
+from scorefield.interop.pushed import Draw, Place
 
 
 class Grid(NamedTuple):
@@ -28,13 +32,13 @@ class Grid(NamedTuple):
 class Standing(NamedTuple):
     """Where a sample stands: at which call of which grid.
 
-    ``version`` counts its changes in place; None if it is a new one.
+    ``version`` counts its changes in place.
     """
 
     grid: Grid
     call: int
     place: Place
-    version: int | None = None
+    version: int = 0
 
 
 class Requests:
@@ -83,25 +87,30 @@ class Requests:
         at = self._find(timestep, sample)
         course = at.grid.course
         x0 = course.x0(at.place.x, at.call, output)
-        try:
-            place = course.next(at.place, at.call, output, draw)
-        except ValueError as error:
-            raise (
-                _not_here(at.grid.values[at.call], error) if at.version is None else error
-            ) from None
-        given = _another(place.x, sample.dtype)
+        place = at.place.answered(output, draw)
+        given = _counted(_another(place.x, sample.dtype))
         self._thread.last = None
         if place.t is not None:
-            self._standing[given] = Standing(at.grid, at.call + 1, place, _version(given))
+            self._standing[given] = Standing(at.grid, at.call + 1, place, given._version)
             self._thread.last = given
         return given, x0.to(sample.dtype)
+
+    def check_begin(self, call: int) -> None:
+        """Refuse a call of the latest grid that no run can begin at.
+
+        Raises:
+            ValueError: see `Course.begin`; there are no timesteps.
+        """
+        grid = self.current[1]
+        if call in range(1, len(grid.values)):
+            self._begun(grid, call, torch.empty(0))
 
     def _find(self, timestep: float | Tensor, sample: Tensor) -> Standing:
         known: Standing | None = self._standing.get(sample)
         if known is None and self._is_last(timestep, sample):
             sample = self._thread.last
             known = self._standing[sample]
-        if known is None or known.version != _version(sample):
+        if known is None or known.version != sample._version:
             return self._begin(timestep, sample)
         expected = known.grid.values[known.call]
         # a look at a time on a device would wait for it
@@ -130,12 +139,14 @@ class Requests:
                 f"timestep {t:g} is none of the {len(values)} from {values[0]:g} to "
                 f"{values[-1]:g}: pass those of scheduler.timesteps."
             )
-        call = values.index(t)
         x = _another(sample, torch.promote_types(sample.dtype, torch.float32))
+        return self._begun(grid, values.index(t), x)
+
+    def _begun(self, grid: Grid, call: int, x: Tensor) -> Standing:
         try:
             return Standing(grid, call, grid.course.begin(x, call))
         except ValueError as error:
-            raise _not_here(t, error) from None
+            raise _not_here(grid.values[call], error) from None
 
 
 def _another(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -150,14 +161,17 @@ def _number(timestep: float | Tensor) -> float:
     return float(timestep)
 
 
-def _version(sample: Tensor) -> int:
-    """Return how often a sample was changed in place: 0 in inference mode, which does not count."""
-    return 0 if sample.is_inference() else sample._version
+def _counted(x: Tensor) -> Tensor:
+    """Return ``x`` as a tensor whose changes in place are counted, in inference mode too."""
+    if not x.is_inference():
+        return x
+    with torch.inference_mode(False):
+        return x.clone()
 
 
 def _not_here(timestep: float, error: ValueError) -> ValueError:
     return ValueError(
         f"the sample at timestep {timestep:g} is none that step returned, or was changed since, "
-        f"and no run can begin there: {error}. Pass prev_sample on as it is, or use a solver of "
-        "one call a step from the first on, such as DDIM() or Multistep()."
+        f"and no run can begin there: {error}. Pass prev_sample on as it is, or begin where a step "
+        "does, or use DDIM() or Multistep(), which can begin at any timestep."
     )

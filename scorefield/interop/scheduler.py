@@ -26,7 +26,8 @@ from torch import Tensor
 
 from scorefield.adaptive import Adaptive
 from scorefield.coded import decode, encode
-from scorefield.interop.pushed import Course, pushed_field
+from scorefield.interop.course import Course
+from scorefield.interop.pushed import pushed_field
 from scorefield.interop.requests import Requests
 from scorefield.interop.timesteps import (
     Clock,
@@ -269,7 +270,14 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return sample
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Do nothing: a sample that is new begins at the timestep it comes with."""
+        """Refuse what no run can begin at: a new sample begins at the timestep it comes with.
+
+        Raises:
+            ValueError: no step of the solver begins at that one of `timesteps`, or none that makes
+                the calls listed from there.
+        """
+        if begin_index:
+            self._requests.check_begin(begin_index)
 
     def step(
         self,

@@ -721,6 +721,17 @@ def test_its_table_noise_and_velocity_are_theirs(table):
     close(made.add_noise(x, eps, t[1]), theirs.add_noise(x, eps, t[1].repeat(3)), 2e-4)
 
 
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_whole_timesteps_are_theirs_for_every_count(spacing):
+    made, options = SolverScheduler(timestep_spacing=spacing), {"timestep_spacing": spacing}
+    ddim, ddpm = diffusers.DDIMScheduler(**options), diffusers.DDPMScheduler(**options)
+    for count in range(1, len(made) + 1):
+        times = made._clock.spaced(count, None)
+        for theirs in (ddim, ddpm):
+            theirs.set_timesteps(count)
+            assert torch.equal(times.long(), theirs.timesteps), count
+
+
 def test_it_takes_over_the_network_of_every_compatible_scheduler_and_gives_it_back():
     unavailable = {"DPMSolverSDEScheduler"}  # needs a package more
     kinds = [k for k in SolverScheduler().compatibles if k.__name__ not in unavailable]

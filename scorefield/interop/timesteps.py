@@ -82,7 +82,8 @@ class TableClock(Clock):
         if self.spacing == "leading":
             return torch.arange(count).flip(0).double() * (rows // count) + self.offset
         if self.spacing == "linspace":
-            return torch.linspace(0, rows - 1, count, dtype=torch.float64).round().flip(0)
+            # numpy's and torch's numbers differ by a rounding error, which decides at halves
+            return torch.from_numpy(np.linspace(0, rows - 1, count)).round().flip(0)
         return torch.from_numpy(np.arange(rows, 0, -rows / count)).round() - 1
 
     def of_sigmas(self, sigmas: Tensor, mu: float | None) -> Tensor:

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler, DDPMSchedulerOutput
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from scorefield.coded import decode, encode
 from scorefield.interop.course import Course
 from scorefield.interop.pushed import pushed_field
 from scorefield.interop.requests import Requests
+from scorefield.interop.takeover import COMPATIBLE, FLOW, table, taken
 from scorefield.interop.timesteps import (
     Clock,
     FlowClock,
@@ -50,26 +51,8 @@ PREDICTIONS: dict[str, Parametrization] = {
     "epsilon": Eps(),
     "sample": X0(),
     "v_prediction": V(),
-    "flow_prediction": Velocity(),
+    FLOW: Velocity(),
 }
-COMPATIBLE = [
-    *(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "EDMEulerScheduler"),
-    "FlowMatchEulerDiscreteScheduler",
-    "FlowMatchHeunDiscreteScheduler",
-]
-# what a config says of the network is taken over even where it was its scheduler's default; so is
-# a solver, since diffusers takes arguments given in order for defaults
-_TAKEN = (
-    "solver",
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-    "prediction_type",
-    "shift",
-)
 _DEFAULT = Multistep()
 
 
@@ -90,10 +73,12 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         shift, use_dynamic_shifting, time_shift_type: of a flow's grids, as for
             `FlowMatchEulerDiscreteScheduler`.
         flow_t_max: where a flow's grids begin; below 1 for solvers of the SDE or in log-SNR.
+        snr_shift_scale: of the table, as for `CogVideoXDDIMScheduler`.
 
     Raises:
         ValueError: a solver that moves in place, has adaptive steps or cannot be written to a
-            config; another prediction, spacing or shift; noise predicted where ``alpha = 0``.
+            config; another prediction, schedule, spacing or shift; no rows; noise predicted where
+            ``alpha = 0``.
     """
 
     _compatibles = COMPATIBLE
@@ -106,7 +91,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
-        trained_betas: np.ndarray | Sequence[float] | None = None,
+        trained_betas: np.ndarray | Tensor | Sequence[float] | None = None,
         rescale_betas_zero_snr: bool = False,
         prediction_type: str = "epsilon",
         timestep_spacing: str = "balanced",
@@ -115,25 +100,28 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         use_dynamic_shifting: bool = False,
         time_shift_type: str = "exponential",
         flow_t_max: float = 1.0,
+        snr_shift_scale: float = 1.0,
     ) -> None:
         if prediction_type not in PREDICTIONS:
             raise ValueError(
                 f"prediction_type = {prediction_type!r}: give one of {[*PREDICTIONS]}."
             )
+        check_count("num_train_timesteps", num_train_timesteps)
+        if trained_betas is not None:
+            trained_betas = np.asarray(trained_betas).tolist()
         self._clock: Clock
-        if prediction_type == "flow_prediction":
+        if prediction_type == FLOW:
             kind = use_dynamic_shifting, time_shift_type
             flow = Flow(t_min=1e-5, t_max=flow_t_max)
             self._clock = FlowClock(flow, num_train_timesteps, shift, *kind)
         else:
             betas = num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas
-            table = DDPMScheduler(*betas, rescale_betas_zero_snr=rescale_betas_zero_snr)
-            self.betas, self.alphas_cumprod = table.betas, table.alphas_cumprod
+            self.betas, self.alphas_cumprod = table(*betas, rescale_betas_zero_snr, snr_shift_scale)
             self._clock = TableClock(Tabulated(self.alphas_cumprod), timestep_spacing, steps_offset)
         self._field = pushed_field(self.process, PREDICTIONS[prediction_type])
         found = decode(dict(solver), KINDS) if isinstance(solver, Mapping) else solver
         self.solver, self._plan = _parts(found, self.process)
-        self.register_to_config(solver=encode(found, KINDS))
+        self.register_to_config(solver=encode(found, KINDS), trained_betas=trained_betas)
         self._requests = Requests()
 
     @classmethod
@@ -148,28 +136,13 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             kwargs: arguments of this class that are to differ: ``solver`` above all.
 
         Raises:
-            ValueError: no config, or one of neither a table nor a flow; a network that is told
-                something else than the timestep; as the class.
+            ValueError: no config, or one of neither a table nor a flow; a network that is told or
+                says something else; as the class.
         """
         if not isinstance(config, Mapping):
             raise ValueError(f"config = {config!r}: give one, such as pipeline.scheduler.config.")
-        if config.get("invert_sigmas") or config.get("timestep_type", "discrete") != "discrete":
-            raise ValueError(
-                f"invert_sigmas = {config.get('invert_sigmas')}, timestep_type = "
-                f"{config.get('timestep_type')!r}: networks that count time otherwise than by "
-                "timesteps of growing noise cannot be taken over."
-            )
-        if not {"beta_start", "shift"} & set(config):
-            raise ValueError(
-                f"the config has {sorted(config)}, and so neither a table (beta_start) nor a flow "
-                "(shift): a network of another kind cannot be taken over."
-            )
-        taken = {name: config[name] for name in _TAKEN if name in config}
-        if "beta_start" not in config:
-            taken["prediction_type"] = "flow_prediction"
-        if "flow_shift" in config and "shift" not in config:
-            taken["shift"] = config["flow_shift"]
-        return super().from_config(dict(config), return_unused_kwargs, **{**taken, **kwargs})
+        arguments = taken(config, kwargs)
+        return super().from_config(dict(config), return_unused_kwargs, **arguments)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Copy the config alone: what belongs to tensors stays with them."""
@@ -263,7 +236,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             return falling("timesteps", timesteps) / self._clock.unit
         if sigmas is not None:
             return self._clock.of_sigmas(falling("sigmas", sigmas), mu)
-        return self._clock.spaced(check_count(count), mu)
+        return self._clock.spaced(check_count("num_inference_steps", count), mu)
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """Return the sample: it is what the network sees."""

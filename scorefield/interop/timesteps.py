@@ -127,6 +127,8 @@ class FlowClock(Clock):
         return self.of_sigmas(torch.linspace(1, float(least), count, dtype=torch.float64), mu)
 
     def of_sigmas(self, sigmas: Tensor, mu: float | None) -> Tensor:
+        if float(sigmas[0]) > 1:
+            raise ValueError(f"sigmas from {float(sigmas[0]):g}: a flow's are at most 1.")
         if self.dynamic and mu is None:
             raise ValueError("use_dynamic_shifting needs mu: give set_timesteps(..., mu=...).")
         if not self.dynamic or mu is None:
@@ -166,21 +168,23 @@ def falling(name: str, given: Sequence[float]) -> Tensor:
     """Return numbers from a pipeline, an end of ``sigmas`` at 0 left out: float64 ``(N,)``.
 
     Raises:
-        ValueError: they do not fall, or there is none.
+        ValueError: they do not fall, are not finite, or not above 0 as ``sigmas``; there is none.
     """
     found = torch.as_tensor(np.asarray(given), dtype=torch.float64)
     if found.ndim == 1 and name == "sigmas":
         found = found[: -1 if found[-1:].eq(0).any() else None]
     if found.ndim != 1 or len(found) == 0 or not bool((found.diff() < 0).all()):
         raise ValueError(f"{name} = {given!r}: give falling numbers, one at least.")
+    if not bool(found.isfinite().all()) or (name == "sigmas" and not float(found[-1]) > 0):
+        raise ValueError(f"{name} = {given!r}: give finite numbers, and sigmas above 0.")
     return found
 
 
-def check_count(steps: int | None) -> int:
+def check_count(name: str, count: int | None) -> int:
     """Return a number of steps, or refuse what is none."""
-    if not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"num_inference_steps = {steps!r}: give a whole number, one at least.")
-    return steps
+    if not isinstance(count, Integral) or count < 1:
+        raise ValueError(f"{name} = {count!r}: give a whole number, one at least.")
+    return count
 
 
 def check_grid(process: Process, times: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -151,11 +151,13 @@ class Course:
 def rising(found: Any) -> Any:
     """Return a solver in which every ``start`` is a rising one, those of its parts as well."""
     if isinstance(found, tuple):
-        return tuple(rising(part) for part in found)
-    if not isinstance(found, Solver):
+        return tuple(map(rising, found))
+    if not isinstance(found, Solver) or not is_dataclass(found):
         return found
-    parts: Any = {part.name: rising(getattr(found, part.name)) for part in fields(found)}  # type: ignore[arg-type]
-    return replace(found, **{**parts, **({"start": "rising"} if "start" in parts else {})})  # type: ignore[type-var]
+    parts = {part.name: rising(getattr(found, part.name)) for part in fields(found)}
+    if "start" in parts:
+        parts["start"] = "rising"
+    return replace(found, **parts)
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -85,9 +85,10 @@ def _fill_csv(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> Non
 
 
 def _cells(column: np.ndarray) -> list[object]:
-    """Return what a CSV file says of each value; nothing of a gap."""
+    """Return what a CSV file says of each value, in as few digits as tell it; nothing of a gap."""
     gaps = column.dtype.kind == "f" and bool(np.isnan(column).any())
-    return [None if gaps and value != value else value for value in column.tolist()]
+    short = map(float, column.astype(str)) if column.dtype == np.float32 else column.tolist()
+    return [None if gaps and value != value else value for value in short]
 
 
 def _fill_parquet(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:

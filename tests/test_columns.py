@@ -379,9 +379,7 @@ def test_a_table_without_plain_numbers_has_likelihoods_codes_and_strips(texts_on
     finishes("decode", folder / "run", folder / "run" / "codes-t.npy", "--nfe", 8)
     finishes("sample", folder / "run", "--n", 4, "--nfe", 4)
     (samples,) = (folder / "run").glob("samples-*.csv")
-    assert {line.split(",")[2] for line in samples.read_text().splitlines()[1:]} == {
-        "1.0000000150474662e+30"
-    }
+    assert {line.split(",")[2] for line in samples.read_text().splitlines()[1:]} == {"1e+30"}
     capsys.readouterr()
     finishes("info", folder / "run")
     text = " ".join(capsys.readouterr().out.split())

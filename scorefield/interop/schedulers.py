@@ -118,6 +118,8 @@ def _table(scheduler: Any, name: str, settings: Any) -> Noising:
             f"{_FLOW}."
         )
     alpha_bar = tuple(table.double().tolist())
+    if settings.get("rescale_betas_zero_snr"):
+        alpha_bar = (*alpha_bar[:-1], 0.0)  # some put 2^-24 there, to divide by it
     if not all(0 <= value < 1 for value in alpha_bar):
         raise UsageError(f"{name}: its betas make no table of alphas_cumprod within [0, 1).")
     if prediction == "epsilon" and alpha_bar[-1] == 0:

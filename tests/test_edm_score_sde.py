@@ -8,6 +8,7 @@ the same names and shapes, and give the same values.
 import json
 import math
 import pickle
+import shutil
 import sys
 import types
 from itertools import count, pairwise
@@ -743,3 +744,13 @@ def fails(work, capsys, monkeypatch):
 )
 def test_bad_input_of_import_is_one_line(fails, code, arguments, message):
     assert message in fails(code, "import", *arguments, "--out", "bad")
+
+
+def test_a_name_that_no_run_folder_can_hold_is_refused_before_one_is_written(
+    work, tmp_path, capsys, monkeypatch
+):
+    shutil.copy(work / "edm.pt", tmp_path / "named-\udcff.pt")
+    refuses = failing(tmp_path, capsys, monkeypatch)
+    options = ["--config", work / "training_options.json", "--out", "new"]
+    message = refuses(2, "import", "named-\udcff.pt", *options)
+    assert "can hold no name that is not UTF-8: rename the file" in message

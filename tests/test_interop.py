@@ -630,6 +630,8 @@ def work(folder, tmp_path_factory):
     draw = np.random.default_rng(0)
     np.save(path / "x.npy", draw.integers(0, 256, (4, 1, 8, 8), dtype=np.uint8))
     np.save(path / "large.npy", draw.integers(0, 256, (4, 1, 16, 16), dtype=np.uint8))
+    np.save(path / "same.npy", np.full((4, 1, 8, 8), 0.3))
+    np.save(path / "huge.npy", draw.normal(0.0, 1e30, (4, 1, 8, 8)))
     diffusers.DDPMPipeline(network(), ddpm(prediction_type="v_prediction")).save_pretrained(
         path / "pipeline"
     )
@@ -744,6 +746,10 @@ def test_what_a_folder_says_is_checked_before_anything_is_made(
         (4, "x.npy --kind diffusers --out new", "there is no folder x.npy"),
         (2, "pipeline --out run", "run exists already"),
         (2, "pipeline --out new --data-std 0", "data_std = 0: give a number above 0"),
+        (2, "pipeline --out new --data-std 1e-30", "data_std = 1e-30: give a number above 0"),
+        (2, "pipeline --out new --data-std 1e30", "from 1e-06 to 1e+06"),
+        (3, "pipeline --out new --levels 0 --data same.npy", "all samples are the same"),
+        (3, "pipeline --out new --levels 0 --data huge.npy", "too large for single precision"),
         (2, "pipeline --out new --levels 1", "levels = 1: give two or more"),
         (2, "pipeline --out new --data-std 1 --data x.npy", "leave out one of them"),
         (3, "pipeline --out new --data large.npy", "samples of shape (1, 16, 16)"),

@@ -72,7 +72,7 @@ class Part(Frozen):
 class EDMPrecond(Part):
     sigma_min: NonNegativeFloat = 0.0
     sigma_max: PositiveFloat | None = None
-    sigma_data: float = Field(default=0.5, gt=0, le=1e6)
+    sigma_data: float = Field(default=0.5, ge=1e-6, le=1e6)
 
     def told(self) -> Told:
         """Return what the network was told and predicts."""

@@ -22,14 +22,15 @@ from scorefield.config import (
 from scorefield.data import Standardize
 from scorefield.data.rows import Rows, chunks
 from scorefield.data.transform import moments
-from scorefield.errors import CheckpointError, UsageError
+from scorefield.errors import CheckpointError, DataError, UsageError
 from scorefield.networks import Codec
-from scorefield.training import build
+from scorefield.training import build, stored
 from scorefield.training.run import Run, new_denoiser
 
 _PICTURES = (1, 3)  # channels
 _LEVELS = 256
 _LARGEST = 2**26  # numbers of a sample
+_STDS = 1e-6, 1e6  # whose squares single precision can tell from 0 and from infinity
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,11 @@ class Known:
     data: Rows | None = None
 
     def __post_init__(self) -> None:
-        if self.data_std is not None and not 0 < self.data_std < float("inf"):
-            raise UsageError(f"data_std = {self.data_std:g}: give a number above 0.")
+        if self.data_std is not None and not _STDS[0] <= self.data_std <= _STDS[1]:
+            raise UsageError(
+                f"data_std = {self.data_std:g}: give a number above 0, from {_STDS[0]:g} to "
+                f"{_STDS[1]:g}."
+            )
         if self.levels is not None and not 0 <= self.levels <= 65536:
             raise UsageError(f"levels = {self.levels}: give a number from 0 to 65536.")
         if self.levels == 1:
@@ -99,7 +103,8 @@ class Found:
 
         Raises:
             CheckpointError: weights that do not fit the network, or are not finite.
-            DataError: data of another shape, or not in the levels.
+            DataError: data of another shape, or not in the levels, or without a spread.
+            UsageError: a configuration that no run folder could hold.
             ValueError: settings that contradict each other.
         """
         self._check_shape()
@@ -115,6 +120,7 @@ class Found:
             raise CheckpointError(f"{self.source}: {error}") from None
         check_weights(outline, self.weights, self.source)
         config = RunConfig(data=data, train=training, source=self.source)
+        stored.check_kept(config)
         denoiser = new_denoiser(config.train, data)
         denoiser.network.load_state_dict({k: v.float() for k, v in self.weights.items()})
         denoiser.mean = torch.full(seen, (self.low + self.high) / 2)
@@ -188,4 +194,10 @@ def _measured(run: Run, data: Rows) -> Run:
     mean, variance = moments(data, run.encoding)
     run.field.mean = run.transform.forward(mean).float()
     run.field.variance = (variance / run.transform.std.double() ** 2).float()
+    found = torch.stack([run.field.mean, run.field.variance])
+    if not bool(found.isfinite().all() and (run.field.variance > 0).any()):
+        raise DataError(
+            "data: all samples are the same, or too large for single precision, so there is no "
+            "deviation to measure: give others, or data_std instead."
+        )
     return run

@@ -650,6 +650,18 @@ def test_import_tells_what_it_found(work, capsys):
     assert f"run folder: {work / 'told'}" in out
 
 
+def test_data_is_as_wide_as_the_network_was_told_that_its_own_is(work, capsys, monkeypatch):
+    x = np.random.default_rng(0).integers(126, 130, (16, 1, 8, 8), dtype=np.uint8)
+    np.save(work / "narrow.npy", x)
+    np.save(work / "wide.npy", np.uint8(128 + 60 * (x - 127.5)))
+    given = "--out", work / "narrow", "--data", work / "narrow.npy"
+    finishes("import", work / "pipeline", *given)
+    finishes("encode", work / "narrow", work / "narrow.npy", "--nfe", 2)
+    refuses = failing(work, capsys, monkeypatch)
+    # deviations of sqrt(1.25 + 1/12) and of sqrt(60^2 1.25 + 1/12) levels
+    assert "wide.npy spreads 58" in refuses(3, "encode", "narrow", "wide.npy", "--nfe", "2")
+
+
 @pytest.mark.slow
 def test_the_commands_serve_an_imported_run(work, capsys):
     run = work / "run"

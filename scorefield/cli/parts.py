@@ -152,14 +152,20 @@ def read_items(run: Run, source: str, any_scale: bool = True) -> Rows:
     if any_scale or len(x) < 16 or math.prod(x.shape) < 64:
         return x
     mean, variance = moments(x, run.encoding)
-    center, spread = run.transform.forward(mean), variance / run.transform.std.double() ** 2
-    wide = float((spread + (center - center.mean()) ** 2).mean().sqrt())
+    seen = run.transform.forward(mean), variance / run.transform.std.double() ** 2
+    wide = _width(*seen) / _width(run.field.mean, run.field.variance)
     if not 1 / _WIDEST <= wide <= _WIDEST:
         raise DataError(
             f"{source} spreads {wide:.3g} times as wide as what the run was trained on: bring it "
             "to the same units, or say --any-scale if that is the question."
         )
     return x
+
+
+def _width(mean: float | Tensor, variance: float | Tensor) -> float:
+    """Return how wide data of such moments spreads, over its coordinates and between them."""
+    mean, variance = (torch.as_tensor(m, dtype=torch.float64) for m in (mean, variance))
+    return float((variance + (mean - mean.mean()) ** 2).mean().sqrt())
 
 
 def in_parts(

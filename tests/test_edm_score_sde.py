@@ -634,6 +634,13 @@ def test_a_pickle_is_read_only_if_asked_for_and_with_its_own_configuration(tmp_p
             "sigma_data = 1e.200: Input should be less than",
         ),
         ({"class_name": [1] * 9999}, UsageError, "class_name .* is not known"),
+        ({"class_name": "iDDPMPrecond", "C_1": 5}, UsageError, "C_1 = 5: Input should be less"),
+        ({"class_name": "iDDPMPrecond", "C_2": 1e300}, UsageError, "C_2 = 1e.300: Input should be"),
+        (
+            {"class_name": "VPPrecond", "beta_d": 1.7e308, "beta_min": 1.7e308},
+            UsageError,
+            "safetensors: beta_max: Input should be a finite number.$",
+        ),
         ({"sigma_data": "much"}, UsageError, "sigma_data = 'much': Input should be a valid number"),
         ({"channel_mult_emb": 2}, UsageError, "channel_mult_emb = 2: Input should be 4"),
         (
@@ -696,6 +703,10 @@ def test_what_contradicts_weights_of_edm_is_refused_with_both_sides(work, change
         (config_of("vesde", fir_kernel=[1]), "model.fir_kernel = .*at least 2 items"),
         (config_of("edm"), "training.sde = 'edm': Input should be 'vpsde', 'subvpsde' or 'vesde'"),
         ({"data": {}, "training": {}}, "data.image_size: Field required"),
+        (
+            config_of("vesde", centered=False, sigma_max=1.7e308),
+            "pth: t_max: Input should be a finite number.$",
+        ),
     ],
 )
 def test_settings_of_score_sde_that_are_not_known_are_refused(work, config, message):
@@ -744,6 +755,12 @@ def fails(work, capsys, monkeypatch):
 )
 def test_bad_input_of_import_is_one_line(fails, code, arguments, message):
     assert message in fails(code, "import", *arguments, "--out", "bad")
+
+
+def test_a_layer_of_classes_that_is_none_is_refused(work):
+    held = {**torch.load(work / "edm.pt", weights_only=True), "map_label.weight": torch.ones(())}
+    with pytest.raises(CheckpointError, match=r"map_label.weight has shape \(\), which is no lay"):
+        edm.load(held, work / "training_options.json")
 
 
 def test_a_name_that_no_run_folder_can_hold_is_refused_before_one_is_written(

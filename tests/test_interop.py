@@ -711,6 +711,15 @@ def spoiled(work, name, part, **changes):
         (4, "scheduler", {"beta_schedule": "x"}, "no DDPMScheduler of these settings"),
         (4, "scheduler", {"num_train_timesteps": 10**12}, "more than 10,000"),
         (4, "scheduler", {"trained_betas": [0.1] * 20_000}, "more than 10,000"),
+        (4, "scheduler", {"trained_betas": [[0.1, 0.2]]}, "trained_betas of DDPMScheduler are no"),
+        (4, "scheduler", {"num_train_timesteps": 0}, "num_train_timesteps 0 of DDPMScheduler"),
+        (
+            2,
+            "scheduler",
+            {"prediction_type": ["epsilon"]},
+            "prediction_type \"['epsilon']\": known",
+        ),
+        (2, "scheduler", {"_class_name": "KarrasVeScheduler"}, "KarrasVeScheduler is no scheduler"),
         (
             2,
             "scheduler",
@@ -772,6 +781,12 @@ def test_what_a_folder_says_is_checked_before_anything_is_made(
 )
 def test_bad_input_of_import_is_one_line(fails, code, arguments, message):
     assert message in fails(code, "import", *arguments.split())
+
+
+@pytest.mark.parametrize("scheduler", [None, "DDPMScheduler"])
+def test_what_is_no_scheduler_is_refused(scheduler):
+    with pytest.raises(sf.errors.UsageError, match="is no scheduler, or none that"):
+        load((network(), scheduler))
 
 
 def test_damaged_weights_are_refused(work, fails):

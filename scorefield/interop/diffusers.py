@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from scorefield.config import CodecConfig, DiffusersConfig
 from scorefield.data.rows import Rows
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.interop.imported import Found, Known
 from scorefield.interop.pipelines import Part, Source, given, read
 from scorefield.interop.schedulers import noising
+from scorefield.interop.settings import agreeing
 from scorefield.networks.diffusers import embedded
 from scorefield.training import build
 from scorefield.training.run import Run
@@ -49,13 +48,8 @@ def load(
     """
     known = Known(data_std, levels, data)
     held = read(Path(source), pickle) if isinstance(source, str | Path) else given(source)
-    try:
+    with agreeing(held.where, CheckpointError):
         found = _found(held, shape, unconditional)
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise CheckpointError(
-            f"{held.where}: {'.'.join(map(str, first['loc']))}: {first['msg']}."
-        ) from None
     return found.run(known)
 
 

@@ -104,6 +104,10 @@ def _samples(
         )
     side = int(entry.split(".")[1].partition("x")[0])
     of_class = held.get("map_label.weight")
+    if of_class is not None and of_class.ndim != 2:
+        raise CheckpointError(
+            f"{where}: map_label.weight has shape {tuple(of_class.shape)}, which is no layer's."
+        )
     found = {
         "img_resolution": side,
         "img_channels": held[entry].shape[1],

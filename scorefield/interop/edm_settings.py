@@ -38,7 +38,7 @@ from scorefield.config import (
 )
 from scorefield.errors import UsageError
 from scorefield.interop.schedulers import Noising
-from scorefield.interop.settings import checked
+from scorefield.interop.settings import agreeing, checked
 
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0  # that EDM's sampler goes between
 
@@ -110,8 +110,8 @@ class VEPrecond(Part):
 
 
 class IDDPMPrecond(Part):
-    C_1: PositiveFloat = 0.001
-    C_2: PositiveFloat = 0.008
+    C_1: float = Field(default=0.001, gt=0, lt=1)
+    C_2: float = Field(default=0.008, gt=0, le=1e3)
     M: Steps = 1000
 
     def told(self) -> Told:
@@ -255,7 +255,8 @@ def read(values: Mapping[str, Any], where: str) -> Settings:
     known = {*precond.model_fields, *unet.model_fields, *Images.model_fields}
     if strange := sorted(set(values) - known):
         raise UsageError(f"{where}: {name} with {kind} has no setting {strange[0][:60]!r}.")
-    told = checked(precond, values, where).told()
+    with agreeing(where):
+        told = checked(precond, values, where).told()
     found = Settings(
         (name, kind), told, checked(unet, values, where), checked(Images, values, where)
     )

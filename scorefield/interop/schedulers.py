@@ -60,13 +60,7 @@ def made(values: Mapping[str, Any], where: str) -> Any:
     cls = getattr(diffusers, str(name), None) if known else None
     if cls is None:
         raise CheckpointError(f"{where}: {name!r} is no scheduler that diffusers knows.")
-    count, betas = values.get("num_train_timesteps", 1), values.get("trained_betas") or [0.0]
-    steps = max(count, len(betas)) if isinstance(count, int) and isinstance(betas, list) else 0
-    if not 1 <= steps <= _MOST:
-        raise CheckpointError(
-            f"{where}: num_train_timesteps {str(count)[:20]} of {name} is no number of steps, or "
-            f"there are more than {_MOST:,}."
-        )
+    _check_steps(values.get("num_train_timesteps", 1), values.get("trained_betas"), name, where)
     takes = inspect.signature(cls).parameters
     try:
         return cls(**{key: value for key, value in values.items() if key in takes})
@@ -77,6 +71,17 @@ def made(values: Mapping[str, Any], where: str) -> Any:
         raise CheckpointError(f"{where}: no {name} of these settings: {reason[:200]}") from None
 
 
+def _check_steps(count: Any, betas: Any, name: Any, where: str) -> None:
+    betas = [] if betas is None else betas
+    if not isinstance(betas, list) or not all(isinstance(beta, int | float) for beta in betas):
+        raise CheckpointError(f"{where}: trained_betas of {name} are no list of numbers.")
+    if not isinstance(count, int) or count < 1 or max(count, len(betas)) > _MOST:
+        raise CheckpointError(
+            f"{where}: num_train_timesteps {str(count)[:20]} of {name} is no number of steps, or "
+            f"there are more than {_MOST:,}."
+        )
+
+
 def noising(scheduler: Any) -> Noising:
     """Return what a scheduler says of the process.
 
@@ -84,7 +89,12 @@ def noising(scheduler: Any) -> Noising:
         UsageError: a scheduler, or a prediction, that no process is known of; a prediction of the
             noise from no signal at all.
     """
-    name, settings = type(scheduler).__name__, scheduler.config
+    name, settings = type(scheduler).__name__, getattr(scheduler, "config", None)
+    if settings is None:
+        raise UsageError(
+            f"{name} is no scheduler, or none that this version of diffusers has: give a scheduler "
+            "object, as diffusers.DDPMScheduler()."
+        )
     if name.startswith("EDM"):
         return _edm(name, settings)
     if name == "ScoreSdeVeScheduler":
@@ -112,10 +122,10 @@ def _table(scheduler: Any, name: str, settings: Any) -> Noising:
             f"{name}: no table of alphas_cumprod by whole steps, and no process is known of it; "
             "known are schedulers with a table, FlowMatchEuler, FlowMatchHeun, EDM and ScoreSdeVe."
         )
-    if prediction not in _PREDICTIONS:
+    if not isinstance(prediction, str) or prediction not in _PREDICTIONS:
         raise UsageError(
-            f"{name} has prediction_type {prediction!r}: known are {', '.join(_PREDICTIONS)} and "
-            f"{_FLOW}."
+            f"{name} has prediction_type {str(prediction)[:60]!r}: known are "
+            f"{', '.join(_PREDICTIONS)} and {_FLOW}."
         )
     alpha_bar = tuple(table.double().tolist())
     if settings.get("rescale_betas_zero_snr"):

@@ -47,7 +47,7 @@ from scorefield.interop.edm_settings import Resolutions, Steps, levels as levels
 from scorefield.interop.imported import Found, Known
 from scorefield.interop.renaming import converted, negated, outline
 from scorefield.interop.schedulers import Noising
-from scorefield.interop.settings import checked, given
+from scorefield.interop.settings import agreeing, checked, given
 from scorefield.interop.weights import read_checkpoint
 from scorefield.networks import SongUNet
 from scorefield.training.run import Run
@@ -202,7 +202,9 @@ def load(
     found = checked(_Config, values, said)
     found.check(said)
     held = weights if isinstance(weights, Mapping) else read_checkpoint(Path(weights))
-    return _found(_averaged(held, where), found, where).run(known)
+    with agreeing(said):
+        made = _found(_averaged(held, where), found, where)
+    return made.run(known)
 
 
 def _averaged(held: Mapping[str, Any], where: str) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +43,21 @@ def given(config: str | Path | Mapping[str, Any], where: str) -> tuple[Mapping[s
     if isinstance(config, Mapping):
         return config, where
     return read_json(Path(config)), str(config)
+
+
+@contextmanager
+def agreeing(source: str, kind: type[ValueError] = UsageError) -> Iterator[None]:
+    """Say of settings that contradict each other which they are, in one line.
+
+    Raises:
+        kind: naming the first that a configuration made of them does not take.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise kind(f"{source}: {place}: {first['msg']}.") from None
 
 
 def checked(model: type[Model], values: Mapping[str, Any], source: str) -> Model:

@@ -338,6 +338,7 @@ def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field(
     refuses = failing(tmp_path, capsys, monkeypatch)
     told_by = "this network is told what to make: bind it by run.field.given"
     assert told_by in refuses(2, *["sample", "run", "--n", "1", "--nfe", "4"])
+    assert told_by in refuses(2, *["tune", "run", "--nfe", "4", "--noises", "8", "--tries", "1"])
 
 
 def test_transformers_know_a_class_that_stands_for_none(tmp_path):

@@ -63,9 +63,9 @@ def tune(
     }
     for nfe in waiting:
         path = plan_file(folder, nfe, run.guidance)
-        path.parent.mkdir(exist_ok=True)
         tried = Tried(path.with_name(f".{path.stem}.tried"), {"nfe": nfe, **facts})
         plan = _tuned(console, tuner, nfe, options, tried)
+        path.parent.mkdir(exist_ok=True)  # after what may fail
         plan.save(path)
         tried.remove()
         say(console, told(plan))

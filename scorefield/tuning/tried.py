@@ -16,7 +16,7 @@ class Tried(dict[Levels, float]):
 
     Args:
         path: of the file, a JSON value a line; what is there is taken up if it is of the same
-            search, and replaced otherwise.
+            search, and replaced otherwise, with the first error that is known.
         facts: what the errors depend on besides the levels, in JSON's types.
     """
 
@@ -24,13 +24,15 @@ class Tried(dict[Levels, float]):
         super().__init__()
         self.path = path
         head, *lines = _lines(path)
-        if head == dict(facts):
-            for line in lines:
-                super().__setitem__(_levels(line["levels"]), float.fromhex(line["error"]))
-        else:
-            path.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        self._begun, self._head = head == dict(facts), json.dumps(facts) + "\n"
+        for line in lines if self._begun else ():
+            super().__setitem__(_levels(line["levels"]), float.fromhex(line["error"]))
 
     def __setitem__(self, levels: Levels, error: float) -> None:
+        if not self._begun:
+            self.path.parent.mkdir(exist_ok=True)
+            self.path.write_text(self._head, encoding="utf-8")
+            self._begun = True
         line = {"levels": [level.hex() for level in levels], "error": error.hex()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -356,6 +356,8 @@ def test_transformers_know_a_class_that_stands_for_none(tmp_path):
         torch.testing.assert_close(run.toward(given)(x, 500.0).eps, expected)
         assert (expected - other).abs().max() > 1e-2
     assert run.guided(3.0).sample(1, sf.default_plan(run.field, 4), y=1, tile=2).shape[1] == 3
+    with pytest.raises(sf.errors.CheckpointError, match=r"9 by 8 pixels: both .* multiples of 2"):
+        load(pipeline, shape=(3, 18, 16))  # whose latents are cut into patches of 2
     pipeline.save_pretrained(tmp_path)
     config = tmp_path / "transformer" / "config.json"
     settings = json.loads(config.read_text()) | {"_class_name": "Transformer2DModel"}
@@ -554,6 +556,8 @@ def test_the_moments_of_latents_are_measured_where_pictures_are_given():
     torch.testing.assert_close(run.field.mean.double(), z.mean(0), rtol=1e-4, atol=1e-5)
     variance = z.var(0, correction=0)
     torch.testing.assert_close(run.field.variance.double(), variance, rtol=1e-4, atol=1e-6)
+    with pytest.raises(sf.errors.DataError, match="no deviation to measure"):
+        load(pipeline, data=x[:1])
 
 
 def test_a_likelihood_through_an_autoencoder_is_refused_and_that_of_latents_told():
@@ -778,6 +782,7 @@ def test_what_a_folder_says_is_checked_before_anything_is_made(
         (2, "pipeline --out new --unconditional 3", "has 0 classes"),
         (2, "pipeline --out new --shape 8 8", "shape = (8, 8): this network takes images"),
         (4, "pipeline --out new --shape 3 8 8", "makes 1 channels of 1, and the data has 3"),
+        (4, "pipeline --out new --shape 1 8 7", "8 by 7 pixels: both sides must be multiples of 2"),
     ],
 )
 def test_bad_input_of_import_is_one_line(fails, code, arguments, message):

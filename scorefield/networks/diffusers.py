@@ -98,6 +98,14 @@ class Diffusers(nn.Module):
         self.inner = made(architecture, arguments)
         self._check(channels)
 
+    @property
+    def multiple(self) -> int:
+        """What the sides of its images must be multiples of."""
+        settings: Any = self.inner.config
+        if self.architecture == "UNet2DModel":
+            return int(2 ** (len(settings.block_out_channels) - 1))
+        return int(settings.get("patch_size") or 1)  # UNet2DConditionModel crops what it doubles
+
     def _check(self, channels: int) -> None:
         settings: Any = self.inner.config
         sides = settings.in_channels, settings.out_channels or settings.in_channels

@@ -31,7 +31,7 @@ class _Embedding(nn.Module):
 
 
 class SongUNet(nn.Module):
-    """The U-Net of DDPM++ (as it stands) and of NCSN++, for images that halve at every level.
+    """The U-Net of DDPM++ (as it stands) and of NCSN++, for images that halve between levels.
 
     Args:
         channels: of the image.
@@ -96,7 +96,7 @@ class SongUNet(nn.Module):
         """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``.
 
         Raises:
-            ValueError: sides that do not halve at every level; a class that is not known.
+            ValueError: sides that do not halve between the levels; a class that is not known.
         """
         out: Tensor = self.trunk(x, self.embedding(label, y))
         return out

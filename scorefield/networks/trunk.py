@@ -195,13 +195,13 @@ class Trunk(nn.Module):
         """Return ``(B, outputs, H, W)`` from ``x`` ``(B, C, H, W)`` and ``(B, width)``.
 
         Raises:
-            ValueError: sides that do not halve at every level.
+            ValueError: sides that do not halve between the levels.
         """
         multiple = 2 ** (len(self.down) - 1)
         if any(side % multiple for side in x.shape[-2:]):
             raise ValueError(
                 f"images of {x.shape[-2]} by {x.shape[-1]} pixels: both sides must be multiples of "
-                f"{multiple}, to be halved at each of {len(self.down)} levels."
+                f"{multiple}, to be halved between the {len(self.down)} levels."
             )
         kept, beside = [self.enter(x)], x
         for down in self.down:

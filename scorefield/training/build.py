@@ -88,8 +88,8 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
     """Return a fresh network for samples of a shape.
 
     Raises:
-        ValueError: a U-Net for samples that are not images ``(C, H, W)``, or do not halve at each
-            of its levels; what the network itself refuses.
+        ValueError: a U-Net for samples that are not images ``(C, H, W)``, or do not halve between
+            its levels; what the network itself refuses.
     """
     config = concrete_network(config, shape)
     options = _options(config)
@@ -100,16 +100,20 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
             f"a U-Net takes images (C, H, W), but one sample has shape {shape}: use an MLP."
         )
     if config.kind in ("song", "adm"):
-        _check_sides(shape, len(options["multipliers"]))
-    return NETWORKS[config.kind](shape[0], classes=classes, **options)
+        levels = len(options["multipliers"])
+        halved = f"to be halved between the {levels} levels of the network"
+        _check_sides(shape, 2 ** (levels - 1), halved)
+    made = NETWORKS[config.kind](shape[0], classes=classes, **options)
+    if isinstance(made, Diffusers):
+        _check_sides(shape, made.multiple, f"for {made.architecture} to divide them")
+    return made
 
 
-def _check_sides(shape: tuple[int, ...], levels: int) -> None:
-    multiple = 2 ** (levels - 1)
+def _check_sides(shape: tuple[int, ...], multiple: int, why: str) -> None:
     if any(side % multiple for side in shape[1:]):
         raise ValueError(
             f"images of {shape[1]} by {shape[2]} pixels: both sides must be multiples of "
-            f"{multiple}, to be halved between the {levels} levels of the network."
+            f"{multiple}, {why}."
         )
 
 

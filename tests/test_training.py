@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -502,6 +503,20 @@ def test_the_class_is_hidden_as_often_as_dropout_says(dropout):
 def test_a_conditional_run_needs_classes():
     with pytest.raises(UsageError, match="points has no classes to condition on: give labels"):
         Training(points(), config_of(conditional=True))
+
+
+@pytest.mark.parametrize(
+    "network", [c.SongConfig(classless=False), c.ADMConfig(classless=False, head=4)]
+)
+def test_classes_are_left_out_only_where_the_network_has_one_for_none(network):
+    data = Data(normal(8, 1, 4, 4).float(), torch.arange(8) % 2, "pictures")
+    config = c.TrainConfig(conditional=True, network=network.model_copy(update={"width": 4}))
+    with pytest.raises(UsageError, match=r"dropout = 0.1: this network has no class that stands"):
+        Training(data, config)
+    config = config.model_copy(update={"dropout": 0.0})
+    assert Training(data, config).config.dropout == 0
+    with pytest.raises(UsageError, match="pictures has samples without a class, and this network"):
+        Training(replace(data, y=torch.arange(8) % 3 - 1), config)
 
 
 # --- checkpoints ----------------------------------------------------------------------------------

@@ -117,6 +117,13 @@ def _check_sides(shape: tuple[int, ...], multiple: int, why: str) -> None:
         )
 
 
+def knows_none(config: c.NetworkConfig) -> bool:
+    """Tell whether a network of classes has one that stands for none."""
+    if config.kind in ("song", "adm"):
+        return config.classless
+    return config.kind != "diffusers" or config.unconditional is not None
+
+
 def codec(config: c.CodecConfig) -> Codec:
     """Return a fresh autoencoder.
 

@@ -62,7 +62,8 @@ class Training:
         damaged: the names of checkpoints that were passed over when it went on.
 
     Raises:
-        ValueError: a conditional run on data without classes; a network that does not fit.
+        ValueError: a conditional run on data without classes, or one that leaves classes out
+            though its network knows none; a network that does not fit.
     """
 
     def __init__(
@@ -78,6 +79,8 @@ class Training:
                 f"{data.name} has no classes to condition on: give labels, or leave out "
                 "conditional."
             )
+        if config.conditional and not build.knows_none(config.network):
+            _check_all_have_classes(data, config.dropout)
         if config.levels and data.columns.categories:
             raise UsageError(
                 f"levels = {config.levels}: {data.name} has columns of texts, which are no levels. "
@@ -277,3 +280,17 @@ def train(data: Data, config: TrainConfig | None = None) -> Run:
     for _ in training:
         pass
     return training.run
+
+
+def _check_all_have_classes(data: Data, dropout: float) -> None:
+    """Refuse to leave classes out for a network that has none to stand for that."""
+    if dropout:
+        raise UsageError(
+            f"dropout = {dropout:g}: this network has no class that stands for none, to be told "
+            "where a class is left out: give --dropout 0, or a network that has one."
+        )
+    if data.y is not None and bool((data.y < 0).any()):
+        raise UsageError(
+            f"{data.name} has samples without a class, and this network no class that stands for "
+            "none: give each of them a class, or a network that has one."
+        )

@@ -757,6 +757,36 @@ def test_bad_input_of_import_is_one_line(fails, code, arguments, message):
     assert message in fails(code, "import", *arguments, "--out", "bad")
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:torch.quantize")
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: torch.eye(2).to_sparse(), "a sparse tensor, torch.sparse_coo"),
+        (lambda: torch.ones(2, device="meta"), "a tensor without values, on meta"),
+        (lambda: torch.nested.nested_tensor([torch.ones(1)]), "a nested tensor"),
+        (
+            lambda: torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8),
+            "a tensor of torch.qint8",
+        ),
+        (lambda: torch.ones(2, dtype=torch.complex64), "a tensor of torch.complex64"),
+    ],
+    ids=["sparse", "meta", "nested", "quantized", "complex"],
+)
+def test_weights_that_are_no_plain_tensors_are_refused_by_name(work, make, kind):
+    value = make()
+    held = torch.load(work / "edm.pt", weights_only=True)
+    name = "enc.8x8_conv.weight"
+    with pytest.raises(CheckpointError, match=f"^weights: {name} is {kind}: save it as a plain"):
+        edm.load({**held, name: value}, work / "training_options.json")
+    config = config_of("vpsde")
+    held, _ = checkpoint(config)
+    with pytest.raises(CheckpointError, match=f"^weights: extra is {kind}: save it as a plain"):
+        score_sde.load({**held, "model": {**held["model"], "extra": value}}, config)
+    held["ema"]["shadow_params"][1] = value
+    with pytest.raises(CheckpointError, match=rf"^weights: shadow_params\[1\] is {kind}: save it"):
+        score_sde.load(held, config)
+
+
 def test_a_layer_of_classes_that_is_none_is_refused(work):
     held = {**torch.load(work / "edm.pt", weights_only=True), "map_label.weight": torch.ones(())}
     with pytest.raises(CheckpointError, match=r"map_label.weight has shape \(\), which is no lay"):

@@ -48,7 +48,7 @@ from scorefield.interop.imported import Found, Known
 from scorefield.interop.renaming import converted, negated, outline
 from scorefield.interop.schedulers import Noising
 from scorefield.interop.settings import agreeing, checked, given
-from scorefield.interop.weights import read_checkpoint
+from scorefield.interop.weights import by_name, read_checkpoint
 from scorefield.networks import SongUNet
 from scorefield.training.run import Run
 
@@ -212,12 +212,13 @@ def _averaged(held: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     state = held.get("model", held)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{where} holds no weights by name, nor a model and its ema.")
-    weights = {name.removeprefix("module."): value for name, value in state.items()}
+    weights = {n.removeprefix("module."): v for n, v in by_name(state, where).items()}
     if "ema" not in held:
         return weights
     averages = held["ema"].get("shadow_params") if isinstance(held["ema"], Mapping) else None
     found = [v for v in averages if isinstance(v, Tensor)] if isinstance(averages, list) else []
     learned = [name for name in weights if name not in names.FIXED]
+    by_name({f"shadow_params[{k}]": value for k, value in enumerate(found)}, where)
     if len(found) != len(learned):
         raise CheckpointError(
             f"{where}: ema has {len(found)} shadow_params, and model {len(learned)} parameters."

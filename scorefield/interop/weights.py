@@ -39,11 +39,25 @@ def by_name(found: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     """Return what is held by name, if that is weights alone.
 
     Raises:
-        CheckpointError: it is more, or something else.
+        CheckpointError: it is more, or something else; tensors that are no arrays of real numbers.
     """
     if not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{where} holds no weights by name.")
+    for name, value in found.items():
+        if kind := _strange(value):
+            raise CheckpointError(f"{where}: {name[:80]} is {kind}: save it as a plain tensor.")
     return dict(found)
+
+
+def _strange(value: Tensor) -> str:
+    """Return what kind of tensor it is, if none of real numbers that lie here one by one."""
+    if value.is_nested:
+        return "a nested tensor"
+    if value.layout is not torch.strided:
+        return f"a sparse tensor, {value.layout}"
+    if value.is_quantized or value.is_complex():
+        return f"a tensor of {value.dtype}"
+    return "a tensor without values, on meta" if value.is_meta else ""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

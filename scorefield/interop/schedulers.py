@@ -26,6 +26,7 @@ from scorefield.errors import CheckpointError, UsageError
 
 _MOST = 10_000  # steps of a table
 _FLOW = "flow_prediction"
+_DISTILLED = "LCMScheduler", "TCDScheduler"  # of latents and of flows
 _PREDICTIONS: dict[str, ParametrizationConfig] = {
     "epsilon": PlainParametrization(kind="eps"),
     "sample": PlainParametrization(kind="x0"),
@@ -94,6 +95,11 @@ def noising(scheduler: Any) -> Noising:
         raise UsageError(
             f"{name} is no scheduler, or none that this version of diffusers has: give a scheduler "
             "object, as diffusers.DDPMScheduler()."
+        )
+    if name.endswith(_DISTILLED):
+        raise UsageError(
+            f"{name}: a network that is distilled for it leaps to the data and tells no score: "
+            "import the one that it was distilled from, with that one's scheduler."
         )
     if name.startswith("EDM"):
         return _edm(name, settings)

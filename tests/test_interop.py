@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import pickle
+import shutil
 import sys
 
 import numpy as np
@@ -428,6 +429,25 @@ def test_weights_of_half_precision_and_under_older_names_are_taken(folder, tmp_p
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def test_of_several_variants_the_plain_one_is_taken_and_else_the_first_by_name(folder, tmp_path):
+    made, path = network().state_dict(), tmp_path / "pipeline"
+    shutil.copytree(saved(folder, "epsilon", "linear"), path)
+    stem = path / "unet" / "diffusion_pytorch_model"
+    for factor, kind in ((2.0, "ema"), (3.0, "non")):
+        save_file({k: factor * v for k, v in made.items()}, f"{stem}.{kind}.safetensors")
+    bias = "conv_in.bias"
+    assert torch.equal(load(path).field.network.inner.state_dict()[bias], made[bias])
+    stem.with_suffix(".safetensors").unlink()
+    assert torch.equal(load(path).field.network.inner.state_dict()[bias], 2 * made[bias])
+    for kind in ("ema", "non"):
+        stem.with_suffix(f".{kind}.safetensors").unlink()
+    torch.save(made, f"{stem}.fp16.bin")
+    with pytest.raises(sf.errors.CheckpointError, match=r"fp16.bin is a pickle"):
+        load(path)
+    found = load(path, pickle=True).field.network.inner.state_dict()
+    assert torch.equal(found[bias], made[bias])
+
+
 def test_a_pickle_is_read_only_if_asked_for_and_runs_nothing(folder, tmp_path):
     path = saved(folder, "epsilon", "linear")
     copied = tmp_path / "pipeline"
@@ -815,11 +835,16 @@ def test_damaged_weights_are_refused(work, fails):
     assert "conv_in.bias holds values that are not finite" in fails(
         4, "import", name, "--out", "new"
     )
-    index = path.with_name(f"{path.name}.index.json")
+    for ending in ("index.json", "index.fp16.json"):
+        index = path.with_name(f"{path.name}.{ending}")
+        index.write_text("{}")
+        assert "save them in one" in fails(4, "import", name, "--out", "new")
+        index.unlink()
+    path.unlink()
+    index = path.with_name("diffusion_pytorch_model.bin.index.json")
     index.write_text("{}")
     assert "save them in one" in fails(4, "import", name, "--out", "new")
     index.unlink()
-    path.unlink()
     assert "there is no such file" in fails(4, "import", name, "--out", "new")
 
 

@@ -141,15 +141,16 @@ def _read_part(folder: Path, known: tuple[str, ...], pickle: bool) -> Part:
 
 def _weights(folder: Path) -> Path:
     """Return the file of weights in a folder."""
-    whole = folder / f"{_WEIGHTS}.safetensors"
-    if whole.with_name(f"{whole.name}.index.json").exists():
-        raise CheckpointError(
-            f"{folder} holds weights in several files: save them in one, by save_pretrained with "
-            "max_shard_size."
-        )
-    found = sorted(folder.glob(f"{_WEIGHTS}*.safetensors"), key=lambda path: len(path.name))
-    pickled = folder / f"{_WEIGHTS}.bin"
-    return found[0] if found else pickled if pickled.exists() else whole
+    for kind in ("safetensors", "bin"):
+        if any(folder.glob(f"{_WEIGHTS}*.{kind}.index*.json")):
+            raise CheckpointError(
+                f"{folder} holds weights in several files: save them in one, by save_pretrained "
+                "with max_shard_size."
+            )
+        found = sorted(folder.glob(f"{_WEIGHTS}*.{kind}"), key=lambda p: (len(p.name), p.name))
+        if found:
+            return found[0]  # the shortest name, which is of no variant if there is one
+    return folder / f"{_WEIGHTS}.safetensors"
 
 
 def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -744,6 +744,7 @@ def fails(work, capsys, monkeypatch):
         (2, ["edm.pt"], "nor is there a --config of EDM or of score_sde: say with --kind"),
         (2, ["edm.pt", "--kind", "edm"], "give config, EDM's network_kwargs"),
         (2, ["edm.pt", "--kind", "score_sde"], "give --config"),
+        (2, ["checkpoint_9.pth", "--config", "vesde.json", "--pickle"], "--pickle: checkpoints of"),
         (2, ["edm.pt", "--config", "training_options.json", "--shape", "3", "8", "8"], "--shape: "),
         (2, ["edm.pt", "--config", "of-edm2.json"], "of-edm2.json: class_name 'EDM2Precond'"),
         (4, ["edm.pt", "--config", "x.npy"], "x.npy cannot be read"),

@@ -88,6 +88,10 @@ def _score_sde(source: str, options: ImportOptions) -> Run:
     from scorefield.interop import score_sde
 
     _refuse(options, "score_sde", "shape", "unconditional")
+    if options.pickle:
+        raise UsageError(
+            "--pickle: checkpoints of score_sde are read without, by PyTorch's reader of weights."
+        )
     if options.config is None:
         raise UsageError(f"{source}: give --config, score_sde's configuration as a JSON file.")
     return score_sde.load(source, options.config, **_known(options))

@@ -664,6 +664,14 @@ def work(folder, tmp_path_factory):
     return path
 
 
+def test_what_a_terminal_would_obey_is_written_out(work, tmp_path, capsys):
+    shutil.copytree(work / "pipeline", tmp_path / "a\x1b[31mb")
+    finishes("import", tmp_path / "a\x1b[31mb", "--out", tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "a\\x1b[31mb: UNet2DModel" in out.replace("\n", "")
+    assert "\x1b" not in out
+
+
 def test_import_tells_what_it_found(work, capsys):
     finishes("import", work / "pipeline", "--out", work / "told", "--data", work / "x.npy")
     out = capsys.readouterr().out

@@ -13,6 +13,7 @@ from scorefield.cli.options import ImportName, ImportOptions
 from scorefield.data import read
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.interop.settings import read_json
+from scorefield.text import one_line
 from scorefield.training.run import Run, refuse_existing
 from scorefield.training.summary import summary
 
@@ -26,10 +27,10 @@ def import_run(console: Console, source: str, out: Path, options: ImportOptions)
     run = LOADERS[kind](source, options)
     run.save(out)
     found = summary(run)
-    say(console, f"imported from {run.config.source}")
+    say(console, one_line(f"imported from {run.config.source}"))
     for name in _TOLD:
         if name in found:
-            say(console, f"{name}: {found[name]}")
+            say(console, one_line(f"{name}: {found[name]}"))
     say(console, f"run folder: {out}")
 
 

@@ -559,7 +559,11 @@ def test_classes_are_those_of_the_network_and_none_only_where_it_was_learned():
     with pytest.raises(UsageError, match="trained with dropout = 0"):
         run.guided(2.0)
     hidden, _ = imported("EDM on ADM")
-    assert hidden.guided(2.0).sample(1, sf.Euler(), sf.balanced(run.field.process, 2), y=1).shape
+    x, t = normal(2, 3, SIDE, SIDE).float(), 1.5
+    toward, none = hidden.field(x, t, y=torch.tensor(1)).x0, hidden.field(x, t).x0
+    expected = none + 2.0 * (toward - none)  # Ho and Salimans (2022), eq. 6
+    torch.testing.assert_close(hidden.guided(2.0).toward(1)(x, t).x0, expected)
+    assert (toward - none).abs().max() > 1e-3
 
 
 @pytest.mark.slow

@@ -790,6 +790,7 @@ def spoiled(work, name, part, **changes):
         (4, "unet", {"layers_per_block": 2}, "the weights do not match the network: they lack"),
         (4, "unet", {"block_out_channels": [8, 32]}, "has shape (16,), but the network"),
         (4, "unet", {"out_channels": 5}, "makes 5 channels of 1"),
+        (4, "unet", {"out_channels": 0}, "cannot be made with its arguments: out_channels is 0"),
         (4, "unet", {"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
     ],
 )

@@ -42,6 +42,8 @@ def made(architecture: str, arguments: str) -> nn.Module:
     parameters = inspect.signature(cls).parameters
     values = parse(arguments, list(parameters), architecture)
     try:
+        if values.get("out_channels") == 0:
+            raise ValueError("out_channels is 0")
         _check_positions({name: p.default for name, p in parameters.items()} | values)
         return cls(**values)
     except Exception as error:  # whatever its checks, or torch, make of the values

@@ -98,6 +98,15 @@ def test_what_a_plan_is_said_to_be_worth_holds_for_other_noises():
     assert abs(float(error.mean()) - plan.tuning.error) < 4 * math.sqrt(2) * spread
 
 
+def test_a_field_that_is_not_finite_is_fitted_no_plan():
+    class Overflown(sf.ScoreField):
+        def estimate(self, x, at):
+            return sf.Estimate.from_x0(at, x, x * torch.inf)
+
+    with pytest.raises(sf.errors.NumericalError, match="nothing to fit a plan to"):
+        sf.tune(Overflown(sf.VP(), (2,)), 4, noises=8, tries=1)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_plan_is_never_worse_than_the_general_one(seed):
     g = torch.Generator().manual_seed(seed)

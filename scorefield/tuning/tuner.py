@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from scorefield.errors import UsageError
+from scorefield.errors import NumericalError, UsageError
 from scorefield.field import ScoreField
 from scorefield.grid import balanced, time_near
 from scorefield.identity import digest
@@ -97,12 +97,18 @@ class Tuner:
 
         Raises:
             ValueError: as `scorefield.default_plan`; ``tries < 1``.
+            NumericalError: the field's exact paths do not end in finite numbers.
         """
         general = default_plan(self.field, nfe)
         tries = usual_tries(nfe) if tries is None else tries
         if tries < 1 or polish < 0:
             raise ValueError(
                 f"tries = {tries}, polish = {polish}: give at least 1, and at least 0."
+            )
+        if not bool(self._truth[0].isfinite().all()):
+            raise NumericalError(
+                "the field gives values that are not finite, so there is nothing to fit a plan to: "
+                "look at the network."
             )
         assert isinstance(general.solver, Multistep)
         seen = torch.arange(2 * self.count) % 2 == 0

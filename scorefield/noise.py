@@ -54,6 +54,7 @@ _LOW = 0xFFFFFFFF
 _STEP_BITS = 24
 _BLOCK_BITS = 22
 _PATH_BITS = 10
+PATHS = 2**_PATH_BITS  # that a sample has
 _HALVINGS = 20
 _AT_ONCE = 2**20  # numbers made at once where a path is looked up
 _MULTIPLY = (0xD2511F53, 0xCD9E8D57)

@@ -52,7 +52,8 @@ def restore(
     Args:
         measured: ``(N, ...)``, a row for each item.
         operator: what measured; unless given, `Mask` of what is not NaN in the samples.
-        noise_std: deviation of the noise of a measurement, not negative; dps does not ask for it.
+        noise_std: deviation of the noise of a measurement, not negative: a number, a value for each
+            entry, or ``(N, ...)`` for each of each item; dps does not ask for it.
         method: `MMPS`, `PiGDM` or `DPS`; for masks also `Replacement` or `RePaint`, around the
             solver.
         n: samples of each.
@@ -72,6 +73,7 @@ def restore(
     if method not in METHODS or not isinstance(n, Integral) or n < 1:
         raise ValueError(f"method = {method!r}, n = {n!r}: give one of {[*METHODS]}, and n >= 1.")
     _check_items(measured, operator, field.shape)
+    measured, operator = as_gaps(measured, operator)
     pose = partial(METHODS[method], **settings)
     numbers = as_ids(len(measured) if ids is None else ids, tile)
     if len(numbers) != len(measured):
@@ -84,10 +86,21 @@ def restore(
     for places, rows, _ in tiles(drawn, tile):
         y = filled(measured, [place // n for place in places], rows, tile)
         how = Mask(~y.isnan(), checked=True) if operator is None else operator
-        posed, its_plan = pose(field, how, y, noise_std, plan)
+        noise = noise_std
+        if isinstance(noise, Tensor) and noise.ndim == measured.ndim and len(noise) > 1:
+            noise = filled(noise, [place // n for place in places], rows, tile)
+        posed, its_plan = pose(field, how, y, noise, plan)
         some = [drawn[place] for place in places]
         out[places] = sample(posed, some, its_plan, seed=seed, tile=tile)
     return out.reshape(len(numbers), n, *field.shape)
+
+
+def as_gaps(measured: Tensor, operator: Operator | None) -> tuple[Tensor, Operator | None]:
+    """Return what was measured as floating numbers, and for a `Mask` NaN in the place of it."""
+    y = measured if measured.is_floating_point() else measured.to(torch.get_default_dtype())
+    if not isinstance(operator, Mask):
+        return y, operator
+    return torch.where(operator.observed.to(y.device), y, torch.nan), None
 
 
 def usual_plan(field: ScoreField) -> Plan:
@@ -120,6 +133,7 @@ def restore_data(
     """
     if not noise_std >= 0:
         raise ValueError(f"noise_std = {noise_std:g}: give a deviation, 0 or more.")
+    measured, operator = as_gaps(measured, operator)
     if encoding.width.ndim and (operator is not None or noise_std):
         raise DataError(
             "columns of different kinds have no unit in common: leave out the operator and the "

@@ -147,6 +147,17 @@ def test_conjugate_residuals_solve_each_sample_by_itself():
         torch.testing.assert_close(alone[0], found[k], rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sample_that_is_solved_at_once_leaves_the_others_alone_however_large(dtype):
+    scale = 1e4 * torch.logspace(0, 2, 12, dtype=dtype)
+    diagonal = torch.stack([torch.full_like(scale, 1e4), scale])
+    b = 1e4 * torch.ones_like(diagonal)
+    found = solve(lambda u: diagonal * u, b, 30, 1e-5)
+    alone = solve(lambda u: diagonal[1:] * u, b[1:], 30, 1e-5)
+    assert torch.equal(found[1:], alone)
+    torch.testing.assert_close(diagonal * found, b, rtol=1e-3, atol=0)
+
+
 def test_singular_and_indefinite_systems_are_solved_as_far_as_they_can_be():
     diagonal = torch.tensor([[2.0, 0.5, 0.0], [0.0, 0.0, 0.0], [1.0, -1.5, 3.0], [2.0, 1.0, 0.0]])
     b = torch.tensor([[1.0, 1.0, 0.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])

@@ -66,6 +66,37 @@ def test_gaps_are_filled_with_what_the_rest_tells():
     assert errors_in_deviations(x[:, ~there] / free, centre[~there] / free, spread) < 4
 
 
+@pytest.mark.parametrize("method", ["mmps", "repaint"])
+def test_a_mask_says_what_nan_says_also_one_of_each_item(method):
+    field = in_units()[0]
+    x, observed = normal(8, 4, seed=3).float(), normal(8, 4, seed=4) > -0.5
+    how = {"n": 2, "method": method, "solver": sf.DDIM(1.0), "times": sf.balanced(field.process, 6)}
+    gaps = sf.restore(field, torch.where(observed, x, math.nan), tile=8, **how)
+    found = sf.restore(field, x, sf.Mask(observed), tile=8, **how)
+    assert torch.equal(found, gaps)
+    assert torch.equal(sf.restore(field, x, sf.Mask(observed[0]), tile=8, **how)[0], gaps[0])
+
+
+def test_noise_may_be_that_of_each_item():
+    field, x = in_units()[0], normal(4, 4, seed=3).float()
+    x[:, 1] = math.nan
+    noise = torch.tensor([0.1, 1.0, 3.0, 0.5])[:, None].expand(4, 4)
+    found = sf.restore(field, x, None, noise, n=2, tile=8)
+    for k in range(4):
+        alone = sf.restore(field, x[k : k + 1], None, float(noise[k, 0]), n=2, ids=[k], tile=8)
+        torch.testing.assert_close(found[k], alone[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+@pytest.mark.parametrize("operator", [sf.Mask(torch.arange(4) < 2), sf.Matrix(ROWS.abs())])
+def test_whole_numbers_are_measurements_as_others_are(dtype, operator):
+    field = in_units()[0]
+    y = torch.tensor([[3, 200, 7, 1], [0, 255, 2, 9]])[:, : operator.shape((4,))[0]]
+    parts = field, UNITS, Continuous()
+    found = restore_data(*parts, y.to(dtype), operator, 1.0, tile=4)
+    assert torch.equal(found, restore_data(*parts, y.float(), operator, 1.0, tile=4))
+
+
 def test_noise_is_in_the_units_of_the_data_too():
     field, mean, covariance = in_units()
     known, noise_std = tensor(12.0, math.nan, math.nan, math.nan), 0.7
@@ -126,6 +157,11 @@ def test_settings_reach_the_method():
         ),
         (lambda f, y: sf.restore(f, y, sf.Nonlinear(torch.exp)), "Nonlinear is none: use dps"),
         (lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), -1.0), "noise_std = -1"),
+        (
+            lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), torch.ones(5)),
+            r"noise_std has shape \(5,\), and a measurement \(4,\)",
+        ),
+        (lambda f, y: sf.sample(sf.MMPS(f, sf.Matrix(torch.eye(4)), y), 10), "slot of a tile"),
         (
             lambda f, y: restore_data(f, UNITS, Continuous(), y, sf.Matrix(ROWS), 0.0),
             r"\(4,\).*\(2,\)",
@@ -404,7 +440,15 @@ FAILURES = [
     (2, ["pictures", "grey.npy", "--downsample", 1], "factor = 1"),
     (2, ["pictures", "grey.npy", "--grey"], "3 weights"),
     (2, ["pictures", "grey.npy", "--blur", 0], "std = 0"),
-    (2, ["pictures", "grey.npy", "--blur", 9], "kernel"),
+    (2, ["pictures", "grey.npy", "--blur", 9], "at most 1.16667"),
+    (2, ["pictures", "grey.npy", "--blur", "1e308"], "at most 1.16667"),
+    (2, ["pictures", "grey.npy", "--mask", "box:0.5,1,2,2"], "whole numbers of pixels"),
+    (2, ["run", "gappy.npy", "--method", "repaint", "--steps", 200], "at most that"),
+    (
+        2,
+        ["run", "gappy.npy", "--method", "replacement", "--solver", "dopri5", "--rtol", 0.1],
+        "err",
+    ),
     (2, ["run", "gappy.npy", "--downsample", 2], "Downsample(2)"),
     (3, ["pictures", "odd.npy", "--downsample", 2], "(1, 5, 5)"),
     (3, ["pictures", "small.npy", "--mask", "top"], "(1, 4, 4)"),

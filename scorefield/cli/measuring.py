@@ -103,6 +103,12 @@ def _operator(options: RestoreOptions, shape: Shape) -> Operator | None:
         elif options.grey:
             operator = Grey()
         elif options.blur is not None:
+            widest = (min(shape[1:], default=0) - 1) / 6
+            if not options.blur <= widest:
+                raise ValueError(
+                    f"--blur {options.blur:g}: give at most {widest:g}, a sixth of their shorter "
+                    "side."
+                )
             operator = Blur.gaussian(options.blur, len(shape) - 1)
         if operator is not None:
             operator.shape(shape)
@@ -144,7 +150,10 @@ def _half(kind: str, shape: Shape) -> tuple[slice, slice]:
 
 
 def _box(text: str, rest: str) -> tuple[slice, slice]:
-    top, left, height, width = (int(v) for v in _numbers(text, rest, 4))
+    found = _numbers(text, rest, 4)
+    if not all(v.is_integer() for v in found):
+        raise UsageError(f"--mask {text}: give whole numbers of pixels.")
+    top, left, height, width = map(int, found)
     return slice(top, top + height), slice(left, left + width)
 
 
@@ -175,7 +184,7 @@ def _known(path: Path, shape: Shape) -> Tensor:
         values = whole(read_file(path).values)
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
             raise DataError(f"{path} holds values of type {values.dtype}: a mask is of 0 and 1.")
-        known = torch.from_numpy(values != 0)
+        known = torch.from_numpy(np.atleast_1d(values != 0))
     fits = known.ndim <= len(shape) and tuple(known.shape) == shape[len(shape) - known.ndim :]
     if not fits:
         raise DataError(f"{path} has shape {tuple(known.shape)}: this run has samples of {shape}.")

@@ -24,10 +24,14 @@ from scorefield.data import read
 from scorefield.data.rows import Rows, chunks
 from scorefield.engines import Task
 from scorefield.errors import DataError, UsageError
+from scorefield.field import ScoreField
+from scorefield.inverse import Mask
 from scorefield.jobs import Columns
+from scorefield.noise import PATHS
 from scorefield.plan import Plan
-from scorefield.restoring import Method
+from scorefield.restoring import METHODS, Method
 from scorefield.sampling import count_calls, prepare
+from scorefield.solvers import RePaint
 from scorefield.tiles import tiles
 from scorefield.training.run import Run
 
@@ -48,6 +52,7 @@ def restore(
     plan = _plan(opened, folder, plan_options)
     if how.method in ("replacement", "repaint") and measurement.operator is not None:
         raise UsageError(f"--method {how.method} puts known values in place, so it is for --mask.")
+    _check_method(opened.run.field, how.method, plan)
     items = _items(opened.run, source, measurement)
     settings = {
         **asdict(how),
@@ -87,6 +92,27 @@ def _plan(opened: Opened, folder: Path, options: PlanOptions) -> Plan:
     plan = choose_plan(options, folder).make(opened.run)
     prepare(opened.run.field, plan)  # refuses what does not fit before any work
     return plan
+
+
+def _check_method(field: ScoreField, method: Method, plan: Plan) -> None:
+    """Refuse a plan that a method cannot take, before any work.
+
+    Raises:
+        UsageError: more repeated steps than a sample has noise for.
+        ValueError: a solver, or steps, that known values cannot be put in place between.
+    """
+    if method not in ("replacement", "repaint"):
+        return
+    if method == "repaint" and isinstance(plan.times, Tensor):
+        most = (PATHS - 1) // RePaint.repeats
+        if plan.solver.weak_order is not None and len(plan.times) - 1 > most:
+            raise UsageError(
+                f"--steps {len(plan.times) - 1}: repaint takes each {RePaint.repeats} times, and a "
+                f"sample has noise for {most} steps: give at most that."
+            )
+    nothing = Mask(torch.zeros(field.shape, dtype=torch.bool), checked=True)
+    _, placed = METHODS[method](field, nothing, torch.zeros(1, *field.shape), 0.0, plan)
+    prepare(field, placed)
 
 
 def _items(run: Run, source: str, measurement: Measurement) -> Rows:

@@ -31,6 +31,7 @@ Rozet et al. (2024), arXiv:2405.13712 (MMPS); Chung et al. (2023), arXiv:2209.14
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,6 +41,7 @@ from torch import Tensor
 
 from scorefield.field import Estimate, Instant, ScoreField
 from scorefield.inverse.base import LinearOperator, Operator
+from scorefield.inverse.operators import broadcasts
 from scorefield.inverse.residuals import norm, solve
 from scorefield.process import Coefficient, mix
 
@@ -85,16 +87,21 @@ class Posterior(ScoreField, ABC):
         return self.base.instants(t)
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        if len(self.measured) not in (1, len(x)):
+            raise ValueError(
+                f"{len(self.measured)} measurements for a batch of {len(x)} samples: give one for "
+                "all, or one for each slot of a tile; scorefield.restore takes any number of them."
+            )
         through = torch.is_grad_enabled() and x.requires_grad  # as for a likelihood
         with torch.enable_grad():
             seen = x if through else x.detach().requires_grad_()
             found = self.base(seen, at.own, **condition)
             x0, eps = found.x0, found.eps
             told = self.operator.forward(x0)
-        if told.shape[0] != len(x) or len(self.measured) not in (1, len(x)):
+        if told.shape[0] != len(x):
             raise ValueError(
-                f"{len(self.measured)} measurements for a batch of {len(x)} samples: give one for "
-                "all, or one for each."
+                f"the operator makes {told.shape[0]} measurements of {len(x)} samples: it is of a "
+                "batch of another size."
             )
 
         def pull(w: Tensor) -> Tensor:
@@ -137,6 +144,12 @@ class _Gaussian(Posterior, ABC):
         noise = torch.as_tensor(noise_std, dtype=torch.float64)
         if not bool((noise.isfinite() & (noise >= 0)).all()):
             raise ValueError(f"noise_std = {noise_std}: give a finite deviation, 0 or more.")
+        shape, given = operator.shape(base.shape), tuple(noise.shape)
+        if not broadcasts(given if len(given) <= len(shape) else given[1:], shape):
+            raise ValueError(
+                f"noise_std has shape {given}, and a measurement {shape}: give a number, or a "
+                "value for each entry."
+            )
         self.register_buffer("noise_std", noise)
 
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:
@@ -242,7 +255,7 @@ class DPS(Posterior):
         self, base: ScoreField, operator: Operator, measured: Tensor, *, zeta: float = 1.0
     ) -> None:
         super().__init__(base, operator, measured)
-        if not zeta > 0:
+        if not 0 < zeta < math.inf:
             raise ValueError(f"zeta = {zeta:g}: give a positive number.")
         self.zeta = zeta
 

@@ -10,7 +10,7 @@ operator       a measurement                          A A^T
 `Downsample`   means over blocks of side ``k``        1 / k^n in n dimensions
 `Grey`         a weighted sum of the channels         the sum of the squared weights
 `Fourier`      a part of the orthonormal spectrum     1/2 for a frequency beside its negative
-`Blur`         the convolution with a kernel          that with the kernel's autocorrelation
+`Blur`         the convolution with a kernel          circular: that with its autocorrelation
 `Matrix`       a matrix times the flattened sample    M M^T
 `Nonlinear`    any function
 =============  =====================================  ==========================================
@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -60,7 +61,7 @@ class Mask(LinearOperator):
 
     def shape(self, sample: Shape) -> Shape:
         given = tuple(self.observed.shape)
-        if not _broadcasts(given if len(given) <= len(sample) else given[1:], sample):
+        if not broadcasts(given if len(given) <= len(sample) else given[1:], sample):
             raise _unfit(f"Mask has shape {given}", "one that broadcasts with them", sample)
         return sample
 
@@ -84,7 +85,7 @@ class Downsample(LinearOperator):
     observed = ALL
 
     def __post_init__(self) -> None:
-        if self.factor < 2:
+        if not isinstance(self.factor, Integral) or self.factor < 2:
             raise ValueError(f"factor = {self.factor}: give the side of a block, 2 or more.")
 
     def shape(self, sample: Shape) -> Shape:
@@ -159,6 +160,8 @@ class Blur(LinearOperator):
     observed = ALL
 
     def __post_init__(self) -> None:
+        if self.boundary not in ("circular", "zero"):
+            raise ValueError(f'boundary = {self.boundary!r}: give "circular" or "zero".')
         sides = tuple(self.kernel.shape)
         if len(sides) not in (1, 2) or not all(k % 2 for k in sides) or not self.kernel.any():
             raise ValueError(
@@ -235,7 +238,7 @@ class Fourier(LinearOperator):
 
     def shape(self, sample: Shape) -> Shape:
         given = tuple(self.frequencies.shape)
-        if len(sample) < 2 or not _broadcasts(given, sample):
+        if len(sample) < 2 or not broadcasts(given, sample):
             raise _unfit(
                 f"Fourier has frequencies {given}", "channels, and sides that fit them", sample
             )
@@ -319,7 +322,7 @@ class Nonlinear(Operator):
         return Nonlinear(lambda z: self.function(z * std.to(z) + mean.to(z))), measured
 
 
-def _broadcasts(given: Shape, sample: Shape) -> bool:
+def broadcasts(given: Shape, sample: Shape) -> bool:
     """Tell whether a shape broadcasts to that of a sample."""
     sides = zip(given[::-1], sample[::-1], strict=False)
     return len(given) <= len(sample) and all(a in (1, b) for a, b in sides)

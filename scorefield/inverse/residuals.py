@@ -52,6 +52,8 @@ def solve(
         step = torch.where(going, dot(r, q) / length, 0.0)
         u, r = u + step * p, r - step * q
         going = going & (dot(r, r) > goal)
+        # one that has stopped gives no direction, whose length would grow from round to round
+        p, q = (torch.where(going, v, 0.0) for v in (p, q))
         before.append((p, q, length))
     return u
 

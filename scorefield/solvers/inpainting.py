@@ -23,7 +23,7 @@ arXiv:2201.09865 (RePaint).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -51,8 +51,8 @@ class Replacement(Memoryless):
             another time, or samples that do not broadcast.
     """
 
-    observed: Tensor
-    y: Tensor
+    observed: Tensor = field(repr=False)
+    y: Tensor = field(repr=False)
     noise_std: float | Tensor = 0.0
 
     def __post_init__(self) -> None:

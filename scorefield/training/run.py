@@ -34,7 +34,7 @@ from scorefield.likelihood import Bound, Likelihood, combined, elbo, log_prob
 from scorefield.networks import Codec
 from scorefield.noise import LEVELS, Noise
 from scorefield.plan import Plan
-from scorefield.restoring import restore_data
+from scorefield.restoring import as_gaps, restore_data
 from scorefield.sampling import sample
 from scorefield.solvers import Solver
 from scorefield.training import build, stored
@@ -189,6 +189,9 @@ class Run:
             ValueError, NumericalError: as `scorefield.restore`.
         """
         self.check_restoring()
+        if operator is not None:
+            operator.shape(self.config.data.shape)
+        measured, operator = as_gaps(measured, operator)
         if operator is None:
             self.check_partial(measured, "measured", exact=not noise_std)
         parts = self.toward(y), self.transform, self.encoding

@@ -29,7 +29,8 @@ from scorefield.coded import decode, encode
 from scorefield.interop.course import Course
 from scorefield.interop.pushed import pushed_field
 from scorefield.interop.requests import Requests
-from scorefield.interop.takeover import COMPATIBLE, FLOW, table, taken
+from scorefield.interop.schedulers import FLOW
+from scorefield.interop.takeover import COMPATIBLE, table, taken
 from scorefield.interop.timesteps import (
     Clock,
     FlowClock,

@@ -25,7 +25,7 @@ from scorefield.config import (
 from scorefield.errors import CheckpointError, UsageError
 
 _MOST = 10_000  # steps of a table
-_FLOW = "flow_prediction"
+FLOW = "flow_prediction"
 _DISTILLED = "LCMScheduler", "TCDScheduler"  # of latents and of flows
 _PREDICTIONS: dict[str, ParametrizationConfig] = {
     "epsilon": PlainParametrization(kind="eps"),
@@ -107,7 +107,7 @@ def noising(scheduler: Any) -> Noising:
         process = EDMConfig(t_min=settings.sigma_min, t_max=settings.sigma_max)
         score, ratio = PlainParametrization(kind="score"), PlainLabel(kind="ratio")
         return Noising(process, score, ratio, low=0.0)
-    if name.startswith("FlowMatch") or settings.get("prediction_type") == _FLOW:
+    if name.startswith("FlowMatch") or settings.get("prediction_type") == FLOW:
         return _flow(name, settings)
     return _table(scheduler, name, settings)
 
@@ -131,7 +131,7 @@ def _table(scheduler: Any, name: str, settings: Any) -> Noising:
     if not isinstance(prediction, str) or prediction not in _PREDICTIONS:
         raise UsageError(
             f"{name} has prediction_type {str(prediction)[:60]!r}: known are "
-            f"{', '.join(_PREDICTIONS)} and {_FLOW}."
+            f"{', '.join(_PREDICTIONS)} and {FLOW}."
         )
     alpha_bar = tuple(table.double().tolist())
     if settings.get("rescale_betas_zero_snr"):

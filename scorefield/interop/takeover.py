@@ -11,7 +11,8 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
-FLOW = "flow_prediction"
+from scorefield.interop.schedulers import FLOW
+
 COMPATIBLE = [
     *(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "EDMEulerScheduler"),
     "FlowMatchEulerDiscreteScheduler",

@@ -13,7 +13,7 @@ from rich.table import Table
 from scorefield.cli.commands import find_class, say, track
 from scorefield.cli.options import CompareOptions, ItemOptions
 from scorefield.cli.picking import file_of
-from scorefield.cli.plans import plan_files, plans_within, toward_none
+from scorefield.cli.plans import asking, plan_files, plans_within, toward_none
 from scorefield.cli.real import SAMPLES, as_data, real_data
 from scorefield.cli.text import numbers
 from scorefield.errors import UsageError
@@ -136,7 +136,6 @@ def _plans(
     console: Console, folder: Path, field: ScoreField, how: CompareOptions
 ) -> dict[str, list[Plan]]:
     """Return the plans to compare, by the names of their lines."""
-    scale = "" if how.guidance == 1 else f" --guidance {how.guidance:g}"
     budgets, names = numbers("nfe", how.nfe), tuple(dict.fromkeys(how.solvers or USUAL))
     plans = {}
     for name in names:
@@ -148,7 +147,8 @@ def _plans(
             plans[name] = made
         elif how.solvers:
             raise UsageError(
-                f"{folder / PLANS} has no plan for this run: scorefield tune {folder}{scale} first."
+                f"{folder / PLANS} has no plan for this run: scorefield tune {folder}"
+                f"{asking(how.guidance)} first."
                 if name == "tuned"
                 else f"--nfe {budgets[-1]}: a single step of {name} and the end make more calls."
             )

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from scorefield.cli.commands import find_class, say
 from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
-from scorefield.cli.plans import Choice, of_scale
+from scorefield.cli.plans import Choice, asking, of_scale
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.frontiers import Frontier
 from scorefield.frontiers.measure import machine
@@ -77,7 +77,7 @@ def _measured(run: Run, folder: Path, y: int | None) -> Frontier:
     path = file_of(folder, y, run.guidance)
     if not path.is_file():
         of_class = "" if y is None else f" --y {y}"
-        of_class += "" if run.guidance == 1 else f" --guidance {run.guidance:g}"
+        of_class += asking(run.guidance)
         raise CheckpointError(
             f"there is no {path}: run scorefield compare {folder}{of_class} first."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,7 +60,7 @@ SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
     "reverse-diffusion": (solvers.ReverseDiffusion, ()),
     "predictor-corrector": (_predictor_corrector, ()),
 }
-_SCALE = re.compile(r"-guidance-.*$")
+_SCALE = "-guidance-"
 # those that choose their own steps, when compared
 _ADAPTIVE = ("bosh3", "dopri5", "tsit5")
 _TOLERANCES = (1e-2, 1e-3)
@@ -172,7 +171,9 @@ def plan_file(folder: Path, nfe: int, guidance: float = 1.0) -> Path:
 def plan_files(folder: Path, guidance: float) -> list[Path]:
     """Return the files of plans that a run has for a guidance, by name."""
     files = sorted((folder / PLANS).glob("*.json"))
-    return [path for path in files if "".join(_SCALE.findall(path.stem)) == of_scale(guidance)]
+    return [
+        path for path in files if "".join(path.stem.partition(_SCALE)[1:]) == of_scale(guidance)
+    ]
 
 
 def toward_none(guidance: float) -> UsageError:
@@ -182,7 +183,12 @@ def toward_none(guidance: float) -> UsageError:
 
 def of_scale(guidance: float) -> str:
     """Return what the names of files say of a guidance: nothing of none."""
-    return "" if guidance == 1 else f"-guidance-{repr(float(guidance)).removesuffix('.0')}"
+    return "" if guidance == 1 else f"{_SCALE}{repr(float(guidance)).removesuffix('.0')}"
+
+
+def asking(guidance: float) -> str:
+    """Return what is added to a command for a guidance: nothing for none."""
+    return "" if guidance == 1 else f" --guidance {guidance:g}"
 
 
 def kept_plan(run: Run, path: Path) -> Plan:

@@ -11,7 +11,6 @@ from torch import nn
 
 import scorefield as sf
 from scorefield.checks import check, tables
-from scorefield.cli.real import seen
 from scorefield.config import (
     MLPConfig,
     OptimConfig,
@@ -154,7 +153,7 @@ def digits(kind):
 
 
 def held_out(run):
-    return seen(run, read("digits-test").x)
+    return run.seen(read("digits-test").x)
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from rich.table import Table
 from scorefield.checks import Check, check as find
 from scorefield.cli.commands import find_class, say, track
 from scorefield.cli.parts import read_data
-from scorefield.cli.real import seen
 from scorefield.errors import CheckpointError, UsageError
 from scorefield.training.run import load
 
@@ -46,7 +45,7 @@ def check(
     if source is not None:
         data = read_data(run, source, labels)
         rows = torch.linspace(0, len(data.x) - 1, min(len(data.x), _most(n))).long()
-        x = seen(run, data.x[rows])
+        x = run.seen(data.x[rows])
         if data.y is not None and run.config.data.classes and y is None:
             condition["y"] = data.y[rows]
     found = find(

@@ -33,14 +33,9 @@ class Real:
     other: Tensor
 
 
-def seen(run: Run, x: Tensor) -> Tensor:
-    """Return data as the field sees it, whole numbers in the middle of their intervals."""
-    return run.transform.forward(run.encoding.middle(x))
-
-
 def as_data(run: Run, z: Tensor) -> Tensor:
     """Return what the field makes as data of a run's kind would be seen."""
-    return seen(run, run.encoding.inverse(run.transform.inverse(z)))
+    return run.seen(run.encoding.inverse(run.transform.inverse(z)))
 
 
 def real_data(run: Run, source: str, y: int | None, how: CompareOptions) -> Real:
@@ -68,7 +63,7 @@ def real_data(run: Run, source: str, y: int | None, how: CompareOptions) -> Real
     one, two = split(len(items), 0.5, how.seed)  # data that lies sorted is dealt all the same
     one = one[torch.linspace(0, len(one) - 1, min(len(one), _MOST)).long()]
     two = two[: SAMPLES if how.n is None else how.n]
-    return Real(seen(run, data.x[items[one]]), seen(run, data.x[items[two]]))
+    return Real(run.seen(data.x[items[one]]), run.seen(data.x[items[two]]))
 
 
 def _check_held_out(run: Run, source: str, held_out: bool) -> None:

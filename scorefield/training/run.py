@@ -146,7 +146,7 @@ class Run:
         Whole numbers in levels stand in the middle of their intervals, and so come back as they
         were where the error is below half a level.
         """
-        return encode(self.toward(y), self._middle(x), *arguments, **settings)
+        return encode(self.toward(y), self._checked(x), *arguments, **settings)
 
     def decode(
         self, codes: Codes | Tensor, *arguments: Any, y: int | None = None, **settings: Any
@@ -159,7 +159,7 @@ class Run:
         self, a: Tensor, b: Tensor, *arguments: Any, y: int | None = None, **settings: Any
     ) -> Decoded:
         """Return the data between ``a`` and ``b``; the rest is as for `scorefield.interpolate`."""
-        ends = self._middle(a), self._middle(b)
+        ends = self._checked(a), self._checked(b)
         made = interpolate(self.toward(y), *ends, *arguments, **settings)
         points = self._to_data(made.x.flatten(0, 1))
         strip = points.reshape(*made.x.shape[:2], *points.shape[1:])
@@ -240,9 +240,13 @@ class Run:
     def _to_data(self, z: Tensor) -> Tensor:
         return self.encoding.inverse(self.transform.inverse(z))
 
-    def _middle(self, x: Tensor) -> Tensor:
-        self.check(x)
+    def seen(self, x: Tensor) -> Tensor:
+        """Return data ``(B, *shape)`` as the field sees it, whole numbers amid their intervals."""
         return self.transform.forward(self.encoding.middle(x))
+
+    def _checked(self, x: Tensor) -> Tensor:
+        self.check(x)
+        return self.seen(x)
 
     def check_density(self) -> None:
         """Refuse to tell densities of data that has none.

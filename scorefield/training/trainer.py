@@ -182,14 +182,11 @@ class Training:
         count = min(len(self.held_out.items), len(self.learned), _COMPARED)
         if count < 2:
             raise ValueError("fewer than two samples are held out: raise held_out.")
-        held = self._middle(self.data.x[self.held_out.items[:count]])
+        held = run.seen(self.data.x[self.held_out.items[:count]])
         spread = torch.linspace(0, len(self.learned) - 1, count).long()  # over sorted data too
-        learned = self._middle(self.data.x[self.learned[spread]])
-        samples = self._middle(run.sample(count, seed=self.config.seed).cpu())
+        learned = run.seen(self.data.x[self.learned[spread]])
+        samples = run.seen(run.sample(count, seed=self.config.seed).cpu())
         return Quality(count, energy_distance(samples, held), energy_distance(learned, held))
-
-    def _middle(self, x: Tensor) -> Tensor:
-        return self.transform.forward(self.encoding.middle(x))
 
     @cached_property
     def facts(self) -> dict[str, Any]:

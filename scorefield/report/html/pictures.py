@@ -92,7 +92,7 @@ def _cell(value: object) -> str:
 def two_ways(made: Material) -> Section:
     """The same noise through the SDE and the ODE."""
     field, seed = made.field, made.opened.seed
-    seen = made.run.transform.forward(made.run.encoding.middle(made.samples))
+    seen = made.run.seen(made.samples)
     along = principal(seen.flatten(1))[1][0].float()
     found = paths(field, _PATHS, seed=seed, steps=_STEPS, along=along)
     text = (

@@ -8,7 +8,7 @@ exponential law, whose mean is::
     python benchmarks/errors.py --repeats 500    # sooner, less certain
 
 For each sample size: the share of 95% intervals that lie below the mean, and above it, by
-`scorefield.metrics.estimate.averaged` and by Student's quantiles alone; 0.025 each if all is well.
+`scorefield.evaluate.metrics.averaged` and by Student's quantiles alone; 0.025 each if all is well.
 With 4000 repeats these are known to about 0.003. Beside them, how much of the mean the largest
 hundredth of the distances makes.
 """
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 import scorefield as sf
+from scorefield.evaluate.metrics.estimate import averaged
 from scorefield.likelihood.result import student
-from scorefield.metrics.estimate import averaged
 from scorefield.tuning.noises import Noises
 from scorefield.tuning.teacher import ends
 

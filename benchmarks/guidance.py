@@ -27,9 +27,9 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 import scorefield as sf
-from scorefield.config import OptimConfig, TrainConfig, UNetConfig
 from scorefield.data import digits, read
-from scorefield.metrics import SlicedWasserstein, compare
+from scorefield.evaluate.metrics import SlicedWasserstein, compare
+from scorefield.training.config import OptimConfig, TrainConfig, UNetConfig
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 EACH = 50

@@ -1,4 +1,4 @@
-r"""How often the intervals of `scorefield.metrics.compare` hold what they should.
+r"""How often the intervals of `scorefield.evaluate.metrics.compare` hold what they should.
 
 Both samples are drawn anew for every repeat, 200 generated and 300 real points of a Gaussian in
 four dimensions: of one law, and a third of a standard deviation apart in every coordinate::
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from scorefield.metrics import (
+from scorefield.evaluate.metrics import (
     C2ST,
     MMD,
     PRDC,

@@ -41,8 +41,8 @@ from machine import facts
 from torch import Tensor
 
 import scorefield as sf
-from scorefield.config import OptimConfig, TrainConfig, UNetConfig
 from scorefield.data import digits, read
+from scorefield.training.config import OptimConfig, TrainConfig, UNetConfig
 
 ITEMS, DRAWS, NEIGHBOURS = 200, 8, 10
 HIDDEN, PATTERNS, ROW_DRAWS, TRAINED = 0.3, 5, 16, 274

@@ -37,7 +37,7 @@ from torch import Tensor
 
 import scorefield as sf
 from scorefield.data import read
-from scorefield.metrics import SlicedWasserstein, compare
+from scorefield.evaluate.metrics import SlicedWasserstein, compare
 from scorefield.tuning.noises import distances, draw
 from scorefield.tuning.teacher import ends
 

@@ -33,9 +33,9 @@ import torch
 from machine import facts as machine_facts
 
 import scorefield as sf
-from scorefield.config import OptimConfig, TrainConfig, UNetConfig
+from scorefield._internal.atomic_files import write
 from scorefield.data import read
-from scorefield.files import write
+from scorefield.training.config import OptimConfig, TrainConfig, UNetConfig
 
 TARGET = 1.8
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

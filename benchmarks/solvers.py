@@ -139,7 +139,7 @@ EXACT = {
 
 def trained() -> sf.Run:
     """Return a small U-Net trained on the digits for two minutes."""
-    from scorefield.config import OptimConfig, TrainConfig, UNetConfig
+    from scorefield.training.config import OptimConfig, TrainConfig, UNetConfig
 
     optim = OptimConfig(steps=1200, lr=2e-3)
     return sf.train(read("digits"), TrainConfig(network=UNetConfig(width=16), optim=optim))

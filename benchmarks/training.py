@@ -45,10 +45,10 @@ from machine import facts as machine_facts
 from torch import Tensor, nn
 
 import scorefield as sf
-from scorefield.config import OptimConfig
 from scorefield.data import read
 from scorefield.networks import MLP, UNet
 from scorefield.training import Objective, Simple, UniformTimes, fit
+from scorefield.training.config import OptimConfig
 
 BATCH = 128
 FOREVER = 10**9  # steps

@@ -27,10 +27,11 @@ from scorefield.cli.commands import track
 from scorefield.cli.comparing import compare
 from scorefield.cli.options import CompareOptions, ItemOptions, TuneOptions
 from scorefield.cli.tuning import tune
-from scorefield.config import OptimConfig, TrainConfig
 from scorefield.data import digits, read, toy
 from scorefield.report import image_grid, report, trajectories
-from scorefield.training import Run, Training
+from scorefield.runs.run import Run
+from scorefield.runs.trainer import Training
+from scorefield.training.config import OptimConfig, TrainConfig
 from scorefield.training.log import NAME, Log
 
 STEPS, LOG_EVERY = 1200, 25

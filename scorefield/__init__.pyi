@@ -1,38 +1,27 @@
 """The public names, and where each comes from; the package loads them when first used."""
 
-from .adaptive import Adaptive as Adaptive
-from .analytic import (
-    Empirical as Empirical,
-    Gaussian as Gaussian,
-    Mixture as Mixture,
-)
-from .denoiser import (
+from .field import (
+    X0 as X0,
+    ClassifierFree as ClassifierFree,
     Denoiser as Denoiser,
+    Empirical as Empirical,
+    Eps as Eps,
+    Estimate as Estimate,
+    Gaussian as Gaussian,
+    Instant as Instant,
+    Mixture as Mixture,
+    Parametrization as Parametrization,
+    Preconditioned as Preconditioned,
+    Product as Product,
     Scaled as Scaled,
+    Score as Score,
+    ScoreField as ScoreField,
+    Tilted as Tilted,
+    V as V,
+    Velocity as Velocity,
     noise_label as noise_label,
     ratio_label as ratio_label,
     time_label as time_label,
-)
-from .field import (
-    Estimate as Estimate,
-    Instant as Instant,
-    ScoreField as ScoreField,
-)
-from .frontiers import (
-    Frontier as Frontier,
-    frontier as frontier,
-)
-from .grid import (
-    balanced as balanced,
-    even_log_snr as even_log_snr,
-    karras as karras,
-    quadratic as quadratic,
-    uniform as uniform,
-)
-from .guidance import (
-    ClassifierFree as ClassifierFree,
-    Product as Product,
-    Tilted as Tilted,
 )
 from .inverse import (
     DPS as DPS,
@@ -45,14 +34,7 @@ from .inverse import (
     Matrix as Matrix,
     Nonlinear as Nonlinear,
     PiGDM as PiGDM,
-)
-from .latents import (
-    Codes as Codes,
-    Decoded as Decoded,
-    decode as decode,
-    encode as encode,
-    interpolate as interpolate,
-    slerp as slerp,
+    restore as restore,
 )
 from .likelihood import (
     Bound as Bound,
@@ -61,41 +43,42 @@ from .likelihood import (
     elbo as elbo,
     log_prob as log_prob,
 )
-from .linear import LinearSDE as LinearSDE, moments as moments
 from .noise import Noise as Noise
-from .parametrization import (
-    X0 as X0,
-    Eps as Eps,
-    Parametrization as Parametrization,
-    Preconditioned as Preconditioned,
-    Score as Score,
-    V as V,
-    Velocity as Velocity,
-)
-from .plan import (
-    Plan as Plan,
-    default_plan as default_plan,
-    round_trip_plan as round_trip_plan,
-)
 from .process import (
-    Prior as Prior,
-    Process as Process,
-)
-from .processes import (
     EDM as EDM,
     VE as VE,
     VP as VP,
     Cosine as Cosine,
     Flow as Flow,
+    LinearSDE as LinearSDE,
+    Prior as Prior,
+    Process as Process,
     SubVP as SubVP,
     Tabulated as Tabulated,
+    balanced as balanced,
+    even_log_snr as even_log_snr,
+    karras as karras,
+    moments as moments,
+    quadratic as quadratic,
+    uniform as uniform,
 )
-from .restoring import restore as restore
+from .runs.run import Run as Run, load as load
+from .runs.trainer import train as train
 from .sampling import (
+    Adaptive as Adaptive,
+    Codes as Codes,
+    Decoded as Decoded,
+    Plan as Plan,
     count_calls as count_calls,
+    decode as decode,
+    default_plan as default_plan,
+    encode as encode,
     integrate as integrate,
+    interpolate as interpolate,
     prepare as prepare,
+    round_trip_plan as round_trip_plan,
     sample as sample,
+    slerp as slerp,
     start as start,
     unroll as unroll,
 )
@@ -144,16 +127,14 @@ from .solvers import (
     dpm_solver_pp as dpm_solver_pp,
     unipc as unipc,
 )
-from .training import (
-    Objective as Objective,
-    Run as Run,
-    fit as fit,
-    load as load,
-    train as train,
-)
+from .training import Objective as Objective, fit as fit
 from .tuning import (
     Tuner as Tuner,
     tune as tune,
+)
+from .tuning.frontier import (
+    Frontier as Frontier,
+    frontier as frontier,
 )
 
 __version__: str

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
-from scorefield.config import MLPConfig, OptimConfig, TrainConfig
 from scorefield.data import Data
-from scorefield.training import Training
+from scorefield.runs.trainer import Training
+from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 from scorefield.training.distributed import group
 
 STEPS = 6

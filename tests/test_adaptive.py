@@ -21,7 +21,7 @@ from test_sample import Network, network_field
 from torch import nn
 
 import scorefield as sf
-from scorefield.errors import NumericalError
+from scorefield._internal.errors import NumericalError
 
 ESTIMATING = [
     sf.Heun(),

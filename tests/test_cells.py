@@ -10,9 +10,9 @@ import torch
 from shell import end
 
 import scorefield as sf
-from scorefield.config import MLPConfig, OptimConfig, TrainConfig
+from scorefield._internal.errors import DataError
 from scorefield.data import inspect, read
-from scorefield.errors import DataError
+from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 
 RNG = np.random.default_rng(0)
 X = np.round(RNG.exponential(size=(30, 8)) * (RNG.random((30, 8)) < 0.4), 3).astype(np.float32)

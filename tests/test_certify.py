@@ -10,11 +10,9 @@ import torch
 from cases import normal
 
 import scorefield as sf
-from scorefield import certify
-from scorefield.certify import ODE_SOLVERS, PROCESSES, SDE_SOLVERS
-from scorefield.solvers import RungeKutta, Tableau
-from scorefield.solvers.linear import Row, Rule
-from scorefield.solvers.stochastic import OneCall
+from scorefield.evaluate import certify
+from scorefield.evaluate.certify import ODE_SOLVERS, PROCESSES, SDE_SOLVERS
+from scorefield.solvers import OneCall, Row, Rule, RungeKutta, Tableau
 
 QUICK = ("VP", "EDM")
 

@@ -15,12 +15,13 @@ import torch
 from shell import TINY, content, end, finishes, listing, tiny
 
 import scorefield as sf
+from scorefield._internal.errors import StorageError, UsageError
 from scorefield.cli import session
-from scorefield.config import TrainConfig
 from scorefield.data import read
-from scorefield.errors import StorageError, UsageError
 from scorefield.report import image_grid
-from scorefield.training import Training, checkpoint
+from scorefield.runs.trainer import Training
+from scorefield.training import checkpoint
+from scorefield.training.config import TrainConfig
 from scorefield.training.held_out import HeldOut
 from scorefield.training.log import WALL_CLOCK, Log, records
 

@@ -10,8 +10,11 @@ from shell import failing, finishes
 from torch import nn
 
 import scorefield as sf
-from scorefield.checks import check, tables
-from scorefield.config import (
+from scorefield.data import read
+from scorefield.evaluate.check import check, tables
+from scorefield.networks import MLP
+from scorefield.process import align
+from scorefield.training.config import (
     MLPConfig,
     OptimConfig,
     PlainParametrization,
@@ -21,9 +24,6 @@ from scorefield.config import (
     TrainConfig,
     UniformConfig,
 )
-from scorefield.data import read
-from scorefield.networks import MLP
-from scorefield.process import align
 
 
 @pytest.fixture

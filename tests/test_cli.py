@@ -10,9 +10,9 @@ from shell import TINY, end, failing, finishes, flags, python, tiny
 
 import scorefield as sf
 from scorefield.cli import parts
-from scorefield.config import SubVPConfig
 from scorefield.data import digits
-from scorefield.training import Training
+from scorefield.runs.trainer import Training
+from scorefield.training.config import SubVPConfig
 
 SHORT = flags(optim_steps=3, optim_batch=4, network_kind="unet", network_width=8)
 

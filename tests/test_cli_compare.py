@@ -12,10 +12,10 @@ import scorefield as sf
 from scorefield.cli import comparing, real
 from scorefield.cli.options import CompareOptions
 from scorefield.cli.plans import SOLVERS, plans_within
-from scorefield.frontiers import Frontier, measure
-from scorefield.metrics import compare
-from scorefield.plan import Plan, Tuning
+from scorefield.evaluate.metrics import compare
+from scorefield.sampling import Plan, Tuning
 from scorefield.training.held_out import split
+from scorefield.tuning.frontier import Frontier, measure
 
 FEW = ["--nfe", 4, 12, "--solvers", "general", "heun", "ddpm"]
 

@@ -11,7 +11,7 @@ import torch
 from shell import TINY, end, failing, finishes, listing
 
 import scorefield as sf
-from scorefield.jobs import Job
+from scorefield.runs.jobs.parts import Job
 
 
 @pytest.fixture(scope="module")

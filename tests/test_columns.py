@@ -11,11 +11,12 @@ from scipy import stats
 from shell import end, finishes
 
 import scorefield as sf
-from scorefield.config import ColumnsConfig, DataConfig, MLPConfig, OptimConfig, TrainConfig
+from scorefield._internal.errors import DataError
 from scorefield.data import Columns, Data, read
+from scorefield.data.config import ColumnsConfig, DataConfig
 from scorefield.data.transform import moments
-from scorefield.errors import DataError
 from scorefield.noise import LEVELS
+from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 
 CONFIG = ColumnsConfig(
     names=("size", "year", "sex", "kind", "site", "mass"),

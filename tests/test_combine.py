@@ -22,7 +22,7 @@ from cases import (
 )
 
 import scorefield as sf
-from scorefield.certify import affine_law
+from scorefield.evaluate.certify import affine_law
 from scorefield.solvers import Hold
 
 every_process = pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)

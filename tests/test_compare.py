@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scorefield import Noise
-from scorefield.metrics import (
+from scorefield.evaluate.metrics import (
     C2ST,
     MMD,
     PRDC,
@@ -30,7 +30,7 @@ from scorefield.metrics import (
     sliced_wasserstein,
     squared_mmd,
 )
-from scorefield.metrics.base import dealt
+from scorefield.evaluate.metrics.base import dealt
 
 EVERY = (
     SlicedWasserstein(projections=16),
@@ -254,7 +254,7 @@ def test_refuses_what_cannot_be_compared(arguments, message):
 
 def test_metrics_need_torch_and_numpy_alone():
     code = (
-        "import sys, scorefield.metrics; "
+        "import sys, scorefield.evaluate.metrics; "
         "print({'scipy', 'sklearn', 'pydantic', 'rich', 'matplotlib'} & set(sys.modules))"
     )
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

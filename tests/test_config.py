@@ -10,12 +10,16 @@ import tomli_w
 import torch
 from pydantic import ValidationError
 
-from scorefield import config as c, parametrization, processes
 from scorefield.cli import main, train
 from scorefield.cli.options import ReadOptions
 from scorefield.data import Data
+from scorefield.data.config import CodecConfig, DataConfig
+from scorefield.field import parametrization
 from scorefield.networks import ADM, MLP, Codec, Diffusers, SongUNet, UNet
-from scorefield.training import Training, build, objective
+from scorefield.process import builtin as processes
+from scorefield.runs import build
+from scorefield.runs.trainer import Training
+from scorefield.training import config as c, objective
 
 PLAIN = {"eps", "x0", "score", "v", "velocity"}
 CLASSES = [
@@ -36,7 +40,7 @@ CLASSES = [
     (c.SongConfig, SongUNet),
     (c.ADMConfig, ADM),
     (c.DiffusersConfig, Diffusers),
-    (c.CodecConfig, Codec),
+    (CodecConfig, Codec),
 ]
 FROM_DATA = {"dim", "channels", "classes"}
 UNIONS = {
@@ -285,6 +289,6 @@ def test_a_run_keeps_the_configuration_it_was_given_and_the_data_it_saw():
     config = c.TrainConfig(process=c.FlowConfig(), network=c.MLPConfig(width=8), conditional=True)
     found = Training(data, config).run.config
     assert found.train == build.resolved(config, (3,))
-    assert found.data == c.DataConfig(name="some points", shape=(3,), count=10, classes=2)
+    assert found.data == DataConfig(name="some points", shape=(3,), count=10, classes=2)
     plain = Training(data, config.model_copy(update={"conditional": False}))
     assert plain.run.config.data.classes == 0

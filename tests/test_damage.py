@@ -22,13 +22,14 @@ import torch
 from shell import TINY, content, end, finishes, listing, tiny
 
 import scorefield as sf
-from scorefield import sizes
+from scorefield._internal import sizes
+from scorefield._internal.errors import CheckpointError, StorageError
 from scorefield.cli import main
-from scorefield.config import TrainConfig
 from scorefield.data import read
-from scorefield.errors import CheckpointError, StorageError
-from scorefield.results import write_array
-from scorefield.training import Training, checkpoint
+from scorefield.runs.jobs.tables import write_array
+from scorefield.runs.trainer import Training
+from scorefield.training import checkpoint
+from scorefield.training.config import TrainConfig
 
 SMALL = TrainConfig.model_validate(
     {

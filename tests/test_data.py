@@ -8,10 +8,10 @@ import pytest
 import torch
 from cases import normal
 
-from scorefield.config import ColumnsConfig
+from scorefield._internal.errors import DataError
 from scorefield.data import BUILTIN, Continuous, Standardize, digits, read, toy
+from scorefield.data.config import ColumnsConfig
 from scorefield.data.transform import moments
-from scorefield.errors import DataError
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(6, 3)).astype(np.float32)

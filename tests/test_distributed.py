@@ -17,7 +17,7 @@ from shell import content, end, finishes, tiny
 
 import scorefield as sf
 from scorefield.training import checkpoint
-from scorefield.training.processes import Alone
+from scorefield.training.workers import Alone
 
 TESTS = pathlib.Path(__file__).parent
 OPTIONS = [

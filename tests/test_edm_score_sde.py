@@ -23,7 +23,7 @@ from test_diffusers import Replay
 from torch.nn import functional as F
 
 import scorefield as sf
-from scorefield.errors import CheckpointError, UsageError
+from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.interop import edm, score_sde
 from scorefield.networks.resample import Double, Halve
 

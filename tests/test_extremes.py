@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import scorefield as sf
-from scorefield.config import TrainConfig
+from scorefield._internal.errors import DataError
 from scorefield.data import read
-from scorefield.errors import DataError
+from scorefield.training.config import TrainConfig
 
 RNG = np.random.default_rng(0)
 NORMAL = RNG.normal(size=(30, 3))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from scorefield._internal.errors import DataError
 from scorefield.data import inspect, read
-from scorefield.errors import DataError
 
 X = np.array([[1.5, -2.0, 3e-3], [0.25, 7.0, -1.0], [4.0, 0.0, 2.0]])
 

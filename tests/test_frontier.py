@@ -12,12 +12,12 @@ from PIL import Image
 from torch import nn
 
 import scorefield as sf
-from scorefield.frontiers import Frontier, Point, frontier, measure
-from scorefield.metrics import C2ST, EnergyDistance, Estimate, FrechetDistance, compare
-from scorefield.metrics.estimate import averaged
+from scorefield.evaluate.metrics import C2ST, EnergyDistance, Estimate, FrechetDistance, compare
+from scorefield.evaluate.metrics.estimate import averaged
 from scorefield.networks import MLP
-from scorefield.plan import Plan
 from scorefield.report import frontier_panels
+from scorefield.sampling import Plan
+from scorefield.tuning.frontier import Frontier, Point, frontier, measure
 
 PROCESS = sf.VP(t_min=1e-8)
 VARIANCE = 0.3
@@ -380,7 +380,7 @@ def test_a_file_that_holds_no_frontier_is_refused(saved, tmp_path, text):
 
 
 def test_a_file_without_bounds_is_not_read(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr("scorefield.coded.LARGEST", 100)
+    monkeypatch.setattr("scorefield._internal.json_values.LARGEST", 100)
     with pytest.raises(ValueError, match="more than 100 bytes"):
         Frontier.load(saved[2])
 

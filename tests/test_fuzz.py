@@ -10,7 +10,7 @@ import torch
 from cases import linear_alpha_bar, mixture, silent
 
 import scorefield as sf
-from scorefield.certify import ODE_SOLVERS, SDE_SOLVERS
+from scorefield.evaluate.certify import ODE_SOLVERS, SDE_SOLVERS
 
 SOLVERS = {
     **ODE_SOLVERS,

@@ -8,7 +8,7 @@ import torch
 from cases import ALL_PROCESSES, PROCESS_IDS, tensor, time_at
 
 import scorefield as sf
-from scorefield.grid import check_times
+from scorefield.process import check_times
 
 every_process = pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
 

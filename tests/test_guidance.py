@@ -8,7 +8,7 @@ from cases import PROCESS_IDS, PROCESSES, normal
 from torch import nn
 
 import scorefield as sf
-from scorefield.identity import digest
+from scorefield.field import digest
 from scorefield.networks import MLP
 
 MEANS = torch.tensor([[1.5, 0.0], [-1.0, 1.0], [0.0, -1.5]], dtype=torch.float64)

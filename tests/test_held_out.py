@@ -8,11 +8,12 @@ import torch
 from cases import PROCESS_IDS, PROCESSES, normal, tensor
 
 import scorefield as sf
-from scorefield.config import MLPConfig, OptimConfig, TrainConfig
+from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.data import Data
-from scorefield.errors import NumericalError, UsageError
-from scorefield.metrics import energy_distance
-from scorefield.training import Training, held_out
+from scorefield.evaluate.metrics import energy_distance
+from scorefield.runs.trainer import Training
+from scorefield.training import held_out
+from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 from scorefield.training.held_out import BINS, HeldOut, bins, split
 
 DIM = 32

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from shell import TINY, finishes, python
 
-from scorefield import sizes, toml
+from scorefield._internal import sizes, toml
 
 MIB = 2**20
 MOST = {"model": 200 * MIB, "data": 500 * MIB}  # what memory may grow by

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import scorefield as sf
-from scorefield.config import OptimConfig, TrainConfig, UNetConfig
+from scorefield._internal.errors import DataError
 from scorefield.data import read
-from scorefield.errors import DataError
+from scorefield.training.config import OptimConfig, TrainConfig, UNetConfig
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 5, 4), dtype=np.uint8)

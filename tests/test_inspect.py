@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from shell import end, finishes
 
+from scorefield._internal.errors import DataError
 from scorefield.data import inspect
-from scorefield.errors import DataError
 
 RNG = np.random.default_rng(0)
 

@@ -21,7 +21,7 @@ from shell import end, failing, finishes, listing
 from test_diffusers import Replay, Wide
 
 import scorefield as sf
-from scorefield.identity import digest
+from scorefield.field import digest
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -15,16 +15,16 @@ import pytest
 from shell import TINY, end, failing, finishes, listing, python
 
 import scorefield as sf
-from scorefield import jobs
+from scorefield._internal.errors import StorageError, UsageError
 from scorefield.cli import merging, parts
 from scorefield.cli.options import PlanOptions
 from scorefield.cli.plans import SOLVERS, choose_plan
 from scorefield.cli.tally import Tally
-from scorefield.engines import find_engine
-from scorefield.errors import StorageError, UsageError
-from scorefield.jobs import Job, find_job
-from scorefield.results import write_array, write_table
-from scorefield.shards import Shard, find_shard, owner
+from scorefield.runs.jobs import parts as jobs
+from scorefield.runs.jobs.engines import find_engine
+from scorefield.runs.jobs.parts import Job, find_job
+from scorefield.runs.jobs.shards import Shard, find_shard, owner
+from scorefield.runs.jobs.tables import write_array, write_table
 
 
 @pytest.fixture(scope="module")

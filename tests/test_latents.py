@@ -7,7 +7,7 @@ import torch
 from cases import PROCESSES, mixture, normal, tensor
 
 import scorefield as sf
-from scorefield.errors import NumericalError
+from scorefield._internal.errors import NumericalError
 from scorefield.networks import MLP
 
 every_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import scorefield as sf
-from scorefield.config import MLPConfig, OptimConfig, TrainConfig
+from scorefield._internal.errors import DataError
 from scorefield.data import Data, Levels, Standardize
 from scorefield.data.transform import moments
-from scorefield.errors import DataError
 from scorefield.noise import LEVELS
+from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 
 QUICK = {
     "network": MLPConfig(width=48, depth=2),

@@ -8,9 +8,10 @@ import torch
 from scipy import stats
 
 import scorefield as sf
-from scorefield.certify import PROCESSES
-from scorefield.errors import NumericalError
-from scorefield.likelihood.divergence import Directions, trace
+from scorefield._internal.errors import NumericalError
+from scorefield.evaluate.certify import PROCESSES
+from scorefield.likelihood import Directions
+from scorefield.likelihood.divergence import trace
 
 
 def mixture(process: sf.Process, dim: int, parts: int, seed: int = 0) -> sf.Mixture:

@@ -9,11 +9,11 @@ import torch
 from cases import normal
 
 import scorefield as sf
-from scorefield import config as c
+from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.data import Data
-from scorefield.errors import NumericalError, UsageError
 from scorefield.networks import MLP, UNet
-from scorefield.training import Objective, Simple, Training, UniformTimes, fit
+from scorefield.runs.trainer import Training
+from scorefield.training import Objective, Simple, UniformTimes, config as c, fit
 
 SIMPLE = Objective(Simple(), UniformTimes())
 

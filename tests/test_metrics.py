@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 import scorefield as sf
 from scorefield import Noise
-from scorefield.metrics import (
+from scorefield.evaluate.metrics import (
     energy_distance,
     frechet_distance,
     mmd,

@@ -8,8 +8,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from scorefield import Noise
-from scorefield.metrics import C2ST, PRDC, c2st, points, prdc
-from scorefield.metrics.base import dealt
+from scorefield.evaluate.metrics import C2ST, PRDC, c2st, points, prdc
+from scorefield.evaluate.metrics.base import dealt
 
 
 def normal(count, *shape, seed=0):

@@ -19,20 +19,21 @@ from shell import end, failing, finishes, tiny
 import scorefield as sf
 from scorefield.cli.app import app
 from scorefield.cli.plans import plan_file
-from scorefield.config import DataConfig, MLPConfig, OptimConfig, RunConfig, TrainConfig
 from scorefield.data import Data, Standardize
-from scorefield.frontiers import Frontier, Point
-from scorefield.identity import digest
-from scorefield.metrics import Estimate
-from scorefield.plan import Plan, Tuning
+from scorefield.data.config import DataConfig
+from scorefield.evaluate.metrics import Estimate
+from scorefield.field import digest
 from scorefield.report import html, report
 from scorefield.report.html import walks
 from scorefield.report.html.charts import Axis
 from scorefield.report.html.page import policy
 from scorefield.report.html.rows import Images, Signals
 from scorefield.report.html.vectors import Bars, Points, principal
-from scorefield.training import Run
+from scorefield.runs.run import Run
+from scorefield.sampling import Plan, Tuning
+from scorefield.training.config import MLPConfig, OptimConfig, RunConfig, TrainConfig
 from scorefield.training.held_out import split
+from scorefield.tuning.frontier import Frontier, Point
 
 HOSTILE = (
     "<script>alert(1)</script>",

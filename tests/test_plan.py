@@ -11,10 +11,10 @@ from cases import ALL_SOLVERS, label
 from torch import nn
 
 import scorefield as sf
-from scorefield.coded import decode, encode
-from scorefield.identity import digest
+from scorefield._internal.json_values import decode, encode
+from scorefield.field import digest
 from scorefield.networks import MLP
-from scorefield.plan import Plan, Tuning
+from scorefield.sampling import Plan, Tuning
 
 
 def denoiser(seed=0, process=None, **settings):

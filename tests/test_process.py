@@ -24,7 +24,7 @@ from cases import (
 )
 
 import scorefield as sf
-from scorefield.processes import _monotone_slopes
+from scorefield.process.builtin import _monotone_slopes
 
 getcontext().prec = 60
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")

@@ -20,11 +20,12 @@ from test_inverse import (
 )
 
 import scorefield as sf
-from scorefield.config import ColumnsConfig, MLPConfig, OptimConfig, TrainConfig
 from scorefield.data import Standardize, read
 from scorefield.data.columns import Columns
+from scorefield.data.config import ColumnsConfig
 from scorefield.data.encoding import Continuous, Levels
-from scorefield.restoring import METHODS, restore_data
+from scorefield.inverse import METHODS, restore_data
+from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 
 SHIFT, SCALE = tensor(10, -3, 0, 200), tensor(2, 0.1, 1, 30)
 UNITS = Standardize(SHIFT, SCALE)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import scorefield as sf
-from scorefield.config import MLPConfig, OptimConfig, TrainConfig
+from scorefield._internal.errors import DataError
 from scorefield.data import read, rows
-from scorefield.errors import DataError
+from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 
 RNG = np.random.default_rng(0)
 CONFIG = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=9, batch=8))

@@ -20,7 +20,7 @@ from cases import (
 from torch import nn
 
 import scorefield as sf
-from scorefield.certify import ODE_SOLVERS, SDE_SOLVERS
+from scorefield.evaluate.certify import ODE_SOLVERS, SDE_SOLVERS
 
 CERTIFIED = {name: make(4) for name, make in {**ODE_SOLVERS, **SDE_SOLVERS}.items()}
 every_solver = pytest.mark.parametrize("solver", ALL_SOLVERS, ids=label)

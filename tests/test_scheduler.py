@@ -19,9 +19,9 @@ import torch
 from cases import ALL_SOLVERS, label, normal, tensor
 
 import scorefield as sf
-from scorefield.certify import ODE_SOLVERS, SDE_SOLVERS
+from scorefield.evaluate.certify import ODE_SOLVERS, SDE_SOLVERS
 from scorefield.sampling import start
-from scorefield.solvers.base import Move
+from scorefield.solvers import Move
 
 diffusers = pytest.importorskip("diffusers")
 

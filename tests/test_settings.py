@@ -9,9 +9,10 @@ import tomli_w
 from shell import TINY, content, end, failing, finishes, listing
 
 import scorefield as sf
-from scorefield import config as c
+from scorefield._internal.frozen import Frozen
 from scorefield.data import read
-from scorefield.training import build
+from scorefield.runs import build
+from scorefield.training import config as c
 
 # every field in some value that is not its default
 CONFIGS = {
@@ -119,7 +120,7 @@ def test_together_they_set_every_field_there_is():
             (type(model).__name__, key)
             for key, value in model
             if key == "kind" or value != type(model).model_fields[key].default
-        } | {pair for _, value in model if isinstance(value, c.Frozen) for pair in fields(value)}
+        } | {pair for _, value in model if isinstance(value, Frozen) for pair in fields(value)}
 
     set_here = set().union(*(fields(config) for config in CONFIGS.values()))
     kinds = [c.TrainConfig, c.OptimConfig, c.VEConfig, c.MLPConfig, c.UNetConfig, c.MinSNRConfig,

@@ -187,7 +187,7 @@ def test_settings_are_taken_and_printed_as_they_are_or_refused(tmp_path, data, c
 def test_what_cannot_fit_is_refused_with_what_it_takes_and_what_there_is(
     data, capsys, monkeypatch, setting, message
 ):
-    monkeypatch.setattr("scorefield.sizes.memory", lambda: 2**33)
+    monkeypatch.setattr("scorefield._internal.sizes.memory", lambda: 2**33)
     name, value = setting.split()
     kind = [] if name.startswith("optim") else ["--network.kind", "mlp"]
     code, _, error = printed(capsys, data[0], *kind, f"--{name}", value)

@@ -6,11 +6,15 @@ import shutil
 import pytest
 import torch
 
-from scorefield import config as c, sizes
+from scorefield._internal import sizes
+from scorefield._internal.errors import UsageError
 from scorefield.data import Data
-from scorefield.errors import UsageError
-from scorefield.training import Training, build, load
-from scorefield.training.memory import check_memory
+from scorefield.data.config import DataConfig
+from scorefield.runs import build
+from scorefield.runs.memory import check_memory
+from scorefield.runs.run import load
+from scorefield.runs.trainer import Training
+from scorefield.training import config as c
 
 NETWORKS = {
     "mlp": (c.MLPConfig(width=8, depth=5), (3,), 0),
@@ -87,7 +91,7 @@ def test_a_training_fits_if_its_copies_of_the_weights_do(
     needed = 4 * copies * build.network_size(network, (3,), 0)[1]
     optim = c.OptimConfig(batch=1, ema=(0.9,) * decays)
     config = c.TrainConfig(network=network, optim=optim)
-    data = c.DataConfig(name="x", shape=(3,), count=5)
+    data = DataConfig(name="x", shape=(3,), count=5)
 
     def check(there):
         machine, gpu = (there, 1) if device == "cpu" else (12, there)

@@ -31,8 +31,8 @@ from cases import (
 )
 
 import scorefield as sf
-from scorefield.certify import affine_law
-from scorefield.errors import NumericalError
+from scorefield._internal.errors import NumericalError
+from scorefield.evaluate.certify import affine_law
 from scorefield.solvers import RungeKutta
 
 HIGH, LOW = 40.0, 0.3

@@ -9,11 +9,11 @@ import torch
 from cases import normal
 from torch import nn
 
-from scorefield import config as c
 from scorefield.networks import ADM, SongUNet
 from scorefield.networks.resample import Double, Halve
 from scorefield.networks.residual import Block, Style
-from scorefield.training import build
+from scorefield.runs import build
+from scorefield.training import config as c
 
 signal = pytest.importorskip("scipy.signal")
 diffusers = pytest.importorskip("diffusers")

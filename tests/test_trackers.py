@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from shell import end, finishes, tiny
 
-from scorefield.training import trackers
+from scorefield.runs import trackers
+from scorefield.runs.trainer import Training
 from scorefield.training.log import records
-from scorefield.training.trainer import Training
 
 OFTEN = [
     "--checkpoint-every",

@@ -12,20 +12,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import scorefield as sf
-from scorefield import config as c
+from scorefield._internal.errors import CheckpointError, NumericalError, UsageError
 from scorefield.data import Data
-from scorefield.errors import CheckpointError, NumericalError, UsageError
+from scorefield.data.config import ColumnsConfig
 from scorefield.networks import MLP
+from scorefield.runs import run as runs
+from scorefield.runs.trainer import Training
 from scorefield.training import (
     LogNormalTimes,
     Objective,
     Simple,
     TimeDistribution,
-    Training,
     UniformTimes,
     batches,
+    config as c,
     fit,
-    run as runs,
 )
 
 CORRELATED = torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
@@ -612,7 +613,7 @@ def test_a_conditional_run_survives_saving_and_loading(tmp_path):
 
 
 def test_the_lists_of_these_tests_leave_out_no_kind():
-    from scorefield.training import build
+    from scorefield.runs import build
 
     assert set(PROCESSES) == set(build.PROCESSES)
     assert set(KINDS) == set(build.PARAMETRIZATIONS)
@@ -648,7 +649,7 @@ def test_a_run_folder_holds_weights_and_a_readable_configuration_and_no_pickle(t
 
 
 def test_texts_with_many_dots_survive_saving_and_loading(tmp_path):
-    columns = c.ColumnsConfig(names=("a", "b." * 40), categories={"b." * 40: ("." * 39, '"#"')})
+    columns = ColumnsConfig(names=("a", "b." * 40), categories={"b." * 40: ("." * 39, '"#"')})
     x = torch.stack([normal(20).float(), torch.arange(20.0) % 2], 1)
     run = Training(Data(x, None, "noise", columns=columns), c.TrainConfig()).run
     run.save(tmp_path / "run")
@@ -665,7 +666,7 @@ def test_texts_with_many_dots_survive_saving_and_loading(tmp_path):
 )
 def test_a_run_that_could_not_be_loaded_is_not_trained(count, given, message):
     names = given.get("names", tuple(f"{k:030d}" for k in range(count)))
-    columns = c.ColumnsConfig(names=names)
+    columns = ColumnsConfig(names=names)
     data = Data(torch.zeros(2, count), None, given.get("name", "x"), columns=columns)
     with pytest.raises(UsageError, match=message):
         Training(data, c.TrainConfig(network=c.MLPConfig(width=8)))
@@ -844,7 +845,7 @@ def test_a_save_that_fails_midway_leaves_nothing_behind(tmp_path, monkeypatch, w
         raise error
 
     failing = {"publish": half, "stored.text": fails}[where]
-    monkeypatch.setattr(f"scorefield.training.run.{where}", failing)
+    monkeypatch.setattr(f"scorefield.runs.run.{where}", failing)
     with pytest.raises(type(error)):
         untrained().save(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

@@ -11,9 +11,9 @@ import pytest
 from shell import TINY, end, failing, finishes
 
 import scorefield as sf
-from scorefield.frontiers import Frontier, measure
-from scorefield.plan import Plan
+from scorefield.sampling import Plan
 from scorefield.tuning import Tuner
+from scorefield.tuning.frontier import Frontier, measure
 from scorefield.tuning.tried import Tried
 
 FEW = ["--noises", "16", "--tries", "12"]

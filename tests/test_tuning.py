@@ -10,8 +10,8 @@ from cases import PROCESS_IDS, PROCESSES
 from torch import nn
 
 import scorefield as sf
-from scorefield.plan import Plan
-from scorefield.solvers.fitted import Fitted, level_times
+from scorefield.sampling import Plan
+from scorefield.solvers import Fitted, level_times
 from scorefield.tuning import Tuner, tune
 from scorefield.tuning.noises import draw
 from scorefield.tuning.polish import polished

@@ -14,6 +14,8 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from rich.console import Console
 
+from scorefield._internal.errors import Stopped
+from scorefield._internal.text import one_line
 from scorefield.cli.options import (
     CompareOptions,
     ImportOptions,
@@ -27,9 +29,7 @@ from scorefield.cli.options import (
 )
 from scorefield.cli.settings import named, source
 from scorefield.cli.text import numbers
-from scorefield.config import TrainConfig
-from scorefield.errors import Stopped
-from scorefield.text import one_line
+from scorefield.training.config import TrainConfig
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 PriorName = Literal["moments", "standard"]

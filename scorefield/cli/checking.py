@@ -9,11 +9,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from scorefield.checks import Check, check as find
+from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.commands import find_class, say, track
 from scorefield.cli.parts import read_data
-from scorefield.errors import CheckpointError, UsageError
-from scorefield.training.run import load
+from scorefield.evaluate.check import Check, check as find
+from scorefield.runs.run import load
 
 _SHOWN = 6  # readings
 

@@ -22,14 +22,14 @@ from rich.progress import (
 from rich.table import Table
 from torch import Tensor
 
+from scorefield._internal.atomic_files import write
+from scorefield._internal.errors import NumericalError, UsageError
+from scorefield._internal.text import one_line
 from scorefield.cli.options import ReadOptions
 from scorefield.data import inspect
-from scorefield.errors import NumericalError, UsageError
-from scorefield.files import write
-from scorefield.results import refuse_file
-from scorefield.text import one_line
-from scorefield.training.run import Run, load
-from scorefield.training.summary import summary
+from scorefield.runs.jobs.tables import refuse_file
+from scorefield.runs.run import Run, load
+from scorefield.runs.summary import summary
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ def certify(console: Console, what: str, out: Path | None, overwrite: bool) -> N
     Raises:
         NumericalError: a solver failed.
     """
-    from scorefield import certify as certificates
+    from scorefield.evaluate import certify as certificates
 
     if out is not None:
         refuse_file(out, overwrite)

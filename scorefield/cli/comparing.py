@@ -10,17 +10,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from scorefield._internal.errors import UsageError
+from scorefield._internal.text import one_line
 from scorefield.cli.commands import find_class, say, track
 from scorefield.cli.options import CompareOptions, ItemOptions
 from scorefield.cli.picking import file_of
 from scorefield.cli.plans import asking, plan_files, plans_within, toward_none
 from scorefield.cli.real import SAMPLES, as_data, real_data
 from scorefield.cli.text import numbers
-from scorefield.errors import UsageError
-from scorefield.field import ScoreField
-from scorefield.frontiers import METRICS as USUAL_METRICS, Frontier, frontier
-from scorefield.frontiers.measure import SMALLEST
-from scorefield.metrics import (
+from scorefield.evaluate.metrics import (
     C2ST,
     MMD,
     PRDC,
@@ -30,11 +28,13 @@ from scorefield.metrics import (
     Metric,
     SlicedWasserstein,
 )
-from scorefield.plan import Plan
-from scorefield.results import check_target, refuse_file
-from scorefield.text import one_line
-from scorefield.training.run import load
-from scorefield.training.stored import PLANS
+from scorefield.field import ScoreField
+from scorefield.runs.folder import PLANS
+from scorefield.runs.jobs.tables import check_target, refuse_file
+from scorefield.runs.run import load
+from scorefield.sampling import Plan
+from scorefield.tuning.frontier import METRICS as USUAL_METRICS, Frontier, frontier
+from scorefield.tuning.frontier.measure import SMALLEST
 
 METRICS: dict[str, Callable[[], Metric]] = {
     "sliced": SlicedWasserstein,

@@ -8,14 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.text import one_line
 from scorefield.cli.commands import say
 from scorefield.cli.options import ImportName, ImportOptions
 from scorefield.data import read
-from scorefield.errors import CheckpointError, UsageError
 from scorefield.interop.settings import read_json
-from scorefield.text import one_line
-from scorefield.training.run import Run, refuse_existing
-from scorefield.training.summary import summary
+from scorefield.runs.run import Run, refuse_existing
+from scorefield.runs.summary import summary
 
 _TOLD = ("process", "noise levels", "parametrization", "network", "data", "values", "classes")
 

@@ -14,26 +14,18 @@ from rich.console import Console
 from torch import Tensor
 
 from scorefield import solvers
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.cli.commands import draw, say
 from scorefield.cli.options import ItemOptions, JobOptions
-from scorefield.cli.parts import (
-    DRAWN,
-    Kind,
-    in_parts,
-    open_run,
-    parse_ids,
-    read_items,
-)
+from scorefield.cli.parts import DRAWN, Kind, in_parts, open_run, parse_ids, read_items
 from scorefield.cli.tally import Tally
 from scorefield.data.contents import whole
 from scorefield.data.source import read_contents
-from scorefield.engines import Task
-from scorefield.errors import DataError, UsageError
-from scorefield.jobs import Columns
-from scorefield.latents import Codes
-from scorefield.plan import ROUND_TRIP_CALLS, Plan, round_trip_plan
-from scorefield.results import write_array
-from scorefield.training.run import Run
+from scorefield.runs.jobs.engines import Task
+from scorefield.runs.jobs.parts import Columns
+from scorefield.runs.jobs.tables import write_array
+from scorefield.runs.run import Run
+from scorefield.sampling import ROUND_TRIP_CALLS, Codes, Plan, round_trip_plan
 
 _CALLS = 4  # of a reversible step
 

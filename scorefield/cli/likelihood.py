@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from scorefield.adaptive import Adaptive
+from scorefield._internal.errors import UsageError
 from scorefield.cli.commands import say
 from scorefield.cli.options import JobOptions
 from scorefield.cli.parts import Kind, in_parts, open_run, parse_ids, read_items
 from scorefield.cli.tally import Tally
-from scorefield.engines import Task
-from scorefield.errors import UsageError
-from scorefield.jobs import Columns
-from scorefield.training.run import Run
+from scorefield.runs.jobs.engines import Task
+from scorefield.runs.jobs.parts import Columns
+from scorefield.runs.run import Run
+from scorefield.sampling import Adaptive
 
 
 def likelihood(

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.cli.options import RestoreOptions
 from scorefield.data.contents import whole
 from scorefield.data.formats import read_file
 from scorefield.data.images import read_grey
-from scorefield.errors import DataError, UsageError
 from scorefield.inverse import Blur, Downsample, Grey, Operator
 from scorefield.noise import CORRUPTION, Noise
 

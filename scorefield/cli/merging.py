@@ -7,14 +7,14 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
+from scorefield._internal.errors import StorageError
 from scorefield.cli.latents import DECODING, ENCODING
 from scorefield.cli.likelihood import LIKELIHOOD
 from scorefield.cli.parts import finish
 from scorefield.cli.restoring import RESTORING
 from scorefield.cli.sampling import SAMPLING
-from scorefield.config import DataConfig
-from scorefield.errors import StorageError
-from scorefield.jobs import find_job
+from scorefield.data.config import DataConfig
+from scorefield.runs.jobs.parts import find_job
 
 KINDS = {kind.name: kind for kind in (SAMPLING, LIKELIHOOD, ENCODING, DECODING, RESTORING)}
 

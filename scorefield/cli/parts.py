@@ -17,18 +17,19 @@ from rich.console import Console
 from torch import Tensor
 
 from scorefield import __version__
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.cli.commands import draw, find_class, say, track
 from scorefield.cli.options import ItemOptions, JobOptions
 from scorefield.cli.tally import Tally
-from scorefield.config import DataConfig
 from scorefield.data import Data, read
 from scorefield.data.columns import as_table
+from scorefield.data.config import DataConfig
 from scorefield.data.rows import Rows, chunks, digest
 from scorefield.data.transform import moments
-from scorefield.engines import Task, Work, find_engine, mark_of
-from scorefield.errors import DataError, UsageError
-from scorefield.jobs import Columns, Job
-from scorefield.results import (
+from scorefield.runs.jobs.engines import Task, Work, find_engine, mark_of
+from scorefield.runs.jobs.parts import Columns, Job
+from scorefield.runs.jobs.shards import Shard, find_shard
+from scorefield.runs.jobs.tables import (
     ARRAY,
     TABLE,
     check_target,
@@ -36,8 +37,7 @@ from scorefield.results import (
     write_array,
     write_table,
 )
-from scorefield.shards import Shard, find_shard
-from scorefield.training.run import Run, load
+from scorefield.runs.run import Run, load
 
 _WIDEST = 8.0  # how many times wider or narrower data may be than what was learned
 _MOST = 1000  # parts, unless they would be large

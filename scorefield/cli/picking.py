@@ -8,17 +8,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.text import one_line
 from scorefield.cli.commands import find_class, say
 from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
 from scorefield.cli.plans import Choice, asking, of_scale
-from scorefield.errors import CheckpointError, UsageError
-from scorefield.frontiers import Frontier
-from scorefield.frontiers.measure import machine
-from scorefield.plan import Plan
-from scorefield.sampling import template
-from scorefield.text import one_line
-from scorefield.training.run import Run
-from scorefield.training.stored import FRONTIER
+from scorefield.runs.folder import FRONTIER
+from scorefield.runs.run import Run
+from scorefield.sampling import Plan, template
+from scorefield.tuning.frontier import Frontier
+from scorefield.tuning.frontier.measure import machine
 
 
 def file_of(folder: Path, y: int | None, guidance: float) -> Path:

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from scorefield import grid as grids, solvers
-from scorefield.adaptive import Adaptive
+from scorefield import solvers
+from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.options import PlanOptions
-from scorefield.errors import CheckpointError, UsageError
 from scorefield.field import ScoreField
-from scorefield.plan import DEFAULT_CALLS, DEFAULT_STEPS, Plan, default_plan
-from scorefield.training.run import Run
-from scorefield.training.stored import PLANS
+from scorefield.process import grid as grids
+from scorefield.runs.folder import PLANS
+from scorefield.runs.run import Run
+from scorefield.sampling import DEFAULT_CALLS, DEFAULT_STEPS, Adaptive, Plan, default_plan
 
 GRIDS: dict[str, Callable[..., Tensor]] = {
     "balanced": grids.balanced,

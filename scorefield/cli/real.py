@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.cli.options import CompareOptions
 from scorefield.cli.parts import read_data
 from scorefield.data import Data
-from scorefield.errors import DataError, UsageError
-from scorefield.frontiers.measure import SMALLEST
+from scorefield.runs.run import Run
 from scorefield.training.held_out import split
-from scorefield.training.run import Run
+from scorefield.tuning.frontier.measure import SMALLEST
 
 SAMPLES = 512  # of a plan unless told, and as far as there is data
 _MOST = 2048  # to compare with

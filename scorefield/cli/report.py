@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from scorefield import sizes
+from scorefield._internal import sizes
 from scorefield.cli.commands import say, track
 from scorefield.report.html import Making
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional
 
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.cli.commands import say
 from scorefield.cli.measuring import Measurement
 from scorefield.cli.options import JobOptions, PlanOptions, RestoreOptions
@@ -22,18 +23,14 @@ from scorefield.cli.plans import GENERAL, choose_plan
 from scorefield.cli.tally import Tally
 from scorefield.data import read
 from scorefield.data.rows import Rows, chunks
-from scorefield.engines import Task
-from scorefield.errors import DataError, UsageError
 from scorefield.field import ScoreField
-from scorefield.inverse import Mask
-from scorefield.jobs import Columns
+from scorefield.inverse import METHODS, Mask, Method
 from scorefield.noise import PATHS
-from scorefield.plan import Plan
-from scorefield.restoring import METHODS, Method
-from scorefield.sampling import count_calls, prepare
+from scorefield.runs.jobs.engines import Task
+from scorefield.runs.jobs.parts import Columns
+from scorefield.runs.run import Run
+from scorefield.sampling import Plan, count_calls, prepare, tiles
 from scorefield.solvers import RePaint
-from scorefield.tiles import tiles
-from scorefield.training.run import Run
 
 
 def restore(

@@ -11,20 +11,18 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor
 
+from scorefield._internal.errors import UsageError
 from scorefield.cli.commands import say
 from scorefield.cli.options import JobOptions, PickOptions, PlanOptions
 from scorefield.cli.parts import Kind, in_parts, open_run, parse_ids
 from scorefield.cli.picking import choose_measured
 from scorefield.cli.plans import choose_plan, of_scale, toward_none
 from scorefield.cli.tally import Tally
-from scorefield.engines import Task
-from scorefield.errors import UsageError
-from scorefield.jobs import Columns
-from scorefield.plan import Plan
-from scorefield.sampling import count_calls, prepare
+from scorefield.runs.jobs.engines import Task
+from scorefield.runs.jobs.parts import Columns
+from scorefield.runs.run import Run
+from scorefield.sampling import Plan, count_calls, prepare, tiles
 from scorefield.solvers import Fitted
-from scorefield.tiles import tiles
-from scorefield.training.run import Run
 
 _SAMPLES = 64  # unless told
 _IDS = 2**63 - 1

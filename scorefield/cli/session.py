@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from scorefield._internal.atomic_files import write
+from scorefield._internal.errors import NumericalError, StorageError, UsageError
 from scorefield.cli.commands import say
-from scorefield.errors import NumericalError, StorageError, UsageError
-from scorefield.files import write
+from scorefield.runs.folder import CHECKPOINTS
+from scorefield.runs.run import Run
+from scorefield.runs.trackers import Tracker, tracker
+from scorefield.runs.trainer import Training
 from scorefield.training import checkpoint
 from scorefield.training.held_out import bins
 from scorefield.training.log import FINAL, NAME, Log
 from scorefield.training.loop import Progress
-from scorefield.training.run import Run
-from scorefield.training.stored import CHECKPOINTS
-from scorefield.training.trackers import Tracker, tracker
-from scorefield.training.trainer import Training
 
 _IDS = range(64)  # of the samples drawn on the way
 
@@ -58,7 +58,7 @@ class Session:
         out: the run folder to come.
         every: when to do what.
         best: keep the checkpoint of the smallest error on held-out data as well.
-        track: a kind of `scorefield.training.trackers.tracker`, or None.
+        track: a kind of `scorefield.runs.trackers.tracker`, or None.
 
     Raises:
         UsageError: ``best`` with nothing held out, or a tracker that is not installed; and as

@@ -8,8 +8,8 @@ from typing import Any
 
 from cyclopts.config import Dict
 
-from scorefield import toml
-from scorefield.errors import UsageError
+from scorefield._internal import toml
+from scorefield._internal.errors import UsageError
 
 FLAG = "--config"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scorefield.errors import UsageError
+from scorefield._internal.errors import UsageError
 
 
 def numbers(option: str, given: Sequence[str]) -> list[int]:

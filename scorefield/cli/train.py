@@ -14,16 +14,16 @@ import tomli_w
 import torch
 from rich.console import Console
 
+from scorefield._internal.errors import Stopped, UsageError
 from scorefield.cli.commands import check_device, say, track
 from scorefield.cli.options import ReadOptions
 from scorefield.cli.session import Every, Session
-from scorefield.config import TrainConfig
 from scorefield.data import read
-from scorefield.errors import Stopped, UsageError
-from scorefield.training.processes import Alone, Processes
-from scorefield.training.run import refuse_existing
-from scorefield.training.summary import parameters
-from scorefield.training.trainer import Training
+from scorefield.runs.run import refuse_existing
+from scorefield.runs.summary import parameters
+from scorefield.runs.trainer import Training
+from scorefield.training.config import TrainConfig
+from scorefield.training.workers import Alone, Processes
 
 Distributed = Literal["auto", "ddp", "fsdp"]
 

@@ -10,13 +10,13 @@ import torch
 from rich.console import Console
 
 from scorefield import __version__
+from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.commands import check_device, meter, say
 from scorefield.cli.options import TuneOptions
 from scorefield.cli.plans import kept_plan, plan_file, told
-from scorefield.errors import CheckpointError, UsageError
-from scorefield.identity import digest
-from scorefield.plan import Plan, default_plan
-from scorefield.training.run import Run, load
+from scorefield.field import digest
+from scorefield.runs.run import Run, load
+from scorefield.sampling import Plan, default_plan
 from scorefield.tuning import Tuner
 from scorefield.tuning.tried import Tried
 from scorefield.tuning.tuner import usual_tries

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from scorefield._internal.errors import DataError
 from scorefield.data.contents import Coded, Contents, Values, coded
 from scorefield.data.limits import UNREADABLE, reason
-from scorefield.errors import DataError
 
 _MOST_SQUEEZED = 1100  # times; deflate, which such files are packed with, reaches 1,030
 _SPARE = 2**20  # bytes

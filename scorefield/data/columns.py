@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.config import ColumnsConfig, numbered
+from scorefield._internal.errors import DataError
+from scorefield.data.config import ColumnsConfig, numbered
 from scorefield.data.encoding import Encoded, Encoding, Shape, spread
-from scorefield.errors import DataError
 from scorefield.noise import Noise
 
 GAP = ""  # among the labels of a category

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.errors import DataError
+from scorefield._internal.errors import DataError
 from scorefield.noise import Noise
 
 Shape = tuple[int, ...]

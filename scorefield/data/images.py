@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from scorefield._internal.errors import DataError
 from scorefield.data.contents import Contents, coded
-from scorefield.errors import DataError
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")

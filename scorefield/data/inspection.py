@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from scorefield.config import ColumnsConfig
+from scorefield._internal.errors import DataError
 from scorefield.data.builtin import BUILTIN
 from scorefield.data.columns import GAP
+from scorefield.data.config import ColumnsConfig
 from scorefield.data.contents import Contents, Values
 from scorefield.data.rows import Moments, chunks, spans
 from scorefield.data.source import Data, read, read_contents
 from scorefield.data.use import Use
-from scorefield.errors import DataError
 
 _MOST_LEVELS = 65536
 _SHOWN = 8

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from scorefield._internal.errors import DataError
 from scorefield.data.contents import Coded, Contents, first_few, whole
 from scorefield.data.formats import read_file
 from scorefield.data.use import MOST_CLASSES
-from scorefield.errors import DataError
 
 
 def classes_of(

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.config import ColumnsConfig, numbered
+from scorefield._internal.errors import DataError
+from scorefield.data.config import ColumnsConfig, numbered
 from scorefield.data.contents import Contents, Values, first_few, whole
 from scorefield.data.rows import Read, Rows, spans
-from scorefield.errors import DataError
 
 _CHANNELS = (1, 3, 4)
 

@@ -18,8 +18,8 @@ from typing import IO
 
 import numpy as np
 
-from scorefield import sizes
-from scorefield.errors import DataError
+from scorefield._internal import sizes
+from scorefield._internal.errors import DataError
 
 THRIFT = 1 << 20  # bytes of a name in a parquet file, and members of a list
 

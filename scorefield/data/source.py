@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield import sizes
-from scorefield.config import ColumnsConfig, DataConfig, numbered
+from scorefield._internal import sizes
+from scorefield._internal.errors import DataError
 from scorefield.data.builtin import BUILTIN, digits, toy
 from scorefield.data.columns import GAP
+from scorefield.data.config import ColumnsConfig, DataConfig, numbered
 from scorefield.data.contents import Contents, first_few
 from scorefield.data.formats import read_file
 from scorefield.data.labels import classes_of, file_labels
@@ -23,7 +24,6 @@ from scorefield.data.layout import Layout, layout
 from scorefield.data.rows import Rows
 from scorefield.data.survey import Survey, survey
 from scorefield.data.use import ALL, Use
-from scorefield.errors import DataError
 
 Missing = Literal["refuse", "drop", "keep"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from scorefield._internal.errors import DataError
 from scorefield.data.layout import Layout
 from scorefield.data.rows import Moments, spans
-from scorefield.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from scorefield._internal.errors import DataError
 from scorefield.data.contents import Contents
 from scorefield.data.limits import THRIFT, UNREADABLE, check_size, lines, reason
 from scorefield.data.use import ALL, Use
-from scorefield.errors import DataError
 
 KINDS = (".csv", ".parquet")
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scorefield.config import DataConfig
+from scorefield.data.config import DataConfig
 
 MOST_LABELS = 64  # in a column of texts
 MOST_CLASSES = 10_000

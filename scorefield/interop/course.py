@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.denoiser import Denoiser
-from scorefield.field import Instant
+from scorefield.field import Denoiser, Instant
 from scorefield.interop.pushed import Place, Step, answering
 from scorefield.solvers import Solver, State
 

@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scorefield.config import CodecConfig, DiffusersConfig
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.data.config import CodecConfig
 from scorefield.data.rows import Rows
-from scorefield.errors import CheckpointError, UsageError
 from scorefield.interop.imported import Found, Known
 from scorefield.interop.pipelines import Part, Source, given, read
 from scorefield.interop.schedulers import noising
 from scorefield.interop.settings import agreeing
 from scorefield.networks.diffusers import embedded
-from scorefield.training import build
-from scorefield.training.run import Run
+from scorefield.runs import build
+from scorefield.runs.run import Run
+from scorefield.training.config import DiffusersConfig
 
 _STD, _LATENT_STD = 0.25, 1.0  # of pictures, relative to their range; of latents
 

@@ -13,9 +13,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from scorefield.config import ADMConfig, SongConfig
+from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data.rows import Rows
-from scorefield.errors import CheckpointError, UsageError
 from scorefield.interop import edm_names
 from scorefield.interop.edm_settings import Images, Settings, read
 from scorefield.interop.imported import Found, Known
@@ -23,7 +22,8 @@ from scorefield.interop.renaming import converted, negated, outline
 from scorefield.interop.settings import given
 from scorefield.interop.weights import by_name, read_weights
 from scorefield.networks import ADM, SongUNet
-from scorefield.training.run import Run
+from scorefield.runs.run import Run
+from scorefield.training.config import ADMConfig, SongConfig
 
 _ENTRY = re.compile(r"enc\.(\d+)x\1_conv\.weight")
 

@@ -22,10 +22,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from scorefield.config import (
+from scorefield._internal.errors import UsageError
+from scorefield._internal.frozen import Frozen
+from scorefield.interop.schedulers import Noising
+from scorefield.interop.settings import agreeing, checked
+from scorefield.training.config import (
     ADMConfig,
     EDMConfig,
-    Frozen,
     Multipliers,
     PlainLabel,
     PlainParametrization,
@@ -36,9 +39,6 @@ from scorefield.config import (
     TimeLabelConfig,
     VPConfig,
 )
-from scorefield.errors import UsageError
-from scorefield.interop.schedulers import Noising
-from scorefield.interop.settings import agreeing, checked
 
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0  # that EDM's sampler goes between
 

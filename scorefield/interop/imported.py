@@ -9,9 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from scorefield.config import (
-    CodecConfig,
-    DataConfig,
+from scorefield._internal.errors import CheckpointError, DataError, UsageError
+from scorefield.data import Standardize
+from scorefield.data.config import CodecConfig, DataConfig
+from scorefield.data.rows import Rows, chunks
+from scorefield.data.transform import moments
+from scorefield.networks import Codec
+from scorefield.runs import build, folder as stored
+from scorefield.runs.run import Run, new_denoiser
+from scorefield.training.config import (
     LabelConfig,
     NetworkConfig,
     ParametrizationConfig,
@@ -19,13 +25,6 @@ from scorefield.config import (
     RunConfig,
     TrainConfig,
 )
-from scorefield.data import Standardize
-from scorefield.data.rows import Rows, chunks
-from scorefield.data.transform import moments
-from scorefield.errors import CheckpointError, DataError, UsageError
-from scorefield.networks import Codec
-from scorefield.training import build, stored
-from scorefield.training.run import Run, new_denoiser
 
 _PICTURES = (1, 3)  # channels
 _LEVELS = 256
@@ -73,7 +72,7 @@ class Found:
         source: what it is and where it was found, in words.
         name: of its data, as far as there is one.
         shape: of a sample, of pictures where the network is of their latents.
-        process, parametrization, label, network: as in `scorefield.config.TrainConfig`.
+        process, parametrization, label, network: as in `scorefield.training.config.TrainConfig`.
         weights: of the network, by the names of its parameters.
         low, high: between which values the network sees pictures; the mean is taken to lie midway.
         data_std: the deviation of data unless it is known better.

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scorefield.errors import CheckpointError, UsageError
+from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.interop.schedulers import made as made_scheduler
 from scorefield.interop.settings import read_json
 from scorefield.interop.weights import read_weights

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from scorefield.denoiser import Denoiser, time_label
-from scorefield.parametrization import Parametrization
+from scorefield.field import Denoiser, Parametrization, time_label
 from scorefield.process import Process
 from scorefield.solvers import State
 

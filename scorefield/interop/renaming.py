@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scorefield import sizes
-from scorefield.config import NetworkConfig
-from scorefield.errors import CheckpointError, UsageError
+from scorefield._internal import sizes
+from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.networks.trunk import Trunk
-from scorefield.training import build
+from scorefield.runs import build
+from scorefield.training.config import NetworkConfig
 
 
 class Origin(NamedTuple):

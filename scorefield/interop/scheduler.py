@@ -24,8 +24,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from scorefield.adaptive import Adaptive
-from scorefield.coded import decode, encode
+from scorefield._internal.json_values import decode, encode
+from scorefield.field import X0, Eps, Parametrization, V, Velocity
 from scorefield.interop.course import Course
 from scorefield.interop.pushed import pushed_field
 from scorefield.interop.requests import Requests
@@ -40,10 +40,8 @@ from scorefield.interop.timesteps import (
     falling,
     listed,
 )
-from scorefield.parametrization import X0, Eps, Parametrization, V, Velocity
-from scorefield.plan import KINDS, Plan
-from scorefield.process import Process, align
-from scorefield.processes import Flow, Tabulated
+from scorefield.process import Flow, Process, Tabulated, align
+from scorefield.sampling import KINDS, Adaptive, Plan
 from scorefield.solvers import Multistep, Solver, check_solver
 
 Generators = torch.Generator | list[torch.Generator]

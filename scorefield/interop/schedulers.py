@@ -10,7 +10,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from scorefield.config import (
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.training.config import (
     EDMConfig,
     FlowConfig,
     LabelConfig,
@@ -22,7 +23,6 @@ from scorefield.config import (
     TabulatedConfig,
     TimeLabelConfig,
 )
-from scorefield.errors import CheckpointError, UsageError
 
 _MOST = 10_000  # steps of a table
 FLOW = "flow_prediction"

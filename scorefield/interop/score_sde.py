@@ -27,9 +27,20 @@ import torch
 from pydantic import ConfigDict, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from scorefield.config import (
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.frozen import Frozen
+from scorefield.data.rows import Rows
+from scorefield.interop import score_sde_names as names
+from scorefield.interop.edm_settings import Resolutions, Steps, levels as levels_of
+from scorefield.interop.imported import Found, Known
+from scorefield.interop.renaming import converted, negated, outline
+from scorefield.interop.schedulers import Noising
+from scorefield.interop.settings import agreeing, checked, given
+from scorefield.interop.weights import by_name, read_checkpoint
+from scorefield.networks import SongUNet
+from scorefield.runs.run import Run
+from scorefield.training.config import (
     EDMConfig,
-    Frozen,
     Multipliers,
     PlainLabel,
     PlainParametrization,
@@ -40,17 +51,6 @@ from scorefield.config import (
     TimeLabelConfig,
     VPConfig,
 )
-from scorefield.data.rows import Rows
-from scorefield.errors import CheckpointError, UsageError
-from scorefield.interop import score_sde_names as names
-from scorefield.interop.edm_settings import Resolutions, Steps, levels as levels_of
-from scorefield.interop.imported import Found, Known
-from scorefield.interop.renaming import converted, negated, outline
-from scorefield.interop.schedulers import Noising
-from scorefield.interop.settings import agreeing, checked, given
-from scorefield.interop.weights import by_name, read_checkpoint
-from scorefield.networks import SongUNet
-from scorefield.training.run import Run
 
 _LAST = 999.0  # what the network is told at time 1
 _ENCODERS: dict[str, Literal["standard", "skip", "residual"]] = {

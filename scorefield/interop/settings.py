@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from scorefield.errors import CheckpointError, UsageError
+from scorefield._internal.errors import CheckpointError, UsageError
 
 _LARGEST = 2**20  # bytes
 

@@ -2,7 +2,7 @@ r"""The timesteps of diffusers as times of a process, and back.
 
 For tables of ``abar`` a timestep is an index of the table, which is the time of `Tabulated`; for
 flow models it is ``T t`` with the time ``t`` of `Flow` and ``T`` training timesteps. Grids are
-named and spaced as those of diffusers; ``"balanced"`` is `scorefield.grid.balanced`.
+named and spaced as those of diffusers; ``"balanced"`` is `scorefield.process.balanced`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.grid import balanced, check_times
-from scorefield.parametrization import Parametrization, V, Velocity
-from scorefield.process import Process
-from scorefield.processes import Flow, Tabulated
+from scorefield.field import Parametrization, V, Velocity
+from scorefield.process import Flow, Process, Tabulated, balanced, check_times
 
 SPACINGS = ("balanced", "leading", "linspace", "trailing")
 SHIFTS = ("exponential", "linear")
@@ -191,7 +189,7 @@ def check_grid(process: Process, times: Tensor) -> Tensor:
     """Return times that calls can be made at, one or more.
 
     Raises:
-        ValueError: see `scorefield.grid.check_times`.
+        ValueError: see `scorefield.process.check_times`.
     """
     if len(times) != 1:
         return check_times(process, times)

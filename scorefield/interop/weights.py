@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scorefield import sizes
-from scorefield.errors import CheckpointError
+from scorefield._internal import sizes
+from scorefield._internal.errors import CheckpointError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 

@@ -1,19 +1,13 @@
 """Inverse problems: what was measured, and the field of what it may have been measured of."""
 
 from scorefield.inverse.base import LinearOperator, Operator
-from scorefield.inverse.fields import DPS, MMPS, PiGDM, Posterior
-from scorefield.inverse.operators import (
-    Blur,
-    Downsample,
-    Fourier,
-    Grey,
-    Mask,
-    Matrix,
-    Nonlinear,
-)
+from scorefield.inverse.operators import Blur, Downsample, Fourier, Grey, Mask, Matrix, Nonlinear
+from scorefield.inverse.posterior import DPS, MMPS, PiGDM, Posterior
+from scorefield.inverse.restore import METHODS, Method, as_gaps, restore
 
 __all__ = [
     "DPS",
+    "METHODS",
     "MMPS",
     "Blur",
     "Downsample",
@@ -22,8 +16,11 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "Matrix",
+    "Method",
     "Nonlinear",
     "Operator",
     "PiGDM",
     "Posterior",
+    "as_gaps",
+    "restore",
 ]

@@ -28,12 +28,12 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from scorefield.errors import NumericalError
+from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField
 from scorefield.likelihood.density import last_time
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.noise import BOUND, Noise
-from scorefield.tiles import check_samples, filled, not_finite, tiles
+from scorefield.sampling import check_samples, filled, not_finite, tiles
 
 DEFAULT_CALLS = 128
 _POWER = 6.0

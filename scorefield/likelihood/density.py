@@ -32,17 +32,16 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from scorefield.adaptive import Adaptive
-from scorefield.errors import NumericalError
+from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField
-from scorefield.grid import check_positive, time_near
 from scorefield.likelihood.divergence import PROBE_BITS, Directions
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.likelihood.nodes import Nodes
 from scorefield.likelihood.result import Likelihood
 from scorefield.likelihood.steps import Steps
 from scorefield.noise import PROBES, Noise
-from scorefield.tiles import check_samples, filled, not_finite, tiles
+from scorefield.process import check_positive, time_near
+from scorefield.sampling import Adaptive, check_samples, filled, not_finite, tiles
 
 DEFAULT_CALLS = 40
 _FEWEST, _MOST = 8, 2**10

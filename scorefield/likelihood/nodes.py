@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Estimate, Instant, ScoreField
-from scorefield.grid import balanced, growth
 from scorefield.likelihood.divergence import Directions, trace
 from scorefield.likelihood.ends import Ends, far
 from scorefield.likelihood.moments import Moments
 from scorefield.noise import Noise
-from scorefield.plan import round_trip_solver
-from scorefield.sampling import prepare
+from scorefield.process import balanced, growth
+from scorefield.sampling import prepare, round_trip_solver
 from scorefield.solvers import State
 
 _FEW = 36  # nodes, below which they are denser towards the data

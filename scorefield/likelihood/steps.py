@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.adaptive import Adaptive, walk
 from scorefield.field import Estimate, Instant, ScoreField
 from scorefield.likelihood.divergence import Directions, trace
 from scorefield.likelihood.ends import Ends, far
 from scorefield.likelihood.moments import Moments
 from scorefield.noise import Noise
-from scorefield.processes import EDM
+from scorefield.process import EDM
+from scorefield.sampling import Adaptive, walk
 from scorefield.solvers import Dopri5, State
 
 _BEFORE = 0.8  # of the last r, where the field is asked once more

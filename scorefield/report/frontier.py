@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from scorefield.frontiers import Frontier
-from scorefield.metrics import Estimate
+from scorefield.evaluate.metrics import Estimate
 from scorefield.report.style import (
     COLOURS,
     FAINT,
@@ -21,6 +20,7 @@ from scorefield.report.style import (
     plain,
     save,
 )
+from scorefield.tuning.frontier import Frontier
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.grid import balanced, time_near
 from scorefield.noise import Noise
+from scorefield.process import balanced, time_near
 from scorefield.sampling import integrate, sample, start
 from scorefield.solvers import AnglePrediction, EulerMaruyama, Multistep, Solver
 

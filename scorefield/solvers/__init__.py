@@ -1,14 +1,8 @@
 """Solvers: rules that step a state from one time to another."""
 
 from scorefield.solvers.base import Memory, Move, Solver, State, check_solver
-from scorefield.solvers.combine import (
-    Ancestral,
-    Churn,
-    PredictorCorrector,
-    Program,
-    Restart,
-)
-from scorefield.solvers.fitted import Fitted
+from scorefield.solvers.combine import Ancestral, Churn, PredictorCorrector, Program, Restart
+from scorefield.solvers.fitted import Fitted, level_times
 from scorefield.solvers.inpainting import RePaint, Replacement
 from scorefield.solvers.langevin import Hold, Langevin, annealed_langevin
 from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
@@ -27,13 +21,7 @@ from scorefield.solvers.prediction import (
     Prediction,
     Quadrature,
 )
-from scorefield.solvers.published import (
-    Published,
-    deis,
-    dpm_solver,
-    dpm_solver_pp,
-    unipc,
-)
+from scorefield.solvers.published import Published, deis, dpm_solver, dpm_solver_pp, unipc
 from scorefield.solvers.reversible import Reversible
 from scorefield.solvers.runge_kutta import (
     RK4,
@@ -51,6 +39,7 @@ from scorefield.solvers.stochastic import (
     DDIM,
     DDPM,
     EulerMaruyama,
+    OneCall,
     ReverseDiffusion,
     StochasticHeun,
 )
@@ -82,6 +71,7 @@ __all__ = [
     "Move",
     "Multistep",
     "NoisePrediction",
+    "OneCall",
     "OwnTime",
     "Past",
     "Power",
@@ -109,5 +99,6 @@ __all__ = [
     "deis",
     "dpm_solver",
     "dpm_solver_pp",
+    "level_times",
     "unipc",
 ]

@@ -28,9 +28,8 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.grid import even_log_snr
 from scorefield.noise import clock
-from scorefield.process import Coefficient, Prior, Process, mix, unstack
+from scorefield.process import Coefficient, Prior, Process, even_log_snr, mix, unstack
 from scorefield.solvers.base import (
     Memory,
     Move,

@@ -37,13 +37,7 @@ from torch import Tensor
 from scorefield.process import Process
 from scorefield.solvers.base import check_towards_data
 from scorefield.solvers.linear import LinearSolver, Past, Row, Rule, known_at
-from scorefield.solvers.prediction import (
-    AnglePrediction,
-    Exact,
-    Prediction,
-    Quadrature,
-    departures,
-)
+from scorefield.solvers.prediction import AnglePrediction, Exact, Prediction, Quadrature, departures
 
 Pairs = list[tuple[Tensor, Tensor]]
 

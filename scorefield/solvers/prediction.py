@@ -36,8 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.grid import check_positive, growth
-from scorefield.process import Process, total
+from scorefield.process import Process, check_positive, growth, total
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(40))
 

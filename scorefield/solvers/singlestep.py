@@ -22,13 +22,7 @@ from torch import Tensor
 from scorefield.field import Pair
 from scorefield.process import Process
 from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
-from scorefield.solvers.prediction import (
-    DataPrediction,
-    Exact,
-    Prediction,
-    Quadrature,
-    departures,
-)
+from scorefield.solvers.prediction import DataPrediction, Exact, Prediction, Quadrature, departures
 
 _STAGES = {2: (0.5,), 3: (1 / 3, 2 / 3)}
 

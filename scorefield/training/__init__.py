@@ -12,8 +12,6 @@ from scorefield.training.objective import (
     UniformTimes,
     Weighting,
 )
-from scorefield.training.run import Run, load
-from scorefield.training.trainer import Training, train
 
 __all__ = [
     "EDMWeighting",
@@ -22,13 +20,9 @@ __all__ = [
     "MinSNR",
     "Objective",
     "Progress",
-    "Run",
     "Simple",
     "TimeDistribution",
-    "Training",
     "UniformTimes",
     "Weighting",
     "fit",
-    "load",
-    "train",
 ]

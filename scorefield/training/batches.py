@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from scorefield.denoiser import Denoiser
+from scorefield.field import Denoiser
 from scorefield.noise import OFFSET, ORDER, TRAINING, Noise
 from scorefield.training.objective import Objective
 

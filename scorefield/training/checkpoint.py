@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save as serialise
 from torch import Tensor
 
-from scorefield.errors import StorageError, UsageError
-from scorefield.files import differing, in_room, publish
+from scorefield._internal.atomic_files import differing, in_room, publish
+from scorefield._internal.errors import StorageError, UsageError
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 _KEPT = 2

@@ -26,7 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from scorefield.training.processes import Processes
+from scorefield.training.workers import Processes
 
 TIMEOUT = timedelta(minutes=5)
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scorefield._internal.errors import UsageError
 from scorefield.data.rows import Rows
-from scorefield.errors import UsageError
 from scorefield.field import ScoreField
 from scorefield.noise import EVALUATION, SPLIT, Noise
 from scorefield.process import Process, align

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scorefield.files import write
+from scorefield._internal.atomic_files import write
 
 NAME = "log.jsonl"
 FINAL = "quality"  # the event of the end, which comes again if the end was not reached

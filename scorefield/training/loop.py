@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from scorefield.config import OptimConfig
+from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.data.rows import Rows
-from scorefield.denoiser import Denoiser
-from scorefield.errors import NumericalError, UsageError
+from scorefield.field import Denoiser
 from scorefield.noise import Noise
 from scorefield.training import state as states
 from scorefield.training.batches import batch, draw
+from scorefield.training.config import OptimConfig
 from scorefield.training.objective import Objective
-from scorefield.training.processes import Alone, Processes
 from scorefield.training.schedules import Average, rate
+from scorefield.training.workers import Alone, Processes
 
 Prepare = Callable[[Tensor, Noise], tuple[Tensor, Noise]]
 

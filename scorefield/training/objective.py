@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.denoiser import Denoiser
+from scorefield.field import Denoiser
 from scorefield.process import Process, Time, align, cast
 
 

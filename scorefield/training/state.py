@@ -10,7 +10,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from scorefield.training.processes import Processes
+from scorefield.training.workers import Processes
 
 
 def state(

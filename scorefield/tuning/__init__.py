@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.plan import Plan
+from scorefield.sampling import Plan
 from scorefield.tuning.tuner import Tuner
 
 __all__ = ["Tuner", "tune"]

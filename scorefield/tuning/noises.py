@@ -11,8 +11,7 @@ from torch import Tensor
 
 from scorefield.field import Instant, ScoreField
 from scorefield.noise import TUNING, Noise
-from scorefield.plan import Plan
-from scorefield.sampling import from_normal, prepare, template
+from scorefield.sampling import Plan, from_normal, prepare, template
 from scorefield.solvers import State
 
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Instant
-from scorefield.plan import Plan
-from scorefield.sampling import from_normal
+from scorefield.sampling import Plan, from_normal
 from scorefield.solvers import Fitted
 from scorefield.tuning.noises import Noises, distances
 from scorefield.tuning.student import Student

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from scorefield.process import Process
 from scorefield.sampling import from_normal
-from scorefield.solvers import Fitted, Multistep, Past
-from scorefield.solvers.fitted import level_times
+from scorefield.solvers import Fitted, Multistep, Past, level_times
 from scorefield.tuning.noises import Noises, distances
 from scorefield.tuning.teacher import Teacher
 

@@ -18,11 +18,9 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Estimate, ScoreField
-from scorefield.grid import balanced
 from scorefield.noise import Noise
-from scorefield.plan import noisiest
-from scorefield.process import Process
-from scorefield.sampling import from_normal, integrate
+from scorefield.process import Process, balanced
+from scorefield.sampling import from_normal, integrate, noisiest
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, State
 from scorefield.tuning.noises import Noises
 
@@ -81,7 +79,7 @@ def teach(noises: Noises, chosen: Tensor) -> Teacher:
 def ends(noises: Noises, nodes: int = NODES) -> Tensor:
     """Return ``x / alpha`` at the data of the paths of noises, float64 ``(N, d)``.
 
-    The paths begin at `scorefield.plan.noisiest`; where the process cannot be continued to the
+    The paths begin at `scorefield.sampling.noisiest`; where the process cannot be continued to the
     data, the denoiser goes there from ``t_min``. Takes a call of the field for each of the
     ``nodes``.
     """

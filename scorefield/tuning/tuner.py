@@ -11,13 +11,11 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from scorefield.errors import NumericalError, UsageError
-from scorefield.field import ScoreField
-from scorefield.grid import balanced, time_near
-from scorefield.identity import digest
-from scorefield.plan import Plan, Tuning, default_plan
+from scorefield._internal.errors import NumericalError, UsageError
+from scorefield.field import ScoreField, digest
+from scorefield.process import balanced, time_near
+from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan
 from scorefield.solvers import Multistep
-from scorefield.tiles import check_evaluating
 from scorefield.tuning.noises import distances, draw
 from scorefield.tuning.polish import polished
 from scorefield.tuning.search import Levels, Search

@@ -10,8 +10,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from scorefield.errors import UsageError
-from scorefield.files import write
+from scorefield._internal.atomic_files import write
+from scorefield._internal.errors import UsageError
 from scorefield.report.html import frontier, measures, pictures
 from scorefield.report.html.material import Material
 from scorefield.report.html.opened import open_run
@@ -20,8 +20,8 @@ from scorefield.report.html.parts import Section
 from scorefield.report.html.walks import solvers
 from scorefield.report.html.words import named
 from scorefield.report.style import optional
-from scorefield.results import check_target
-from scorefield.training.summary import amount
+from scorefield.runs.jobs.tables import check_target
+from scorefield.runs.summary import amount
 
 __all__ = ["Making", "report"]
 

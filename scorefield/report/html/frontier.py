@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scorefield.errors import CheckpointError
-from scorefield.frontiers import Frontier, Point
-from scorefield.identity import digest
-from scorefield.metrics import Estimate
+from scorefield._internal.errors import CheckpointError
+from scorefield.evaluate.metrics import Estimate
+from scorefield.field import digest
 from scorefield.report.html.charts import Axis, Band, Chart, Series, bounds
 from scorefield.report.html.parts import Charts, Missing, Note, Section, Table
 from scorefield.report.html.words import named, plus_minus
+from scorefield.tuning.frontier import Frontier, Point
 
 if TYPE_CHECKING:
     from scorefield.report.html.material import Material

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
-from scorefield.plan import default_plan
 from scorefield.report.html.opened import Opened
 from scorefield.report.html.parts import Panel
 from scorefield.report.html.picture import View
 from scorefield.report.html.views import view_of
 from scorefield.report.html.words import named
+from scorefield.sampling import default_plan
 
 _VECTORS, _OTHERS = 512, 64  # samples
 _ITEMS, _LEAST, _NUMBERS = 64, 8, 2**16  # whose likelihood is told

@@ -14,19 +14,11 @@ import torch
 from scorefield.likelihood import Likelihood
 from scorefield.report.html.charts import Axis, Chart, Series, bounds, steps
 from scorefield.report.html.material import Material
-from scorefield.report.html.parts import (
-    Charts,
-    Commands,
-    Facts,
-    Missing,
-    Part,
-    Section,
-    Text,
-)
+from scorefield.report.html.parts import Charts, Commands, Facts, Missing, Part, Section, Text
 from scorefield.report.html.words import named, plus_minus
-from scorefield.training import stored
+from scorefield.runs import folder as stored
+from scorefield.runs.summary import summary
 from scorefield.training.held_out import HeldOut, bins
-from scorefield.training.summary import summary
 
 _DRAWN = 400  # points of a line
 _STEPS = 10**12  # beyond which no training goes

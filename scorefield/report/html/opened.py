@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data import read
-from scorefield.errors import CheckpointError, UsageError
-from scorefield.frontiers import Frontier
-from scorefield.plan import Plan
 from scorefield.report.html.frontier import read_frontier
 from scorefield.report.html.walks import tuned_plans
-from scorefield.training import Run, load
+from scorefield.runs.folder import FRONTIER
+from scorefield.runs.run import Run, load
+from scorefield.sampling import Plan
 from scorefield.training.held_out import split
 from scorefield.training.log import NAME, records
-from scorefield.training.stored import FRONTIER
+from scorefield.tuning.frontier import Frontier
 
 _LARGEST = 2**26  # bytes of a file beside the weights
 _MOST = 2000  # items of data

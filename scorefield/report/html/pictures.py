@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.columns import as_table
-from scorefield.grid import balanced
-from scorefield.plan import DEFAULT_CALLS, ROUND_TRIP_CALLS, Plan, default_plan
+from scorefield.process import balanced
 from scorefield.report.html.charts import Axis, Chart, Series, bounds
 from scorefield.report.html.material import Material
 from scorefield.report.html.parts import (
@@ -30,6 +29,7 @@ from scorefield.report.html.vectors import principal
 from scorefield.report.html.walks import NFES, REFERENCE, by_calls, finished, levels, walks
 from scorefield.report.html.words import named
 from scorefield.report.tracks import Paths, paths
+from scorefield.sampling import DEFAULT_CALLS, ROUND_TRIP_CALLS, Plan, default_plan
 from scorefield.solvers import EulerMaruyama
 
 _CLASSES = 10

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from scorefield.config import numbered
+from scorefield.data.config import numbered
 from scorefield.report.html.picture import BOX, Picture, View, limits
-from scorefield.training import Run
+from scorefield.runs.run import Run
 
 _FEW = 16  # columns, of which the first two that are numbers are drawn
 _BINS = 40

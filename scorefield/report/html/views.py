@@ -7,7 +7,7 @@ from torch import Tensor
 from scorefield.report.html.picture import View, limits
 from scorefield.report.html.rows import Images, Signals
 from scorefield.report.html.vectors import Bars, Points, projection
-from scorefield.training import Run
+from scorefield.runs.run import Run
 
 
 def view_of(run: Run, x: Tensor) -> View:

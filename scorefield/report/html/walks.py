@@ -9,16 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scorefield.errors import CheckpointError
+from scorefield._internal.errors import CheckpointError
 from scorefield.field import ScoreField
-from scorefield.grid import balanced, time_near
 from scorefield.noise import Noise
-from scorefield.plan import Plan, default_plan
+from scorefield.process import balanced, time_near
 from scorefield.report.tracks import CLEANEST, NOISIEST
-from scorefield.sampling import count_calls, integrate, start, template
+from scorefield.runs.folder import PLANS
+from scorefield.runs.run import Run
+from scorefield.sampling import Plan, count_calls, default_plan, integrate, start, template
 from scorefield.solvers import DDIM, DDPM, EulerMaruyama, Heun, Solver
-from scorefield.training import Run
-from scorefield.training.stored import PLANS
 
 CALLS = 40  # of the network for each sample on its way
 FRAMES = 22

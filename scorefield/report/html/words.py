@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scorefield.text import one_line
+from scorefield._internal.text import one_line
 
 _NAME = 160  # characters
 

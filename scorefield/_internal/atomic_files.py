@@ -1,0 +1,81 @@
+"""Writing files aside first, so that what carries the final name is always whole.
+
+Written, brought to the disk, renamed, and the rename brought to the disk: a reader, a kill or a
+power cut finds the old or the new, never a part.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from scorefield._internal import sizes
+from scorefield._internal.errors import StorageError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def publish(written: Path, path: Path) -> None:
+    """Move a finished temporary file or folder to its name, with the modes the umask asks for."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for item in (written, *written.rglob("*")):
+        item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
+        settle(item)
+    os.replace(written, path)
+    settle(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Bring a file's contents, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, fill: Callable[[BinaryIO], object], size: int | None = None) -> None:
+    """Write a file, of ``size`` bytes if that is known, at once or not at all.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    with in_room(path, size):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                fill(file)
+            publish(Path(name), path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def in_room(path: Path, size: int | None) -> Iterator[None]:
+    """Tell what a path needs, and what there is, where writing it fails for want of room.
+
+    Raises:
+        StorageError: the disk, a quota or the largest file allowed is too small.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        needs = "" if size is None else f"it needs {sizes.words(size)}, and "
+        raise StorageError(
+            f"{path} cannot be written, {os.strerror(error.errno).lower()}: {needs}there is room "
+            f"for {sizes.words(sizes.room(path.parent))}. Make room, or write elsewhere."
+        ) from None
+
+
+def differing(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    """Return the names under which two sets of facts differ, as a list to read; empty if none."""
+    return ", ".join(sorted(k for k in {*theirs, *mine} if theirs.get(k) != mine.get(k)))

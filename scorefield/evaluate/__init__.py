@@ -1,0 +1,1 @@
+"""Measures of samples, of networks and of solvers."""

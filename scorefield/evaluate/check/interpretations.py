@@ -1,0 +1,117 @@
+r"""Readings of a network: what it may predict, of which noise levels, and how it is told of them.
+
+A network is a function of an array and a number. To know a score by it, one has to know what its
+output is, which noise level the number stands for, and how the array is scaled: a *reading*. The
+alternatives here are those that released networks were trained with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scorefield.evaluate.check.tables import TABLES, without_signal
+from scorefield.field import (
+    X0,
+    Denoiser,
+    Eps,
+    Label,
+    Parametrization,
+    Preconditioned,
+    Scaled,
+    Score,
+    V,
+    Velocity,
+    noise_label,
+    ratio_label,
+    time_label,
+)
+from scorefield.process import EDM, VE, VP, Cosine, Flow, Process, SubVP, Tabulated
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network's output may be: that of a parametrization, times ``sign``."""
+
+    name: str
+    parametrization: Parametrization
+    sign: float = 1.0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Which noise level the number that a network is told may stand for; as declared, no name."""
+
+    name: str
+    process: Process
+    label: Label
+
+
+_NAMED = (
+    Prediction("eps-prediction", Eps()),
+    Prediction("x0-prediction", X0()),
+    Prediction("score-prediction", Score()),
+    Prediction("v-prediction", V()),
+    Prediction("velocity-prediction (eps - x0)", Velocity()),
+    Prediction("prediction of x0 - eps, whose time runs to data", Velocity(), -1.0),
+)
+
+
+def predictions(denoiser: Denoiser) -> list[Prediction]:
+    """Return what a denoiser's network may predict, first what it is said to."""
+    said = denoiser.parametrization
+    deviations = {f"{d:g}": d for d in (denoiser.data_std, 0.5, 1.0)}
+    if isinstance(said, Preconditioned):
+        deviations[f"{said.data_std:g}"] = said.data_std
+    known = [*_NAMED, *map(_preconditioned, deviations.values())]
+    first = [p for p in known if p.parametrization == said and p.sign == 1]
+    first = first[:1] or [Prediction(repr(said), said)]
+    return [*first, *(p for p in known if p not in first)]
+
+
+def _preconditioned(data_std: float) -> Prediction:
+    name = f"EDM's prediction with data_std = {data_std:g}"
+    return Prediction(name, Preconditioned(data_std))
+
+
+def clocks(denoiser: Denoiser) -> list[Clock]:
+    """Return what the number that a denoiser's network is told may mean, first what it is said to.
+
+    Other processes with the same label come first, and then other labels of the same process.
+    """
+    process, label = denoiser.process, denoiser.label
+    found = [Clock("", process, label)]
+    kinds = _tables(process) if isinstance(process, Tabulated) else _PROCESSES
+    found += [Clock(name, other, label) for name, other in kinds.items() if other != process]
+    labels = _labels(process)
+    return found + [Clock(k, process, other) for k, other in labels.items() if other != label]
+
+
+_PROCESSES: dict[str, Process] = {
+    "the process VP": VP(),
+    "the process sub-VP": SubVP(),
+    "the process VE": VE(),
+    "the cosine process": Cosine(),
+    "the process of flow matching": Flow(),
+    "the process of EDM": EDM(),
+}
+
+
+def _tables(process: Tabulated) -> dict[str, Process]:
+    count = len(process.alpha_bar)
+    made = {f"the {name} table": make(count) for name, make in TABLES.items()}
+    for name in ("the linear table", "the scaled-linear table"):
+        made[f"{name} with no signal at its end"] = without_signal(made[name])
+    return {name: Tabulated(table) for name, table in made.items()}
+
+
+def _labels(process: Process) -> dict[str, Label]:
+    last = process.t_max
+    return {
+        "the label log(sigma / alpha) / 4": noise_label,
+        "the label log(sigma / alpha)": Scaled(noise_label, 4.0),
+        "the label sigma / alpha": ratio_label,
+        "the label t": time_label,
+        "the label 1000 t": Scaled(time_label, 1000.0),
+        f"the label t / {last + 1:g}": Scaled(time_label, 1 / (last + 1)),
+        "the label t counted from the noise": lambda p, t: last - t,
+    }

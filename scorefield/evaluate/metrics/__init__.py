@@ -1,0 +1,35 @@
+"""Distances between two samples: how far generated data is from data.
+
+No number means much alone. `compare` tells each with its confidence interval, and beside it the
+floor: the same distance between two independent samples of the data itself, of the same sizes.
+"""
+
+from scorefield.evaluate.metrics.base import Metric, Split
+from scorefield.evaluate.metrics.c2st import C2ST, c2st
+from scorefield.evaluate.metrics.compare import Comparison, compare
+from scorefield.evaluate.metrics.energy import EnergyDistance, energy_distance
+from scorefield.evaluate.metrics.estimate import Estimate
+from scorefield.evaluate.metrics.frechet import FrechetDistance, frechet_distance
+from scorefield.evaluate.metrics.mmd import MMD, squared_mmd
+from scorefield.evaluate.metrics.prdc import PRDC, prdc
+from scorefield.evaluate.metrics.sliced import SlicedWasserstein, sliced_wasserstein
+
+__all__ = [
+    "C2ST",
+    "MMD",
+    "PRDC",
+    "Comparison",
+    "EnergyDistance",
+    "Estimate",
+    "FrechetDistance",
+    "Metric",
+    "SlicedWasserstein",
+    "Split",
+    "c2st",
+    "compare",
+    "energy_distance",
+    "frechet_distance",
+    "prdc",
+    "sliced_wasserstein",
+    "squared_mmd",
+]

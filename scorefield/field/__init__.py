@@ -1,0 +1,67 @@
+"""Score fields: learned, exact, and guided."""
+
+from scorefield.field.analytic import (
+    Empirical,
+    Gaussian,
+    Mixture,
+)
+from scorefield.field.base import (
+    Estimate,
+    Instant,
+    Pair,
+    ScoreField,
+    Shape,
+)
+from scorefield.field.denoiser import (
+    Denoiser,
+    Label,
+    Scaled,
+    noise_label,
+    ratio_label,
+    time_label,
+)
+from scorefield.field.digest import (
+    digest,
+)
+from scorefield.field.guidance import (
+    ClassifierFree,
+    Product,
+    Tilted,
+)
+from scorefield.field.parametrization import (
+    X0,
+    Eps,
+    Parametrization,
+    Preconditioned,
+    Score,
+    V,
+    Velocity,
+)
+
+__all__ = [
+    "X0",
+    "ClassifierFree",
+    "Denoiser",
+    "Empirical",
+    "Eps",
+    "Estimate",
+    "Gaussian",
+    "Instant",
+    "Label",
+    "Mixture",
+    "Pair",
+    "Parametrization",
+    "Preconditioned",
+    "Product",
+    "Scaled",
+    "Score",
+    "ScoreField",
+    "Shape",
+    "Tilted",
+    "V",
+    "Velocity",
+    "digest",
+    "noise_label",
+    "ratio_label",
+    "time_label",
+]

@@ -1,0 +1,143 @@
+r"""A denoiser: a network, a parametrization and a process make a score field.
+
+The parametrization says how both posterior means follow from the network's output; equations (1)
+and (2) are those of `scorefield.field.parametrization`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.field.base import Estimate, Instant, Pair, ScoreField, Shape
+from scorefield.field.parametrization import Parametrization
+from scorefield.process import Coefficient, Process, mix, unstack
+
+Label = Callable[[Process, Tensor], Tensor]
+
+
+def noise_label(process: Process, t: Tensor) -> Tensor:
+    """Return ``log(sigma / alpha) / 4``, EDM's label, the same for any process.
+
+    At ``alpha = 0``, where it is infinite, the label of ``sigma / alpha = e^12`` is given.
+    """
+    return -process.half_log_snr(t).clamp(min=-12.0) / 4
+
+
+def time_label(process: Process, t: Tensor) -> Tensor:
+    """Return ``t`` itself, as networks trained on one process's own clock expect."""
+    return t
+
+
+def ratio_label(process: Process, t: Tensor) -> Tensor:
+    """Return ``sigma / alpha``; at ``alpha = 0``, where it is infinite, ``e^12``."""
+    return torch.exp(-process.half_log_snr(t).clamp(min=-12.0))
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A label times a number: ``Scaled(time_label, 1000.0)`` for times that end at 1."""
+
+    label: Label
+    factor: float
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        return self.factor * self.label(process, t)
+
+
+class Seen(NamedTuple):
+    """What a denoiser needs of a time: label, type of the network, coefficients of (1) and (2)."""
+
+    dtype: torch.dtype | None
+    label: Tensor
+    scale: Coefficient
+    of_x0: Pair
+    of_eps: Pair
+
+
+class Denoiser(ScoreField):
+    """A score field from a trained network: ``x0 = skip x + out network(scale x, label)``.
+
+    Args:
+        network: a module called as ``network(x, label, **condition)`` with ``x`` ``(B, *shape)``
+            and ``label`` ``(B,)``, both of the parameters' type, which need not be the state's;
+            returns ``(B, *shape)``.
+        process: the process of the noisy data.
+        parametrization: what the network predicts.
+        shape: the shape of one sample.
+        mean, variance: the data's moments, as in `ScoreField`.
+        label: how the network is told the noise level.
+
+    Raises:
+        ValueError: the parametrization has no finite coefficients at one of the process's ends.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        process: Process,
+        parametrization: Parametrization,
+        shape: Shape,
+        mean: float | Tensor = 0.0,
+        variance: float | Tensor = 1.0,
+        label: Label = noise_label,
+    ) -> None:
+        super().__init__(process, shape, mean, variance)
+        for end in (process.t_min, process.t_max):
+            coefficients = process.coefficients(torch.tensor(end, dtype=torch.float64))
+            if not all(c.isfinite() for c in parametrization(*coefficients)):
+                raise ValueError(
+                    f"{parametrization!r} has no finite coefficients at t = {end:g}, where alpha = "
+                    f"{coefficients[0]:g} and sigma = {coefficients[1]:g}: use V, Velocity or "
+                    "Preconditioned, or end the process before it."
+                )
+        self.network = network
+        self.parametrization = parametrization
+        self.label = label
+
+    def around(self, network: nn.Module) -> Denoiser:
+        """Return the same denoiser with another network, which is called in the same way."""
+        parts = self.process, self.parametrization, self.shape, self.mean, self.variance, self.label
+        return Denoiser(network, *parts)
+
+    def _prepare(self, t: Tensor) -> Sequence[Any]:
+        alpha, sigma = self.process.coefficients(t)
+        skip, out, scale = self.parametrization(alpha, sigma)
+        of_eps = self.parametrization.of_eps(alpha, sigma)
+        scales, *columns = (unstack(c) for c in (scale, skip, out, *of_eps))
+        pairs = zip(*columns[:2], strict=True), zip(*columns[2:], strict=True)
+        labels = self.label(self.process, t)
+        parameter = next(self.network.parameters(), None)
+        labels = labels if parameter is None else labels.to(parameter)
+        dtype = None if parameter is None else parameter.dtype
+        rows = labels.reshape(len(t), -1).unbind()
+        return [Seen(dtype, *row) for row in zip(rows, scales, *pairs, strict=True)]
+
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        own: Seen = at.own
+        output = self.output(x, at, **condition)
+        if output.dtype is not x.dtype:
+            output = output.to(x)
+        return Estimate(at, x, (x, output), own.of_x0, own.of_eps)
+
+    def output(self, x: Tensor, at: Instant, **condition: Any) -> Tensor:
+        """Return the bare network's output at ``x`` ``(B, *shape)`` and one of its instants."""
+        dtype, label, scale, _, _ = at.own
+        seen = x if isinstance(scale, float) and scale == 1 else mix((scale, x))
+        if seen.dtype is not dtype:
+            dtype = dtype or x.dtype
+            seen, label = seen.to(dtype), label.to(dtype)
+        network: Any = self._modules["network"]  # as an attribute it costs as much as a kernel
+        result: Tensor = network(seen, label.expand(x.shape[0]), **condition)
+        return result
+
+    def ask(self, seen: Tensor, label: Tensor, **condition: Any) -> Tensor:
+        """Return the bare network's output for what it sees ``(B, *shape)`` and a label ``()``."""
+        parameter = next(self.network.parameters(), seen)
+        seen, label = seen.to(parameter), label.to(parameter)
+        result: Tensor = self.network(seen, label.expand(len(seen)), **condition)
+        return result

@@ -1,0 +1,132 @@
+"""What a field is, as a digest: for results that hold for one field and must not meet another."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Set
+from enum import Enum
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from scorefield.field.base import ScoreField
+
+_MODULE = frozenset(vars(nn.Module()))
+_KNOWN: Any = (
+    WeakTensorKeyDictionary()
+)  # tensor -> (state, digest): weights are read once, not per call
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of all that determines a field's values, or a process's; hexadecimal.
+
+    Of modules that is their kind, weights, buffers and attributes; of this package's functions the
+    name, of others their code, which another Python may compile otherwise. Views of a field, by
+    another process or with conditions bound, have its digest. What is private (``_name``) and no
+    weight is taken to follow from the rest. Not seen are globals that a function reads, and weights
+    that are changed in place through ``.data``.
+
+    Raises:
+        ValueError: a part of a kind whose value cannot be told.
+    """
+    return hashlib.sha256(_told(value)).hexdigest()
+
+
+def _told(value: Any) -> bytes:
+    if isinstance(value, ScoreField):
+        value = value.origin
+    value = getattr(value, "_orig_mod", value)  # what torch.compile has wrapped
+    if isinstance(value, Tensor):
+        return _tensor(value)
+    parts = _parts(value)
+    found = hashlib.sha256(_kind(value).encode())
+    for part in parts if isinstance(parts, list) else [parts]:
+        content = part if isinstance(part, bytes) else _told(part)
+        found.update(len(content).to_bytes(8, "big") + content)
+    return found.digest()
+
+
+def _parts(value: Any) -> list[Any] | bytes:
+    """Return what a value consists of, or the bytes that tell all of it."""
+    if value is None or isinstance(value, bool | int | float | complex | str | torch.dtype):
+        return repr(value).encode()
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, torch.device):  # where it is computed, not what
+        return b""
+    if isinstance(value, tuple | list):
+        return list(value)
+    if isinstance(value, Set):
+        return sorted(_told(item) for item in value)
+    if isinstance(value, Mapping):
+        return sorted(_told(key) + _told(item) for key, item in value.items())
+    if isinstance(value, type | BuiltinFunctionType):
+        return f"{value.__module__}.{value.__qualname__}".encode()
+    if isinstance(value, FunctionType):
+        return _of_function(value)
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, Enum):
+        return value.name.encode()
+    if isinstance(value, CodeType):
+        return [value.co_code, value.co_names, value.co_consts]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, nn.Module):
+        return _of_module(value)
+    if dataclasses.is_dataclass(value):
+        return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
+    if hasattr(value, "__dict__") and (_public(vars(value)) or not vars(value)):
+        return [_public(vars(value))]
+    raise ValueError(f"{value!r} is of {type(value).__name__}, which no digest can be made of.")
+
+
+def _of_function(value: FunctionType) -> list[Any]:
+    name = f"{value.__module__}.{value.__qualname__}"
+    if name.startswith("scorefield.") and "<" not in name:  # neither a lambda nor a closure
+        return [name]
+    cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    code = value.__code__
+    consts = [const for const in code.co_consts if const is not value.__doc__]
+    return [
+        value.__qualname__,
+        code.co_code,
+        code.co_names,
+        consts,
+        value.__defaults__,
+        value.__kwdefaults__,
+        cells,
+    ]
+
+
+def _of_module(module: nn.Module) -> list[Any]:
+    own = {k: v for k, v in vars(module).items() if k not in _MODULE}
+    return [module._parameters, module._modules, _public(module._buffers), _public(own)]
+
+
+def _public(items: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in items.items() if not name.startswith("_")}
+
+
+def _kind(value: Any) -> str:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _tensor(value: Tensor) -> bytes:
+    state = None if value.is_inference() else (value._version, value.data_ptr(), value.dtype)
+    known = _KNOWN.get(value)
+    if known is not None and state is not None and known[0] == state:
+        kept: bytes = known[1]
+        return kept
+    held = value.detach().cpu().contiguous()
+    found = hashlib.sha256(f"{held.dtype} {tuple(held.shape)}".encode())
+    found.update(held.flatten().view(torch.uint8).numpy().data)
+    if state is not None:
+        _KNOWN[value] = state, found.digest()
+    return found.digest()

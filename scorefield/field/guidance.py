@@ -1,0 +1,246 @@
+r"""Guidance: fields made of fields, whose scores are moved towards what is wanted.
+
+All of them stay fields, so that every solver works with them, and a sample does not depend on its
+batch. With scores ``s`` of the same noisy ``x``::
+
+    s = s_n + w (s_c - s_n)                    classifier-free, w > 1 beyond the condition   (1)
+    s = s_0 + w grad log q(x, t)               by a classifier of noisy data                 (2)
+    s = s_0 + w grad log q(E[x_0 | x])         by a potential of clean data                  (3)
+    s = sum_k w_k s_k                          products of densities, and quotients          (4)
+
+(1) to (3) are densities raised to a power at every noise level; for ``w != 1`` no process noises
+data to those, so samples follow no law that can be told, sharper as ``w`` grows. (2) with the true
+classifier and ``w = 1`` is the conditional field exactly; (3) leaves out how ``x_0`` spreads about
+its mean.
+
+Reference: Ho and Salimans (2022), arXiv:2207.12598; Dhariwal and Nichol (2021), arXiv:2105.05233;
+Chung et al. (2023), arXiv:2209.14687; Kynkäänniemi et al. (2024), arXiv:2404.07724, of intervals;
+Lin et al. (2024), arXiv:2305.08891, of rescaling; Du et al. (2023), arXiv:2302.11552, of products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.field.base import Estimate, Instant, ScoreField
+from scorefield.process import mix
+
+Scale = float | Callable[[float], float]
+Pair = tuple[Tensor, Tensor]
+
+
+class ClassifierFree(ScoreField):
+    """The field (1) of one network that was trained with and without its condition.
+
+    It is called with a condition, or `ScoreField.given` one: a plan for it serves every condition.
+
+    Args:
+        base: the field, called with and without the condition.
+        scale: ``w``; or a function of ``sigma / alpha`` that returns it. 1 is the conditional field
+            itself, 0 the negative one.
+        negative: what to go away from, by name, and then both are one call on a batch of twice the
+            size; with None, ``base`` is called without a condition.
+        interval: of ``sigma / alpha``, outside of which the conditional field is taken.
+        rescale: from 0 to 1, how far each sample's ``x_0`` is brought back to the deviation that
+            it has in the conditional field.
+
+    Raises:
+        ValueError: an interval that is none, a rescale outside [0, 1]; when called, no condition,
+            one of other names than the negative one, or of another number of rows than samples.
+    """
+
+    def __init__(
+        self,
+        base: ScoreField,
+        scale: Scale,
+        *,
+        negative: Mapping[str, Any] | None = None,
+        interval: tuple[float, float] = (0.0, math.inf),
+        rescale: float = 0.0,
+    ) -> None:
+        low, high = interval
+        if not 0 <= low < high or not 0 <= rescale <= 1:
+            raise ValueError(
+                f"interval = {interval}, rescale = {rescale}: give 0 <= low < high, and a rescale "
+                "from 0 to 1."
+            )
+        super().__init__(base.process, base.shape, base.mean, base.variance)
+        self.base, self.scale = base, scale
+        self.negative = None if negative is None else dict(negative)
+        self.interval, self.rescale = (low, high), rescale
+
+    def _prepare(self, t: Tensor) -> Sequence[tuple[Instant, Any]]:
+        ratios = (-self.process.half_log_snr(t)).exp()
+        return list(zip(self.base.instants(t), map(self._weight, ratios), strict=True))
+
+    def _weight(self, ratio: Tensor) -> Any:
+        """Return ``w`` at a ratio: a number for one, like it for one of each sample."""
+        low, high = self.interval
+        if callable(self.scale):
+            each = [float(self.scale(r)) for r in ratio.flatten().tolist()]
+            w = ratio.new_tensor(each).reshape(ratio.shape)
+        else:
+            w = torch.full_like(ratio, self.scale)
+        w = torch.where((ratio >= low) & (ratio <= high), w, torch.ones_like(w))
+        return float(w) if w.ndim == 0 else w
+
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        inner, w = at.own
+        self._check(condition)
+        if isinstance(w, float) and w == 1:
+            found: Estimate = self.base(x, inner, **condition)
+            return Estimate(at, x, found.basis, found.of_x0, found.of_eps)
+        with_it, without = self._both(x, inner, condition)
+        w = w if isinstance(w, float) else w.to(x)
+        x0, eps = (
+            mix((w, one), (1 - w, other)) for one, other in zip(with_it, without, strict=True)
+        )
+        if self.rescale:
+            share = 1 + self.rescale * (_deviation(with_it[0]) / _deviation(x0) - 1)
+            change = (share - 1) * x0
+            x0, eps = x0 + change, eps - at.alpha / at.sigma * change
+        return Estimate(at, x, (x0, eps))
+
+    def _check(self, condition: Mapping[str, Any]) -> None:
+        names = sorted(condition) if self.negative is None else sorted(self.negative)
+        if not condition or sorted(condition) != names:
+            raise ValueError(
+                f"the condition has {sorted(condition)}, and guidance needs "
+                f"{names or 'one'}: call the field with it, or bind it by given(...)."
+            )
+
+    def _both(self, x: Tensor, at: Instant, wanted: Mapping[str, Any]) -> tuple[Pair, Pair]:
+        """Return ``x0`` and ``eps`` with the condition and without."""
+        if self.negative is None:
+            one, other = self.base(x, at, **wanted), self.base(x, at)
+            return (one.x0, one.eps), (other.x0, other.eps)
+        pairs = {k: torch.cat([_rows(v, x), _rows(self.negative[k], x)]) for k, v in wanted.items()}
+        when = at if at.t.ndim == 0 else torch.cat([at.t, at.t])
+        found = self.base(torch.cat([x, x]), when, **pairs)
+        (x0, other_x0), (eps, other_eps) = found.x0.chunk(2), found.eps.chunk(2)
+        return (x0, eps), (other_x0, other_eps)
+
+
+class Tilted(ScoreField):
+    """The field of a density that is multiplied by a potential, (2) or (3).
+
+    Args:
+        base: the field.
+        log_potential: returns ``log q`` ``(B,)``, differentiable: of the noisy ``x`` and ``t``
+            ``(B,)``, or with ``clean`` of ``E[x_0 | x]``, with the gradient through the field.
+        scale: ``w``.
+        clean: which of the two.
+    """
+
+    def __init__(
+        self,
+        base: ScoreField,
+        log_potential: Callable[..., Tensor],
+        scale: float = 1.0,
+        *,
+        clean: bool = False,
+    ) -> None:
+        super().__init__(base.process, base.shape, base.mean, base.variance)
+        self.base, self.log_potential, self.scale, self.clean = base, log_potential, scale, clean
+
+    def _prepare(self, t: Tensor) -> Sequence[Instant]:
+        return self.base.instants(t)
+
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        through = torch.is_grad_enabled() and x.requires_grad  # as for a likelihood
+        with torch.enable_grad():
+            seen = x if through else x.detach().requires_grad_()
+            found = self.base(seen, at.own, **condition)
+            log_q = self._log_q(seen, at, found)
+            (push,) = torch.autograd.grad(log_q.sum(), seen, create_graph=through)
+            x0 = found.x0 + self.scale * at.sigma**2 / at.alpha * push
+            eps = found.eps - self.scale * at.sigma * push
+        return Estimate(at, x, (x0, eps) if through else (x0.detach(), eps.detach()))
+
+    def _log_q(self, x: Tensor, at: Instant, found: Estimate) -> Tensor:
+        if self.clean:
+            log_q = self.log_potential(found.x0)
+        else:
+            log_q = self.log_potential(x, at.t.expand(len(x), *at.t.shape[1:]).reshape(-1))
+        if log_q.shape != (len(x),):
+            raise ValueError(
+                f"log_potential returned shape {tuple(log_q.shape)} for {len(x)} samples: give one "
+                "number for each."
+            )
+        return log_q
+
+
+class Product(ScoreField):
+    """The field (4) of fields of one process and shape.
+
+    Args:
+        fields: any.
+        weights: ``w_k``, negative ones for what to leave; where they do not sum to 1 the field has
+            no value at ``alpha = 0``.
+        mean, variance: of what is generated, as for `ScoreField`; those of the first field unless
+            given.
+
+    Raises:
+        ValueError: fields of different processes or shapes, another number of weights, none.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[ScoreField],
+        weights: Sequence[float],
+        mean: float | Tensor | None = None,
+        variance: float | Tensor | None = None,
+    ) -> None:
+        kinds = {(repr(field.process), field.shape) for field in fields}
+        if len(kinds) != 1 or len(weights) != len(fields):
+            raise ValueError(
+                f"{len(weights)} weights for {len(fields)} fields of {sorted(kinds)}: give fields "
+                "of one process (see ScoreField.under) and shape, and a weight for each."
+            )
+        first = fields[0]
+        mean = first.mean if mean is None else mean
+        super().__init__(
+            first.process, first.shape, mean, first.variance if variance is None else variance
+        )
+        self.fields: Sequence[ScoreField] = nn.ModuleList(fields)  # type: ignore[assignment]
+        self.weights = tuple(map(float, weights))
+
+    def _prepare(self, t: Tensor) -> Sequence[tuple[Instant, ...]]:
+        return list(zip(*(field.instants(t) for field in self.fields), strict=True))
+
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        total = sum(self.weights)
+        found = [f(x, t, **condition) for f, t in zip(self.fields, at.own, strict=True)]
+        x0, eps = (
+            mix(*((w, part) for w, part in zip(self.weights, parts, strict=True)))
+            for parts in zip(*((e.x0, e.eps) for e in found), strict=True)
+        )
+        if total != 1:
+            x0 = mix((1.0, x0), ((1 - total) / at.alpha, x))
+        return Estimate(at, x, (x0, eps))
+
+
+def _rows(value: Any, x: Tensor) -> Tensor:
+    """Return a condition with a row for each sample; what has one row, or none, is for all.
+
+    Raises:
+        ValueError: another number of rows.
+    """
+    rows: Tensor = torch.as_tensor(value, device=x.device)
+    if rows.ndim and len(rows) not in (1, len(x)):
+        raise ValueError(
+            f"a condition of {len(rows)} rows for a batch of {len(x)} samples: give one for all, "
+            "or one for each."
+        )
+    return rows.expand(len(x), *rows.shape[1:])
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """Return the deviation of each sample's values, to be multiplied with the batch."""
+    deviation: Tensor = x.flatten(1).std(1).reshape(-1, *[1] * (x.ndim - 1))
+    return deviation

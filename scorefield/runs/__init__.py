@@ -1,0 +1,1 @@
+"""Trained fields as folders on disk, and jobs over many items."""

@@ -1,0 +1,271 @@
+"""From a configuration to the objects it names."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from scorefield._internal.frozen import Frozen
+from scorefield.data.columns import Columns
+from scorefield.data.config import CodecConfig, DataConfig
+from scorefield.data.encoding import Continuous, Encoding, Levels
+from scorefield.data.latents import Latents
+from scorefield.data.transform import Standardize
+from scorefield.field import (
+    Label,
+    Scaled,
+    noise_label,
+    parametrization as p,
+    ratio_label,
+    time_label,
+)
+from scorefield.networks import ADM, MLP, Codec, Diffusers, SongUNet, UNet
+from scorefield.process import Process, builtin as processes
+from scorefield.training import config as c, objective as o
+
+MOST_COLUMNS = 2**24
+MOST_TENSORS = 10_000  # of a network: each is an object, and an entry of a header
+
+PROCESSES: dict[str, type[Process]] = {
+    "vp": processes.VP,
+    "subvp": processes.SubVP,
+    "ve": processes.VE,
+    "cosine": processes.Cosine,
+    "flow": processes.Flow,
+    "edm": processes.EDM,
+    "tabulated": processes.Tabulated,
+}
+PARAMETRIZATIONS: dict[str, type[p.Parametrization]] = {
+    "eps": p.Eps,
+    "x0": p.X0,
+    "score": p.Score,
+    "v": p.V,
+    "velocity": p.Velocity,
+    "preconditioned": p.Preconditioned,
+}
+WEIGHTINGS: dict[str, type[o.Weighting]] = {
+    "simple": o.Simple,
+    "likelihood": o.LikelihoodWeighting,
+    "edm": o.EDMWeighting,
+    "min-snr": o.MinSNR,
+}
+LABELS: dict[str, Label] = {"noise": noise_label, "ratio": ratio_label, "time": time_label}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "unet": UNet,
+    "song": SongUNet,
+    "adm": ADM,
+    "diffusers": Diffusers,
+}
+TIMES: dict[str, type[o.TimeDistribution]] = {
+    "uniform": o.UniformTimes,
+    "log-normal": o.LogNormalTimes,
+}
+
+
+def process(config: c.ProcessConfig) -> Process:
+    """Return the process."""
+    return PROCESSES[config.kind](**_options(config))
+
+
+def parametrization(config: c.ParametrizationConfig) -> p.Parametrization:
+    """Return the parametrization."""
+    return PARAMETRIZATIONS[config.kind](**_options(config))
+
+
+def label(config: c.LabelConfig) -> Label:
+    """Return how the network is told the noise level."""
+    plain = LABELS[config.kind]
+    return Scaled(plain, config.scale) if config.kind == "time" else plain
+
+
+def objective(config: c.TrainConfig) -> o.Objective:
+    """Return the training objective."""
+    weighting = WEIGHTINGS[config.weighting.kind](**_options(config.weighting))
+    times = TIMES[config.times.kind](**_options(config.times))
+    return o.Objective(weighting, times)
+
+
+def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Return a fresh network for samples of a shape.
+
+    Raises:
+        ValueError: a U-Net for samples that are not images ``(C, H, W)``, or do not halve between
+            its levels; what the network itself refuses.
+    """
+    config = concrete_network(config, shape)
+    options = _options(config)
+    if config.kind == "mlp":
+        return MLP(math.prod(shape), classes=classes, **options)
+    if len(shape) != 3:
+        raise ValueError(
+            f"a U-Net takes images (C, H, W), but one sample has shape {shape}: use an MLP."
+        )
+    if config.kind in ("song", "adm"):
+        levels = len(options["multipliers"])
+        halved = f"to be halved between the {levels} levels of the network"
+        _check_sides(shape, 2 ** (levels - 1), halved)
+    made = NETWORKS[config.kind](shape[0], classes=classes, **options)
+    if isinstance(made, Diffusers):
+        _check_sides(shape, made.multiple, f"for {made.architecture} to divide them")
+    return made
+
+
+def _check_sides(shape: tuple[int, ...], multiple: int, why: str) -> None:
+    if any(side % multiple for side in shape[1:]):
+        raise ValueError(
+            f"images of {shape[1]} by {shape[2]} pixels: both sides must be multiples of "
+            f"{multiple}, {why}."
+        )
+
+
+def knows_none(config: c.NetworkConfig) -> bool:
+    """Tell whether a network of classes has one that stands for none."""
+    if config.kind in ("song", "adm"):
+        return config.classless
+    return config.kind != "diffusers" or config.unconditional is not None
+
+
+def codec(config: CodecConfig) -> Codec:
+    """Return a fresh autoencoder.
+
+    Raises:
+        ValueError: as `scorefield.networks.Codec`.
+    """
+    return Codec(**config.model_dump())
+
+
+def codec_outline(config: CodecConfig) -> Codec:
+    """Return an autoencoder whose tensors have shapes and no memory.
+
+    Raises:
+        ValueError: as `codec`.
+    """
+    with torch.device("meta"), _Undrawn():
+        return codec(config)
+
+
+def encoding(config: c.TrainConfig, data: DataConfig, by: Codec | None = None) -> Encoding:
+    """Return the encoding of a run's data.
+
+    Args:
+        by: the run's autoencoder, if it has one.
+
+    Raises:
+        ValueError: columns that do not fit the data.
+    """
+    if by is not None:
+        seen = Standardize.of_levels(config.levels, -1.0, 1.0, data.shape)
+        return Latents(by, Levels(config.levels) if config.levels else Continuous(), seen)
+    if config.levels:
+        return Levels(config.levels)
+    columns = data.columns
+    if len(data.shape) > 1 or columns.plain:
+        return Continuous()
+    if data.shape[0] > MOST_COLUMNS:
+        raise ValueError(f"{data.shape[0]:,} columns, where {MOST_COLUMNS:,} are the most.")
+    return Columns(columns, data.shape[0])
+
+
+def field_shape(config: c.TrainConfig, data: DataConfig) -> tuple[int, ...]:
+    """Return the shape of a sample as the field sees it.
+
+    Raises:
+        ValueError: as `encoding`, or as `scorefield.networks.Codec.shape`.
+    """
+    if data.codec is not None:
+        return codec_outline(data.codec).shape(data.shape)
+    return encoding(config, data).shape(data.shape)
+
+
+def outline(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Return a network whose tensors have shapes and no memory.
+
+    Raises:
+        ValueError: as `network`.
+    """
+    with torch.device("meta"), _Undrawn():
+        return network(config, shape, classes)
+
+
+def network_size(
+    config: c.NetworkConfig, shape: tuple[int, ...], classes: int
+) -> tuple[int, float]:
+    """Return how many tensors and how many numbers a network has, without making it.
+
+    Of our own networks every block after the first adds the same, so two small outlines tell; those
+    of others check themselves how large they are. Numbers that no tensor could count are infinite.
+
+    Raises:
+        ValueError: as `network`.
+    """
+    config = concrete_network(config, shape)
+    if config.kind == "diffusers":
+        return _outline_size(config, shape, classes)
+    repeated = "depth" if config.kind == "mlp" else "blocks"
+    (tensors_1, numbers_1), (tensors_2, numbers_2) = (
+        _outline_size(config.model_copy(update={repeated: count}), shape, classes)
+        for count in (1, 2)
+    )
+    more = getattr(config, repeated) - 1
+    if math.isinf(numbers_1):
+        return 0, math.inf
+    return tensors_1 + more * (tensors_2 - tensors_1), numbers_1 + more * (numbers_2 - numbers_1)
+
+
+def _outline_size(
+    config: c.NetworkConfig, shape: tuple[int, ...], classes: int
+) -> tuple[int, float]:
+    try:
+        tensors = outline(config, shape, classes).state_dict().values()
+    except (RuntimeError, OverflowError, TypeError):  # by what torch makes of a side
+        return 0, math.inf
+    return len(tensors), sum(tensor.numel() for tensor in tensors)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves normal numbers undrawn: for this function on "meta", torch loads half a compiler."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
+
+
+def _options(config: Frozen) -> dict[str, Any]:
+    return config.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+def resolved(config: c.TrainConfig, shape: tuple[int, ...]) -> c.TrainConfig:
+    """Return the configuration with every default filled in, for samples of a shape."""
+    chosen = concrete_network(config.network, shape)
+    built = process(config.process)
+    interval = {"t_min": built.t_min, "t_max": built.t_max}
+    return config.model_copy(
+        update={
+            "process": config.process.model_copy(update=interval),
+            "network": chosen,
+        }
+    )
+
+
+def concrete_network(
+    config: c.NetworkConfig, shape: tuple[int, ...]
+) -> c.MLPConfig | c.UNetConfig | c.SongConfig | c.ADMConfig | c.DiffusersConfig:
+    """Return the kind and width of network that a configuration stands for."""
+    if config.kind == "auto":
+        config = c.UNetConfig() if len(shape) == 3 else c.MLPConfig()
+    if config.kind == "diffusers" or config.width is not None:
+        return config
+    parameters = inspect.signature(NETWORKS[config.kind]).parameters
+    return config.model_copy(update={"width": parameters["width"].default})

@@ -1,0 +1,83 @@
+"""What a file of weights declares of itself, in its header, compared with the file.
+
+Reference: the safetensors format, https://huggingface.co/docs/safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
+
+from scorefield._internal.errors import CheckpointError
+
+_LARGEST = 1 << 21  # bytes: 200 for each tensor there may be
+
+
+class Place(BaseModel):
+    """What the header tells of one tensor: of numbers, or of the counts in a checkpoint."""
+
+    dtype: Literal["F32", "I64"]
+    shape: tuple[NonNegativeInt, ...]
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
+
+    @property
+    def size(self) -> int:
+        """The bytes it takes."""
+        return (4 if self.dtype == "F32" else 8) * math.prod(self.shape)
+
+
+Places = dict[str, Place]
+_HEADER = TypeAdapter(Places)
+
+
+def read(path: Path, copies: int = 1) -> Places:
+    """Return the places of the tensors in a file, which fill it to the last byte.
+
+    Args:
+        copies: how many times the tensors of a network there may be.
+
+    Raises:
+        CheckpointError: the file is missing, or its header does not describe it.
+    """
+    most = copies * _LARGEST
+    try:
+        held = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(most, held - 8):
+                raise CheckpointError(
+                    f"{path} cannot be read: it declares a header of {length} bytes, in a file of "
+                    f"{held}, where at most {most} are used."
+                )
+            values = json.loads(file.read(length))
+        if isinstance(values, dict):
+            values.pop("__metadata__", None)
+        places = _HEADER.validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{path} cannot be read: {place}: {first['msg']}.") from None
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: its header is {error}") from None
+    _check(path, places, held - 8 - length)
+    return places
+
+
+def _check(path: Path, places: Places, held: int) -> None:
+    end = 0
+    for name, place in sorted(places.items(), key=lambda item: item[1].data_offsets):
+        start, stop = place.data_offsets
+        if start != end or stop - start != place.size:
+            raise CheckpointError(
+                f"{path} cannot be read: {name} of shape {place.shape} has the bytes from {start} "
+                f"to {stop}, after {end} of others."
+            )
+        end = stop
+    if end != held:
+        raise CheckpointError(f"{path} cannot be read: it declares {end} bytes and holds {held}.")

@@ -1,0 +1,1 @@
+"""Work over many items: in parts, in shards, and merged again."""

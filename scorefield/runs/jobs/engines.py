@@ -1,0 +1,155 @@
+"""Engines: where the parts of a job are worked out, here or by the workers of a Ray cluster.
+
+A part is a function of the run, its ids and their data alone: the same wherever it is made, and
+made again after a worker was lost.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.runs.folder import CONFIG, WEIGHTS
+from scorefield.runs.jobs.parts import Columns
+from scorefield.runs.run import Run, load
+
+_RETRIES = 3  # of a part whose worker was lost
+
+
+class Task(NamedTuple):
+    """A part to be made.
+
+    Attributes:
+        part: its number.
+        ids: of its items.
+        x: their data, ``(len(ids), ...)``, or None where they are made of noise.
+    """
+
+    part: int
+    ids: range
+    x: Tensor | None
+
+
+Work = Callable[[Run, Task], Columns]  # picklable
+Made = Iterator[tuple[int, Columns]]
+Engine = Callable[[Run, Path, Work, Iterable[Task]], Made]
+
+
+def here(run: Run, folder: Path, work: Work, tasks: Iterable[Task]) -> Made:
+    """Yield the number and the columns of each part, one after another in this process."""
+    for task in tasks:
+        yield task.part, work(run, task)
+
+
+def on_ray(run: Run, folder: Path, work: Work, tasks: Iterable[Task]) -> Made:
+    """Yield the number and the columns of each part as Ray's workers end them.
+
+    The cluster is the one that ``RAY_ADDRESS`` names, or this machine. Each worker loads the run
+    once, from the same folder. A part takes as many CPUs as torch has threads here, since its bits
+    may depend on them.
+
+    Raises:
+        UsageError: no such cluster, or no machine in it with so many CPUs.
+        CheckpointError: a worker finds another run in the folder.
+        RuntimeError: a part was lost with its worker again and again.
+    """
+    import ray
+
+    threads, mine = torch.get_num_threads(), not ray.is_initialized()
+    source = folder.resolve(), mark_of(folder), threads, work
+    try:
+        at_once = 2 * _connect(threads)  # so that none waits for this process
+        remote = ray.remote(_there).options(
+            num_cpus=threads, max_retries=_RETRIES, name="scorefield part"
+        )
+        todo, running = iter(tasks), dict[Any, int]()
+        while True:
+            for task in islice(todo, at_once - len(running)):
+                running[remote.remote(*source, task)] = task.part
+            if not running:
+                return
+            (done,), _ = ray.wait(list(running))
+            yield running.pop(done), _result(done)
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+ENGINES: dict[str, Engine] = {"here": here, "ray": on_ray}
+
+
+def find_engine(name: str) -> Engine:
+    """Return the engine of a name.
+
+    Raises:
+        UsageError: what it needs is not installed.
+    """
+    if name == "ray" and importlib.util.find_spec("ray") is None:
+        raise UsageError("--engine ray needs Ray: pip install 'scorefield[ray]'.")
+    return ENGINES[name]
+
+
+def mark_of(folder: Path) -> str:
+    """Return a digest of a run's files."""
+    found = hashlib.sha256()
+    for name in (WEIGHTS, CONFIG):
+        found.update((folder / name).read_bytes())
+    return found.hexdigest()
+
+
+def _connect(threads: int) -> int:
+    """Join the cluster, and return how many parts it does at once."""
+    import ray
+
+    try:
+        ray.init(
+            ignore_reinit_error=True,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"--engine ray: {str(error).splitlines()[0]}") from None
+    cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    if max(cpus) < threads:
+        raise UsageError(
+            f"--engine ray: torch has {threads} threads here, and no machine of the cluster more "
+            f"than {max(cpus):g} CPUs: set OMP_NUM_THREADS to fewer."
+        )
+    return sum(int(count // threads) for count in cpus)
+
+
+def _result(done: Any) -> Columns:
+    import ray
+
+    try:
+        columns: Columns = ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"Ray lost a part: {str(error).splitlines()[0]}") from None
+    return columns
+
+
+def _there(folder: Path, mark: str, threads: int, work: Work, task: Task) -> Columns:
+    return work(_loaded(folder, mark, threads), task)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(folder: Path, mark: str, threads: int) -> Run:
+    torch.set_num_threads(threads)
+    run = load(folder)
+    if mark_of(folder) != mark:
+        raise CheckpointError(
+            f"{folder} holds another run on a worker than here: share the folder."
+        )
+    return run

@@ -1,0 +1,105 @@
+"""Files of results, written block by block so that memory holds one block: .npy, .csv, .parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from scorefield._internal.atomic_files import write
+from scorefield._internal.errors import UsageError
+from scorefield.data.table import is_header
+
+ARRAY = (".npy",)
+TABLE = (".csv", ".parquet")
+
+
+def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
+    """Refuse a name that no result can be written to, before any work.
+
+    Raises:
+        UsageError: another ending, a folder that does not exist, a file that would be lost, pyarrow
+            missing.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: give --out a file's name in it.")
+    if path.suffix not in endings or not path.parent.is_dir():
+        raise UsageError(
+            f"{path}: give a name that ends in {' or '.join(endings)}, in a folder that exists."
+        )
+    refuse_file(path, overwrite)
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise UsageError(
+                f"{path}: parquet needs pyarrow; pip install 'scorefield[parquet]', or give a "
+                "name that ends in .csv."
+            ) from None
+
+
+def refuse_file(path: Path, overwrite: bool) -> None:
+    """Raise `UsageError` if a file is there and is to stay."""
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists already: give another --out, or --overwrite.")
+
+
+def write_array(path: Path, count: int, blocks: Iterable[np.ndarray]) -> None:
+    """Write blocks of ``count`` rows in all as one ``.npy`` file, at once or not at all."""
+
+    rest = map(np.ascontiguousarray, blocks)
+    first = next(rest)
+
+    def fill(file: BinaryIO) -> None:
+        head = np.lib.format.header_data_from_array_1_0(first)
+        head["shape"] = (count, *first.shape[1:])
+        np.lib.format.write_array_header_1_0(file, head)
+        for block in chain([first], rest):
+            file.write(block.data)
+
+    write(path, fill, count * first[0].nbytes)
+
+
+def write_table(path: Path, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """Write blocks of columns, at once or not at all; numbers in CSV keep all their digits.
+
+    Names that are all numbers are left out of CSV, where no reader could tell them from a row.
+    """
+    fill = _fill_parquet if path.suffix == ".parquet" else _fill_csv
+    write(path, lambda file: fill(file, blocks))
+
+
+def _fill_csv(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    lines = csv.writer(text, lineterminator="\n")
+    for k, block in enumerate(blocks):
+        if k == 0 and is_header(block):
+            lines.writerow(block)
+        lines.writerows(zip(*(_cells(column) for column in block.values()), strict=True))
+    text.detach()  # which flushes, and leaves the file open
+
+
+def _cells(column: np.ndarray) -> list[object]:
+    """Return what a CSV file says of each value, in as few digits as tell it; nothing of a gap."""
+    gaps = column.dtype.kind == "f" and bool(np.isnan(column).any())
+    short = map(float, column.astype(str)) if column.dtype == np.float32 else column.tolist()
+    return [None if gaps and value != value else value for value in short]
+
+
+def _fill_parquet(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    def made(block: Mapping[str, np.ndarray]) -> pyarrow.Table:
+        return pyarrow.table({k: pyarrow.array(v, from_pandas=True) for k, v in block.items()})
+
+    tables = map(made, blocks)
+    first = next(tables)
+    with parquet.ParquetWriter(file, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)

@@ -1,0 +1,71 @@
+"""Restoration in the units of a run's data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield._internal.errors import DataError
+from scorefield.data.encoding import Encoding
+from scorefield.data.transform import Standardize
+from scorefield.field import ScoreField
+from scorefield.inverse import Operator, as_gaps, restore
+from scorefield.inverse.restore import check_items
+
+
+def restore_data(
+    field: ScoreField,
+    transform: Standardize,
+    encoding: Encoding,
+    measured: Tensor,
+    operator: Operator | None,
+    noise_std: float,
+    **settings: Any,
+) -> Tensor:
+    """Return what `restore` does, with operator, measurements and samples in the data's units.
+
+    Whole numbers are measured in the middle of their intervals. Known entries without noise come
+    back as they were.
+
+    Raises:
+        DataError: known entries that are not of the encoding; an operator, or noise, for columns
+            of different kinds.
+        ValueError, NumericalError: as `restore`.
+    """
+    if not noise_std >= 0:
+        raise ValueError(f"noise_std = {noise_std:g}: give a deviation, 0 or more.")
+    measured, operator = as_gaps(measured, operator)
+    if encoding.width.ndim and (operator is not None or noise_std):
+        raise DataError(
+            "columns of different kinds have no unit in common: leave out the operator and the "
+            "noise, and give NaN for what is not known."
+        )
+    if operator is not None:
+        mean = transform.mean - encoding.width / 2
+        mean, std = (v.expand(field.shape)[None] for v in (mean, transform.std))
+        check_items(measured, operator, field.shape)
+        inner, told = operator.standardized(measured, mean, std)
+        z = restore(field, told, inner, noise_std, **settings)
+        return _each(z, lambda flat: encoding.inverse(transform.inverse(flat)))
+    v, known = encoding.partial(measured)
+    told = torch.where(known, transform.forward(v), torch.nan)
+    spread = (noise_std**2 + encoding.width**2 / 12).sqrt()  # of the noise, and in the interval
+    z = restore(field, told, None, spread / transform.std, **settings)
+    count = z.shape[1]
+
+    def data(flat: Tensor) -> Tensor:
+        found = transform.inverse(flat)
+        if noise_std:
+            return encoding.inverse(found)
+        return encoding.completed(measured.repeat_interleave(count, 0), found)
+
+    return _each(z, data)
+
+
+def _each(z: Tensor, data: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the data of samples ``(N, n, ...)``."""
+    x = data(z.flatten(0, 1))
+    return x.reshape(*z.shape[:2], *x.shape[1:])

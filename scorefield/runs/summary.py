@@ -1,0 +1,48 @@
+"""What a run is, in words."""
+
+from __future__ import annotations
+
+import torch
+
+from scorefield.data.config import DataConfig
+from scorefield.data.inspection import told
+from scorefield.runs.run import Run
+
+
+def summary(run: Run) -> dict[str, str]:
+    """Return what a run was trained on, and how, by name."""
+    process, data, config = run.field.process, run.config.data, run.config.train
+    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
+    low, high = torch.exp(-process.half_log_snr(ends)).tolist()
+    network = config.network.model_dump(exclude_none=True)
+    kind = network.pop("kind")
+    network.pop("arguments", None)  # pages of them
+    settings = ", ".join(f"{name} {value}" for name, value in network.items())
+    found = {
+        "imported from": run.config.source or "",
+        "data": f"{data.name}: {amount(data)} of shape {data.shape}",
+        "values": f"whole numbers in {config.levels} levels" if config.levels else "",
+        **told(data.columns),
+        "classes": str(data.classes) if data.classes else "none",
+        "process": f"{process}",
+        "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
+        "parametrization": f"{run.field.parametrization}",
+        "network": f"{kind} of {parameters(run.field.network):,} parameters: {settings}",
+    }
+    if run.config.source is None:
+        found["training"] = (
+            f"{config.optim.steps} steps of {config.optim.batch}, seed {config.seed}"
+        )
+    if run.config.loss is not None:
+        found["loss"] = f"{run.config.loss:.4f}"
+    return {name: text for name, text in found.items() if text}
+
+
+def amount(data: DataConfig) -> str:
+    """Return how many samples there were, as far as that is known."""
+    return "samples" if data.count is None else f"{data.count:,} samples"
+
+
+def parameters(network: torch.nn.Module) -> int:
+    """Return how many numbers a network learns."""
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,295 @@
+"""Training runs in progress, from data and a configuration to a finished run."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield._internal.errors import StorageError, UsageError
+from scorefield.data import Data, Standardize
+from scorefield.data.config import ColumnsConfig, DataConfig
+from scorefield.data.rows import chunks, digest
+from scorefield.data.transform import moments
+from scorefield.evaluate.metrics import energy_distance
+from scorefield.noise import Noise
+from scorefield.runs import build, folder as stored
+from scorefield.runs.memory import check_memory
+from scorefield.runs.run import Run, new_denoiser
+from scorefield.training import checkpoint
+from scorefield.training.config import RunConfig, TrainConfig
+from scorefield.training.held_out import HeldOut, split
+from scorefield.training.loop import Progress, fit
+from scorefield.training.pace import steps_within
+from scorefield.training.workers import Alone, Processes
+
+_ALONE = Alone()
+_COMPARED = 256  # samples
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Energy distances to held-out data, in units of the data's deviations.
+
+    Attributes:
+        count: how many samples each set has.
+        generated: of samples of the field.
+        real: of data that was trained on: what even a perfect field would show.
+    """
+
+    count: int
+    generated: float
+    real: float
+
+
+class Training:
+    """A training run in progress: iterate to train, then take `run`.
+
+    Args:
+        data: what to learn.
+        config: how.
+        processes: those that train together.
+        device: where to train.
+
+    Attributes:
+        best: the step of the smallest error on held-out data so far, and the error.
+        damaged: the names of checkpoints that were passed over when it went on.
+
+    Raises:
+        ValueError: a conditional run on data without classes, or one that leaves classes out
+            though its network knows none; a network that does not fit.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        config: TrainConfig | None = None,
+        processes: Processes = _ALONE,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        config = TrainConfig() if config is None else config
+        if config.conditional and data.y is None:
+            raise UsageError(
+                f"{data.name} has no classes to condition on: give labels, or leave out "
+                "conditional."
+            )
+        if config.conditional and not build.knows_none(config.network):
+            _check_all_have_classes(data, config.dropout)
+        if config.levels and data.columns.categories:
+            raise UsageError(
+                f"levels = {config.levels}: {data.name} has columns of texts, which are no levels. "
+                "Leave levels out: a table's whole numbers stay whole without."
+            )
+        self.config = build.resolved(config, data.shape)
+        classes = data.classes if config.conditional else 0
+        columns = data.columns
+        self.data_config = DataConfig(
+            name=data.name,
+            shape=data.shape,
+            count=len(data.x),
+            classes=classes,
+            class_names=data.class_names if classes else (),
+            columns=ColumnsConfig(names=columns.names) if config.levels else columns,
+            layer=data.layer,
+        )
+        check_memory(self.config, self.data_config, torch.device(device), processes.size)
+        stored.check_kept(RunConfig(data=self.data_config, train=self.config, loss=0.0))
+        self.encoding = build.encoding(self.config, self.data_config)
+        if config.levels:
+            for chunk in chunks(data.x):
+                self.encoding.check(chunk, data.name)
+        mean, variance = moments(data.x, self.encoding)
+        self.transform = Standardize.fit(mean, variance)
+        self.denoiser = new_denoiser(
+            self.config,
+            self.data_config,
+            self.transform.forward(mean).float(),
+            (variance / self.transform.std.double() ** 2).float(),
+        ).to(device)
+        self.data = data
+        self.processes = processes
+        self.best: tuple[int, float] | None = None
+        self.damaged: tuple[str, ...] = ()
+        self._losses: deque[float] = deque(maxlen=100)
+        self._began, self._paced = time.monotonic(), not self.config.optim.minutes
+        y = data.y if config.conditional else None
+        self.learned, held = split(len(data.x), self.config.held_out, self.config.seed)
+        self.held_out = HeldOut(data.x, y, held, self._seen, self.config.seed)
+        self.fit = fit(
+            self.denoiser,
+            build.objective(self.config),
+            data.x,
+            y,
+            optim=self.config.optim.model_copy(update={"minutes": 0.0}),
+            dropout=self.config.dropout,
+            prepare=self._seen,
+            seed=self.config.seed,
+            among=self.learned,
+            processes=processes,
+        )
+
+    def _seen(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
+        v, _, noise = self.encoding.forward(x, noise)
+        return self.transform.forward(v), noise
+
+    def __iter__(self) -> Iterator[Progress]:
+        self.pace()
+        for progress in self.fit:
+            self._losses.append(progress.loss)
+            yield progress
+
+    def pace(self) -> None:
+        """Fix the number of steps from the minutes there are, if that is asked for.
+
+        Some steps are taken to see what one costs, and then taken back: the run is the one that a
+        run with as many steps would have been. That is done once; a checkpoint has the number.
+        """
+        if not self._paced:
+            self._paced = True
+            self.fit.steps = steps_within(self.fit, self.config.optim.minutes)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since this was set up, and those before the checkpoint that was resumed."""
+        return time.monotonic() - self._began
+
+    def evaluate(self) -> Tensor:
+        """Return the error of the averaged weights on held-out data at each noise level.
+
+        See `scorefield.training.held_out.HeldOut.errors`.
+        """
+        errors = self.held_out.errors(self.fit.averaged)
+        mean = float(errors.mean())
+        if self.best is None or mean < self.best[1]:
+            self.best = self.fit.step, mean
+        return errors
+
+    def compare(self, run: Run) -> Quality:
+        """Return how far samples of the result are from held-out data.
+
+        Args:
+            run: `run`, after the last step.
+
+        Raises:
+            ValueError: fewer than two samples are held out.
+        """
+        count = min(len(self.held_out.items), len(self.learned), _COMPARED)
+        if count < 2:
+            raise ValueError("fewer than two samples are held out: raise held_out.")
+        held = run.seen(self.data.x[self.held_out.items[:count]])
+        spread = torch.linspace(0, len(self.learned) - 1, count).long()  # over sorted data too
+        learned = run.seen(self.data.x[self.learned[spread]])
+        samples = run.seen(run.sample(count, seed=self.config.seed).cpu())
+        return Quality(count, energy_distance(samples, held), energy_distance(learned, held))
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the run is of, in JSON's types."""
+        kept = [digest(rows) for rows in (self.data.x, self.data.y) if rows is not None]
+        # by what the columns are, the same numbers are learned in another way
+        meant = self.data_config.model_dump_json(exclude={"name"})
+        columns = hashlib.sha256(meant.encode()).hexdigest()
+        settings = self.config.model_dump(mode="json")
+        return {"settings": settings, "data": kept, "columns": columns}
+
+    def save_checkpoint(
+        self, folder: Path, stays: Callable[[int], bool] = lambda step: False
+    ) -> None:
+        """Keep what the run goes on from, at once or not at all, and the last one before.
+
+        Args:
+            stays: which steps' checkpoints are not to be removed later.
+        """
+        state = self.fit.state()  # to which every process has its share to add
+        own = {
+            "losses": list(self._losses),
+            "best": self.best,
+            "steps": self.fit.steps,
+            "seconds": self.seconds,
+        }
+        if self.processes.first:
+            checkpoint.save(folder, self.fit.step, state, {**self.facts, **own}, stays)
+
+    def resume(self, folder: Path) -> int:
+        """Go on from the newest checkpoint in a folder, if there is one; return the steps done.
+
+        Raises:
+            UsageError: it is of another run.
+            StorageError: all checkpoints there are damaged, or hold something else.
+        """
+        kept = checkpoint.newest(folder)
+        if kept is None:
+            return 0
+        checkpoint.check_same(folder, kept, self.facts)
+        try:
+            self.fit.restore(kept.tensors)
+            self._losses.extend(map(float, kept.facts["losses"]))
+            best = kept.facts["best"]
+            self.best = None if best is None else (int(best[0]), float(best[1]))
+            self.fit.steps = int(kept.facts["steps"])
+            self._began = time.monotonic() - float(kept.facts["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(
+                f"{folder} holds no training to go on from: {error}. Remove it to begin again."
+            ) from None
+        self.damaged, self._paced = kept.damaged, True
+        return self.fit.step
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the last hundred steps."""
+        return sum(self._losses) / max(1, len(self._losses))
+
+    @property
+    def run(self) -> Run:
+        """The result: before the last step a view of the weights as they stand, not averaged."""
+        decays = self.config.optim.ema
+        averages = {decays[k]: self.fit.average(k) for k in range(1, len(decays))}
+        return Run(self.denoiser, self.transform, self._run_config, averages)
+
+    @property
+    def averaged(self) -> Run:
+        """A view of the average of the weights so far."""
+        return Run(self.fit.averaged, self.transform, self._run_config)
+
+    @property
+    def _run_config(self) -> RunConfig:
+        # with the number of steps instead of the minutes it came from, the run can be repeated
+        counted = {"steps": self.fit.steps, "minutes": 0.0}
+        optim = self.config.optim.model_copy(update=counted)
+        config = self.config.model_copy(update={"optim": optim})
+        return RunConfig(data=self.data_config, train=config, loss=self.loss)
+
+
+def train(data: Data, config: TrainConfig | None = None) -> Run:
+    """Train a field on data and return the finished run.
+
+    Raises:
+        ValueError: as `Training` and `scorefield.training.loop.fit`.
+    """
+    training = Training(data, config)
+    for _ in training:
+        pass
+    return training.run
+
+
+def _check_all_have_classes(data: Data, dropout: float) -> None:
+    """Refuse to leave classes out for a network that has none to stand for that."""
+    if dropout:
+        raise UsageError(
+            f"dropout = {dropout:g}: this network has no class that stands for none, to be told "
+            "where a class is left out: give --dropout 0, or a network that has one."
+        )
+    if data.y is not None and bool((data.y < 0).any()):
+        raise UsageError(
+            f"{data.name} has samples without a class, and this network no class that stands for "
+            "none: give each of them a class, or a network that has one."
+        )

@@ -1,0 +1,81 @@
+"""Generation: solvers along time grids, from the prior to data and back."""
+
+from scorefield.sampling.adaptive import (
+    Adaptive,
+    walk,
+)
+from scorefield.sampling.batches import (
+    as_ids,
+    check_evaluating,
+    check_samples,
+    filled,
+    not_finite,
+    tiles,
+)
+from scorefield.sampling.codes import (
+    Codes,
+    Decoded,
+    decode,
+    encode,
+    interpolate,
+    slerp,
+)
+from scorefield.sampling.plan import (
+    DEFAULT_CALLS,
+    DEFAULT_STEPS,
+    KINDS,
+    ROUND_TRIP_CALLS,
+    Plan,
+    Tuning,
+    default_plan,
+    noisiest,
+    resolve,
+    round_trip_plan,
+    round_trip_solver,
+)
+from scorefield.sampling.sample import (
+    count_calls,
+    from_normal,
+    integrate,
+    prepare,
+    sample,
+    start,
+    template,
+    unroll,
+)
+
+__all__ = [
+    "DEFAULT_CALLS",
+    "DEFAULT_STEPS",
+    "KINDS",
+    "ROUND_TRIP_CALLS",
+    "Adaptive",
+    "Codes",
+    "Decoded",
+    "Plan",
+    "Tuning",
+    "as_ids",
+    "check_evaluating",
+    "check_samples",
+    "count_calls",
+    "decode",
+    "default_plan",
+    "encode",
+    "filled",
+    "from_normal",
+    "integrate",
+    "interpolate",
+    "noisiest",
+    "not_finite",
+    "prepare",
+    "resolve",
+    "round_trip_plan",
+    "round_trip_solver",
+    "sample",
+    "slerp",
+    "start",
+    "template",
+    "tiles",
+    "unroll",
+    "walk",
+]

@@ -1,0 +1,307 @@
+r"""Latent codes: data carried to the prior and back by the probability-flow ODE.
+
+The ODE joins a sample and a point of the prior one to one. A code is that point in the prior's own
+units, ``z = (x_T - mean) / deviation``: for data that the field knows it is near a standard normal.
+What a solver makes of it is one to one up to the solver's error, which is measured by going back.
+
+Between two codes the way is along the prior's shell: directions turn at a constant rate (slerp),
+and lengths change linearly.
+
+Reference: Song et al. (2021), arXiv:2011.13456, section 4.3; Shoemake (1985), Animating rotation
+with quaternion curves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Integral
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scorefield._internal.errors import NumericalError
+from scorefield.field import ScoreField
+from scorefield.noise import Noise
+from scorefield.sampling.adaptive import Adaptive
+from scorefield.sampling.batches import as_ids, check_samples, filled, not_finite, tiles
+from scorefield.sampling.plan import Plan, resolve, round_trip_plan
+from scorefield.sampling.sample import Prepared, count_calls, prepare
+from scorefield.solvers import Memory, Solver, State
+
+
+class Codes(NamedTuple):
+    """Codes of samples.
+
+    Attributes:
+        z: ``(B, *field.shape)``, standard normal for data that the field knows.
+        error: the length of what a round trip changes, relative to that of the sample, or of data
+            in general if that is longer, ``(B,)``; NaN where it was not measured.
+        nfe: calls of the field for each batch, the way back included.
+        partner: like ``z``, what a `Reversible` solver needs besides to come back; or None.
+    """
+
+    z: Tensor
+    error: Tensor
+    nfe: int
+    partner: Tensor | None = None
+
+
+class Decoded(NamedTuple):
+    """Samples of codes, or a strip of them between two samples.
+
+    Attributes:
+        x: ``(B, *field.shape)``; of `interpolate` ``(B, points, *field.shape)``.
+        error: the same, relative to the code; of `interpolate` to the worse of the two samples.
+        nfe: calls of the field for each batch, all included.
+    """
+
+    x: Tensor
+    error: Tensor
+    nfe: int
+
+
+def encode(
+    field: ScoreField,
+    x: Tensor,
+    solver: Solver | Plan | None = None,
+    times: Tensor | Adaptive | None = None,
+    *,
+    check: bool = True,
+    ids: Sequence[int] | Tensor | None = None,
+    tile: int = 64,
+) -> Codes:
+    """Carry samples ``(B, *field.shape)`` to the prior.
+
+    Args:
+        solver: a solver of the ODE or a `Plan`; `round_trip_plan` of 80 calls unless given.
+        times: as for `scorefield.sample`, falling, and taken upwards; or `Adaptive`. With a solver
+            those of `round_trip_plan` unless given.
+        check: go back and measure, for as many calls more.
+        ids: which samples these are, for their places in a tile; ``0 .. B-1`` unless given.
+        tile: the batch that the field sees: at one tile a code has the same bits in any batch.
+
+    Raises:
+        ValueError: a stochastic solver; times that do not end inside the process; samples that do
+            not fit the field; a network in training.
+        NumericalError: a code is not finite.
+    """
+    ways = _Ways(field, solver, times)
+    rows = check_samples(field, x, ids, tile)
+    with count_calls(field) as calls:
+        end, partner = _carry(field, ways.up, ways.solver, ways.lift(x), None, rows, tile, "code")
+        error = torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)
+        if check:
+            back, _ = _carry(
+                field, ways.down, ways.solver, end, partner, rows, tile, "sample of the code"
+            )
+            error = _apart(ways.land(back), x, field.data_std)
+    z = ways.standard(end)
+    return Codes(
+        z,
+        error,
+        _each(calls.count, rows, tile),
+        None if partner is None else ways.standard(partner),
+    )
+
+
+def decode(
+    field: ScoreField,
+    codes: Codes | Tensor,
+    solver: Solver | Plan | None = None,
+    times: Tensor | Adaptive | None = None,
+    *,
+    check: bool = True,
+    ids: Sequence[int] | Tensor | None = None,
+    tile: int = 64,
+) -> Decoded:
+    """Carry codes back to data; the arguments are those of `encode`, with the same settings.
+
+    Raises:
+        ValueError: as `encode`.
+        NumericalError: a sample is not finite.
+    """
+    ways = _Ways(field, solver, times)
+    z, partner = (codes.z, codes.partner) if isinstance(codes, Codes) else (codes, None)
+    rows = check_samples(field, z, ids, tile)
+    pair = None if partner is None else ways.raw(partner)
+    with count_calls(field) as calls:
+        end, pair = _carry(field, ways.down, ways.solver, ways.raw(z), pair, rows, tile, "sample")
+        error = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
+        if check:
+            again, _ = _carry(
+                field, ways.up, ways.solver, end, pair, rows, tile, "code of the sample"
+            )
+            error = _apart(ways.standard(again), z, 1.0)
+    return Decoded(ways.land(end), error, _each(calls.count, rows, tile))
+
+
+def interpolate(
+    field: ScoreField,
+    a: Tensor,
+    b: Tensor,
+    solver: Solver | Plan | None = None,
+    times: Tensor | Adaptive | None = None,
+    *,
+    points: int = 9,
+    ids: Sequence[int] | Tensor | None = None,
+    tile: int = 64,
+) -> Decoded:
+    """Return the samples between ``a`` and ``b``, both ``(B, *field.shape)``.
+
+    The first and the last are ``a`` and ``b`` themselves.
+
+    Args:
+        points: how many, the ends included.
+        ids: which pairs these are, for their places in tiles; ``0 .. B-1`` unless given.
+        solver, times, tile: as for `encode`.
+
+    Raises:
+        ValueError: as `encode`; ``a`` and ``b`` that differ in shape; ``points < 2``.
+        NumericalError: a code or sample is not finite.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}: give pairs.")
+    if not isinstance(points, Integral) or points < 2:
+        raise ValueError(f"points = {points!r}: a strip has its two ends, so give 2 or more.")
+    keys = torch.tensor(as_ids(len(a) if ids is None else ids, tile), dtype=torch.int64)
+    codes = encode(
+        field, torch.cat([a, b]), solver, times, ids=torch.cat([2 * keys, 2 * keys + 1]), tile=tile
+    )
+    between = int(points) - 2
+    if between == 0:
+        return Decoded(torch.stack([a, b], 1), codes.error.reshape(2, -1).amax(0), codes.nfe)
+    weights = torch.linspace(0, 1, int(points), dtype=torch.float64)[1:-1].tolist()
+    first, last = codes.z.chunk(2)
+    way = torch.stack([slerp(first, last, weight) for weight in weights], 1)
+    places = (keys[:, None] * between + torch.arange(between)).flatten()
+    made = decode(field, way.flatten(0, 1), solver, times, check=False, ids=places, tile=tile)
+    strip = torch.cat([a[:, None], made.x.reshape(way.shape), b[:, None]], 1)
+    return Decoded(strip, codes.error.reshape(2, -1).amax(0), codes.nfe + made.nfe)
+
+
+def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
+    """Return the point at ``weight`` between ``a`` and ``b`` ``(B, ...)``, along the shell.
+
+    Directions turn at a constant rate and lengths change linearly. Opposite points have no way
+    between them that is distinguished; there, and at 0, it is straight.
+    """
+    one, two = (v.double().flatten(1) for v in (a, b))
+    lengths = one.norm(dim=1, keepdim=True), two.norm(dim=1, keepdim=True)
+    p, q = (v / length.clamp(min=1e-300) for v, length in zip((one, two), lengths, strict=True))
+    # of half angles, which lose no digits where the points are near or opposite
+    angle = 2 * torch.atan2((p - q).norm(dim=1, keepdim=True), (p + q).norm(dim=1, keepdim=True))
+    sine = angle.sin()
+    straight = (angle < 1e-7) | (sine < 1e-7) | (lengths[0] == 0) | (lengths[1] == 0)
+    sine = torch.where(straight, 1.0, sine)
+    turned = (((1 - weight) * angle).sin() * p + (weight * angle).sin() * q) / sine
+    turned = torch.lerp(*lengths, weight) * turned
+    made = torch.where(straight, torch.lerp(one, two, weight), turned)
+    return made.reshape(a.shape).to(a)
+
+
+class _Ways:
+    """The way up and the way down, and the units at both ends."""
+
+    def __init__(
+        self, field: ScoreField, solver: Solver | Plan | None, times: Tensor | Adaptive | None
+    ) -> None:
+        plan = _plan(field, solver, times)
+        self.solver = plan.solver
+        if isinstance(plan.times, Adaptive):
+            begin, end = plan.times.ends(field)
+            rising: Tensor | Adaptive = replace(plan.times, start=end, end=begin)
+        else:
+            rising = torch.as_tensor(plan.times, dtype=torch.float64).flip(0)
+        self.down = prepare(field, plan)
+        if self.down.first < self.down.last:
+            raise ValueError("times rise: give them falling, as for sample; encode turns them.")
+        if self.down.last < field.process.t_min:
+            raise ValueError(
+                "times end at the data, where no field can be asked: end them at t_min, as "
+                "round_trip_plan does."
+            )
+        self.up = prepare(field, plan.solver, rising)
+        self.alpha = float(field.process.alpha(self.down.last))
+        self.prior = field.process.prior(field.mean, field.variance, self.down.first)
+
+    def lift(self, x: Tensor) -> Tensor:
+        """Return data in the units of the last time."""
+        return self.alpha * x
+
+    def land(self, x: Tensor) -> Tensor:
+        """Return what stands at the last time in the data's units."""
+        return x / self.alpha
+
+    def standard(self, x: Tensor) -> Tensor:
+        """Return what stands at the first time in the prior's units."""
+        wide = (x.double() - self.prior.mean.to(x.device)) / self.prior.std.to(x.device)
+        return wide.to(x)
+
+    def raw(self, z: Tensor) -> Tensor:
+        """Return the prior's units as they stand at the first time."""
+        wide = self.prior.mean.to(z.device) + self.prior.std.to(z.device) * z.double()
+        return wide.to(z)
+
+
+def _plan(field: ScoreField, solver: Solver | Plan | None, times: Tensor | Adaptive | None) -> Plan:
+    if not isinstance(solver, Plan) and (solver is None or times is None):
+        usual = round_trip_plan(field)
+        solver = usual.solver if solver is None else solver
+        times = usual.times if times is None else times
+    plan = resolve(field, solver, times)
+    if plan.solver.weak_order is not None or plan.solver.order < 1:
+        raise ValueError(
+            f"{plan.solver!r} adds noise or stays in place, and nothing leads back: give a solver "
+            "of the ODE, such as Multistep(), Heun() or Reversible(Singlestep())."
+        )
+    return plan
+
+
+def _carry(
+    field: ScoreField,
+    run: Prepared,
+    solver: Solver,
+    x: Tensor,
+    partner: Tensor | None,
+    ids: Sequence[int],
+    tile: int,
+    what: str,
+) -> tuple[Tensor, Tensor | None]:
+    """Return where a run takes samples, and what its solver wants to find on the way back."""
+    out, pair = torch.empty_like(x), None
+    for places, rows, slots in tiles(ids, tile):
+        begin = State(filled(x, places, rows, tile), run.first, Noise(0, slots.to(x.device)))
+        if partner is not None:
+            kept = filled(partner, places, rows, tile)
+            begin = begin._replace(memory=Memory(None, kept, begin.x, solver))
+        with torch.no_grad():
+            end = run(begin, rows)
+        out[places] = end.x[rows]
+        memory = end.memory
+        if memory is not None and memory.plan is None and isinstance(memory.kept, Tensor):
+            pair = torch.empty_like(x) if pair is None else pair
+            pair[places] = memory.kept[rows]
+    if bad := [ids[k] for k in not_finite(out)]:
+        raise NumericalError(f"the {what} of {bad[:5]} is not finite ({solver!r}).")
+    return out, pair
+
+
+def _apart(found: Tensor, wanted: Tensor, usual: float) -> Tensor:
+    """Return the distance of each sample to another, float64 ``(B,)``.
+
+    Relative to the other's length, or where that is longer, to the length of numbers of the usual
+    size.
+    """
+    found, wanted = found.double().flatten(1), wanted.double().flatten(1)
+    length = wanted.norm(dim=1).clamp(min=usual * math.sqrt(wanted.shape[1]))
+    apart: Tensor = (found - wanted).norm(dim=1) / length
+    return apart
+
+
+def _each(calls: int, ids: Sequence[int], tile: int) -> int:
+    """Return the calls for one batch, of those for all tiles."""
+    count = sum(1 for _ in tiles(ids, tile)) if ids else 1
+    return round(calls / max(1, count))

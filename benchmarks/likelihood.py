@@ -117,7 +117,7 @@ def timed(act: Callable[[], Tensor], repeats: int) -> tuple[Tensor, float]:
 
 def ours(field: sf.ScoreField, x: Tensor, **settings: object) -> Tensor:
     """Return our log-densities."""
-    return sf.log_prob(field, x, tile=len(x), **settings).value
+    return sf.log_prob(field, x, batch_size=len(x), **settings).value
 
 
 def compare(name: str, count: int, folder: str | None) -> dict:

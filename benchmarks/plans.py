@@ -91,7 +91,7 @@ def tuned(made: peers.Problem, counts: tuple[int, ...]) -> dict:
 def ends_of(field: sf.ScoreField, plan: sf.Plan, count: int) -> Tensor:
     """Return the samples that a plan makes of the noises that all are judged by."""
     with sf.count_calls(field) as counted:
-        x = sf.sample(field, count, plan, seed=peers.SEED, tile=count, dtype=torch.float64)
+        x = sf.sample(field, count, plan, seed=peers.SEED, batch_size=count, dtype=torch.float64)
     assert plan.tuning is not None
     assert counted.count == plan.tuning.nfe
     return x

@@ -461,7 +461,7 @@ def ours(made: Problem, counts: tuple[int, ...]) -> dict[str, dict[int, dict]]:
                 len(made.x),
                 sf.default_plan(field, calls),
                 seed=SEED,
-                tile=len(made.x),
+                batch_size=len(made.x),
                 dtype=torch.float64,
             )
         assert counted.count == calls

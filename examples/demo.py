@@ -63,7 +63,7 @@ def likelihood(console: Console, run: Run) -> dict[str, float]:
     shuffled = x.flatten(1)[:, order].reshape(x.shape)
     told: dict[str, float] = {}
     for name, items in (("held-out digits", x), ("the same with shuffled pixels", shuffled)):
-        found = run.log_prob(items, nfe=28, probes=4, tile=HELD_OUT)
+        found = run.log_prob(items, nfe=28, probes=4, batch_size=HELD_OUT)
         bits = found.bits_per_dim(x[0].numel())
         mean, error = float(bits.mean()), float(bits.std()) / math.sqrt(len(bits))
         console.print(f"{name}: {mean:.3f} ± {error:.3f} bits per dimension")
@@ -75,7 +75,7 @@ def likelihood(console: Console, run: Run) -> dict[str, float]:
 def between(console: Console, run: Run, path: Path) -> None:
     """Draw the ways between pairs of held-out digits, and tell how well their codes lead back."""
     x = digits("test")[0]
-    strips = run.interpolate(x[:6], x[6:12], points=13, tile=12)
+    strips = run.interpolate(x[:6], x[6:12], points=13, batch_size=12)
     image_grid(strips.x.flatten(0, 1), path, columns=13, value_range=(0, BRIGHTEST))
     worst = float(strips.error.max())
     console.print(f"latent codes of 12 digits: a round trip changes at most {worst:.1e} of them")
@@ -95,7 +95,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     run = train(console, folder / "run")
     tune(console, folder / "run", (5, 8), "cpu", TUNING)
-    compare(console, folder / "run", "digits-test", COMPARING, ItemOptions(tile=250))
+    compare(console, folder / "run", "digits-test", COMPARING, ItemOptions(batch_size=250))
     told = {"bits per dimension": likelihood(console, run)}
     (folder / "results.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
     image_grid(run.sample(100), folder / "samples.png", columns=20, value_range=(0, BRIGHTEST))

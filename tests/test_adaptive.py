@@ -213,7 +213,7 @@ def test_a_repeated_step_is_shorter_and_none_grows_right_after_it():
 
 
 def test_a_sample_nobody_asked_for_cannot_fail_a_request():
-    """The field is not a number for sample 7 alone, which only fills the tile."""
+    """The field is not a number for sample 7 alone, which only fills the batch."""
     process = PROCESSES["VP"]
     whole = mixture(process)
     bad = sf.start(whole, sf.Noise(0, torch.arange(16)), tensor(1.0)[0], torch.empty(0)).x[7]
@@ -226,10 +226,10 @@ def test_a_sample_nobody_asked_for_cannot_fail_a_request():
 
     field = Broken(process, whole.weights, whole.means, whole.covariances)
     control = sf.Adaptive(1e-2, 1e-2)
-    x = sf.sample(field, [2, 3], sf.Heun(), control, tile=16)
-    assert torch.equal(x, sf.sample(field, [3, 2], sf.Heun(), control, tile=16).flip(0))
+    x = sf.sample(field, [2, 3], sf.Heun(), control, batch_size=16)
+    assert torch.equal(x, sf.sample(field, [3, 2], sf.Heun(), control, batch_size=16).flip(0))
     with pytest.raises(NumericalError, match=r"samples \[7\]"):
-        sf.sample(field, 16, sf.Heun(), control, tile=16)
+        sf.sample(field, 16, sf.Heun(), control, batch_size=16)
 
 
 def test_arriving_on_the_last_step_allowed_is_arriving():
@@ -295,7 +295,7 @@ def test_adaptive_steps_of_the_sde_draw_from_the_law_of_a_gaussian(name):
         control,
         seed=2,
         finish=False,
-        tile=count,
+        batch_size=count,
         dtype=torch.float64,
     )
     mean, covariance = gaussian_moments(process, end)
@@ -310,7 +310,9 @@ def test_tighter_tolerances_converge_to_the_end_of_one_brownian_path():
 
     def end(tolerance):
         control = sf.Adaptive(tolerance, tolerance)
-        return sf.sample(field, 32, sf.StochasticHeun(), control, tile=32, dtype=torch.float64)
+        return sf.sample(
+            field, 32, sf.StochasticHeun(), control, batch_size=32, dtype=torch.float64
+        )
 
     finest = end(4e-4)
     gaps = [float((end(tolerance) - finest).norm(dim=1).mean()) for tolerance in (1e-1, 1e-2, 2e-3)]
@@ -320,7 +322,7 @@ def test_tighter_tolerances_converge_to_the_end_of_one_brownian_path():
         32,
         sf.StochasticHeun(),
         sf.Adaptive(1e-2, 1e-2),
-        tile=32,
+        batch_size=32,
         seed=1,
         dtype=torch.float64,
     )
@@ -401,4 +403,4 @@ def test_a_field_that_is_not_finite_ends_in_an_error_and_not_in_an_endless_walk(
     process = sf.VP(t_min=1e-3)
     field = sf.Denoiser(Broken(), process, sf.X0(), (2,), label=sf.noise_label)
     with pytest.raises(NumericalError, match=r"t = 0\.\d+ for samples \[.*not finite"):
-        sf.sample(field, 16, solver, sf.Adaptive(1e-2, 1e-2), tile=16, dtype=torch.float64)
+        sf.sample(field, 16, solver, sf.Adaptive(1e-2, 1e-2), batch_size=16, dtype=torch.float64)

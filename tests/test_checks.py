@@ -53,7 +53,7 @@ class Exact(nn.Module):
 
 @functools.cache
 def samples():
-    return sf.sample(mixture(PROCESSES["VP"]), 2048, seed=1, tile=512, dtype=torch.float64)
+    return sf.sample(mixture(PROCESSES["VP"]), 2048, seed=1, batch_size=512, dtype=torch.float64)
 
 
 def exact(name, parametrization, *told):

@@ -357,7 +357,7 @@ BAD_SAMPLING = [
     ("run --steps -3", "steps = -3"),
     ("run --steps many", "--steps"),
     ("run --n 0", "--n 0"),
-    ("run --tile 0", "--tile 0"),
+    ("run --batch-size 0", "--batch-size 0"),
     ("run --seed -1", "seed = -1"),
     ("run --y 1", "no classes"),
     ("classes --y 3", "0 to 2"),
@@ -450,7 +450,7 @@ def cut(tmp_path, files, capsys):
 
     def run(code, cutting):
         out = tmp_path / "x.npy"
-        command = ["sample", files / "run", "--n", 9, "--tile", 2, "--steps", 2, "--out", out]
+        command = ["sample", files / "run", "--n", 9, "--batch-size", 2, "--steps", 2, "--out", out]
         with pytest.MonkeyPatch.context() as patch:
             cutting(patch)
             assert end(*command) == code
@@ -463,7 +463,7 @@ def cut(tmp_path, files, capsys):
         assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
         times = sf.balanced(sf.load(files / "run").field.process, 2,
                             data_std=sf.load(files / "run").field.data_std)  # fmt: skip
-        expected = sf.load(files / "run").sample(9, times=times, tile=2)
+        expected = sf.load(files / "run").sample(9, times=times, batch_size=2)
         np.testing.assert_array_equal(np.load(out), expected.numpy())
         return error
 

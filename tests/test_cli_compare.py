@@ -58,7 +58,7 @@ def fails(files, capsys, monkeypatch):
 def compared(files):
     """A frontier of the run, in a copy of its folder."""
     sf.load(files / "run").save(files / "told")
-    finishes("compare", files / "told", files / "more.npy", *FEW, "--n", 40, "--tile", 32)
+    finishes("compare", files / "told", files / "more.npy", *FEW, "--n", 40, "--batch-size", 32)
     return Frontier.load(files / "told" / "frontier.json")
 
 
@@ -70,12 +70,12 @@ def test_what_is_written_is_what_python_tells(files, compared):
     run = sf.load(files / "run")
     x = seen(run, np.load(files / "more.npy"))
     one, two = split(140, 0.5, 0)
-    assert (compared.n, compared.m, compared.tile) == (40, 70, 32)
+    assert (compared.n, compared.m, compared.batch_size) == (40, 70, 32)
     assert [(p.name, p.nfe) for p in compared.points] == [
         ("general", 4), ("general", 12), ("heun", 3), ("heun", 11), ("ddpm", 4), ("ddpm", 12)
     ]  # fmt: skip
     general, fine, *_, ddpm = compared.points
-    samples = sf.sample(run.field, 40, sf.default_plan(run.field, 4), tile=32)
+    samples = sf.sample(run.field, 40, sf.default_plan(run.field, 4), batch_size=32)
     told = compare(samples, x[one], other=x[two][:40], metrics=measure.METRICS)
     for name, value in told.values.items():
         assert general.values[name].value == pytest.approx(value.value, rel=1e-4, abs=1e-5)
@@ -134,7 +134,7 @@ def test_a_class_is_compared_with_its_own_data(files, tmp_path):
     run = sf.load(files / "classes")
     x = seen(run, np.load(files / "more.npy")[1::2])
     one, two = split(70, 0.5, 0)
-    view = run.field.given(y=torch.tensor(1))
+    view = run.field.condition_on(y=torch.tensor(1))
     told = compare(sf.sample(view, 35, sf.default_plan(view, 3)), x[one], other=x[two],
                    metrics=[sf.metrics.EnergyDistance()])  # fmt: skip
     assert (found.n, found.m) == (35, 35)
@@ -184,7 +184,7 @@ def test_every_solver_has_plans_within_the_budget(name):
     for budget in (4, 9, 20):
         for plan in plans_within(name, field, [budget]):
             with sf.count_calls(field) as calls:
-                sf.sample(field, 1, plan, tile=1)
+                sf.sample(field, 1, plan, batch_size=1)
             if not isinstance(plan.times, sf.Adaptive):
                 each = plan.solver.calls
                 assert budget - each < calls.count <= budget
@@ -220,7 +220,7 @@ def test_a_tolerance_picks_the_plan_and_makes_its_samples(tmp_path, files, compa
 def test_a_time_picks_the_best_that_is_as_fast(tmp_path, files, compared, capsys):
     out = tmp_path / "x.npy"
     best = min((p for p in compared.points if p.error), key=lambda p: p.error.value)
-    finishes("sample", files / "told", "--n", 3, "--tile", 32, "--time-per-sample",
+    finishes("sample", files / "told", "--n", 3, "--batch-size", 32, "--time-per-sample",
              best.milliseconds, "--out", out)  # fmt: skip
     assert f"picked from frontier.json: {best.name} " in capsys.readouterr().out
 
@@ -231,7 +231,7 @@ def test_what_a_file_says_of_itself_cannot_write_to_the_terminal(tmp_path, files
     text = text.replace('"machine": "', '"machine": "\\u001b[2J').replace("general", "\\u001b[2J")
     (tmp_path / "run" / "frontier.json").write_text(text)
     capsys.readouterr()
-    finishes("sample", tmp_path / "run", "--n", 2, "--tile", 32, "--time-per-sample", 1e6)
+    finishes("sample", tmp_path / "run", "--n", 2, "--batch-size", 32, "--time-per-sample", 1e6)
     told = capsys.readouterr().out
     assert told.count("\\x1b[2J") == 2
     assert "\x1b" not in told
@@ -241,7 +241,7 @@ def test_a_job_that_was_cut_goes_on_with_its_plan_alone(tmp_path, files, compare
     """Another tolerance that picks the same plan goes on; one that picks another is refused."""
     best, cheapest = best_and_cheapest(compared)
     out = tmp_path / "x.npy"
-    command = ["sample", files / "told", "--n", 96, "--tile", 32, "--out", out, "--tolerance"]
+    command = ["sample", files / "told", "--n", 96, "--batch-size", 32, "--out", out, "--tolerance"]
     with monkeypatch.context() as patch:
         patch.setattr("scorefield.cli.parts.write_array", interrupted)
         assert end(*command, 1.001 * (best.error.high + compared.teacher)) == 130
@@ -249,7 +249,7 @@ def test_a_job_that_was_cut_goes_on_with_its_plan_alone(tmp_path, files, compare
     assert end(*command, 1.01 * (cheapest.error.high + compared.teacher)) == 2
     assert listing(tmp_path) == kept
     finishes(*command, 1.002 * (best.error.high + compared.teacher))
-    expected = sf.load(files / "run").sample(96, best.plan, tile=32)
+    expected = sf.load(files / "run").sample(96, best.plan, batch_size=32)
     np.testing.assert_array_equal(np.load(out), expected.numpy())
 
 
@@ -296,7 +296,7 @@ def test_a_picture_is_left_out_without_matplotlib(tmp_path, files, capsys, monke
         (2, "compare run --metrics c2st", "--metrics has no effect without data"),
         (2, "compare run more.npy --metrics energy energy", "energy_distance twice"),
         (2, "compare run --n 31", "--n 31: give at least 32"),
-        (2, "compare run --tile 0", "--tile 0"),
+        (2, "compare run --batch-size 0", "--batch-size 0"),
         (2, "compare run --nfe ten", "--nfe ten: give whole numbers"),
         (2, "compare run --nfe 1", "a plan makes at least 2 calls"),
         (2, "compare run --nfe 2 --solvers heun", "a single step of heun and the end"),
@@ -311,11 +311,11 @@ def test_a_picture_is_left_out_without_matplotlib(tmp_path, files, capsys, monke
         (2, "sample told --time-per-sample 1 --tolerance 1", "--time-per-sample another"),
         (2, "sample told --tolerance 0", "--tolerance 0: give a positive number"),
         (2, "sample told --tolerance 0.0005", "no plan is sure to be within it"),
-        (2, "sample told --time-per-sample 1e-9 --tile 32", "no plan takes so little"),
+        (2, "sample told --time-per-sample 1e-9 --batch-size 32", "no plan takes so little"),
         (
             2,
             "sample told --time-per-sample 9",
-            "the times in told/frontier.json are of tiles of 32",
+            "the times in told/frontier.json are of batches of 32",
         ),
         (4, "sample dice --tolerance 1", "run scorefield compare dice first"),
         (4, "sample classes --y 0 --tolerance 1", "run scorefield compare classes --y 0 first"),

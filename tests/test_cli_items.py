@@ -60,10 +60,10 @@ def samples(path):
 
 def test_a_table_of_likelihoods_is_what_python_tells(tmp_path, files, capsys):
     out = tmp_path / "p.csv"
-    options = ["--nfe", 12, "--probes", 4, "--seed", 3, "--tile", 16]
+    options = ["--nfe", 12, "--probes", 4, "--seed", 3, "--batch-size", 16]
     finishes("likelihood", files / "run", files / "x.npy", "--out", out, *options)
     found, run = table(out), sf.load(files / "run")
-    expected = run.log_prob(samples(files / "x.npy"), nfe=12, probes=4, seed=3, tile=16)
+    expected = run.log_prob(samples(files / "x.npy"), nfe=12, probes=4, seed=3, batch_size=16)
     assert found["id"].tolist() == list(range(40))
     np.testing.assert_array_equal(found["log_prob"], expected.value.numpy())
     for name in ("stderr", "solver_error", "truncation", "prior_mismatch", "nfe", "products"):
@@ -132,7 +132,7 @@ def test_a_class_has_its_own_density(tmp_path, files):
 def test_a_run_that_was_cut_goes_on(tmp_path, files, capsys, monkeypatch):
     """Killed after two parts it makes the other three alone, and the table is the same."""
     whole, cut = tmp_path / "whole.csv", tmp_path / "cut.csv"
-    command = ["likelihood", files / "run", files / "x.npy", "--tile", 8, "--probes", 2]
+    command = ["likelihood", files / "run", files / "x.npy", "--batch-size", 8, "--probes", 2]
     finishes(*command, "--out", whole)
     made, write = [], Job.write
 
@@ -166,7 +166,17 @@ def test_a_run_that_was_cut_goes_on(tmp_path, files, capsys, monkeypatch):
 
 def test_a_damaged_part_is_made_again(tmp_path, files, capsys, monkeypatch):
     out = tmp_path / "p.csv"
-    command = ["likelihood", files / "run", files / "x.npy", "--tile", 16, "--nfe", 8, "--out", out]
+    command = [
+        "likelihood",
+        files / "run",
+        files / "x.npy",
+        "--batch-size",
+        16,
+        "--nfe",
+        8,
+        "--out",
+        out,
+    ]
     with monkeypatch.context() as patch:
         patch.setattr("scorefield.cli.parts.write_table", interrupted)
         assert end(*command) == 130
@@ -229,7 +239,7 @@ def test_strips_between_images(tmp_path, files):
         (2, "likelihood run x.npy --nfe 9 --rtol 1e-3", "adaptive chooses its own calls"),
         (2, "likelihood run x.npy --bound --probes 3", "--probes has no effect with --bound"),
         (2, "likelihood run x.npy --draws 2", "draws = 2: of noise between levels"),
-        (2, "likelihood run x.npy --tile 0", "--tile 0: give at least 1"),
+        (2, "likelihood run x.npy --batch-size 0", "--batch-size 0: give at least 1"),
         (2, "likelihood run x.npy --y 1", "--y 1: this run has no classes"),
         (2, "likelihood run x.npy --prior best", "best"),
         (3, "likelihood run two.npy", "samples of shape (2,): this run was trained on (3,)"),
@@ -266,7 +276,7 @@ def test_strips_between_images(tmp_path, files):
 )
 def test_what_does_not_fit_is_refused_before_any_work(fails, code, command, message):
     if "1e-9" in command:
-        command += " --tile 40"
+        command += " --batch-size 40"
     assert message in fails(code, *command.split())
 
 

@@ -200,7 +200,7 @@ def test_a_table_is_read_by_the_rules(learned):
 def test_samples_of_a_table_have_its_shares_gaps_and_whole_numbers(learned):
     """Shares within 0.04, where 4,000 samples of the truth would differ by 0.01."""
     run, _ = learned
-    x = run.sample(4000, tile=500)
+    x = run.sample(4000, batch_size=500)
     kind, size, eggs, island = x.T
     assert (island == 7).all()
     assert set(eggs.tolist()) == {1.0, 2.0}
@@ -229,13 +229,15 @@ def test_probabilities_of_a_table_are_bounded_from_below(learned):
         else:
             log += math.log(1 - gap) + stats.norm.logpdf(size, 5 * kind)
         exact.append(log)
-    found = run.log_prob(x, nfe=40, draws=4, tile=1500)
+    found = run.log_prob(x, nfe=40, draws=4, batch_size=1500)
     gap = float(found.value.mean()) - float(np.mean(exact))
     assert -0.6 < gap < 0.03
     alone = x.clone()  # the same values, but of items that have nothing to do with each other
     for column in range(3):
         alone[:, column] = alone[torch.randperm(1500, generator=seeded(column)), column]
-    assert float(run.log_prob(alone, draws=4, tile=1500).value.mean()) < found.value.mean() - 2
+    assert (
+        float(run.log_prob(alone, draws=4, batch_size=1500).value.mean()) < found.value.mean() - 2
+    )
 
 
 def test_columns_are_found_by_name_and_texts_by_the_labels_of_the_run(learned, tmp_path):

@@ -240,7 +240,7 @@ def test_a_step_that_starts_on_a_level_belongs_below_it_however_the_level_is_rou
 
 def sampled(solver, n, seed=3):
     times = sf.even_log_snr(PROCESS, 6)
-    return sf.sample(mixture(PROCESS), n, solver, times, seed=seed, tile=8)
+    return sf.sample(mixture(PROCESS), n, solver, times, seed=seed, batch_size=8)
 
 
 def test_the_step_from_norms_over_the_batch_makes_a_sample_depend_on_its_neighbours():

@@ -652,7 +652,18 @@ def test_without_room_for_samples_the_old_ones_stay(little_room, folder):
     out = place / "x.npy"
     np.save(out, np.zeros((2, 3)))
     before = out.read_bytes()
-    arguments = ["sample", folder / "small", "--n", 900, "--nfe", 2, "--tile", 900, "--out", out]
+    arguments = [
+        "sample",
+        folder / "small",
+        "--n",
+        900,
+        "--nfe",
+        2,
+        "--batch-size",
+        900,
+        "--out",
+        out,
+    ]
     is_refused(run([*arguments, "--overwrite"]), ".x.npy.parts")
     assert out.read_bytes() == before
     finishes(*arguments, "--overwrite")

@@ -281,7 +281,7 @@ def imported(name, **options):
 def field_of(run):
     """Return the field of a run, of the classes `Y` if it has any, in float64."""
     field = run.field.double()
-    return field.given(y=Y) if run.config.data.classes else field
+    return field.condition_on(y=Y) if run.config.data.classes else field
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -576,7 +576,7 @@ def test_the_commands_serve_imported_runs(work, capsys):
     assert "bits per dimension: " in capsys.readouterr().out
     finishes("encode", run, work / "x.npy", "--nfe", 8, "--any-scale")
     assert np.load(run / "codes-x.npy").shape == (2, 3, SIDE, SIDE)
-    finishes("tune", run, "--nfe", 3, "--noises", 8, "--tries", 1, "--tile", 8)
+    finishes("tune", run, "--nfe", 3, "--noises", 8, "--tries", 1, "--batch-size", 8)
     finishes("sample", run, "--n", 2, "--nfe", 3)
     assert "fitted steps" in capsys.readouterr().out
     out = work / "of-score-sde"

@@ -115,5 +115,5 @@ def test_a_change_of_unit_changes_samples_by_it_and_densities_by_its_logarithm(t
 def test_a_million_features(tmp_path):
     x = RNG.normal(size=(3, 10**6)).astype(np.float32)
     run = sf.train(read(save(tmp_path / "x.npy", x)), config(optim={"steps": 2, "batch": 2}))
-    assert finite(run.sample(1, sf.default_plan(run.field, 2), tile=1))
-    assert finite(run.log_prob(torch.from_numpy(x[:1]), nfe=8, probes=2, tile=1).value)
+    assert finite(run.sample(1, sf.default_plan(run.field, 2), batch_size=1))
+    assert finite(run.log_prob(torch.from_numpy(x[:1]), nfe=8, probes=2, batch_size=1).value)

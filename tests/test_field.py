@@ -364,7 +364,7 @@ def test_given_binds_a_condition_that_a_call_may_still_override():
 
     field = Shifted(sf.VP(), (2,))
     x = normal(3, 2)
-    bound = field.given(shift=2.0)
+    bound = field.condition_on(shift=2.0)
     assert (field(x, 0.5).x0 == 0).all()
     assert (bound(x, 0.5).x0 == 2).all()
     assert (bound(x, 0.5, shift=3.0).x0 == 3).all()

@@ -75,7 +75,7 @@ def test_the_error_of_a_linear_path_is_that_of_its_formula(dim):
     """Noise z ends at gain z and its path at root(v) z, so the error is a mean of lengths of z."""
     field, seed, n = bump(dim), 3, 40
     plan = ddim(field, 6)
-    found = frontier(field, {"ddim": plan}, n=n, seed=seed, tile=16)
+    found = frontier(field, {"ddim": plan}, n=n, seed=seed, batch_size=16)
     z = sf.Noise(seed, torch.arange(n)).draw((dim,), torch.empty(0))[0].double()
     off = abs(gain(plan) - math.sqrt(VARIANCE)) * z.norm(dim=1) / math.sqrt(dim)
     error = found.points[0].error
@@ -167,20 +167,20 @@ def test_every_call_is_counted_the_last_one_too(quick):
     field = two()
     heun = Plan(sf.Heun(), sf.balanced(PROCESS, 4))
     adaptive = Plan(sf.Dopri5(), sf.Adaptive(1e-2, 1e-2))
-    found = frontier(field, {"heun": heun, "dopri5": adaptive}, n=40, tile=16)
+    found = frontier(field, {"heun": heun, "dopri5": adaptive}, n=40, batch_size=16)
     assert found.points[0].nfe == 9, "four steps of two, and the denoiser"
     with sf.count_calls(field) as calls:
         for ids in (range(16), range(16, 32), range(32, 40)):
-            sf.sample(field, ids, adaptive, tile=16)
+            sf.sample(field, ids, adaptive, batch_size=16)
     assert found.points[1].nfe == calls.count / 3
 
 
-def test_the_time_is_the_median_of_the_tiles_that_follow_the_first(monkeypatch):
+def test_the_time_is_the_median_of_the_batches_that_follow_the_first(monkeypatch):
     seconds = [99.0, 0.4, 0.1, 0.3, 7.0]
     moments = itertools.accumulate(x for duration in seconds for x in (1.0, duration))
     monkeypatch.setattr(measure.time, "perf_counter", lambda: next(moments))
     noisy = Plan(sf.EulerMaruyama(), sf.balanced(PROCESS, 2))
-    found = frontier(bump(), {"sde": noisy}, n=80, tile=16)
+    found = frontier(bump(), {"sde": noisy}, n=80, batch_size=16)
     assert found.points[0].milliseconds == pytest.approx(1e3 * 0.35 / 16)
 
 
@@ -330,7 +330,7 @@ def test_another_field_is_refused_with_both_digests(saved):
     found = saved[1]
     with pytest.raises(ValueError, match=f"{found.field[:12]}.*other weights"):
         found.check(denoiser(1))
-    found.check(denoiser().given(y=1))
+    found.check(denoiser().condition_on(y=1))
     with pytest.raises(ValueError, match="the plans have times of the process"):
         found.check(denoiser().under(sf.Flow(t_min=0.01, t_max=0.99)))
 
@@ -354,7 +354,7 @@ def broken(change):
         lambda held: json.dumps(held)[:-9],
         broken(lambda held: held.update({"scorefield-frontier": 2})),
         broken(lambda held: held.update(more=1)),
-        broken(lambda held: held.pop("tile")),
+        broken(lambda held: held.pop("batch_size")),
         broken(lambda held: held.update(n="64")),
         broken(lambda held: held.update(n=True)),
         broken(lambda held: held.update(field=3)),
@@ -437,8 +437,8 @@ HEUN = Plan(sf.Heun(), sf.balanced(PROCESS, 2))
         ({"heun": sf.Heun()}, {}, "plans of heun"),
         ({"heun": [HEUN, Plan(sf.Heun(), sf.uniform(sf.EDM(), 3))]}, {}, "outside the process's"),
         ({"heun": Plan(sf.DDIM(), sf.Adaptive())}, {}, "Adaptive needs an error estimate"),
-        ({"heun": HEUN}, {"n": 1}, "n = 1, tile = 64: needs 2 samples"),
-        ({"heun": HEUN}, {"tile": 0}, "tile = 0"),
+        ({"heun": HEUN}, {"n": 1}, "n = 1, batch_size = 64: needs 2 samples"),
+        ({"heun": HEUN}, {"batch_size": 0}, "batch_size = 0"),
         ({"heun": HEUN}, {"level": 1.0}, "level = 1"),
         ({"heun": HEUN}, {"n": 16, "real": torch.zeros(40, 2)}, "n = 16, .* needs 32 samples"),
         ({"heun": HEUN}, {"n": 40, "real": torch.zeros(40, 3)}, r"real has shape \(40, 3\)"),

@@ -68,7 +68,7 @@ class Told(sf.ScoreField):
 def test_a_condition_that_is_an_array_may_be_one_for_all_or_one_for_each(rows):
     field, x = Told(sf.VP(), (2,)), normal(5, 2)
     wanted, negative = normal(rows, 3, 2, seed=1), normal(1, 3, 2, seed=2)
-    guided = sf.ClassifierFree(field, 3.0, negative={"text": negative}).given(text=wanted)
+    guided = sf.ClassifierFree(field, 3.0, negative={"text": negative}).condition_on(text=wanted)
     one, other = (field(x, 0.4, text=text.expand(5, 3, 2)).score for text in (wanted, negative))
     expected = other + 3 * (one - other)
     torch.testing.assert_close(guided(x, 0.4).score, expected, rtol=1e-12, atol=1e-12)
@@ -83,7 +83,7 @@ def test_classifier_free_guidance_is_the_gradient_of_powers_of_densities(name, n
     field, x, t = Labelled(process), normal(7, 2, seed=0), middle(process)
     against = field.whole if negative in (None, {"y": -1}) else field.parts[2]
     for w in (0.0, 0.5, 3.0):
-        guided = sf.ClassifierFree(field, w, negative=negative).given(y=torch.tensor(1))
+        guided = sf.ClassifierFree(field, w, negative=negative).condition_on(y=torch.tensor(1))
         exact = slope(
             lambda v, w=w: w * field.parts[1].log_prob(v, t) + (1 - w) * against.log_prob(v, t), x
         )
@@ -95,18 +95,18 @@ def test_classifier_free_guidance_is_the_gradient_of_powers_of_densities(name, n
 
 def test_scale_one_is_the_conditional_field_bit_for_bit_and_costs_no_more():
     field, plan = Labelled(sf.VP()), sf.default_plan(Labelled(sf.VP()), 6)
-    guided = sf.ClassifierFree(field, 1.0, negative={"y": -1}).given(y=torch.tensor(1))
+    guided = sf.ClassifierFree(field, 1.0, negative={"y": -1}).condition_on(y=torch.tensor(1))
     with sf.count_calls(field) as calls:
-        x = sf.sample(guided, 8, plan, tile=8)
+        x = sf.sample(guided, 8, plan, batch_size=8)
     assert (calls.count, calls.rows) == (6, 48)
-    assert torch.equal(x, sf.sample(field.given(y=torch.tensor(1)), 8, plan, tile=8))
+    assert torch.equal(x, sf.sample(field.condition_on(y=torch.tensor(1)), 8, plan, batch_size=8))
 
 
 def test_with_a_negative_condition_both_are_one_call():
     field, x = Labelled(sf.VP()), normal(5, 2, seed=1)
     y, t = torch.tensor([0, 1, 2, 0, 1]), torch.linspace(0.2, 0.8, 5).double()
-    one = sf.ClassifierFree(field, 2.0, negative={"y": -1}).given(y=y)
-    two = sf.ClassifierFree(field, 2.0).given(y=y)
+    one = sf.ClassifierFree(field, 2.0, negative={"y": -1}).condition_on(y=y)
+    two = sf.ClassifierFree(field, 2.0).condition_on(y=y)
     with sf.count_calls(field) as calls:
         found = one(x, t)
     assert (calls.count, calls.rows) == (1, 10)
@@ -125,12 +125,12 @@ def test_scales_may_be_of_an_interval_and_follow_a_schedule():
     def growing(ratio):
         return 1 + ratio
 
-    guided = sf.ClassifierFree(field, growing, interval=(0.5, 2.0)).given(y=y)
+    guided = sf.ClassifierFree(field, growing, interval=(0.5, 2.0)).condition_on(y=y)
     ratios = torch.tensor([0.4, 0.6, 1.9, 2.1], dtype=torch.float64)
     for ratio in ratios:
         t = process.time(-ratio.log())
         w = 1 + float(ratio) if 0.5 <= ratio <= 2 else 1.0
-        plain = sf.ClassifierFree(field, w).given(y=y)(x, t)
+        plain = sf.ClassifierFree(field, w).condition_on(y=y)(x, t)
         torch.testing.assert_close(guided(x, t).x0, plain.x0)
     each = guided(x, process.time(-ratios.log())).x0  # a time for each sample
     alone = [guided(x[k : k + 1], process.time(-r.log())).x0 for k, r in enumerate(ratios)]
@@ -141,9 +141,9 @@ def test_rescaling_brings_back_the_deviation_of_each_sample():
     field, t = Labelled(sf.VP()), torch.tensor(0.4)
     x, y = normal(6, 2, seed=3), torch.tensor(2)
     plain = field(x, t, y=y).x0.std(1)
-    wild = sf.ClassifierFree(field, 4.0).given(y=y)(x, t).x0.std(1)
+    wild = sf.ClassifierFree(field, 4.0).condition_on(y=y)(x, t).x0.std(1)
     for rescale in (0.5, 1.0):
-        found = sf.ClassifierFree(field, 4.0, rescale=rescale).given(y=y)(x, t)
+        found = sf.ClassifierFree(field, 4.0, rescale=rescale).condition_on(y=y)(x, t)
         wanted = rescale * plain + (1 - rescale) * wild
         torch.testing.assert_close(found.x0.std(1), wanted)
         alpha, sigma = sf.VP().coefficients(t.double())
@@ -152,7 +152,7 @@ def test_rescaling_brings_back_the_deviation_of_each_sample():
 
 def test_a_guided_sample_does_not_depend_on_its_batch_and_has_a_likelihood():
     field = Labelled(sf.VP())
-    guided = sf.ClassifierFree(field, 2.0, negative={"y": -1}).given(y=torch.tensor(1))
+    guided = sf.ClassifierFree(field, 2.0, negative={"y": -1}).condition_on(y=torch.tensor(1))
     x = sf.sample(guided, 10, seed=4)
     assert torch.equal(sf.sample(guided, [7, 3], seed=4), x[[7, 3]])
     assert sf.log_prob(guided, x[:3], nfe=20).value.isfinite().all()
@@ -163,9 +163,9 @@ def test_a_plan_belongs_to_a_guidance_scale():
     two, three = (sf.ClassifierFree(field, w) for w in (2.0, 3.0))
     plan = sf.tune(two, 4, noises=16, tries=12, conditions={"y": torch.arange(3)})
     for y in range(3):
-        assert sf.sample(two.given(y=torch.tensor(y)), 4, plan).isfinite().all()
+        assert sf.sample(two.condition_on(y=torch.tensor(y)), 4, plan).isfinite().all()
     with pytest.raises(ValueError, match=f"{digest(two)[:12]}.*{digest(three)[:12]}"):
-        sf.sample(three.given(y=torch.tensor(1)), 4, plan)
+        sf.sample(three.condition_on(y=torch.tensor(1)), 4, plan)
 
 
 def posterior(process, k):
@@ -246,7 +246,7 @@ def test_a_product_of_one_law_over_another_makes_the_samples_of_their_quotient()
     [
         (lambda f: sf.sample(sf.ClassifierFree(f, 2.0), 2), "guidance needs one"),
         (
-            lambda f: sf.sample(sf.ClassifierFree(f, 2.0, negative={"z": 1}).given(y=1), 2),
+            lambda f: sf.sample(sf.ClassifierFree(f, 2.0, negative={"z": 1}).condition_on(y=1), 2),
             r"\['y'\].*\['z'\]",
         ),
         (lambda f: sf.ClassifierFree(f, 2.0, interval=(2, 1)), "low < high"),
@@ -266,8 +266,8 @@ def test_a_guided_network_makes_finite_samples():
     torch.manual_seed(0)
     network = MLP(2, width=8, depth=1, classes=3)
     field = sf.Denoiser(network, sf.VP(), sf.V(), shape=(2,)).eval()
-    guided = sf.ClassifierFree(field, 2.0, negative={"y": -1}).given(y=torch.tensor(1))
+    guided = sf.ClassifierFree(field, 2.0, negative={"y": -1}).condition_on(y=torch.tensor(1))
     x = sf.sample(guided, 5)
-    y = sf.sample(sf.ClassifierFree(field, 2.0).given(y=torch.tensor(1)), 5)
+    y = sf.sample(sf.ClassifierFree(field, 2.0).condition_on(y=torch.tensor(1)), 5)
     torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
     assert not math.isnan(float(x.sum()))

@@ -68,11 +68,11 @@ def test_knowing_the_samples_by_heart_is_seen():
     assert seen.errors(other)[:3].min() > 2
 
 
-def test_the_noise_of_a_sample_is_its_own_at_any_tile(monkeypatch):
+def test_the_noise_of_a_sample_is_its_own_at_any_batch_size(monkeypatch):
     field = sf.Gaussian(sf.VP(), MEAN, COVARIANCE)
     whole = held(COVARIANCE).errors(field)
     assert torch.equal(whole, held(COVARIANCE).errors(field))
-    monkeypatch.setattr(held_out, "_TILE", 50)
+    monkeypatch.setattr(held_out, "_BATCH_SIZE", 50)
     torch.testing.assert_close(held(COVARIANCE).errors(field), whole, rtol=1e-12, atol=0)
     other = HeldOut(held(COVARIANCE).rows, None, torch.arange(COUNT), None, seed=4)
     assert not torch.equal(other.errors(field), whole)

@@ -306,7 +306,7 @@ def test_a_class_that_stands_for_none_is_taken_out_of_the_count(none):
         torch.testing.assert_close(run.toward(y)(x, 500.0).eps, expected)
     expected = inner(x, torch.tensor(500.0), class_labels=torch.tensor([none, none])).sample
     torch.testing.assert_close(run.field(x, 500.0).eps, expected)
-    assert run.guided(2.0).sample(1, y=1, tile=2).isfinite().all()
+    assert run.guided(2.0).sample(1, y=1, batch_size=2).isfinite().all()
 
 
 TEXT = {
@@ -326,18 +326,20 @@ def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field(
         inner = diffusers.UNet2DConditionModel(**{**SMALL, **TEXT}).eval()
     run, x, told = load((inner, ddpm())), normal(3, 4, 8, 8).float(), normal(1, 5, 6).float()
     expected = inner(x, 500, told.expand(3, 5, 6)).sample
-    bound = run.field.given(encoder_hidden_states=told)
+    bound = run.field.condition_on(encoder_hidden_states=told)
     torch.testing.assert_close(bound(x, 500.0).eps, expected)
     plan = sf.default_plan(run.field, 4)
     assert not torch.equal(
-        sf.sample(bound, 2, plan, tile=2),
-        sf.sample(run.field.given(encoder_hidden_states=2 * told), 2, plan, tile=2),
+        sf.sample(bound, 2, plan, batch_size=2),
+        sf.sample(run.field.condition_on(encoder_hidden_states=2 * told), 2, plan, batch_size=2),
     )
-    with pytest.raises(ValueError, match=r"bind it by run.field.given\(encoder_hidden_states="):
+    with pytest.raises(
+        ValueError, match=r"bind it by run.field.condition_on\(encoder_hidden_states="
+    ):
         run.sample(2, plan)
     run.save(tmp_path / "run")
     refuses = failing(tmp_path, capsys, monkeypatch)
-    told_by = "this network is told what to make: bind it by run.field.given"
+    told_by = "this network is told what to make: bind it by run.field.condition_on"
     assert told_by in refuses(2, *["sample", "run", "--n", "1", "--nfe", "4"])
     assert told_by in refuses(2, *["tune", "run", "--nfe", "4", "--noises", "8", "--tries", "1"])
 
@@ -356,7 +358,7 @@ def test_transformers_know_a_class_that_stands_for_none(tmp_path):
         other = inner(x, t, class_labels=torch.tensor([1, 1])).sample[:, :4]
         torch.testing.assert_close(run.toward(given)(x, 500.0).eps, expected)
         assert (expected - other).abs().max() > 1e-2
-    assert run.guided(3.0).sample(1, sf.default_plan(run.field, 4), y=1, tile=2).shape[1] == 3
+    assert run.guided(3.0).sample(1, sf.default_plan(run.field, 4), y=1, batch_size=2).shape[1] == 3
     with pytest.raises(sf.errors.CheckpointError, match=r"9 by 8 pixels: both .* multiples of 2"):
         load(pipeline, shape=(3, 18, 16))  # whose latents are cut into patches of 2
     pipeline.save_pretrained(tmp_path)
@@ -407,7 +409,7 @@ def test_a_run_folder_of_a_network_comes_back_bit_for_bit(folder, tmp_path):
     state, expected = again.field.network.state_dict(), network().state_dict()
     assert all(torch.equal(state[f"inner.{name}"], expected[name]) for name in expected)
     plan = sf.default_plan(run.field, 6)
-    assert torch.equal(again.sample(3, plan, tile=4), run.sample(3, plan, tile=4))
+    assert torch.equal(again.sample(3, plan, batch_size=4), run.sample(3, plan, batch_size=4))
 
 
 def test_weights_of_half_precision_and_under_older_names_are_taken(folder, tmp_path):
@@ -555,12 +557,12 @@ def test_a_run_of_latents_comes_back_bit_for_bit(kind, tmp_path):
     assert listing(tmp_path / "one") == listing(tmp_path / "two")
     assert digest(again.codec) == digest(run.codec)
     plan = sf.default_plan(run.field, 4)
-    x = run.sample(3, plan, tile=4)
+    x = run.sample(3, plan, batch_size=4)
     assert x.shape == (3, 3, 16, 16)
-    assert torch.equal(again.sample(3, plan, tile=4), x)
-    codes = again.encode(x, nfe_plan(again), ids=[0, 1, 2], tile=4)
+    assert torch.equal(again.sample(3, plan, batch_size=4), x)
+    codes = again.encode(x, nfe_plan(again), ids=[0, 1, 2], batch_size=4)
     assert codes.z.shape == (3, 4, 8, 8)
-    strip = again.interpolate(x[:1], x[1:2], nfe_plan(again), points=3, tile=4)
+    strip = again.interpolate(x[:1], x[1:2], nfe_plan(again), points=3, batch_size=4)
     assert strip.x.shape == (1, 3, 3, 16, 16)
 
 
@@ -707,7 +709,7 @@ def test_the_commands_serve_an_imported_run(work, capsys):
     codes = np.load(run / "codes-x.npy")
     assert codes.shape == (4, 1, 8, 8)
     finishes("decode", run, run / "codes-x.npy", "--nfe", 16)
-    finishes("tune", run, "--nfe", 4, "--noises", 8, "--tries", 2, "--tile", 8)
+    finishes("tune", run, "--nfe", 4, "--noises", 8, "--tries", 2, "--batch-size", 8)
     finishes("sample", run, "--n", 2, "--nfe", 4)
     assert "fitted steps" in capsys.readouterr().out
     finishes("info", run)

@@ -338,7 +338,7 @@ def test_every_solver_samples_the_posterior(solver, name):
     base = sf.Gaussian(process, MEAN, COVARIANCE)
     field = sf.MMPS(base, sf.Matrix(ROWS), Y, NOISE, iterations=2)
     times = sf.balanced(process, 60, end=process.t_min)
-    x = sf.sample(field, 1000, solver, times, tile=1000, dtype=torch.float64)
+    x = sf.sample(field, 1000, solver, times, batch_size=1000, dtype=torch.float64)
     assert errors_in_deviations(x, *posterior(MEAN, COVARIANCE, ROWS, Y, NOISE)) < 4
 
 
@@ -366,7 +366,7 @@ def errors_of(method, base, rows, y, noise_std, n):
     parts = base.weights, base.means, base.covariances
     mean, covariance = mixed_posterior(*parts, rows, y, noise_std)
     field = method(base, sf.Matrix(rows), y, noise_std)
-    x = sf.sample(field, n, sf.default_plan(base, 40), tile=2000, dtype=torch.float64)
+    x = sf.sample(field, n, sf.default_plan(base, 40), batch_size=2000, dtype=torch.float64)
     of_mean = (x.mean(0) - mean).norm() / covariance.trace().sqrt()
     return float(of_mean), float((torch.cov(x.T) - covariance).norm() / covariance.norm())
 
@@ -395,7 +395,7 @@ def inpainted(covariance, solver, noise_std=0.0, steps=50, n=4000):
     known = sf.Replacement(torch.tensor([True, False]), tensor(1, math.nan), noise_std)
     field = sf.Gaussian(sf.VP(), torch.zeros(2), covariance)
     times = sf.balanced(field.process, steps, end=field.process.t_min)
-    return sf.sample(field, n, solver(known), times, tile=n).T
+    return sf.sample(field, n, solver(known), times, batch_size=n).T
 
 
 def replaced(eta):

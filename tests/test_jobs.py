@@ -64,7 +64,7 @@ class Sampling:
 @pytest.fixture
 def sampling(tmp_path, files):
     whole = files.parent / "whole.npy"
-    command = "sample", files / "run", "--n", 80, "--tile", 8, "--steps", 2, "--dial", 0.5
+    command = "sample", files / "run", "--n", 80, "--batch-size", 8, "--steps", 2, "--dial", 0.5
     if not whole.exists():
         finishes(*command, "--out", whole)
     return Sampling(command, tmp_path / "x.npy", whole.read_bytes())
@@ -213,16 +213,16 @@ def test_the_size_of_a_part_does_not_change_the_bytes(sampling, monkeypatch, mos
 
 
 COMMANDS = {
-    "sample": ["run", "--steps", 2, "--tile", 8],
-    "likelihood": ["run", "x.npy", "--probes", 2, "--nfe", 8, "--tile", 8],
-    "encode": ["run", "x.npy", "--nfe", 8, "--tile", 8],
-    "decode": ["run", "codes.npy", "--nfe", 8, "--tile", 8],
+    "sample": ["run", "--steps", 2, "--batch-size", 8],
+    "likelihood": ["run", "x.npy", "--probes", 2, "--nfe", 8, "--batch-size", 8],
+    "encode": ["run", "x.npy", "--nfe", 8, "--batch-size", 8],
+    "decode": ["run", "codes.npy", "--nfe", 8, "--batch-size", 8],
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_some_ids_have_what_they_have_among_all(tmp_path, files, monkeypatch, command):
-    """And it does not matter that they neither begin nor end with a tile, nor who makes them."""
+    """And it does not matter that they neither begin nor end with a batch, nor who makes them."""
     monkeypatch.chdir(files)
     kind = "csv" if command == "likelihood" else "npy"
     whole, some, shared = (tmp_path / f"{name}.{kind}" for name in ("whole", "some", "shared"))
@@ -486,7 +486,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
     for n in (1000, 20_000):
         out = tmp_path / f"{n}.npy"
         done = python("-c", PEAK, "sample", tmp_path / "run", "--n", n, "--steps", 1,
-                      "--tile", 256, "--out", out)  # fmt: skip
+                      "--batch-size", 256, "--out", out)  # fmt: skip
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split()[-2]) / 2**10)
         assert np.load(out, mmap_mode="r").shape == (n, 512)

@@ -40,11 +40,11 @@ def test_a_round_trip_returns_the_data(dim):
     """To a tolerance, by default in single precision, and by reversible steps to the last digit."""
     field = Balls(sf.VP(), dim)
     x = field.data(6)
-    assert sf.encode(field, x, sf.Dopri5(), TIGHT, tile=8).error.max() <= 1e-5
-    assert sf.encode(field, x.float(), tile=8).error.max() <= 1e-3
-    exact = sf.encode(field, x, sf.Reversible(sf.Singlestep()), tile=8)
+    assert sf.encode(field, x, sf.Dopri5(), TIGHT, batch_size=8).error.max() <= 1e-5
+    assert sf.encode(field, x.float(), batch_size=8).error.max() <= 1e-3
+    exact = sf.encode(field, x, sf.Reversible(sf.Singlestep()), batch_size=8)
     assert exact.error.max() <= 1e-12
-    back = sf.decode(field, exact, sf.Reversible(sf.Singlestep()), tile=8)
+    back = sf.decode(field, exact, sf.Reversible(sf.Singlestep()), batch_size=8)
     assert ((back.x - x).norm(dim=1) <= 1e-12 * x.norm(dim=1)).all()
     assert back.error.max() <= 1e-12
 
@@ -71,7 +71,7 @@ def test_codes_of_data_are_standard_normal(process):
     g = torch.Generator().manual_seed(0)
     eps = torch.randn(4000, 2, generator=g, dtype=torch.float64)
     x = field.data(eps, torch.rand(4000, generator=g, dtype=torch.float64))
-    z = sf.encode(field, x, sf.round_trip_plan(field, 30), check=False, tile=4000).z
+    z = sf.encode(field, x, sf.round_trip_plan(field, 30), check=False, batch_size=4000).z
     assert z.mean(0).abs().max() < 4 / math.sqrt(4000)
     assert (z.T @ z / 4000 - torch.eye(2)).abs().max() < 4 * math.sqrt(2 / 4000)
     assert abs(float(z.pow(4).mean()) - 3) < 4 * math.sqrt(96 / 8000)
@@ -110,13 +110,13 @@ def test_the_error_told_is_the_one_made():
 def test_a_code_does_not_depend_on_the_batch(solver, times):
     field = mixture(sf.VP())
     x = normal(7, 2)
-    whole = sf.encode(field, x, solver, times, tile=4)
-    alone = sf.encode(field, x[5:6], solver, times, ids=[5], tile=4)
+    whole = sf.encode(field, x, solver, times, batch_size=4)
+    alone = sf.encode(field, x[5:6], solver, times, ids=[5], batch_size=4)
     assert torch.equal(whole.z[5:6], alone.z)
     assert torch.equal(whole.error[5:6], alone.error)
-    back = sf.decode(field, whole, solver, times, tile=4)
+    back = sf.decode(field, whole, solver, times, batch_size=4)
     one = alone._replace(partner=None if whole.partner is None else whole.partner[5:6])
-    assert torch.equal(back.x[5:6], sf.decode(field, one, solver, times, ids=[5], tile=4).x)
+    assert torch.equal(back.x[5:6], sf.decode(field, one, solver, times, ids=[5], batch_size=4).x)
 
 
 def test_shapes_are_those_of_the_field():
@@ -151,8 +151,8 @@ def test_a_strip_does_not_depend_on_the_batch():
     field = sf.Denoiser(MLP(2, width=129, depth=1), sf.VP(), sf.V(), (2,)).eval()
     a, b = normal(9, 2, dtype=torch.float32), normal(9, 2, seed=1, dtype=torch.float32)
     plan = sf.round_trip_plan(field, 10)
-    whole = sf.interpolate(field, a, b, plan, points=4, tile=7).x
-    alone = sf.interpolate(field, a[5:6], b[5:6], plan, points=4, ids=[5], tile=7).x
+    whole = sf.interpolate(field, a, b, plan, points=4, batch_size=7).x
+    alone = sf.interpolate(field, a[5:6], b[5:6], plan, points=4, ids=[5], batch_size=7).x
     assert torch.equal(whole[5:6], alone)
 
 

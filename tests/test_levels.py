@@ -67,7 +67,7 @@ def test_the_transform_standardises_what_noise_will_be_on():
 
 def test_samples_are_whole_numbers_of_the_right_probabilities(leveled):
     """By the chi-squared of 16 cells, allowing for what the network has not learned."""
-    x, table = leveled.sample(4000, tile=500), dice(1)[1]
+    x, table = leveled.sample(4000, batch_size=500), dice(1)[1]
     assert torch.equal(x, x.floor().clamp(0, 3))
     found = torch.histc(4 * x[:, 0] + x[:, 1], 16, -0.5, 15.5) / 4000
     assert 0.5 * (found - table.flatten()).abs().sum() < 0.08
@@ -80,7 +80,7 @@ def test_probabilities_of_all_whole_numbers_add_up_to_one(leveled):
     totals = []
     for draws in (1, 16):
         many = cells.repeat(32, 1)
-        found = leveled.log_prob(many, draws=draws, tile=512)
+        found = leveled.log_prob(many, draws=draws, batch_size=512)
         value = found.value.reshape(32, 16).mean(0)
         totals.append(float(value.exp().sum()))
         assert (found.nfe == 40 * draws).all()
@@ -92,7 +92,7 @@ def test_probabilities_of_all_whole_numbers_add_up_to_one(leveled):
 def test_bits_per_dim_are_of_the_bound(leveled):
     x, table = dice(500, seed=1)
     entropy = -float((table * table.clamp(min=1e-9).log2()).sum()) / 2
-    found = leveled.log_prob(x, tile=500)
+    found = leveled.log_prob(x, batch_size=500)
     bits = found.bits_per_dim(2)
     assert float(bits.mean()) > entropy - 3 * float(bits.std()) / math.sqrt(500)
     assert float(bits.mean()) < entropy + 0.3
@@ -105,7 +105,7 @@ def test_a_density_in_the_datas_units_adds_up_to_one(continuous):
         for a in x.T
     ]  # fmt: skip
     plane = torch.cartesian_prod(*sides)
-    found = run.log_prob(plane, nfe=48, tile=2048)
+    found = run.log_prob(plane, nfe=48, batch_size=2048)
     mass = float(found.value.exp().sum()) * float(
         (sides[0][1] - sides[0][0]) * (sides[1][1] - sides[1][0])
     )
@@ -126,7 +126,10 @@ def test_a_run_knows_the_moments_of_its_data(continuous, leveled, tmp_path):
 
 def test_the_bound_of_a_run_is_below_its_density_in_the_mean(continuous):
     run, x = continuous
-    density, bound = run.log_prob(x[:400], tile=400), run.elbo(x[:400], nfe=64, tile=400)
+    density, bound = (
+        run.log_prob(x[:400], batch_size=400),
+        run.elbo(x[:400], nfe=64, batch_size=400),
+    )
     gap = density.value - bound.value
     assert float(gap.mean()) > -3 * float(gap.std()) / math.sqrt(400)
     assert abs(float(gap.mean())) < 0.3
@@ -158,7 +161,7 @@ def test_training_sees_the_noise_anew_and_keyed():
     x = torch.zeros(400, 1)
     x[0] = 1  # a feature must change
     run = sf.train(Data(x, None, "ones"), TrainConfig(levels=2, **QUICK))
-    z = sf.sample(run.field, 2000, tile=500)
+    z = sf.sample(run.field, 2000, batch_size=500)
     wide = run.transform.inverse(z)
     inside = wide[(wide > 0) & (wide < 1)]
     assert len(inside) > 1850

@@ -64,7 +64,7 @@ def test_closed_form(name: str, parts: int, dim: int) -> None:
 def test_closed_form_in_many_dimensions(name: str, dim: int, parts: int, nfe: int) -> None:
     field = mixture(PROCESSES[name](), dim, parts)
     x = draws(field, 1)
-    found = sf.log_prob(field, x, nfe=nfe, probes=0, tile=1)
+    found = sf.log_prob(field, x, nfe=nfe, probes=0, batch_size=1)
     assert (found.value + found.prior_mismatch - truth(field, x)).abs().max() <= 1e-4 * dim
 
 
@@ -87,10 +87,12 @@ def test_steps_of_each_sample_reach_their_tolerance(name: str) -> None:
 def test_calls_of_adaptive_steps_are_each_samples_own() -> None:
     field = mixture(sf.VP(), 4, 3)
     x, control = draws(field, 3), sf.Adaptive(1e-4, 1e-4)
-    whole = sf.log_prob(field, x, adaptive=control, probes=0, tile=4)
+    whole = sf.log_prob(field, x, adaptive=control, probes=0, batch_size=4)
     for k in range(3):
         with sf.count_calls(field) as calls:
-            alone = sf.log_prob(field, x[k : k + 1], adaptive=control, probes=0, ids=[k], tile=4)
+            alone = sf.log_prob(
+                field, x[k : k + 1], adaptive=control, probes=0, ids=[k], batch_size=4
+            )
         assert calls.count == int(alone.nfe) == int(whole.nfe[k])
     assert len(set(whole.nfe.tolist())) > 1
 
@@ -99,7 +101,7 @@ def test_probes_stay_the_same_along_adaptive_steps() -> None:
     """E-5: with new probes in every call no step would be within a tolerance, however small."""
     field = mixture(sf.VP(), 16, 3)
     x = draws(field, 400)
-    found = sf.log_prob(field, x, adaptive=sf.Adaptive(1e-4, 1e-4), probes=16, tile=200)
+    found = sf.log_prob(field, x, adaptive=sf.Adaptive(1e-4, 1e-4), probes=16, batch_size=200)
     off = (found.value - truth(field, x)) / found.stderr
     assert 0.9 < float(off.square().mean().sqrt()) < 1.25
     assert found.solver_error.max() < 0.05 * found.stderr.min()
@@ -110,7 +112,7 @@ def test_density_integrates_to_one() -> None:
     field = mixture(sf.VP(), 2, 3)
     line = torch.linspace(-7, 7, 141, dtype=torch.float64)
     plane = torch.cartesian_prod(line, line)
-    found = sf.log_prob(field, plane, tile=1024)
+    found = sf.log_prob(field, plane, batch_size=1024)
     mass = found.value.exp().sum() * (line[1] - line[0]) ** 2
     assert abs(float(mass) - 1) <= 1e-3
 
@@ -190,10 +192,10 @@ def test_probes_belong_to_sample_and_node() -> None:
 def test_value_does_not_depend_on_the_batch(settings: dict) -> None:
     field = mixture(sf.VP(), 16, 3)
     x = draws(field, 11)
-    whole = sf.log_prob(field, x, tile=8, **settings)
-    alone = sf.log_prob(field, x[9:10], ids=[9], tile=8, **settings)
+    whole = sf.log_prob(field, x, batch_size=8, **settings)
+    alone = sf.log_prob(field, x[9:10], ids=[9], batch_size=8, **settings)
     order = torch.tensor([4, 9, 0, 10, 2, 1, 3, 8, 7, 6, 5])
-    shuffled = sf.log_prob(field, x[order], ids=order, tile=8, **settings)
+    shuffled = sf.log_prob(field, x[order], ids=order, batch_size=8, **settings)
     for name in vars(whole):
         values = getattr(whole, name)
         assert torch.equal(values[9:10], getattr(alone, name)), name
@@ -353,7 +355,7 @@ def torch_network() -> torch.nn.Module:
         ({"prior": sf.Moments(torch.zeros(3), torch.ones(3))}, "4 coordinates"),
         ({"ids": [1]}, "1 ids for 2 samples"),
         ({"ids": [-1, 0]}, "ids >= 0"),
-        ({"tile": 0}, "tile = 0"),
+        ({"batch_size": 0}, "batch_size = 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
@@ -389,7 +391,7 @@ def test_the_bound_of_an_exact_score_is_the_log_density(name: str) -> None:
     """The reverse SDE of the exact score, from the exact law, has the data's density: no gap."""
     field = mixture(PROCESSES[name](), 3, 3)
     x = draws(field, 200)
-    found = sf.elbo(field, x, nfe=256, prior=full(field), tile=200)
+    found = sf.elbo(field, x, nfe=256, prior=full(field), batch_size=200)
     off = (found.value - truth(field, x)) / found.stderr
     assert 0.85 < float(off.square().mean().sqrt()) < 1.25, "the error bar is honest"
     assert abs(float(off.mean())) < 4 / math.sqrt(len(x))
@@ -412,7 +414,7 @@ def test_the_bound_of_a_wrong_score_is_below_in_the_mean() -> None:
     field = mixture(sf.VP(), 2, 3)
     x = draws(field, 2000)
     moments, share = full(field), 0.5
-    wrong = sf.elbo(Wrong(field, share), x, nfe=64, prior=moments, tile=500)
+    wrong = sf.elbo(Wrong(field, share), x, nfe=64, prior=moments, batch_size=500)
     gap = truth(field, x) - wrong.value
     # int E|eps - eps_hat|^2 (rho / r)^2 dlog rho over the data, by sums over many noise levels
     process = field.process
@@ -434,11 +436,11 @@ def test_the_bound_of_a_wrong_score_is_below_in_the_mean() -> None:
 def test_a_bound_does_not_depend_on_the_batch() -> None:
     field = mixture(sf.VP(), 5, 3)
     x = draws(field, 7)
-    whole = sf.elbo(field, x, nfe=8, tile=4)
-    alone = sf.elbo(field, x[5:6], nfe=8, tile=4, ids=[5])
+    whole = sf.elbo(field, x, nfe=8, batch_size=4)
+    alone = sf.elbo(field, x[5:6], nfe=8, batch_size=4, ids=[5])
     assert torch.equal(whole.value[5:6], alone.value)
     assert torch.equal(whole.stderr[5:6], alone.stderr)
-    assert not torch.equal(whole.value, sf.elbo(field, x, nfe=8, tile=4, seed=1).value)
+    assert not torch.equal(whole.value, sf.elbo(field, x, nfe=8, batch_size=4, seed=1).value)
 
 
 def test_the_error_of_a_bound_falls_with_its_calls() -> None:

@@ -319,7 +319,7 @@ def test_the_bias_of_the_frechet_distance_is_the_one_its_page_tells():
 def test_the_directions_are_not_the_noise_that_samples_of_the_same_seed_start_from():
     """A projection along a sample's own starting noise would find an outlier every time."""
     field = sf.Gaussian(sf.VP(), torch.zeros(64), torch.eye(64))
-    x = sf.sample(field, 500, sf.DDIM(), sf.uniform(sf.VP(), 3), seed=0, tile=500)
+    x = sf.sample(field, 500, sf.DDIM(), sf.uniform(sf.VP(), 3), seed=0, batch_size=500)
     y = torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
     same, *others = (sliced_wasserstein(x, y, seed=seed) for seed in range(4))
     assert same == pytest.approx(sum(others) / 3, rel=0.1)

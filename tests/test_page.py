@@ -136,7 +136,7 @@ def test_the_slider_over_calls_shows_samples_of_so_many_calls():
     assert tuple(general) == walks.NFES
     assert not fitted
     with sf.count_calls(run.field) as calls:
-        again = run.sample(5, sf.default_plan(run.field, 8), seed=4, tile=5)
+        again = run.sample(5, sf.default_plan(run.field, 8), seed=4, batch_size=5)
     assert calls.count == 8
     assert torch.equal(general[8], again)
 
@@ -426,7 +426,7 @@ def tuning(field, nfe):
 
 def frontier(points, **changes):
     facts = {"field": "f", "process": "p", "n": 9, "m": 8, "dim": 2, "level": 0.95, "seed": 0}
-    facts |= {"tile": 4, "machine": "<em>one</em>", "teacher": 1e-4}
+    facts |= {"batch_size": 4, "machine": "<em>one</em>", "teacher": 1e-4}
     facts |= {"floors": {"energy": interval(0.1, 0.02)}, "points": tuple(points)}
     return Frontier(**facts | changes)
 

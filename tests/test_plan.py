@@ -55,9 +55,9 @@ def test_a_changed_weight_changes_a_digest_that_was_told_before():
 
 def test_views_of_a_field_have_its_digest():
     field = denoiser()
-    views = field.under(sf.Flow(t_min=0.01, t_max=0.99)), field.given(y=torch.tensor(3))
+    views = field.under(sf.Flow(t_min=0.01, t_max=0.99)), field.condition_on(y=torch.tensor(3))
     assert {digest(view) for view in views} == {digest(field)}
-    assert digest(views[0].given(y=1).under(sf.VP(t_min=0.1, t_max=0.5))) == digest(field)
+    assert digest(views[0].condition_on(y=1).under(sf.VP(t_min=0.1, t_max=0.5))) == digest(field)
 
 
 class Scaled(sf.ScoreField):

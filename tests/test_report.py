@@ -165,7 +165,7 @@ def test_paths_stop_at_the_processs_own_ends():
 
 def test_a_path_does_not_depend_on_how_many_are_followed(monkeypatch):
     few = paths(line(sf.VP()), 3, seed=5, steps=10)
-    monkeypatch.setattr(tracks, "_TILE", 4)
+    monkeypatch.setattr(tracks, "_BATCH_SIZE", 4)
     more = paths(line(sf.VP()), 11, seed=5, steps=10)
     torch.testing.assert_close(more.sde[:, :3], few.sde, rtol=0, atol=1e-5)
     torch.testing.assert_close(more.ode[:, :3], few.ode, rtol=0, atol=1e-5)

@@ -39,7 +39,7 @@ def in_units(field=None):
 
 def many(field, measured, operator=None, noise_std=0.0, encoding=None, **settings):
     """Return 1,000 samples of what one measurement in the data's units was made of."""
-    settings = {"n": 1000, "tile": 1000, "iterations": 4, **settings}
+    settings = {"n": 1000, "batch_size": 1000, "iterations": 4, **settings}
     settings["solver"] = sf.default_plan(field, 40)
     encoding = Continuous() if encoding is None else encoding
     return restore_data(field, UNITS, encoding, measured[None], operator, noise_std, **settings)[0]
@@ -72,19 +72,21 @@ def test_a_mask_says_what_nan_says_also_one_of_each_item(method):
     field = in_units()[0]
     x, observed = normal(8, 4, seed=3).float(), normal(8, 4, seed=4) > -0.5
     how = {"n": 2, "method": method, "solver": sf.DDIM(1.0), "times": sf.balanced(field.process, 6)}
-    gaps = sf.restore(field, torch.where(observed, x, math.nan), tile=8, **how)
-    found = sf.restore(field, x, sf.Mask(observed), tile=8, **how)
+    gaps = sf.restore(field, torch.where(observed, x, math.nan), batch_size=8, **how)
+    found = sf.restore(field, x, sf.Mask(observed), batch_size=8, **how)
     assert torch.equal(found, gaps)
-    assert torch.equal(sf.restore(field, x, sf.Mask(observed[0]), tile=8, **how)[0], gaps[0])
+    assert torch.equal(sf.restore(field, x, sf.Mask(observed[0]), batch_size=8, **how)[0], gaps[0])
 
 
 def test_noise_may_be_that_of_each_item():
     field, x = in_units()[0], normal(4, 4, seed=3).float()
     x[:, 1] = math.nan
     noise = torch.tensor([0.1, 1.0, 3.0, 0.5])[:, None].expand(4, 4)
-    found = sf.restore(field, x, None, noise, n=2, tile=8)
+    found = sf.restore(field, x, None, noise, n=2, batch_size=8)
     for k in range(4):
-        alone = sf.restore(field, x[k : k + 1], None, float(noise[k, 0]), n=2, ids=[k], tile=8)
+        alone = sf.restore(
+            field, x[k : k + 1], None, float(noise[k, 0]), n=2, ids=[k], batch_size=8
+        )
         torch.testing.assert_close(found[k], alone[0], rtol=1e-5, atol=1e-5)
 
 
@@ -94,8 +96,8 @@ def test_whole_numbers_are_measurements_as_others_are(dtype, operator):
     field = in_units()[0]
     y = torch.tensor([[3, 200, 7, 1], [0, 255, 2, 9]])[:, : operator.shape((4,))[0]]
     parts = field, UNITS, Continuous()
-    found = restore_data(*parts, y.to(dtype), operator, 1.0, tile=4)
-    assert torch.equal(found, restore_data(*parts, y.float(), operator, 1.0, tile=4))
+    found = restore_data(*parts, y.to(dtype), operator, 1.0, batch_size=4)
+    assert torch.equal(found, restore_data(*parts, y.float(), operator, 1.0, batch_size=4))
 
 
 def test_noise_is_in_the_units_of_the_data_too():
@@ -113,7 +115,7 @@ def test_whole_numbers_stand_in_the_middle_of_their_intervals():
     y = tensor(11, 217)
     rows = torch.eye(4, dtype=torch.float64)[[0, 3]]
     for measured, operator in ((y, sf.Matrix(rows)), (tensor(11, math.nan, math.nan, 217), None)):
-        x = many(field, measured, operator, encoding=Levels(500), n=50, tile=64)
+        x = many(field, measured, operator, encoding=Levels(500), n=50, batch_size=64)
         assert torch.equal(x[:, [0, 3]].double(), y.expand(50, 2))
         assert torch.equal(x, x.floor())
 
@@ -124,10 +126,12 @@ def test_an_item_does_not_depend_on_the_others_and_may_be_asked_for_alone(method
     y = normal(5, 4, seed=1, dtype=torch.float32)
     y[torch.rand(5, 4, generator=torch.Generator().manual_seed(0)) < 0.4] = math.nan
     own = {"repeats": 2} if method == "repaint" else {}
-    every = sf.restore(field, y, method=method, n=3, seed=2, tile=8, **own)
+    every = sf.restore(field, y, method=method, n=3, seed=2, batch_size=8, **own)
     assert every.shape == (5, 3, 4)
     for k in (4, 1):
-        alone = sf.restore(field, y[k : k + 1], method=method, n=3, ids=[k], seed=2, tile=8, **own)
+        alone = sf.restore(
+            field, y[k : k + 1], method=method, n=3, ids=[k], seed=2, batch_size=8, **own
+        )
         assert torch.equal(alone[0], every[k])
     assert not torch.equal(every[:, 0], every[:, 1])
 
@@ -140,8 +144,8 @@ def test_of_no_items_nothing_is_made():
 def test_settings_reach_the_method():
     field, y = sf.Gaussian(sf.VP(), MEAN, COVARIANCE), normal(3, 2, seed=1)
     operator, plan = sf.Matrix(ROWS), sf.default_plan(sf.Gaussian(sf.VP(), MEAN, COVARIANCE), 8)
-    found = sf.restore(field, y, operator, method="dps", zeta=0.3, solver=plan, tile=3)
-    wanted = sf.sample(sf.DPS(field, operator, y, zeta=0.3), 3, plan, tile=3)
+    found = sf.restore(field, y, operator, method="dps", zeta=0.3, solver=plan, batch_size=3)
+    wanted = sf.sample(sf.DPS(field, operator, y, zeta=0.3), 3, plan, batch_size=3)
     assert torch.equal(found[:, 0], wanted)
 
 
@@ -162,7 +166,7 @@ def test_settings_reach_the_method():
             lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), torch.ones(5)),
             r"noise_std has shape \(5,\), and a measurement \(4,\)",
         ),
-        (lambda f, y: sf.sample(sf.MMPS(f, sf.Matrix(torch.eye(4)), y), 10), "slot of a tile"),
+        (lambda f, y: sf.sample(sf.MMPS(f, sf.Matrix(torch.eye(4)), y), 10), "slot of a batch"),
         (
             lambda f, y: restore_data(f, UNITS, Continuous(), y, sf.Matrix(ROWS), 0.0),
             r"\(4,\).*\(2,\)",
@@ -291,11 +295,11 @@ def test_the_gaps_of_a_table_are_filled_and_the_rest_is_as_it_was(tmp_path, file
 
 def test_what_the_command_writes_is_what_python_returns(tmp_path, files):
     out = tmp_path / "x.npy"
-    options = ["--n", 2, "--seed", 3, "--tile", 16, "--method", "pigdm", "--solver", "heun"]
+    options = ["--n", 2, "--seed", 3, "--batch-size", 16, "--method", "pigdm", "--solver", "heun"]
     finishes("restore", files / "run", files / "gappy.npy", "--out", out, *options, "--steps", 5)
     run, y = sf.load(files / "run"), torch.from_numpy(np.load(files / "gappy.npy")).float()
     times = sf.balanced(run.field.process, 5, data_std=run.field.data_std)
-    settings = {"n": 2, "seed": 3, "tile": 16, "method": "pigdm"}
+    settings = {"n": 2, "seed": 3, "batch_size": 16, "method": "pigdm"}
     exact = run.restore(y, solver=sf.Heun(), times=times, **settings)
     np.testing.assert_array_equal(np.load(out), exact.numpy())
 
@@ -318,7 +322,7 @@ def test_the_steps_may_be_chosen_and_are_the_usual_ones_unless_they_are(tmp_path
 def test_items_may_be_restored_in_shares_and_put_together(tmp_path, files, capsys):
     def restored(name, *options):
         out = tmp_path / name
-        shared = ["--tile", 4, "--out", out]
+        shared = ["--batch-size", 4, "--out", out]
         finishes("restore", files / "pictures", files / "boxed.npy", *shared, *options)
         return out
 

@@ -54,7 +54,7 @@ def test_a_sample_by_id_is_the_same_bits_alone_in_any_order_and_in_any_split(sol
     times = sf.even_log_snr(PROCESS, 4)
 
     def run(n, **options):
-        return sf.sample(field, n, solver, times, seed=3, tile=8, **options)
+        return sf.sample(field, n, solver, times, seed=3, batch_size=8, **options)
 
     whole = run(11)
     assert whole.shape == (11, 2)
@@ -65,16 +65,16 @@ def test_a_sample_by_id_is_the_same_bits_alone_in_any_order_and_in_any_split(sol
     assert torch.equal(run(order), whole[order])
     assert torch.equal(torch.cat([run(range(0, 5)), run(range(5, 11))]), whole)
     assert torch.equal(run(3), whole[:3])
-    assert not torch.equal(sf.sample(field, 11, solver, times, seed=4, tile=8), whole)
-    other_tile = sf.sample(field, 11, solver, times, seed=3, tile=5)
-    torch.testing.assert_close(other_tile, whole, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(sf.sample(field, 11, solver, times, seed=4, batch_size=8), whole)
+    other_size = sf.sample(field, 11, solver, times, seed=3, batch_size=5)
+    torch.testing.assert_close(other_size, whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
 def test_the_default_plan_draws_from_the_law_of_the_data(process):
     """Mean and covariance of 600 samples lie within four standard errors, on every process."""
     field, count = mixture(process), 600
-    x = sf.sample(field, count, tile=600, dtype=torch.float64)
+    x = sf.sample(field, count, batch_size=600, dtype=torch.float64)
     mean = field.weights @ field.means
     centred = field.means - mean
     spread = field.covariances + centred[:, :, None] * centred[:, None]
@@ -109,12 +109,12 @@ def test_every_call_of_the_field_is_counted(solver):
     field, steps = mixture(PROCESS), 6
     times = sf.even_log_snr(PROCESS, steps)
     with sf.count_calls(field) as calls:
-        sf.sample(field, 10, solver, times, tile=4, finish=False)
+        sf.sample(field, 10, solver, times, batch_size=4, finish=False)
     assert (calls.count, calls.rows) == (3 * steps * solver.calls, 12 * steps * solver.calls)
     with sf.count_calls(field) as calls:
-        sf.sample(field, 4, solver, times, tile=4)
+        sf.sample(field, 4, solver, times, batch_size=4)
     assert calls.count == steps * solver.calls + 1, "the finish is one more call"
-    sf.sample(field, 4, solver, times, tile=4)
+    sf.sample(field, 4, solver, times, batch_size=4)
     assert calls.count == steps * solver.calls + 1, "outside the block nothing is counted"
 
 
@@ -163,7 +163,7 @@ def test_a_sample_of_no_ids_is_empty():
     [
         (-1, {}, "give n >= 0 or ids >= 0"),
         ([3, -2], {}, "give n >= 0 or ids >= 0"),
-        (4, {"tile": 0}, "tile >= 1"),
+        (4, {"batch_size": 0}, "batch_size >= 1"),
         (4, {"times": tensor(0.1, 0.5)}, r"times rise.*times.flip\(0\)"),
         (4, {"times": tensor(0.5, 0.7, 0.1)}, "must fall strictly"),
         (4, {"times": tensor(1.2, 0.5)}, "outside the process's"),
@@ -171,7 +171,7 @@ def test_a_sample_of_no_ids_is_empty():
         (4, {"times": tensor(math.nan, 0.1)}, "outside the process's"),
         (4, {"seed": -1}, "seed = -1"),
         (4, {"seed": 1.5}, "seed = 1.5"),
-        (4, {"tile": 1.5}, "tile = 1.5"),
+        (4, {"batch_size": 1.5}, "batch_size = 1.5"),
         (4, {"solver": sf.Heun}, "solver = the class Heun: give a solver, such as Heun()"),
         (4, {"solver": tensor(0.5, 0.1)}, r"solver = tensor.*give a solver, such as Heun\(\)"),
         (4, {"solver": sf.default_plan(FIELDS[0]), "times": tensor(0.5, 0.1)}, "has its own times"),
@@ -276,12 +276,12 @@ def test_the_general_plan_spends_the_calls_it_is_given_and_is_better_for_more(pr
     """By the distance to the ends of the paths that another solver finds in 1,200 calls."""
     field, count = mixture(process), 128
     times = sf.balanced(process, 200, end=process.t_min)
-    end = sf.sample(field, count, sf.Tsit5(), times, tile=count, dtype=torch.float64)
+    end = sf.sample(field, count, sf.Tsit5(), times, batch_size=count, dtype=torch.float64)
     errors = []
     for nfe in (4, 6, 10, 20, 40):
         with sf.count_calls(field) as calls:
             plan = sf.default_plan(field, nfe)
-            x = sf.sample(field, count, plan, tile=count, dtype=torch.float64)
+            x = sf.sample(field, count, plan, batch_size=count, dtype=torch.float64)
         assert calls.count == nfe
         errors.append(float((x - end).norm(dim=1).mean()))
     assert all(fine < 0.7 * coarse for coarse, fine in itertools.pairwise(errors[:-1]))

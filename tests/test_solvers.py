@@ -582,7 +582,7 @@ def test_a_field_that_is_not_finite_is_named_with_its_time_samples_and_solver():
     field = Broken(sf.VP(), MEAN, COVARIANCE)
     times = grid(field.process, 8, False)
     with pytest.raises(NumericalError) as error:
-        sf.sample(field, [8, 9, 10, 11], sf.Heun(), times, tile=4)
+        sf.sample(field, [8, 9, 10, 11], sf.Heun(), times, batch_size=4)
     first = next(t for t in times if field.process.sigma(t) < 0.5)
     for part in ("not finite", f"{float(first):g}", "[10]", "Heun()"):
         assert part in str(error.value)

@@ -38,7 +38,9 @@ def is_target(x):
 
 def library_samples():
     solver, times = sf.EulerMaruyama(1.0), sf.uniform(VP, STEPS)
-    return sf.sample(target(), COUNT, solver, times, tile=COUNT, finish=False, dtype=torch.float64)
+    return sf.sample(
+        target(), COUNT, solver, times, batch_size=COUNT, finish=False, dtype=torch.float64
+    )
 
 
 def reverse_sde(time, update, field):

@@ -129,7 +129,7 @@ def test_one_checkpoint_serves_every_solver_in_the_units_of_the_data(trained, so
     """Row 36: mean, spread and correlation of the data, whichever rule walks from the prior."""
     count = 4000
     times = sf.balanced(trained.field.process, 60 if solver.calls == 1 else 30)
-    x = trained.sample(count, solver, times, seed=1, tile=count).double()
+    x = trained.sample(count, solver, times, seed=1, batch_size=count).double()
     assert x.isfinite().all()
     z = (x - tensor(100.0, -20.0)) / tensor(7.0, 3.0)
     assert z.mean(0).abs().max() < 0.04 + 4 / math.sqrt(count)
@@ -473,10 +473,10 @@ def test_a_conditional_run_learns_each_class_and_their_mixture():
     run = sf.train(data, config)
     count = 500
     for k in (0, 1):
-        x = run.sample(count, seed=1, y=k, tile=count)
+        x = run.sample(count, seed=1, y=k, batch_size=count)
         assert ((x - centres[k]).norm(dim=1) < 2.5).double().mean() > 0.97
         assert (x.mean(0) - centres[k]).abs().max() < 0.2
-    x = run.sample(count, seed=1, tile=count)
+    x = run.sample(count, seed=1, batch_size=count)
     share = float((x[:, 0] > 0).double().mean())
     assert share == pytest.approx(0.5, abs=0.12), "without a class both appear"
     z, t = normal(20, 2).float(), 0.4

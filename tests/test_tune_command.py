@@ -139,7 +139,7 @@ def test_a_plan_of_another_run_is_refused(files, fails):
         (["tune", "run", "--nfe", "5", "--tries", "0"], "--tries 0"),
         (["tune", "run", "--nfe", "5", "--polish", "-1"], "--polish -1"),
         (["tune", "run", "--nfe", "5", "--noises", "2"], "at least 8"),
-        (["tune", "run", "--nfe", "5", "--tile", "0"], "at least 1"),
+        (["tune", "run", "--nfe", "5", "--batch-size", "0"], "at least 1"),
         (["tune", "run", "--nfe", "5", "--device", "cuda"], "no GPU"),
         (["sample", "run", "--plan", "general", "--solver", "heun"], "--solver by hand"),
         (["sample", "run", "--plan", "a.json", "--nfe", "4"], "--nfe by hand"),

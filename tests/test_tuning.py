@@ -36,15 +36,15 @@ def ring(process=None):
     return sf.Mixture(process, torch.arange(1.0, 6), means, cov)
 
 
-def noises(field, count=64, tile=64, **conditions):
-    return draw(field, count, conditions, 1, tile)
+def noises(field, count=64, batch_size=64, **conditions):
+    return draw(field, count, conditions, 1, batch_size)
 
 
-def student(field, count=64, tile=64, chosen=None):
+def student(field, count=64, batch_size=64, chosen=None):
     chosen = torch.arange(math.prod(field.shape)) if chosen is None else chosen
     seen = torch.arange(count) % 2 == 0
     rule = sf.default_plan(field, 4).solver
-    of = noises(field, count, tile)
+    of = noises(field, count, batch_size)
     return Student(of, teach(of, chosen), chosen, seen, rule)
 
 
@@ -52,7 +52,7 @@ def test_the_teacher_follows_the_exact_path_of_a_gaussian():
     """Each coordinate keeps its place in its normal law: y is a multiple of its deviation."""
     values = [4.0, 1.0, 0.01]
     field = spread(values)
-    of = noises(field, 20, tile=7)
+    of = noises(field, 20, batch_size=7)
     paths, some = teach(of, torch.arange(3)), teach(of, torch.tensor([0, 2]))
     first = math.exp(float(-field.process.half_log_snr(torch.tensor(1.0).double())))
     z = paths.at(math.log(first)) / (torch.tensor(values).double() + first**2).sqrt()
@@ -87,7 +87,7 @@ def test_what_a_plan_is_said_to_be_worth_holds_for_other_noises():
     field = ring()
     plan = tune(field, 6, noises=256, tries=40)
     with sf.count_calls(field) as calls:
-        x = sf.sample(field, 256, plan, seed=9, tile=256)
+        x = sf.sample(field, 256, plan, seed=9, batch_size=256)
     assert calls.count == plan.tuning.nfe == 6
     first = torch.tensor(1.0, dtype=torch.float64)
     far = sf.start(field, sf.Noise(9, torch.arange(256)), first, torch.empty(0).double())
@@ -163,8 +163,8 @@ def test_the_same_seed_makes_the_same_plan_whatever_was_tried_before():
     assert calls.count - again.count == 4 * (len(whole) - seen), "a call for each step of each try"
 
 
-def test_tiles_change_a_plan_by_rounding_alone():
-    one, other = (student(ring(), 64, tile).learn(LEVELS) for tile in (64, 5))
+def test_batch_sizes_change_a_plan_by_rounding_alone():
+    one, other = (student(ring(), 64, batch_size).learn(LEVELS) for batch_size in (64, 5))
     torch.testing.assert_close(one.error, other.error, rtol=1e-9, atol=1e-12)
 
 
@@ -228,10 +228,10 @@ def test_noises_are_under_the_conditions_by_turns():
     middle = ends(of).mean(1)
     assert of.conditions["to"].tolist() == [-2, -2, 0, 0, 2, 2] * 2
     assert float((middle - of.z.mean(1).double()).abs().max()) < 0.02, "to and -to cancel"
-    plan = sf.tune(field, 4, noises=24, conditions={"to": to}, tries=10, tile=5)
+    plan = sf.tune(field, 4, noises=24, conditions={"to": to}, tries=10, batch_size=5)
     assert plan.tuning.error < 0.1 * plan.tuning.general
-    view = field.given(to=torch.full((8,), 1.0))
-    assert sf.sample(view, 8, plan, tile=8).shape == (8, 2)
+    view = field.condition_on(to=torch.full((8,), 1.0))
+    assert sf.sample(view, 8, plan, batch_size=8).shape == (8, 2)
 
 
 def test_polishing_moves_all_steps_to_a_smaller_error():
@@ -313,7 +313,7 @@ def test_a_budget_that_is_none_is_refused(nfe):
         tune(ring(), nfe)
 
 
-@pytest.mark.parametrize("given", [{"noises": 4}, {"tile": 0}, {"tries": 0}, {"polish": -1}])
+@pytest.mark.parametrize("given", [{"noises": 4}, {"batch_size": 0}, {"tries": 0}, {"polish": -1}])
 def test_settings_that_make_no_sense_are_refused(given):
     with pytest.raises(ValueError, match="at least"):
         tune(ring(), 4, **given)

@@ -51,7 +51,7 @@ def test_computing_steps_anew_changes_no_bit(solver):
 def test_the_samples_are_those_of_sample(solver):
     field = mixture(sf.VP())
     times = None if solver is None else sf.uniform(field.process, 6)
-    x = sf.sample(field, 5, solver, times, seed=3, tile=5, dtype=torch.float64)
+    x = sf.sample(field, 5, solver, times, seed=3, batch_size=5, dtype=torch.float64)
     z, _ = sf.Noise(3, torch.arange(5)).draw(field.shape, torch.empty(0, dtype=torch.float64))
     torch.testing.assert_close(sf.unroll(field, z, solver, times, seed=3), x, rtol=0, atol=0)
 

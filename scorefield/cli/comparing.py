@@ -63,7 +63,7 @@ def compare(
     console: Console, folder: Path, source: str | None, how: CompareOptions, options: ItemOptions
 ) -> None:
     """Measure plans on a run, print a table of them, and write and draw it."""
-    _check_options(source, how, options.tile)
+    _check_options(source, how, options.batch_size)
     if how.guidance != 1 and options.y is None:
         raise toward_none(how.guidance)
     run = load(folder).guided(how.guidance)
@@ -90,7 +90,7 @@ def compare(
         seed=how.seed,
         metrics=metrics,
         features=partial(as_data, run),
-        tile=options.tile,
+        batch_size=options.batch_size,
         progress=lambda work: track(console, work, len(work), "comparing"),
     )
     found.save(out)
@@ -99,9 +99,9 @@ def compare(
     _draw(console, found, out.with_suffix(".png"))
 
 
-def _check_options(source: str | None, how: CompareOptions, tile: int) -> None:
-    if tile < 1:
-        raise UsageError(f"--tile {tile}: give at least 1.")
+def _check_options(source: str | None, how: CompareOptions, batch_size: int) -> None:
+    if batch_size < 1:
+        raise UsageError(f"--batch-size {batch_size}: give at least 1.")
     if how.n is not None and how.n < SMALLEST:
         raise UsageError(f"--n {how.n}: give at least {SMALLEST}.")
     if min(numbers("nfe", how.nfe), default=0) < 2:
@@ -189,8 +189,8 @@ def show(console: Console, found: Frontier) -> None:
     say(
         console,
         f"{found.n} samples of each from the same noises{of_data}; ± half the {found.level:.0%} "
-        f"interval. Errors in the data's deviations{paths}; ms per sample in tiles of {found.tile} "
-        f"on {found.machine}",
+        f"interval. Errors in the data's deviations{paths}; ms per sample in batches "
+        f"of {found.batch_size} on {found.machine}",
     )
 
 

@@ -44,7 +44,7 @@ def encode(
     target = folder / f"codes-{Path(source).stem}"
     opened = open_run(folder, options, ENCODING, target, options.ids)
     plan, x = _plan(opened.run, nfe, reversible), read_items(opened.run, source, any_scale)
-    work = partial(_codes_of, plan=plan, y=opened.y, tile=options.tile)
+    work = partial(_codes_of, plan=plan, y=opened.y, batch_size=options.batch_size)
     settings = {"nfe": nfe, "reversible": reversible, "y": opened.y}
     in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(x)), x)
 
@@ -68,24 +68,26 @@ def decode(
             f"give the --nfe of their encoding, {ROUND_TRIP_CALLS} unless it was given there."
         )
     plan = _plan(opened.run, nfe, pairs)
-    work = partial(_data_of, plan=plan, pairs=pairs, y=opened.y, tile=options.tile)
+    work = partial(_data_of, plan=plan, pairs=pairs, y=opened.y, batch_size=options.batch_size)
     settings = {"nfe": nfe, "pairs": pairs, "y": opened.y}
     in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(codes)), codes)
 
 
-def _codes_of(run: Run, task: Task, *, plan: Plan, y: int | None, tile: int) -> Columns:
+def _codes_of(run: Run, task: Task, *, plan: Plan, y: int | None, batch_size: int) -> Columns:
     assert task.x is not None
-    found = run.encode(task.x, plan, y=y, ids=task.ids, tile=tile)
+    found = run.encode(task.x, plan, y=y, ids=task.ids, batch_size=batch_size)
     pair = found.z if found.partner is None else torch.stack([found.z, found.partner], 1)
     return {"codes": pair.numpy(), "error": found.error.numpy()}
 
 
-def _data_of(run: Run, task: Task, *, plan: Plan, pairs: bool, y: int | None, tile: int) -> Columns:
+def _data_of(
+    run: Run, task: Task, *, plan: Plan, pairs: bool, y: int | None, batch_size: int
+) -> Columns:
     assert task.x is not None
     given: Tensor | Codes = task.x
     if pairs:
         given = Codes(task.x[:, 0], torch.zeros(len(task.x)), 0, task.x[:, 1])
-    found = run.decode(given, plan, y=y, ids=task.ids, tile=tile)
+    found = run.decode(given, plan, y=y, ids=task.ids, batch_size=batch_size)
     return {"x": found.x.numpy(), "error": found.error.numpy()}
 
 
@@ -133,7 +135,12 @@ def interpolate(
     first, last = (x[torch.tensor(side)] for side in zip(*ends, strict=True))
     began = time.monotonic()
     found = run.interpolate(
-        first, last, _plan(run, nfe, False), y=opened.y, points=points, tile=options.tile
+        first,
+        last,
+        _plan(run, nfe, False),
+        y=opened.y,
+        points=points,
+        batch_size=options.batch_size,
     )
     write_array(out, len(found.x), [found.x.numpy()])
     say(

@@ -43,7 +43,7 @@ def likelihood(
     opened = open_run(folder, options, LIKELIHOOD, target, options.ids)
     opened.run.check_density()
     x = read_items(opened.run, source, any_scale)
-    where = {"y": opened.y, "seed": seed, "tile": options.tile}
+    where = {"y": opened.y, "seed": seed, "batch_size": options.batch_size}
     work = partial(_rows, given=given, bound=bound, where=where)
     settings = {**given, "bound": bound, "y": opened.y, "seed": seed}
     in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(x)), x)

@@ -71,8 +71,8 @@ class ItemOptions:
     y: str | None = None
     """The class, for a conditional run: its name, or its number from 0."""
 
-    tile: int = 64
-    """Items per call of the network; the same tile gives the same bits."""
+    batch_size: int = 64
+    """Batch size. Results are bit-identical only for the same batch size."""
 
     out: Path | None = None
     """The file to write; unless given it is named after what was asked for, in the run folder, or
@@ -221,7 +221,7 @@ class PickOptions:
     the mean distance to the exact path's end, in deviations of the data."""
 
     time_per_sample: float | None = None
-    """In milliseconds: the best plan that takes no longer, by whole tiles."""
+    """In milliseconds: the best plan that takes no longer, by whole batches."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ class TuneOptions:
     seed: int = 0
     """Of the noises."""
 
-    tile: int | None = None
+    batch_size: int | None = None
     """Samples per call of the network; from 64 to 512 by the dimension unless given."""
 
     overwrite: bool = False

@@ -119,8 +119,8 @@ def open_run(
         name: of the file unless one is asked for, without its ending.
         ids: those that are asked for, which belong to the name.
     """
-    if options.tile < 1:
-        raise UsageError(f"--tile {options.tile}: give at least 1.")
+    if options.batch_size < 1:
+        raise UsageError(f"--batch-size {options.batch_size}: give at least 1.")
     run = load(folder)
     like, out = run.config.data, options.out
     if out is None:
@@ -180,13 +180,13 @@ def in_parts(
     """Do work over ids in parts, and write the result if this process has all of them.
 
     What an earlier process has left is not done again. ``settings`` are what the result depends on
-    besides the run, the items and the tile.
+    besides the run, the items and the batch size.
 
     Raises:
         UsageError: parts of another job lie beside the file; no such shard or engine.
     """
     engine, shard = find_engine(options.engine), find_shard(options.shard, os.environ)
-    job = _job(opened, options.tile, settings, ids, items, shard.count)
+    job = _job(opened, options.batch_size, settings, ids, items, shard.count)
     missing = _missing(console, job, shard)
     began, made = time.monotonic(), 0
     tasks = (_task(job, part, items) for part in missing)
@@ -260,22 +260,25 @@ def _counted(parts: Iterator[Columns], tallies: Mapping[str, Tally]) -> Iterator
 
 def _job(
     opened: Opened,
-    tile: int,
+    batch_size: int,
     settings: Mapping[str, Any],
     ids: range,
     items: Rows | None,
     shards: int,
 ) -> Job:
     like = opened.run.config.data
-    block = tile * max(
-        1, min(-(-len(ids) // (tile * _MOST)), _LARGE // (4 * tile * math.prod(like.shape)))
+    block = batch_size * max(
+        1,
+        min(
+            -(-len(ids) // (batch_size * _MOST)), _LARGE // (4 * batch_size * math.prod(like.shape))
+        ),
     )
     made_from = {
         "command": opened.kind.name,
         "run": mark_of(opened.folder),
         "like": like.model_dump(mode="json"),
         "data": None if items is None else digest(items),
-        "tile": tile,
+        "batch_size": batch_size,
         "version": __version__,
         "torch": torch.__version__,
         **settings,

@@ -37,7 +37,7 @@ def choose_measured(
 
     def make(run: Run) -> Plan:
         y = find_class(run, options.y)
-        return _pick(console, run, folder, y, options.tile, how)
+        return _pick(console, run, folder, y, options.batch_size, how)
 
     return Choice(name, make) if name else None
 
@@ -90,13 +90,13 @@ def _measured(run: Run, folder: Path, y: int | None) -> Frontier:
 
 
 def _pick(
-    console: Console, run: Run, folder: Path, y: int | None, tile: int, how: PickOptions
+    console: Console, run: Run, folder: Path, y: int | None, batch_size: int, how: PickOptions
 ) -> Plan:
     """Return the plan of a run's frontier that is asked for, and say which it is.
 
     Raises:
         CheckpointError: as `_measured`.
-        UsageError: times were measured with another tile.
+        UsageError: times were measured with another batch size.
         ValueError: no plan is so near or so fast.
     """
     path, found = file_of(folder, y, run.guidance), _measured(run, folder, y)
@@ -104,10 +104,10 @@ def _pick(
         point = found.within(how.tolerance)
     else:
         assert how.time_per_sample is not None
-        if tile != found.tile:
+        if batch_size != found.batch_size:
             raise UsageError(
-                f"--tile {tile}: the times in {path} are of tiles of {found.tile}; give that, or "
-                "compare again."
+                f"--batch-size {batch_size}: the times in {path} are of batches of "
+                f"{found.batch_size}; give that, or compare again."
             )
         point = found.for_time(how.time_per_sample)
         here = machine(template(run.field).device)

@@ -29,7 +29,7 @@ from scorefield.noise import PATHS
 from scorefield.runs.jobs.engines import Task
 from scorefield.runs.jobs.parts import Columns
 from scorefield.runs.run import Run
-from scorefield.sampling import Plan, count_calls, prepare, tiles
+from scorefield.sampling import Plan, batches, count_calls, prepare
 from scorefield.solvers import RePaint
 
 
@@ -66,7 +66,7 @@ def restore(
         n=how.n,
         plan=plan,
         y=opened.y,
-        tile=options.tile,
+        batch_size=options.batch_size,
     )
     in_parts(console, opened, options, work, settings, parse_ids(options.ids, len(items)), items)
 
@@ -153,7 +153,7 @@ def _restored(
     n: int,
     plan: Plan,
     y: int | None,
-    tile: int,
+    batch_size: int,
 ) -> Columns:
     assert task.x is not None
     measured = measurement.measured(task.x, task.ids)
@@ -168,10 +168,10 @@ def _restored(
             y=y,
             ids=task.ids,
             seed=measurement.seed,
-            tile=tile,
+            batch_size=batch_size,
         )
     drawn = range(task.ids.start * n, task.ids.stop * n)
-    each = calls.rows / (tile * sum(1 for _ in tiles(drawn, tile)))
+    each = calls.rows / (batch_size * sum(1 for _ in batches(drawn, batch_size)))
     columns = {"x": (x if n > 1 else x[:, 0]).numpy(), "nfe": np.full(len(x), each)}
     if x.ndim == 5:
         rows = [_shown(measured, x), x, *([task.x[:, None].to(x)] if measurement.corrupt else [])]

@@ -21,7 +21,7 @@ from scorefield.cli.tally import Tally
 from scorefield.runs.jobs.engines import Task
 from scorefield.runs.jobs.parts import Columns
 from scorefield.runs.run import Run
-from scorefield.sampling import Plan, count_calls, prepare, tiles
+from scorefield.sampling import Plan, batches, count_calls, prepare
 from scorefield.solvers import Fitted
 
 _SAMPLES = 64  # unless told
@@ -66,16 +66,18 @@ def sample(
         "times": times.tolist() if isinstance(times, Tensor) else repr(times),
         "finish": plan.finish,
     }
-    work = partial(_samples, plan=plan, seed=seed, y=opened.y, guidance=guidance, tile=options.tile)
+    work = partial(
+        _samples, plan=plan, seed=seed, y=opened.y, guidance=guidance, batch_size=options.batch_size
+    )
     in_parts(console, opened, options, work, settings, ids)
 
 
 def _samples(
-    run: Run, task: Task, *, plan: Plan, seed: int, y: int | None, guidance: float, tile: int
+    run: Run, task: Task, *, plan: Plan, seed: int, y: int | None, guidance: float, batch_size: int
 ) -> Columns:
     with count_calls(run.field) as calls:
-        x = run.guided(guidance).sample(task.ids, plan, seed=seed, y=y, tile=tile)
-    each = calls.rows / (tile * sum(1 for _ in tiles(task.ids, tile)))
+        x = run.guided(guidance).sample(task.ids, plan, seed=seed, y=y, batch_size=batch_size)
+    each = calls.rows / (batch_size * sum(1 for _ in batches(task.ids, batch_size)))
     return {"x": x.numpy(), "nfe": np.full(len(x), each)}
 
 

@@ -50,7 +50,7 @@ def tune(
         noises=options.noises,
         conditions=given,
         seed=options.seed,
-        tile=options.tile,
+        batch_size=options.batch_size,
     )
     facts = {
         "version": __version__,
@@ -59,7 +59,7 @@ def tune(
         "field": digest(run.conditional),
         "noises": tuner.count,
         "seed": options.seed,
-        "tile": tuner.tile,
+        "batch_size": tuner.batch_size,
     }
     for nfe in waiting:
         path = plan_file(folder, nfe, run.guidance)

@@ -41,14 +41,14 @@ class Instant:
         process: the process whose time it is.
         t: the time, in the form `scorefield.process.align` returns.
         alpha, sigma: the coefficients at ``t``.
-        own: what the field prepared for this time; only that field reads it.
+        prepared: this time's item of `ScoreField.prepare_times`, which only that field reads.
     """
 
     process: Process
     t: Tensor
     alpha: Coefficient
     sigma: Coefficient
-    own: Any = None
+    prepared: Any = None
 
     @classmethod
     def of(cls, process: Process, t: Time, x: Tensor) -> Instant:
@@ -56,11 +56,11 @@ class Instant:
         return instants(process, align(t, x)[None])[0]
 
 
-def instants(process: Process, t: Tensor, own: Sequence[Any] | None = None) -> list[Instant]:
+def instants(process: Process, t: Tensor, prepared: Sequence[Any] | None = None) -> list[Instant]:
     """Return the instants of the times ``t`` ``(N, ...)``, each in the form `align` returns."""
     alphas, sigmas = (unstack(c) for c in process.coefficients(t))
-    prepared = [None] * len(t) if own is None else own
-    columns = zip(t.unbind(), alphas, sigmas, prepared, strict=True)
+    items = [None] * len(t) if prepared is None else prepared
+    columns = zip(t.unbind(), alphas, sigmas, items, strict=True)
     return [Instant(process, *column) for column in columns]
 
 
@@ -246,10 +246,14 @@ class ScoreField(nn.Module, ABC):
                 "DDIM, can go to a time beyond."
             )
         t = t.clamp(process.t_min, process.t_max)
-        return instants(process, t, self._prepare(t))
+        return instants(process, t, self.prepare_times(t))
 
-    def _prepare(self, t: Tensor) -> Sequence[Any] | None:
-        """Work out what `estimate` needs of the times ``(N, ...)``: one `Instant.own` for each."""
+    def prepare_times(self, t: Tensor) -> Sequence[Any] | None:
+        """Compute what `estimate` needs at the times ``(N, ...)``: one `Instant.prepared` each.
+
+        A hook for coefficients that depend on the time alone; solvers call it once for a whole
+        grid. A field whose `estimate` needs none leaves it as it is.
+        """
         return None
 
     def forward(self, x: Tensor, t: Time | Instant, **condition: Any) -> Estimate:
@@ -274,7 +278,7 @@ class ScoreField(nn.Module, ABC):
 
     @property
     def origin(self) -> ScoreField:
-        """The field that this one is a view of: itself, unless made by `under` or `given`."""
+        """The field that `under` or `condition_on` made this view of; itself if it is no view."""
         return self
 
     def under(self, process: Process) -> ScoreField:
@@ -287,9 +291,9 @@ class ScoreField(nn.Module, ABC):
         """
         return _Under(self, process)
 
-    def given(self, **condition: Any) -> ScoreField:
+    def condition_on(self, **condition: Any) -> ScoreField:
         """Return the field with conditioning bound once, so that solvers carry none."""
-        return _Given(self, condition)
+        return _Conditioned(self, condition)
 
 
 class _Under(ScoreField):
@@ -309,7 +313,7 @@ class _Under(ScoreField):
     def origin(self) -> ScoreField:
         return self.base.origin
 
-    def _prepare(self, t: Tensor) -> Sequence[tuple[Coefficient, Instant]]:
+    def prepare_times(self, t: Tensor) -> Sequence[tuple[Coefficient, Instant]]:
         inner = self.base.process
         t_inner = inner.time(self.process.half_log_snr(t))
         (alpha, sigma), (a, b) = inner.coefficients(t_inner), self.process.coefficients(t)
@@ -317,7 +321,7 @@ class _Under(ScoreField):
         return list(zip(unstack(scale), self.base.instants(t_inner), strict=True))
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        scale, instant = at.own
+        scale, instant = at.prepared
         seen = mix((scale, x))
         found = self.base(seen, instant, **condition)
         if found.basis[0] is not seen:
@@ -326,7 +330,7 @@ class _Under(ScoreField):
         return Estimate(at, x, (x, found.basis[1]), (scale * p, q), (scale * p_eps, q_eps))
 
 
-class _Given(ScoreField):
+class _Conditioned(ScoreField):
     def __init__(self, base: ScoreField, condition: dict[str, Any]) -> None:
         super().__init__(base.process, base.shape, base.mean, base.variance)
         self.base = base
@@ -336,9 +340,9 @@ class _Given(ScoreField):
     def origin(self) -> ScoreField:
         return self.base.origin
 
-    def _prepare(self, t: Tensor) -> Sequence[Instant]:
+    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        found: Estimate = self.base(x, at.own, **{**self.condition, **condition})
+        found: Estimate = self.base(x, at.prepared, **{**self.condition, **condition})
         return found

@@ -104,7 +104,7 @@ class Denoiser(ScoreField):
         parts = self.process, self.parametrization, self.shape, self.mean, self.variance, self.label
         return Denoiser(network, *parts)
 
-    def _prepare(self, t: Tensor) -> Sequence[Any]:
+    def prepare_times(self, t: Tensor) -> Sequence[Any]:
         alpha, sigma = self.process.coefficients(t)
         skip, out, scale = self.parametrization(alpha, sigma)
         of_eps = self.parametrization.of_eps(alpha, sigma)
@@ -118,15 +118,15 @@ class Denoiser(ScoreField):
         return [Seen(dtype, *row) for row in zip(rows, scales, *pairs, strict=True)]
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        own: Seen = at.own
+        prepared: Seen = at.prepared
         output = self.output(x, at, **condition)
         if output.dtype is not x.dtype:
             output = output.to(x)
-        return Estimate(at, x, (x, output), own.of_x0, own.of_eps)
+        return Estimate(at, x, (x, output), prepared.of_x0, prepared.of_eps)
 
     def output(self, x: Tensor, at: Instant, **condition: Any) -> Tensor:
         """Return the bare network's output at ``x`` ``(B, *shape)`` and one of its instants."""
-        dtype, label, scale, _, _ = at.own
+        dtype, label, scale, _, _ = at.prepared
         seen = x if isinstance(scale, float) and scale == 1 else mix((scale, x))
         if seen.dtype is not dtype:
             dtype = dtype or x.dtype

@@ -37,7 +37,7 @@ Pair = tuple[Tensor, Tensor]
 class ClassifierFree(ScoreField):
     """The field (1) of one network that was trained with and without its condition.
 
-    It is called with a condition, or `ScoreField.given` one: a plan for it serves every condition.
+    It needs a condition, in the call or by `condition_on`; one plan serves every condition.
 
     Args:
         base: the field, called with and without the condition.
@@ -74,7 +74,7 @@ class ClassifierFree(ScoreField):
         self.negative = None if negative is None else dict(negative)
         self.interval, self.rescale = (low, high), rescale
 
-    def _prepare(self, t: Tensor) -> Sequence[tuple[Instant, Any]]:
+    def prepare_times(self, t: Tensor) -> Sequence[tuple[Instant, Any]]:
         ratios = (-self.process.half_log_snr(t)).exp()
         return list(zip(self.base.instants(t), map(self._weight, ratios), strict=True))
 
@@ -90,7 +90,7 @@ class ClassifierFree(ScoreField):
         return float(w) if w.ndim == 0 else w
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        inner, w = at.own
+        inner, w = at.prepared
         self._check(condition)
         if isinstance(w, float) and w == 1:
             found: Estimate = self.base(x, inner, **condition)
@@ -111,7 +111,7 @@ class ClassifierFree(ScoreField):
         if not condition or sorted(condition) != names:
             raise ValueError(
                 f"the condition has {sorted(condition)}, and guidance needs "
-                f"{names or 'one'}: call the field with it, or bind it by given(...)."
+                f"{names or 'one'}: call the field with it, or bind it by condition_on(...)."
             )
 
     def _both(self, x: Tensor, at: Instant, wanted: Mapping[str, Any]) -> tuple[Pair, Pair]:
@@ -148,14 +148,14 @@ class Tilted(ScoreField):
         super().__init__(base.process, base.shape, base.mean, base.variance)
         self.base, self.log_potential, self.scale, self.clean = base, log_potential, scale, clean
 
-    def _prepare(self, t: Tensor) -> Sequence[Instant]:
+    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         through = torch.is_grad_enabled() and x.requires_grad  # as for a likelihood
         with torch.enable_grad():
             seen = x if through else x.detach().requires_grad_()
-            found = self.base(seen, at.own, **condition)
+            found = self.base(seen, at.prepared, **condition)
             log_q = self._log_q(seen, at, found)
             (push,) = torch.autograd.grad(log_q.sum(), seen, create_graph=through)
             x0 = found.x0 + self.scale * at.sigma**2 / at.alpha * push
@@ -210,12 +210,12 @@ class Product(ScoreField):
         self.fields: Sequence[ScoreField] = nn.ModuleList(fields)  # type: ignore[assignment]
         self.weights = tuple(map(float, weights))
 
-    def _prepare(self, t: Tensor) -> Sequence[tuple[Instant, ...]]:
+    def prepare_times(self, t: Tensor) -> Sequence[tuple[Instant, ...]]:
         return list(zip(*(field.instants(t) for field in self.fields), strict=True))
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         total = sum(self.weights)
-        found = [f(x, t, **condition) for f, t in zip(self.fields, at.own, strict=True)]
+        found = [f(x, t, **condition) for f, t in zip(self.fields, at.prepared, strict=True)]
         x0, eps = (
             mix(*((w, part) for w, part in zip(self.weights, parts, strict=True)))
             for parts in zip(*((e.x0, e.eps) for e in found), strict=True)

@@ -83,19 +83,19 @@ class Posterior(ScoreField, ABC):
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:
         """Return ``w`` of (1), given ``y - A(mu)`` and the map of ``w`` to ``J^T A^T w``."""
 
-    def _prepare(self, t: Tensor) -> Sequence[Instant]:
+    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         if len(self.measured) not in (1, len(x)):
             raise ValueError(
                 f"{len(self.measured)} measurements for a batch of {len(x)} samples: give one for "
-                "all, or one for each slot of a tile; scorefield.restore takes any number of them."
+                "all, or one for each slot of a batch; scorefield.restore takes any number of them."
             )
         through = torch.is_grad_enabled() and x.requires_grad  # as for a likelihood
         with torch.enable_grad():
             seen = x if through else x.detach().requires_grad_()
-            found = self.base(seen, at.own, **condition)
+            found = self.base(seen, at.prepared, **condition)
             x0, eps = found.x0, found.eps
             told = self.operator.forward(x0)
         if told.shape[0] != len(x):

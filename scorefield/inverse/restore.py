@@ -19,7 +19,7 @@ from torch import Tensor
 from scorefield._internal.errors import DataError
 from scorefield.field import ScoreField, Shape
 from scorefield.inverse import DPS, MMPS, LinearOperator, Mask, Operator, PiGDM
-from scorefield.sampling import Adaptive, Plan, as_ids, filled, resolve, sample, template, tiles
+from scorefield.sampling import Adaptive, Plan, as_ids, batches, filled, resolve, sample, template
 from scorefield.solvers import DDIM, PredictorCorrector, RePaint, Replacement, Solver
 
 Method = Literal["mmps", "pigdm", "dps", "replacement", "repaint"]
@@ -39,7 +39,7 @@ def restore(
     times: Tensor | Adaptive | None = None,
     ids: Sequence[int] | Tensor | None = None,
     seed: int = 0,
-    tile: int = 64,
+    batch_size: int = 64,
     **settings: Any,
 ) -> Tensor:
     """Return ``n`` samples given each measurement, ``(N, n, *field.shape)``.
@@ -56,7 +56,7 @@ def restore(
             left aside, since it was to another field.
         ids: the items' numbers, ``0 .. N-1`` unless given.
         seed: with an id, determines the noise of a sample.
-        tile: as for `scorefield.sample`.
+        batch_size: as for `scorefield.sample`.
         settings: the method's own: ``iterations`` of mmps, ``zeta`` of dps, ``repeats`` of repaint.
 
     Raises:
@@ -70,7 +70,7 @@ def restore(
     check_items(measured, operator, field.shape)
     measured, operator = as_gaps(measured, operator)
     pose = partial(METHODS[method], **settings)
-    numbers = as_ids(len(measured) if ids is None else ids, tile)
+    numbers = as_ids(len(measured) if ids is None else ids, batch_size)
     if len(numbers) != len(measured):
         raise ValueError(f"{len(numbers)} ids for {len(measured)} measurements: give one for each.")
     drawn = [k * n + j for k in numbers for j in range(n)]
@@ -78,15 +78,15 @@ def restore(
         solver = usual_plan(field)
     plan = replace(resolve(field, solver, times), tuning=None)
     out = template(field).new_empty(len(drawn), *field.shape)
-    for places, rows, _ in tiles(drawn, tile):
-        y = filled(measured, [place // n for place in places], rows, tile)
+    for places, rows, _ in batches(drawn, batch_size):
+        y = filled(measured, [place // n for place in places], rows, batch_size)
         how = Mask(~y.isnan(), checked=True) if operator is None else operator
         noise = noise_std
         if isinstance(noise, Tensor) and noise.ndim == measured.ndim and len(noise) > 1:
-            noise = filled(noise, [place // n for place in places], rows, tile)
+            noise = filled(noise, [place // n for place in places], rows, batch_size)
         posed, its_plan = pose(field, how, y, noise, plan)
         some = [drawn[place] for place in places]
-        out[places] = sample(posed, some, its_plan, seed=seed, tile=tile)
+        out[places] = sample(posed, some, its_plan, seed=seed, batch_size=batch_size)
     return out.reshape(len(numbers), n, *field.shape)
 
 

@@ -33,7 +33,7 @@ from scorefield.field import ScoreField
 from scorefield.likelihood.density import last_time
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.noise import BOUND, Noise
-from scorefield.sampling import check_samples, filled, not_finite, tiles
+from scorefield.sampling import batches, check_samples, filled, not_finite
 
 DEFAULT_CALLS = 128
 _POWER = 6.0
@@ -62,7 +62,7 @@ def elbo(
     prior: Moments | PriorName = "moments",
     ids: Sequence[int] | Tensor | None = None,
     seed: int = 0,
-    tile: int = 64,
+    batch_size: int = 64,
 ) -> Bound:
     """Return a lower bound of the log-density of each sample of ``x`` ``(B, *field.shape)``.
 
@@ -71,22 +71,22 @@ def elbo(
 
     Args:
         nfe: calls of the field for each sample, even, 4 or more.
-        prior, ids, tile: as for `log_prob`.
+        prior, ids, batch_size: as for `log_prob`.
         seed: with an id, determines the noise.
 
     Raises:
         ValueError: settings out of range, samples that do not fit the field, a network in training.
         NumericalError: a bound is not finite.
     """
-    rows = check_samples(field, x, ids, tile)
+    rows = check_samples(field, x, ids, batch_size)
     if not isinstance(nfe, Integral) or nfe < 4 or nfe % 2:
         raise ValueError(f"nfe = {nfe!r}: give an even number of calls, 4 or more.")
     moments = resolved(field, prior).to(x.device)
     ends = torch.tensor([field.process.t_min, last_time(field, moments)], dtype=torch.float64)
     low, high = (-field.process.half_log_snr(ends)).exp().tolist()
     out = x.new_zeros(2, len(x), dtype=torch.float64)
-    for places, at, slots in tiles(rows, tile):
-        batch = filled(x, places, at, tile).double()
+    for places, at, slots in batches(rows, batch_size):
+        batch = filled(x, places, at, batch_size).double()
         noise = Noise(seed, slots.to(x.device), stream=BOUND)
         with torch.no_grad():
             beside = _beside(field, moments, batch, noise, nfe // 2, low, high)

@@ -41,7 +41,7 @@ from scorefield.likelihood.result import Likelihood
 from scorefield.likelihood.steps import Steps
 from scorefield.noise import PROBES, Noise
 from scorefield.process import check_positive, time_near
-from scorefield.sampling import Adaptive, check_samples, filled, not_finite, tiles
+from scorefield.sampling import Adaptive, batches, check_samples, filled, not_finite
 
 DEFAULT_CALLS = 40
 _FEWEST, _MOST = 8, 2**10
@@ -62,12 +62,12 @@ def log_prob(
     prior: Moments | PriorName = "moments",
     ids: Sequence[int] | Tensor | None = None,
     seed: int = 0,
-    tile: int = 64,
+    batch_size: int = 64,
 ) -> Likelihood:
     """Return the log-density of each sample of ``x`` ``(B, *field.shape)``, in the field's units.
 
     The value of a sample depends on the sample, its id, ``seed`` and the settings, not on the
-    others: at one ``tile`` it is the same to the last bit alone and in any batch.
+    others: at one ``batch_size`` it is the same to the last bit alone and in any batch.
 
     Args:
         nfe: calls of the field for each sample, 8 or more; 40 unless given.
@@ -81,7 +81,7 @@ def log_prob(
         prior: the law at the noisiest end: the data's moments, as the field or a `Moments` has
             them; or "standard", for data of zero mean and unit variance.
         ids: which samples these are, as the probes' key; ``0 .. B-1`` unless given.
-        tile: the batch that the field sees; with the nodes and ``d`` it makes up the memory.
+        batch_size: the batch that the field sees; with the nodes and ``d`` it makes up the memory.
 
     Raises:
         ValueError: settings out of range, or that exclude each other; a shape that is not the
@@ -89,7 +89,7 @@ def log_prob(
         NumericalError: ``stderr`` is not met with ``max_probes``; a log-density is not finite; more
             adaptive steps than ``max_steps``.
     """
-    rows = check_samples(field, x, ids, tile)
+    rows = check_samples(field, x, ids, batch_size)
     _check(nfe, adaptive, probes, stderr, max_probes)
     dim = math.prod(field.shape)
     exact = probes == 0 or (probes is None and dim <= (_EXACT if stderr is None else _PROBES))
@@ -105,8 +105,8 @@ def log_prob(
         )
         x = x.clone()
         out = x.new_zeros(len(fields(Likelihood)), len(x), dtype=torch.float64)
-        for places, at, slots in tiles(rows, tile):
-            batch = filled(x, places, at, tile).double()
+        for places, at, slots in batches(rows, batch_size):
+            batch = filled(x, places, at, batch_size).double()
             noise = Noise(seed, slots.to(x.device), stream=PROBES)
             out[:, places] = rule.solve(batch, noise, at, goal, most)
     found = Likelihood(*out)

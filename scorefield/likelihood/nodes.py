@@ -113,12 +113,12 @@ class _Traced(ScoreField):
         self.traces: list[Tensor] = []
         return self
 
-    def _prepare(self, t: Tensor) -> Sequence[Instant]:
+    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        eps, traces = trace(self.base, x, at.own, self.directions, self.noise, len(self.seen))
-        self.seen.append((at.own, x, eps))
+        eps, traces = trace(self.base, x, at.prepared, self.directions, self.noise, len(self.seen))
+        self.seen.append((at.prepared, x, eps))
         self.traces.append(traces)
         return Estimate.from_eps(at, x, eps)
 

@@ -106,7 +106,7 @@ class _Joined(ScoreField):
         # so that a step's size, a mean over coordinates, sees the integral as it sees all of y
         self.scale = math.sqrt((self.dim + self.count) / self.count)
 
-    def _prepare(self, t: Tensor) -> Sequence[Instant]:
+    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +115,7 @@ class _Joined(ScoreField):
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         y = x[:, : self.dim].reshape(-1, *self.base.shape)
-        eps, traces = trace(self.base, y, at.own, self.directions, self.noise)
+        eps, traces = trace(self.base, y, at.prepared, self.directions, self.noise)
         r = torch.as_tensor(at.sigma, dtype=torch.float64, device=x.device).reshape(-1, 1)
         gaussian = self.moments.trace(r)[:, None]
         self.eps = eps.flatten(1)

@@ -158,7 +158,7 @@ class Diffusers(nn.Module):
             if "encoder_hidden_states" not in condition:
                 raise ValueError(
                     "this network is told what to make: bind it by "
-                    "run.field.given(encoder_hidden_states=...), and sample that field."
+                    "run.field.condition_on(encoder_hidden_states=...), and sample that field."
                 )
             told = condition["encoder_hidden_states"]
             condition["encoder_hidden_states"] = told.expand(len(x), *told.shape[1:])

@@ -24,7 +24,7 @@ from scorefield.solvers import AnglePrediction, EulerMaruyama, Multistep, Solver
 
 # The noise-to-signal ratios sigma / (c alpha) between which there is something to see.
 NOISIEST, CLEANEST = 30.0, 0.01
-_TILE = 512
+_BATCH_SIZE = 512
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def _follow(
     """Return the coordinate along a direction at every time, ``(T, n)``, in float64 on the CPU."""
     like = sample(field, 0, times=times)  # none: only their type and device are wanted
     along, found = along.to(like), []
-    for first in range(0, n, _TILE):
-        ids = torch.arange(first, min(first + _TILE, n))
+    for first in range(0, n, _BATCH_SIZE):
+        ids = torch.arange(first, min(first + _BATCH_SIZE, n))
         with torch.no_grad():
             at = start(field, Noise(seed, ids), times[0], like)
             track = [state.x.flatten(1) @ along for state in integrate(field, solver, at, times)]

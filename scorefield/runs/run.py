@@ -71,14 +71,14 @@ class Run:
         *,
         seed: int = 0,
         y: int | None = None,
-        tile: int = 64,
+        batch_size: int = 64,
     ) -> Tensor:
         """Generate data ``(n, *shape)``; the arguments are those of `scorefield.sample`.
 
         Args:
             y: the class to generate, for a conditional run; all classes unless given.
         """
-        z = sample(self.toward(y), n, solver, times, seed=seed, tile=tile)
+        z = sample(self.toward(y), n, solver, times, seed=seed, batch_size=batch_size)
         return self._to_data(z)
 
     def log_prob(
@@ -224,7 +224,7 @@ class Run:
                 raise UsageError(f"guidance = {self.guidance:g}: name a class to go towards, y.")
             return self.field
         device = next(self.field.parameters()).device
-        return self.conditional.given(y=torch.tensor(operator.index(y), device=device))
+        return self.conditional.condition_on(y=torch.tensor(operator.index(y), device=device))
 
     @property
     def conditional(self) -> ScoreField:

@@ -4,13 +4,13 @@ from scorefield.sampling.adaptive import (
     Adaptive,
     walk,
 )
-from scorefield.sampling.batches import (
+from scorefield.sampling.batching import (
     as_ids,
+    batches,
     check_evaluating,
     check_samples,
     filled,
     not_finite,
-    tiles,
 )
 from scorefield.sampling.codes import (
     Codes,
@@ -55,6 +55,7 @@ __all__ = [
     "Plan",
     "Tuning",
     "as_ids",
+    "batches",
     "check_evaluating",
     "check_samples",
     "count_calls",
@@ -75,7 +76,6 @@ __all__ = [
     "slerp",
     "start",
     "template",
-    "tiles",
     "unroll",
     "walk",
 ]

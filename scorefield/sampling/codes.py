@@ -26,7 +26,7 @@ from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
 from scorefield.sampling.adaptive import Adaptive
-from scorefield.sampling.batches import as_ids, check_samples, filled, not_finite, tiles
+from scorefield.sampling.batching import as_ids, batches, check_samples, filled, not_finite
 from scorefield.sampling.plan import Plan, resolve, round_trip_plan
 from scorefield.sampling.sample import Prepared, count_calls, prepare
 from scorefield.solvers import Memory, Solver, State
@@ -71,7 +71,7 @@ def encode(
     *,
     check: bool = True,
     ids: Sequence[int] | Tensor | None = None,
-    tile: int = 64,
+    batch_size: int = 64,
 ) -> Codes:
     """Carry samples ``(B, *field.shape)`` to the prior.
 
@@ -80,8 +80,8 @@ def encode(
         times: as for `scorefield.sample`, falling, and taken upwards; or `Adaptive`. With a solver
             those of `round_trip_plan` unless given.
         check: go back and measure, for as many calls more.
-        ids: which samples these are, for their places in a tile; ``0 .. B-1`` unless given.
-        tile: the batch that the field sees: at one tile a code has the same bits in any batch.
+        ids: which samples these are, for their places in a batch; ``0 .. B-1`` unless given.
+        batch_size: as for `sample`: with the same one a code has the same bits in any batch.
 
     Raises:
         ValueError: a stochastic solver; times that do not end inside the process; samples that do
@@ -89,20 +89,22 @@ def encode(
         NumericalError: a code is not finite.
     """
     ways = _Ways(field, solver, times)
-    rows = check_samples(field, x, ids, tile)
+    rows = check_samples(field, x, ids, batch_size)
     with count_calls(field) as calls:
-        end, partner = _carry(field, ways.up, ways.solver, ways.lift(x), None, rows, tile, "code")
+        end, partner = _carry(
+            field, ways.up, ways.solver, ways.lift(x), None, rows, batch_size, "code"
+        )
         error = torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)
         if check:
             back, _ = _carry(
-                field, ways.down, ways.solver, end, partner, rows, tile, "sample of the code"
+                field, ways.down, ways.solver, end, partner, rows, batch_size, "sample of the code"
             )
             error = _apart(ways.land(back), x, field.data_std)
     z = ways.standard(end)
     return Codes(
         z,
         error,
-        _each(calls.count, rows, tile),
+        _each(calls.count, rows, batch_size),
         None if partner is None else ways.standard(partner),
     )
 
@@ -115,7 +117,7 @@ def decode(
     *,
     check: bool = True,
     ids: Sequence[int] | Tensor | None = None,
-    tile: int = 64,
+    batch_size: int = 64,
 ) -> Decoded:
     """Carry codes back to data; the arguments are those of `encode`, with the same settings.
 
@@ -125,17 +127,19 @@ def decode(
     """
     ways = _Ways(field, solver, times)
     z, partner = (codes.z, codes.partner) if isinstance(codes, Codes) else (codes, None)
-    rows = check_samples(field, z, ids, tile)
+    rows = check_samples(field, z, ids, batch_size)
     pair = None if partner is None else ways.raw(partner)
     with count_calls(field) as calls:
-        end, pair = _carry(field, ways.down, ways.solver, ways.raw(z), pair, rows, tile, "sample")
+        end, pair = _carry(
+            field, ways.down, ways.solver, ways.raw(z), pair, rows, batch_size, "sample"
+        )
         error = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
         if check:
             again, _ = _carry(
-                field, ways.up, ways.solver, end, pair, rows, tile, "code of the sample"
+                field, ways.up, ways.solver, end, pair, rows, batch_size, "code of the sample"
             )
             error = _apart(ways.standard(again), z, 1.0)
-    return Decoded(ways.land(end), error, _each(calls.count, rows, tile))
+    return Decoded(ways.land(end), error, _each(calls.count, rows, batch_size))
 
 
 def interpolate(
@@ -147,7 +151,7 @@ def interpolate(
     *,
     points: int = 9,
     ids: Sequence[int] | Tensor | None = None,
-    tile: int = 64,
+    batch_size: int = 64,
 ) -> Decoded:
     """Return the samples between ``a`` and ``b``, both ``(B, *field.shape)``.
 
@@ -155,8 +159,8 @@ def interpolate(
 
     Args:
         points: how many, the ends included.
-        ids: which pairs these are, for their places in tiles; ``0 .. B-1`` unless given.
-        solver, times, tile: as for `encode`.
+        ids: which pairs these are, for their places in batches; ``0 .. B-1`` unless given.
+        solver, times, batch_size: as for `encode`.
 
     Raises:
         ValueError: as `encode`; ``a`` and ``b`` that differ in shape; ``points < 2``.
@@ -166,9 +170,14 @@ def interpolate(
         raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}: give pairs.")
     if not isinstance(points, Integral) or points < 2:
         raise ValueError(f"points = {points!r}: a strip has its two ends, so give 2 or more.")
-    keys = torch.tensor(as_ids(len(a) if ids is None else ids, tile), dtype=torch.int64)
+    keys = torch.tensor(as_ids(len(a) if ids is None else ids, batch_size), dtype=torch.int64)
     codes = encode(
-        field, torch.cat([a, b]), solver, times, ids=torch.cat([2 * keys, 2 * keys + 1]), tile=tile
+        field,
+        torch.cat([a, b]),
+        solver,
+        times,
+        ids=torch.cat([2 * keys, 2 * keys + 1]),
+        batch_size=batch_size,
     )
     between = int(points) - 2
     if between == 0:
@@ -177,7 +186,9 @@ def interpolate(
     first, last = codes.z.chunk(2)
     way = torch.stack([slerp(first, last, weight) for weight in weights], 1)
     places = (keys[:, None] * between + torch.arange(between)).flatten()
-    made = decode(field, way.flatten(0, 1), solver, times, check=False, ids=places, tile=tile)
+    made = decode(
+        field, way.flatten(0, 1), solver, times, check=False, ids=places, batch_size=batch_size
+    )
     strip = torch.cat([a[:, None], made.x.reshape(way.shape), b[:, None]], 1)
     return Decoded(strip, codes.error.reshape(2, -1).amax(0), codes.nfe + made.nfe)
 
@@ -267,15 +278,15 @@ def _carry(
     x: Tensor,
     partner: Tensor | None,
     ids: Sequence[int],
-    tile: int,
+    batch_size: int,
     what: str,
 ) -> tuple[Tensor, Tensor | None]:
     """Return where a run takes samples, and what its solver wants to find on the way back."""
     out, pair = torch.empty_like(x), None
-    for places, rows, slots in tiles(ids, tile):
-        begin = State(filled(x, places, rows, tile), run.first, Noise(0, slots.to(x.device)))
+    for places, rows, slots in batches(ids, batch_size):
+        begin = State(filled(x, places, rows, batch_size), run.first, Noise(0, slots.to(x.device)))
         if partner is not None:
-            kept = filled(partner, places, rows, tile)
+            kept = filled(partner, places, rows, batch_size)
             begin = begin._replace(memory=Memory(None, kept, begin.x, solver))
         with torch.no_grad():
             end = run(begin, rows)
@@ -301,7 +312,7 @@ def _apart(found: Tensor, wanted: Tensor, usual: float) -> Tensor:
     return apart
 
 
-def _each(calls: int, ids: Sequence[int], tile: int) -> int:
-    """Return the calls for one batch, of those for all tiles."""
-    count = sum(1 for _ in tiles(ids, tile)) if ids else 1
+def _each(calls: int, ids: Sequence[int], batch_size: int) -> int:
+    """Return the calls for one batch, of those for all batches."""
+    count = sum(1 for _ in batches(ids, batch_size)) if ids else 1
     return round(calls / max(1, count))

@@ -1,7 +1,7 @@
 r"""Generation: a solver walked along a grid, from the prior to data.
 
 Sample ``k`` is a function of (field, solver, times, seed, k) alone. Its noise is keyed by its id,
-and its place in a batch by `scorefield.sampling.batches`.
+and its place in a batch by `scorefield.sampling.batching`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scorefield.field import Estimate, ScoreField
 from scorefield.noise import Noise
 from scorefield.process import align, check_times
 from scorefield.sampling.adaptive import Adaptive, check_estimate, walk
-from scorefield.sampling.batches import as_ids, check_evaluating, tiles
+from scorefield.sampling.batching import as_ids, batches, check_evaluating
 from scorefield.sampling.plan import Plan, resolve
 from scorefield.solvers import Move, Solver, State
 
@@ -92,7 +92,7 @@ def sample(
     *,
     seed: int = 0,
     finish: bool = True,
-    tile: int = 64,
+    batch_size: int = 64,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Generate samples, shape ``(n, *field.shape)``.
@@ -104,16 +104,17 @@ def sample(
         seed: with an id, determines all the noise of a sample.
         finish: end with one more field call, Tweedie's posterior mean at the last time; without it
             the samples keep the noise of that time. There is none to remove at `Process.t_data`.
-        tile: the batch the field sees. Same tile, same bits; another tile may differ by rounding.
-            Ids that follow each other fill it best: split work into blocks of ``tile`` ids.
+        batch_size: samples per call of the field. The same one gives the same bits; another may
+            differ by rounding.
+            Ids that follow each other fill it best: split work into blocks of ``batch_size`` ids.
         dtype: of the state; that of the field's parameters, or torch's default, unless given.
 
     Raises:
-        ValueError: a negative id, a negative ``n``, ``tile < 1``, times that rise or that
+        ValueError: a negative id, a negative ``n``, ``batch_size < 1``, times that rise or that
             `integrate` refuses, a network whose dropout or batch normalisation is in training.
         NumericalError: the field gave a value that is not finite.
     """
-    ids = as_ids(n, tile)
+    ids = as_ids(n, batch_size)
     check_evaluating(field)
     plan = resolve(field, solver, times)
     run = prepare(field, plan.solver, plan.times)
@@ -122,7 +123,7 @@ def sample(
     finish = finish and plan.finish and bool(run.last >= field.process.t_min)
     like = template(field, dtype)
     out = like.new_empty(len(ids), *field.shape)
-    for places, rows, slots in tiles(ids, tile):
+    for places, rows, slots in batches(ids, batch_size):
         with torch.no_grad():
             begin = start(field, Noise(seed, slots.to(like.device)), run.first, like)
             at = run(begin, rows)

@@ -27,7 +27,7 @@ from scorefield.training.loop import Prepare
 BINS = 8
 _WIDEST = 5.0  # in log(sigma/alpha): beyond, data of unit variance is as good as clean or gone
 _MOST = 256  # samples
-_TILE = 64
+_BATCH_SIZE = 64
 _DRAWS = 4  # of noise, a level
 
 
@@ -86,8 +86,8 @@ class HeldOut:
         total = min(len(self.items), _MOST)
         found = torch.zeros(BINS, dtype=torch.float64)
         for level in range(BINS):
-            for start in range(0, total, _TILE):
-                places = torch.arange(start, min(start + _TILE, total))
+            for start in range(0, total, _BATCH_SIZE):
+                places = torch.arange(start, min(start + _BATCH_SIZE, total))
                 found[level] += self._relative(field, level, places, total).sum().cpu() / total
         return found
 

@@ -31,7 +31,7 @@ def tune(
     tries: int | None = None,
     polish: int = 0,
     seed: int = 0,
-    tile: int | None = None,
+    batch_size: int | None = None,
     progress: Callable[[float], None] = lambda error: None,
 ) -> Plan:
     """Fit a plan of ``nfe`` calls to a field; the general one is kept where it is better.
@@ -39,12 +39,12 @@ def tune(
     `Tuner` fits several to the same noises.
 
     Args:
-        noises, conditions, seed, tile: those of `Tuner`.
+        noises, conditions, seed, batch_size: those of `Tuner`.
         tries, polish, progress: those of `Tuner.tune`.
 
     Raises:
         UsageError: SciPy is missing.
         ValueError: as `Tuner` and `Tuner.tune`.
     """
-    tuner = Tuner(field, noises=noises, conditions=conditions, seed=seed, tile=tile)
+    tuner = Tuner(field, noises=noises, conditions=conditions, seed=seed, batch_size=batch_size)
     return tuner.tune(nfe, tries=tries, polish=polish, progress=progress)

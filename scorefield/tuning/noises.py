@@ -23,13 +23,13 @@ class Noises:
         field: the field.
         z: standard normal, ``(N, *field.shape)``.
         conditions: what the field is given, ``(N, ...)`` each.
-        tile: how many the field sees at once.
+        batch_size: how many the field sees at once.
     """
 
     field: ScoreField
     z: Tensor
     conditions: Mapping[str, Tensor]
-    tile: int
+    batch_size: int
 
     def __len__(self) -> int:
         return len(self.z)
@@ -40,24 +40,24 @@ class Noises:
         return math.prod(self.field.shape)
 
     def places(self) -> list[slice]:
-        """Return where each tile lies."""
-        return [slice(k, k + self.tile) for k in range(0, len(self), self.tile)]
+        """Return where each batch lies."""
+        return [slice(k, k + self.batch_size) for k in range(0, len(self), self.batch_size)]
 
-    def given(self, place: slice) -> dict[str, Tensor]:
-        """Return the conditions of a tile."""
+    def conditions_of(self, place: slice) -> dict[str, Tensor]:
+        """Return the conditions of a batch."""
         return {name: rows[place] for name, rows in self.conditions.items()}
 
-    def tiles(self) -> Iterator[tuple[slice, ScoreField]]:
-        """Yield where each tile lies, and the field under its conditions."""
+    def batches(self) -> Iterator[tuple[slice, ScoreField]]:
+        """Yield where each batch lies, and the field under its conditions."""
         for place in self.places():
-            given = self.given(place)
-            yield place, self.field.given(**given) if given else self.field
+            condition = self.conditions_of(place)
+            yield place, self.field.condition_on(**condition) if condition else self.field
 
     def estimates(self, x: Tensor, at: Instant) -> tuple[Tensor, Tensor]:
         """Return ``x0`` and ``eps`` of all samples ``(N, *shape)`` at an instant, ``(N, d)``."""
         x0, eps = x.new_empty(len(x), self.dim), x.new_empty(len(x), self.dim)
         for place in self.places():
-            found = self.field(x[place], at, **self.given(place))
+            found = self.field(x[place], at, **self.conditions_of(place))
             x0[place], eps[place] = found.x0.flatten(1), found.eps.flatten(1)
         return x0, eps
 
@@ -65,7 +65,7 @@ class Noises:
     def carried(self, plan: Plan) -> Tensor:
         """Return where a plan of the ODE takes the noises, float64 ``(N, d)``."""
         found = []
-        for place, field in self.tiles():
+        for place, field in self.batches():
             run = prepare(field, plan)
             x = from_normal(field, self.z[place], run.first)
             at = run(State(x, run.first, Noise(0, torch.arange(len(x), device=x.device))))
@@ -80,7 +80,7 @@ class Noises:
 
 
 def draw(
-    field: ScoreField, count: int, conditions: Mapping[str, Tensor], seed: int, tile: int
+    field: ScoreField, count: int, conditions: Mapping[str, Tensor], seed: int, batch_size: int
 ) -> Noises:
     """Return noises ``0 .. count-1``, two and two with the conditions' rows by turns.
 
@@ -94,7 +94,7 @@ def draw(
     if conditions and (len(set(lengths.values())) > 1 or min(lengths.values()) < 1):
         raise ValueError(f"conditions have {lengths} rows: give one and the same number of each.")
     turns = {name: rows.to(like.device)[ids // 2 % len(rows)] for name, rows in conditions.items()}
-    return Noises(field, z, turns, tile)
+    return Noises(field, z, turns, batch_size)
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class _Walk:
         rows = zip(self.solver.table, moved, self.units, self.instants, self.alphas, strict=False)
         for row, step, unit, at, alpha in rows:
             seen = (y * alpha).reshape(z.shape).to(z)
-            estimate = self.noises.field(seen, at, **self.noises.given(place))
+            estimate = self.noises.field(seen, at, **self.noises.conditions_of(place))
             pair = estimate.x0.flatten(1).double(), estimate.eps.flatten(1).double()
             found.insert(0, pair)
             change = (step / unit).to(y)

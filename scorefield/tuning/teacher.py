@@ -68,7 +68,7 @@ def teach(noises: Noises, chosen: Tensor) -> Teacher:
     z = torch.empty(keep[1], count, keep[0], dtype=torch.float64, device=noises.z.device)
     slope = torch.empty_like(z)
     end = torch.empty(count, noises.dim, dtype=torch.float64, device=noises.z.device)
-    for place, field in noises.tiles():
+    for place, field in noises.batches():
         found = _follow(field, noises.z[place], times, chosen)
         z[:, place], slope[:, place], end[place] = found
     c = noises.field.data_std
@@ -85,7 +85,7 @@ def ends(noises: Noises, nodes: int = NODES) -> Tensor:
     """
     times = _times(noises.field, nodes)
     nothing = torch.empty(0, dtype=torch.int64)
-    found = [_follow(field, noises.z[place], times, nothing) for place, field in noises.tiles()]
+    found = [_follow(field, noises.z[place], times, nothing) for place, field in noises.batches()]
     return torch.cat([path.end for path in found])
 
 

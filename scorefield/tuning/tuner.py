@@ -40,12 +40,12 @@ class Tuner:
         conditions: what the field is given, ``(K, ...)`` each; the noises have them by turns. A
             plan holds for the field under any condition, and is best for those.
         seed: determines the noises.
-        tile: how many the field sees at once; from 64 to 512 by the dimension unless given.
+        batch_size: how many the field sees at once; from 64 to 512 by the dimension unless given.
 
     Raises:
         UsageError: SciPy is missing.
-        ValueError: fewer than 8 noises, ``tile < 1``, conditions of different lengths, a network
-            whose dropout or batch normalisation is in training.
+        ValueError: fewer than 8 noises, ``batch_size < 1``, conditions of different lengths, a
+            network whose dropout or batch normalisation is in training.
     """
 
     def __init__(
@@ -55,19 +55,23 @@ class Tuner:
         noises: int | None = None,
         conditions: Mapping[str, Tensor] | None = None,
         seed: int = 0,
-        tile: int | None = None,
+        batch_size: int | None = None,
     ) -> None:
         if find_spec("scipy") is None:
             raise UsageError("tuning needs SciPy: pip install 'scorefield[tune]'.")
         check_evaluating(field)
-        if (noises is not None and noises < 8) or (tile is not None and tile < 1):
-            raise ValueError(f"noises = {noises}, tile = {tile}: give at least 8, and at least 1.")
+        if (noises is not None and noises < 8) or (batch_size is not None and batch_size < 1):
+            raise ValueError(
+                f"noises = {noises}, batch_size = {batch_size}: give at least 8, and at least 1."
+            )
         self.field, self.seed = field, seed
         dim = math.prod(field.shape)
-        self.tile = min(512, max(64, 2**14 // max(1, dim))) if tile is None else tile
+        self.batch_size = (
+            min(512, max(64, 2**14 // max(1, dim))) if batch_size is None else batch_size
+        )
         usual = min(512, max(32 if dim > _HUGE else 64, 8192 // max(1, dim)))
         self.count = usual if noises is None else noises
-        every = draw(field, 3 * self.count, conditions or {}, seed, self.tile)
+        every = draw(field, 3 * self.count, conditions or {}, seed, self.batch_size)
         self.learned = every.where(slice(0, 2 * self.count))
         self.fresh = every.where(slice(2 * self.count, None))
 

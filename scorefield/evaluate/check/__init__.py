@@ -143,7 +143,7 @@ def _generated(
     network = _Times(denoiser.network, kind.sign)
     parts = denoiser.shape, denoiser.mean, denoiser.variance, denoiser.label
     read = Denoiser(network, denoiser.process, kind.parametrization, *parts)
-    x = sample(read.given(**condition), n, default_plan(read, _CALLS), seed=seed)
+    x = sample(read.condition_on(**condition), n, default_plan(read, _CALLS), seed=seed)
     return None if bool((x == x[:1]).all()) else x
 
 

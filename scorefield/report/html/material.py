@@ -43,7 +43,7 @@ class Material:
     def field(self) -> ScoreField:
         """The run's field, with a class where it was not learned without one."""
         y = self.opened.y
-        return self.run.field if y is None else self.run.field.given(y=torch.tensor(y))
+        return self.run.field if y is None else self.run.field.condition_on(y=torch.tensor(y))
 
     @property
     def settings(self) -> dict[str, Any]:

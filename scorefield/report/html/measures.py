@@ -25,7 +25,7 @@ _STEPS = 10**12  # beyond which no training goes
 _BINS = 20
 _TEXT = 20_000  # characters
 _CALLS, _PROBES = 28, 4  # of the likelihood
-_TILE = 64
+_BATCH_SIZE = 64
 _EXACT = 8  # coordinates up to which the trace is exact
 
 
@@ -145,7 +145,7 @@ def likelihood(made: Material) -> Section:
         return Section("likelihood", title, text, [Missing("This needs data, by", command)])
     x, dim = x[: made.items], x[0].numel()
     probes = 0 if math.prod(made.run.field.shape) <= _EXACT else _PROBES
-    how = {"nfe": _CALLS, "probes": probes, "tile": min(len(x), _TILE), **made.settings}
+    how = {"nfe": _CALLS, "probes": probes, "batch_size": min(len(x), _BATCH_SIZE), **made.settings}
     found = made.run.log_prob(x, **how)
     unit, scale = ("bits per dimension", 1 / (dim * math.log(2))) if levels else ("nats", 1.0)
     values = found.bits_per_dim(dim) if levels else found.value

@@ -216,7 +216,7 @@ def interpolations(made: Material) -> Section:
         return Section("between", title, text, [needs])
     pairs = min(_PAIRS, len(x) // 2)
     ends = x[:pairs], x[pairs : 2 * pairs]
-    found = made.run.interpolate(*ends, points=_POINTS, y=made.opened.y, tile=2 * pairs)
+    found = made.run.interpolate(*ends, points=_POINTS, y=made.opened.y, batch_size=2 * pairs)
     panels = [
         Panel("", "", f"{_POINTS} {made.view.noun} on the way from one item to another", picture)
         for picture in made.view.strips(found.x)

@@ -80,7 +80,7 @@ def walks(run: Run, n: int, *, seed: int, y: int | None) -> Iterator[Walk]:
 def finished(run: Run, plan: Plan, n: int, *, seed: int, y: int | None) -> tuple[Tensor, int]:
     """Return samples 0 to ``n - 1`` in the data's units, and the calls that each took."""
     with count_calls(run.field) as calls:
-        x = run.sample(n, plan, seed=seed, y=y, tile=n)
+        x = run.sample(n, plan, seed=seed, y=y, batch_size=n)
     return x, calls.count
 
 
@@ -96,7 +96,7 @@ def _states(
     inside = times[times >= field.process.t_min]
     alpha, sigma = field.process.coefficients(inside)
     scale = field.data_std / torch.hypot(field.data_std * alpha, sigma)
-    given = field if y is None else field.given(y=torch.tensor(y))
+    given = field if y is None else field.condition_on(y=torch.tensor(y))
     with torch.no_grad():
         begin = start(given, Noise(seed, torch.arange(n)), times[0], template(field))
         # the last state of a plan that goes to the data is the sample itself

@@ -45,7 +45,7 @@ from scorefield.tuning.teacher import NODES, ends
 
 METRICS: tuple[Metric, ...] = (SlicedWasserstein(), EnergyDistance(), C2ST())
 SMALLEST = 32  # samples that a metric has a standard error of
-_TIMES = 3  # that the time of a tile is taken
+_TIMES = 3  # that the time of a batch is taken
 
 Named = tuple[str, Plan]
 
@@ -61,7 +61,7 @@ def frontier(
     metrics: Sequence[Metric] = METRICS,
     features: Callable[[Tensor], Tensor] = lambda x: x,
     level: float = 0.95,
-    tile: int = 64,
+    batch_size: int = 64,
     progress: Callable[[Sequence[Named]], Iterable[Named]] = iter,
 ) -> Frontier:
     """Measure what plans are worth on a field, and what they cost.
@@ -79,7 +79,7 @@ def frontier(
             the first, which is to be less for better samples.
         features: what metrics are told of instead of the samples and the data themselves.
         level: of the confidence intervals.
-        tile: samples per call of the field.
+        batch_size: samples per call of the field.
         progress: is given the work and yields it, as a progress bar does.
 
     Raises:
@@ -89,17 +89,17 @@ def frontier(
     """
     work = _work(plans)
     names_of(metrics)
-    _check(field, n, tile, level, real, other)
+    _check(field, n, batch_size, level, real, other)
     for name, plan in work:
         run = prepare(field, plan)
         if run.first < run.last:
             raise ValueError(f"the times of {name} rise: samples go from t_max down.")
     like = template(field)
     followed = any(plan.solver.weak_order is None for _, plan in work)
-    reached, teacher = _reached(field, n, seed, tile) if followed else (None, None)
+    reached, teacher = _reached(field, n, seed, batch_size) if followed else (None, None)
     against, rest = (None if x is None else features(x.to(like)) for x in (real, other))
     judge = _Judge(reached, against, rest, features, metrics, level, seed)
-    judged = [judge(*named, _run(field, named[1], n, seed, tile)) for named in progress(work)]
+    judged = [judge(*named, _run(field, named[1], n, seed, batch_size)) for named in progress(work)]
     return Frontier(
         field=digest(field),
         process=digest(field.process),
@@ -108,7 +108,7 @@ def frontier(
         dim=math.prod(field.shape),
         level=level,
         seed=seed,
-        tile=tile,
+        batch_size=batch_size,
         machine=machine(like.device),
         teacher=teacher,
         floors=judged[0][1],
@@ -132,14 +132,14 @@ class _Made(NamedTuple):
     milliseconds: float
 
 
-def _run(field: ScoreField, plan: Plan, n: int, seed: int, tile: int) -> _Made:
-    """Make samples tile by tile, and take the time of every tile but the first, which warms up."""
-    blocks = [range(first, min(first + tile, n)) for first in range(0, n, tile)]
+def _run(field: ScoreField, plan: Plan, n: int, seed: int, batch_size: int) -> _Made:
+    """Draw samples batch by batch, and time every batch but the first, which warms up."""
+    blocks = [range(first, min(first + batch_size, n)) for first in range(0, n, batch_size)]
     seconds: list[float] = []
 
     def made(ids: range) -> Tensor:
         began = time.perf_counter()
-        x = sample(field, ids, plan, seed=seed, tile=tile)
+        x = sample(field, ids, plan, seed=seed, batch_size=batch_size)
         seconds.append(time.perf_counter() - began)
         return x
 
@@ -148,14 +148,14 @@ def _run(field: ScoreField, plan: Plan, n: int, seed: int, tile: int) -> _Made:
     while len(seconds) <= _TIMES:
         made(blocks[0])
     nfe = calls.count / len(blocks)
-    return _Made(x, nfe, 1e3 * statistics.median(seconds[1:]) / tile)
+    return _Made(x, nfe, 1e3 * statistics.median(seconds[1:]) / batch_size)
 
 
-def _reached(field: ScoreField, n: int, seed: int, tile: int) -> tuple[Tensor, float]:
+def _reached(field: ScoreField, n: int, seed: int, batch_size: int) -> tuple[Tensor, float]:
     """Return where the exact paths end, ``(n, d)``, and how far those of half as many steps do."""
     like = template(field)
     z, _ = Noise(seed, torch.arange(n, device=like.device)).draw(field.shape, like)
-    fine, coarse = (ends(Noises(field, z, {}, tile), nodes) for nodes in (NODES, NODES // 2))
+    fine, coarse = (ends(Noises(field, z, {}, batch_size), nodes) for nodes in (NODES, NODES // 2))
     return fine, float(distances(coarse, fine).mean())
 
 
@@ -204,14 +204,21 @@ def _work(plans: Mapping[str, Plan | Sequence[Plan]]) -> list[Named]:
 
 
 def _check(
-    field: ScoreField, n: int, tile: int, level: float, real: Tensor | None, other: Tensor | None
+    field: ScoreField,
+    n: int,
+    batch_size: int,
+    level: float,
+    real: Tensor | None,
+    other: Tensor | None,
 ) -> None:
     """Refuse what would be refused after the first plan has run."""
     check_level(level)
     check_evaluating(field)
     least = 2 if real is None else SMALLEST
-    if n < least or tile < 1:
-        raise ValueError(f"n = {n}, tile = {tile}: needs {least} samples, and a tile of one.")
+    if n < least or batch_size < 1:
+        raise ValueError(
+            f"n = {n}, batch_size = {batch_size}: needs {least} samples, and a batch of one."
+        )
     if real is None and other is not None:
         raise ValueError("other is for the floor of distances to real: give real as well.")
     for name, x, needed in (("real", real, SMALLEST), ("other", other, n)):

@@ -24,9 +24,9 @@ class Point:
     Attributes:
         name: what the plan is called; plans of one name make a line.
         plan: the plan.
-        nfe: calls of the field for a sample; for adaptive steps the mean over the tiles, in each of
-            which all wait for the last.
-        milliseconds: for a sample, by a whole tile.
+        nfe: calls of the field for a sample; for adaptive steps the mean over the batches, in
+            each of which all wait for the last.
+        milliseconds: for a sample, by a whole batch.
         error: the mean distance of the samples from the ends of their exact paths, over the root of
             the dimension; None for a plan that adds noise, which leaves those paths.
         values, excesses: as of `scorefield.evaluate.metrics.Comparison`.
@@ -57,7 +57,7 @@ class Frontier:
         dim: coordinates of a sample.
         level: of the confidence intervals.
         seed: with the ids ``0 .. n-1``, determines the noises.
-        tile: samples per call of the field, at which the time was taken.
+        batch_size: samples per call of the field, at which the time was taken.
         machine: where.
         teacher: how far the exact paths are from those of half as many steps, an upper estimate of
             their own error in the units of `Point.error`; None if no plan follows paths.
@@ -72,7 +72,7 @@ class Frontier:
     dim: int
     level: float
     seed: int
-    tile: int
+    batch_size: int
     machine: str
     teacher: float | None
     floors: Mapping[str, Estimate]
@@ -228,7 +228,9 @@ def _estimate(held: Mapping[str, Any]) -> Estimate:
 
 
 def _check_facts(found: Frontier) -> None:
-    _numbers(found.n, found.m, found.dim, found.level, found.seed, found.tile, found.teacher or 0)
+    _numbers(
+        found.n, found.m, found.dim, found.level, found.seed, found.batch_size, found.teacher or 0
+    )
     if not all(isinstance(text, str) for text in (found.field, found.process, found.machine)):
         raise ValueError("its parts are of other types")
 

@@ -1,4 +1,4 @@
-r"""Tiles: batches of one fixed size, in which every sample has the slot ``id mod tile``.
+r"""Batches of one fixed size, in which every sample has the slot ``id mod batch_size``.
 
 A kernel's rounding depends on the size of a batch and on the row in it, never on the other rows: so
 a sample has the same bits alone and in any company.
@@ -17,20 +17,22 @@ from torch import Tensor, nn
 from scorefield.field import ScoreField
 
 
-def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, tile: int) -> list[int]:
+def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int) -> list[int]:
     """Return the ids that ``n`` stands for: ``0 .. n-1``, or those given.
 
     Raises:
-        ValueError: a negative id or ``n``, what is neither, ``tile < 1``.
+        ValueError: a negative id or ``n``, what is neither, ``batch_size < 1``.
     """
     ids = _listed(n)
     if (
-        not isinstance(tile, Integral)
-        or tile < 1
+        not isinstance(batch_size, Integral)
+        or batch_size < 1
         or ids is None
         or not all(0 <= k < 2**63 for k in ids)
     ):
-        raise ValueError(f"n = {n!r}, tile = {tile}: give n >= 0 or ids >= 0, and tile >= 1.")
+        raise ValueError(
+            f"n = {n!r}, batch_size = {batch_size}: give n >= 0 or ids >= 0, and batch_size >= 1."
+        )
     return ids
 
 
@@ -47,26 +49,26 @@ def _listed(n: SupportsIndex | Iterable[SupportsIndex] | Tensor) -> list[int] | 
     return list(range(count)) if count >= 0 else None
 
 
-def tiles(ids: Sequence[int], tile: int) -> Iterator[tuple[list[int], list[int], Tensor]]:
+def batches(ids: Sequence[int], batch_size: int) -> Iterator[tuple[list[int], list[int], Tensor]]:
     """Yield batches: the places in ``ids`` that each serves, their slots, and the id in every slot.
 
     Slots that no place asks for hold an id of their own.
     """
-    waiting: list[list[int]] = [[] for _ in range(tile)]
+    waiting: list[list[int]] = [[] for _ in range(batch_size)]
     for place, k in enumerate(ids):
-        waiting[k % tile].append(place)
+        waiting[k % batch_size].append(place)
     for turn in range(max(map(len, waiting))):
         places = [queue[turn] for queue in waiting if turn < len(queue)]
-        rows = [ids[place] % tile for place in places]
-        slots = torch.arange(tile)
+        rows = [ids[place] % batch_size for place in places]
+        slots = torch.arange(batch_size)
         for row, place in zip(rows, places, strict=True):
             slots[row] = ids[place]
         yield places, rows, slots
 
 
-def filled(x: Tensor, places: Sequence[int], rows: Sequence[int], tile: int) -> Tensor:
+def filled(x: Tensor, places: Sequence[int], rows: Sequence[int], batch_size: int) -> Tensor:
     """Return a batch with the samples at ``places`` in its ``rows``, and one of them elsewhere."""
-    batch = x[places[0]].repeat(tile, *[1] * (x.ndim - 1))
+    batch = x[places[0]].repeat(batch_size, *[1] * (x.ndim - 1))
     batch[rows] = x[places]
     return batch
 
@@ -78,7 +80,7 @@ def not_finite(x: Tensor) -> list[int]:
 
 
 def check_samples(
-    field: ScoreField, x: Tensor, ids: Sequence[int] | Tensor | None, tile: int
+    field: ScoreField, x: Tensor, ids: Sequence[int] | Tensor | None, batch_size: int
 ) -> list[int]:
     """Return the ids of samples ``(B, *field.shape)``, ``0 .. B-1`` unless given.
 
@@ -93,7 +95,7 @@ def check_samples(
         )
     if bad := not_finite(x):
         raise ValueError(f"x is not finite in samples {bad[:5]}.")
-    rows = as_ids(len(x) if ids is None else ids, tile)
+    rows = as_ids(len(x) if ids is None else ids, batch_size)
     if len(rows) != len(x):
         raise ValueError(f"{len(rows)} ids for {len(x)} samples: give one for each.")
     check_evaluating(field)

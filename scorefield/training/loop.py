@@ -7,22 +7,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from scorefield._internal.errors import NumericalError, UsageError
-from scorefield.data.rows import Rows
 from scorefield.field import Denoiser
 from scorefield.noise import Noise
 from scorefield.training import state as states
 from scorefield.training.batches import batch, draw
-from scorefield.training.config import OptimConfig
 from scorefield.training.objective import Objective
 from scorefield.training.schedules import Average, rate
 from scorefield.training.workers import Alone, Processes
+
+if TYPE_CHECKING:  # an objective or a loop loads no data room and no pydantic
+    from scorefield.data.rows import Rows
+    from scorefield.training.config import OptimConfig
 
 Prepare = Callable[[Tensor, Noise], tuple[Tensor, Noise]]
 
@@ -84,7 +86,10 @@ def fit(
     Raises:
         UsageError: a batch too small to be shared; minutes instead of steps.
     """
-    optim = OptimConfig() if optim is None else optim
+    if optim is None:
+        from scorefield.training.config import OptimConfig
+
+        optim = OptimConfig()
     among = torch.arange(len(x)) if among is None else among
     return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed, among, processes)
 

@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up themselves: Python >= 3.11 and a package registry
+# `make demo`, `make test` and `make docs` set everything up themselves: Python >= 3.11 and a package registry
 # are all they need. A stamp written last tells a finished environment from a half-made one.
 
 PYTHON ?= python3
@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
+SITE := site
 
-.PHONY: demo test test-fast format clean
+.PHONY: demo test test-fast docs format clean
 
 # Passive waiting: threads that spin for each other slow down many times on a machine in use.
 demo: $(VENV)/plot.stamp
@@ -23,12 +24,19 @@ test: $(VENV)/dev.stamp
 test-fast: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
+# The site is $(SITE)/index.html; it opens without a server.
+docs: $(VENV)/docs.stamp
+	rm -rf $(SITE)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/sphinx-build --fail-on-warning --keep-going --quiet \
+	  -d $(VENV)/doctrees docs $(SITE)
+	@echo "the site is $(SITE)/index.html"
+
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) $(SITE) docs/api
 
 # Torch first and pinned, so that nothing else decides which build is taken.
 $(VENV)/plot.stamp: pyproject.toml constraints.txt
@@ -42,4 +50,8 @@ $(VENV)/plot.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/plot.stamp
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/plot.stamp
+	$(PIP) install --constraint constraints.txt --editable '.[docs]'
 	touch $@

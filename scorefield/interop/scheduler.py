@@ -64,8 +64,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     Args:
         solver: a solver; a `Plan`, whose times are then the grid; or either as a config holds it.
-        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas,
-            rescale_betas_zero_snr: the table, as for `DDPMScheduler`.
+        num_train_timesteps, beta_start, beta_end: the table, as for `DDPMScheduler`.
+        beta_schedule, trained_betas, rescale_betas_zero_snr: the table, too.
         prediction_type: ``"epsilon"``, ``"sample"`` or ``"v_prediction"``; or ``eps - x_0``,
             ``"flow_prediction"``, of a flow in the place of a table.
         timestep_spacing, steps_offset: of a table's grids: ``"balanced"``, or one of diffusers'.

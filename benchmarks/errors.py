@@ -8,7 +8,7 @@ exponential law, whose mean is::
     python benchmarks/errors.py --repeats 500    # sooner, less certain
 
 For each sample size: the share of 95% intervals that lie below the mean, and above it, by
-`scorefield.evaluate.metrics.averaged` and by Student's quantiles alone; 0.025 each if all is well.
+`Measurement.of_mean` and by Student's quantiles alone; 0.025 each if all is well.
 With 4000 repeats these are known to about 0.003. Beside them, how much of the mean the largest
 hundredth of the distances makes.
 """
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import scorefield as sf
-from scorefield.evaluate.metrics.estimate import averaged
+from scorefield.evaluate.metrics import Measurement
 from scorefield.likelihood.result import student
 from scorefield.tuning.noises import Noises
 from scorefield.tuning.teacher import ends
@@ -61,15 +61,15 @@ def passed(pool: Tensor, mean: float, count: int, repeats: int) -> dict[str, lis
     """Return the shares of intervals below the mean and above it, by either rule."""
     generator = torch.Generator().manual_seed(count)
     wide = float(student(0.95, torch.tensor(count - 1.0))) / math.sqrt(count)
-    found = {"averaged": [0.0, 0.0], "student": [0.0, 0.0]}
+    found = {"measurement": [0.0, 0.0], "student": [0.0, 0.0]}
     for _ in range(repeats):
         values = pool[torch.randint(len(pool), (count,), generator=generator)]
         told, middle, half = (
-            averaged(values, 0.95),
+            Measurement.of_mean(values, 0.95),
             float(values.mean()),
             wide * float(values.std()),
         )
-        for name, low, high in (("averaged", told.low, told.high),
+        for name, low, high in (("measurement", told.low, told.high),
                                 ("student", middle - half, middle + half)):  # fmt: skip
             found[name][0] += (high < mean) / repeats
             found[name][1] += (low > mean) / repeats

@@ -1,5 +1,9 @@
 """The public names, and where each comes from; the package loads them when first used."""
 
+from . import interop as interop, networks as networks
+from .evaluate import metrics as metrics
+from .evaluate.check import check as check
+from .evaluate.metrics import Metric as Metric
 from .field import (
     X0 as X0,
     ClassifierFree as ClassifierFree,
@@ -30,9 +34,11 @@ from .inverse import (
     Downsample as Downsample,
     Fourier as Fourier,
     Grey as Grey,
+    LinearOperator as LinearOperator,
     Mask as Mask,
     Matrix as Matrix,
     Nonlinear as Nonlinear,
+    Operator as Operator,
     PiGDM as PiGDM,
     restore as restore,
 )
@@ -43,6 +49,7 @@ from .likelihood import (
     elbo as elbo,
     log_prob as log_prob,
 )
+from .networks import MLP as MLP, UNet as UNet
 from .noise import Noise as Noise
 from .process import (
     EDM as EDM,

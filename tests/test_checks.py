@@ -193,7 +193,7 @@ def test_nothing_is_told_of_an_untrained_network(declared):
         found = check(untrained, x)
         assert not found.learned
         assert not found.right
-        assert "no reading" in str(found)
+        assert "no interpretation" in str(found)
 
 
 @pytest.mark.parametrize("std", [0.99999998, 1.00000003, 0.5, 2.0])
@@ -202,7 +202,7 @@ def test_the_declared_deviation_is_one_reading_however_it_is_rounded(std):
     field.variance = std**2
     found = check(denoiser(network, field, sf.Preconditioned(std)), data, n=2048)
     assert found.right
-    names = [reading.name for reading in found.readings]
+    names = [interpretation.name for interpretation in found.interpretations]
     assert len(set(names)) == len(names)
 
 
@@ -223,7 +223,7 @@ def test_untrained_digits_are_told_apart_from_wrong_ones():
     found = check(field.eval(), held_out(run))
     assert not found.learned
     assert not found.right
-    assert "no reading" in str(found)
+    assert "no interpretation" in str(found)
 
 
 @pytest.mark.slow

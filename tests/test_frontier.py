@@ -12,8 +12,7 @@ from PIL import Image
 from torch import nn
 
 import scorefield as sf
-from scorefield.evaluate.metrics import C2ST, EnergyDistance, Estimate, FrechetDistance, compare
-from scorefield.evaluate.metrics.estimate import averaged
+from scorefield.evaluate.metrics import C2ST, EnergyDistance, FrechetDistance, Measurement, compare
 from scorefield.networks import MLP
 from scorefield.report import frontier_panels
 from scorefield.sampling import Plan
@@ -106,13 +105,13 @@ def test_intervals_of_skewed_distances_are_as_sure_on_both_sides():
     draws = -uniform(4000, 64).log()
     student = draws.mean(1) + 1.998 * draws.std(1) / 8
     assert int((student < 1).sum()) > 160
-    found = [averaged(values, 0.95) for values in draws]
+    found = [Measurement.of_mean(values, 0.95) for values in draws]
     assert 70 <= sum(e.high < 1 for e in found) <= 135, "of 100 in the mean"
     assert 70 <= sum(e.low > 1 for e in found) <= 135
-    mirrored = [averaged(2 - values, 0.95) for values in draws[:20]]
+    mirrored = [Measurement.of_mean(2 - values, 0.95) for values in draws[:20]]
     for one, other in zip(found, mirrored, strict=False):
         assert other.low == pytest.approx(2 - one.high)
-    assert averaged(torch.full((9,), 0.5), 0.95) == Estimate(0.5, 0.0, 0.5, 0.5)
+    assert Measurement.of_mean(torch.full((9,), 0.5), 0.95) == Measurement(0.5, 0.0, 0.5, 0.5)
 
 
 def uniform(*shape):
@@ -227,7 +226,7 @@ def test_metrics_see_the_features_of_all_samples(quick):
 
 
 def estimate(value, half=0.1):
-    return Estimate(value, half / 2, value - half, value + half)
+    return Measurement(value, half / 2, value - half, value + half)
 
 
 def point(name, nfe, milliseconds, error=None, value=None):

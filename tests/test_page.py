@@ -21,7 +21,7 @@ from scorefield.cli.app import app
 from scorefield.cli.plans import plan_file
 from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
-from scorefield.evaluate.metrics import Estimate
+from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
 from scorefield.report import html, report
 from scorefield.report.html import walks
@@ -408,7 +408,7 @@ def moons(tmp_path_factory):
 
 
 def interval(value, half):
-    return Estimate(value, half / 2, value - half, value + half)
+    return Measurement(value, half / 2, value - half, value + half)
 
 
 def point(name, nfe, value, stochastic=False):

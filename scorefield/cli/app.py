@@ -616,8 +616,8 @@ def check(
     """Check that a run's network is what its configuration says: what it predicts, of which noise
     levels, and how it is told of them.
 
-    Its errors are measured, and those of other readings, such as v-prediction for eps-prediction or
-    another table. Ends with 4, and says what the network looks like, if another reading is better.
+    Measures its error, and that of other interpretations, such as v-prediction for
+    eps-prediction or another table. Exits with 4, and names the best one, if another interpretation is better.
 
     Parameters
     ----------

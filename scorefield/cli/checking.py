@@ -15,7 +15,7 @@ from scorefield.cli.parts import read_data
 from scorefield.evaluate.check import Check, check as find
 from scorefield.runs.run import load
 
-_SHOWN = 6  # readings
+_SHOWN = 6  # interpretations
 
 
 def check(
@@ -68,14 +68,14 @@ def _most(n: int) -> int:
 
 
 def show(console: Console, found: Check) -> None:
-    """Print tables of the readings, and of the declared one by noise level."""
+    """Print tables of the interpretations, and of the declared one by noise level."""
     say(console, f"{found.samples} samples, {found.nfe} calls of the network for each")
-    table = Table("reading", box=None, pad_edge=False)
+    table = Table("interpretation", box=None, pad_edge=False)
     table.add_column("error", justify="right")
-    best = found.readings[:_SHOWN]
-    for reading in (*best, *(() if found.declared in best else (found.declared,))):
-        declared = " (as declared)" if reading is found.declared else ""
-        table.add_row(f"{reading.name}{declared}", f"{reading.error:.3g}")
+    best = found.interpretations[:_SHOWN]
+    for interpretation in (*best, *(() if found.declared in best else (found.declared,))):
+        declared = " (as declared)" if interpretation is found.declared else ""
+        table.add_row(f"{interpretation.name}{declared}", f"{interpretation.error:.3g}")
     console.print(table)
     say(console, "as declared, by noise level:")
     table = Table(box=None, pad_edge=False)

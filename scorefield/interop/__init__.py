@@ -1,1 +1,5 @@
-"""Bridges to other libraries, each in a module of its own that imports the library it leads to."""
+"""Bridges to other libraries: each is a module that imports its library when it is used."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

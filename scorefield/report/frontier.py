@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from scorefield.evaluate.metrics import Estimate
+from scorefield.evaluate.metrics import Measurement
 from scorefield.report.style import (
     COLOURS,
     FAINT,
@@ -31,7 +31,7 @@ _ERROR = "error to the exact path"
 _WIDE = 5.0  # from this ratio of heights on an axis is logarithmic
 _NEAR, _ASIDE = 0.25, 0.012  # in log of calls: ticks, and bars that would lie on each other
 
-Line = Sequence[tuple[float, Estimate]]
+Line = Sequence[tuple[float, Measurement]]
 
 
 def frontier_panels(found: Frontier, path: Target) -> Figure:
@@ -72,7 +72,7 @@ def frontier_panels(found: Frontier, path: Target) -> Figure:
 
 def _panels(found: Frontier) -> dict[str, dict[str, Line]]:
     """Return what each panel shows: for each name the calls and what was measured, rising."""
-    panels: dict[str, dict[str, list[tuple[float, Estimate]]]] = {}
+    panels: dict[str, dict[str, list[tuple[float, Measurement]]]] = {}
     for point in sorted(found.points, key=lambda point: point.nfe):
         told = {} if point.error is None else {_ERROR: point.error}
         for title, estimate in (told | dict(point.values)).items():
@@ -80,7 +80,7 @@ def _panels(found: Frontier) -> dict[str, dict[str, Line]]:
     return {title: dict(lines) for title, lines in panels.items()}
 
 
-def _scale(axes: Axes, lines: Mapping[str, Line], floor: Estimate | None) -> None:
+def _scale(axes: Axes, lines: Mapping[str, Line], floor: Measurement | None) -> None:
     """Fit the axes to all that is drawn on them, and draw the floor."""
     points = [point for line in lines.values() for point in line]
     log_calls(axes, _ticks([calls for calls, _ in points]))

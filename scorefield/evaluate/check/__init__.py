@@ -1,4 +1,4 @@
-"""Whether a network is what it is declared to be: other readings of it, tried on data."""
+"""Whether a network is what it is declared to be: other interpretations of it, tried on data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from scorefield._internal.errors import NumericalError
 from scorefield.evaluate.check.interpretations import Clock, Prediction, clocks, predictions
-from scorefield.evaluate.check.result import Check, Level, Reading
-from scorefield.evaluate.check.trial import LEVELS, Answer, Trial, level, readings
+from scorefield.evaluate.check.result import Check, Interpretation, Level
+from scorefield.evaluate.check.trial import LEVELS, Answer, Trial, level, rate
 from scorefield.field import Denoiser
 from scorefield.sampling import check_evaluating, check_samples, default_plan, sample
 
-__all__ = ["Check", "Level", "Reading", "check"]
+__all__ = ["Check", "Interpretation", "Level", "check"]
 
 _CALLS = 20  # of the network for a sample, where there is no data
 
@@ -32,14 +32,14 @@ def check(
     progress: Progress = iter,
     **condition: Any,
 ) -> Check:
-    """Return which reading of a denoiser's network data speaks for, and how clearly.
+    """Return which interpretation of a denoiser's network data speaks for, and how clearly.
 
     Other predictions, other processes and tables, and other labels are tried. Without data other
     predictions are, each on the samples that it generates.
 
     Args:
         x: data as the field sees it, ``(B, *shape)``, of which ``n`` are tried.
-        n: of data, or of samples for each reading; 2 at least.
+        n: of data, or of samples for each interpretation; 2 at least.
         seed: of the noise.
         progress: gives back the pieces of work it is given, and may show how far it is.
         condition: what the network is called with; one for all, or with ``x`` a row for each.
@@ -97,7 +97,7 @@ def _on_data(
 
 
 def _names(kinds: Sequence[Prediction], times: Sequence[Clock]) -> list[str]:
-    """Return all readings, those first that differ from the declared one in one thing alone."""
+    """Return the names of all interpretations, first those with a single change."""
     pairs = [(kind, times[0]) for kind in kinds]
     pairs += [(kinds[0], clock) for clock in times[1:]]
     pairs += list(product(kinds[1:], times[1:]))
@@ -134,7 +134,7 @@ def _by_itself(
 def _generated(
     denoiser: Denoiser, kind: Prediction, n: int, seed: int, condition: Mapping[str, Any]
 ) -> Tensor | None:
-    """Return samples that a reading generates, if they differ.
+    """Return samples that an interpretation generates, if they differ.
 
     Raises:
         ValueError: it has no coefficients at an end of the process; what the network refuses.
@@ -162,8 +162,8 @@ class _Times(nn.Module):
 
 
 def _found(tried: Mapping[str, Sequence[Answer | None]], samples: int, calls: int) -> Check:
-    found = readings(tried)
-    ranked = tuple(sorted(found, key=lambda reading: reading.error))
+    found = rate(tried)
+    ranked = tuple(sorted(found, key=lambda one: one.error))
     declared = next(iter(tried.values()))
     levels = tuple(level(answer) for answer in declared if answer is not None)
     return Check(found[0], ranked, levels, samples, calls)

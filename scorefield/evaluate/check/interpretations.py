@@ -1,8 +1,8 @@
-r"""Readings of a network: what it may predict, of which noise levels, and how it is told of them.
+r"""Interpretations of a network: its prediction, its noise levels, and its label.
 
-A network is a function of an array and a number. To know a score by it, one has to know what its
-output is, which noise level the number stands for, and how the array is scaled: a *reading*. The
-alternatives here are those that released networks were trained with.
+A network is a function of an array and a number. An *interpretation* states which quantity its
+output is, which noise level the number stands for, and how the array is scaled. The alternatives
+here are those of released networks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""Readings of a network tried on data: how far from it they are, level by level.
+r"""Interpretations of a network tried on data: how far from it they are, level by level.
 
 For data ``x_0`` noised to a level, a denoiser that has learned something is nearer to it than the
 answer ``z`` of a Gaussian with the data's mean ``m`` and variances ``v``::
@@ -6,8 +6,8 @@ answer ``z`` of a Gaussian with the data's mean ``m`` and variances ``v``::
     e = E |x_0 - E[x_0 | x]|^2  /  E |x_0 - z|^2                                            (1)
     z = m + alpha v / (alpha^2 v + sigma^2) (x - alpha m)
 
-Both are of the same noise, so that little of its chance is left in the quotient. A wrong reading
-has many times that. Whatever the data, a posterior mean has at every level::
+Both see the same noise, so most of its variance cancels in the quotient. A wrong interpretation has
+many times that error. Whatever the data, a posterior mean has at every level::
 
     E[score(x)] = 0                                                                         (2)
     E[(x_0 - E[x_0 | x]) . E[x_0 | x]] = 0                                                  (3)
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from scorefield.evaluate.check.interpretations import Clock, Prediction
-from scorefield.evaluate.check.result import Level, Reading
+from scorefield.evaluate.check.result import Interpretation, Level
 from scorefield.field import Denoiser
 from scorefield.noise import EVALUATION, Noise
 from scorefield.process import Process, time_near
@@ -40,7 +40,7 @@ _LOWEST, _HIGHEST = 0.05, 10.0  # of sigma / alpha over the data's deviation
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reading says of data at one level.
+    """What an interpretation says of data at one level.
 
     Attributes:
         ratio: ``sigma / alpha``.
@@ -59,7 +59,7 @@ class Answer:
 
 
 class Trial:
-    """Data, and the noise it is tried with: the same for all readings.
+    """Data, and the noise it is tried with: the same for all interpretations.
 
     Args:
         x0: data as the field sees it, ``(n, *shape)``.
@@ -90,7 +90,7 @@ class Trial:
         kinds: Sequence[Prediction],
         condition: Mapping[str, Any],
     ) -> tuple[list[Answer | None], int]:
-        """Return what each reading with a clock says at a level, and the calls that took.
+        """Return what each interpretation with a clock says at a level, and the calls that took.
 
         None where the clock's process does not reach that level.
         """
@@ -135,8 +135,8 @@ def _each(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1)
 
 
-def readings(tried: Mapping[str, Sequence[Answer | None]]) -> list[Reading]:
-    """Return what the answers of readings at all levels amount to, the first being the declared.
+def rate(tried: Mapping[str, Sequence[Answer | None]]) -> list[Interpretation]:
+    """Return the interpretations with their errors; the first is the declared one.
 
     Where one does not reach all levels, its error is what it would be if beyond them it stood to
     the best of those that do as it stands in the rest. One that does not reach half of them, or has
@@ -146,27 +146,27 @@ def readings(tried: Mapping[str, Sequence[Answer | None]]) -> list[Reading]:
     declared = next(iter(tried.values()))
     best = min(whole, key=lambda answers: _log_error(answers)[0], default=declared)
     sides = declared, best
-    return [_reading(name, k, tried[name], *sides) for k, name in enumerate(tried)]
+    return [_rate(name, k, tried[name], *sides) for k, name in enumerate(tried)]
 
 
-def _reading(
+def _rate(
     name: str,
     place: int,
     answers: Sequence[Answer | None],
     declared: Sequence[Answer | None],
     best: Sequence[Answer | None],
-) -> Reading:
+) -> Interpretation:
     held = [k for k, answer in enumerate(answers) if answer is not None]
     log_error, own = _log_error([answers[k] for k in held])
     if math.isinf(log_error) or len(held) < LEVELS / 2:
-        return Reading(name, math.inf, -math.inf, 0.0, 0.0, place)
+        return Interpretation(name, math.inf, -math.inf, 0.0, 0.0, place)
     beyond = _log_error(best)[0] - _log_error([best[k] for k in held])[0]
     error = math.exp(log_error + (beyond if len(held) < len(answers) else 0.0))
     spread = _jackknife(own)
     if math.isinf(_log_error(declared)[0]):
-        return Reading(name, error, math.inf, 0.0, spread, place)
+        return Interpretation(name, error, math.inf, 0.0, spread, place)
     said, other = _log_error([declared[k] for k in held])
-    return Reading(name, error, said - log_error, _jackknife(other - own), spread, place)
+    return Interpretation(name, error, said - log_error, _jackknife(other - own), spread, place)
 
 
 def _log_error(answers: Sequence[Answer | None]) -> tuple[float, Tensor]:
@@ -187,7 +187,7 @@ def _jackknife(without: Tensor) -> float:
 
 
 def level(answer: Answer) -> Level:
-    """Return what is told of a reading at one level."""
+    """Return what is told of an interpretation at one level."""
     n = len(answer.errors)
     biases = answer.noise.mean(0) / (answer.noise.std(0) / math.sqrt(n))
     across, along = answer.across.sum(), answer.along.sum()

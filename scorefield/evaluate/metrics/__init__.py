@@ -8,8 +8,8 @@ from scorefield.evaluate.metrics.base import Metric, Split
 from scorefield.evaluate.metrics.c2st import C2ST, c2st
 from scorefield.evaluate.metrics.compare import Comparison, compare
 from scorefield.evaluate.metrics.energy import EnergyDistance, energy_distance
-from scorefield.evaluate.metrics.estimate import Estimate
 from scorefield.evaluate.metrics.frechet import FrechetDistance, frechet_distance
+from scorefield.evaluate.metrics.measurement import Measurement
 from scorefield.evaluate.metrics.mmd import MMD, squared_mmd
 from scorefield.evaluate.metrics.prdc import PRDC, prdc
 from scorefield.evaluate.metrics.sliced import SlicedWasserstein, sliced_wasserstein
@@ -20,8 +20,8 @@ __all__ = [
     "PRDC",
     "Comparison",
     "EnergyDistance",
-    "Estimate",
     "FrechetDistance",
+    "Measurement",
     "Metric",
     "SlicedWasserstein",
     "Split",

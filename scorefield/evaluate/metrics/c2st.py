@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from scorefield.evaluate.metrics.base import Metric, Split, dealt
-from scorefield.evaluate.metrics.estimate import Estimate, check_level, estimated
+from scorefield.evaluate.metrics.measurement import Measurement, check_level
 from scorefield.evaluate.metrics.nearest import check_neighbours, nearest
 
 
@@ -57,7 +57,7 @@ class C2ST(Metric):
         return torch.stack(accuracies)[None]
 
 
-def c2st(x: Tensor, y: Tensor, *, k: int = 15, level: float = 0.95, seed: int = 0) -> Estimate:
+def c2st(x: Tensor, y: Tensor, *, k: int = 15, level: float = 0.95, seed: int = 0) -> Measurement:
     """Return the accuracy (1) with which samples ``(N, ...)`` and ``(M, ...)`` are told apart.
 
     From 16 folds. Folds share their neighbours, so the standard error is not that of the folds'
@@ -75,4 +75,4 @@ def c2st(x: Tensor, y: Tensor, *, k: int = 15, level: float = 0.95, seed: int = 
             ``k`` neighbours; a level outside (0, 1).
     """
     check_level(level)
-    return estimated(C2ST(k).values(dealt(x, y, seed))[0], level)
+    return Measurement.of_halves(C2ST(k).values(dealt(x, y, seed))[0], level)

@@ -24,7 +24,7 @@ from torch import Tensor
 from scorefield.evaluate.metrics.base import Metric, dealt, ranks
 from scorefield.evaluate.metrics.c2st import C2ST
 from scorefield.evaluate.metrics.energy import EnergyDistance
-from scorefield.evaluate.metrics.estimate import Estimate, check_level, estimated
+from scorefield.evaluate.metrics.measurement import Measurement, check_level
 from scorefield.evaluate.metrics.mmd import MMD
 from scorefield.evaluate.metrics.points import check_points
 from scorefield.evaluate.metrics.prdc import PRDC
@@ -48,9 +48,9 @@ class Comparison:
         seed: what dealt the points into halves.
     """
 
-    values: dict[str, Estimate]
-    floors: dict[str, Estimate]
-    excesses: dict[str, Estimate]
+    values: dict[str, Measurement]
+    floors: dict[str, Measurement]
+    excesses: dict[str, Measurement]
     n: int
     m: int
     dim: int
@@ -97,7 +97,7 @@ def compare(
     floors = {} if chosen is None else measured(chosen)
     excesses = {name: ours[name] - floors[name] for name in floors}
     values, floor, excess = (
-        {name: estimated(numbers, level) for name, numbers in by.items()}
+        {name: Measurement.of_halves(numbers, level) for name, numbers in by.items()}
         for by in (ours, floors, excesses)
     )
     dim = math.prod(real.shape[1:])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scorefield._internal.errors import CheckpointError
-from scorefield.evaluate.metrics import Estimate
+from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
 from scorefield.report.html.charts import Axis, Band, Chart, Series, bounds
 from scorefield.report.html.parts import Charts, Missing, Note, Section, Table
@@ -107,7 +107,7 @@ def _looks(found: Frontier) -> dict[str, Series]:
 
 def _frontier_chart(
     label: str,
-    found: Sequence[tuple[Point, Estimate]],
+    found: Sequence[tuple[Point, Measurement]],
     band: Band | None,
     looks: Mapping[str, Series],
 ) -> Chart:
@@ -129,7 +129,7 @@ def _frontier_chart(
     return Chart(alt, across, upwards, series, band, legend=False)
 
 
-def _heights(label: str, found: Sequence[Estimate], band: Band | None) -> Axis:
+def _heights(label: str, found: Sequence[Measurement], band: Band | None) -> Axis:
     """Return the axis of a measure, logarithmic where it spans much and is positive."""
     values = [i.value for i in found] + ([band.high] if band is not None else [])
     if min(values) > 0 and max(values) > _WIDE * min(values):
@@ -161,5 +161,5 @@ def _frontier_table(found: Frontier) -> Table:
     return Table(f"All numbers, ± half their intervals at {found.level:.0%}", names, [*rows, floor])
 
 
-def _interval(found: Estimate) -> str:
+def _interval(found: Measurement) -> str:
     return plus_minus(found.value, (found.high - found.low) / 2)

@@ -5,7 +5,7 @@ it ends from where the exact path does, ``y_k`` from standard normal noise ``z_k
 
     e_k = |x_k - y_k| / sqrt(d),    error = mean over k of e_k                      (1)
 
-with an interval for the mean over new noises, by `scorefield.evaluate.metrics.averaged`. This is
+with an interval for the mean over new noises, by `Measurement.of_mean`. This is
 the solver's error and nothing else: the field's own is in both terms of the difference. The exact
 paths are those of a fine run, checked by one of half as many steps.
 
@@ -29,13 +29,13 @@ from torch import Tensor
 from scorefield.evaluate.metrics import (
     C2ST,
     EnergyDistance,
-    Estimate,
+    Measurement,
     Metric,
     SlicedWasserstein,
     compare,
 )
 from scorefield.evaluate.metrics.compare import names_of
-from scorefield.evaluate.metrics.estimate import averaged, check_level
+from scorefield.evaluate.metrics.measurement import check_level
 from scorefield.field import ScoreField, digest
 from scorefield.noise import Noise
 from scorefield.sampling import Plan, check_evaluating, count_calls, prepare, sample, template
@@ -171,11 +171,13 @@ class _Judge:
     level: float
     seed: int
 
-    def __call__(self, name: str, plan: Plan, made: _Made) -> tuple[Point, dict[str, Estimate]]:
+    def __call__(self, name: str, plan: Plan, made: _Made) -> tuple[Point, dict[str, Measurement]]:
         """Return what a plan is worth, and the floors, which are the same for all."""
         error = None
         if self.reached is not None and plan.solver.weak_order is None:
-            error = averaged(distances(made.x.flatten(1).double(), self.reached), self.level)
+            error = Measurement.of_mean(
+                distances(made.x.flatten(1).double(), self.reached), self.level
+            )
         cost = made.nfe, made.milliseconds
         if self.real is None:
             return Point(name, plan, *cost, error, {}, {}), {}

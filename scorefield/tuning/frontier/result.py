@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any
 
 from scorefield._internal.json_values import read_file, write_file
-from scorefield.evaluate.metrics import Estimate
+from scorefield.evaluate.metrics import Measurement
 from scorefield.field import ScoreField, digest
 from scorefield.process import check_positive
 from scorefield.sampling import Plan
@@ -36,9 +36,9 @@ class Point:
     plan: Plan
     nfe: float
     milliseconds: float
-    error: Estimate | None
-    values: Mapping[str, Estimate]
-    excesses: Mapping[str, Estimate]
+    error: Measurement | None
+    values: Mapping[str, Measurement]
+    excesses: Mapping[str, Measurement]
 
     @property
     def stochastic(self) -> bool:
@@ -75,7 +75,7 @@ class Frontier:
     batch_size: int
     machine: str
     teacher: float | None
-    floors: Mapping[str, Estimate]
+    floors: Mapping[str, Measurement]
     points: tuple[Point, ...]
 
     def within(self, tolerance: float) -> Point:
@@ -184,7 +184,7 @@ def _merit(point: Point) -> float:
     return (point.error or next(iter(point.values.values()))).value
 
 
-def _plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+def _plain(estimates: Mapping[str, Measurement]) -> dict[str, dict[str, float]]:
     return {name: asdict(value) for name, value in estimates.items()}
 
 
@@ -217,12 +217,12 @@ def _decoded(held: Mapping[str, Any]) -> Point:
     )
 
 
-def _estimates(held: Mapping[str, Any]) -> dict[str, Estimate]:
+def _estimates(held: Mapping[str, Any]) -> dict[str, Measurement]:
     return {str(name): _estimate(value) for name, value in held.items()}
 
 
-def _estimate(held: Mapping[str, Any]) -> Estimate:
-    found = Estimate(**held)
+def _estimate(held: Mapping[str, Any]) -> Measurement:
+    found = Measurement(**held)
     _numbers(*vars(found).values())
     return found
 

@@ -1,0 +1,76 @@
+"""A number with its standard error and confidence interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.likelihood.result import student
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A value of a metric with the interval for its mean over new samples of the same sizes.
+
+    Attributes:
+        value: the metric of the samples.
+        stderr: its standard error.
+        low, high: the ends of the confidence interval.
+    """
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+
+    @classmethod
+    def of_halves(cls, values: Tensor, level: float) -> Measurement:
+        """Return the measurement from the values of all points, of halves and of the other halves.
+
+        The standard error is (1) of `scorefield.evaluate.metrics.base`, with one degree of freedom
+        for each pair of halves. The interval is Student's.
+        """
+        value, halves = float(values[0]), values[1:].reshape(2, -1)
+        stderr = float((halves[0] - halves[1]).square().mean().sqrt() / 2)
+        half = float(student(level, torch.tensor(float(halves.shape[1])))) * stderr
+        return cls(value, stderr, value - half, value + half)
+
+    @classmethod
+    def of_mean(cls, values: Tensor, level: float) -> Measurement:
+        r"""Return the measurement of the mean of independent values ``(N,)``.
+
+        Distances are skewed to the right, and Student's upper bound for their mean is then too low.
+        With the skewness ``g`` of the values, ``T = (mean - mu) / std`` is made symmetric::
+
+            T + g T^2 / 3 + g^2 T^3 / 27 + g / (6 N)                                    (1)
+
+        which lies between Student's quantiles over ``sqrt(N)``. The skewness of very long tails
+        cannot be estimated from few values: the bound is then still too low, though less so.
+
+        Reference: Hall (1992), On the removal of skewness by transformation.
+        """
+        count, value = len(values), float(values.mean())
+        std = float(values.std(correction=0))
+        if std == 0:
+            return cls(value, 0.0, value, value)
+        skew = float(((values - value) / std).pow(3).mean())
+        edge = float(student(level, torch.tensor(count - 1.0))) / math.sqrt(count - 1)
+        low, high = (value - std * _symmetric(side, skew, count) for side in (edge, -edge))
+        return cls(value, std / math.sqrt(count - 1), low, high)
+
+
+def _symmetric(y: float, skew: float, count: int) -> float:
+    """Return ``T`` for which (1) of `Measurement.of_mean` is ``y``."""
+    if abs(skew) < 1e-6:
+        return y
+    cube = 1 + skew * (y - skew / (6 * count))
+    return 3 / skew * (math.copysign(abs(cube) ** (1 / 3), cube) - 1)
+
+
+def check_level(level: float) -> None:
+    """Raise `ValueError` unless a confidence level is between 0 and 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level:g}: give a number between 0 and 1, such as 0.95.")

@@ -617,7 +617,8 @@ def check(
     levels, and how it is told of them.
 
     Measures its error, and that of other interpretations, such as v-prediction for
-    eps-prediction or another table. Exits with 4, and names the best one, if another interpretation is better.
+    eps-prediction or another table. Exits with 4, and names the best one, if another
+    interpretation is better.
 
     Parameters
     ----------

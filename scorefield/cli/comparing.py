@@ -23,8 +23,8 @@ from scorefield.evaluate.metrics import (
     MMD,
     PRDC,
     EnergyDistance,
-    Estimate,
     FrechetDistance,
+    Measurement,
     Metric,
     SlicedWasserstein,
 )
@@ -194,11 +194,11 @@ def show(console: Console, found: Frontier) -> None:
     )
 
 
-def _all(estimates: Mapping[str, Estimate], names: Iterable[str]) -> list[str]:
+def _all(estimates: Mapping[str, Measurement], names: Iterable[str]) -> list[str]:
     return [_told(estimates[name]) for name in names]
 
 
-def _told(estimate: Estimate | None) -> str:
+def _told(estimate: Measurement | None) -> str:
     """Return value and half the interval, to two digits of the latter."""
     if estimate is None:
         return "-"

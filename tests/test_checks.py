@@ -14,6 +14,7 @@ from scorefield.data import read
 from scorefield.evaluate.check import check, tables
 from scorefield.networks import MLP
 from scorefield.process import align
+from scorefield.runs.run import new_denoiser
 from scorefield.training.config import (
     MLPConfig,
     OptimConfig,
@@ -217,9 +218,7 @@ def test_tables_of_any_length_are_compared(count):
 
 def test_untrained_digits_are_told_apart_from_wrong_ones():
     run = digits("v")
-    field = run.field.around(
-        sf.training.run.new_denoiser(run.config.train, run.config.data).network
-    )
+    field = run.field.around(new_denoiser(run.config.train, run.config.data).network)
     found = check(field.eval(), held_out(run))
     assert not found.learned
     assert not found.right

@@ -54,8 +54,8 @@ RUNGE_KUTTA = [
     sf.Tsit5(),
 ]
 MULTISTEP = [sf.Multistep(order, kind) for order in (1, 2, 3) for kind in PREDICTIONS]
-ODE_SOLVERS = [*RUNGE_KUTTA, sf.EulerMaruyama(dial=0.0), sf.DDIM(eta=0.0), *MULTISTEP]
-SDE_SOLVERS = [sf.EulerMaruyama(dial=1.0), sf.DDIM(eta=0.5), sf.DDIM(eta=1.0), sf.DDPM("forward")]
+ODE_SOLVERS = [*RUNGE_KUTTA, sf.EulerMaruyama(eta=0.0), sf.DDIM(eta=0.0), *MULTISTEP]
+SDE_SOLVERS = [sf.EulerMaruyama(eta=1.0), sf.DDIM(eta=0.5), sf.DDIM(eta=1.0), sf.DDPM("forward")]
 ALL_SOLVERS = ODE_SOLVERS + SDE_SOLVERS
 
 PARAMETRIZATIONS = [

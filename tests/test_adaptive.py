@@ -196,9 +196,9 @@ def test_a_repeated_step_is_shorter_and_none_grows_right_after_it():
     field, tried = mixture(PROCESSES["EDM"]), []
 
     class Watched(sf.Dopri5):
-        def step(self, field, at, s, *, error=False):
+        def advance(self, field, state, s, *, error=False):
             tried.append((float(at.t[0]), float(s[0])))
-            return super().step(field, at, s, error=error)
+            return super().advance(field, state, s, error=error)
 
     at = sf.State(80 * normal(1, 2), tensor(80.0)[0], silent(1))
     list(sf.integrate(field, Watched(), at, sf.Adaptive(1e-5, 1e-5)))
@@ -261,11 +261,11 @@ def test_the_error_of_stochastic_heun_is_of_the_order_it_claims():
     field, errors = mixture(PROCESSES["VP"]), []
     assert sf.StochasticHeun().error_order == 1.5
     assert sf.StochasticHeun(0.0).error_order == 2
-    for dial, claim in ((1.0, 1.5), (0.0, 2.0)):
+    for eta, claim in ((1.0, 1.5), (0.0, 2.0)):
         errors = []
         for h in (0.004, 0.001, 0.00025):
             at = sf.State(normal(500, 2), tensor(0.5)[0], silent(500))
-            out = sf.StochasticHeun(dial).step(field, at, tensor(0.5 - h)[0], error=True)
+            out = sf.StochasticHeun(eta).advance(field, at, tensor(0.5 - h)[0], error=True)
             errors.append(float(out.error.square().mean().sqrt()))
         assert math.log(errors[1] / errors[2], 4) == pytest.approx(claim, abs=0.1)
 

@@ -198,7 +198,7 @@ SOLVERS = {
     "--solver heun": (sf.Heun(), 9),
     "--solver rk4": (sf.RK4(), 17),
     "--solver euler-maruyama": (sf.EulerMaruyama(), 5),
-    "--solver euler-maruyama --dial 0.5": (sf.EulerMaruyama(dial=0.5), 5),
+    "--solver euler-maruyama --eta 0.5": (sf.EulerMaruyama(eta=0.5), 5),
 }
 
 
@@ -345,9 +345,11 @@ BAD_SAMPLING = [
     ("run --solver hun", '"hun"'),
     ("run --solver hun", '"heun"'),
     ("run --slover heun", "Did you mean --solver?"),
-    ("run --solver heun --eta 0.5", "--eta has no effect on heun: it belongs to ddim"),
+    (
+        "run --solver heun --eta 0.5",
+        "--eta has no effect on heun: it belongs to multistep, ddim, euler-maruyama",
+    ),
     ("run --order 2 --solver ddim", "--order has no effect on ddim: it belongs to multistep"),
-    ("run --solver heun --dial 0.3", "it belongs to multistep, euler-maruyama, stochastic-heun"),
     ("run --solver ddim --variance forward", "it belongs to ddpm"),
     ("run --order 6", "orders 1 to 5"),
     ("run --prediction v", '"angle"'),

@@ -99,14 +99,14 @@ def test_a_program_of_one_solver_is_that_solver_bit_for_bit(solver):
     if solver.weak_order is None:
         back = times.flip(0)
         assert torch.equal(final(field, program, x, back), final(field, solver, x, back))
-    facts = ("order", "weak_order", "calls", "history")
+    facts = ("order", "weak_order", "calls", "history_length")
     assert [getattr(program, k) for k in facts] == [getattr(solver, k) for k in facts]
 
 
 PROGRAMS = {
     "ODE": ((sf.Heun(), sf.Multistep(3), sf.DDIM()), (5.0, 1.0)),
     "multisteps": ((sf.Multistep(3), sf.Multistep(3), sf.unipc(2)), (6.0, 1.5)),
-    "noisy": ((sf.DDIM(1.0), sf.Multistep(2, dial=1.0), sf.EulerMaruyama()), (4.0, 1.0)),
+    "noisy": ((sf.DDIM(1.0), sf.Multistep(2, eta=1.0), sf.EulerMaruyama()), (4.0, 1.0)),
 }
 
 
@@ -144,7 +144,7 @@ def test_switching_between_equal_multisteps_starts_the_memory_afresh(up):
     assert same[: switch + 1] == [True] * (switch + 1)
     assert not any(same[switch + 1 :])
     start = switched[switch]._replace(memory=None)
-    first = sf.DDIM().step(field, start, times[switch + 1]).x
+    first = sf.DDIM().advance(field, start, times[switch + 1]).x
     torch.testing.assert_close(switched[switch + 1].x, first, rtol=1e-12, atol=1e-12)
 
 
@@ -154,7 +154,7 @@ def test_a_program_stepped_one_by_one_is_the_program_on_the_grid(solvers, levels
     program, x = sf.Program(solvers, levels), 10 * normal(3, 2)
     at = sf.State(x, times[0], silent(3))
     for state, s in zip(states(field, program, x, times)[1:], times[1:], strict=True):
-        at = program.step(field, at, s)
+        at = program.advance(field, at, s)
         assert torch.equal(at.x, state.x)
 
 
@@ -178,7 +178,7 @@ def test_a_state_moved_to_another_time_is_stepped_as_from_a_start(solver):
     moved = at._replace(x=PROCESS.diffuse(at.x, at.t, up, normal(4, 2, seed=1)), t=up)
     fresh = moved._replace(memory=None)
     for _ in range(2):
-        moved, fresh = (solver.step(field, one, one.t - 0.02) for one in (moved, fresh))
+        moved, fresh = (solver.advance(field, one, one.t - 0.02) for one in (moved, fresh))
         assert torch.equal(moved.x, fresh.x)
 
 
@@ -261,7 +261,7 @@ def test_ancestral_ddim_has_the_mean_and_the_deviation_of_ddim_with_noise(proces
     x, z = process.perturb(MEAN + normal(4, 2), t, normal(4, 2, seed=1)), normal(4, 2, seed=2)
     for noise in (torch.zeros_like(z), z):
         got, expected = (
-            solver.step(field, sf.State(x, t, Fixed(noise)), s).x
+            solver.advance(field, sf.State(x, t, Fixed(noise)), s).x
             for solver in (sf.Ancestral(sf.DDIM(), eta), sf.DDIM(eta))
         )
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-9)
@@ -280,10 +280,10 @@ def test_an_ancestral_step_goes_below_its_end_and_not_below_the_process():
     field, base = mixture(sf.EDM(t_min=0.1)), sf.Heun()
     x, solver = normal(3, 2), sf.Ancestral(base)
     at, (s, last) = sf.State(x, tensor(2.0)[0], silent(3)), tensor(1.0, 0.1)
-    seen = [time for time, _ in calls_of(field, lambda: solver.step(field, at, s))]
+    seen = [time for time, _ in calls_of(field, lambda: solver.advance(field, at, s))]
     assert seen == pytest.approx([2.0, math.sqrt(1.0 - 1.0 * (4.0 - 1.0) / 4.0)])
-    ended = solver.step(field, at, last).x
-    torch.testing.assert_close(ended, base.step(field, at, last).x, rtol=1e-12, atol=1e-12)
+    ended = solver.advance(field, at, last).x
+    torch.testing.assert_close(ended, base.advance(field, at, last).x, rtol=1e-12, atol=1e-12)
 
 
 # --- churn ---------------------------------------------------------------------------------------
@@ -292,20 +292,20 @@ def test_an_ancestral_step_goes_below_its_end_and_not_below_the_process():
 @every_process
 def test_churn_by_nothing_is_its_base_bit_for_bit(process):
     field, times, x = mixture(process), grid(process, 5, 5.0), normal(4, 2)
-    churned = final(field, sf.Churn(sf.Heun(), amount=0.0, steps=5), x, times)
+    churned = final(field, sf.Churn(sf.Heun(), churn=0.0, steps=5), x, times)
     assert torch.equal(churned, final(field, sf.Heun(), x, times))
 
 
 @every_process
-@pytest.mark.parametrize("amount", [1.0, 30.0])
-def test_churn_raises_the_noise_by_its_factor_inside_the_window_only(process, amount):
+@pytest.mark.parametrize("churn", [1.0, 30.0])
+def test_churn_raises_the_noise_by_its_factor_inside_the_window_only(process, churn):
     """The field is first called where the noise has come to; EDM's factor has a ceiling."""
     field, times, x = mixture(process), grid(process, 6, 10.0), normal(4, 2)
-    solver = sf.Churn(sf.DDIM(), amount, 6, window=(0.7, 4.0))
+    solver = sf.Churn(sf.DDIM(), churn, 6, window=(0.7, 4.0))
     z = normal(4, 2, seed=1)
     path = states(field, solver, x, times, Fixed(z))
     seen = calls_of(field, lambda: states(field, solver, x, times, Fixed(z)))
-    factor, inside = 1 + min(amount / 6, math.sqrt(2) - 1), 0
+    factor, inside = 1 + min(churn / 6, math.sqrt(2) - 1), 0
     for (called, point), at in zip(seen, path[:-1], strict=True):
         level, raised = float(ratio(process, at.t)), tensor(called)[0]
         within = 0.7 <= level <= 4.0
@@ -323,7 +323,7 @@ def test_churn_does_not_raise_the_noise_beyond_the_process(process):
     s, solver = time_at(process, 1.0), sf.Churn(sf.DDIM(), 10.0, 1)
     for t in (top, time_at(process, float(ratio(process, top)) / 1.1)):
         at = sf.State(normal(3, 2), t, silent(3))
-        ((called, _),) = calls_of(field, lambda at=at: solver.step(field, at, s))
+        ((called, _),) = calls_of(field, lambda at=at: solver.advance(field, at, s))
         assert called == pytest.approx(process.t_max, rel=1e-6)
 
 
@@ -335,19 +335,19 @@ def test_churn_draws_the_same_noise_for_times_of_each_sample(process):
     together = sf.State(x, times[0], silent(4))
     apart = together._replace(t=times[0].repeat(4))
     for s in times[1:]:
-        together = solver.step(field, together, s)
-        apart = solver.step(field, apart, s.repeat(4))
+        together = solver.advance(field, together, s)
+        apart = solver.advance(field, apart, s.repeat(4))
         torch.testing.assert_close(apart.x, together.x, rtol=1e-12, atol=1e-12)
 
 
 def test_a_run_with_churn_is_algorithm_2_of_karras_et_al():
     process, count = sf.EDM(), 8
     field, times = mixture(process), sf.karras(process, count, start=20.0, end=0.05)
-    x, amount, low, high, scale = 20 * normal(4, 2), 4.0, 0.3, 9.0, 1.05
-    got = final(field, sf.Churn(sf.Heun(), amount, count, (low, high), scale), x, times, silent(4))
+    x, churn, low, high, scale = 20 * normal(4, 2), 4.0, 0.3, 9.0, 1.05
+    got = final(field, sf.Churn(sf.Heun(), churn, count, (low, high), scale), x, times, silent(4))
     noise = silent(4)
     for t, s in itertools.pairwise(times):
-        gamma = min(amount / count, math.sqrt(2) - 1) if low <= t <= high else 0.0
+        gamma = min(churn / count, math.sqrt(2) - 1) if low <= t <= high else 0.0
         raised = t + gamma * t
         z, noise = noise.normal(x)
         if gamma:
@@ -365,7 +365,9 @@ def test_the_scale_multiplies_the_deviation_of_churn(process):
     for scale in (1.0, 1.3):
         solver = sf.Churn(sf.DDIM(), 0.2, 1, scale=scale)
         points = [
-            calls_of(field, lambda z=z, v=solver: v.step(field, sf.State(x, t, Fixed(z)), s))[0][1]
+            calls_of(field, lambda z=z, v=solver: v.advance(field, sf.State(x, t, Fixed(z)), s))[0][
+                1
+            ]
             for z in (torch.zeros_like(x), torch.ones_like(x))
         ]
         moved.append(points[1] - points[0])
@@ -443,7 +445,7 @@ def test_a_langevin_move_is_its_formula_and_keeps_the_time(process):
     x, z = normal(4, 2), normal(4, 2, seed=1)
     alpha, sigma = process.coefficients(t)
     delta = 2 * alpha * (r * sigma) ** 2
-    out = sf.Langevin(r, 2).step(field, sf.State(x, t, Fixed(z)), t)
+    out = sf.Langevin(r, 2).advance(field, sf.State(x, t, Fixed(z)), t)
     for _ in range(2):
         x = x + delta * field(x, t).score + (2 * delta).sqrt() * z
     torch.testing.assert_close(out.x, x, rtol=1e-10, atol=1e-10)
@@ -456,7 +458,9 @@ def test_many_langevin_moves_settle_at_a_variance_that_is_too_wide_by_the_known_
     variance = 0.7
     field, t = sf.Gaussian(process, tensor(0.0), tensor(variance)[None]), time_at(process, 0.8)
     points, z = tensor(0.0, 1.0, 0.0)[:, None], tensor(0.0, 0.0, 1.0)[:, None]
-    zero, one, noise = sf.Langevin(r).step(field, sf.State(points, t, Fixed(z)), t).x[:, 0].tolist()
+    zero, one, noise = (
+        sf.Langevin(r).advance(field, sf.State(points, t, Fixed(z)), t).x[:, 0].tolist()
+    )
     settled = 0.0
     for _ in range(4000):
         settled = (one - zero) ** 2 * settled + (noise - zero) ** 2
@@ -485,7 +489,7 @@ def test_steps_from_the_norms_of_one_sample_give_another_law_in_low_dimension():
 KEPT = [
     sf.DDIM(),
     sf.Multistep(2),
-    sf.Multistep(2, dial=1.0),
+    sf.Multistep(2, eta=1.0),
     sf.Multistep(3, start="rising"),
     sf.Multistep(4, sf.DataPrediction(), start="rising"),
     sf.Multistep(3, corrector=True, start="rising"),
@@ -498,10 +502,10 @@ def test_a_predictor_keeps_its_memory_across_moves_that_hardly_move(predictor):
     plain = final(field, predictor, x, times)
     corrected = final(field, sf.PredictorCorrector(predictor, sf.Langevin(1e-9)), x, times)
     torch.testing.assert_close(corrected, plain, rtol=1e-6, atol=1e-6)
-    if predictor.history:
+    if predictor.history_length:
         lost = states(field, predictor, x, times[:2])[-1]
         for s in times[2:]:
-            lost = predictor.step(field, lost._replace(memory=None), s)
+            lost = predictor.advance(field, lost._replace(memory=None), s)
         assert (lost.x - plain).abs().max() > 1e-4, "the memory matters here"
 
 
@@ -558,8 +562,8 @@ def test_a_base_with_memory_or_noise_is_refused_and_a_single_step_named(around, 
         (lambda: sf.Ancestral(sf.DDIM(), 1.5), r"eta = 1.5: give a number above 0, up to 1"),
         (lambda: sf.Ancestral(sf.DDIM(), -0.5), r"eta = -0.5: give a number above 0"),
         (lambda: sf.Ancestral(sf.DDIM(), math.nan), r"eta = nan: give a number above 0"),
-        (lambda: sf.Churn(sf.Heun(), -1.0, 5), "needs amount >= 0"),
-        (lambda: sf.Churn(sf.Heun(), math.inf, 5), "needs amount >= 0"),
+        (lambda: sf.Churn(sf.Heun(), -1.0, 5), "needs churn >= 0"),
+        (lambda: sf.Churn(sf.Heun(), math.inf, 5), "needs churn >= 0"),
         (lambda: sf.Churn(sf.Heun(), 1.0, 0), "steps >= 1"),
         (lambda: sf.Churn(sf.Heun(), 1.0, 5, scale=0.0), "scale > 0"),
         (lambda: sf.Churn(sf.Heun(), 1.0, 5, (2.0, 1.0)), "give two levels with 0 <= low < high"),
@@ -568,8 +572,8 @@ def test_a_base_with_memory_or_noise_is_refused_and_a_single_step_named(around, 
         (lambda: sf.Restart(sf.Heun(), 2.0, 1.0), "needs 0 < low < high"),
         (lambda: sf.Restart(sf.Heun(), 0.5, 1.0, repeats=-1), "repeats >= 1"),
         (lambda: sf.Restart(sf.Heun(), 0.5, 1.0, steps=0), "steps >= 1"),
-        (lambda: sf.Langevin(0.0), "needs r > 0"),
-        (lambda: sf.Langevin(math.nan), "needs r > 0"),
+        (lambda: sf.Langevin(0.0), "needs snr > 0"),
+        (lambda: sf.Langevin(math.nan), "needs snr > 0"),
         (lambda: sf.Langevin(0.1, 0), "at least one move"),
     ],
 )
@@ -592,13 +596,13 @@ def test_numbers_out_of_range_are_refused_and_the_range_named(make, message):
 def test_a_step_towards_noise_is_refused_and_what_goes_there_named(solver):
     at = sf.State(normal(2, 2), tensor(0.2)[0], silent(2))
     with pytest.raises(ValueError, match=r"use a solver of the ODE, or process\.diffuse"):
-        solver.step(mixture(PROCESS), at, tensor(0.4)[0])
+        solver.advance(mixture(PROCESS), at, tensor(0.4)[0])
 
 
 def test_a_langevin_move_to_another_time_is_refused_and_the_combination_named():
     at = sf.State(normal(2, 2), tensor(0.4)[0], silent(2))
     with pytest.raises(ValueError, match=r"as PredictorCorrector\(DDIM\(\), Langevin\(\)\)"):
-        sf.Langevin().step(mixture(PROCESS), at, tensor(0.3)[0])
+        sf.Langevin().advance(mixture(PROCESS), at, tensor(0.3)[0])
 
 
 @pytest.mark.parametrize(
@@ -610,7 +614,7 @@ def test_what_depends_on_a_level_refuses_times_of_each_sample_and_asks_for_a_gri
     t, s = (time_at(PROCESS, r).expand(2, 1) for r in (1.5, 0.5))
     at = sf.State(normal(2, 2), t, silent(2))
     with pytest.raises(ValueError, match="give a grid"):
-        solver.step(mixture(PROCESS), at, s)
+        solver.advance(mixture(PROCESS), at, s)
 
 
 def test_a_restart_from_beyond_the_process_is_refused_before_any_call():
@@ -647,7 +651,7 @@ def test_a_program_of_correctors_is_a_corrector():
     at = sf.State(x, times[0], silent(4))
     for s in times[1:]:
         r = 0.2 if float(ratio(PROCESS, s)) > 1 else 0.05
-        at = sf.PredictorCorrector(sf.DDIM(), sf.Langevin(r)).step(field, at, s)
+        at = sf.PredictorCorrector(sf.DDIM(), sf.Langevin(r)).advance(field, at, s)
     assert torch.equal(got, at.x)
 
 

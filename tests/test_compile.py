@@ -16,7 +16,7 @@ SOLVERS = {
     "UniPC(2)": sf.unipc(2),
     "DDIM(1)": sf.DDIM(1.0),
     "StochasticHeun": sf.StochasticHeun(),
-    "Churn": sf.Churn(sf.Heun(), amount=5.0, steps=5),
+    "Churn": sf.Churn(sf.Heun(), churn=5.0, steps=5),
 }
 some_slow = pytest.mark.parametrize(  # each takes seconds to compile
     "name",

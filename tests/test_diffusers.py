@@ -215,7 +215,7 @@ def test_each_step_of_ddim_equals_the_schedulers(spacing, steps, eta):
         eps = field(x, t).eps
         expected = made.step(eps, t, x, eta=eta, variance_noise=z).prev_sample
         at = sf.State(x, tensor(t)[0], Given(z))
-        step = sf.DDIM(eta=eta).step(field, at, tensor(s)[0]).x
+        step = sf.DDIM(eta=eta).advance(field, at, tensor(s)[0]).x
         torch.testing.assert_close(step, expected, rtol=1e-8, atol=1e-8)
 
 
@@ -238,10 +238,10 @@ def test_a_step_of_ddpm_with_the_forward_variance_equals_the_schedulers():
         eps = field(x, t).eps
         expected = made.step(eps, t, x, generator=torch.Generator().manual_seed(7)).prev_sample
         at, s = sf.State(x, tensor(t)[0], Replay(7)), tensor(t - 100)[0]
-        found = sf.DDPM("forward").step(field, at, s).x
+        found = sf.DDPM("forward").advance(field, at, s).x
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
     at = sf.State(x, tensor(t)[0], Replay(7))
-    assert (sf.DDPM("posterior").step(field, at, s).x - expected).abs().max() > 1e-2
+    assert (sf.DDPM("posterior").advance(field, at, s).x - expected).abs().max() > 1e-2
 
 
 def test_v_prediction_from_no_signal_at_all_equals_the_schedulers():
@@ -279,7 +279,7 @@ def test_a_run_of_multistep_dpm_solver_equals_the_schedulers(grid, order):
 def test_the_heun_variant_of_dpm_solver_takes_the_exact_integral_of_a_line(grid, algorithm, sde):
     options = {"algorithm_type": f"sde-{algorithm}" if sde else algorithm, "solver_type": "heun"}
     options |= {"final_sigmas_type": "sigma_min", "lower_order_final": False}
-    solver = sf.Multistep(2, PREDICTIONS[algorithm], dial=float(sde), start="rising")
+    solver = sf.Multistep(2, PREDICTIONS[algorithm], eta=float(sde), start="rising")
     seed = 3 if sde else None
     check_run(solver, "DPMSolverMultistepScheduler", 9, seed, **options, **GRIDS[grid])
 
@@ -290,7 +290,7 @@ def test_the_heun_variant_of_dpm_solver_takes_the_exact_integral_of_a_line(grid,
 def test_a_run_of_sde_dpm_solver_on_the_same_noise_equals_the_schedulers(grid, algorithm, order):
     options = {"algorithm_type": f"sde-{algorithm}", "final_sigmas_type": "sigma_min"}
     options |= {"solver_order": order, "lower_order_final": False}
-    solver = sf.Multistep(order, PREDICTIONS[algorithm], HALVED, dial=1.0, start="rising")
+    solver = sf.Multistep(order, PREDICTIONS[algorithm], HALVED, eta=1.0, start="rising")
     check_run(solver, "DPMSolverMultistepScheduler", 9, seed=3, **options, **GRIDS[grid])
 
 
@@ -340,10 +340,10 @@ def test_deis_in_log_rho_is_the_exact_multistep_on_the_noise(grid, order):
 class Midpoint(Quadrature):
     """A line whose second node lies halfway is taken there, any other integrated exactly."""
 
-    def __call__(self, prediction, process, nodes, t, s, dial):
+    def __call__(self, prediction, process, nodes, t, s, eta):
         start, stage, end = (process.half_log_snr(time) for time in (t, nodes[0], s))
         halfway = torch.allclose(2 * (stage - start), end - start)
-        return (HALVED if halfway else sf.Exact())(prediction, process, nodes, t, s, dial)
+        return (HALVED if halfway else sf.Exact())(prediction, process, nodes, t, s, eta)
 
 
 @every_algorithm
@@ -467,7 +467,7 @@ def test_a_run_of_edms_euler_with_its_grid_network_and_churn_equals_the_schedule
         options = {"s_churn": churn, "s_tmin": window[0], "s_tmax": window[1], "s_noise": scale}
         step = made.step(output, t, expected[-1], generator=generator, **options)
         expected.append(step.prev_sample)
-    solver = sf.Churn(sf.Euler(), amount=churn, steps=12, window=window, scale=scale)
+    solver = sf.Churn(sf.Euler(), churn=churn, steps=12, window=window, scale=scale)
     found = ours(field, solver, x, times, Replay(7), finish=False)
     torch.testing.assert_close(found, torch.stack(expected[:-1]), rtol=1e-8, atol=1e-8)
     if not churn:
@@ -548,7 +548,7 @@ def third_steps():
         found = field(at.x, times[k])
         x0s.append(found.x0)
         released = made.step(found.eps, t, at.x, variance_noise=z).prev_sample
-        own = solver.step(field, at, times[k + 1])
+        own = solver.advance(field, at, times[k + 1])
         if k >= 2:
             h, h0, h1 = (levels[j + 1] - levels[j] for j in (k, k - 1, k - 2))
             slopes = (x0s[-1] - x0s[-2]) * h / h0, (x0s[-2] - x0s[-3]) * h / h1

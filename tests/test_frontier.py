@@ -194,7 +194,7 @@ def drawn(field, count, seed):
 def test_an_exact_plan_has_the_floor_and_a_poor_one_is_above(quick):
     field = bump(3)
     plans = {"general": sf.default_plan(field, 20), "ddim": ddim(field, 1),
-             "sde": Plan(sf.EulerMaruyama(dial=1.0), sf.balanced(PROCESS, 60))}  # fmt: skip
+             "sde": Plan(sf.EulerMaruyama(eta=1.0), sf.balanced(PROCESS, 60))}  # fmt: skip
     real, other = drawn(field, 400, 1), drawn(field, 400, 2)
     found = frontier(field, plans, real=real, other=other, n=300, seed=4)
     good, poor, sde = found.points
@@ -230,7 +230,7 @@ def estimate(value, half=0.1):
 
 
 def point(name, nfe, milliseconds, error=None, value=None):
-    solver = sf.DDIM() if error else sf.EulerMaruyama(dial=1.0)
+    solver = sf.DDIM() if error else sf.EulerMaruyama(eta=1.0)
     values = {} if value is None else {"energy_distance": estimate(value)}
     error = None if error is None else estimate(error)
     return Point(name, Plan(solver, sf.uniform(PROCESS, 2)), nfe, milliseconds, error, values, {})

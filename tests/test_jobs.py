@@ -64,7 +64,7 @@ class Sampling:
 @pytest.fixture
 def sampling(tmp_path, files):
     whole = files.parent / "whole.npy"
-    command = "sample", files / "run", "--n", 80, "--batch-size", 8, "--steps", 2, "--dial", 0.5
+    command = "sample", files / "run", "--n", 80, "--batch-size", 8, "--steps", 2, "--eta", 0.5
     if not whole.exists():
         finishes(*command, "--out", whole)
     return Sampling(command, tmp_path / "x.npy", whole.read_bytes())

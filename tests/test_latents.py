@@ -257,8 +257,8 @@ def test_reversible_steps_undo_themselves_whatever_their_size(process):
                               times.flip(0))  # fmt: skip
         *_, back = sf.integrate(field, solver, up, times)
         torch.testing.assert_close(back.x, x, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(back.memory.kept, x, rtol=1e-12, atol=1e-12)
-        assert (up.memory.kept - up.x).abs().max() > 1e-3 * up.x.abs().max()
+        torch.testing.assert_close(back.memory.tensors, x, rtol=1e-12, atol=1e-12)
+        assert (up.memory.tensors - up.x).abs().max() > 1e-3 * up.x.abs().max()
 
 
 def test_a_reversible_step_is_the_recurrence_in_print():
@@ -272,15 +272,15 @@ def test_a_reversible_step_is_the_recurrence_in_print():
     noise = sf.Noise(0, torch.arange(3))
 
     def step(x, a, b):
-        return sf.DDIM().step(field, sf.State(x, a, noise), b).x
+        return sf.DDIM().advance(field, sf.State(x, a, noise), b).x
 
-    memory = solver.step(field, sf.State(y, t, noise), s).memory._replace(kept=z, x=y)
-    out = solver.step(field, sf.State(y, t, noise, memory), s)
+    memory = solver.advance(field, sf.State(y, t, noise), s).memory._replace(tensors=z, x=y)
+    out = solver.advance(field, sf.State(y, t, noise, memory), s)
     u, w = y / m_t, z / m_t
     u = u + (step(m_t * w, t, s) / m_s - w)
     w = w - (step(m_s * u, s, t) / m_t - u)
     torch.testing.assert_close(out.x, m_s * u, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(out.memory.kept, m_s * w, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(out.memory.tensors, m_s * w, rtol=1e-12, atol=1e-12)
 
 
 def test_what_no_pair_can_be_made_of_is_refused():
@@ -293,4 +293,4 @@ def test_what_no_pair_can_be_made_of_is_refused():
             make()
     at = sf.State(normal(2, 2), tensor(0.5, 0.5), sf.Noise(0, torch.arange(2)))
     with pytest.raises(ValueError, match="one way at a time"):
-        sf.Reversible(sf.DDIM()).step(mixture(sf.VP()), at, tensor(0.4, 0.6))
+        sf.Reversible(sf.DDIM()).advance(mixture(sf.VP()), at, tensor(0.4, 0.6))

@@ -206,7 +206,7 @@ NOISY = [
     sf.StochasticHeun(),
     sf.DDIM(1.0),
     sf.dpm_solver_pp(2, sde=True),
-    sf.Multistep(2, dial=0.5),
+    sf.Multistep(2, eta=0.5),
     sf.ReverseDiffusion(),
     sf.Ancestral(sf.DDIM()),
 ]
@@ -281,7 +281,7 @@ DENSE = [
     sf.DDPM("forward"),
     sf.ReverseDiffusion(),
     sf.dpm_solver_pp(2, sde=True),
-    sf.Multistep(2, dial=0.5),
+    sf.Multistep(2, eta=0.5),
     sf.Ancestral(sf.DDIM()),
     sf.Ancestral(sf.Heun(), 0.5),
     sf.Program((sf.Heun(), sf.DDIM(1.0)), (10.0,)),

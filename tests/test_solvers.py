@@ -151,9 +151,9 @@ def expected_of_one_step(solver, field, x, t, s, z):
             slopes.append(slope(y, t + node * h))
         return x + h * sum(w * k for w, k in zip(solver.tableau.b, slopes, strict=True))
     if isinstance(solver, sf.EulerMaruyama):
-        f, g, dial = process.drift(t), process.diffusion(t), solver.dial
-        drift = f * x - 0.5 * (1 + dial**2) * g**2 * now.score
-        return x + h * drift + dial * g * (-h).sqrt() * z
+        f, g, eta = process.drift(t), process.diffusion(t), solver.eta
+        drift = f * x - 0.5 * (1 + eta**2) * g**2 * now.score
+        return x + h * drift + eta * g * (-h).sqrt() * z
     if isinstance(solver, sf.DDIM | sf.DDPM):
         rest = 1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2
         std = getattr(solver, "eta", 1.0) * sigma_s * rest.sqrt()
@@ -185,7 +185,7 @@ def expected_of_one_step(solver, field, x, t, s, z):
 def test_one_step_is_the_formula_written_out_by_hand(process, solver):
     field, (t, s) = gaussian(process), grid(process, 1, False, high=1.5, low=0.8)
     x, z = process.perturb(MEAN + normal(4, 2), t, normal(4, 2, seed=1)), normal(4, 2, seed=2)
-    got = solver.step(field, sf.State(x, t, Fixed(z)), s).x
+    got = solver.advance(field, sf.State(x, t, Fixed(z)), s).x
     expected = expected_of_one_step(solver, field, x, t, s, z)
     torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-9)
 
@@ -223,7 +223,7 @@ def law_of_scheme(field, solver, times, mean, covariance):
     zero = torch.zeros(2, 2, dtype=torch.float64)
     x, z = torch.cat([zero[:1], IDENTITY, zero]), torch.cat([zero[:1], zero, IDENTITY])
     for t, s in itertools.pairwise(times):
-        out = solver.step(field, sf.State(x, t, Fixed(z)), s).x
+        out = solver.advance(field, sf.State(x, t, Fixed(z)), s).x
         shift, linear, noise = out[0], (out[1:3] - out[0]).T, (out[3:] - out[0]).T
         mean = linear @ mean + shift
         covariance = linear @ covariance @ linear.T + noise @ noise.T
@@ -236,15 +236,15 @@ def law_at(process, t):
     return alpha * MEAN, alpha**2 * COVARIANCE + sigma**2 * IDENTITY
 
 
-def dial_of_time(process):
-    """Return a dial that is the ODE where noise dominates and more than the SDE near data."""
+def eta_of_time(process):
+    """Return an eta that is the ODE where noise dominates and more than the SDE near data."""
     return lambda t: 1.5 * process.alpha(t) / (process.alpha(t) + process.sigma(t))
 
 
 SCHEMES = {
     "EulerMaruyama(1) to data": (lambda p: sf.EulerMaruyama(1.0), False),
     "EulerMaruyama(0.5) to data": (lambda p: sf.EulerMaruyama(0.5), False),
-    "EulerMaruyama(dial of t) to data": (lambda p: sf.EulerMaruyama(dial_of_time(p)), False),
+    "EulerMaruyama(eta of t) to data": (lambda p: sf.EulerMaruyama(eta_of_time(p)), False),
     "EulerMaruyama(1) to noise": (lambda p: sf.EulerMaruyama(1.0), True),
     "EulerMaruyama(0.5) to noise": (lambda p: sf.EulerMaruyama(0.5), True),
     "DDIM(1)": (lambda p: sf.DDIM(eta=1.0), False),
@@ -275,9 +275,9 @@ def test_the_law_of_a_stochastic_solver_converges_at_weak_order_one(process, mak
 @pytest.mark.parametrize(
     "solver",
     [
-        sf.EulerMaruyama(dial=1.0),
-        sf.EulerMaruyama(dial=0.5),
-        sf.EulerMaruyama(dial_of_time(sf.VP())),
+        sf.EulerMaruyama(eta=1.0),
+        sf.EulerMaruyama(eta=0.5),
+        sf.EulerMaruyama(eta_of_time(sf.VP())),
         sf.DDIM(eta=1.0),
         sf.DDIM(eta=0.5),
         sf.DDPM("forward"),
@@ -309,7 +309,7 @@ def test_the_ancestral_step_has_the_posterior_variance_and_not_beta():
         stds = []
         for eta in (1.0, 0.3):
             quiet, loud = (
-                sf.DDIM(eta).step(field, sf.State(x, tensor(t)[0], Fixed(z)), tensor(s)[0]).x
+                sf.DDIM(eta).advance(field, sf.State(x, tensor(t)[0], Fixed(z)), tensor(s)[0]).x
                 for z in (torch.zeros_like(x), torch.ones_like(x))
             )
             stds.append((loud - quiet).mean())
@@ -326,10 +326,12 @@ def test_ddpm_has_the_mean_of_ddim_with_the_posterior_variance_or_beta():
         quiet, loud = (sf.State(x, tensor(t)[0], Fixed(n)) for n in (torch.zeros_like(z), z))
         s = tensor(t - 1)[0]
         small, large = sf.DDPM("posterior"), sf.DDPM("forward")
-        assert torch.equal(small.step(field, loud, s).x, sf.DDIM(eta=1.0).step(field, loud, s).x)
-        mean = large.step(field, quiet, s).x
-        assert torch.equal(mean, small.step(field, quiet, s).x)
-        added = large.step(field, loud, s).x - mean
+        assert torch.equal(
+            small.advance(field, loud, s).x, sf.DDIM(eta=1.0).advance(field, loud, s).x
+        )
+        mean = large.advance(field, quiet, s).x
+        assert torch.equal(mean, small.advance(field, quiet, s).x)
+        added = large.advance(field, loud, s).x - mean
         torch.testing.assert_close(added, beta[t].sqrt() * z, rtol=1e-9, atol=1e-12)
     with pytest.raises(ValueError, match='give "posterior" or "forward"'):
         sf.DDPM("beta")
@@ -376,10 +378,10 @@ def test_samples_may_stand_at_times_of_their_own(solver):
     process = sf.VP()
     field, x, z = mixture(process), normal(3, 2), normal(3, 2, seed=1)
     t, s = tensor(0.9, 0.6, 0.3).reshape(3, 1), tensor(0.5, 0.5, 0.1).reshape(3, 1)
-    together = solver.step(field, sf.State(x, t, Fixed(z)), s).x
+    together = solver.advance(field, sf.State(x, t, Fixed(z)), s).x
     for k in range(3):
         row = slice(k, k + 1)
-        alone = solver.step(field, sf.State(x[row], t[k, 0], Fixed(z[row])), s[k, 0]).x
+        alone = solver.advance(field, sf.State(x[row], t[k, 0], Fixed(z[row])), s[k, 0]).x
         torch.testing.assert_close(together[row], alone, rtol=1e-9, atol=1e-10)
 
 
@@ -392,7 +394,7 @@ def test_a_move_of_x_between_steps_keeps_the_history_and_the_order(order, predic
         times = grid(field.process, steps, False)
         at = sf.State(reference(False)[0], times[0], silent(6))
         for s in times[1:]:
-            at = solver.step(field, at._replace(x=at.x.clone()), s)
+            at = solver.advance(field, at._replace(x=at.x.clone()), s)
         errors.append(float((at.x - reference(False)[1]).norm(dim=1).mean()))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
 
@@ -416,12 +418,12 @@ def test_rectified_flow_starts_from_pure_noise_without_special_cases(solver):
         (lambda: sf.Multistep(0), "Multistep has the orders 1 to 5"),
         (lambda: sf.DDIM(1.5), r"eta = 1.5: give a number from 0 \(ODE\) to 1"),
         (lambda: sf.DDIM(math.nan), "eta = nan"),
-        (lambda: sf.EulerMaruyama(-1.0), "dial = -1: give 0"),
-        (lambda: sf.StochasticHeun(math.inf), "dial = inf: give 0"),
+        (lambda: sf.EulerMaruyama(-1.0), "eta = -1: give 0"),
+        (lambda: sf.StochasticHeun(math.inf), "eta = inf: give 0"),
         (lambda: sf.Multistep(2.0), "order = 2.0: Multistep has the orders 1 to 5"),
-        (lambda: sf.Multistep(dial=math.inf), "dial = inf"),
+        (lambda: sf.Multistep(eta=math.inf), "eta = inf"),
         (
-            lambda: sf.Multistep(dial=lambda t: t),
+            lambda: sf.Multistep(eta=lambda t: t),
             "only EulerMaruyama and StochasticHeun take a fun",
         ),
         (lambda: sf.Power(0.0), "rho = 0: give a positive number"),
@@ -439,15 +441,15 @@ def test_a_step_that_a_solver_cannot_take_is_refused_with_what_to_use():
     flow, x = gaussian(sf.Flow(t_max=1.0)), normal(3, 2)
     end, middle = tensor(1.0, 0.5)
     with pytest.raises(ValueError, match="no finite diffusion at t = 1"):
-        sf.EulerMaruyama(1.0).step(flow, sf.State(x, end, silent(3)), middle)
+        sf.EulerMaruyama(1.0).advance(flow, sf.State(x, end, silent(3)), middle)
     with pytest.raises(ValueError, match=r"goes towards data, not from t = 0.5 to 1"):
-        sf.DDIM(eta=1.0).step(flow, sf.State(x, middle, silent(3)), end)
+        sf.DDIM(eta=1.0).advance(flow, sf.State(x, middle, silent(3)), end)
     table = sf.balanced(sf.VP(), 4, to_data=True)
     for solver in (sf.dpm_solver_pp(2), sf.dpm_solver_pp(2, published=True), sf.unipc(2)):
         with pytest.raises(ValueError, match="meets alpha = 0 or sigma = 0 at t = 0"):
             sf.prepare(gaussian(sf.VP()), solver, table)
-    with pytest.raises(ValueError, match="the dial falls to -1"):
-        sf.EulerMaruyama(lambda t: -torch.ones_like(t)).step(
+    with pytest.raises(ValueError, match="eta falls to -1"):
+        sf.EulerMaruyama(lambda t: -torch.ones_like(t)).advance(
             flow, sf.State(x, middle, silent(3)), tensor(0.4)[0]
         )
     published = sf.Multistep(2, sf.AnglePrediction(), sf.Published("dpm"), start="rising")
@@ -456,7 +458,7 @@ def test_a_step_that_a_solver_cannot_take_is_refused_with_what_to_use():
     with pytest.raises(
         ValueError, match="use AnglePrediction in its own angle, or start the grid later"
     ):
-        sf.Multistep(3, sf.DataPrediction()).step(flow, sf.State(x, end, silent(3)), middle)
+        sf.Multistep(3, sf.DataPrediction()).advance(flow, sf.State(x, end, silent(3)), middle)
 
 
 def test_a_step_outside_the_process_is_refused_and_a_step_to_the_data_is_not():
@@ -464,10 +466,10 @@ def test_a_step_outside_the_process_is_refused_and_a_step_to_the_data_is_not():
     at = sf.State(normal(3, 2), tensor(1.0)[0], silent(3))
     for s in (500.0, -5.0, 1e-3):
         with pytest.raises(ValueError, match=rf"s = {s} is outside \[0.002, 80.0\]"):
-            sf.DDIM().step(field, at, tensor(s)[0])
-    torch.testing.assert_close(sf.DDIM().step(field, at, tensor(0.0)[0]).x, field(at.x, 1.0).x0)
+            sf.DDIM().advance(field, at, tensor(s)[0])
+    torch.testing.assert_close(sf.DDIM().advance(field, at, tensor(0.0)[0]).x, field(at.x, 1.0).x0)
     with pytest.raises(ValueError, match=r"a call of the field at t = 0.0, outside"):
-        sf.Heun().step(field, at, tensor(0.0)[0])
+        sf.Heun().advance(field, at, tensor(0.0)[0])
 
 
 @pytest.mark.parametrize("solver", [sf.Heun(), sf.Multistep(3), sf.DDIM(1.0)], ids=label)
@@ -475,13 +477,13 @@ def test_times_of_a_step_may_be_numbers_whole_or_single_precision(solver):
     """None of them changes the type in which coefficients are formed."""
     table = sf.Tabulated((1 - torch.linspace(1e-4, 0.02, 100, dtype=torch.float64)).cumprod(0))
     field, x, z = mixture(table), normal(2, 2), Fixed(normal(2, 2, seed=1))
-    exact = solver.step(field, sf.State(x, tensor(64.0)[0], z), tensor(32.0)[0])
+    exact = solver.advance(field, sf.State(x, tensor(64.0)[0], z), tensor(32.0)[0])
     for t, s in ((64.0, 32.0), (64, 32), (torch.tensor(64), torch.tensor(32.0))):
-        got = solver.step(field, sf.State(x, t, z), s)
+        got = solver.advance(field, sf.State(x, t, z), s)
         assert torch.equal(got.x, exact.x)
         assert got.t.dtype == torch.float64
     each = torch.tensor([64.0, 64.0])
-    got = solver.step(field, sf.State(x, each, z), each / 2)
+    got = solver.advance(field, sf.State(x, each, z), each / 2)
     torch.testing.assert_close(got.x, exact.x, rtol=1e-12, atol=1e-12)
 
 
@@ -493,7 +495,7 @@ def test_times_of_a_step_may_be_numbers_whole_or_single_precision(solver):
 def test_an_error_is_not_made_up_by_a_solver_that_estimates_none(solver):
     at = sf.State(normal(3, 2), tensor(0.5)[0], silent(3))
     with pytest.raises(ValueError, match="has no error estimate"):
-        solver.step(mixture(sf.VP()), at, tensor(0.4)[0], error=True)
+        solver.advance(mixture(sf.VP()), at, tensor(0.4)[0], error=True)
 
 
 class Misjudged(sf.Gaussian):
@@ -511,8 +513,8 @@ def test_noise_forgives_the_score_its_earlier_errors():
     process, left = sf.VP(), []
     field, times = Misjudged(process, MEAN, COVARIANCE), grid(process, 60, False, 30.0, 0.05)
     exact = law_at(process, times[-1])[1]
-    for dial in (0.0, 0.5, 1.0):
-        solver = sf.Multistep(2, sf.DataPrediction(), dial=dial)
+    for eta in (0.0, 0.5, 1.0):
+        solver = sf.Multistep(2, sf.DataPrediction(), eta=eta)
         left.append(float((affine_law(field, solver, times)[1] - exact).norm() / exact.norm()))
     assert left[0] > 0.1
     assert left[1] < 0.6 * left[0]

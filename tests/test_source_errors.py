@@ -249,7 +249,8 @@ def test_e30_each_coefficient_has_one_name():
 
     field = target(process)
     loud, quiet = (
-        sf.DDIM(eta=1.0).step(field, sf.State(one, t, noise), s).x for noise in (Unit(), Silence())
+        sf.DDIM(eta=1.0).advance(field, sf.State(one, t, noise), s).x
+        for noise in (Unit(), Silence())
     )
     step_std = float(loud - quiet)
     posterior = (1 - table[499]) / (1 - table[500]) * (1 - table[500] / table[499])

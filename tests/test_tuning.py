@@ -300,7 +300,7 @@ def test_a_fitted_solver_refuses_other_times_and_another_turn():
     times = solver.times(field.process)
     at = sf.State(torch.zeros(2, 2).double(), times[1], sf.Noise(0, torch.arange(2)))
     with pytest.raises(ValueError, match="step 0 of a fitted solver"):
-        solver.step(field, at, times[2])
+        solver.advance(field, at, times[2])
     with pytest.raises(ValueError, match=r"the levels go from sigma/alpha = 2.2e\+04"):
         level_times(sf.VP(), (10.0, 0.0))
     with pytest.raises(ValueError, match="give falling ones"):

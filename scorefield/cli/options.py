@@ -166,14 +166,12 @@ class PlanOptions:
     sde: bool | None = None
     """Of dpm-solver++: its form for the SDE."""
 
-    eta: float | None = None
-    """Of ddim: 0 is deterministic, 1 is ddpm."""
-
     variance: VarianceName | None = None
     """Of ddpm: of the noise a step adds, the posterior's or the forward kernel's."""
 
-    dial: float | None = None
-    """Of multistep, euler-maruyama and stochastic-heun: 0 is the ODE, 1 the reverse SDE."""
+    eta: float | None = None
+    """Noise added (ddim, multistep, euler-maruyama, stochastic-heun): 0 is the ODE, 1 the reverse
+    SDE; for ddim, 1 is ddpm."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def _predictor_corrector() -> solvers.PredictorCorrector:
 
 # the solvers of each name, and the options they take
 SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
-    "multistep": (solvers.Multistep, ("order", "prediction", "corrector", "dial")),
+    "multistep": (solvers.Multistep, ("order", "prediction", "corrector", "eta")),
     "singlestep": (solvers.Singlestep, ("order", "prediction")),
     "dpm-solver": (solvers.dpm_solver, ("order",)),
     "dpm-solver++": (solvers.dpm_solver_pp, ("order", "sde")),
@@ -55,8 +55,8 @@ SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
     "rk4": (solvers.RK4, ()),
     "dopri5": (solvers.Dopri5, ()),
     "tsit5": (solvers.Tsit5, ()),
-    "euler-maruyama": (solvers.EulerMaruyama, ("dial",)),
-    "stochastic-heun": (solvers.StochasticHeun, ("dial",)),
+    "euler-maruyama": (solvers.EulerMaruyama, ("eta",)),
+    "stochastic-heun": (solvers.StochasticHeun, ("eta",)),
     "reverse-diffusion": (solvers.ReverseDiffusion, ()),
     "predictor-corrector": (_predictor_corrector, ()),
 }

@@ -118,12 +118,12 @@ SDE_SOLVERS: dict[str, Make] = {
     "DDPM(forward)": _always(solvers.DDPM("forward")),
     "SDE-DPM-Solver++(1)": _always(solvers.dpm_solver_pp(1, sde=True)),
     "SDE-DPM-Solver++(2M)": _always(solvers.dpm_solver_pp(2, sde=True)),
-    "Multistep(2, noise, 0.5)": _always(Multistep(2, _N, dial=0.5)),
-    "Multistep(2, angle, 1)": _always(Multistep(2, _A, dial=1.0)),
+    "Multistep(2, noise, 0.5)": _always(Multistep(2, _N, eta=0.5)),
+    "Multistep(2, angle, 1)": _always(Multistep(2, _A, eta=1.0)),
     "Ancestral(DDIM)": _always(solvers.Ancestral(solvers.DDIM())),
     "Ancestral(Heun, 0.5)": _always(solvers.Ancestral(solvers.Heun(), 0.5)),
     "Ancestral(Singlestep(2))": _always(solvers.Ancestral(Singlestep(2))),
-    "Churn(Heun)": lambda steps: solvers.Churn(solvers.Heun(), amount=1.0, steps=steps),
+    "Churn(Heun)": lambda steps: solvers.Churn(solvers.Heun(), churn=1.0, steps=steps),
     "Restart(Heun)": lambda steps: solvers.Restart(
         solvers.Heun(), low=0.6, high=1.5, repeats=2, steps=max(1, steps // 2)
     ),

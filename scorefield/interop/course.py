@@ -50,7 +50,7 @@ class Course:
     steps: tuple[Step, ...] = field(init=False)
     calls: tuple[float, ...] = field(init=False)
     instants: tuple[Instant, ...] = field(init=False)
-    _plans: tuple[Any, ...] = field(init=False)
+    _histories: tuple[Any, ...] = field(init=False)
     _made_in: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Course:
         object.__setattr__(self, "steps", tuple(steps))
         object.__setattr__(self, "calls", tuple(calls))
         object.__setattr__(self, "instants", tuple(instants))
-        object.__setattr__(self, "_plans", (None, *(move.plan for move in moves)))
+        object.__setattr__(self, "_histories", (None, *(move.history for move in moves)))
         object.__setattr__(self, "_made_in", made_in)
 
     def begin(self, x: Tensor, call: int) -> Place:
@@ -103,11 +103,11 @@ class Course:
         if k == 0:
             return self.steps, self.calls
         own: list[Step] = []
-        plan, met = None, k
-        while met < self._last and not _alike(plan, self._plans[met]):
+        history, met = None, k
+        while met < self._last and not _alike(history, self._histories[met]):
             ends = self.times[met, None], self.times[met + 1, None]
-            (move,) = self.solver.moves(self.field, *ends, plan)
-            plan, met = move.plan, met + 1
+            (move,) = self.solver.moves(self.field, *ends, history)
+            history, met = move.history, met + 1
             own.append(move)
         shared = len(self.steps) - self.finish - self._last + met
         steps = (*own, *self.steps[shared:])
@@ -160,7 +160,7 @@ def rising(found: Any) -> Any:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Tell whether two plans of a solver are the same."""
+    """Tell whether two histories of a solver are the same."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, Tensor) and isinstance(other, Tensor):

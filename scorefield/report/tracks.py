@@ -67,7 +67,7 @@ def paths(
     scale = c / torch.hypot(c * alpha, sigma)
     if along is None:
         along = torch.eye(1, math.prod(field.shape))[0]
-    sde = _follow(field, EulerMaruyama(dial=1.0), times, n, seed, along)
+    sde = _follow(field, EulerMaruyama(eta=1.0), times, n, seed, along)
     ode = _follow(field, Multistep(3, AnglePrediction(c)), times, n, seed, along)
     return Paths(times, sde, ode, sigma / alpha, scale)
 

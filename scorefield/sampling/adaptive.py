@@ -124,7 +124,7 @@ def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Ite
         s = _target(field, at.t, h, end, length, control.longest)
         # a sample that has arrived makes an idle step back, which is thrown away
         s = torch.where(active, s, at.t - 0.01 * length)
-        new = solver.step(field, at, s, error=True)
+        new = solver.advance(field, at, s, error=True)
         e = _size(new, control)
         accept = active & (e <= 1)
         _check_progress(solver, at, s, accept | ~active, e, length)

@@ -292,9 +292,9 @@ def _carry(
             end = run(begin, rows)
         out[places] = end.x[rows]
         memory = end.memory
-        if memory is not None and memory.plan is None and isinstance(memory.kept, Tensor):
+        if memory is not None and memory.history is None and isinstance(memory.tensors, Tensor):
             pair = torch.empty_like(x) if pair is None else pair
-            pair[places] = memory.kept[rows]
+            pair[places] = memory.tensors[rows]
     if bad := [ids[k] for k in not_finite(out)]:
         raise NumericalError(f"the {what} of {bad[:5]} is not finite ({solver!r}).")
     return out, pair

@@ -56,7 +56,7 @@ def integrate(
     _check_start(at, float(times[0]))
     yield at
     at = solver.settled(at)
-    held = None if at.memory is None else at.memory.plan
+    held = None if at.memory is None else at.memory.history
     for move in solver.moves(field, times[:-1], times[1:], held):
         at = move(at)
         yield at
@@ -199,7 +199,7 @@ class Prepared:
         `Reversible` solver; the rest is left aside. With ``rows``, only those samples of the batch
         are wanted: no others are waited for, and where they end is left open.
         """
-        kept = at.memory if at.memory is not None and at.memory.plan is None else None
+        kept = at.memory if at.memory is not None and at.memory.history is None else None
         return self._walk(at._replace(memory=kept), rows)
 
 

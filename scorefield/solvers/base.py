@@ -20,15 +20,16 @@ from scorefield.process import Coefficient, Prior, Process, align
 
 
 class Memory(NamedTuple):
-    """What a solver finds at its next step: ``plan`` it reads beforehand, ``kept`` in the move.
+    """State that a solver carries to its next step.
 
-    ``plan`` is made of times alone, so that moves can be worked out before any state exists.
+    ``history`` holds times only, so that coefficients can be computed before any state exists;
+    ``tensors`` are used when the step runs.
     ``owner`` is the solver, the only one that reads it; ``x`` is where it left the state, to tell
     whether something moved it since.
     """
 
-    plan: Any
-    kept: Any
+    history: Any
+    tensors: Any
     x: Tensor
     owner: Solver
 
@@ -57,10 +58,10 @@ class Move(ABC):
     """One step of a solver on one field, between two times, with its coefficients worked out.
 
     Attributes:
-        plan: the `Memory.plan` it leaves behind.
+        history: the `Memory.history` it leaves behind.
     """
 
-    plan: Any
+    history: Any
 
     @abstractmethod
     def __call__(self, at: State) -> State:
@@ -97,7 +98,7 @@ class Solver(ABC):
 
     @property
     @abstractmethod
-    def history(self) -> int:
+    def history_length(self) -> int:
         """How many estimates of earlier steps a step rests on."""
 
     @property
@@ -112,13 +113,13 @@ class Solver(ABC):
 
     @abstractmethod
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         """Return the moves of ``N`` steps, the ``k``-th from ``t[k]`` to ``s[k]``.
 
         Args:
             t, s: ``(N, ...)``, each time in the form `scorefield.process.align` returns.
-            plan: the `Memory.plan` of the state the first step starts from; None at the start.
+            history: `Memory.history` of the state that the first step starts from, or None.
             error: fill `State.error`; for solvers that have an `error_order`.
 
         Raises:
@@ -126,8 +127,8 @@ class Solver(ABC):
         """
 
     @abstractmethod
-    def forget(self, plan: Any, t: Tensor) -> Any:
-        """Return what of a plan still holds at ``t`` if something has moved ``x`` there."""
+    def forget(self, history: Any, t: Tensor) -> Any:
+        """Return the part of the history still valid at ``t`` after ``x`` was changed there."""
 
     @abstractmethod
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
@@ -149,7 +150,7 @@ class Solver(ABC):
         kept = self.moved(memory, at.x, at.t) if memory.owner == self else None
         return at._replace(memory=kept)
 
-    def step(self, field: ScoreField, at: State, s: Tensor, *, error: bool = False) -> State:
+    def advance(self, field: ScoreField, at: State, s: Tensor, *, error: bool = False) -> State:
         """Return the state at time ``s``, given the state ``at`` another time.
 
         ``s`` has the form of ``at.t`` and may lie to either side of it unless the solver says
@@ -169,8 +170,8 @@ class Solver(ABC):
                 f"s = {outside} is outside [{process.t_min}, {process.t_max}] of {process!r}."
             )
         at = self.settled(at if t is at.t else at._replace(t=t))
-        plan = None if at.memory is None else at.memory.plan
-        return self.moves(field, at.t[None], s[None], plan, error=error)[0](at)
+        history = None if at.memory is None else at.memory.history
+        return self.moves(field, at.t[None], s[None], history, error=error)[0](at)
 
 
 def _data(process: Process) -> float:

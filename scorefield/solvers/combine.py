@@ -59,10 +59,10 @@ class Memoryless(Combined, ABC):
     """A combination that leaves nothing to remember."""
 
     @property
-    def history(self) -> int:
+    def history_length(self) -> int:
         return 0
 
-    def forget(self, plan: Any, t: Tensor) -> Any:
+    def forget(self, history: Any, t: Tensor) -> Any:
         return None
 
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
@@ -125,38 +125,42 @@ class Program(Combined):
         return max(solver.calls for solver in self.solvers)
 
     @property
-    def history(self) -> int:
-        return max(solver.history for solver in self.solvers)
+    def history_length(self) -> int:
+        return max(solver.history_length for solver in self.solvers)
 
     @property
     def in_place(self) -> bool:
         return all(solver.in_place for solver in self.solvers)
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         segments = self._segments(field.process, torch.maximum(t, s))
         made: list[Move] = []
         while len(made) < len(t):
             k = len(made)
             stop = next((j for j in range(k, len(t)) if segments[j] != segments[k]), len(t))
-            inner = plan[1] if plan is not None and plan[0] == segments[k] else None
+            inner = history[1] if history is not None and history[0] == segments[k] else None
             solver = self.solvers[segments[k]]
             moves = solver.moves(field, t[k:stop], s[k:stop], inner)
             made += [
-                _InSegment(move, segments[k], (segments[k], move.plan), self) for move in moves
+                _InSegment(move, segments[k], (segments[k], move.history), self) for move in moves
             ]
-            plan = made[-1].plan
+            history = made[-1].history
         return made
 
-    def forget(self, plan: Any, t: Tensor) -> Any:
-        return None if plan is None else (plan[0], self.solvers[plan[0]].forget(plan[1], t))
+    def forget(self, history: Any, t: Tensor) -> Any:
+        return (
+            None
+            if history is None
+            else (history[0], self.solvers[history[0]].forget(history[1], t))
+        )
 
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
-        if memory.kept is None:
+        if memory.tensors is None:
             return memory
-        kept = self.solvers[memory.plan[0]].moved(memory.kept, x, t)
-        return Memory((memory.plan[0], None if kept is None else kept.plan), kept, x, self)
+        kept = self.solvers[memory.history[0]].moved(memory.tensors, x, t)
+        return Memory((memory.history[0], None if kept is None else kept.history), kept, x, self)
 
     def _segments(self, process: Process, t: Tensor) -> list[int]:
         """Return the places of the solvers for steps whose noisier ends are ``t`` ``(N,)``."""
@@ -174,19 +178,19 @@ class Program(Combined):
 class _InSegment(Move):
     move: Move
     segment: int
-    plan: Any
+    history: Any
     owner: Program
 
     def __call__(self, at: State) -> State:
         out = self.move(self._inner(at))
-        return out._replace(memory=Memory(self.plan, out.memory, out.x, self.owner))
+        return out._replace(memory=Memory(self.history, out.memory, out.x, self.owner))
 
     def transition(self, at: State) -> Prior:
         return self.move.transition(self._inner(at))
 
     def _inner(self, at: State) -> State:
-        same = at.memory is not None and at.memory.plan[0] == self.segment
-        return at._replace(memory=at.memory.kept if at.memory is not None and same else None)
+        same = at.memory is not None and at.memory.history[0] == self.segment
+        return at._replace(memory=at.memory.tensors if at.memory is not None and same else None)
 
 
 @dataclass(frozen=True)
@@ -227,26 +231,26 @@ class PredictorCorrector(Combined):
         return self.predictor.calls + self.corrector.calls
 
     @property
-    def history(self) -> int:
-        return self.predictor.history
+    def history_length(self) -> int:
+        return self.predictor.history_length
 
     @property
     def in_place(self) -> bool:
         return self.predictor.in_place
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         made: list[Move] = []
         corrections = self.corrector.moves(field, s, s)
         for start, end, correct in zip(t, s, corrections, strict=True):
-            (predict,) = self.predictor.moves(field, start[None], end[None], plan)
-            plan = self.predictor.forget(predict.plan, end)
-            made.append(_Corrected(self, predict, correct, end, plan))
+            (predict,) = self.predictor.moves(field, start[None], end[None], history)
+            history = self.predictor.forget(predict.history, end)
+            made.append(_Corrected(self, predict, correct, end, history))
         return made
 
-    def forget(self, plan: Any, t: Tensor) -> Any:
-        return self.predictor.forget(plan, t)
+    def forget(self, history: Any, t: Tensor) -> Any:
+        return self.predictor.forget(history, t)
 
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
         kept = self.predictor.moved(memory, x, t)
@@ -259,7 +263,7 @@ class _Corrected(Move):
     predict: Move
     correct: Move
     s: Tensor
-    plan: Any
+    history: Any
 
     def __call__(self, at: State) -> State:
         between = self.predict(at)
@@ -277,12 +281,12 @@ class _Corrected(Move):
 class Churn(Around):
     """EDM's stochastic sampler around any single step: noise up by a factor, then step down.
 
-    At ``r`` inside the window noise is added until ``r (1 + min(amount / steps, sqrt(2) - 1))``, or
+    At ``r`` inside the window noise is added until ``r (1 + min(churn / steps, sqrt(2) - 1))``, or
     until the process's last level: none at ``t_max`` itself.
 
     Args:
         base: the solver of the ODE that steps down, one without memory.
-        amount: EDM's ``S_churn``, >= 0.
+        churn: EDM's ``S_churn``, >= 0.
         steps: the number of steps of the grid it is spread over, which EDM divides it by.
         window: EDM's ``(S_min, S_max)``, levels of ``sigma / alpha``.
         scale: EDM's ``S_noise``: what the deviation of the noise is multiplied by; other than 1
@@ -293,17 +297,17 @@ class Churn(Around):
     """
 
     base: Solver
-    amount: float
+    churn: float
     steps: int
     window: tuple[float, float] = (0.0, math.inf)
     scale: float = 1.0
 
     def __post_init__(self) -> None:
         check_base("Churn", self.base)
-        if not (0 <= self.amount < math.inf and self.steps >= 1 and 0 < self.scale < math.inf):
+        if not (0 <= self.churn < math.inf and self.steps >= 1 and 0 < self.scale < math.inf):
             raise ValueError(
-                f"amount = {self.amount:g}, steps = {self.steps}, scale = {self.scale:g}: needs "
-                "amount >= 0, steps >= 1 and scale > 0."
+                f"churn = {self.churn:g}, steps = {self.steps}, scale = {self.scale:g}: needs "
+                "churn >= 0, steps >= 1 and scale > 0."
             )
         if not 0 <= self.window[0] < self.window[1]:
             raise ValueError(f"window = {self.window}: give two levels with 0 <= low < high.")
@@ -321,11 +325,11 @@ class Churn(Around):
         return self.base.calls
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         process = field.process
         check_towards_data("Churn", t, s)
-        gain = math.log1p(min(self.amount / self.steps, math.sqrt(2) - 1))
+        gain = math.log1p(min(self.churn / self.steps, math.sqrt(2) - 1))
         log_ratio = -process.half_log_snr(t)
         low, high = (math.log(w) if w > 0 else -math.inf for w in self.window)
         inside = (log_ratio >= low - _SLACK) & (log_ratio <= high + _SLACK) & (gain > 0)
@@ -350,7 +354,7 @@ class _Noised(Move):
     keep: Coefficient
     std: Coefficient
     up: Tensor
-    plan: Any = None
+    history: Any = None
 
     def __call__(self, at: State) -> State:
         if not uses(self.std):
@@ -402,7 +406,7 @@ class Ancestral(Around):
         return self.base.calls
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         process = field.process
         check_towards_data("Ancestral", t, s)
@@ -427,7 +431,7 @@ class _NoisedBack(Move):
     start: Coefficient
     end: Coefficient
     s: Tensor
-    plan: Any = None
+    history: Any = None
 
     def __call__(self, at: State) -> State:
         z, noise = at.noise.increment(self.start, self.end, at.x)
@@ -482,7 +486,7 @@ class Restart(Around):
         return self.base.calls
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         process = field.process
         check_towards_data("Restart", t, s)
@@ -521,7 +525,7 @@ class _Repeated(Move):
     first: Move
     again: tuple[Move, ...]
     repeats: int
-    plan: Any = None
+    history: Any = None
 
     def __call__(self, at: State) -> State:
         at = self.first(at)
@@ -538,10 +542,10 @@ def check_base(name: str, base: Solver) -> None:
     check_solver(f"{name}'s base", base)
     if base.order < 1:
         raise ValueError(f"{name} needs a base that solves the ODE; {base!r} does not.")
-    if base.history or base.weak_order is not None:
+    if base.history_length or base.weak_order is not None:
         raise ValueError(
             f"{name} puts noise between the steps of {base!r}, which "
-            + ("rests on earlier ones" if base.history else "adds noise itself")
+            + ("rests on earlier ones" if base.history_length else "adds noise itself")
             + ": use a single step of the ODE, such as DDIM(), Heun() or Singlestep()."
         )
 

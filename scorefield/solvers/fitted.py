@@ -64,7 +64,7 @@ class Fitted(LinearSolver):
         return 1
 
     @property
-    def history(self) -> int:
+    def history_length(self) -> int:
         return len(self.table) - 1
 
     @property

@@ -81,7 +81,7 @@ class Replacement(Memoryless):
         return True
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         if not torch.equal(t, s):
             raise ValueError(
@@ -104,7 +104,7 @@ class _Replaced(Move):
     rule: Replacement
     alpha: Coefficient
     sigma: Coefficient
-    plan: Any = None
+    history: Any = None
 
     def __call__(self, at: State) -> State:
         z, noise = at.noise.normal(at.x)
@@ -140,7 +140,7 @@ class RePaint(Around):
 
     def __post_init__(self) -> None:
         check_solver("RePaint's base", self.base)
-        if self.base.history or self.base.in_place or self.repeats < 1:
+        if self.base.history_length or self.base.in_place or self.repeats < 1:
             raise ValueError(
                 f"RePaint goes back up between the steps of {self.base!r}, {self.repeats} "
                 "repeat(s): use a single step, such as DDIM(eta=1) or Heun(), and 1 or more."
@@ -159,7 +159,7 @@ class RePaint(Around):
         return self.repeats * self.base.calls
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         process = field.process
         check_towards_data("RePaint", t, s)
@@ -177,7 +177,7 @@ class _Again(Move):
     std: Coefficient
     t: Tensor
     repeats: int
-    plan: Any = None
+    history: Any = None
 
     def __call__(self, at: State) -> State:
         at = self.down(at)

@@ -1,10 +1,10 @@
 r"""Langevin moves: they stay at one noise level and bring ``x`` closer to its law there.
 
-    x <- x + delta score + sqrt(2 delta) z,    delta = 2 min(alpha, 1) (r sigma)^2   (1)
+    x <- x + delta score + sqrt(2 delta) z,    delta = 2 min(alpha, 1) (snr sigma)^2   (1)
 
 The step is a function of the time alone. Where alpha falls it is small beside ``sigma^2``, and the
 moves do little; where alpha stays 1, as on VE and EDM, their ratio is constant. Song et al. (2021)
-take it from the norms of score and noise, ``delta = 2 (r |z| / |score|)^2``, averaged over the
+take it from the norms of score and noise, ``delta = 2 (snr |z| / |score|)^2``, averaged over the
 batch, with a factor ``1 - beta`` of the single step on VP, which is nearly 1: then a sample depends
 on its neighbours; and a norm per sample biases the law, the more the lower the dimension. Their
 rule, without that factor, is here only for comparison.
@@ -37,7 +37,7 @@ class Langevin(Memoryless):
     """Moves (1) in place: a corrector.
 
     Args:
-        r: half the size of a move's noise beside the noise at this level, where ``alpha = 1``;
+        snr: half the size of a move's noise beside the noise at this level, where ``alpha = 1``;
             above 0. Song et al. call it the signal-to-noise ratio.
         moves_per_step: how many; each calls the field once.
         compat: take the step from norms over the batch, as Song et al. do. Samples then depend on
@@ -47,15 +47,15 @@ class Langevin(Memoryless):
         ValueError: numbers out of range; a step to another time.
     """
 
-    r: float = 0.16
+    snr: float = 0.16
     moves_per_step: int = 1
     compat: bool = False
 
     def __post_init__(self) -> None:
-        if not (0 < self.r < math.inf and self.moves_per_step >= 1):
+        if not (0 < self.snr < math.inf and self.moves_per_step >= 1):
             raise ValueError(
-                f"r = {self.r:g}, moves_per_step = {self.moves_per_step}: needs r > 0 and at least "
-                "one move."
+                f"snr = {self.snr:g}, moves_per_step = {self.moves_per_step}: needs snr > 0 and at "
+                "least one move."
             )
 
     @property
@@ -75,7 +75,7 @@ class Langevin(Memoryless):
         return True
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         if not torch.equal(t, s):
             raise ValueError(
@@ -83,7 +83,7 @@ class Langevin(Memoryless):
                 "PredictorCorrector(DDIM(), Langevin())."
             )
         alpha, sigma = field.process.coefficients(t)
-        deltas = unstack(2 * alpha.clamp(max=1) * (self.r * sigma) ** 2)
+        deltas = unstack(2 * alpha.clamp(max=1) * (self.snr * sigma) ** 2)
         instants = field.instants(t)
         return [_Moves(field, at, delta, self) for at, delta in zip(instants, deltas, strict=True)]
 
@@ -94,7 +94,7 @@ class _Moves(Move):
     instant: Instant
     delta: Coefficient
     rule: Langevin
-    plan: Any = None
+    history: Any = None
 
     def __call__(self, at: State) -> State:
         x, noise = at.x, at.noise
@@ -113,7 +113,7 @@ class _Moves(Move):
 
     def _from_norms(self, score: Tensor, z: Tensor) -> Coefficient:
         ratio = z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
-        squared: Tensor = (self.rule.r * ratio) ** 2
+        squared: Tensor = (self.rule.snr * ratio) ** 2
         return 2 * squared
 
 
@@ -137,7 +137,7 @@ class Hold(LinearSolver):
         return 0
 
     @property
-    def history(self) -> int:
+    def history_length(self) -> int:
         return 0
 
     @property
@@ -153,10 +153,10 @@ class Hold(LinearSolver):
         return Rule((), Row(process.alpha(s) / process.alpha(t)))
 
 
-def annealed_langevin(r: float = 0.16, moves_per_step: int = 5) -> PredictorCorrector:
+def annealed_langevin(snr: float = 0.16, moves_per_step: int = 5) -> PredictorCorrector:
     """Return NCSN's sampler: at each noise level of the grid after the first, Langevin moves.
 
     In Song and Ermon's notation the step at level ``i`` is ``eps sigma_i^2 / sigma_L^2``; here
-    ``r = sqrt(eps) / (2 sigma_L)``.
+    ``snr = sqrt(eps) / (2 sigma_L)``.
     """
-    return PredictorCorrector(Hold(), Langevin(r, moves_per_step))
+    return PredictorCorrector(Hold(), Langevin(snr, moves_per_step))

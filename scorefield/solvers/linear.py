@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 
 class Past(NamedTuple):
-    """The plan a linear solver leaves: the times of the estimates it keeps, newest first.
+    """The history of a linear solver: the times of the estimates it keeps, newest first.
 
     ``predicted`` tells that the last step was a prediction which the next is to correct, and
     ``reached`` where it ended.
@@ -94,7 +94,7 @@ class Linear(Move):
     error: Row | None
     keep: slice
     s: Tensor
-    plan: Past
+    history: Past
     held: int
     owner: Solver
 
@@ -104,7 +104,7 @@ class Linear(Move):
             z, noise = noise.increment(*self.kick, at.x)
         x, found = self._walk(at, z)
         kept = found[self.keep]
-        memory = Memory(self.plan, kept, x, self.owner) if kept else None
+        memory = Memory(self.history, kept, x, self.owner) if kept else None
         error = None if self.error is None else self.error.of(at.x, found, z)
         return State(x, self.s, noise, memory, error)
 
@@ -120,7 +120,7 @@ class Linear(Move):
 
     def _walk(self, at: State, z: Tensor | None) -> tuple[Tensor, Sequence[Estimate]]:
         """Return (2), without noise if ``z`` is None, and the estimates at hand, newest first."""
-        found: tuple[Estimate, ...] = () if at.memory is None else at.memory.kept
+        found: tuple[Estimate, ...] = () if at.memory is None else at.memory.tensors
         if len(found) != self.held:
             raise ValueError(
                 f"a move of {self.owner!r} rests on {self.held} earlier estimates and the state "
@@ -154,33 +154,37 @@ class LinearSolver(Solver):
         """
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
-        past: Past = Past() if plan is None else plan
+        past: Past = Past() if history is None else history
         made: list[Move] = []
         kind = None
         while len(made) < len(t):
             k, before = len(made), kind
             kind = len(past.times), past.predicted, known_at(past, t[k])
             # the first steps differ while the history fills; the others are worked out together
-            alone = kind != before and bool(self.history or error or past.times)
+            alone = kind != before and bool(self.history_length or error or past.times)
             stop = k + 1 if alone else len(t)
             past_times = _windows(past.times, t[k:stop], kind[2])
             rule = self.rule(field.process, t[k:stop], s[k:stop], Past(past_times, kind[1]), error)
             made += _moves(self, field, t[k:stop], s[k:stop], rule, past_times)
-            past = made[-1].plan
+            past = made[-1].history
         return made
 
-    def forget(self, plan: Any, t: Tensor) -> Any:
-        past: Past | None = plan
+    def forget(self, history: Any, t: Tensor) -> Any:
+        past: Past | None = history
         if past is None or past.reached is None or not _same(past.reached, t):
             return None
         times = past.times[known_at(past, t) :]
         return past._replace(times=times) if times else None
 
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
-        plan = self.forget(memory.plan, t)
-        return None if plan is None else Memory(plan, memory.kept[-len(plan.times) :], x, self)
+        history = self.forget(memory.history, t)
+        return (
+            None
+            if history is None
+            else Memory(history, memory.tensors[-len(history.times) :], x, self)
+        )
 
     def choose(self, mask: Tensor, new: State, old: State, x: Tensor) -> Memory | None:
         if new.memory is None or old.memory is None:
@@ -237,11 +241,11 @@ def _moves(
             error,
             rule.keep,
             s[n],
-            plan,
+            history,
             len(past),
             solver,
         )
-        for n, (end, kick, error, plan) in enumerate(
+        for n, (end, kick, error, history) in enumerate(
             zip(_split(rule.end, count), kicks, _split(rule.error, count), plans, strict=True)
         )
     ]

@@ -7,7 +7,7 @@ DDIM plus a correction, of order 1 DDIM itself::
 
     x_s = alpha_s x0 + sigma_s eps + n_s sum_j w_j (F_j - G_j)                      (1)
 
-Nothing large cancels, at either end. With a dial towards the SDE, ``G`` is integrated too.
+Nothing large cancels, at either end. With ``eta > 0``, towards the SDE, ``G`` is integrated too.
 
 The corrector (UniC) repairs a step once the field has been called at its end: it adds the
 difference that this estimate, as one more node, makes to the step's correction. The call serves the
@@ -53,12 +53,12 @@ class Multistep(LinearSolver):
         prediction: what is interpolated.
         quadrature: how it is integrated; exactly, in the prediction's own variable, unless given.
         corrector: whether each step is corrected in the next.
-        dial: 0 for the ODE, 1 for the reverse SDE, or another number >= 0. With noise, steps go
+        eta: 0 for the ODE, 1 for the reverse SDE, or another number >= 0. With noise, steps go
             towards data only, the start is a rising one, and the law converges at order 2 at most.
         start: ``"full"`` keeps the order from the first step on, ``"rising"`` spends no calls.
 
     Raises:
-        ValueError: another order, dial or start; a corrector with order 1 or a dial; at a time
+        ValueError: another order, eta or start; a corrector with order 1 or ``eta > 0``; at a time
             where the polynomial's variable is infinite (log-SNR at ``alpha = 0``).
     """
 
@@ -66,35 +66,35 @@ class Multistep(LinearSolver):
     prediction: Prediction = AnglePrediction()
     quadrature: Quadrature = Exact()
     corrector: bool = False
-    dial: float = 0.0
+    eta: float = 0.0
     start: Literal["full", "rising"] = "full"
 
     def __post_init__(self) -> None:
         if self.order not in range(1, 6) or not isinstance(self.order, Integral):
             raise ValueError(f"order = {self.order!r}: Multistep has the orders 1 to 5.")
-        if callable(self.dial) or not 0 <= self.dial < math.inf:
+        if callable(self.eta) or not 0 <= self.eta < math.inf:
             raise ValueError(
-                f"dial = {self.dial!r}: give 0 (the ODE), 1 (the SDE) or another number; only "
+                f"eta = {self.eta!r}: give 0 (the ODE), 1 (the SDE) or another number; only "
                 "EulerMaruyama and StochasticHeun take a function of time."
             )
         if self.start not in ("full", "rising"):
             raise ValueError(f'start = {self.start!r}: give "full" or "rising".')
-        if self.corrector and (self.order == 1 or self.dial):
+        if self.corrector and (self.order == 1 or self.eta):
             raise ValueError(
-                f"a corrector needs order >= 2 and the ODE, not order = {self.order} with dial = "
-                f"{self.dial:g}: leave one of them out."
+                f"a corrector needs order >= 2 and the ODE, not order = {self.order} with eta = "
+                f"{self.eta:g}: leave one of them out."
             )
 
     @property
     def weak_order(self) -> int | None:
-        return min(self.order, 2) if self.dial else None
+        return min(self.order, 2) if self.eta else None
 
     @property
     def calls(self) -> int:
         return 1
 
     @property
-    def history(self) -> int:
+    def history_length(self) -> int:
         return self.order - 1
 
     @property
@@ -107,18 +107,18 @@ class Multistep(LinearSolver):
         return self.order - self.corrector
 
     def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
-        if self.dial:
+        if self.eta:
             check_towards_data("a multistep with noise", t, s)
         known = known_at(past, t)
         nodes = (t, *past.times[known:])[: self._width]
         calls = () if known else ((t, None),)
         # on the way a step errs by h^(nodes + 1), corrected by one power less; order is enough
-        enough = self.order if self.start == "full" and not self.dial else 0
+        enough = self.order if self.start == "full" and not self.eta else 0
         if len(nodes) == self._width or len(nodes) + 1 + self.corrector >= enough:
             end = self._row(process, t, s, nodes, known, past)
             kept = self._width - (not self.corrector)
             keep = slice(min(kept, len(nodes)))
-            return Rule(calls, end, bool(self.dial), keep=keep, predicted=self.corrector)
+            return Rule(calls, end, bool(self.eta), keep=keep, predicted=self.corrector)
         if len(nodes) + 2 >= enough:
             ahead = self._row(process, t, s, nodes, known, past)
             end = self._row(process, t, s, (s, *nodes), known, past)
@@ -136,14 +136,14 @@ class Multistep(LinearSolver):
     ) -> Row:
         """Return (1) with the polynomial through the nodes; the last step's correction included."""
         n = self.prediction.norm(*process.coefficients(s))
-        weights = self.quadrature(self.prediction, process, nodes, t, s, self.dial)
+        weights = self.quadrature(self.prediction, process, nodes, t, s, self.eta)
         now = len(nodes) > 1 and nodes[0] is s
         pairs = departures(self.prediction, process, nodes, weights, int(now), n)
         if past.predicted and not known:
             before = past.times[: self._width]
             after = (t, *before)
-            old = self.quadrature(self.prediction, process, before, before[0], t, self.dial)
-            new = self.quadrature(self.prediction, process, after, before[0], t, self.dial)
+            old = self.quadrature(self.prediction, process, before, before[0], t, self.eta)
+            new = self.quadrature(self.prediction, process, after, before[0], t, self.eta)
             repair = [new[0], *(b - a for a, b in zip(old, new[1:], strict=True))]
             pairs = _sum(pairs, departures(self.prediction, process, after, repair, 1, n))
         return self._onto_base(process, t, s, pairs, int(now), known)
@@ -156,12 +156,12 @@ class Multistep(LinearSolver):
         (alpha_t, sigma_t), (alpha, sigma) = process.coefficients(t), process.coefficients(s)
         n_t, n = prediction.norm(alpha_t, sigma_t), prediction.norm(alpha, sigma)
         of_x, std = torch.zeros_like(n), torch.zeros_like(n)
-        if self.dial:
+        if self.eta:
             u, end = (prediction.variable(-process.half_log_snr(v)) for v in (t, s))
-            of_x = n / n_t * prediction.decay(u, end) ** self.dial**2
-            alpha, sigma = prediction.held(u, end, self.dial)
+            of_x = n / n_t * prediction.decay(u, end) ** self.eta**2
+            alpha, sigma = prediction.held(u, end, self.eta)
             alpha, sigma = n * alpha, n * sigma
-            std = n * prediction.spread(u, end, self.dial)
+            std = n * prediction.spread(u, end, self.eta)
         elif known:  # the estimate was not made at x itself
             of_x = n / n_t
             alpha, sigma = alpha - of_x * alpha_t, sigma - of_x * sigma_t

@@ -14,7 +14,7 @@ prediction           F                             n                            
 ===================  ============================  ============================  ========  =======
 
 with ``angle = atan(r / c)``; data and noise prediction are its limits ``c = 0`` and ``c = inf``.
-With a dial ``d`` towards the reverse SDE, and ``m = n / alpha``, ``k = 1 + d^2``::
+With ``d = eta`` towards the reverse SDE, and ``m = n / alpha``, ``k = 1 + d^2``::
 
     x_s / n_s = (m_s / m_t)^(k - 1) x_t / n_t + k int_t^s (m_s / m)^(k - 1) F w du + noise   (2)
 
@@ -69,11 +69,11 @@ class Prediction(ABC):
         """Return ``m(end) / m(u)``."""
 
     @abstractmethod
-    def held(self, u: Tensor, end: Tensor, dial: float) -> tuple[Tensor, Tensor]:
+    def held(self, u: Tensor, end: Tensor, eta: float) -> tuple[Tensor, Tensor]:
         """Return the coefficients of ``x0`` and ``eps`` in the integral of (2), both held fixed."""
 
     @abstractmethod
-    def spread(self, u: Tensor, end: Tensor, dial: float) -> Tensor:
+    def spread(self, u: Tensor, end: Tensor, eta: float) -> Tensor:
         """Return the standard deviation of the noise in (2), on the way from ``u`` to ``end``."""
 
 
@@ -99,12 +99,12 @@ class DataPrediction(Prediction):
     def decay(self, u: Tensor, end: Tensor) -> Tensor:
         return (u - end).exp()
 
-    def held(self, u: Tensor, end: Tensor, dial: float) -> tuple[Tensor, Tensor]:
-        of_x0 = -torch.expm1((1 + dial**2) * (u - end)) * end.exp()
+    def held(self, u: Tensor, end: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+        of_x0 = -torch.expm1((1 + eta**2) * (u - end)) * end.exp()
         return of_x0, torch.zeros_like(of_x0)
 
-    def spread(self, u: Tensor, end: Tensor, dial: float) -> Tensor:
-        return (-torch.expm1(2 * dial**2 * (u - end))).sqrt()
+    def spread(self, u: Tensor, end: Tensor, eta: float) -> Tensor:
+        return (-torch.expm1(2 * eta**2 * (u - end))).sqrt()
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ class NoisePrediction(Prediction):
     def decay(self, u: Tensor, end: Tensor) -> Tensor:
         return torch.ones_like(u * end)
 
-    def held(self, u: Tensor, end: Tensor, dial: float) -> tuple[Tensor, Tensor]:
-        of_eps = (1 + dial**2) * (-u).exp() * torch.expm1(u - end)
+    def held(self, u: Tensor, end: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+        of_eps = (1 + eta**2) * (-u).exp() * torch.expm1(u - end)
         return torch.zeros_like(of_eps), of_eps
 
-    def spread(self, u: Tensor, end: Tensor, dial: float) -> Tensor:
-        return dial * (-u).exp() * (-torch.expm1(2 * (u - end))).sqrt()
+    def spread(self, u: Tensor, end: Tensor, eta: float) -> Tensor:
+        return eta * (-u).exp() * (-torch.expm1(2 * (u - end))).sqrt()
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,14 @@ class AnglePrediction(Prediction):
     def decay(self, u: Tensor, end: Tensor) -> Tensor:
         return u.cos() / end.cos()
 
-    def held(self, u: Tensor, end: Tensor, dial: float) -> tuple[Tensor, Tensor]:
+    def held(self, u: Tensor, end: Tensor, eta: float) -> tuple[Tensor, Tensor]:
         at, weights = _gauss(u, end)
-        weights = weights * (1 + dial**2) * self.decay(at, end[..., None]) ** dial**2
+        weights = weights * (1 + eta**2) * self.decay(at, end[..., None]) ** eta**2
         of_x0 = -total(weights * at.sin()) / self.data_std
         return of_x0, total(weights * at.cos())
 
-    def spread(self, u: Tensor, end: Tensor, dial: float) -> Tensor:
-        return (1 - self.decay(u, end) ** (2 * dial**2)).sqrt()
+    def spread(self, u: Tensor, end: Tensor, eta: float) -> Tensor:
+        return (1 - self.decay(u, end) ** (2 * eta**2)).sqrt()
 
 
 class Basis(ABC):
@@ -262,7 +262,7 @@ class Quadrature(ABC):
         nodes: Sequence[Tensor],
         t: Tensor,
         s: Tensor,
-        dial: float,
+        eta: float,
     ) -> list[Tensor]:
         """Return the weight in (2) of the value at each of the nodes, on the way from t to s.
 
@@ -288,7 +288,7 @@ class Exact(Quadrature):
         nodes: Sequence[Tensor],
         t: Tensor,
         s: Tensor,
-        dial: float,
+        eta: float,
     ) -> list[Tensor]:
         def place(log_ratio: Tensor) -> Tensor:
             if self.basis is None:
@@ -298,7 +298,7 @@ class Exact(Quadrature):
         b = [place(-process.half_log_snr(node)) for node in nodes]
         for time, value in zip(nodes, b, strict=True):
             _check_finite(prediction, time, value)
-        at, measure = gauss(prediction, process, t, s, dial)
+        at, measure = gauss(prediction, process, t, s, eta)
         seen = place(prediction.log_ratio(at))
         weights = []
         for j, node in enumerate(b):
@@ -311,7 +311,7 @@ class Exact(Quadrature):
 
 
 def gauss(
-    prediction: Prediction, process: Process, t: Tensor, s: Tensor, dial: float
+    prediction: Prediction, process: Process, t: Tensor, s: Tensor, eta: float
 ) -> tuple[Tensor, Tensor]:
     """Return 40 values of ``u`` from t to s and their weights in (2), along a last dimension.
 
@@ -323,8 +323,8 @@ def gauss(
         _check_finite(prediction, time, value)
     at, weights = _gauss(start, end)
     weights = weights * prediction.weight(at)
-    if dial:
-        weights = weights * (1 + dial**2) * prediction.decay(at, end[..., None]) ** dial**2
+    if eta:
+        weights = weights * (1 + eta**2) * prediction.decay(at, end[..., None]) ** eta**2
     return at, weights
 
 

@@ -58,12 +58,12 @@ class Published(Quadrature):
         nodes: Sequence[Tensor],
         t: Tensor,
         s: Tensor,
-        dial: float,
+        eta: float,
     ) -> list[Tensor]:
         parabola = len(nodes) == 3 and self.family == "dpm" and nodes[0] is not s
         if len(nodes) != 2 and not parabola:
-            return Exact()(prediction, process, nodes, t, s, dial)
-        u, measure = gauss(prediction, process, t, s, dial)
+            return Exact()(prediction, process, nodes, t, s, eta)
+        u, measure = gauss(prediction, process, t, s, eta)
         start, end = (process.half_log_snr(time) for time in (t, s))
         if not torch.equal(prediction.variable(-start), start):
             raise ValueError(
@@ -140,7 +140,7 @@ def unipc(
     return Multistep(order + 1, predicted, corrector=True)
 
 
-def _dpm(prediction: Prediction, order: int, dial: float, published: bool) -> Multistep:
+def _dpm(prediction: Prediction, order: int, eta: float, published: bool) -> Multistep:
     if published:
-        return Multistep(order, prediction, Published("dpm"), dial=dial, start="rising")
-    return Multistep(order, prediction, dial=dial)
+        return Multistep(order, prediction, Published("dpm"), eta=eta, start="rising")
+    return Multistep(order, prediction, eta=eta)

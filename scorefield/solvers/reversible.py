@@ -63,21 +63,21 @@ class Reversible(Combined):
         return 2 * self.base.calls
 
     @property
-    def history(self) -> int:
+    def history_length(self) -> int:
         return 1
 
     @property
     def in_place(self) -> bool:
         return False
 
-    def forget(self, plan: Any, t: Tensor) -> Any:
+    def forget(self, history: Any, t: Tensor) -> Any:
         return None
 
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
         return None
 
     def moves(
-        self, field: ScoreField, t: Tensor, s: Tensor, plan: Any = None, *, error: bool = False
+        self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         down = s < t
         if bool(down.any()) and not bool(down.all()):
@@ -99,7 +99,7 @@ class _Pair(Move):
     there: Coefficient
     t: Tensor
     s: Tensor
-    plan: Any = None
+    history: Any = None
 
     def transition(self, at: State) -> Prior:
         raise no_density("Reversible")
@@ -112,7 +112,7 @@ class _Pair(Move):
         return mix((1 / other, end), (-1.0, u))
 
     def _pair(self, at: State) -> tuple[Tensor, Tensor]:
-        partner = at.x if at.memory is None else at.memory.kept
+        partner = at.x if at.memory is None else at.memory.tensors
         return mix((1 / self.here, at.x)), mix((1 / self.here, partner))
 
     def _state(self, at: State, u: Tensor, w: Tensor) -> State:

@@ -63,7 +63,7 @@ class RungeKutta(LinearSolver, ABC):
         return len(self.tableau.b)
 
     @property
-    def history(self) -> int:
+    def history_length(self) -> int:
         return 0
 
     @property

@@ -57,7 +57,7 @@ class Singlestep(LinearSolver):
         return self.order
 
     @property
-    def history(self) -> int:
+    def history_length(self) -> int:
         return 0
 
     @property

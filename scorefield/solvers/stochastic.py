@@ -1,6 +1,6 @@
 r"""Stochastic solvers: steps that add noise on the way.
 
-A whole family of SDEs shares the marginals of the probability-flow ODE. With a dial ``d >= 0``,
+A whole family of SDEs shares the marginals of the probability-flow ODE. With ``d = eta >= 0``,
 towards data::
 
     dx = [f x - (1 + d^2)/2 g^2 score] dt + d g dw                                  (1)
@@ -20,7 +20,7 @@ The reverse diffusion step undoes the forward kernel ``x_t = a x_s + k z`` to fi
     x_s = (2 - a) x + k^2 score + k z,    a = alpha_t / alpha_s,  k its deviation   (4)
 
 Reference: Anderson (1982); Song et al. (2021), arXiv:2011.13456; Song, Meng and Ermon (2021),
-arXiv:2010.02502, equations 12 and 16; Zhang and Chen (2021), arXiv:2110.07579 (the dial).
+arXiv:2010.02502, equations 12 and 16; Zhang and Chen (2021), arXiv:2110.07579 (eta).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from scorefield.process import Process
 from scorefield.solvers.base import check_towards_data
 from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
 
-Dial = float | Callable[[Tensor], Tensor]
+Eta = float | Callable[[Tensor], Tensor]
 
 
 class OneCall(LinearSolver, ABC):
@@ -53,7 +53,7 @@ class OneCall(LinearSolver, ABC):
         return 1
 
     @property
-    def history(self) -> int:
+    def history_length(self) -> int:
         return 0
 
     @property
@@ -65,28 +65,28 @@ class OneCall(LinearSolver, ABC):
 class EulerMaruyama(OneCall):
     """Euler-Maruyama on (1); weak order 1, one call a step.
 
-    Towards noise the drift's sign of the dial flips, so that the marginals hold both ways.
+    Towards noise the sign of eta in the drift flips, so that the marginals hold both ways.
 
     Args:
-        dial: ``d`` of (1), a number or a function of time: 0 is the ODE, 1 the reverse SDE.
+        eta: ``d`` of (1), a number or a function of time: 0 is the ODE, 1 the reverse SDE.
 
     Raises:
-        ValueError: a negative dial.
+        ValueError: ``eta < 0``.
     """
 
-    dial: Dial = 1.0
+    eta: Eta = 1.0
 
     def __post_init__(self) -> None:
-        check_dial(self.dial)
+        check_eta(self.eta)
 
     @property
     def weak_order(self) -> int | None:
-        return 1 if _noisy(self.dial) else None
+        return 1 if _noisy(self.eta) else None
 
     def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
-        (of_x0, of_eps), h = _drift(process, self.dial, t, t, s), s - t
-        std = h.abs().sqrt() * _spread(process, self.dial, t)
-        return Rule(((t, None),), Row(1.0, ((h * of_x0, h * of_eps),), std), _noisy(self.dial))
+        (of_x0, of_eps), h = _drift(process, self.eta, t, t, s), s - t
+        std = h.abs().sqrt() * _spread(process, self.eta, t)
+        return Rule(((t, None),), Row(1.0, ((h * of_x0, h * of_eps),), std), _noisy(self.eta))
 
 
 @dataclass(frozen=True)
@@ -96,19 +96,19 @@ class StochasticHeun(LinearSolver):
     It estimates its error by its distance from Euler-Maruyama on the same noise.
 
     Args:
-        dial: as in `EulerMaruyama`.
+        eta: as in `EulerMaruyama`.
 
     Raises:
-        ValueError: a negative dial.
+        ValueError: ``eta < 0``.
 
     Reference: Kloeden and Platen (1992), Numerical Solution of Stochastic Differential Equations,
     section 15.1.
     """
 
-    dial: Dial = 1.0
+    eta: Eta = 1.0
 
     def __post_init__(self) -> None:
-        check_dial(self.dial)
+        check_eta(self.eta)
 
     @property
     def order(self) -> int:
@@ -116,24 +116,24 @@ class StochasticHeun(LinearSolver):
 
     @property
     def weak_order(self) -> int | None:
-        return 2 if _noisy(self.dial) else None
+        return 2 if _noisy(self.eta) else None
 
     @property
     def calls(self) -> int:
         return 2
 
     @property
-    def history(self) -> int:
+    def history_length(self) -> int:
         return 0
 
     @property
     def error_order(self) -> float | None:
-        return 1.5 if _noisy(self.dial) else 2
+        return 1.5 if _noisy(self.eta) else 2
 
     def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
         h = s - t
-        here, there = ([h * c for c in _drift(process, self.dial, u, t, s)] for u in (t, s))
-        stds = [h.abs().sqrt() * _spread(process, self.dial, u) for u in (t, s)]
+        here, there = ([h * c for c in _drift(process, self.eta, u, t, s)] for u in (t, s))
+        stds = [h.abs().sqrt() * _spread(process, self.eta, u) for u in (t, s)]
         std = (0.5 * (stds[0] ** 2 + stds[1] ** 2)).sqrt()
         ahead = Row(1.0, ((here[0], here[1]),), std)
         halves = tuple((0.5 * a, 0.5 * b) for a, b in (there, here))
@@ -141,7 +141,7 @@ class StochasticHeun(LinearSolver):
         return Rule(
             ((t, None), (s, ahead)),
             Row(1.0, halves, std),
-            _noisy(self.dial),
+            _noisy(self.eta),
             error=Row(0.0, change) if error else None,
         )
 
@@ -233,23 +233,23 @@ class ReverseDiffusion(OneCall):
         return Rule(((t, None),), Row(2 - keep, (score,), std), noisy=True)
 
 
-def check_dial(dial: Dial) -> None:
-    """Refuse a dial that is a negative number."""
-    if not callable(dial) and not 0 <= dial < math.inf:
-        raise ValueError(f"dial = {dial:g}: give 0 (the ODE), 1 (the SDE) or another >= 0.")
+def check_eta(eta: Eta) -> None:
+    """Reject a negative eta."""
+    if not callable(eta) and not 0 <= eta < math.inf:
+        raise ValueError(f"eta = {eta:g}: give 0 (the ODE), 1 (the SDE) or another >= 0.")
 
 
-def _noisy(dial: Dial) -> bool:
-    return callable(dial) or dial != 0
+def _noisy(eta: Eta) -> bool:
+    return callable(eta) or eta != 0
 
 
-def _spread(process: Process, dial: Dial, t: Tensor) -> Tensor:
+def _spread(process: Process, eta: Eta, t: Tensor) -> Tensor:
     """Return ``d g`` of (1)."""
-    if not callable(dial) and dial == 0:
+    if not callable(eta) and eta == 0:
         return torch.zeros_like(t)
-    turned = torch.as_tensor(dial(t) if callable(dial) else dial, dtype=torch.float64)
+    turned = torch.as_tensor(eta(t) if callable(eta) else eta, dtype=torch.float64)
     if not bool((turned >= 0).all()):
-        raise ValueError(f"the dial falls to {float(turned.min()):g}: give values >= 0.")
+        raise ValueError(f"eta falls to {float(turned.min()):g}: give values >= 0.")
     g = turned * process.diffusion(t)
     if not bool(g.isfinite().all()):
         worst = t[~g.isfinite()].flatten()[0].item()
@@ -260,15 +260,13 @@ def _spread(process: Process, dial: Dial, t: Tensor) -> Tensor:
     return g
 
 
-def _drift(
-    process: Process, dial: Dial, time: Tensor, t: Tensor, s: Tensor
-) -> tuple[Tensor, Tensor]:
+def _drift(process: Process, eta: Eta, time: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """Return what multiplies ``x0`` and ``eps`` in the drift of (1) at ``time``, from t to s.
 
     ``f x - g^2 score / 2`` is the velocity; the rest of (1) denoises, whichever way time runs.
     """
     alpha_rate, sigma_rate = process.rates(time)
-    noising = -0.5 * (s - t).sign() * _spread(process, dial, time) ** 2 / process.sigma(time)
+    noising = -0.5 * (s - t).sign() * _spread(process, eta, time) ** 2 / process.sigma(time)
     return alpha_rate, sigma_rate + noising
 
 

@@ -97,7 +97,7 @@ class Student:
         self, process: Process, times: Tensor, alphas: Sequence[float], i: int
     ) -> tuple[float, list[tuple[float, float]]]:
         """Return the coefficients of the rule's step: of ``y``, and of both means, newest first."""
-        kept = range(max(0, i - self.rule.history), i)
+        kept = range(max(0, i - self.rule.history_length), i)
         past = Past(tuple(times[k : k + 1] for k in reversed(kept)))
         end = self.rule.rule(process, times[i : i + 1], times[i + 1 : i + 2], past, False).end
         assert end is not None  # it makes one call a step

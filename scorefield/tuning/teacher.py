@@ -112,7 +112,7 @@ def _follow(field: ScoreField, noise: Tensor, times: Tensor, chosen: Tensor) -> 
     for k, state in enumerate(integrate(field, solver, begin, times)):
         z.append(_smooth(process, times[k], c, state.x.flatten(1)[:, chosen]))
         if state.memory is not None:  # whose newest estimate is that of the node before
-            slopes.append(_slope(process, times[k - 1], c, state.memory.kept[0], chosen))
+            slopes.append(_slope(process, times[k - 1], c, state.memory.tensors[0], chosen))
     slopes.append(slopes[-1])  # what an unneeded call would tell
     last = state.x if process.t_data is not None else field(state.x, state.t).x0
     return _Path(torch.stack(z), torch.stack(slopes), last.flatten(1).double())

@@ -116,7 +116,7 @@ def _ends(made: Material) -> list[Panel]:
     first = float(ode.times[0])  # type: ignore[index]
     times = balanced(field.process, _STEPS, start=first, data_std=field.data_std)
     panels = []
-    for name, plan in (("ODE", ode), ("SDE", Plan(EulerMaruyama(dial=1.0), times))):
+    for name, plan in (("ODE", ode), ("SDE", Plan(EulerMaruyama(eta=1.0), times))):
         x, nfe = finished(made.run, plan, made.few(1), **made.settings)
         panels.append(made.panel(f"Ends of the {name}", f"{nfe} calls", [x]))
     return panels

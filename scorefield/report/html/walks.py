@@ -64,7 +64,7 @@ def solvers(field: ScoreField) -> dict[str, Plan]:
         "General plan": general,
         "Heun": plan(Heun(), 2),
         "DDIM": plan(DDIM(), 1),
-        "Euler–Maruyama": plan(EulerMaruyama(dial=1.0), 1),
+        "Euler–Maruyama": plan(EulerMaruyama(eta=1.0), 1),
         "DDPM": plan(DDPM(), 1),
     }
 

@@ -28,7 +28,7 @@ from scorefield.cli.comparing import compare
 from scorefield.cli.options import CompareOptions, ItemOptions, TuneOptions
 from scorefield.cli.tuning import tune
 from scorefield.data import digits, read, toy
-from scorefield.report import image_grid, report, trajectories
+from scorefield.report import image_grid, trajectories, write_report
 from scorefield.runs.run import Run
 from scorefield.runs.trainer import Training
 from scorefield.training.config import OptimConfig, TrainConfig
@@ -101,7 +101,7 @@ def main(folder: Path) -> None:
     image_grid(run.sample(100), folder / "samples.png", columns=20, value_range=(0, BRIGHTEST))
     between(console, run, folder / "strips.png")
     trajectories(two_moons(), folder / "trajectories.png")
-    path = report(folder / "run", folder / "report.html", data="digits-test", overwrite=True)
+    path = write_report(folder / "run", "digits-test", folder / "report.html", overwrite=True)
     console.print(f"done in {time.monotonic() - began:.0f} s; the pictures are in {folder}/")
     console.print(f"open in a browser: {path}")
 

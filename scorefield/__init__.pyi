@@ -1,6 +1,6 @@
 """The public names, and where each comes from; the package loads them when first used."""
 
-from . import interop as interop, networks as networks
+from . import interop as interop, networks as networks, report as report
 from .evaluate import metrics as metrics
 from .evaluate.check import check as check
 from .evaluate.metrics import Metric as Metric
@@ -69,6 +69,7 @@ from .process import (
     quadratic as quadratic,
     uniform as uniform,
 )
+from .report.builder import write_report as write_report
 from .runs.run import Run as Run, load as load
 from .runs.trainer import train as train
 from .sampling import (

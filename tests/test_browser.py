@@ -17,8 +17,7 @@ from shell import finishes, tiny
 from test_page import HOSTILE, small
 
 from scorefield.data import digits
-from scorefield.report import html, report
-from scorefield.report.html import walks
+from scorefield.report import frames, write_report
 
 WANTED = os.environ.get("SCOREFIELD_BROWSER", "")
 RUNS = ("images", "table", "signals")
@@ -44,14 +43,8 @@ def pages(tmp_path_factory):
     """Reports of a run of digits with hostile class names, of such a table, and of signals."""
     folder = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
-        for module, name, value in (
-            (walks, "CALLS", 8),
-            (walks, "FRAMES", 6),
-            (walks, "NFES", (4, 6, 10)),
-            (html.pictures, "NFES", (4, 6, 10)),
-            (html.pictures, "REFERENCE", 12),
-        ):
-            patch.setattr(module, name, value)
+        for name, value in (("CALLS", 8), ("FRAMES", 6), ("NFES", (4, 6, 10)), ("REFERENCE", 12)):
+            patch.setattr(frames, name, value)
         x, y = (part[:200] for part in digits())
         run = small(x, y % len(HOSTILE), class_names=HOSTILE, conditional=True, levels=17)
         run.save(folder / "images")
@@ -63,7 +56,7 @@ def pages(tmp_path_factory):
         np.save(folder / "signals.npy", np.random.default_rng(0).normal(size=(40, 2, 24)))
         finishes("train", folder / "signals.npy", "--out", folder / "signals", *tiny())
         sources = {"images": "images.npy", "table": "table.csv", "signals": "signals.npy"}
-        return {k: report(folder / k, data=folder / v, items=6) for k, v in sources.items()}
+        return {k: write_report(folder / k, data=folder / v, items=6) for k, v in sources.items()}
 
 
 @pytest.fixture

@@ -23,12 +23,12 @@ from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
-from scorefield.report import html, report
-from scorefield.report.html import walks
-from scorefield.report.html.charts import Axis
-from scorefield.report.html.page import policy
-from scorefield.report.html.rows import Images, Signals
-from scorefield.report.html.vectors import Bars, Points, principal
+from scorefield.report import frames, inputs, write_report
+from scorefield.report.chart import Axis
+from scorefield.report.context import ReportContext
+from scorefield.report.page import policy
+from scorefield.report.view_images import Images, Signals
+from scorefield.report.view_vectors import Bars, Points, principal
 from scorefield.runs.run import Run
 from scorefield.sampling import Plan, Tuning
 from scorefield.training.config import MLPConfig, OptimConfig, RunConfig, TrainConfig
@@ -48,9 +48,7 @@ SMALL = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps
 def quick(monkeypatch):
     """Few calls and frames."""
     for name, value in {"CALLS": 5, "FRAMES": 4, "NFES": (4, 6), "REFERENCE": 8}.items():
-        monkeypatch.setattr(walks, name, value)
-        if hasattr(html.pictures, name):
-            monkeypatch.setattr(html.pictures, name, value)
+        monkeypatch.setattr(frames, name, value)
 
 
 def small(x, y=None, **changes):
@@ -108,32 +106,34 @@ class Reader(HTMLParser):
 
 def test_on_a_gaussian_the_odes_frames_stand_still_at_the_datas_scale():
     # the probability flow scales a Gaussian by its deviation, which is what frames are divided by
-    found = {walk.name: walk for walk in walks.walks(gaussian(), 50, seed=3, y=None)}
+    found = {walk.name: walk for walk in frames.solver_frames(gaussian(), 50, seed=3, y=None)}
     for name in ("General plan", "Heun"):
-        frames = torch.stack(found[name].frames)
-        torch.testing.assert_close(frames, frames[-1:].expand_as(frames), rtol=0, atol=0.01)
+        states = torch.stack(found[name].frames)
+        torch.testing.assert_close(states, states[-1:].expand_as(states), rtol=0, atol=0.01)
     for name in ("Euler–Maruyama", "DDPM"):
         assert not torch.allclose(found[name].frames[3], found[name].frames[-1], atol=0.3)
 
 
 def test_frames_of_the_sde_have_the_spread_of_the_data_at_every_level():
-    (walk,) = (w for w in walks.walks(gaussian(), 4000, seed=1, y=None) if w.name == "DDPM")
+    (walk,) = (
+        w for w in frames.solver_frames(gaussian(), 4000, seed=1, y=None) if w.name == "DDPM"
+    )
     spreads = torch.stack(walk.frames).std((1, 2))
     assert (spreads / 0.5 - 1).abs().max() < 0.1  # weak order one
 
 
 def test_all_solvers_start_from_the_same_state_and_cost_about_the_same():
-    found = list(walks.walks(gaussian(), 6, seed=2, y=None))
+    found = list(frames.solver_frames(gaussian(), 6, seed=2, y=None))
     for walk in found:
         torch.testing.assert_close(walk.frames[0], found[0].frames[0], rtol=0, atol=1e-5)
-        assert walks.CALLS - 1 <= walk.nfe <= walks.CALLS
-        assert len(walk.frames) == walks.FRAMES == len(walks.levels(gaussian().field)) + 2
+        assert frames.CALLS - 1 <= walk.nfe <= frames.CALLS
+        assert len(walk.frames) == frames.FRAMES == len(frames.frame_ratios(gaussian().field)) + 2
 
 
 def test_the_slider_over_calls_shows_samples_of_so_many_calls():
     run = gaussian()
-    general, fitted = walks.by_calls(run, [], 5, seed=4, y=None)
-    assert tuple(general) == walks.NFES
+    general, fitted = frames.samples_by_calls(run, [], 5, seed=4, y=None)
+    assert tuple(general) == frames.NFES
     assert not fitted
     with sf.count_calls(run.field) as calls:
         again = run.sample(5, sf.default_plan(run.field, 8), seed=4, batch_size=5)
@@ -275,8 +275,8 @@ def hostile(tmp_path_factory):
     small(x, y, class_names=HOSTILE, name=name, conditional=True).save(folder / "<i>run'")
     np.save(folder / "<u>x.npy", torch.randn(9, 1, 4, 4).numpy())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walks, "CALLS", 5)
-        path = report(folder / "<i>run'", folder / "page.html", data=folder / "<u>x.npy", items=4)
+        patch.setattr(frames, "CALLS", 5)
+        path = write_report(folder / "<i>run'", folder / "<u>x.npy", folder / "page.html", items=4)
     return path.read_text(encoding="utf-8")
 
 
@@ -340,7 +340,7 @@ def test_every_picture_says_what_it_is(hostile):
 def test_data_of_any_shape_has_a_report(tmp_path, x, said):
     small(x).save(tmp_path / "run")
     np.save(tmp_path / "x.npy", x[:40].numpy())
-    path = report(tmp_path / "run", data=tmp_path / "x.npy", items=5)
+    path = write_report(tmp_path / "run", data=tmp_path / "x.npy", items=5)
     assert said in Reader(path.read_text(encoding="utf-8")).words
 
 
@@ -364,8 +364,8 @@ def test_a_table_with_gaps_and_texts_shows_rows_and_held_out_likelihoods(tmp_pat
     ):
         assert text in page.words, text
     run = sf.load(tmp_path / "r")
-    held = html.opened.open_run(tmp_path / "r", table, True, 0).x
-    everything = html.opened.open_run(tmp_path / "r", table, False, 0).x
+    held = inputs.open_inputs(tmp_path / "r", table, True, 0).x
+    everything = inputs.open_inputs(tmp_path / "r", table, False, 0).x
     expected = everything[split(50, 0.2, run.config.train.seed)[1]]
     torch.testing.assert_close(held, expected, equal_nan=True)
 
@@ -376,7 +376,7 @@ def test_the_likelihood_told_is_that_of_the_items(tmp_path):
     run.save(tmp_path / "run")
     x = torch.randint(0, 4, (6, 3, 8)).float()
     np.save(tmp_path / "x.npy", x.numpy())
-    path = report(tmp_path / "run", data=tmp_path / "x.npy", seed=5)
+    path = write_report(tmp_path / "run", data=tmp_path / "x.npy", seed=5)
     bits = run.log_prob(x, nfe=28, probes=4, seed=5).bits_per_dim(24)
     mean, error = float(bits.mean()), float(bits.std()) / 6**0.5
     said = re.search(r"([\d.]+) ± ([\d.]+) bits per dimension", Reader(path.read_text()).words)
@@ -390,11 +390,11 @@ def test_of_a_run_that_knows_no_field_without_a_class_one_class_is_shown(tmp_pat
     x, y = torch.randn(40, 2), torch.arange(40) % 2
     run = small(x, y, class_names=("left", "right"), conditional=True, dropout=0.0)
     run.save(tmp_path / "run")
-    opened = html.opened.open_run(tmp_path / "run", None, False, 0)
-    made = html.Material(opened, None, 1)
+    opened = inputs.open_inputs(tmp_path / "run", None, False, 0)
+    made = ReportContext(opened, None, 1)
     expected = run.sample(512, sf.default_plan(run.field), y=0)
     assert torch.equal(made.samples, expected)
-    assert "All are of the class left." in report(tmp_path / "run").read_text()
+    assert "All are of the class left." in write_report(tmp_path / "run").read_text()
 
 
 # --- the run folder -------------------------------------------------------------------------------
@@ -435,7 +435,7 @@ def frontier(points, **changes):
 def test_the_frontier_shows_every_point_where_it_was_measured(moons, tmp_path):
     points = [point("a<b", 10, 0.1), point("a<b", 20, 0.01), point("c", 10, 1.0, stochastic=True)]
     frontier(points).save(moons / "frontier.json")
-    text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
+    text = write_report(moons, out=tmp_path / "r.html").read_text(encoding="utf-8")
     (moons / "frontier.json").unlink()
     page = Reader(text)
     assert "a<b, 20 calls: 0.0100 ± 0.0012" in page.words
@@ -472,7 +472,7 @@ def test_a_log_is_shown_as_far_as_it_makes_sense(moons, tmp_path, bad):
     lines = [line if isinstance(line, str) else json.dumps(line) for line in (*bad, *good)]
     before = (moons / "log.jsonl").read_bytes()
     (moons / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    page = Reader(report(moons, tmp_path / "r.html").read_text(encoding="utf-8"))
+    page = Reader(write_report(moons, out=tmp_path / "r.html").read_text(encoding="utf-8"))
     (moons / "log.jsonl").write_bytes(before)
     alts = [v for tag, name, v in page.attributes if tag == "svg" and name == "aria-label"]
     assert any("0.5 at the last" in alt for alt in alts)
@@ -483,7 +483,7 @@ def test_a_log_is_shown_as_far_as_it_makes_sense(moons, tmp_path, bad):
 def test_a_frontier_of_nothing_is_shown_as_such(moons, tmp_path):
     own = digest(sf.load(moons).field)
     frontier([], field=own).save(moons / "frontier.json")
-    page = Reader(report(moons, tmp_path / "r.html").read_text(encoding="utf-8"))
+    page = Reader(write_report(moons, out=tmp_path / "r.html").read_text(encoding="utf-8"))
     (moons / "frontier.json").unlink()
     assert "other data 0.100 ± 0.020" in page.words
     assert "another field than this run's" not in page.words
@@ -498,7 +498,7 @@ def test_tuned_plans_stand_beside_the_general_one_where_there_are_some(moons, tm
         tuned.save(moons / f"plans/nfe-{nfe}.json")
     guided = replace(tuned, tuning=replace(tuned.tuning, field="0" * 64))
     guided.save(plan_file(moons, 5, guidance=2.0))  # for another field, and so not shown
-    text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
+    text = write_report(moons, out=tmp_path / "r.html").read_text(encoding="utf-8")
     shutil.rmtree(moons / "plans")
     frames = json.loads(Reader(text).blocks["script"][0])["calls"]
     shown, tuned, limit = frames["panels"]
@@ -511,15 +511,15 @@ def test_tuned_plans_stand_beside_the_general_one_where_there_are_some(moons, tm
 @pytest.mark.usefixtures("quick")
 def test_a_report_is_a_function_of_what_it_was_made_of(moons, tmp_path):
     first, again, other = (tmp_path / f"{k}.html" for k in range(3))
-    report(moons, first, seed=1)
-    report(moons, again, seed=1)
-    report(moons, other, seed=2)
+    write_report(moons, out=first, seed=1)
+    write_report(moons, out=again, seed=1)
+    write_report(moons, out=other, seed=2)
     assert first.read_bytes() == again.read_bytes() != other.read_bytes()
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_is_missing_is_said_with_a_command_that_exists(moons, tmp_path):
-    text = report(moons, tmp_path / "r.html").read_text(encoding="utf-8")
+    text = write_report(moons, out=tmp_path / "r.html").read_text(encoding="utf-8")
     page = Reader(text)
     assert page.words.count("This needs data, by") == 3
     lines = [line for block in page.text for line in block.splitlines()]
@@ -540,8 +540,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
     np.save(moons / "x.npy", np.zeros((3, 5)))
     cases = [
         (4, ["nowhere"], "there is no run folder"),
-        (2, [".", "--n", "0"], "n = 0"),
-        (2, [".", "--items", "0"], "items = 0"),
+        (2, [".", "--n", "0"], "n=0"),
+        (2, [".", "--items", "0"], "items=0"),
         (2, [".", "--out", "page.txt"], "ends in .html"),
         (2, [".", "--out", "no/such/page.html"], "in a folder that exists"),
         (2, [".", "--out", "other.html"], "exists already"),

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from scorefield._internal import sizes
 from scorefield.cli.commands import say, track
-from scorefield.report.html import Making
+from scorefield.report.builder import ReportBuilder
 
 
 def report(console: Console, folder: Path, out: Path | None, settings: Mapping[str, Any]) -> None:
-    """Write a report of a run; the settings are those of `scorefield.report.report`."""
-    making, began = Making(folder, out, **settings), time.monotonic()
-    for _ in track(console, making, len(making), "report"):
+    """Write a report of a run; the settings are those of `scorefield.report.write_report`."""
+    builder, began = ReportBuilder(folder, out=out, **settings), time.monotonic()
+    for _ in track(console, builder, len(builder), "report"):
         pass
-    say(console, f"{time.monotonic() - began:.1f} s, {sizes.words(making.path.stat().st_size)}")
-    say(console, f"report: {making.path}")
+    say(console, f"{time.monotonic() - began:.1f} s, {sizes.words(builder.path.stat().st_size)}")
+    say(console, f"report: {builder.path}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
+from scorefield.report.reverse_paths import Paths, paths
 from scorefield.report.style import (
     BLUE,
     COLOURS,
@@ -21,7 +22,6 @@ from scorefield.report.style import (
     plain,
     save,
 )
-from scorefield.report.tracks import Paths, paths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def trajectories(
     Both panels show the paths from the same ``n`` starting noises, spread evenly over the crowd's,
     on the density of the first coordinate (the ODE's crowd), with time running from noise to data.
     Between them, at five times, the densities of the two crowds back to back. Values are at the
-    data's scale, see `scorefield.report.tracks`.
+    data's scale, see `scorefield.report.reverse_paths`.
 
     Args:
         field: any field; the first coordinate of its samples is drawn.
@@ -58,7 +58,7 @@ def trajectories(
         seed: determines all the noise.
         n: how many paths to draw.
         crowd: how many paths the densities are counted from.
-        steps: of the grid, see `scorefield.report.tracks.paths`.
+        steps: of the grid, see `scorefield.report.reverse_paths.paths`.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scorefield.report.html.picture import View, limits
-from scorefield.report.html.rows import Images, Signals
-from scorefield.report.html.vectors import Bars, Points, projection
+from scorefield.report.view import View, limits
+from scorefield.report.view_images import Images, Signals
+from scorefield.report.view_vectors import Bars, Points, projection
 from scorefield.runs.run import Run
 
 

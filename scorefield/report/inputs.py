@@ -12,8 +12,8 @@ from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data import read
-from scorefield.report.html.frontier import read_frontier
-from scorefield.report.html.walks import tuned_plans
+from scorefield.report.frames import tuned_plans
+from scorefield.report.frontier_section import read_frontier
 from scorefield.runs.folder import FRONTIER
 from scorefield.runs.run import Run, load
 from scorefield.sampling import Plan
@@ -27,7 +27,7 @@ _NUMBERS = 2**25  # in them
 
 
 @dataclass(frozen=True)
-class Opened:
+class ReportInputs:
     """What a report is made of.
 
     Attributes:
@@ -57,7 +57,7 @@ class Opened:
         return 0 if config.data.classes and not config.train.dropout else None
 
 
-def open_run(folder: Path, data: str | Path | None, held_out: bool, seed: int) -> Opened:
+def open_inputs(folder: Path, data: str | Path | None, held_out: bool, seed: int) -> ReportInputs:
     """Read what a report is made of.
 
     Raises:
@@ -73,7 +73,7 @@ def open_run(folder: Path, data: str | Path | None, held_out: bool, seed: int) -
     run = load(folder)
     x = None if data is None else _items(run, str(data), held_out)
     log = inside(folder / NAME)
-    return Opened(
+    return ReportInputs(
         run,
         folder,
         None if data is None else str(data),

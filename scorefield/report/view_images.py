@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.report.html.picture import BOX, Picture, View, limits
 from scorefield.report.style import optional
+from scorefield.report.view import BOX, Picture, View, limits
 
 _BYTES = 160_000  # of all the tiles of one picture, before they are packed
 _SIDE = 64  # pixels of an image at the most

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from scorefield.report.html.charts import Chart, Series
-from scorefield.report.html.picture import Picture
+from scorefield.report.chart import Chart, Series
+from scorefield.report.view import Picture
 
 Size = Literal["small", "large", "wide"]
 

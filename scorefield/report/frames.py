@@ -13,7 +13,7 @@ from scorefield._internal.errors import CheckpointError
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
 from scorefield.process import balanced, time_near
-from scorefield.report.tracks import CLEANEST, NOISIEST
+from scorefield.report.reverse_paths import CLEANEST, NOISIEST
 from scorefield.runs.folder import PLANS
 from scorefield.runs.run import Run
 from scorefield.sampling import Plan, count_calls, default_plan, integrate, start, template
@@ -27,7 +27,7 @@ _MOST_PLANS, _MOST_CALLS = 16, 1000
 
 
 @dataclass(frozen=True)
-class Walk:
+class SolverFrames:
     """Samples on their way, by one plan.
 
     Attributes:
@@ -42,7 +42,7 @@ class Walk:
     frames: tuple[Tensor, ...]
 
 
-def levels(field: ScoreField) -> Tensor:
+def frame_ratios(field: ScoreField) -> Tensor:
     """Return the noise-to-signal ratios, falling, of the frames between the first and the last."""
     process, c = field.process, field.data_std
     first, last = (time_near(process, ratio * c) for ratio in (NOISIEST, CLEANEST))
@@ -50,7 +50,7 @@ def levels(field: ScoreField) -> Tensor:
     return torch.exp(-process.half_log_snr(times))
 
 
-def solvers(field: ScoreField) -> dict[str, Plan]:
+def solver_plans(field: ScoreField) -> dict[str, Plan]:
     """Return plans of about `CALLS` calls by name, which all start from the same state."""
     general = default_plan(field, CALLS)
     assert isinstance(general.times, Tensor)
@@ -69,15 +69,15 @@ def solvers(field: ScoreField) -> dict[str, Plan]:
     }
 
 
-def walks(run: Run, n: int, *, seed: int, y: int | None) -> Iterator[Walk]:
+def solver_frames(run: Run, n: int, *, seed: int, y: int | None) -> Iterator[SolverFrames]:
     """Follow samples 0 to ``n - 1`` by every one of `solvers`, of a class if one is given."""
-    ratios = levels(run.field)
-    for name, plan in solvers(run.field).items():
-        final, nfe = finished(run, plan, n, seed=seed, y=y)
-        yield Walk(name, nfe, (*_states(run, plan, ratios, n, seed, y), final))
+    ratios = frame_ratios(run.field)
+    for name, plan in solver_plans(run.field).items():
+        final, nfe = draw(run, plan, n, seed=seed, y=y)
+        yield SolverFrames(name, nfe, (*_states(run, plan, ratios, n, seed, y), final))
 
 
-def finished(run: Run, plan: Plan, n: int, *, seed: int, y: int | None) -> tuple[Tensor, int]:
+def draw(run: Run, plan: Plan, n: int, *, seed: int, y: int | None) -> tuple[Tensor, int]:
     """Return samples 0 to ``n - 1`` in the data's units, and the calls that each took."""
     with count_calls(run.field) as calls:
         x = run.sample(n, plan, seed=seed, y=y, batch_size=n)
@@ -89,7 +89,7 @@ def _states(
 ) -> Iterator[Tensor]:
     """Yield the start, and for each ratio the last state with as much noise, at the data's scale.
 
-    That is (1) of `scorefield.report.tracks`.
+    That is (1) of `scorefield.report.reverse_paths`.
     """
     field, times = run.field, plan.times
     assert isinstance(times, Tensor)
@@ -142,7 +142,7 @@ def tuned_plans(folder: Path, field: ScoreField) -> list[Plan]:
     return found
 
 
-def by_calls(
+def samples_by_calls(
     run: Run, tuned: Sequence[Plan], n: int, *, seed: int, y: int | None
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Return samples 0 to ``n - 1`` by the calls of the general plan, and by those of tuned ones.
@@ -153,7 +153,7 @@ def by_calls(
     counts = {*NFES, *(plan.tuning.nfe for plan in tuned if plan.tuning is not None)}
 
     def made(plans: Iterable[Plan]) -> dict[int, Tensor]:
-        found = [finished(run, plan, n, seed=seed, y=y) for plan in plans]
+        found = [draw(run, plan, n, seed=seed, y=y) for plan in plans]
         return {nfe: x for x, nfe in found}
 
     return made(default_plan(run.field, nfe) for nfe in sorted(counts)), made(tuned)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
-from scorefield.report.html.opened import Opened
-from scorefield.report.html.parts import Panel
-from scorefield.report.html.picture import View
-from scorefield.report.html.views import view_of
-from scorefield.report.html.words import named
+from scorefield.report.blocks import Panel
+from scorefield.report.inputs import ReportInputs
+from scorefield.report.text import named
+from scorefield.report.view import View
+from scorefield.report.view_choice import view_of
 from scorefield.sampling import default_plan
 
 _VECTORS, _OTHERS = 512, 64  # samples
@@ -25,30 +25,30 @@ _ITEMS, _LEAST, _NUMBERS = 64, 8, 2**16  # whose likelihood is told
 _FEW = 32  # items of data, too few to take limits from
 
 
-class Material:
+class ReportContext:
     """What sections are made of.
 
     Args:
-        opened: run, data and what lies in the run's folder.
+        inputs: run, data and what lies in the run's folder.
         n: how many samples a panel of a slider shows; as suits the data unless given.
         items: how many items of the data the likelihood is told of, fewer large ones unless given.
     """
 
-    def __init__(self, opened: Opened, n: int | None, items: int | None) -> None:
-        self.opened, self.run, self.n = opened, opened.run, n
+    def __init__(self, inputs: ReportInputs, n: int | None, items: int | None) -> None:
+        self.inputs, self.run, self.n = inputs, inputs.run, n
         size = math.prod(self.run.config.data.shape)
         self.items = items or min(_ITEMS, max(_LEAST, _NUMBERS // size))
 
     @property
     def field(self) -> ScoreField:
         """The run's field, with a class where it was not learned without one."""
-        y = self.opened.y
+        y = self.inputs.y
         return self.run.field if y is None else self.run.field.condition_on(y=torch.tensor(y))
 
     @property
     def settings(self) -> dict[str, Any]:
         """The seed and the class of all samples that are not asked for by class."""
-        return {"seed": self.opened.seed, "y": self.opened.y}
+        return {"seed": self.inputs.seed, "y": self.inputs.y}
 
     @cached_property
     def samples(self) -> Tensor:
@@ -60,7 +60,7 @@ class Material:
     @cached_property
     def view(self) -> View:
         """How they are looked at, with limits that are those of data where there are some."""
-        x = self.opened.x
+        x = self.inputs.x
         return view_of(self.run, self.samples if x is None or len(x) < _FEW else x[:_VECTORS])
 
     def seen(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
@@ -80,25 +80,25 @@ class Material:
     @property
     def folder(self) -> str:
         """The run's folder, to stand in a command."""
-        return named(shlex.quote(str(self.opened.folder)))
+        return named(shlex.quote(str(self.inputs.folder)))
 
     @property
     def data(self) -> str:
         """The data, to stand in a command; DATA if there are none."""
-        source = self.opened.source
+        source = self.inputs.source
         return "DATA" if source is None else named(shlex.quote(source))
 
     @property
     def class_of_items(self) -> str:
         """What to say of the class that items of data are taken to have, if there are classes."""
-        if self.run.config.data.classes and self.opened.y is None:
+        if self.run.config.data.classes and self.inputs.y is None:
             return " The class of an item is left open."
         return self.class_note
 
     @property
     def class_note(self) -> str:
         """What to say if samples are of one class."""
-        y, names = self.opened.y, self.run.config.data.class_names
+        y, names = self.inputs.y, self.run.config.data.class_names
         if y is None:
             return ""
         return f" All are of the class {named(names[y]) if names else y}."

@@ -12,10 +12,10 @@ import tomli_w
 import torch
 
 from scorefield.likelihood import Likelihood
-from scorefield.report.html.charts import Axis, Chart, Series, bounds, steps
-from scorefield.report.html.material import Material
-from scorefield.report.html.parts import Charts, Commands, Facts, Missing, Part, Section, Text
-from scorefield.report.html.words import named, plus_minus
+from scorefield.report.blocks import Charts, Commands, Facts, Missing, Part, Section, Text
+from scorefield.report.chart import Axis, Chart, Series, bounds, steps
+from scorefield.report.context import ReportContext
+from scorefield.report.text import named, plus_minus
 from scorefield.runs import folder as stored
 from scorefield.runs.summary import summary
 from scorefield.training.held_out import HeldOut, bins
@@ -29,12 +29,12 @@ _BATCH_SIZE = 64
 _EXACT = 8  # coordinates up to which the trace is exact
 
 
-def training(made: Material) -> Section:
+def training(context: ReportContext) -> Section:
     """What was trained on what, and the loss on the way."""
-    facts = [(name, named(text)) for name, text in summary(made.run).items()]
-    loss = _numbers(made.opened.log, "train", "loss")
-    error = _numbers(made.opened.log, "evaluation", "error")
-    settings = tomli_w.dumps(stored.settings(made.run.config)["train"])
+    facts = [(name, named(text)) for name, text in summary(context.run).items()]
+    loss = _numbers(context.inputs.log, "train", "loss")
+    error = _numbers(context.inputs.log, "evaluation", "error")
+    settings = tomli_w.dumps(stored.settings(context.run.config)["train"])
     parts: list[Part] = [Facts(facts), Text("All settings", settings[:_TEXT])]
     charts = []
     if len(loss) > 1:
@@ -43,7 +43,7 @@ def training(made: Material) -> Section:
         charts.append(_line("Error on held-out data, relative to that of a Gaussian", error, 1))
     if charts:
         parts.append(Charts(charts))
-    elif made.run.config.source is None:
+    elif context.run.config.source is None:
         command = "scorefield train DATA --held-out 0.1 --out RUN"
         parts.append(
             Missing("No log of the training lies in the run folder. One is written by", command)
@@ -78,20 +78,20 @@ def _finite(value: object) -> bool:
     return isinstance(value, int | float) and (value == 0 or 1e-100 < abs(value) < 1e100)
 
 
-def noise_levels(made: Material) -> Section:
+def noise_levels(context: ReportContext) -> Section:
     """The error at each noise level, of held-out data."""
-    edges, x = bins(made.run.field.process).exp().tolist(), made.opened.x
-    logged, source = _levels(made.opened.log, len(edges) - 1), named(made.opened.source or "")
+    edges, x = bins(context.run.field.process).exp().tolist(), context.inputs.x
+    logged, source = _levels(context.inputs.log, len(edges) - 1), named(context.inputs.source or "")
     series = [
         _level_series(f"held out, step {step}", edges, values, 1, faint=k < len(logged) - 1)
         for k, (step, values) in enumerate(logged)
     ]
     note = ""
     if x is not None:
-        held = HeldOut(x, None, torch.arange(len(x)), made.seen, made.opened.seed)
-        series.append(_level_series(source, edges, held.errors(made.field).tolist(), 0))
+        held = HeldOut(x, None, torch.arange(len(x)), context.seen, context.inputs.seed)
+        series.append(_level_series(source, edges, held.errors(context.field).tolist(), 0))
         note = f"{min(len(x), 256)} items of {source}; the noise is the same for any network."
-        note += made.class_of_items
+        note += context.class_of_items
     title = "Error at each noise level"
     text = (
         "The error of the denoiser at each noise level, as a share of the error of the best "
@@ -99,7 +99,7 @@ def noise_levels(made: Material) -> Section:
         "the network knows more than these."
     )
     if not series:
-        needs = Missing("This needs data, by", f"scorefield report {made.folder} {made.data}")
+        needs = Missing("This needs data, by", f"scorefield report {context.folder} {context.data}")
         return Section("levels", title, text, [needs])
     across = Axis("noise-to-signal ratio σ/α", edges[0], edges[-1], log=True)
     top = max(1.0, *(y for s in series for _, y in s.points))
@@ -132,34 +132,39 @@ def _level_series(
     return Series(name, points, tone, titles=() if faint else titles, faint=faint)
 
 
-def likelihood(made: Material) -> Section:
+def likelihood(context: ReportContext) -> Section:
     """How likely items of the data are under the run."""
-    x, levels = made.opened.x, made.run.config.train.levels
+    x, levels = context.inputs.x, context.run.config.train.levels
     title = "Likelihood"
-    if made.run.codec is not None:
+    if context.run.codec is not None:
         text = "The run is of latents, and a picture has no density through an autoencoder."
         return Section("likelihood", title, text, [])
     if x is None:
         text = "How likely items of data are under the run, by the probability-flow ODE."
-        command = f"scorefield report {made.folder} {made.data}"
+        command = f"scorefield report {context.folder} {context.data}"
         return Section("likelihood", title, text, [Missing("This needs data, by", command)])
-    x, dim = x[: made.items], x[0].numel()
-    probes = 0 if math.prod(made.run.field.shape) <= _EXACT else _PROBES
-    how = {"nfe": _CALLS, "probes": probes, "batch_size": min(len(x), _BATCH_SIZE), **made.settings}
-    found = made.run.log_prob(x, **how)
+    x, dim = x[: context.items], x[0].numel()
+    probes = 0 if math.prod(context.run.field.shape) <= _EXACT else _PROBES
+    how = {
+        "nfe": _CALLS,
+        "probes": probes,
+        "batch_size": min(len(x), _BATCH_SIZE),
+        **context.settings,
+    }
+    found = context.run.log_prob(x, **how)
     unit, scale = ("bits per dimension", 1 / (dim * math.log(2))) if levels else ("nats", 1.0)
     values = found.bits_per_dim(dim) if levels else found.value
     error = float(values.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
     said = f"{plus_minus(float(values.mean()), error)} {unit}"
     better = f"lower is better, {math.log2(levels):.3f} is chance" if levels else "higher is better"
-    source = f"{'held-out ' * made.opened.held_out}items of {named(made.opened.source or '')}"
+    source = f"{'held-out ' * context.inputs.held_out}items of {named(context.inputs.source or '')}"
     text = f"{said} ({better}): the mean over {len(x)} {source} and its standard error."
     chart = _histogram(values.tolist(), unit, said)
-    note = _doubts(made, found, probes, scale)
+    note = _doubts(context, found, probes, scale)
     return Section("likelihood", title, text, [Charts([chart], note)])
 
 
-def _doubts(made: Material, found: Likelihood, probes: int, scale: float) -> str:
+def _doubts(context: ReportContext, found: Likelihood, probes: int, scale: float) -> str:
     """Return what is uncertain in the likelihood of a single item, nats times ``scale``."""
     probe = float(found.stderr.square().mean().sqrt()) * scale
     solver = float(found.solver_error.abs().mean()) * scale
@@ -168,9 +173,9 @@ def _doubts(made: Material, found: Likelihood, probes: int, scale: float) -> str
         f"Of a single item {opened}the solver leaves about {solver:.2g}, with {_CALLS} calls of "
         f"the network{'' if probes else ' and an exact trace'}."
     )
-    if not made.run.encoding.exact:
+    if not context.run.encoding.exact:
         note += " By the noise that makes the data continuous this is a bound: the truth is better."
-    return note + made.class_of_items
+    return note + context.class_of_items
 
 
 def _histogram(values: Sequence[float], unit: str, said: str) -> Chart:
@@ -186,19 +191,19 @@ def _histogram(values: Sequence[float], unit: str, said: str) -> Chart:
     return Chart(alt, Axis(unit, low, high), Axis("Items", 0.0, top), [outline, line])
 
 
-def commands(made: Material) -> Section:
+def commands(context: ReportContext) -> Section:
     """How all this is made again."""
-    folder, data = made.folder, made.data
-    held, seed = " --held-out" if made.opened.held_out else "", made.opened.seed
-    source = named(shlex.quote(made.run.config.data.name))
-    given = "" if made.opened.source is None else f" {data}{held}"
+    folder, data = context.folder, context.data
+    held, seed = " --held-out" if context.inputs.held_out else "", context.inputs.seed
+    source = named(shlex.quote(context.run.config.data.name))
+    given = "" if context.inputs.source is None else f" {data}{held}"
     lines = [
         f"scorefield report {folder}{given} --seed {seed}",
         f"scorefield sample {folder} --n 64 --seed {seed}",
-        *([] if made.run.codec else [f"scorefield likelihood {folder} {data}"]),
+        *([] if context.run.codec else [f"scorefield likelihood {folder} {data}"]),
         f"scorefield interpolate {folder} {data} --pairs 0:1 2:3",
     ]
-    if made.run.config.source is None:
+    if context.run.config.source is None:
         lines.append(f"scorefield train {source} --config {folder}/config.toml --out AGAIN")
     text = "Every number and picture here is a function of the run, the data and the seed."
     return Section("commands", "How to make it again", text, [Commands("\n".join(lines))])

@@ -13,8 +13,8 @@ from importlib import resources
 from typing import Any
 
 from scorefield import __version__
-from scorefield.report.html.charts import HEIGHT, WIDTH
-from scorefield.report.html.parts import Panels, Part, Section, Slider
+from scorefield.report.blocks import Panels, Part, Section, Slider
+from scorefield.report.chart import HEIGHT, WIDTH
 from scorefield.report.style import COLOURS, optional
 
 
@@ -70,7 +70,7 @@ def _digest(text: str) -> str:
 
 
 def _text(name: str) -> str:
-    return resources.files("scorefield.report.html").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("scorefield.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _tones() -> str:

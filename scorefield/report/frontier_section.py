@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from scorefield._internal.errors import CheckpointError
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
-from scorefield.report.html.charts import Axis, Band, Chart, Series, bounds
-from scorefield.report.html.parts import Charts, Missing, Note, Section, Table
-from scorefield.report.html.words import named, plus_minus
+from scorefield.report.blocks import Charts, Missing, Note, Section, Table
+from scorefield.report.chart import Axis, Band, Chart, Series, bounds
+from scorefield.report.text import named, plus_minus
 from scorefield.tuning.frontier import Frontier, Point
 
 if TYPE_CHECKING:
-    from scorefield.report.html.material import Material
+    from scorefield.report.context import ReportContext
 
 _METRICS = 3
 _POINTS, _LARGEST = 1000, 1e30
@@ -55,12 +55,12 @@ def _metrics(found: Frontier) -> list[str]:
     return list(dict.fromkeys(names))[:_METRICS]
 
 
-def frontier(made: Material) -> Section:
+def frontier(context: ReportContext) -> Section:
     """What was measured of solvers: distance against calls."""
-    found, title = made.opened.frontier, "What calls of the network buy"
+    found, title = context.inputs.frontier, "What calls of the network buy"
     text = "How far samples are from what they should be, against what a sample costs."
     if found is None:
-        command = f"scorefield compare {made.folder} {made.data}"
+        command = f"scorefield compare {context.folder} {context.data}"
         needs = Missing("Nothing was measured yet. To measure, run", command)
         return Section("frontier", title, text, [needs])
     looks = _looks(found)
@@ -70,7 +70,7 @@ def frontier(made: Material) -> Section:
         "paths what these are sure of. Dashed solvers are stochastic. Measured on "
         f"{named(found.machine)}."
     )
-    if found.field != digest(made.run.field):
+    if found.field != digest(context.run.field):
         note += " It was of another field than this run's, such as one given a class."
     charts = Charts(_charts(found, looks), legend=list(looks.values()))
     return Section("frontier", title, text, [charts, Note(note), _frontier_table(found)])

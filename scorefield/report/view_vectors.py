@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.config import numbered
-from scorefield.report.html.picture import BOX, Picture, View, limits
+from scorefield.report.view import BOX, Picture, View, limits
 from scorefield.runs.run import Run
 
 _FEW = 16  # columns, of which the first two that are numbers are drawn

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=4000, help="samples")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
-    network, optim = UNetConfig(width=32), OptimConfig(steps=3, batch=8)
+    network, optim = UNetConfig(width=32), OptimConfig(steps=3, batch_size=8)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sf.train(read("digits"), TrainConfig(network=network, optim=optim)).save(folder / "run")

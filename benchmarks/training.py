@@ -62,7 +62,7 @@ def scorefield_steps(network: nn.Module, x: Tensor) -> Steps:
     """The steps of scorefield's loop."""
     denoiser = sf.Denoiser(network, sf.VP(), sf.Eps(), tuple(x.shape[1:]))
     objective = Objective(Simple(), UniformTimes())
-    return fit(denoiser, objective, x, optim=OptimConfig(steps=FOREVER, batch=BATCH))
+    return fit(denoiser, objective, x, optim=OptimConfig(steps=FOREVER, batch_size=BATCH))
 
 
 def bare_steps(network: nn.Module, x: Tensor) -> Steps:

@@ -21,7 +21,7 @@ def training(*processes):
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     config = TrainConfig(
         network=MLPConfig(width=13, depth=1),
-        optim=OptimConfig(steps=20, batch=9, accumulate=2, ema=(0.9, 0.5)),
+        optim=OptimConfig(steps=20, batch_size=9, accumulate=2, ema=(0.9, 0.5)),
     )
     return Training(Data(x, None, "points"), config, *processes)
 

@@ -10,9 +10,14 @@ from scorefield.cli import main
 from scorefield.training.log import NAME, WALL_CLOCK, records
 
 
+def _flag(name):
+    table, _, setting = name.partition("_")
+    return f"--{table}.{setting.replace('_', '-')}" if setting else f"--{table}"
+
+
 def flags(**options):
     """Return options as flags: ``optim_lr=3`` is ``--optim.lr 3``."""
-    return [w for k, v in options.items() for w in (f"--{k.replace('_', '.')}", str(v))]
+    return [w for k, v in options.items() for w in (_flag(k), str(v))]
 
 
 def tiny(steps=5):
@@ -21,7 +26,7 @@ def tiny(steps=5):
         network_width=8,
         network_depth=1,
         optim_steps=steps,
-        optim_batch=8,
+        optim_batch_size=8,
         times_kind="uniform",
     )
 

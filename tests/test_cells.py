@@ -108,7 +108,9 @@ def test_genes_are_found_by_name(tmp_path):
     path = write(tmp_path / "x.h5ad")
     data = read(path, without=("gene2",))
     assert torch.equal(data.x, torch.from_numpy(np.delete(X, 2, 1)))
-    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch=8))
+    config = TrainConfig(
+        network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch_size=8)
+    )
     run = sf.train(data, config)
     other = tmp_path / "other.h5ad"
     with h5py.File(write(other), "a") as file:
@@ -121,7 +123,9 @@ def test_genes_are_found_by_name(tmp_path):
 
 def test_a_training_that_reads_as_it_goes_ends_at_the_same_weights(tmp_path):
     path = write(tmp_path / "x.h5ad", "sparse")
-    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=9, batch=8))
+    config = TrainConfig(
+        network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=9, batch_size=8)
+    )
     runs = [sf.train(read(path, in_memory=limit), config) for limit in (2**30, 0)]
     first, second = (run.field.network.state_dict() for run in runs)
     assert all(torch.equal(second[k], v) for k, v in first.items())
@@ -188,7 +192,9 @@ def test_what_is_no_hdf5_is_refused(tmp_path):
 
 def test_samples_of_a_layer_can_be_asked_about(tmp_path):
     path = write(tmp_path / "x.h5ad")
-    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch=8))
+    config = TrainConfig(
+        network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch_size=8)
+    )
     run = sf.train(read(path, layer="counts"), config)
     assert torch.equal(read(path, like=run.config.data).x, torch.from_numpy(np.floor(10 * X)))
     table = tmp_path / "s.csv"

@@ -43,7 +43,7 @@ def files(tmp_path_factory):
 def small(steps=12, **options):
     given = {
         "network": {"kind": "mlp", "width": 8, "depth": 1},
-        "optim": {"steps": steps, "batch": 8},
+        "optim": {"steps": steps, "batch_size": 8},
     }
     return TrainConfig.model_validate({**given, **options})
 
@@ -308,7 +308,7 @@ def test_a_time_budget_fixes_the_steps_once_and_makes_the_run_of_as_many(tmp_pat
 
 
 def test_a_resumed_time_budget_keeps_its_number_of_steps(tmp_path, files):
-    config = small(optim={"minutes": 0.01, "batch": 8})
+    config = small(optim={"minutes": 0.01, "batch_size": 8})
     first, second = (Training(read(files / "x.npy"), config) for _ in range(2))
     next(iter(first))
     first.save_checkpoint(tmp_path)
@@ -330,7 +330,7 @@ def test_samples_on_the_way_are_those_of_the_averaged_weights(tmp_path):
         "8",
         "--optim.steps",
         "4",
-        "--optim.batch",
+        "--optim.batch-size",
         "4",
         "--seed",
         "3",

@@ -14,7 +14,7 @@ from scorefield.data import digits
 from scorefield.runs.trainer import Training
 from scorefield.training.config import SubVPConfig
 
-SHORT = flags(optim_steps=3, optim_batch=4, network_kind="unet", network_width=8)
+SHORT = flags(optim_steps=3, optim_batch_size=4, network_kind="unet", network_width=8)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_help_answers_at_once_and_without_torch(command, says):
 def test_help_names_every_default_of_the_training(capsys):
     finishes("train", "--help")
     text = capsys.readouterr().out
-    for name in ("steps", "batch", "lr", "warmup", "weight-decay", "clip", "ema"):
+    for name in ("steps", "batch-size", "lr", "warmup", "weight-decay", "clip", "ema"):
         assert f"--optim.{name}" in text
 
 

@@ -22,7 +22,7 @@ CONFIG = ColumnsConfig(
     names=("size", "year", "sex", "kind", "site", "mass"),
     whole={"year": (2007, 2009)},
     categories={"sex": ("f", "m"), "kind": ("a", "b", "c", ""), "site": ("only",)},
-    gaps={"size": (10.0, 2.0), "mass": (-1.0, 0.5)},
+    missing={"size": (10.0, 2.0), "mass": (-1.0, 0.5)},
 )
 NAN = math.nan
 
@@ -72,7 +72,7 @@ def test_the_noise_of_an_item_belongs_to_the_item():
 
 def test_the_density_of_what_stands_in_a_gap_is_told():
     """Of uniform noise to 1/2 it is 2; of normal noise that of the column's mean and deviation."""
-    columns = Columns(ColumnsConfig(gaps={"0": (10.0, 2.0), "1": (-1.0, 0.5)}), 3)
+    columns = Columns(ColumnsConfig(missing={"0": (10.0, 2.0), "1": (-1.0, 0.5)}), 3)
     x = torch.tensor([[NAN, NAN, 0.0], [NAN, 1.0, 2.0], [3.0, 4.0, 5.0]])
     found = columns.forward(x, noise(3))
     law = stats.norm.logpdf(found.v[:, :2].double(), [10.0, -1.0], [2.0, 0.5])
@@ -173,7 +173,7 @@ def learned(tmp_path_factory):
     path = tmp_path_factory.mktemp("tables") / "birds.csv"
     write_mixed(path, 4000)
     config = TrainConfig(
-        network=MLPConfig(width=96, depth=3), optim=OptimConfig(steps=1500, batch=256, lr=3e-3)
+        network=MLPConfig(width=96, depth=3), optim=OptimConfig(steps=1500, batch_size=256, lr=3e-3)
     )
     return sf.train(read(path), config), path
 
@@ -184,14 +184,14 @@ def test_a_table_is_read_by_the_rules(learned):
     assert data.columns.categories == {"kind": ("a", "b", "c")}
     assert data.columns.whole == {"eggs": (1, 2)}
     assert data.columns.constant == {"island": 7.0}
-    (mean, std) = data.columns.gaps["size"]
+    (mean, std) = data.columns.missing["size"]
     there = data.x[:, 1][~data.x[:, 1].isnan()].double()
     assert mean == pytest.approx(float(there.mean()), abs=1e-6)
     assert std == pytest.approx(float(there.std(correction=0)), abs=1e-6)
     assert data.incomplete == int(data.x[:, 1].isnan().sum()) > 0
     dropped = read(path, missing="drop")
     assert len(dropped.x) == 4000 - data.incomplete
-    assert not dropped.columns.gaps
+    assert not dropped.columns.missing
     with pytest.raises(DataError, match=r"item \d+, column size: nan.*--missing drop"):
         read(path, missing="refuse")
 
@@ -309,7 +309,9 @@ def test_a_class_that_is_not_known_is_left_open(tmp_path, capsys):
     assert data.y.tolist() == [0, -1, 1, 1, 0]
     assert data.classes == 2
     config = TrainConfig(
-        conditional=True, network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch=8)
+        conditional=True,
+        network=MLPConfig(width=8, depth=1),
+        optim=OptimConfig(steps=3, batch_size=8),
     )
     run = sf.train(data, config)
     assert run.config.data.class_names == ("a", "b")
@@ -363,7 +365,9 @@ def texts_only(tmp_path_factory):
     rng = np.random.default_rng(3)
     lines = [f"{'ab'[rng.integers(2)]},{rng.integers(3)},1e30" for _ in range(60)]
     (folder / "t.csv").write_text("kind,eggs,big\n" + "\n".join(lines) + "\n")
-    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch=8))
+    config = TrainConfig(
+        network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch_size=8)
+    )
     run = sf.train(read(folder / "t.csv"), config)
     run.save(folder / "run")
     return run, folder
@@ -396,7 +400,7 @@ def test_whole_numbers_with_gaps_are_standardised_with_the_noise_of_the_gaps():
     x[rng.random(4000) < 0.6] = NAN
     there = x[~x.isnan()].double()
     law = (float(there.mean()), float(there.std(correction=0)))
-    columns = Columns(ColumnsConfig(whole={"0": (0, 1)}, gaps={"0": law}), 1)
+    columns = Columns(ColumnsConfig(whole={"0": (0, 1)}, missing={"0": law}), 1)
     mean, variance = moments(x, columns)
     v = torch.cat([columns.forward(x, sf.Noise(s, torch.arange(4000))).v for s in range(20)])
     torch.testing.assert_close(v.double().mean(0), mean, rtol=0, atol=0.01)
@@ -414,7 +418,9 @@ def test_columns_left_out_in_training_are_left_out_of_what_is_asked_about(tmp_pa
     np.save(tmp_path / "x.npy", x)
     data = read(tmp_path / "x.npy", without=("1",))
     assert data.columns.names == ("0", "2")
-    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch=8))
+    config = TrainConfig(
+        network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch_size=8)
+    )
     run = sf.train(data, config)
     same(read(tmp_path / "x.npy", like=run.config.data).x, data.x)
     np.save(tmp_path / "y.npy", x[:, [0, 2]])
@@ -445,7 +451,9 @@ def write_numbers(path, names):
 
 def draw(data, folder):
     """Train for a moment; return a run, the file of its samples as CSV, and the samples."""
-    config = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch=8))
+    config = TrainConfig(
+        network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch_size=8)
+    )
     run = sf.train(data, config)
     run.save(folder / "run")
     for ending in ("csv", "npy"):

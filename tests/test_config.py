@@ -187,7 +187,7 @@ def test_a_unet_for_what_is_no_image_is_refused(shape):
         ({"weighting": {"kind": "min-snr", "gamma": 0}}, ("weighting", "min-snr", "gamma")),
         ({"times": {"kind": "log-normal", "std": -1}}, ("times", "log-normal", "std")),
         ({"optim": {"steps": 0}}, ("optim", "steps")),
-        ({"optim": {"batch": -1}}, ("optim", "batch")),
+        ({"optim": {"batch_size": -1}}, ("optim", "batch_size")),
         ({"optim": {"lr": 0}}, ("optim", "lr")),
         ({"optim": {"minutes": float("inf")}}, ("optim", "minutes")),
         ({"optim": {"ema": []}}, ("optim", "ema")),
@@ -248,12 +248,13 @@ FLAGS = [
         c.TrainConfig(weighting=c.MinSNRConfig(gamma=2.0), times=c.UniformConfig(), dropout=0.3),
     ),
     (
-        "--optim.steps 7 --optim.batch 9 --optim.warmup 0 --optim.weight-decay 0 --optim.clip 2 "
+        "--optim.steps 7 --optim.batch-size 9 --optim.warmup 0 --optim.weight-decay 0 "
+        "--optim.clip 2 "
         "--optim.ema 0.5 --optim.no-low-discrepancy --optim.precision bfloat16",
         c.TrainConfig(
             optim=c.OptimConfig(
                 steps=7,
-                batch=9,
+                batch_size=9,
                 warmup=0,
                 weight_decay=0.0,
                 clip=2.0,

@@ -34,7 +34,7 @@ from scorefield.training.config import TrainConfig
 SMALL = TrainConfig.model_validate(
     {
         "network": {"kind": "mlp", "width": 8, "depth": 1},
-        "optim": {"steps": 12, "batch": 8},
+        "optim": {"steps": 12, "batch_size": 8},
         "seed": 3,
     }
 )

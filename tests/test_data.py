@@ -346,7 +346,7 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
         (np.arange(12).reshape(6, 2), ["shape (6, 2)"]),
         (np.linspace(0, 1, 6), ["float64", "needs 6 integers"]),
         (np.array([0, 1, -1, 0, 1, 1]), ["labels from -1 to 1", "count from 0"]),
-        (np.array([0, 1, 10**9, 0, 1, 1]), ["to 1000000000 for 6 samples", "without large gaps"]),
+        (np.array([0, 1, 10**9, 0, 1, 1]), ["to 1000000000 for 6 samples", "without large jumps"]),
     ],
     ids=["too few", "2-d", "not integers", "negative", "stray"],
 )

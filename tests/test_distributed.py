@@ -17,7 +17,7 @@ from shell import content, end, finishes, tiny
 
 import scorefield as sf
 from scorefield.training import checkpoint
-from scorefield.training.workers import Alone
+from scorefield.training.workers import SingleWorker
 
 TESTS = pathlib.Path(__file__).parent
 OPTIONS = [
@@ -34,7 +34,7 @@ OPTIONS = [
 
 def command(steps=200):
     small = tiny(steps)
-    small[small.index("--optim.batch") + 1] = "9"
+    small[small.index("--optim.batch-size") + 1] = "9"
     return [*small, *OPTIONS]
 
 
@@ -182,7 +182,7 @@ def command_line(pid):
 # --- without starting any -------------------------------------------------------------------------
 
 
-class Place(Alone):
+class Place(SingleWorker):
     """One of several processes, as far as sharing a batch goes."""
 
     def __init__(self, rank, size):

@@ -19,7 +19,7 @@ NORMAL = RNG.normal(size=(30, 3))
 def config(kind="mlp", **options):
     network = {"kind": kind} if kind == "auto" else {"kind": kind, "width": 8, "depth": 1}
     return TrainConfig.model_validate(
-        {"network": network, "optim": {"steps": 5, "batch": 4}, **options}
+        {"network": network, "optim": {"steps": 5, "batch_size": 4}, **options}
     )
 
 
@@ -114,6 +114,6 @@ def test_a_change_of_unit_changes_samples_by_it_and_densities_by_its_logarithm(t
 @pytest.mark.slow
 def test_a_million_features(tmp_path):
     x = RNG.normal(size=(3, 10**6)).astype(np.float32)
-    run = sf.train(read(save(tmp_path / "x.npy", x)), config(optim={"steps": 2, "batch": 2}))
+    run = sf.train(read(save(tmp_path / "x.npy", x)), config(optim={"steps": 2, "batch_size": 2}))
     assert finite(run.sample(1, sf.default_plan(run.field, 2), batch_size=1))
     assert finite(run.log_prob(torch.from_numpy(x[:1]), nfe=8, probes=2, batch_size=1).value)

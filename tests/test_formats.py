@@ -95,8 +95,8 @@ BAD = {
         "row 66, column a: 'name64' is one of more than 64 different texts",
     ),
     "twice.csv": (b"a,b,a\n1,2,3\n3,4,5\n", "has two columns named a"),
-    "empty.csv": (b"a,b\n1,\n2,\n", "column b holds no values besides 2 gap(s)"),
-    "same.csv": (b"a,b\n1,2\n3,\n", "column b holds one value besides 1 gap(s)"),
+    "empty.csv": (b"a,b\n1,\n2,\n", "column b holds no values besides 2 missing value(s)"),
+    "same.csv": (b"a,b\n1,2\n3,\n", "column b holds one value besides 1 missing value(s)"),
     "ragged.csv": (b"a,b\n1,2\n3\n", "row 3: 1 cells, but 2 columns"),
     "none.csv": (b"", "holds no rows"),
     "bytes.csv": (b"\xff\xfe\x00", "cannot be read as a table"),
@@ -236,5 +236,5 @@ def test_texts_are_the_same_from_csv_and_parquet(tmp_path):
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_column_of_texts_that_are_all_gaps_is_refused(tmp_path, ending):
     write_table(tmp_path / f"x.{ending}", {"t": ["NA", "", "?"], "x": [0.5, 1.5, 2.5]})
-    with pytest.raises(DataError, match=r"column t holds no values besides 3 gap\(s\)"):
+    with pytest.raises(DataError, match=r"column t holds no values besides 3 missing value\(s\)"):
         read(tmp_path / f"x.{ending}")

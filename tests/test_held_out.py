@@ -116,7 +116,7 @@ def test_held_out_samples_are_never_trained_on():
     config = TrainConfig(
         held_out=0.2,
         network=MLPConfig(width=8, depth=1),
-        optim=OptimConfig(steps=20, batch=16),
+        optim=OptimConfig(steps=20, batch_size=16),
     )
     swapped = x.clone()
     swapped[out] = x[out].flip(0)  # which keeps the moments
@@ -155,7 +155,7 @@ def test_the_error_falls_as_a_network_learns():
         held_out=0.1,
         conditional=True,
         network=MLPConfig(width=32, depth=1),
-        optim=OptimConfig(steps=300, batch=128, lr=5e-3, ema=0.9),
+        optim=OptimConfig(steps=300, batch_size=128, lr=5e-3, ema=0.9),
     )
     training = Training(Data(x, y, "two"), config)
     before = training.evaluate()
@@ -173,7 +173,7 @@ def test_samples_are_compared_with_held_out_data_beside_data_itself():
     config = TrainConfig(
         held_out=0.2,
         network=MLPConfig(width=48, depth=2),
-        optim=OptimConfig(steps=1, batch=128, lr=5e-3, ema=0.9),
+        optim=OptimConfig(steps=1, batch_size=128, lr=5e-3, ema=0.9),
     )
     early = Training(Data(x, None, "sorted"), config)
     late = Training(
@@ -199,7 +199,9 @@ def test_samples_are_compared_with_held_out_data_beside_data_itself():
 @pytest.mark.parametrize("share", [0.0, 0.05])
 def test_a_comparison_with_less_than_two_samples_is_refused(share):
     config = TrainConfig(
-        held_out=share, network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=1, batch=8)
+        held_out=share,
+        network=MLPConfig(width=8, depth=1),
+        optim=OptimConfig(steps=1, batch_size=8),
     )
     training = Training(Data(normal(20, 2).float(), None, "few"), config)
     with pytest.raises(ValueError, match="fewer than two samples are held out"):

@@ -62,7 +62,7 @@ def test_other_modes_become_colours_and_what_is_transparent_white(tmp_path):
 def test_a_training_that_decodes_as_it_goes_ends_at_the_same_weights(tmp_path):
     fill(tmp_path, RNG.integers(0, 256, (20, 8, 8), dtype=np.uint8))
     config = TrainConfig(
-        network=UNetConfig(width=8, multipliers=(1,)), optim=OptimConfig(steps=3, batch=8)
+        network=UNetConfig(width=8, multipliers=(1,)), optim=OptimConfig(steps=3, batch_size=8)
     )
     runs = [sf.train(read(tmp_path, in_memory=limit), config) for limit in (2**30, 0)]
     first, second = (run.field.network.state_dict() for run in runs)

@@ -15,7 +15,7 @@ from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 
 QUICK = {
     "network": MLPConfig(width=48, depth=2),
-    "optim": OptimConfig(steps=900, batch=256, lr=3e-3),
+    "optim": OptimConfig(steps=900, batch_size=256, lr=3e-3),
 }
 
 

@@ -27,7 +27,7 @@ def points(count=200):
 def training(steps=20, **options):
     config = c.TrainConfig(
         network=c.MLPConfig(width=16, depth=2),
-        optim=c.OptimConfig(**{"steps": steps, "batch": 24, "warmup": 0, **options}),
+        optim=c.OptimConfig(**{"steps": steps, "batch_size": 24, "warmup": 0, **options}),
     )
     return Training(points(), config)
 
@@ -60,7 +60,7 @@ def test_a_batch_in_parts_makes_the_same_steps(pieces):
 
 
 def test_a_part_without_a_sample_is_refused():
-    with pytest.raises(UsageError, match=r"--optim.batch 24: 1 process.* 25 need 25 samples"):
+    with pytest.raises(UsageError, match=r"optim.batch_size=24: 1 process.* need at least 25"):
         training(accumulate=25)
 
 
@@ -122,7 +122,7 @@ def overflowing(limit, **options):
         network = MLP(2, 16, 1)
     network.register_forward_hook(lambda module, given, out: Overflowing.apply(out, limit))
     field = sf.Denoiser(network, sf.VP(), sf.Eps(), (2,))
-    optim = c.OptimConfig(**{"steps": 12, "batch": 16, "precision": "float16", **options})
+    optim = c.OptimConfig(**{"steps": 12, "batch_size": 16, "precision": "float16", **options})
     return network, fit(field, SIMPLE, points().x, optim=optim)
 
 

@@ -41,7 +41,7 @@ HOSTILE = (
     "a\"b'c&amp;",
     "<img src=x onerror=alert(2)>",
 )
-SMALL = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch=8))
+SMALL = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch_size=8))
 
 
 @pytest.fixture

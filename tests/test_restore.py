@@ -188,7 +188,7 @@ KINDS = ColumnsConfig(
     whole={"eggs": (1.0, 4.0), "year": (2000.0, 2050.0)},
     categories={"kind": ("gull", "tern", "tit"), "sex": ("f", "m", "")},
     constant={"unit": 7.0},
-    gaps={"size": (5.0, 2.0), "eggs": (2.0, 1.0)},
+    missing={"size": (5.0, 2.0), "eggs": (2.0, 1.0)},
 )
 
 
@@ -503,7 +503,7 @@ def test_imputed_tables_are_nearer_to_the_truth_than_means_and_nearest_rows(tmp_
     write(tmp_path / "train.csv", birds(400, 0))
     write(tmp_path / "test.csv", birds(300, 1))
     data = read(tmp_path / "train.csv")
-    optim = OptimConfig(steps=600, batch=64, lr=2e-3)
+    optim = OptimConfig(steps=600, batch_size=64, lr=2e-3)
     run = sf.train(data, TrainConfig(network=MLPConfig(width=64, depth=2), optim=optim))
     truth = read(tmp_path / "test.csv", learn=False, like=run.config.data).x[torch.arange(300)]
     train = data.x[torch.arange(400)]

@@ -10,7 +10,7 @@ from scorefield.data import read, rows
 from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 
 RNG = np.random.default_rng(0)
-CONFIG = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=9, batch=8))
+CONFIG = TrainConfig(network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=9, batch_size=8))
 
 
 @pytest.mark.parametrize("shape", [(40, 3), (40, 2, 5), (40, 6, 5, 3)])
@@ -53,7 +53,7 @@ def test_a_bad_value_and_a_gap_are_found_in_whatever_chunk(tmp_path, monkeypatch
     expected = torch.from_numpy(np.delete(x, 33, 0)).float()
     assert torch.equal(dropped.x[torch.arange(39)], expected)
     kept = read(tmp_path / "x.npy", missing="keep")
-    assert set(kept.columns.gaps) == {"1"}
+    assert set(kept.columns.missing) == {"1"}
 
 
 def test_a_training_that_reads_as_it_goes_ends_at_the_same_weights(tmp_path):

@@ -51,7 +51,7 @@ GOOD = {
     "optim": [
         {
             "steps": INTEGERS,
-            "batch": INTEGERS,
+            "batch_size": INTEGERS,
             "lr": NUMBERS,
             "warmup": [0, 5],
             "weight_decay": NUMBERS,
@@ -181,7 +181,10 @@ def test_settings_are_taken_and_printed_as_they_are_or_refused(tmp_path, data, c
             "network: weights, gradients, averages and moments take 4.5 TiB",
         ),  # 25 width^2 weights
         ("network.depth 1000000000000", "network: 6,000,000,000,012 tensors, where 10,000 are"),
-        ("optim.batch 1000000000000", "optim.batch: 1000000000000 samples of shape (3,) take 10.9"),
+        (
+            "optim.batch-size 1000000000000",
+            "optim.batch_size=1000000000000: samples of shape (3,) take 10.9",
+        ),
     ],
 )
 def test_what_cannot_fit_is_refused_with_what_it_takes_and_what_there_is(

@@ -89,7 +89,7 @@ def test_a_training_fits_if_its_copies_of_the_weights_do(
     """To the byte, in the memory of where it trains, whatever there is elsewhere."""
     network = c.MLPConfig(width=64)
     needed = 4 * copies * build.network_size(network, (3,), 0)[1]
-    optim = c.OptimConfig(batch=1, ema=(0.9,) * decays)
+    optim = c.OptimConfig(batch_size=1, ema=(0.9,) * decays)
     config = c.TrainConfig(network=network, optim=optim)
     data = DataConfig(name="x", shape=(3,), count=5)
 

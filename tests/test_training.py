@@ -49,7 +49,7 @@ def denoiser(network=None, parametrization=None, process=None, shape=(2,)):
 
 
 def optim(**options):
-    return c.OptimConfig(**{"steps": 10, "batch": 16, "warmup": 0, **options})
+    return c.OptimConfig(**{"steps": 10, "batch_size": 16, "warmup": 0, **options})
 
 
 def weights(network):
@@ -103,7 +103,7 @@ def test_every_parametrization_learns_the_score_of_a_gaussian(parametrization):
     truth = sf.Gaussian(process, torch.zeros(2, dtype=torch.float64), CORRELATED)
     field = denoiser(parametrization=parametrization, process=process)
     before = error_of_score(field, truth)
-    options = optim(steps=1200, batch=256, lr=1e-2, ema=0.99, warmup=100, weight_decay=0.0)
+    options = optim(steps=1200, batch_size=256, lr=1e-2, ema=0.99, warmup=100, weight_decay=0.0)
     drain(fit(field, Objective(Simple(), EarlyTimes()), correlated(50000), optim=options))
     assert error_of_score(field, truth) < 0.05
     assert before > 0.15, "an untrained network would do"
@@ -117,7 +117,7 @@ def trained(tmp_path_factory):
         process=c.VPConfig(t_min=1e-3),
         times=c.UniformConfig(),
         network=c.MLPConfig(width=32, depth=1),
-        optim=c.OptimConfig(steps=1200, batch=256, lr=1e-2, ema=0.99, weight_decay=0.0),
+        optim=c.OptimConfig(steps=1200, batch_size=256, lr=1e-2, ema=0.99, weight_decay=0.0),
     )
     folder = tmp_path_factory.mktemp("trained") / "run"
     sf.train(Data(points.float(), None, "a Gaussian"), config).save(folder)
@@ -206,7 +206,7 @@ def recorded(y=None, times=None, **options):
 
 @pytest.mark.parametrize("even", [True, False])
 def test_every_sample_of_a_batch_has_a_time_of_its_own(even):
-    seen, t = recorded(steps=3, batch=50, low_discrepancy=even)
+    seen, t = recorded(steps=3, batch_size=50, low_discrepancy=even)
     for x, level, _ in seen:
         assert level.shape == (50,)
         assert len(level.unique()) == 50
@@ -216,8 +216,8 @@ def test_every_sample_of_a_batch_has_a_time_of_its_own(even):
 
 @pytest.mark.parametrize("even", [True, False])
 def test_the_times_of_a_run_do_not_depend_on_the_batch_size(even):
-    _, narrow = recorded(steps=30, batch=10, low_discrepancy=even)
-    _, wide = recorded(steps=3, batch=100, low_discrepancy=even)
+    _, narrow = recorded(steps=30, batch_size=10, low_discrepancy=even)
+    _, wide = recorded(steps=3, batch_size=100, low_discrepancy=even)
     torch.testing.assert_close(narrow, wide, rtol=1e-9, atol=0)
 
 
@@ -233,7 +233,7 @@ def test_low_discrepancy_times_fill_the_interval_more_evenly_than_independent_on
     process, size, steps = sf.VP(), 64, 20
     found = {}
     for even in (True, False):
-        _, t = recorded(steps=steps, batch=size, low_discrepancy=even)
+        _, t = recorded(steps=steps, batch_size=size, low_discrepancy=even)
         u = (t - process.t_min) / (process.t_max - process.t_min)
         batches = [discrepancy(u[k * size : (k + 1) * size]) for k in range(steps)]
         found[even] = max(batches), sum(batches) / steps, discrepancy(u)
@@ -248,7 +248,7 @@ def test_low_discrepancy_times_fill_the_interval_more_evenly_than_independent_on
 
 def test_times_follow_the_distribution_asked_for():
     """Quantiles of log(sigma/alpha) of a run are those of the normal it was told."""
-    seen, _ = recorded(steps=20, batch=50, times=LogNormalTimes(-0.4, 1.4))
+    seen, _ = recorded(steps=20, batch_size=50, times=LogNormalTimes(-0.4, 1.4))
     levels = torch.cat([4 * level.double() for _, level, _ in seen])
     quantiles = levels.quantile(tensor(0.16, 0.5, 0.84))
     expected = -0.4 + 1.4 * torch.special.ndtri(tensor(0.16, 0.5, 0.84))
@@ -258,7 +258,7 @@ def test_times_follow_the_distribution_asked_for():
 def test_training_sees_the_data_noised_to_its_time():
     """What the network gets is alpha x0 + sigma eps with x0 an item and eps standard normal."""
     process = sf.VP()
-    seen, t = recorded(steps=40, batch=50)
+    seen, t = recorded(steps=40, batch_size=50)
     alpha, sigma = process.coefficients(t)
     x = torch.cat([x.double() for x, _, _ in seen])
     count = len(x)
@@ -437,7 +437,7 @@ def test_bfloat16_trains_with_weights_in_float32():
     truth = sf.Gaussian(process, torch.zeros(2, dtype=torch.float64), CORRELATED)
     before = error_of_score(field, truth)
     dtypes.clear()
-    options = optim(steps=300, batch=128, lr=1e-2, ema=0.98, precision="bfloat16")
+    options = optim(steps=300, batch_size=128, lr=1e-2, ema=0.98, precision="bfloat16")
     losses = drain(fit(field, SIMPLE, correlated(5000), optim=options))
     seen = set(dtypes)
     assert seen == {torch.bfloat16}
@@ -468,7 +468,7 @@ def test_a_conditional_run_learns_each_class_and_their_mixture():
         process=c.VPConfig(t_min=1e-3),
         times=c.UniformConfig(),
         network=c.MLPConfig(width=32, depth=2),
-        optim=optim(steps=800, batch=128, lr=5e-3, ema=0.99, warmup=50),
+        optim=optim(steps=800, batch_size=128, lr=5e-3, ema=0.99, warmup=50),
     )
     run = sf.train(data, config)
     count = 500
@@ -492,7 +492,11 @@ def test_the_class_is_hidden_as_often_as_dropout_says(dropout):
     network = Recorder()
     field = denoiser(network, sf.Eps())
     y = torch.arange(300) % 3
-    drain(fit(field, SIMPLE, correlated(300), y, optim=optim(steps=60, batch=50), dropout=dropout))
+    drain(
+        fit(
+            field, SIMPLE, correlated(300), y, optim=optim(steps=60, batch_size=50), dropout=dropout
+        )
+    )
     seen = torch.cat([classes for _, _, classes in network.seen])
     shown = seen >= 0
     share = 1 - float(shown.double().mean())

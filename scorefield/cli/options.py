@@ -50,8 +50,8 @@ class ReadOptions:
     .h5ad file says of its cells. A folder's images have its folders' names."""
 
     missing: MissingName | None = None
-    """What to do about gaps in vectors: refuse them, drop the samples, or keep them and learn where
-    they are. For tables keep, for the rest refuse, unless given."""
+    """What to do about missing values in vectors: refuse them, drop the samples, or keep them and
+    learn where they are. For tables keep, for the rest refuse, unless given."""
 
     without: tuple[str, ...] = ()
     """Columns to leave out."""

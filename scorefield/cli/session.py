@@ -79,11 +79,11 @@ class Session:
             raise UsageError("--keep-best has no effect without --held-out.")
         self.console, self.training, self.every, self.best = console, training, every, best
         self.out, self.work = out, checkpoint.folder_of(out)
-        self.writes = training.processes.first
+        self.writes = training.workers.first
         if self.writes and not checkpoint.steps(self.work):
             checkpoint.remove(self.work)  # what nothing can go on from
         self.done = training.resume(self.work)
-        if len(set(training.processes.gathered(self.done))) > 1:
+        if len(set(training.workers.gathered(self.done))) > 1:
             raise StorageError(
                 f"the processes find different checkpoints in {self.work}: it must be one folder "
                 "for all."
@@ -162,7 +162,7 @@ class Session:
             "loss": self.training.loss,
             "grad_norm": _finite(progress.norm),
             "lr": progress.lr,
-            "samples_per_second": pace * self.training.config.optim.batch,
+            "samples_per_second": pace * self.training.config.optim.batch_size,
             "seconds": self.training.seconds,
             "memory_mib": _memory(self.training.fit.device),
             "eta_seconds": (self.training.fit.steps - progress.step) / pace,

@@ -23,7 +23,7 @@ from scorefield.runs.run import refuse_existing
 from scorefield.runs.summary import parameters
 from scorefield.runs.trainer import Training
 from scorefield.training.config import TrainConfig
-from scorefield.training.workers import Alone, Processes
+from scorefield.training.workers import SingleWorker, Workers
 
 Distributed = Literal["auto", "ddp", "fsdp"]
 
@@ -54,11 +54,11 @@ def train(
     if reading.labels is not None and not config.conditional:
         raise UsageError(f"--labels {reading.labels} has no effect without --conditional.")
     data = read(source, **reading.arguments())
-    with _together(distributed, device, config) as (processes, where):
-        console = console if processes.first else Console(quiet=True)
-        training = Training(data, config, processes, where)
+    with _together(distributed, device, config) as (workers, where):
+        console = console if workers.first else Console(quiet=True)
+        training = Training(data, config, workers, where)
         if print_config:
-            if processes.first:
+            if workers.first:
                 print(tomli_w.dumps(training.config.model_dump(exclude_none=True)), end="")
             return
         say(
@@ -76,7 +76,7 @@ def train(
 @contextmanager
 def _together(
     kind: Distributed, device: str, config: TrainConfig
-) -> Iterator[tuple[Processes, torch.device]]:
+) -> Iterator[tuple[Workers, torch.device]]:
     """Give the processes that train, and the device of this one.
 
     Raises:
@@ -89,7 +89,7 @@ def _together(
                 f"--distributed {kind}: start the processes with torchrun, as in torchrun "
                 f"--nproc-per-node 2 -m scorefield train ... --distributed {kind}"
             )
-        yield Alone(), torch.device(device)
+        yield SingleWorker(), torch.device(device)
         return
     if kind == "fsdp" and config.optim.precision == "float16":
         raise UsageError(
@@ -102,8 +102,8 @@ def _together(
     if device == "cuda":
         local = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(local)
-    with group("fsdp" if kind == "fsdp" else "ddp", local) as processes:
-        yield processes, local
+    with group("fsdp" if kind == "fsdp" else "ddp", local) as workers:
+        yield workers, local
 
 
 def _run(console: Console, session: Session) -> None:
@@ -123,7 +123,7 @@ def _run(console: Console, session: Session) -> None:
         for progress in track(
             console, training, total - done, "training", lambda: f"loss {training.loss:.4f}"
         ):
-            stop = progress.step < total and _any(asked, training.processes)
+            stop = progress.step < total and _any(asked, training.workers)
             session.after(progress, stop)
             if stop:
                 raise Stopped(
@@ -135,9 +135,9 @@ def _run(console: Console, session: Session) -> None:
     say(console, f"run folder: {session.out}")
 
 
-def _any(asked: list[int], processes: Processes) -> bool:
+def _any(asked: list[int], workers: Workers) -> bool:
     """Return whether a process was asked to stop, the same answer in all."""
-    return bool(processes.total(torch.tensor(len(asked))) > 0)
+    return bool(workers.total(torch.tensor(len(asked))) > 0)
 
 
 @contextmanager

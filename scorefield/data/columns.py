@@ -1,4 +1,4 @@
-"""Vectors whose columns differ in kind: numbers, whole numbers, categories, constants, gaps.
+"""Vectors whose columns differ in kind: numbers, categories, constants, missing values.
 
 A column of the data is one number: a value, a category's code, or NaN where there is none. What a
 field learns of it:
@@ -6,15 +6,16 @@ field learns of it:
 - a number: itself;
 - a whole number: itself with noise from 0 to 1 on top, or to 1/2 in a column of few of them;
 - two categories: 0 or 1 with noise from 0 to 1/2; more of them: one coordinate each, 1 for the one
-  that is meant and 0 for the rest, with such noise on all; a gap is a category of its own;
+  that is meant and 0 for the rest, with such noise on all; a missing
+  value is a category of its own;
 - a constant: nothing;
-- a number with gaps: itself, or normal noise of the column's mean and deviation where it is
-  missing; and a coordinate that says so, 0 or 1 with noise to 1/2.
+- a number with missing values: itself, or normal noise of the column's mean and deviation where
+  it is missing; and a coordinate that says so, 0 or 1 with noise to 1/2.
 
 Noise to 1/2 leaves room between the values: what a field blurs at their edges is not taken for the
 next one.
 
-So samples have whole numbers, categories, constants and gaps where the data has them.
+So samples have whole numbers, categories, constants and missing values where the data has them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from scorefield.data.config import ColumnsConfig, numbered
 from scorefield.data.encoding import Encoded, Encoding, Shape, spread
 from scorefield.noise import Noise
 
-GAP = ""  # among the labels of a category
+MISSING = ""  # among the labels of a category
 NARROW = 0.5  # width of the noise that leaves room between values
 _FEW = 16  # whole numbers
 _EXACT = 2.0**53  # up to which float64 holds every whole number
@@ -115,7 +116,7 @@ class Whole(Kind):
 
 @dataclass(frozen=True)
 class Category(Kind):
-    """One column of codes of labels; NaN for the last where that is a gap."""
+    """One column of codes of labels; NaN for the last where that is a missing value."""
 
     labels: tuple[str, ...]
     width = NARROW
@@ -126,7 +127,7 @@ class Category(Kind):
 
     @property
     def absent(self) -> slice:  # type: ignore[override]
-        return slice(-1, None) if self.labels[-1] == GAP else slice(0)
+        return slice(-1, None) if self.labels[-1] == MISSING else slice(0)
 
     def base(self, x: Tensor) -> Tensor:
         code = x.nan_to_num(nan=len(self.labels) - 1)
@@ -139,12 +140,12 @@ class Category(Kind):
             return v.new_zeros(len(v), 1)
         one = self.size == 1
         code = (nearest(v, self.width) >= 1) if one else v.argmax(1, keepdim=True)
-        gap = (code == len(self.labels) - 1) & (self.labels[-1] == GAP)
-        return torch.where(gap, math.nan, code.to(v))
+        missing = (code == len(self.labels) - 1) & (self.labels[-1] == MISSING)
+        return torch.where(missing, math.nan, code.to(v))
 
     def fits(self, x: Tensor) -> Tensor:
         known = (x >= 0) & (x < len(self.labels)) & (x == x.floor())
-        return known | (x.isnan() & (self.labels[-1] == GAP))
+        return known | (x.isnan() & (self.labels[-1] == MISSING))
 
     def needs(self, column: int) -> str:
         return f"one of {', '.join(map(repr, self.labels))}"
@@ -189,7 +190,7 @@ class Flag(Kind):
         return ~x.isinf()
 
     def needs(self, column: int) -> str:
-        return "a number or a gap"
+        return "a number or a missing value"
 
 
 def nearest(v: Tensor, width: float) -> Tensor:
@@ -206,7 +207,7 @@ class Columns(Encoding):
 
     def __init__(self, config: ColumnsConfig, count: int) -> None:
         self.names = config.names or numbered(count)
-        special = {*config.whole, *config.categories, *config.constant, *config.gaps}
+        special = {*config.whole, *config.categories, *config.constant, *config.missing}
         unknown = sorted(special - set(self.names))
         if unknown or len(set(self.names)) != count:
             raise ValueError(
@@ -226,7 +227,7 @@ class Columns(Encoding):
             self.absent[span][kind.absent] = True
         self.present = torch.tensor([self._present(name) for name in self.names])
         # of what stands where a number is missing, a whole one with its noise; elsewhere unused
-        laws = torch.tensor([config.gaps.get(name, (0.0, 1.0)) for name in self.names])
+        laws = torch.tensor([config.missing.get(name, (0.0, 1.0)) for name in self.names])
         mean, std = self.base(laws[:, :1].T)[0], self.base(laws[:, 1:].T)[0]
         self.mean = mean + self.width / 2
         self.std = (std**2 + self.width**2 / 12).sqrt()
@@ -236,7 +237,7 @@ class Columns(Encoding):
         config, names = self.config, list(enumerate(self.names))
         whole = [k for k, name in names if name in config.whole]
         constant = [k for k, name in names if name in config.constant]
-        gaps = [k for k, name in names if name in config.gaps]
+        partly = [k for k, name in names if name in config.missing]
         special = {*config.whole, *config.constant, *config.categories}
         plain = [k for k, name in names if name not in special]
         few, many = list[int](), list[int]()
@@ -248,7 +249,7 @@ class Columns(Encoding):
             (self._whole(few, NARROW), few),
             (self._whole(many, 1.0), many),
             (Constant(tuple(config.constant[self.names[k]] for k in constant)), constant),
-            (Flag(len(gaps)), gaps),
+            (Flag(len(partly)), partly),
         ]
         parts = [(kind, columns) for kind, columns in parts if columns]
         texts = [(k, name) for k, name in names if name in config.categories]
@@ -275,7 +276,7 @@ class Columns(Encoding):
             u, noise = noise.uniform_like(v)
             v = spread(v, self.width, u)
         uniform = torch.where(self.width > 0, -self.width.log(), 0.0).to(v)
-        if not self.config.gaps:
+        if not self.config.missing:
             return Encoded(v, uniform.sum().expand(len(v)), noise)
         eps, noise = noise.normal(v)
         gone, std = v.isnan(), self.std.to(v)
@@ -290,7 +291,9 @@ class Columns(Encoding):
     def inverse(self, v: Tensor) -> Tensor:
         x = v.new_zeros(len(v), self.count)
         for (kind, columns), span in zip(self.parts, self.spans, strict=True):
-            x[:, columns] += kind.inverse(v[:, span])  # a gap's NaN covers the number under it
+            x[:, columns] += kind.inverse(
+                v[:, span]
+            )  # the NaN of a missing value covers the number under it
         return x
 
     def told(self, gone: Tensor) -> Tensor:
@@ -303,10 +306,10 @@ class Columns(Encoding):
         return torch.cat(list(parts), 1) | self.absent.to(gone.device)
 
     def check(self, x: Tensor, name: str) -> None:
-        gapped = torch.tensor([n in self.config.gaps for n in self.names], device=x.device)
+        partly = torch.tensor([n in self.config.missing for n in self.names], device=x.device)
         for kind, columns in self.parts:
             some = x[:, columns]
-            bad = (~kind.fits(some) & ~(some.isnan() & gapped[columns])).nonzero()
+            bad = (~kind.fits(some) & ~(some.isnan() & partly[columns])).nonzero()
             if len(bad):
                 row, place = bad[0].tolist()
                 raise DataError(
@@ -318,15 +321,16 @@ class Columns(Encoding):
 def as_table(x: np.ndarray, config: ColumnsConfig) -> dict[str, np.ndarray]:
     """Return vectors ``(N, count)`` as a table: texts for codes, whole numbers as such.
 
-    A gap is an empty text, or NaN; so columns of whole numbers that may have gaps are floating.
+    A missing value is an empty text, or NaN; so columns of whole numbers that may have some are
+    floating.
     """
     names, table = config.names or numbered(x.shape[1]), {}
     for name, column in zip(names, x.T, strict=True):
         if name in config.categories:
             labels = np.array(config.categories[name])
-            gap = np.isnan(column)
-            codes = np.where(gap, 0, column).astype(np.int64)
-            table[name] = np.where(gap, GAP, labels[codes])
+            missing = np.isnan(column)
+            codes = np.where(missing, 0, column).astype(np.int64)
+            table[name] = np.where(missing, MISSING, labels[codes])
         elif _prints_whole(name, config):
             table[name] = column.astype(np.int64)
         else:
@@ -338,4 +342,4 @@ def _prints_whole(name: str, config: ColumnsConfig) -> bool:
     if name in config.constant:
         value = config.constant[name]
         return value.is_integer() and abs(value) < _EXACT
-    return name in config.whole and name not in config.gaps
+    return name in config.whole and name not in config.missing

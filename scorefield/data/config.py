@@ -21,21 +21,21 @@ class ColumnsConfig(Frozen):
         names: of the columns; ``0, 1, ...`` if there are none.
         whole: columns of whole numbers, with the least and the greatest.
         categories: columns of text or of truth values, which are codes ``0, 1, ...`` in order; an
-            empty text stands for a gap.
+            empty text stands for a missing value.
         constant: columns that never change, with their value.
-        gaps: columns of numbers that may be missing, with the mean and deviation of the rest.
+        missing: columns of numbers that may be missing, with the mean and deviation of the rest.
     """
 
     names: tuple[str, ...] = ()
     whole: dict[str, tuple[float, float]] = Field(default={})
     categories: dict[str, tuple[str, ...]] = Field(default={})
     constant: dict[str, float] = Field(default={})
-    gaps: dict[str, tuple[float, float]] = Field(default={})
+    missing: dict[str, tuple[float, float]] = Field(default={})
 
     @property
     def plain(self) -> bool:
         """Whether all are continuous numbers."""
-        return not (self.whole or self.categories or self.constant or self.gaps)
+        return not (self.whole or self.categories or self.constant or self.missing)
 
 
 class CodecConfig(Frozen):

@@ -92,7 +92,7 @@ class Encoding(ABC):
         return self.middle(torch.where(gone, self.present.to(x), x)), self.told(gone)
 
     def completed(self, x: Tensor, v: Tensor) -> Tensor:
-        """Return data with what `inverse` makes of vectors where it is NaN, and no gaps."""
+        """Return data with what `inverse` makes of vectors where it is NaN, and nothing missing."""
         found = self.inverse(torch.where(self.absent.to(v.device), -math.inf, v))
         return torch.where(x.isnan(), found, x)
 

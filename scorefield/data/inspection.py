@@ -10,7 +10,7 @@ import torch
 
 from scorefield._internal.errors import DataError
 from scorefield.data.builtin import BUILTIN
-from scorefield.data.columns import GAP
+from scorefield.data.columns import MISSING
 from scorefield.data.config import ColumnsConfig
 from scorefield.data.contents import Contents, Values
 from scorefield.data.rows import Moments, chunks, spans
@@ -99,8 +99,8 @@ def told(columns: ColumnsConfig) -> dict[str, str]:
         found[f"category {column}"] = _few([label or "(none)" for label in labels])
     if columns.constant:
         found["constant"] = f"{_few(list(columns.constant))}: put back into samples as they are"
-    if columns.gaps:
-        found["gaps learned"] = _few(list(columns.gaps))
+    if columns.missing:
+        found["missing values learned"] = _few(list(columns.missing))
     return found
 
 
@@ -108,9 +108,11 @@ def _columns(data: Data) -> dict[str, str]:
     """Return what is said of the columns of vectors, and of whole numbers anywhere."""
     found, columns = told(data.columns), data.columns
     if data.incomplete:
-        kept = bool(columns.gaps) or any(GAP in labels for labels in columns.categories.values())
+        kept = bool(columns.missing) or any(
+            MISSING in labels for labels in columns.categories.values()
+        )
         found["incomplete"] = f"{data.incomplete} items miss a value: " + (
-            "learned as gaps" if kept else "left out"
+            "learned as missing" if kept else "left out"
         )
     if columns.plain and (top := _levels(data)):
         found["whole numbers"] = (

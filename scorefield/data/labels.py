@@ -55,7 +55,7 @@ def file_labels(path: Path, count: int) -> np.ndarray:
     if y.min() < 0 or y.max() >= count:
         raise DataError(
             f"{path} holds labels from {y.min()} to {y.max()} for {count} samples: classes count "
-            "from 0 without large gaps."
+            "from 0 without large jumps."
         )
     return y.astype(np.int64)
 
@@ -64,14 +64,14 @@ def _column(contents: Contents, column: str, name: str) -> Coded:
     """Return the classes of a column of texts or of whole numbers."""
     every = np.arange(contents.values.shape[0])
     values = contents.values[every][:, contents.names.index(column)]
-    gap = np.isnan(values)
+    missing = np.isnan(values)
     if column in contents.labels:
-        codes = np.where(gap, -1, values).astype(np.int64)
+        codes = np.where(missing, -1, values).astype(np.int64)
         return Coded(codes, contents.labels[column])
-    if not bool((values[~gap] == np.floor(values[~gap])).all()):
+    if not bool((values[~missing] == np.floor(values[~missing])).all()):
         raise DataError(f"{name}, column {column} holds numbers that are not whole: no classes.")
-    found = np.unique(values[~gap])
-    codes = np.where(gap, -1, np.searchsorted(found, values)).astype(np.int64)
+    found = np.unique(values[~missing])
+    codes = np.where(missing, -1, np.searchsorted(found, values)).astype(np.int64)
     return Coded(codes, tuple(f"{value:.0f}" for value in found))
 
 

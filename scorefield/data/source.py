@@ -15,7 +15,7 @@ from torch import Tensor
 from scorefield._internal import sizes
 from scorefield._internal.errors import DataError
 from scorefield.data.builtin import BUILTIN, digits, toy
-from scorefield.data.columns import GAP
+from scorefield.data.columns import MISSING
 from scorefield.data.config import ColumnsConfig, DataConfig, numbered
 from scorefield.data.contents import Contents, first_few
 from scorefield.data.formats import read_file
@@ -45,7 +45,7 @@ class Data:
         name: what to call it in messages.
         class_names: of the classes, if they have names.
         columns: what the columns of vectors hold.
-        incomplete: how many samples had gaps.
+        incomplete: how many samples had missing values.
         layer: of a file of cells, unless it is the main matrix.
     """
 
@@ -101,9 +101,9 @@ def read(
         labels: a file of ``N`` integers from 0, or a column: of the table, or of what an .h5ad file
             says of its cells. A folder's images have the names of its folders unless given.
         learn: refuse what a distribution cannot be learned from.
-        missing: what to do about gaps in vectors: refuse them, drop the samples, or keep them and
-            learn where they are; keep for tables and refuse for the rest unless given. To keep
-            them in images and signals they must not be learned from.
+        missing: what to do about missing values in vectors: refuse them, drop the samples, or keep
+            them and learn where they are; keep for tables and refuse for the rest unless given. To
+            keep them in images and signals they must not be learned from.
         without: columns to leave out.
         layer: of an .h5ad file, instead of ``X``.
         like: of a run: columns are found by their names, and texts by its labels.
@@ -204,10 +204,10 @@ def _columns(found: Survey, made: Layout, typed: bool, name: str) -> ColumnsConf
     """Return what the columns of vectors hold, by the rules of `scorefield.data.columns`.
 
     Raises:
-        DataError: nothing that changes; a column without values, or with one value and gaps; a
-            channel that never changes.
+        DataError: nothing that changes; a column without values, or with one value and missing
+            ones; a channel that never changes.
     """
-    constant = (found.low == found.high) & (found.gaps == 0)
+    constant = (found.low == found.high) & (found.missing == 0)
     vectors = len(made.values.shape) == 2
     if not vectors or constant.all():
         if constant.any():
@@ -218,25 +218,25 @@ def _columns(found: Survey, made: Layout, typed: bool, name: str) -> ColumnsConf
                 "no density. Remove them."
             )
         return ColumnsConfig()
-    whole, categories, fixed, gaps = {}, {}, {}, {}
+    whole, categories, fixed, partly = {}, {}, {}, {}
     for k, column in enumerate(made.names or numbered(len(constant))):
         low, high = float(found.low[k]), float(found.high[k])
         if column in made.labels:
-            categories[column] = (*made.labels[column], *([GAP] if found.gaps[k] else []))
+            categories[column] = (*made.labels[column], *([MISSING] if found.missing[k] else []))
             continue
         if constant[k]:
             fixed[column] = low
         elif typed and found.whole[k] and max(abs(low), abs(high)) < _WHOLE:
             whole[column] = (low, high)
-        if found.gaps[k]:
+        if found.missing[k]:
             if not low < high:
                 raise DataError(
                     f"{name}, column {column} holds {'no values' if low != low else 'one value'} "
-                    f"besides {found.gaps[k]} gap(s): leave it out with --without "
+                    f"besides {found.missing[k]} missing value(s): leave it out with --without "
                     f"{column}, or say --missing drop."
                 )
             moments = found.moments
-            gaps[column] = (float(moments.mean[k]), float(moments.variance[k].sqrt()))
+            partly[column] = (float(moments.mean[k]), float(moments.variance[k].sqrt()))
     return ColumnsConfig(
-        names=made.names, whole=whole, categories=categories, constant=fixed, gaps=gaps
+        names=made.names, whole=whole, categories=categories, constant=fixed, missing=partly
     )

@@ -19,7 +19,7 @@ class Survey:
     Attributes:
         keep: numbers of the items that are used.
         incomplete: how many items miss a value.
-        gaps: how many values are missing.
+        missing: how many values are missing.
         low, high: of the values that are not missing; NaN where there are none.
         whole: whether they are whole numbers.
         moments: of the values as the source has them, before they became float32.
@@ -27,7 +27,7 @@ class Survey:
 
     keep: np.ndarray
     incomplete: int
-    gaps: np.ndarray
+    missing: np.ndarray
     low: np.ndarray
     high: np.ndarray
     whole: np.ndarray
@@ -50,11 +50,11 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
     for span in spans(layout.values.shape):
         raw = layout.picked(layout.values[span])
         batch = layout.numbers(raw)
-        gap = np.isnan(batch) & ((batch.ndim == 2 or anywhere) and missing != "refuse")
-        bad = np.argwhere(~np.isfinite(batch) & ~gap)
+        absent = np.isnan(batch) & ((batch.ndim == 2 or anywhere) and missing != "refuse")
+        bad = np.argwhere(~np.isfinite(batch) & ~absent)
         if len(bad):
             raise DataError(_refusal(raw, bad, int(span[bad[0][0]]), name, layout.names))
-        rows = gap.reshape(len(gap), -1).any(1)
+        rows = absent.reshape(len(absent), -1).any(1)
         incomplete += int(rows.sum())
         use = ~rows | (missing != "drop")
         kept.append(span[use])
@@ -63,11 +63,11 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
         found = Moments.of_batch(wide)
         moments = found if moments is None else moments.joined(found)
     assert moments is not None  # there are samples
-    gaps, low, high, whole = zip(*parts, strict=True)
+    absent, low, high, whole = zip(*parts, strict=True)
     return Survey(
         np.concatenate(kept),
         incomplete,
-        np.sum(gaps, 0),
+        np.sum(absent, 0),
         np.fmin.reduce(low),
         np.fmax.reduce(high),
         np.logical_and.reduce(whole),
@@ -82,13 +82,13 @@ def _by_column(layout: Layout, batch: np.ndarray) -> np.ndarray:
 
 
 def _columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return number of gaps, least and greatest value, and whether all are whole, by column."""
-    gap = np.isnan(values)
-    low = np.where(gap, np.inf, values).min(0, initial=np.inf)
-    high = np.where(gap, -np.inf, values).max(0, initial=-np.inf)
+    """Return missing values, least and greatest value, and whether all are whole, by column."""
+    absent = np.isnan(values)
+    low = np.where(absent, np.inf, values).min(0, initial=np.inf)
+    high = np.where(absent, -np.inf, values).max(0, initial=-np.inf)
     none = low > high
-    whole = ((values == np.floor(values)) | gap).all(0)
-    return gap.sum(0), np.where(none, np.nan, low), np.where(none, np.nan, high), whole
+    whole = ((values == np.floor(values)) | absent).all(0)
+    return absent.sum(0), np.where(none, np.nan, low), np.where(none, np.nan, high), whole
 
 
 def _refusal(raw: np.ndarray, bad: np.ndarray, item: int, name: str, names: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """Tables: CSV, or parquet by pyarrow.
 
 A column of a table is of numbers or of texts, and a cell may be empty. The first row is a header
-unless all its cells are numbers, or gaps beside numbers, or empty.
+unless all its cells are numbers, or missing values beside numbers, or empty.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from scorefield.training.config import TrainConfig
 
 
 def check_memory(
-    config: TrainConfig, data: DataConfig, device: torch.device, processes: int = 1
+    config: TrainConfig, data: DataConfig, device: torch.device, workers: int = 1
 ) -> None:
     """Refuse a training that cannot fit into memory, before any is taken.
 
     Args:
         device: whose memory the weights take: the machine's, or a GPU's.
-        processes: how many train together.
+        workers: how many train together.
 
     Raises:
         UsageError: with what it would take, and what there is.
@@ -36,7 +36,7 @@ def check_memory(
     # divide them have a GPU each, and one machine's memory together
     beside = 3 + len(config.optim.ema)
     if device.type == "cuda":
-        there, copies = torch.cuda.mem_get_info(device)[1], 1 + beside / processes
+        there, copies = torch.cuda.mem_get_info(device)[1], 1 + beside / workers
     else:
         there, copies = sizes.memory(), 1 + beside
     weights = 4 * copies * numbers
@@ -46,9 +46,9 @@ def check_memory(
             f"there are {sizes.words(there)} of memory: make it smaller, or take fewer averages."
         )
     there = sizes.memory()  # where batches are put together
-    batch = 4 * config.optim.batch * math.prod(shape)
+    batch = 4 * config.optim.batch_size * math.prod(shape)
     if batch > there:
         raise UsageError(
-            f"optim.batch: {config.optim.batch} samples of shape {shape} take "
+            f"optim.batch_size={config.optim.batch_size}: samples of shape {shape} take "
             f"{sizes.words(batch)}, and there are {sizes.words(there)} of memory: take fewer."
         )

@@ -31,7 +31,7 @@ def summary(run: Run) -> dict[str, str]:
     }
     if run.config.source is None:
         found["training"] = (
-            f"{config.optim.steps} steps of {config.optim.batch}, seed {config.seed}"
+            f"{config.optim.steps} steps of {config.optim.batch_size}, seed {config.seed}"
         )
     if run.config.loss is not None:
         found["loss"] = f"{run.config.loss:.4f}"

@@ -29,9 +29,9 @@ from scorefield.training.config import RunConfig, TrainConfig
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
 from scorefield.training.pace import steps_within
-from scorefield.training.workers import Alone, Processes
+from scorefield.training.workers import SingleWorker, Workers
 
-_ALONE = Alone()
+_SINGLE = SingleWorker()
 _COMPARED = 256  # samples
 
 
@@ -56,7 +56,7 @@ class Training:
     Args:
         data: what to learn.
         config: how.
-        processes: those that train together.
+        workers: those that train together.
         device: where to train.
 
     Attributes:
@@ -72,7 +72,7 @@ class Training:
         self,
         data: Data,
         config: TrainConfig | None = None,
-        processes: Processes = _ALONE,
+        workers: Workers = _SINGLE,
         device: str | torch.device = "cpu",
     ) -> None:
         config = TrainConfig() if config is None else config
@@ -100,7 +100,7 @@ class Training:
             columns=ColumnsConfig(names=columns.names) if config.levels else columns,
             layer=data.layer,
         )
-        check_memory(self.config, self.data_config, torch.device(device), processes.size)
+        check_memory(self.config, self.data_config, torch.device(device), workers.size)
         stored.check_kept(RunConfig(data=self.data_config, train=self.config, loss=0.0))
         self.encoding = build.encoding(self.config, self.data_config)
         if config.levels:
@@ -115,7 +115,7 @@ class Training:
             (variance / self.transform.std.double() ** 2).float(),
         ).to(device)
         self.data = data
-        self.processes = processes
+        self.workers = workers
         self.best: tuple[int, float] | None = None
         self.damaged: tuple[str, ...] = ()
         self._losses: deque[float] = deque(maxlen=100)
@@ -133,7 +133,7 @@ class Training:
             prepare=self._seen,
             seed=self.config.seed,
             among=self.learned,
-            processes=processes,
+            workers=workers,
         )
 
     def _seen(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
@@ -215,7 +215,7 @@ class Training:
             "steps": self.fit.steps,
             "seconds": self.seconds,
         }
-        if self.processes.first:
+        if self.workers.first:
             checkpoint.save(folder, self.fit.step, state, {**self.facts, **own}, stays)
 
     def resume(self, folder: Path) -> int:

@@ -344,7 +344,7 @@ class OptimConfig(Frozen):
         minutes: instead of steps, how long to train: after a trial the number of steps is fixed
             once, and the learning rate follows it; evaluations and samples come on top. 0 to go by
             steps.
-        batch: samples per step.
+        batch_size: samples per step.
         lr: AdamW's peak rate; it warms up linearly, then falls to zero as a cosine.
         warmup: steps of the warm-up.
         weight_decay: AdamW's.
@@ -360,7 +360,7 @@ class OptimConfig(Frozen):
 
     steps: PositiveInt = 2000
     minutes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    batch: PositiveInt = 128
+    batch_size: PositiveInt = 128
     lr: PositiveFloat = 1e-3
     warmup: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.01, ge=0)

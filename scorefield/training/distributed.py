@@ -26,12 +26,12 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from scorefield.training.workers import Processes
+from scorefield.training.workers import Workers
 
 TIMEOUT = timedelta(minutes=5)
 
 
-class _Group(Processes):
+class _Group(Workers):
     """What replicas and shares have in common: the default process group."""
 
     def __init__(self, device: torch.device) -> None:
@@ -120,7 +120,7 @@ class Sharded(_Group):
 
 
 @contextmanager
-def group(kind: Literal["ddp", "fsdp"], device: torch.device) -> Iterator[Processes]:
+def group(kind: Literal["ddp", "fsdp"], device: torch.device) -> Iterator[Workers]:
     """Give the processes that `torchrun` has started, this one among them.
 
     The processes leave together, or with an error. The group is not taken apart, which may wait

@@ -20,7 +20,7 @@ from scorefield.training import state as states
 from scorefield.training.batches import batch, draw
 from scorefield.training.objective import Objective
 from scorefield.training.schedules import Average, rate
-from scorefield.training.workers import Alone, Processes
+from scorefield.training.workers import SingleWorker, Workers
 
 if TYPE_CHECKING:  # an objective or a loop loads no data room and no pydantic
     from scorefield.data.rows import Rows
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # an objective or a loop loads no data room and no pydantic
 Prepare = Callable[[Tensor, Noise], tuple[Tensor, Noise]]
 
 _AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-_ALONE = Alone()
+_SINGLE = SingleWorker()
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def fit(
     prepare: Prepare | None = None,
     seed: int = 0,
     among: Tensor | None = None,
-    processes: Processes = _ALONE,
+    workers: Workers = _SINGLE,
 ) -> Fit:
     """Train a denoiser in place: iterate over the steps of what is returned.
 
@@ -81,7 +81,7 @@ def fit(
         prepare: from a batch of ``x`` and noise of its own to what the field sees, and the noise
             after; ``x`` is that already unless given.
         among: the numbers of the samples to learn from, int64; all unless given.
-        processes: those that train together, each with its share of every batch.
+        workers: those that train together, each with its share of every batch.
 
     Raises:
         UsageError: a batch too small to be shared; minutes instead of steps.
@@ -91,7 +91,7 @@ def fit(
 
         optim = OptimConfig()
     among = torch.arange(len(x)) if among is None else among
-    return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed, among, processes)
+    return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed, among, workers)
 
 
 class Fit:
@@ -119,25 +119,26 @@ class Fit:
         prepare: Prepare | None,
         seed: int,
         among: Tensor,
-        processes: Processes,
+        workers: Workers,
     ) -> None:
         if optim.minutes:
             raise UsageError("optim.minutes are for a run; a fit alone goes by optim.steps.")
-        if optim.batch < processes.size * optim.accumulate:
+        if optim.batch_size < workers.size * optim.accumulate:
             raise UsageError(
-                f"--optim.batch {optim.batch}: {processes.size} process(es) with --optim.accumulate"
-                f" {optim.accumulate} need {processes.size * optim.accumulate} samples or more."
+                f"optim.batch_size={optim.batch_size}: {workers.size} process(es) with "
+                f"optim.accumulate={optim.accumulate} need at least "
+                f"{workers.size * optim.accumulate} samples."
             )
         self.denoiser, self.objective, self.x, self.y = denoiser, objective, x, y
         self.optim, self.dropout, self.prepare, self.seed = optim, dropout, prepare, seed
-        self.among, self.processes, self.step, self.steps = among, processes, 0, optim.steps
-        self.network = processes.own(denoiser.network)
+        self.among, self.workers, self.step, self.steps = among, workers, 0, optim.steps
+        self.network = workers.own(denoiser.network)
         self.device = next(self.network.parameters()).device
         self.averages = [AveragedModel(self.network, multi_avg_fn=Average(d)) for d in optim.ema]
         for network in (self.network, *(average.module for average in self.averages)):
-            processes.divide(network)
+            workers.divide(network)
         self.averaged = denoiser.around(self.averages[0].module.eval())
-        self.joined = processes.join(self.network)
+        self.joined = workers.join(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
         )
@@ -165,7 +166,7 @@ class Fit:
         pieces = self.optim.accumulate
         tried = []
         for piece in range(pieces):
-            with self.processes.hold(self.joined) if piece < pieces - 1 else nullcontext():
+            with self.workers.hold(self.joined) if piece < pieces - 1 else nullcontext():
                 tried.append(self._try(piece))
         loss = self._mean(tried)
         lr = self.optim.lr * rate(self.step, self.steps, self.optim.warmup)
@@ -175,9 +176,9 @@ class Fit:
 
     def _try(self, piece: int) -> Tried:
         """Add the gradient of a piece of this process's share of the batch."""
-        optim, processes = self.optim, self.processes
-        part = processes.part(optim.batch, piece, optim.accumulate)
-        items, noise = batch(self.step, optim.batch, len(self.among), self.seed, part)
+        optim, workers = self.optim, self.workers
+        part = workers.part(optim.batch_size, piece, optim.accumulate)
+        items, noise = batch(self.step, optim.batch_size, len(self.among), self.seed, part)
         items = self.among[items]
         x0 = self.x[items].to(self.device)
         y = None if self.y is None else self.y[items].to(self.device)
@@ -190,15 +191,15 @@ class Fit:
         dtype = _AUTOCAST.get(optim.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             losses = self.objective.loss(self.learner, x0, t, eps, **condition)
-        # what is shared is the mean of the processes' gradients
-        loss = losses.sum() / (optim.batch / processes.size)
+        # what is shared is the mean of the workers' gradients
+        loss = losses.sum() / (optim.batch_size / workers.size)
         torch.autograd.backward(self.scaler.scale(loss))
         return Tried(items, t, losses.detach())
 
     def _mean(self, tried: Sequence[Tried]) -> float:
-        """Return the mean loss of the batch over all processes, or raise if it is not finite."""
+        """Return the mean loss of the batch over all workers, or raise if it is not finite."""
         losses = torch.cat([piece.losses for piece in tried])
-        value = float(self.processes.total(losses.sum())) / self.optim.batch
+        value = float(self.workers.total(losses.sum())) / self.optim.batch_size
         if math.isfinite(value):
             return value
         bad = [
@@ -206,7 +207,7 @@ class Fit:
             for items, times, each in tried
             for item, t in zip(items[~each.isfinite().cpu()], times[~each.isfinite()], strict=True)
         ]
-        bad = [pair for found in self.processes.gathered(bad) for pair in found]
+        bad = [pair for found in self.workers.gathered(bad) for pair in found]
         times = [t for _, t in bad] or [math.nan]  # a sum of finite losses may be infinite
         raise NumericalError(
             f"the loss is {value} at step {self.step + 1}, at t = {min(times):g} to "
@@ -218,7 +219,7 @@ class Fit:
         """Take the optimizer's step and average the weights; return the gradient's norm."""
         self.scaler.unscale_(self.optimizer)
         total = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optim.clip)
-        norm = float(self.processes.whole(total))
+        norm = float(self.workers.whole(total))
         # which at a scale of 1 is no overflow that a smaller one would avoid
         if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
             raise NumericalError(
@@ -242,13 +243,13 @@ class Fit:
     def average(self, number: int) -> dict[str, Tensor]:
         """Return the average of the weights for one of the decays, all of it."""
         weights = self.averages[number].module.state_dict()
-        return {name: self.processes.whole(value) for name, value in weights.items()}
+        return {name: self.workers.whole(value) for name, value in weights.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Return all that the next step depends on besides the arguments."""
         found = states.state(self.network, self.averages, self.optimizer, self.scaler)
-        # in one order in all processes, which a tensor divided among them is gathered by
-        whole = {name: self.processes.whole(found[name]) for name in sorted(found)}
+        # in one order in all workers, which a tensor divided among them is gathered by
+        whole = {name: self.workers.whole(found[name]) for name in sorted(found)}
         return whole | {"step": torch.tensor(self.step)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -259,7 +260,7 @@ class Fit:
         """
         try:
             states.restore(
-                tensors, self.network, self.averages, self.optimizer, self.scaler, self.processes
+                tensors, self.network, self.averages, self.optimizer, self.scaler, self.workers
             )
             self.step = int(tensors["step"])
         except (KeyError, RuntimeError) as error:

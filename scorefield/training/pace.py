@@ -40,5 +40,5 @@ def _seconds_each(fit: Fit, steps: int) -> float:
 
 
 def _agreed(fit: Fit, seconds: float) -> float:
-    """Return the mean over the processes."""
-    return float(fit.processes.total(torch.tensor(seconds).double())) / fit.processes.size
+    """Return the mean over the workers."""
+    return float(fit.workers.total(torch.tensor(seconds).double())) / fit.workers.size

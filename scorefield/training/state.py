@@ -10,7 +10,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from scorefield.training.workers import Processes
+from scorefield.training.workers import Workers
 
 
 def state(
@@ -32,9 +32,9 @@ def restore(
     averages: Sequence[AveragedModel],
     optimizer: Optimizer,
     scaler: GradScaler,
-    processes: Processes,
+    workers: Workers,
 ) -> None:
-    """Put a `state` back, each tensor whole, whatever the processes it came from.
+    """Put a `state` back, each tensor whole, whatever the workers it came from.
 
     Raises:
         KeyError, RuntimeError: the tensors are not those of such a state.
@@ -43,13 +43,13 @@ def restore(
     for prefix, module in modules.items():
         likes = module.state_dict()
         given = _under(prefix, tensors)
-        shared = {k: processes.share(v, likes[k]) for k, v in given.items() if k in likes}
+        shared = {k: workers.share(v, likes[k]) for k, v in given.items() if k in likes}
         module.load_state_dict({**given, **shared})
     parameters, moments = list(network.parameters()), dict[int, dict[str, Tensor]]()
     for key, value in _under("optimizer", tensors).items():
         number, name = key.split(".")
         like = parameters[int(number)]
-        shared_value = processes.share(value, like) if value.shape == like.shape else value
+        shared_value = workers.share(value, like) if value.shape == like.shape else value
         moments.setdefault(int(number), {})[name] = shared_value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 
-class Processes(ABC):
-    """Some processes, of which this is one.
+class Workers(ABC):
+    """Some workers, of which this is one.
 
     Attributes:
         rank, size: the number of this one, and how many there are.
@@ -55,14 +55,14 @@ class Processes(ABC):
 
     @abstractmethod
     def total(self, value: Tensor) -> Tensor:
-        """Return the sum of a tensor over the processes."""
+        """Return the sum of a tensor over the workers."""
 
     @abstractmethod
     def gathered(self, value: Any) -> list[Any]:
         """Return what every process gives."""
 
 
-class Alone(Processes):
+class SingleWorker(Workers):
     """One process, which does everything."""
 
     rank, size = 0, 1

@@ -47,8 +47,9 @@ from torch import Tensor, nn
 import scorefield as sf
 from scorefield.data import read
 from scorefield.networks import MLP, UNet
-from scorefield.training import Objective, Simple, UniformTimes, fit
+from scorefield.training import Objective, Simple, UniformTimes
 from scorefield.training.config import OptimConfig
+from scorefield.training.loop import fit
 
 BATCH = 128
 FOREVER = 10**9  # steps

@@ -1,6 +1,7 @@
 """The public names, and where each comes from; the package loads them when first used."""
 
 from . import interop as interop, networks as networks, report as report
+from .data.source import Data as Data, read as read
 from .evaluate import metrics as metrics
 from .evaluate.check import check as check
 from .evaluate.metrics import Metric as Metric
@@ -71,7 +72,7 @@ from .process import (
 )
 from .report.builder import write_report as write_report
 from .runs.run import Run as Run, load as load
-from .runs.trainer import train as train
+from .runs.trainer import Training as Training, train as train
 from .sampling import (
     Adaptive as Adaptive,
     Codes as Codes,
@@ -135,7 +136,22 @@ from .solvers import (
     dpm_solver_pp as dpm_solver_pp,
     unipc as unipc,
 )
-from .training import Objective as Objective, fit as fit
+from .training.config import (
+    OptimConfig as OptimConfig,
+    TrainConfig as TrainConfig,
+)
+from .training.loop import Progress as Progress, fit as fit
+from .training.objective import (
+    EDMWeighting as EDMWeighting,
+    LikelihoodWeighting as LikelihoodWeighting,
+    LogNormalTimes as LogNormalTimes,
+    MinSNR as MinSNR,
+    Objective as Objective,
+    Simple as Simple,
+    TimeDistribution as TimeDistribution,
+    UniformTimes as UniformTimes,
+    Weighting as Weighting,
+)
 from .tuning import (
     Tuner as Tuner,
     tune as tune,

@@ -13,7 +13,8 @@ from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.data import Data
 from scorefield.networks import MLP, UNet
 from scorefield.runs.trainer import Training
-from scorefield.training import Objective, Simple, UniformTimes, config as c, fit
+from scorefield.training import Objective, Simple, UniformTimes, config as c
+from scorefield.training.loop import fit
 
 SIMPLE = Objective(Simple(), UniformTimes())
 

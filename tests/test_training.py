@@ -26,8 +26,8 @@ from scorefield.training import (
     UniformTimes,
     batches,
     config as c,
-    fit,
 )
+from scorefield.training.loop import fit
 
 CORRELATED = torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
 SIMPLE = Objective(Simple(), UniformTimes())

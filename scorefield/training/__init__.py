@@ -1,6 +1,5 @@
-"""Training: objectives, the loop, and runs as folders."""
+"""Training: objectives here; the loop and what it needs in modules of their own."""
 
-from scorefield.training.loop import Progress, fit
 from scorefield.training.objective import (
     EDMWeighting,
     LikelihoodWeighting,
@@ -19,10 +18,8 @@ __all__ = [
     "LogNormalTimes",
     "MinSNR",
     "Objective",
-    "Progress",
     "Simple",
     "TimeDistribution",
     "UniformTimes",
     "Weighting",
-    "fit",
 ]

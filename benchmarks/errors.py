@@ -49,7 +49,7 @@ def pools() -> dict[str, tuple[Tensor, float]]:
     uniform = torch.rand(10 * POOL, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     made = {"exponential": (-uniform.log(), 1.0)}
     heun = sf.Plan(sf.Heun(), sf.balanced(field.process, 4, data_std=field.data_std))
-    plans = {f"general, {nfe} calls": sf.default_plan(field, nfe) for nfe in (5, 10, 20)}
+    plans = {f"default, {nfe} calls": sf.default_plan(field, nfe) for nfe in (5, 10, 20)}
     for name, plan in {**plans, "heun, 9 calls": heun}.items():
         x = sf.sample(field, POOL, plan, batch_size=500)
         gaps = (x.double() - reached).norm(dim=1) / math.sqrt(2)

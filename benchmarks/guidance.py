@@ -4,7 +4,7 @@
     python benchmarks/guidance.py --run DIR  with a conditional run of the digits
 
 A support-vector classifier that learned from the training digits, and sees no network, tells
-whether a sample is of the class that was asked for: 50 samples of each class, by the general plan
+whether a sample is of the class that was asked for: 50 samples of each class, by the default plan
 of 20 calls, from the same noises at every scale. Beside is the sliced Wasserstein distance of all
 to held-out digits, which have the classes in nearly equal shares, and the deviation of samples from
 the mean of their class over that of held-out digits.

@@ -53,7 +53,7 @@ METHODS: dict[str, dict] = {
     "replacement": {},
     "repaint": {"repeats": 10},
 }
-GENERAL = "mmps, general plan"
+DEFAULT = "mmps, default plan"
 
 
 def rms(squares: Tensor, hidden: Tensor) -> dict[str, float]:
@@ -110,10 +110,10 @@ def of_digits(run: sf.Run) -> list[dict]:
         for name, filled in fillings.items():
             error = rms(((filled - x) / std) ** 2, hidden)
             rows.append(told({"task": task, "method": name, "one": error}))
-        for name, settings in {**METHODS, GENERAL: {}}.items():
+        for name, settings in {**METHODS, DEFAULT: {}}.items():
             if operator is not None and name in ("replacement", "repaint"):
                 continue
-            plan = sf.default_plan(run.field) if name == GENERAL else None
+            plan = sf.default_plan(run.field) if name == DEFAULT else None
             settings = {"method": name.split(",")[0], "solver": plan, **settings}
             began = time.monotonic()
             made = run.restore(measured, operator, n=DRAWS, **settings)

@@ -79,7 +79,7 @@ def tuned(made: peers.Problem, counts: tuple[int, ...]) -> dict:
             "polish_seconds": more,
             "said": plan.tuning.error,
             "said_stderr": plan.tuning.stderr,
-            "general": plan.tuning.general,
+            "default": plan.tuning.default,
             "fresh": [
                 float(distances(noises.carried(plan), truth).mean())
                 for noises, truth in zip(others, truths, strict=True)
@@ -144,7 +144,7 @@ def held_out(folder: str, quick: bool) -> dict:
 
     rows = {"plan of 8 calls": plan, f"DDPM, {steps} steps": long}
     found = {name: measured(run.sample(count, p, seed=peers.SEED)) for name, p in rows.items()}
-    found["general plan of 8 calls"] = measured(
+    found["default plan of 8 calls"] = measured(
         run.sample(count, sf.default_plan(run.field, 8), seed=peers.SEED)
     )
     return {"samples": count, "distances": found}
@@ -205,8 +205,8 @@ def plot(results: list[dict], counts: tuple[int, ...], path: Path) -> None:
     for axis, result in zip(axes.flat, results, strict=False):
         best = [result["best_peer"][n]["mean"][0] for n in counts]
         axis.plot(counts, best, "k--", label="best of diffusers in hindsight")
-        general = [result["tuned"][n]["general"] for n in counts]
-        axis.plot(counts, general, "o-", ms=3, color="0.6", label="general plan")
+        default = [result["tuned"][n]["default"] for n in counts]
+        axis.plot(counts, default, "o-", ms=3, color="0.6", label="default plan")
         ours = [result["tuned"][n]["mean"] for n in counts]
         axis.plot(counts, ours, "o-", ms=3, color="#0072B2", label="tuned plan")
         axis.set(xscale="log", yscale="log", title=result["problem"], xlabel="network calls")

@@ -452,7 +452,7 @@ def theirs(made: Problem, counts: tuple[int, ...], few: int) -> dict[str, dict[i
 
 
 def ours(made: Problem, counts: tuple[int, ...]) -> dict[str, dict[int, dict]]:
-    """Return what the general plan reaches on the library's own process; every call is counted."""
+    """Return what the default plan reaches on the library's own process; every call is counted."""
     field, rows = made.field.under(sf.VP()), {}
     for calls in counts:
         with sf.count_calls(field) as counted:

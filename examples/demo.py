@@ -40,7 +40,7 @@ BRIGHTEST = LEVELS - 1
 HELD_OUT = 128  # digits whose likelihood is told
 TUNING = TuneOptions(noises=64, tries=60)
 COMPARING = CompareOptions(
-    nfe=("5,8,20",), solvers=("general", "tuned", "ddim", "heun", "euler-maruyama")
+    nfe=("5,8,20",), solvers=("default", "tuned", "ddim", "heun", "euler-maruyama")
 )
 
 

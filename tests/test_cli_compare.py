@@ -13,11 +13,12 @@ from scorefield.cli import comparing, real
 from scorefield.cli.options import CompareOptions
 from scorefield.cli.plans import SOLVERS, plans_within
 from scorefield.evaluate.metrics import compare
+from scorefield.field import digest
 from scorefield.sampling import Plan, Tuning
 from scorefield.training.held_out import split
 from scorefield.tuning.frontier import Frontier, measure
 
-FEW = ["--nfe", 4, 12, "--solvers", "general", "heun", "ddpm"]
+FEW = ["--nfe", 4, 12, "--solvers", "default", "heun", "ddpm"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,15 +73,15 @@ def test_what_is_written_is_what_python_tells(files, compared):
     one, two = split(140, 0.5, 0)
     assert (compared.n, compared.m, compared.batch_size) == (40, 70, 32)
     assert [(p.name, p.nfe) for p in compared.points] == [
-        ("general", 4), ("general", 12), ("heun", 3), ("heun", 11), ("ddpm", 4), ("ddpm", 12)
+        ("default", 4), ("default", 12), ("heun", 3), ("heun", 11), ("ddpm", 4), ("ddpm", 12)
     ]  # fmt: skip
-    general, fine, *_, ddpm = compared.points
+    default, fine, *_, ddpm = compared.points
     samples = sf.sample(run.field, 40, sf.default_plan(run.field, 4), batch_size=32)
     told = compare(samples, x[one], other=x[two][:40], metrics=measure.METRICS)
     for name, value in told.values.items():
-        assert general.values[name].value == pytest.approx(value.value, rel=1e-4, abs=1e-5)
+        assert default.values[name].value == pytest.approx(value.value, rel=1e-4, abs=1e-5)
         assert compared.floors[name].high == pytest.approx(told.floors[name].high, rel=1e-5)
-    assert fine.error.value < general.error.value
+    assert fine.error.value < default.error.value
     assert ddpm.error is None
     assert ddpm.stochastic
     compared.check(run.field)
@@ -129,7 +130,7 @@ def test_held_out_data_is_what_training_did_not_see(files):
 
 def test_a_class_is_compared_with_its_own_data(files, tmp_path):
     command = ["compare", files / "classes", files / "more.npy", "--labels", files / "y-more.npy"]
-    finishes(*command, "--y", 1, "--nfe", 3, "--solvers", "general", "--metrics", "energy")
+    finishes(*command, "--y", 1, "--nfe", 3, "--solvers", "default", "--metrics", "energy")
     found = Frontier.load(files / "classes" / "frontier-y1.json")
     run = sf.load(files / "classes")
     x = seen(run, np.load(files / "more.npy")[1::2])
@@ -162,18 +163,18 @@ def test_tuned_plans_in_the_run_folder_join_if_they_fit(tmp_path, files, capsys)
     folder = tmp_path / "run"
     run.save(folder)
     (folder / "plans").mkdir()
-    general = sf.default_plan(run.field, 3)
+    default = sf.default_plan(run.field, 3)
     for name, field in (("mine", run.field), ("theirs", sf.load(files / "classes").field)):
-        tuning = Tuning(sf.identity.digest(field), sf.identity.digest(field.process),
+        tuning = Tuning(digest(field), digest(field.process),
                         (1.0, 0.0), 3, 0.1, 0.01, 0.1, 0.0, 64, 0)  # fmt: skip
-        Plan(general.solver, general.times, general.finish, tuning).save(
+        Plan(default.solver, default.times, default.finish, tuning).save(
             folder / "plans" / f"{name}.json"
         )
     finishes("compare", folder, "--solvers", "tuned", "--n", 32)
     assert "theirs.json is left out: the plan was tuned for the field" in capsys.readouterr().out
     found = Frontier.load(folder / "frontier.json")
     assert [(p.name, p.nfe, p.plan.tuning.field) for p in found.points] == [
-        ("tuned", 3, sf.identity.digest(run.field))
+        ("tuned", 3, digest(run.field))
     ]
 
 
@@ -228,7 +229,7 @@ def test_a_time_picks_the_best_that_is_as_fast(tmp_path, files, compared, capsys
 def test_what_a_file_says_of_itself_cannot_write_to_the_terminal(tmp_path, files, compared, capsys):
     sf.load(files / "run").save(tmp_path / "run")
     text = (files / "told" / "frontier.json").read_text()
-    text = text.replace('"machine": "', '"machine": "\\u001b[2J').replace("general", "\\u001b[2J")
+    text = text.replace('"machine": "', '"machine": "\\u001b[2J').replace("default", "\\u001b[2J")
     (tmp_path / "run" / "frontier.json").write_text(text)
     capsys.readouterr()
     finishes("sample", tmp_path / "run", "--n", 2, "--batch-size", 32, "--time-per-sample", 1e6)
@@ -306,7 +307,7 @@ def test_a_picture_is_left_out_without_matplotlib(tmp_path, files, capsys, monke
         (2, "compare told", "frontier.json exists already"),
         (4, "compare nowhere", "there is no run folder nowhere"),
         (2, "sample told --tolerance 1 --nfe 4", "--tolerance picks a plan, and --nfe another"),
-        (2, "sample told --tolerance 1 --plan general", "--plan another"),
+        (2, "sample told --tolerance 1 --plan default", "--plan another"),
         (2, "sample told --time-per-sample 1 --solver heun", "--solver another"),
         (2, "sample told --time-per-sample 1 --tolerance 1", "--time-per-sample another"),
         (2, "sample told --tolerance 0", "--tolerance 0: give a positive number"),

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 import scorefield as sf
 from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.field import digest
 from scorefield.interop import edm, score_sde
 from scorefield.networks.resample import Double, Halve
 
@@ -545,7 +546,7 @@ def test_a_run_folder_of_an_imported_network_comes_back_bit_for_bit(work, tmp_pa
         run.save(folder)
         again = sf.load(folder)
         assert again.config == run.config
-        assert sf.identity.digest(again.field) == sf.identity.digest(run.field)
+        assert digest(again.field) == digest(run.field)
         times = sf.balanced(run.field.process, 3)
         samples = [r.sample(2, sf.Heun(), times, y=1) for r in (run, again)]
         assert torch.equal(*samples)

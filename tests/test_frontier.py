@@ -87,7 +87,7 @@ def test_the_error_of_a_linear_path_is_that_of_its_formula(dim):
 def test_errors_are_distances_from_the_exact_paths_of_a_mixture():
     """In one dimension the flow keeps the share of the law that lies below."""
     field, seed, n = two(), 1, 200
-    plans = {"general": sf.default_plan(field, 6), "heun": Plan(sf.Heun(), sf.karras(PROCESS, 9))}
+    plans = {"default": sf.default_plan(field, 6), "heun": Plan(sf.Heun(), sf.karras(PROCESS, 9))}
     found = frontier(field, plans, n=n, seed=seed)
     z = sf.Noise(seed, torch.arange(n)).draw((1,), torch.empty(0))[0].double()
     last = torch.tensor(PROCESS.t_max).double()
@@ -193,7 +193,7 @@ def drawn(field, count, seed):
 
 def test_an_exact_plan_has_the_floor_and_a_poor_one_is_above(quick):
     field = bump(3)
-    plans = {"general": sf.default_plan(field, 20), "ddim": ddim(field, 1),
+    plans = {"default": sf.default_plan(field, 20), "ddim": ddim(field, 1),
              "sde": Plan(sf.EulerMaruyama(eta=1.0), sf.balanced(PROCESS, 60))}  # fmt: skip
     real, other = drawn(field, 400, 1), drawn(field, 400, 2)
     found = frontier(field, plans, real=real, other=other, n=300, seed=4)
@@ -290,7 +290,7 @@ def denoiser(seed=0):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     field, path = denoiser(), tmp_path_factory.mktemp("frontier") / "frontier.json"
-    plans = {"general": [sf.default_plan(field, k) for k in (3, 6)],
+    plans = {"default": [sf.default_plan(field, k) for k in (3, 6)],
              "dopri5": Plan(sf.Dopri5(), sf.Adaptive(0.1, 0.1)),
              "pc": Plan(sf.PredictorCorrector(sf.ReverseDiffusion(), sf.Langevin()),
                         sf.balanced(field.process, 3))}  # fmt: skip

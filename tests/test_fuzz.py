@@ -43,7 +43,7 @@ PROCESSES = {
 FIELDS = {name: mixture(process) for name, process in PROCESSES.items()}
 REFUSALS = ["alpha = 0", "has no finite diffusion"]  # what is undefined where there is no signal
 GRIDS = [sf.uniform, sf.quadratic, sf.even_log_snr, sf.karras, sf.balanced]
-PLAN = "the general plan"
+PLAN = "the default plan"
 
 
 def configuration(seed):

@@ -107,7 +107,7 @@ class Reader(HTMLParser):
 def test_on_a_gaussian_the_odes_frames_stand_still_at_the_datas_scale():
     # the probability flow scales a Gaussian by its deviation, which is what frames are divided by
     found = {walk.name: walk for walk in frames.solver_frames(gaussian(), 50, seed=3, y=None)}
-    for name in ("General plan", "Heun"):
+    for name in ("Default plan", "Heun"):
         states = torch.stack(found[name].frames)
         torch.testing.assert_close(states, states[-1:].expand_as(states), rtol=0, atol=0.01)
     for name in ("Euler–Maruyama", "DDPM"):
@@ -132,13 +132,13 @@ def test_all_solvers_start_from_the_same_state_and_cost_about_the_same():
 
 def test_the_slider_over_calls_shows_samples_of_so_many_calls():
     run = gaussian()
-    general, fitted = frames.samples_by_calls(run, [], 5, seed=4, y=None)
-    assert tuple(general) == frames.NFES
+    default, fitted = frames.samples_by_calls(run, [], 5, seed=4, y=None)
+    assert tuple(default) == frames.NFES
     assert not fitted
     with sf.count_calls(run.field) as calls:
         again = run.sample(5, sf.default_plan(run.field, 8), seed=4, batch_size=5)
     assert calls.count == 8
-    assert torch.equal(general[8], again)
+    assert torch.equal(default[8], again)
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ def point(name, nfe, value, stochastic=False):
 
 def tuning(field, nfe):
     """Return what a plan tells of its tuning to a field."""
-    worth = {"error": 0.1, "stderr": 0.01, "general": 0.2, "teacher": 0.01, "noises": 8, "seed": 0}
+    worth = {"error": 0.1, "stderr": 0.01, "default": 0.2, "teacher": 0.01, "noises": 8, "seed": 0}
     return Tuning(digest(field), digest(field.process), (), nfe, **worth)
 
 
@@ -490,7 +490,7 @@ def test_a_frontier_of_nothing_is_shown_as_such(moons, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-def test_tuned_plans_stand_beside_the_general_one_where_there_are_some(moons, tmp_path):
+def test_tuned_plans_stand_beside_the_default_one_where_there_are_some(moons, tmp_path):
     field = sf.load(moons).field
     (moons / "plans").mkdir()
     for nfe in (5, 6):

@@ -232,7 +232,7 @@ def test_values_come_back_as_they_were(value):
                     "nfe": 1,
                     "error": 1.0,
                     "stderr": 1.0,
-                    "general": 1.0,
+                    "default": 1.0,
                     "teacher": 1.0,
                     "noises": 8,
                     "seed": 0,

@@ -214,7 +214,7 @@ def test_a_network_that_mixes_or_drops_is_refused_in_training(layer):
     assert sf.sample(field.eval(), 4).isfinite().all()
 
 
-# --- the end at the data, and the general plan ----------------------------------------------------
+# --- the end at the data, and the default plan ----------------------------------------------------
 
 
 class Shifted(sf.Process):
@@ -272,7 +272,7 @@ def test_a_run_that_ends_at_the_data_costs_no_call_there_and_leaves_no_noise(pro
 
 
 @pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
-def test_the_general_plan_spends_the_calls_it_is_given_and_is_better_for_more(process):
+def test_the_default_plan_spends_the_calls_it_is_given_and_is_better_for_more(process):
     """By the distance to the ends of the paths that another solver finds in 1,200 calls."""
     field, count = mixture(process), 128
     times = sf.balanced(process, 200, end=process.t_min)
@@ -301,7 +301,7 @@ def test_a_plan_stands_where_a_solver_and_its_times_do():
 
 
 @pytest.mark.parametrize("nfe", [2, 3, 5, 8, 12, 20, 33])
-def test_the_general_plan_suits_a_process_without_a_time_of_the_data(nfe):
+def test_the_default_plan_suits_a_process_without_a_time_of_the_data(nfe):
     field = mixture(Shifted())
     with sf.count_calls(field) as calls:
         x = sf.sample(field, 8, sf.default_plan(field, nfe))
@@ -315,14 +315,14 @@ def test_the_general_plan_suits_a_process_without_a_time_of_the_data(nfe):
     [sf.Flow(t_max=1.0), sf.Tabulated(linear_alpha_bar() - linear_alpha_bar()[-1])],
     ids=["Flow", "Tabulated"],
 )
-def test_the_general_plan_starts_where_there_is_signal(process, nfe):
+def test_the_default_plan_starts_where_there_is_signal(process, nfe):
     field = mixture(process)
     plan = sf.default_plan(field, nfe)
     assert float(process.alpha(plan.times[0])) > 0
     assert sf.sample(field, 8, plan).isfinite().all()
 
 
-def test_the_general_plan_never_calls_the_field_below_the_process():
+def test_the_default_plan_never_calls_the_field_below_the_process():
     process = sf.VP(t_min=1e-2)
     for nfe in (4, 20, 100, 400):
         times = sf.default_plan(mixture(process), nfe).times

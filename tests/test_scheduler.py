@@ -288,7 +288,7 @@ def test_a_tuned_plan_is_carried_to_a_flow(tuned):
 
 
 @pytest.mark.parametrize("nfe", [4, 7, 20])
-def test_a_general_plan_ends_as_it_does_here(nfe):
+def test_a_default_plan_ends_as_it_does_here(nfe):
     field = mixture_on(SolverScheduler(**SHORT).process)
     plan = sf.default_plan(field, nfe)
     made = SolverScheduler(plan, **SHORT)

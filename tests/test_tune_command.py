@@ -11,6 +11,7 @@ import pytest
 from shell import TINY, end, failing, finishes
 
 import scorefield as sf
+from scorefield.field import digest
 from scorefield.sampling import Plan
 from scorefield.tuning import Tuner
 from scorefield.tuning.frontier import Frontier, measure
@@ -50,13 +51,13 @@ def test_samples_are_by_the_plan_that_was_fitted(files, capsys):
     asked = {
         "tuned": (["--nfe", 4], run.sample(5, Plan.load(kept))),
         "file": (["--plan", kept], run.sample(5, Plan.load(kept))),
-        "general": (
-            ["--nfe", 4, "--plan", "general"],
+        "default": (
+            ["--nfe", 4, "--plan", "default"],
             run.sample(5, sf.default_plan(run.field, 4)),
         ),
         "none": (["--nfe", 5], run.sample(5, sf.default_plan(run.field, 5))),
     }
-    told = {"general": "the general plan", "none": "the general plan; scorefield tune"}
+    told = {"default": "the default plan", "none": "the default plan; scorefield tune"}
     for name, (how, expected) in asked.items():
         out = files / f"{name}.npy"
         capsys.readouterr()
@@ -118,14 +119,14 @@ def test_what_was_tried_of_another_search_is_left(tmp_path):
 
 def test_a_plan_of_another_run_is_refused(files, fails):
     fields = [sf.load(files / name).field for name in ("run", "other")]
-    digests = [sf.identity.digest(field)[:12] for field in fields]
+    digests = [digest(field)[:12] for field in fields]
     plan = files / "run" / "plans" / "nfe-4.json"
     message = fails(4, "sample", "other", "--plan", plan)
-    assert all(digest in message for digest in digests)
+    assert all(name in message for name in digests)
     copied = files / "other" / "plans"
     copied.mkdir()
     (copied / "nfe-4.json").write_bytes(plan.read_bytes())
-    assert all(digest in fails(4, "sample", "other", "--nfe", 4) for digest in digests)
+    assert all(name in fails(4, "sample", "other", "--nfe", 4) for name in digests)
     assert all(digest in fails(4, "tune", "other", "--nfe", 4) for digest in digests)
     (copied / "nfe-4.json").write_text("{}")
     assert "nfe-4.json holds no plan" in fails(4, "sample", "other", "--nfe", 4)
@@ -141,7 +142,7 @@ def test_a_plan_of_another_run_is_refused(files, fails):
         (["tune", "run", "--nfe", "5", "--noises", "2"], "at least 8"),
         (["tune", "run", "--nfe", "5", "--batch-size", "0"], "at least 1"),
         (["tune", "run", "--nfe", "5", "--device", "cuda"], "no GPU"),
-        (["sample", "run", "--plan", "general", "--solver", "heun"], "--solver by hand"),
+        (["sample", "run", "--plan", "default", "--solver", "heun"], "--solver by hand"),
         (["sample", "run", "--plan", "a.json", "--nfe", "4"], "--nfe by hand"),
     ],
 )
@@ -179,7 +180,7 @@ def test_guided_samples_are_those_of_python_by_plans_of_their_scale(classes, cap
     run, path = sf.load(classes / "run"), classes / "run" / "plans" / "nfe-5-guidance-2.json"
     plan = Plan.load(path)
     by_hand = sf.ClassifierFree(run.field, 2.0, negative={"y": -1})
-    assert plan.tuning.field == sf.identity.digest(by_hand)
+    assert plan.tuning.field == digest(by_hand)
     command = "sample", classes / "run", "--n", 3, "--y", 7, "--overwrite", "--out"
     asked = {"2": plan, "3": sf.default_plan(run.field, 5)}
     for scale, expected in asked.items():
@@ -199,19 +200,19 @@ def test_plans_are_compared_and_picked_under_guidance(classes, capsys, monkeypat
     monkeypatch.setattr(measure, "NODES", 48)
     run, command = sf.load(classes / "run"), ("compare", classes / "run", "--nfe", 5, "--n", 32)
     finishes("tune", classes / "run", "--nfe", 5, "--guidance", 3, *FEW)
-    lines = ["--solvers", "general", "tuned"]
+    lines = ["--solvers", "default", "tuned"]
     finishes(*command, "--y", 7, "--guidance", 3, *lines)
     assert "left out" not in capsys.readouterr().out
     found = Frontier.load(classes / "run" / "frontier-y7-guidance-3.json")
     found.check(run.guided(3.0).conditional)
     with pytest.raises(ValueError, match="measured on the field"):
         found.check(run.field)
-    general, tuned = (next(p for p in found.points if p.name == k) for k in ("general", "tuned"))
-    x = sf.sample(run.guided(3.0).toward(7), 32, general.plan)
+    default, tuned = (next(p for p in found.points if p.name == k) for k in ("default", "tuned"))
+    x = sf.sample(run.guided(3.0).toward(7), 32, default.plan)
     path = sf.sample(run.guided(3.0).toward(7), 32, sf.round_trip_plan(run.field, 48))
     error = (x - path).flatten(1).norm(dim=1) / 64**0.5
-    assert general.error.value == pytest.approx(float(error.mean()), rel=0.1)
-    assert tuned.error.value <= general.error.value
+    assert default.error.value == pytest.approx(float(error.mean()), rel=0.1)
+    assert tuned.error.value <= default.error.value
     sampled = "sample", classes / "run", "--n", 3, "--y", 7, "--tolerance", 9, "--out"
     finishes(*sampled, classes / "picked.npy", "--guidance", 3)
     assert "picked from frontier-y7-guidance-3.json" in capsys.readouterr().out
@@ -237,4 +238,4 @@ def test_guidance_that_leads_nowhere_is_refused(classes, capsys, monkeypatch):
     finishes("tune", "run", "--nfe", 6, "--guidance", 2, *FEW)
     message = fails(4, "sample", "run", "--y", 1, "--guidance", 3, "--plan",
                     "run/plans/nfe-6-guidance-2.json")  # fmt: skip
-    assert all(sf.identity.digest(field)[:12] in message for field in (one, two))
+    assert all(digest(field)[:12] in message for field in (one, two))

@@ -1,4 +1,4 @@
-"""Plans fitted to a field: exact where paths are linear, and never worse than the general plan."""
+"""Plans fitted to a field: exact where paths are linear, and never worse than the default plan."""
 
 import itertools
 import math
@@ -10,6 +10,7 @@ from cases import PROCESS_IDS, PROCESSES
 from torch import nn
 
 import scorefield as sf
+from scorefield._internal.errors import NumericalError
 from scorefield.sampling import Plan
 from scorefield.solvers import Fitted, level_times
 from scorefield.tuning import Tuner, tune
@@ -74,12 +75,12 @@ def test_steps_of_a_gaussian_with_few_deviations_are_exact(values):
 
 
 @pytest.mark.parametrize(("nfe", "share"), [(4, 0.4), (8, 0.7)])
-def test_a_tuned_plan_is_nearer_the_path_than_the_general_one(nfe, share):
+def test_a_tuned_plan_is_nearer_the_path_than_the_default_one(nfe, share):
     found = tune(ring(), nfe, noises=128).tuning
-    assert found.error < share * found.general
+    assert found.error < share * found.default
     assert found.teacher < 0.02 * found.error
     fresh = tune(ring(), nfe, noises=64, tries=1, seed=5).tuning
-    assert fresh.general == pytest.approx(found.general, rel=0.3), "another draw of the same thing"
+    assert fresh.default == pytest.approx(found.default, rel=0.3), "another draw of the same thing"
 
 
 def test_what_a_plan_is_said_to_be_worth_holds_for_other_noises():
@@ -103,12 +104,12 @@ def test_a_field_that_is_not_finite_is_fitted_no_plan():
         def estimate(self, x, at):
             return sf.Estimate.from_x0(at, x, x * torch.inf)
 
-    with pytest.raises(sf.errors.NumericalError, match="nothing to fit a plan to"):
+    with pytest.raises(NumericalError, match="nothing to fit a plan to"):
         sf.tune(Overflown(sf.VP(), (2,)), 4, noises=8, tries=1)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_plan_is_never_worse_than_the_general_one(seed):
+def test_a_plan_is_never_worse_than_the_default_one(seed):
     g = torch.Generator().manual_seed(seed)
     means = torch.randn(4, 3, generator=g, dtype=torch.float64) * 2 ** (seed % 3)
     root = torch.randn(4, 3, 3, generator=g, dtype=torch.float64) / 2
@@ -209,8 +210,8 @@ def test_a_process_without_data_is_tuned_to_what_its_last_call_tells():
     assert process.t_data is None
     assert float(process.alpha(torch.tensor(0.2))) < 0.9
     plan = tune(field, 5, noises=32, tries=12)
-    assert plan.tuning.error < 0.2 * plan.tuning.general
-    assert tune(field, 5, noises=32, tries=1).tuning.error <= plan.tuning.general
+    assert plan.tuning.error < 0.2 * plan.tuning.default
+    assert tune(field, 5, noises=32, tries=1).tuning.error <= plan.tuning.default
     moved = tune(field, 5, noises=32, tries=12, polish=5)
     assert moved.tuning.error < 2 * plan.tuning.error
 
@@ -229,7 +230,7 @@ def test_noises_are_under_the_conditions_by_turns():
     assert of.conditions["to"].tolist() == [-2, -2, 0, 0, 2, 2] * 2
     assert float((middle - of.z.mean(1).double()).abs().max()) < 0.02, "to and -to cancel"
     plan = sf.tune(field, 4, noises=24, conditions={"to": to}, tries=10, batch_size=5)
-    assert plan.tuning.error < 0.1 * plan.tuning.general
+    assert plan.tuning.error < 0.1 * plan.tuning.default
     view = field.condition_on(to=torch.full((8,), 1.0))
     assert sf.sample(view, 8, plan, batch_size=8).shape == (8, 2)
 

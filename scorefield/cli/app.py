@@ -218,7 +218,7 @@ def tune(
     """Fit plans to a run: the noise levels and steps that a number of calls is best spent on.
 
     Writes them into the run's folder, where `scorefield sample --nfe` finds them. Fresh noises
-    decide whether a plan is better than the general one, which is kept otherwise. A command that
+    decide whether a plan is better than the default one, which is kept otherwise. A command that
     was cut goes on when started again.
 
     Parameters

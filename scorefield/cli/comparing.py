@@ -45,7 +45,7 @@ METRICS: dict[str, Callable[[], Metric]] = {
     "prdc": PRDC,
 }
 USUAL = (
-    "general",
+    "default",
     "tuned",
     "ddim",
     "heun",

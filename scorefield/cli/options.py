@@ -30,7 +30,7 @@ SolverName = Literal[
     "reverse-diffusion",
     "predictor-corrector",
 ]
-ComparedName = Literal["general", "tuned"] | SolverName
+ComparedName = Literal["default", "tuned"] | SolverName
 MetricName = Literal["sliced", "energy", "mmd", "frechet", "c2st", "prdc"]
 GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
 VarianceName = Literal["posterior", "forward"]
@@ -129,15 +129,15 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How samples are made: by the general plan, or solver and times by hand."""
+    """How samples are made: by the default plan, or solver and times by hand."""
 
     nfe: int | None = None
     """How many calls of the network a sample may cost, 20 unless given: solver and steps are those
-    of the plan that tune has fitted, or else of the general plan. The options below choose them by
+    of the plan that tune has fitted, or else of the default plan. The options below choose them by
     hand."""
 
     plan: str | None = None
-    """Instead: a file that tune has written; or general, for the plan that is fitted to nothing."""
+    """Instead: a file that tune has written; or default, for the default plan."""
 
     solver: SolverName | None = None
     """The rule of a step; multistep unless given."""
@@ -230,7 +230,7 @@ class CompareOptions:
     """How many calls of the network a sample may cost; each solver takes as many steps as fit."""
 
     solvers: tuple[ComparedName, ...] | None = None
-    """Which: the general plan, plans that were tuned and lie in the run folder, and solvers by
+    """Which: the default plan, plans that were tuned and lie in the run folder, and solvers by
     name; bosh3, dopri5 and tsit5 choose their own steps, to tolerances of 0.01 and 0.001."""
 
     metrics: tuple[MetricName, ...] | None = None

@@ -85,7 +85,7 @@ def make_solver(name: str, given: Mapping[str, Any], data_std: float = 1.0) -> s
     )
 
 
-GENERAL = "general"  # what is fitted to nothing
+DEFAULT = "default"  # what is fitted to nothing
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,16 @@ def choose_plan(options: PlanOptions, folder: Path, guidance: float = 1.0) -> Ch
     """
     given = {name: value for name, value in asdict(options).items() if value is not None}
     nfe, named = given.pop("nfe", None), given.pop("plan", None)
-    if named is not None and named != GENERAL:
+    if named is not None and named != DEFAULT:
         _refuse("--plan names a file, which has solver and times", given, nfe)
         return Choice(Path(named).stem, lambda run: kept_plan(run, Path(named)), told)
-    if named == GENERAL or not given:
-        _refuse("--plan general chooses solver and times", given, None)
+    if named == DEFAULT or not given:
+        _refuse("--plan default chooses solver and times", given, None)
         calls = DEFAULT_CALLS if nfe is None else nfe
         path = plan_file(folder, calls, guidance)
         if named is None and path.exists():
             return Choice(f"tuned-{calls}", lambda run: kept_plan(run, path), told)
-        return Choice(f"plan-{calls}", lambda run: default_plan(run.field, calls), _general)
+        return Choice(f"plan-{calls}", lambda run: default_plan(run.field, calls), _default)
     if nfe is not None:
         _refuse("--nfe chooses solver and times itself", given, None)
     return _by_hand(given)
@@ -133,8 +133,8 @@ def _refuse(why: str, given: Mapping[str, Any], nfe: int | None) -> None:
         raise UsageError(f"{why}, and {others} by hand: leave one of them out.")
 
 
-def _general(plan: Plan) -> str:
-    return "the general plan; scorefield tune fits one to the run"
+def _default(plan: Plan) -> str:
+    return "the default plan; scorefield tune fits one to the run"
 
 
 def _by_hand(given: dict[str, Any]) -> Choice:
@@ -213,10 +213,10 @@ def told(plan: Plan) -> str:
     found = plan.tuning
     if found is None:
         return "a plan that was not measured"
-    kind = "the general plan, which was not bettered" if found.error == found.general else "tuned"
+    kind = "the default plan, which was not bettered" if found.error == found.default else "tuned"
     return (
         f"{kind}, {found.nfe} calls: {found.error:.3g} ± {found.stderr:.1g} from the exact path's "
-        f"end, by the general plan {found.general:.3g} (the teacher's own error "
+        f"end, by the default plan {found.default:.3g} (the teacher's own error "
         f"{found.teacher:.2g})"
     )
 
@@ -227,9 +227,9 @@ def plans_within(name: str, field: ScoreField, budgets: Sequence[int]) -> list[P
     Those that choose their own steps have one for each of two tolerances instead.
 
     Raises:
-        ValueError: the general plan of fewer than two calls.
+        ValueError: the default plan of fewer than two calls.
     """
-    if name == "general":
+    if name == "default":
         return [default_plan(field, calls) for calls in budgets]
     solver = make_solver(name, {}, field.data_std)
     if name in _ADAPTIVE:

@@ -19,7 +19,7 @@ from scorefield.cli.commands import say
 from scorefield.cli.measuring import Measurement
 from scorefield.cli.options import JobOptions, PlanOptions, RestoreOptions
 from scorefield.cli.parts import Kind, Opened, in_parts, open_run, parse_ids
-from scorefield.cli.plans import GENERAL, choose_plan
+from scorefield.cli.plans import DEFAULT, choose_plan
 from scorefield.cli.tally import Tally
 from scorefield.data import read
 from scorefield.data.rows import Rows, chunks
@@ -77,13 +77,13 @@ def _plan(opened: Opened, folder: Path, options: PlanOptions) -> Plan:
     Raises:
         UsageError: a plan that was tuned, or options that have no effect.
     """
-    if options.plan not in (None, GENERAL):
+    if options.plan not in (None, DEFAULT):
         raise UsageError(
             f"--plan {options.plan}: it was fitted to samples of nothing measured; leave it out, "
             "or choose --nfe or a --solver."
         )
     if options == PlanOptions(nfe=options.nfe) and options.nfe is not None:
-        options = replace(options, plan=GENERAL)
+        options = replace(options, plan=DEFAULT)
     elif (options.nfe, options.solver, options.plan) == (None, None, None):  # as `usual_plan`
         options = replace(options, solver="ddim", eta=1.0 if options.eta is None else options.eta)
     plan = choose_plan(options, folder).make(opened.run)

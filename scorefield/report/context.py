@@ -52,7 +52,7 @@ class ReportContext:
 
     @cached_property
     def samples(self) -> Tensor:
-        """Samples by the general plan, in the data's units: as many as a view may want."""
+        """Samples by the default plan, in the data's units: as many as a view may want."""
         vectors = len(self.run.config.data.shape) == 1
         count = _VECTORS if vectors else _OTHERS
         return self.run.sample(count, default_plan(self.run.field), **self.settings)

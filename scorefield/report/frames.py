@@ -22,7 +22,7 @@ from scorefield.solvers import DDIM, DDPM, EulerMaruyama, Heun, Solver
 CALLS = 40  # of the network for each sample on its way
 FRAMES = 22
 NFES = (4, 5, 6, 8, 10, 15, 20, 50)
-REFERENCE = 200  # calls, ten times as many as the general plan has unless told
+REFERENCE = 200  # calls, ten times as many as the default plan has unless told
 _MOST_PLANS, _MOST_CALLS = 16, 1000
 
 
@@ -52,16 +52,16 @@ def frame_ratios(field: ScoreField) -> Tensor:
 
 def solver_plans(field: ScoreField) -> dict[str, Plan]:
     """Return plans of about `CALLS` calls by name, which all start from the same state."""
-    general = default_plan(field, CALLS)
-    assert isinstance(general.times, Tensor)
-    first, c = float(general.times[0]), field.data_std
+    default = default_plan(field, CALLS)
+    assert isinstance(default.times, Tensor)
+    first, c = float(default.times[0]), field.data_std
 
     def plan(solver: Solver, calls: int) -> Plan:
         steps = (CALLS - 1) // calls
         return Plan(solver, balanced(field.process, steps, start=first, data_std=c))
 
     return {
-        "General plan": general,
+        "Default plan": default,
         "Heun": plan(Heun(), 2),
         "DDIM": plan(DDIM(), 1),
         "Euler–Maruyama": plan(EulerMaruyama(eta=1.0), 1),
@@ -145,9 +145,9 @@ def tuned_plans(folder: Path, field: ScoreField) -> list[Plan]:
 def samples_by_calls(
     run: Run, tuned: Sequence[Plan], n: int, *, seed: int, y: int | None
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Return samples 0 to ``n - 1`` by the calls of the general plan, and by those of tuned ones.
+    """Return samples 0 to ``n - 1`` by the calls of the default plan, and by those of tuned ones.
 
-    Each is for the number of calls that it really made; the general plan for `NFES` and for those
+    Each is for the number of calls that it really made; the default plan for `NFES` and for those
     that a tuned one is for.
     """
     counts = {*NFES, *(plan.tuning.nfe for plan in tuned if plan.tuning is not None)}

@@ -58,7 +58,7 @@ def samples(context: ReportContext) -> Section:
     if config.columns.names:
         parts.append(_rows(context))
     text = (
-        f"Drawn by the general plan, with {DEFAULT_CALLS} calls of the network each. Sample k is a "
+        f"Drawn by the default plan, with {DEFAULT_CALLS} calls of the network each. Sample k is a "
         "function of the seed and k alone."
     )
     return Section("samples", "Samples", text, parts)
@@ -170,15 +170,15 @@ def over_time(context: ReportContext) -> Section:
 
 
 def over_calls(context: ReportContext) -> Section:
-    """A slider over the number of calls, for the general plan and tuned ones."""
+    """A slider over the number of calls, for the default plan and tuned ones."""
     n, tuned, settings = context.few(len(frames.NFES), 36), context.inputs.tuned, context.settings
-    general, fitted = samples_by_calls(context.run, tuned, n, **settings)
+    default, fitted = samples_by_calls(context.run, tuned, n, **settings)
     limit, made_by = draw(
         context.run, default_plan(context.run.field, frames.REFERENCE), n, **settings
     )
-    places = sorted({*general, *fitted})
+    places = sorted({*default, *fitted})
     labels = tuple(f"{nfe} calls of the network (NFE)" for nfe in places)
-    panels = [_by_calls(context, "General plan", general, places)]
+    panels = [_by_calls(context, "Default plan", default, places)]
     parts: list[Part] = []
     if fitted:
         panels.append(_by_calls(context, "Tuned plan", fitted, places))

@@ -60,7 +60,7 @@ class Tuning:
         nfe: calls of the field.
         error: the plan's distance.
         stderr: the standard error of that.
-        general: that of the general plan, `default_plan`, which is kept where it is better.
+        default: that of the default plan, `default_plan`, which is kept where it is better.
         teacher: that of the paths that were learned from.
         noises: how many noises the steps were fitted to.
         seed: of the noises.
@@ -72,7 +72,7 @@ class Tuning:
     nfe: int
     error: float
     stderr: float
-    general: float
+    default: float
     teacher: float
     noises: int
     seed: int
@@ -181,7 +181,7 @@ KINDS = (
 
 
 def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
-    """Return the general plan of ``nfe`` calls of a field.
+    """Return the default plan of ``nfe`` calls of a field.
 
     The denoiser's call is the last one below 5 calls, where the times come down to ``t_min``, and
     where a process cannot be continued to the data. What the data has that is narrower than the

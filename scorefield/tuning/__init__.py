@@ -3,7 +3,7 @@ r"""Plans fitted to a field: the levels and the steps that a budget of calls is 
 Some starting noises are followed finely to the data, by a `Teacher`. A `Student` then fits the
 steps between given levels in closed form, and a `Search` moves the levels to the least mean
 distance from the teacher's ends, of noises that had no part in the fit. Whether the plan is better
-than the general one is decided by noises that had no part in either.
+than the default one is decided by noises that had no part in either.
 
 Reference: Powell (1964), The Computer Journal 7; Zhou et al. (2024), arXiv:2312.00094, and Xue et
 al. (2024), arXiv:2402.17376, of levels fitted to a network.
@@ -34,7 +34,7 @@ def tune(
     batch_size: int | None = None,
     progress: Callable[[float], None] = lambda error: None,
 ) -> Plan:
-    """Fit a plan of ``nfe`` calls to a field; the general one is kept where it is better.
+    """Fit a plan of ``nfe`` calls to a field; the default one is kept where it is better.
 
     `Tuner` fits several to the same noises.
 

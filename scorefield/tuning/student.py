@@ -1,6 +1,6 @@
 r"""Steps between given noise levels, fitted to the paths of a teacher.
 
-In ``y = x / alpha``, step by step: what a general rule gives, and on top what ridge least squares
+In ``y = x / alpha``, step by step: the step of a general rule, and on top what ridge least squares
 makes of the state and of all estimates of the data so far, to meet the teacher's path at the next
 level::
 
@@ -46,7 +46,7 @@ class Student:
         teacher: the paths.
         chosen: the coordinates that the teacher keeps and the regression sees, ``(M,)``.
         seen: which of the noises the regression sees, ``(N,)`` of truth values.
-        rule: the general rule of (1).
+        rule: the rule of (1).
     """
 
     noises: Noises
@@ -73,7 +73,7 @@ class Student:
             x0, eps = self.noises.estimates((y * alphas[i]).reshape(z.shape).to(z), at)
             x0s.insert(0, x0)
             epss.insert(0, eps)
-            of_y, pairs = self._general(field.process, times, alphas, i)
+            of_y, pairs = self._rule_step(field.process, times, alphas, i)
             step = of_y * y
             for (b, c), x0, eps in zip(pairs, x0s, epss, strict=False):
                 step.add_(x0, alpha=b).add_(eps, alpha=c)
@@ -93,7 +93,7 @@ class Student:
         error = distances(y * alphas[-1], self.teacher.end)
         return Lesson(Fitted(tuple(levels), tuple(table)), error)
 
-    def _general(
+    def _rule_step(
         self, process: Process, times: Tensor, alphas: Sequence[float], i: int
     ) -> tuple[float, list[tuple[float, float]]]:
         """Return the coefficients of the rule's step: of ``y``, and of both means, newest first."""

@@ -84,7 +84,7 @@ class Tuner:
         tried: MutableMapping[Levels, float] | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
-        """Return the plan of ``nfe`` calls that fits best; the general one where that is better.
+        """Return the plan of ``nfe`` calls that fits best; the default one where that is better.
 
         Takes about ``2 noises (nfe tries + 240)`` evaluations of single samples.
 
@@ -101,7 +101,7 @@ class Tuner:
             ValueError: as `scorefield.default_plan`; ``tries < 1``.
             NumericalError: the field's exact paths do not end in finite numbers.
         """
-        general = default_plan(self.field, nfe)
+        default = default_plan(self.field, nfe)
         tries = usual_tries(nfe) if tries is None else tries
         if tries < 1 or polish < 0:
             raise ValueError(
@@ -112,15 +112,15 @@ class Tuner:
                 "the field gives values that are not finite, so there is nothing to fit a plan to: "
                 "look at the network."
             )
-        assert isinstance(general.solver, Multistep)
+        assert isinstance(default.solver, Multistep)
         seen = torch.arange(2 * self.count) % 2 == 0
-        student = Student(self.learned, self._teacher, self._chosen, seen, general.solver)
-        starts = _starts(self.field, general, nfe)
+        student = Student(self.learned, self._teacher, self._chosen, seen, default.solver)
+        starts = _starts(self.field, default, nfe)
         search = Search(student, starts[0][-1], {} if tried is None else tried, progress)
         fitted = search.run(starts, tries)
         if polish:
             fitted = polished(student, fitted, polish)
-        return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), general)
+        return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), default)
 
     @cached_property
     def _chosen(self) -> Tensor:
@@ -139,11 +139,11 @@ class Tuner:
         end, coarse = ends(self.fresh, 2 * NODES), ends(self.fresh)
         return end, float(distances(coarse, end).mean())
 
-    def _better(self, fitted: Plan, general: Plan) -> Plan:
+    def _better(self, fitted: Plan, default: Plan) -> Plan:
         """Return the better of two plans by fresh noises, with what was measured."""
         end, off = self._truth
-        ours, usual = (distances(self.fresh.carried(p), end) for p in (fitted, general))
-        best, error = (fitted, ours) if ours.mean() < usual.mean() else (general, usual)
+        ours, usual = (distances(self.fresh.carried(p), end) for p in (fitted, default))
+        best, error = (fitted, ours) if ours.mean() < usual.mean() else (default, usual)
         assert isinstance(best.times, Tensor)
         process = self.field.process
         levels = tuple((-process.half_log_snr(best.times)).tolist())
@@ -154,7 +154,7 @@ class Tuner:
             nfe=len(best.times) - 1 + best.finish,
             error=float(error.mean()),
             stderr=float(error.std()) / math.sqrt(len(error)),
-            general=float(usual.mean()),
+            default=float(usual.mean()),
             teacher=off,
             noises=self.count,
             seed=self.seed,
@@ -167,12 +167,12 @@ def usual_tries(nfe: int) -> int:
     return max(80, 1200 // nfe)
 
 
-def _starts(field: ScoreField, general: Plan, nfe: int) -> list[list[float]]:
-    """Return levels to begin with: those of the general plan, and of other spacings."""
+def _starts(field: ScoreField, default: Plan, nfe: int) -> list[list[float]]:
+    """Return levels to begin with: those of the default plan, and of other spacings."""
     process, c = field.process, field.data_std
-    assert isinstance(general.times, Tensor)
-    # where there is no data to step to, the general plan's last call is at the last level itself
-    found = [] if process.t_data is None else [_levels(field, general.times[:nfe])]
+    assert isinstance(default.times, Tensor)
+    # where there is no data to step to, the default plan's last call is at the last level itself
+    found = [] if process.t_data is None else [_levels(field, default.times[:nfe])]
     for power, factor in _STARTS:
         start = time_near(process, factor * nfe**2 * c)
         times = balanced(process, nfe, start=start, data_std=c, power=power, end=process.t_min)

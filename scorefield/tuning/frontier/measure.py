@@ -201,7 +201,7 @@ def _work(plans: Mapping[str, Plan | Sequence[Plan]]) -> list[Named]:
                 raise ValueError(f"plans of {name} hold {plan!r}: give plans, such as Plan(...).")
             work.append((name, plan))
     if not work:
-        raise ValueError("plans is empty: give some, such as {'general': default_plan(field, 10)}.")
+        raise ValueError("plans is empty: give some, such as {'default': default_plan(field, 10)}.")
     return work
 
 

@@ -106,7 +106,7 @@ def of_digits(run: sf.Run) -> list[dict]:
                 f"nearest {NEIGHBOURS}": nearest(measured, train, hidden, NEIGHBOURS),
             }
         else:
-            fillings = {"the block's value": 4 * operator.adjoint(measured)}
+            fillings = {"the block's value": 4 * operator.adjoint(measured, tuple(x.shape[1:]))}
         for name, filled in fillings.items():
             error = rms(((filled - x) / std) ** 2, hidden)
             rows.append(told({"task": task, "method": name, "one": error}))

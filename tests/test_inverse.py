@@ -46,8 +46,26 @@ def frequencies(*shape):
     return near[0] if len(near) == 1 else near[0][:, None] & near[1]
 
 
+class Sums(sf.LinearOperator):
+    """An own operator: nothing but `forward`."""
+
+    def forward(self, x):
+        return x[:, 1:] + x[:, :-1]
+
+
+class Ends(sf.LinearOperator):
+    """An own operator that leaves out the middle of each signal."""
+
+    observed = torch.tensor([True, False, False, True])
+
+    def forward(self, x):
+        return 2 * x
+
+
 # an operator, and the shape of the samples it measures
 LINEAR = {
+    "own": (Sums(), (5,)),
+    "own of a part": (Ends(), (2, 4)),
     "mask": (sf.Mask(seen(8, 8)), (1, 8, 8)),
     "mask of each": (sf.Mask(seen(3, 1, 8, 8)), (1, 8, 8)),
     "mask of a table": (sf.Mask(seen(5)), (5,)),
@@ -61,7 +79,7 @@ LINEAR = {
     "gaussian blur": (sf.Blur.gaussian(0.8, 2), (1, 8, 8)),
     "spectrum of images": (sf.Fourier(frequencies(8, 6)), (2, 8, 6)),
     "spectrum of signals": (sf.Fourier(frequencies(9)), (1, 9)),
-    "matrix": (sf.Matrix(normal(3, 8, seed=2), (2, 4)), (2, 4)),
+    "matrix": (sf.Matrix(normal(3, 8, seed=2)), (2, 4)),
 }
 every_operator = pytest.mark.parametrize(("operator", "shape"), LINEAR.values(), ids=LINEAR)
 
@@ -71,7 +89,7 @@ def test_the_adjoint_is_exact(operator, shape):
     x = normal(3, *shape, seed=3)
     y = normal(3, *operator.shape(shape), seed=4)
     ahead = (operator.forward(x) * y).flatten(1).sum(1)
-    back = (x * operator.adjoint(y)).flatten(1).sum(1)
+    back = (x * operator.adjoint(y, shape)).flatten(1).sum(1)
     torch.testing.assert_close(ahead, back, rtol=1e-12, atol=1e-12)
 
 
@@ -85,7 +103,7 @@ def test_a_measurement_of_standardized_samples_tells_the_same(operator, shape):
     v = normal(3, *z.shape[1:], seed=7)
     torch.testing.assert_close(
         (found * v).flatten(1).sum(1),
-        ((x - mean) / std * other.adjoint(v)).flatten(1).sum(1),
+        ((x - mean) / std * other.adjoint(v, shape)).flatten(1).sum(1),
         rtol=1e-10,
         atol=1e-12,
     )
@@ -119,7 +137,7 @@ def test_what_operators_measure_is_what_they_say():
     spectrum = all_of_it.forward(images)
     norms = (images.flatten(1).norm(dim=1), spectrum.flatten(1).norm(dim=1))  # Parseval
     torch.testing.assert_close(*norms)
-    torch.testing.assert_close(all_of_it.adjoint(spectrum), images)
+    torch.testing.assert_close(all_of_it.adjoint(spectrum, (1, 8, 6)), images)
 
 
 GRAMS = [("mask", 1.0), ("means of images", 1 / 4), ("means of signals", 1 / 4)]
@@ -129,7 +147,7 @@ GRAMS = [("mask", 1.0), ("means of images", 1 / 4), ("means of signals", 1 / 4)]
 def test_the_closed_forms_of_what_comes_back(name, square):
     operator, shape = LINEAR[name]
     y = normal(2, *operator.shape(shape), seed=3)
-    found = operator.forward(operator.adjoint(y))
+    found = operator.forward(operator.adjoint(y, shape))
     torch.testing.assert_close(found, torch.where(operator.observed, square * y, 0.0))
 
 
@@ -215,12 +233,15 @@ def test_what_every_operator_measures_makes_the_exact_posterior_field(operator, 
     units = torch.eye(size, dtype=torch.float64).reshape(size, 1, *shape)
     x, t = normal(count, *shape, seed=21), time_at(sf.VP(), 0.7)
     y = operator.forward(normal(count, *shape, seed=22))
+    observed = operator.observed.expand(y.shape)
     found = sf.MMPS(base, operator, y, NOISE, iterations=80)(x, t).x0
     for k in range(count):
         rows = torch.stack(
             [operator.forward(u.expand(count, *shape))[k].flatten() for u in units], 1
         )
-        law = posterior(torch.zeros(size).double(), covariance, rows, y[k].flatten(), NOISE)
+        chosen = observed[k].flatten()
+        known = rows[chosen], y[k].flatten()[chosen]
+        law = posterior(torch.zeros(size).double(), covariance, *known, NOISE)
         exact = sf.Gaussian(sf.VP(), law[0].reshape(shape), law[1])
         torch.testing.assert_close(found[k], exact(x[k : k + 1], t).x0[0], rtol=1e-3, atol=1e-3)
 
@@ -236,6 +257,37 @@ def test_pseudo_inverse_guidance_is_exact_where_data_has_one_variance(name):
         x = alpha * MEAN + 2 * sigma * normal(5, 4, seed=1)
         torch.testing.assert_close(field(x, t).x0, exact(x, t).x0, rtol=1e-7, atol=1e-7)
         torch.testing.assert_close(field(x, t).eps, exact(x, t).eps, rtol=1e-7, atol=1e-7)
+
+
+class Squares(sf.Operator):
+    """An own operator that is not linear."""
+
+    def forward(self, x):
+        return x[:, :2] ** 2
+
+
+def test_an_own_operator_measures_in_other_units_and_derives_its_shape():
+    operator, x = Squares(), normal(3, 4, seed=1)
+    mean, std = normal(1, 4, seed=2), 0.5 + normal(1, 4, seed=3).abs()
+    assert operator.shape((4,)) == (2,)
+    other, y = operator.standardized(operator.forward(x), mean, std)
+    torch.testing.assert_close(other.forward((x - mean) / std), y)
+    assert Ends().standardized(torch.zeros(1, 2, 4), mean, std)[0].observed is Ends.observed
+
+
+def test_restore_takes_an_own_operator():
+    base = sf.Gaussian(sf.VP(t_min=1e-4), MEAN, COVARIANCE)
+    rows = torch.eye(4).double()[1:] + torch.eye(4).double()[:-1]
+    y = tensor(0.3, -0.8, 1.0)
+    settings = {"n": 2000, "batch_size": 2000, "iterations": 4, "solver": sf.default_plan(base, 40)}
+    x = sf.restore(base, y[None], Sums(), noise_std=NOISE, **settings)[0].double()
+    assert errors_in_deviations(x, *posterior(MEAN, COVARIANCE, rows, y, NOISE)) < 4
+
+
+def test_dps_accepts_the_noise_that_it_does_not_use():
+    base, t, x = sf.Gaussian(sf.VP(), MEAN, COVARIANCE), tensor(0.4), normal(3, 4, seed=2)
+    quiet, noisy = (sf.DPS(base, Squares(), Y, noise_std=s)(x, t).x0 for s in (0.0, 0.5))
+    assert torch.equal(quiet, noisy)
 
 
 @pytest.mark.parametrize("operator", [sf.Matrix(ROWS), sf.Nonlinear(lambda x: x[:, :2] ** 2)])
@@ -475,26 +527,28 @@ BAD = [
     (lambda: sf.Mask(torch.ones(4, dtype=torch.bool)), "4 of 4 entries"),
     (lambda: sf.Mask(torch.zeros(4, dtype=torch.bool)), "0 of 4 entries"),
     (lambda: sf.Mask(torch.ones(4)), "torch.float32"),
-    (lambda: sf.Downsample(1), "factor = 1"),
+    (lambda: sf.Downsample(1), "factor=1"),
     (lambda: sf.Grey((0.0, 0.0)), "not all 0"),
     (lambda: sf.Blur(torch.ones(4)), r"shape \(4,\)"),
-    (lambda: sf.Blur.gaussian(0.0, 2), "std = 0"),
-    (lambda: sf.Fourier(torch.zeros(4, dtype=torch.bool)), "0 are observed"),
-    (lambda: sf.Matrix(torch.ones(2, 4), (2, 3)), r"\(2, 4\), for samples of \(2, 3\)"),
-    (lambda: sf.MMPS(VECTORS, sf.Mask(seen(5)), torch.ones(4)), r"\(5,\) .* \(4,\)"),
+    (lambda: sf.Blur.gaussian(0.0, 2), "std=0"),
+    (lambda: sf.Fourier(torch.zeros(4, dtype=torch.bool)), "0 observed"),
+    (lambda: sf.Matrix(torch.ones(2, 4, 1)), r"\(2, 4, 1\): must be \(m, d\)"),
+    (lambda: sf.PiGDM(VECTORS, sf.Nonlinear(torch.exp), torch.ones(4)), "operator=Nonlinear"),
+    (lambda: sf.MMPS(VECTORS, sf.Mask(seen(5)), torch.ones(4)), r"\(5,\), .* \(4,\)"),
     (lambda: sf.MMPS(VECTORS, sf.Downsample(2), torch.ones(2)), r"Downsample\(2\).*\(4,\)"),
     (lambda: sf.MMPS(IMAGES, sf.Downsample(3), torch.ones(3, 1, 1)), r"\(3, 4, 4\).* 3 divides"),
     (lambda: sf.MMPS(IMAGES, sf.Grey((1.0,)), torch.ones(1, 4, 4)), r"1 weights.*\(3, 4, 4\)"),
     (lambda: sf.MMPS(IMAGES, sf.Blur(torch.ones(5, 5)), torch.ones(3, 4, 4)), r"\(5, 5\)"),
-    (lambda: sf.MMPS(VECTORS, sf.Fourier(HALF), torch.ones(2, 4)), r"\(4,\) and samples"),
+    (lambda: sf.MMPS(VECTORS, sf.Fourier(HALF), torch.ones(2, 4)), r"\(4,\), and the samples"),
     (lambda: sf.MMPS(VECTORS, sf.Matrix(torch.ones(2, 3)), torch.ones(2)), r"\(2, 3\).*\(4,\)"),
     (lambda: sf.DPS(VECTORS, sf.Nonlinear(torch.sum), torch.ones(1)), r"shape \(\) for one"),
     (lambda: sf.MMPS(VECTORS, sf.Matrix(ROWS), torch.ones(3)), r"shape \(3,\).* \(2,\)"),
     (lambda: sf.MMPS(VECTORS, sf.Matrix(ROWS), Y * math.inf), "not finite"),
-    (lambda: sf.MMPS(VECTORS, sf.Matrix(ROWS), Y, -0.1), "noise_std = -0.1"),
-    (lambda: sf.PiGDM(VECTORS, sf.Matrix(ROWS), Y, math.nan), "noise_std = nan"),
-    (lambda: sf.MMPS(VECTORS, sf.Matrix(ROWS), Y, iterations=0), "iterations = 0"),
-    (lambda: sf.DPS(VECTORS, sf.Matrix(ROWS), Y, zeta=0.0), "zeta = 0"),
+    (lambda: sf.MMPS(VECTORS, sf.Matrix(ROWS), Y, -0.1), "noise_std=-0.1"),
+    (lambda: sf.PiGDM(VECTORS, sf.Matrix(ROWS), Y, math.nan), "noise_std=nan"),
+    (lambda: sf.MMPS(VECTORS, sf.Matrix(ROWS), Y, iterations=0), "iterations=0"),
+    (lambda: sf.DPS(VECTORS, Squares(), Y, noise_std=-0.1), "noise_std=-0.1"),
+    (lambda: sf.DPS(VECTORS, sf.Matrix(ROWS), Y, zeta=0.0), "zeta=0"),
     (
         lambda: sf.MMPS(VECTORS, sf.Matrix(ROWS), torch.ones(3, 2))(torch.ones(5, 4), 0.5),
         "3 measurements for a batch of 5",

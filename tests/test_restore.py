@@ -24,7 +24,8 @@ from scorefield.data import Standardize, read
 from scorefield.data.columns import Columns
 from scorefield.data.config import ColumnsConfig
 from scorefield.data.encoding import Continuous, Levels
-from scorefield.inverse import METHODS, restore_data
+from scorefield.inverse import METHODS
+from scorefield.runs.restore import restore_data
 from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 
 SHIFT, SCALE = tensor(10, -3, 0, 200), tensor(2, 0.1, 1, 30)
@@ -152,16 +153,19 @@ def test_settings_reach_the_method():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda f, y: sf.restore(f, y, method="best"), "method = 'best'"),
-        (lambda f, y: sf.restore(f, y, n=0), "n = 0"),
+        (lambda f, y: sf.restore(f, y, method="best"), "method='best'"),
+        (lambda f, y: sf.restore(f, y, n=0), "n=0"),
         (lambda f, y: sf.restore(f, y, ids=[1, 2]), "2 ids for 3 measurements"),
-        (lambda f, y: sf.restore(f, y, sf.Matrix(ROWS)), r"\(4,\): .*\(4,\) has \(2,\)"),
+        (lambda f, y: sf.restore(f, y, sf.Matrix(ROWS)), r"\(4,\): .*\(4,\) have \(2,\)"),
         (
             lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), method="repaint"),
-            "for a Mask alone",
+            "needs a Mask",
         ),
-        (lambda f, y: sf.restore(f, y, sf.Nonlinear(torch.exp)), "Nonlinear is none: use dps"),
-        (lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), -1.0), "noise_std = -1"),
+        (
+            lambda f, y: sf.restore(f, y, sf.Nonlinear(torch.exp)),
+            "operator=Nonlinear: MMPS needs a linear",
+        ),
+        (lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), -1.0), "noise_std=-1"),
         (
             lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), torch.ones(5)),
             r"noise_std has shape \(5,\), and a measurement \(4,\)",
@@ -442,9 +446,9 @@ FAILURES = [
     (3, ["pictures", "grey.npy", "--mask", "broken.png"], "broken.png"),
     (2, ["run", "gappy.npy", "--mask", "top"], "it is for images"),
     (2, ["pictures", "grey.npy", "--downsample", 3], "3 divides"),
-    (2, ["pictures", "grey.npy", "--downsample", 1], "factor = 1"),
+    (2, ["pictures", "grey.npy", "--downsample", 1], "factor=1"),
     (2, ["pictures", "grey.npy", "--grey"], "3 weights"),
-    (2, ["pictures", "grey.npy", "--blur", 0], "std = 0"),
+    (2, ["pictures", "grey.npy", "--blur", 0], "std=0"),
     (2, ["pictures", "grey.npy", "--blur", 9], "at most 1.16667"),
     (2, ["pictures", "grey.npy", "--blur", "1e308"], "at most 1.16667"),
     (2, ["pictures", "grey.npy", "--mask", "box:0.5,1,2,2"], "whole numbers of pixels"),

@@ -24,7 +24,8 @@ from scorefield.cli.tally import Tally
 from scorefield.data import read
 from scorefield.data.rows import Rows, chunks
 from scorefield.field import ScoreField
-from scorefield.inverse import METHODS, Mask, Method
+from scorefield.inverse import Mask, Method
+from scorefield.inverse.restore import pose
 from scorefield.noise import PATHS
 from scorefield.runs.jobs.engines import Task
 from scorefield.runs.jobs.parts import Columns
@@ -84,7 +85,7 @@ def _plan(opened: Opened, folder: Path, options: PlanOptions) -> Plan:
         )
     if options == PlanOptions(nfe=options.nfe) and options.nfe is not None:
         options = replace(options, plan=DEFAULT)
-    elif (options.nfe, options.solver, options.plan) == (None, None, None):  # as `usual_plan`
+    elif (options.nfe, options.solver, options.plan) == (None, None, None):  # `restoration_plan`
         options = replace(options, solver="ddim", eta=1.0 if options.eta is None else options.eta)
     plan = choose_plan(options, folder).make(opened.run)
     prepare(opened.run.field, plan)  # refuses what does not fit before any work
@@ -108,7 +109,7 @@ def _check_method(field: ScoreField, method: Method, plan: Plan) -> None:
                 f"sample has noise for {most} steps: give at most that."
             )
     nothing = Mask(torch.zeros(field.shape, dtype=torch.bool), checked=True)
-    _, placed = METHODS[method](field, nothing, torch.zeros(1, *field.shape), 0.0, plan)
+    _, placed = pose(method, field, nothing, torch.zeros(1, *field.shape), 0.0, plan, {})
     prepare(field, placed)
 
 

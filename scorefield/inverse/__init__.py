@@ -1,9 +1,9 @@
-"""Inverse problems: what was measured, and the field of what it may have been measured of."""
+"""Inverse problems: operators, and posterior fields given a measurement."""
 
 from scorefield.inverse.base import LinearOperator, Operator
 from scorefield.inverse.operators import Blur, Downsample, Fourier, Grey, Mask, Matrix, Nonlinear
 from scorefield.inverse.posterior import DPS, MMPS, PiGDM, Posterior
-from scorefield.inverse.restore import METHODS, Method, as_gaps, restore
+from scorefield.inverse.restore import METHODS, Method, mask_as_nan, restore
 
 __all__ = [
     "DPS",
@@ -21,6 +21,6 @@ __all__ = [
     "Operator",
     "PiGDM",
     "Posterior",
-    "as_gaps",
+    "mask_as_nan",
     "restore",
 ]

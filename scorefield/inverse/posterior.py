@@ -7,8 +7,8 @@ vector-Jacobian product of weights ``w`` on the residual::
     s = s_0 + J^T A^T w                                                             (1)
     E[x_0 | x, y] = mu + sigma^2 / alpha J^T A^T w                                  (2)
 
-They differ in how ``x_0`` is taken to spread about ``mu``, at a scalar ``r^2`` or by Tweedie's
-second formula, or not at all::
+They differ in the covariance ``C`` of ``x_0`` given ``x``: a scalar ``r^2``, Tweedie's second
+formula, or none::
 
     w = (s^2 + A C A^T)^-1 (y - A mu),    C = r^2 I                 PiGDM           (3)
                                           C = sigma^2 / alpha J     MMPS            (4)
@@ -16,14 +16,14 @@ second formula, or not at all::
 
 with ``r^2 = sigma^2 v / (alpha^2 v + sigma^2)`` for data of variance ``v``. (4) is exact where
 ``x_0`` given ``x`` is Gaussian, as for Gaussian data, and (3) if that has covariance ``v I``. (5)
-is a heuristic whose ``zeta`` has to be tuned, and its samples have no law that can be told. The
-systems are solved by products, for each sample by itself, in `scorefield.inverse.residuals`.
+is a heuristic: ``zeta`` has to be tuned, and its samples follow no known distribution. The linear
+systems are solved iteratively, sample by sample (`scorefield.inverse.residuals`).
 
-The last term of (2) is the difference of two means of data, so it is cut to a length of 3
-deviations of the data over all coordinates: what a true field gives is hardly ever near that, but a
-network's Jacobian may be nearly singular where it should not, and the term a hundred times longer.
+The last term of (2) is the difference of two means of data, so its length is limited to 3 standard
+deviations of the data over all coordinates. A true field hardly ever reaches that, but a network's
+Jacobian may be nearly singular where it should not be, and the term a hundred times longer.
 
-Where ``alpha = 0`` a field cannot tell how ``x_0`` spreads, and the base's estimate is returned.
+Where ``alpha = 0`` the sample holds no information on ``x_0``, and the base's estimate is returned.
 
 Reference: Song et al. (2023), Pseudoinverse-guided diffusion models for inverse problems (PiGDM);
 Rozet et al. (2024), arXiv:2405.13712 (MMPS); Chung et al. (2023), arXiv:2209.14687 (DPS).
@@ -45,7 +45,7 @@ from scorefield.inverse.operators import broadcasts
 from scorefield.inverse.residuals import norm, solve
 from scorefield.process import Coefficient, mix
 
-_FARTHEST = 3.0  # deviations of the data that the last term of (2) may be long
+_LONGEST = 3.0  # standard deviations of the data, for the last term of (2)
 _TOLERANCE = 1e-5  # of the systems (3) and (4)
 _PRODUCTS = 30  # with A A^T in (3), which cost no call of the field
 _TINY = torch.finfo(torch.float64).tiny
@@ -53,35 +53,56 @@ Pull = Callable[[Tensor], Tensor]
 
 
 class Posterior(ScoreField, ABC):
-    """The field (1) of a base field, an operator and what it measured.
+    """The field (1) of a base field, an operator and a measurement.
 
-    The base's moments are kept: generation starts where noise hides them.
+    Mean and variance are those of the base: generation starts where noise hides them.
+
+    Args:
+        base: the field.
+        operator: linear, except for `DPS`.
+        measured: ``y``, one for all samples, or ``(B, ...)`` for each sample of a batch.
+        noise_std: ``s``, at least 0; a number, or a value for each entry of ``y``.
+
+    Raises:
+        ValueError: an operator for samples of another shape, measurements of another shape or not
+            finite, negative noise.
     """
 
-    operator: Operator
     measured: Tensor
+    noise_std: Tensor
 
-    def __init__(self, base: ScoreField, operator: Operator, measured: Tensor) -> None:
+    def __init__(
+        self,
+        base: ScoreField,
+        operator: Operator,
+        measured: Tensor,
+        noise_std: float | Tensor = 0.0,
+    ) -> None:
         super().__init__(base.process, base.shape, base.mean, base.variance)
-        shape, given = operator.shape(base.shape), tuple(measured.shape)
-        if given != shape and given[1:] != shape:
+        self.base, self.operator = base, operator
+        shape = operator.shape(base.shape)
+        self.register_buffer("measured", self._rows(measured, shape))
+        self.register_buffer("noise_std", _deviation(noise_std, shape))
+
+    def _rows(self, measured: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return the measurements ``(1, ...)`` or ``(B, ...)``, with 0 where not observed."""
+        own = tuple(measured.shape)
+        if own != shape and own[1:] != shape:
             raise ValueError(
-                f"measured has shape {given}, and {type(operator).__name__} makes {shape} of "
-                f"samples of shape {base.shape}: give that, or one for each sample of a batch."
+                f"measured has shape {own}: {type(self.operator).__name__} returns {shape} for "
+                f"samples of shape {self.shape}; give that, or one for each sample of a batch."
             )
-        rows = measured if given[1:] == shape and len(given) > len(shape) else measured[None]
-        ignored = ~operator.observed.to(rows.device)
+        rows = measured if own[1:] == shape and len(own) > len(shape) else measured[None]
+        ignored = ~self.operator.observed.to(rows.device)
         if not bool((rows.isfinite() | ignored).all()):
             raise ValueError(
-                "measured has values that are not finite where the operator observes: leave these "
-                "out by a Mask."
+                "measured has observed values that are not finite: exclude them with a Mask."
             )
-        self.base, self.operator = base, operator
-        self.register_buffer("measured", torch.where(ignored, 0.0, rows))
+        return torch.where(ignored, 0.0, rows)
 
     @abstractmethod
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:
-        """Return ``w`` of (1), given ``y - A(mu)`` and the map of ``w`` to ``J^T A^T w``."""
+        """Return ``w`` of (1), for ``y - A(mu)`` and the map from ``w`` to ``J^T A^T w``."""
 
     def prepare_times(self, t: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)
@@ -90,48 +111,58 @@ class Posterior(ScoreField, ABC):
         if len(self.measured) not in (1, len(x)):
             raise ValueError(
                 f"{len(self.measured)} measurements for a batch of {len(x)} samples: give one for "
-                "all, or one for each slot of a batch; scorefield.restore takes any number of them."
+                "all, or one for each slot of a batch; scorefield.restore takes any number."
             )
-        through = torch.is_grad_enabled() and x.requires_grad  # as for a likelihood
+        # a likelihood differentiates the result itself, everything else only needs its value
+        differentiable = torch.is_grad_enabled() and x.requires_grad
         with torch.enable_grad():
-            seen = x if through else x.detach().requires_grad_()
-            found = self.base(seen, at.prepared, **condition)
-            x0, eps = found.x0, found.eps
-            told = self.operator.forward(x0)
-        if told.shape[0] != len(x):
+            leaf = x if differentiable else x.detach().requires_grad_()
+            estimate = self.base(leaf, at.prepared, **condition)
+            x0, eps = estimate.x0, estimate.eps
+            predicted = self.operator.forward(x0)
+        if predicted.shape[0] != len(x):
             raise ValueError(
-                f"the operator makes {told.shape[0]} measurements of {len(x)} samples: it is of a "
-                "batch of another size."
+                f"the operator returns {predicted.shape[0]} measurements of {len(x)} samples: it "
+                "belongs to a batch of another size."
             )
 
         def pull(w: Tensor) -> Tensor:
-            (pulled,) = torch.autograd.grad(told, seen, w, retain_graph=True, create_graph=through)
-            return pulled
+            (gradient,) = torch.autograd.grad(
+                predicted, leaf, w, retain_graph=True, create_graph=differentiable
+            )
+            return gradient
 
-        with torch.set_grad_enabled(through):
-            residual = self.observed(self.measured.to(told) - told)
+        with torch.set_grad_enabled(differentiable):
+            residual = self.observed(self.measured.to(predicted) - predicted)
             change = mix((gain(at), pull(self.weights(at, residual, pull))))
-            most = _FARTHEST * self.base.data_std * x[0].numel() ** 0.5
-            change = change * (most / norm(change)).clamp(max=1.0)
+            longest = _LONGEST * self.base.data_std * x[0].numel() ** 0.5
+            change = change * (longest / norm(change)).clamp(max=1.0)
             x0, eps = x0 + change, mix((1.0, eps), (-at.alpha / at.sigma, change))
-        return Estimate(at, x, (x0, eps) if through else (x0.detach(), eps.detach()))
+        return Estimate(at, x, (x0, eps) if differentiable else (x0.detach(), eps.detach()))
 
     def observed(self, y: Tensor) -> Tensor:
-        """Return measurements with 0 for what is not observed."""
+        """Return measurements with 0 where not observed."""
         return torch.where(self.operator.observed.to(y.device), y, 0.0)
 
 
-class _Gaussian(Posterior, ABC):
-    """A posterior field whose weights solve ``(s^2 + A C A^T) w = y - A mu``, by samples.
+def _deviation(noise_std: float | Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the standard deviation of the noise of measurements of a shape, float64."""
+    noise = torch.as_tensor(noise_std, dtype=torch.float64)
+    if not bool((noise.isfinite() & (noise >= 0)).all()):
+        raise ValueError(f"noise_std={noise_std}: must be finite and at least 0.")
+    own = tuple(noise.shape)
+    if not broadcasts(own if len(own) <= len(shape) else own[1:], shape):
+        raise ValueError(
+            f"noise_std has shape {own}, and a measurement {shape}: give a number, or a value for "
+            "each entry."
+        )
+    return noise
 
-    Args:
-        operator: a linear one.
-        measured: ``y``, for all samples alike, or ``(B, ...)`` for each of a batch.
-        noise_std: ``s``, not negative; a number, or a value for each entry of ``y``.
-    """
+
+class _Linear(Posterior, ABC):
+    """A posterior field whose weights solve ``(s^2 + A C A^T) w = y - A mu``, sample by sample."""
 
     operator: LinearOperator
-    noise_std: Tensor
 
     def __init__(
         self,
@@ -140,17 +171,12 @@ class _Gaussian(Posterior, ABC):
         measured: Tensor,
         noise_std: float | Tensor = 0.0,
     ) -> None:
-        super().__init__(base, operator, measured)
-        noise = torch.as_tensor(noise_std, dtype=torch.float64)
-        if not bool((noise.isfinite() & (noise >= 0)).all()):
-            raise ValueError(f"noise_std = {noise_std}: give a finite deviation, 0 or more.")
-        shape, given = operator.shape(base.shape), tuple(noise.shape)
-        if not broadcasts(given if len(given) <= len(shape) else given[1:], shape):
+        if not isinstance(operator, LinearOperator):
             raise ValueError(
-                f"noise_std has shape {given}, and a measurement {shape}: give a number, or a "
-                "value for each entry."
+                f"operator={type(operator).__name__}: {type(self).__name__} needs a linear "
+                "operator, a subclass of LinearOperator; use DPS (method='dps') otherwise."
             )
-        self.register_buffer("noise_std", noise)
+        super().__init__(base, operator, measured, noise_std)
 
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:
         variance = self.noise_std.to(residual) ** 2
@@ -163,27 +189,18 @@ class _Gaussian(Posterior, ABC):
     @property
     @abstractmethod
     def products(self) -> int:
-        """How many products with the system there may be."""
+        """The largest number of products with the system."""
 
     @abstractmethod
     def spread(self, at: Instant, w: Tensor, pull: Pull) -> Tensor:
         """Return ``A C A^T w``."""
 
 
-class PiGDM(_Gaussian):
-    """The field (3): pseudo-inverse guidance.
+class PiGDM(_Linear):
+    """The field (3): pseudo-inverse guidance, for a `LinearOperator`.
 
-    A call costs one vector-Jacobian product beside the call of the base field.
-
-    Args:
-        base: the field.
-        operator: a linear one.
-        measured: ``y``, for all samples alike, or ``(B, ...)`` for each of a batch.
-        noise_std: ``s``, not negative; a number, or a value for each entry of ``y``.
-
-    Raises:
-        ValueError: an operator that does not measure the field's samples, measurements of another
-            shape or not finite, negative noise.
+    A call costs one vector-Jacobian product in addition to the call of the base field. For the
+    arguments see `Posterior`.
     """
 
     @property
@@ -193,23 +210,21 @@ class PiGDM(_Gaussian):
     def spread(self, at: Instant, w: Tensor, pull: Pull) -> Tensor:
         v = self.base.data_std**2
         r2 = at.sigma**2 * v / (at.alpha**2 * v + at.sigma**2)
-        return mix((_beside(r2, w), self.operator.forward(self.operator.adjoint(w))))
+        back = self.operator.adjoint(w, self.shape)
+        return mix((_aligned(r2, w), self.operator.forward(back)))
 
 
-class MMPS(_Gaussian):
+class MMPS(_Linear):
     """The field (4): moment matching, with Tweedie's covariance of ``x_0`` given ``x``.
 
-    A call costs up to ``iterations + 1`` vector-Jacobian products beside the call of the base.
+    A call costs up to ``iterations + 1`` vector-Jacobian products in addition to the call of the
+    base. For the other arguments see `Posterior`.
 
     Args:
-        base: the field.
-        operator: a linear one.
-        measured: ``y``, for all samples alike, or ``(B, ...)`` for each of a batch.
-        noise_std: ``s``, not negative; a number, or a value for each entry of ``y``.
         iterations: of conjugate residuals, at most; as many as ``y`` has entries solve the system.
 
     Raises:
-        ValueError: as `PiGDM`; no iterations.
+        ValueError: as `Posterior`; an operator that is not linear; ``iterations < 1``.
     """
 
     def __init__(
@@ -223,7 +238,7 @@ class MMPS(_Gaussian):
     ) -> None:
         super().__init__(base, operator, measured, noise_std)
         if iterations < 1:
-            raise ValueError(f"iterations = {iterations}: give at least 1.")
+            raise ValueError(f"iterations={iterations}: must be at least 1.")
         self.iterations = iterations
 
     @property
@@ -231,32 +246,37 @@ class MMPS(_Gaussian):
         return self.iterations
 
     def spread(self, at: Instant, w: Tensor, pull: Pull) -> Tensor:
-        return mix((_beside(gain(at), w), self.operator.forward(pull(w))))
+        return mix((_aligned(gain(at), w), self.operator.forward(pull(w))))
 
 
 class DPS(Posterior):
-    """The field (5): a push down the gradient of ``|y - A(mu)|``, for operators of any kind.
+    """The field (5): a step down the gradient of ``|y - A(mu)|``, for operators of any kind.
 
     Chung et al. subtract ``zeta' / |y - A(mu)| grad |y - A(mu)|^2`` from ``x`` after each of 1,000
-    steps of DDPM. A score enters such a step times its ``beta``, so that (5) with ``zeta = zeta' /
-    beta`` is the same to first order; here it does not hang on the steps.
+    steps of DDPM. A score enters such a step multiplied by ``beta``, so (5) with ``zeta = zeta' /
+    beta`` is the same to first order, and does not depend on the steps.
 
     Args:
-        base: the field.
-        operator: any.
-        measured: ``y``, for all samples alike, or ``(B, ...)`` for each of a batch.
-        zeta: above 0.
+        noise_std: accepted as by the other methods, but (5) does not use it: a noisier measurement
+            needs a smaller ``zeta``.
+        zeta: the strength, above 0.
 
     Raises:
-        ValueError: as `PiGDM`; a ``zeta`` that is not positive.
+        ValueError: as `Posterior`; ``zeta`` is not positive.
     """
 
     def __init__(
-        self, base: ScoreField, operator: Operator, measured: Tensor, *, zeta: float = 1.0
+        self,
+        base: ScoreField,
+        operator: Operator,
+        measured: Tensor,
+        noise_std: float | Tensor = 0.0,
+        *,
+        zeta: float = 1.0,
     ) -> None:
-        super().__init__(base, operator, measured)
+        super().__init__(base, operator, measured, noise_std)
         if not 0 < zeta < math.inf:
-            raise ValueError(f"zeta = {zeta:g}: give a positive number.")
+            raise ValueError(f"zeta={zeta:g}: must be a positive number.")
         self.zeta = zeta
 
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:
@@ -271,8 +291,8 @@ def gain(at: Instant) -> Coefficient:
     return at.sigma**2 / alpha if alpha > 0 else 0.0
 
 
-def _beside(coefficient: Coefficient, y: Tensor) -> Coefficient:
-    """Return a coefficient, one for each sample perhaps, to be multiplied with measurements."""
+def _aligned(coefficient: Coefficient, y: Tensor) -> Coefficient:
+    """Return a coefficient that multiplies measurements, with one value or one per sample."""
     if isinstance(coefficient, Tensor):
         return coefficient.reshape(-1, *[1] * (y.ndim - 1))
     return coefficient

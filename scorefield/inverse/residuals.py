@@ -1,9 +1,9 @@
-r"""Conjugate residuals, for each sample of a batch by itself.
+r"""Conjugate residuals, for each sample of a batch independently.
 
-They are conjugate gradients that minimise the norm of the residual, and keep what was found to be
-orthogonal for systems that are not quite symmetric: as are those of a network, whose Jacobian is
-neither symmetric nor positive where a true field's is. The residual never grows, so the solution
-stays bounded where conjugate gradients divide by a curvature near 0 or below.
+They are conjugate gradients that minimise the norm of the residual. Directions are orthogonalised
+against all earlier ones, for systems that are not symmetric: a network's Jacobian is neither
+symmetric nor positive, although that of a true field is. The residual never grows, so the solution
+stays bounded where conjugate gradients would divide by a curvature near 0 or below.
 
 Reference: Hestenes and Stiefel (1952), Methods of conjugate gradients for solving linear systems;
 Eisenstat, Elman and Schultz (1983), Variational iterative methods for nonsymmetric systems of
@@ -21,40 +21,41 @@ from torch import Tensor
 def solve(
     apply: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float
 ) -> Tensor:
-    """Return ``u`` with ``apply(u) = b``, like ``b`` ``(B, ...)``, or as near as can be.
+    """Return the solution ``u`` of ``apply(u) = b``, like ``b`` ``(B, ...)``.
 
-    A sample that has come within the tolerance, or meets a direction that ``apply`` takes to 0 but
-    for rounding, stays as it is: what becomes of one does not hang on the others.
+    A sample stops when it is within the tolerance, or when ``apply`` maps its direction to 0 up to
+    rounding. It does not depend on the other samples.
 
     Args:
-        apply: linear, for each sample by itself.
-        iterations: at most; that many products of ``apply``.
-        tolerance: of the residual's norm beside that of ``b``.
+        apply: linear, for each sample independently.
+        b: the right-hand side.
+        iterations: the largest number of products ``apply``.
+        tolerance: of the residual's norm, relative to that of ``b``.
     """
     u, r = torch.zeros_like(b), b
     size = dot(b, b)
     goal, largest = tolerance**2 * size, torch.zeros_like(size)
     flat = (8 * torch.finfo(b.dtype).eps) ** 2
-    before: list[tuple[Tensor, Tensor, Tensor]] = []
-    going = size > goal
+    previous: list[tuple[Tensor, Tensor, Tensor]] = []
+    active = size > goal
     for _ in range(iterations):
-        if not bool(going.any()):
+        if not bool(active.any()):
             break
         p, q = r, apply(r)
-        for other, taken, length in before:
-            share = dot(q, taken) / length
-            p, q = p - share * other, q - share * taken
+        for other, image, length in previous:
+            share = dot(q, image) / length
+            p, q = p - share * other, q - share * image
         length = dot(q, q)
         ratio = length / dot(p, p).clamp(min=_tiny(b))
         largest = torch.maximum(largest, ratio)
-        going = going & (ratio > flat * largest)
-        length = torch.where(going, length, 1.0)
-        step = torch.where(going, dot(r, q) / length, 0.0)
+        active = active & (ratio > flat * largest)
+        length = torch.where(active, length, 1.0)
+        step = torch.where(active, dot(r, q) / length, 0.0)
         u, r = u + step * p, r - step * q
-        going = going & (dot(r, r) > goal)
-        # one that has stopped gives no direction, whose length would grow from round to round
-        p, q = (torch.where(going, v, 0.0) for v in (p, q))
-        before.append((p, q, length))
+        active = active & (dot(r, r) > goal)
+        # a stopped sample adds no direction: rounding would make its length grow in every iteration
+        p, q = (torch.where(active, v, 0.0) for v in (p, q))
+        previous.append((p, q, length))
     return u
 
 

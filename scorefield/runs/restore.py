@@ -12,7 +12,7 @@ from scorefield._internal.errors import DataError
 from scorefield.data.encoding import Encoding
 from scorefield.data.transform import Standardize
 from scorefield.field import ScoreField
-from scorefield.inverse import Operator, as_gaps, restore
+from scorefield.inverse import Operator, mask_as_nan, restore
 from scorefield.inverse.restore import check_items
 
 
@@ -37,7 +37,7 @@ def restore_data(
     """
     if not noise_std >= 0:
         raise ValueError(f"noise_std = {noise_std:g}: give a deviation, 0 or more.")
-    measured, operator = as_gaps(measured, operator)
+    measured, operator = mask_as_nan(measured, operator)
     if encoding.width.ndim and (operator is not None or noise_std):
         raise DataError(
             "columns of different kinds have no unit in common: leave out the operator and the "

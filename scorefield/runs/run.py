@@ -25,7 +25,7 @@ from scorefield.data import Standardize
 from scorefield.data.config import DataConfig
 from scorefield.data.encoding import Continuous, Encoding
 from scorefield.field import ClassifierFree, Denoiser, ScoreField
-from scorefield.inverse import Operator, as_gaps
+from scorefield.inverse import Operator, mask_as_nan
 from scorefield.likelihood import Bound, Likelihood, combined, elbo, log_prob
 from scorefield.networks import Codec
 from scorefield.noise import LEVELS, Noise
@@ -187,7 +187,7 @@ class Run:
         self.check_restoring()
         if operator is not None:
             operator.shape(self.config.data.shape)
-        measured, operator = as_gaps(measured, operator)
+        measured, operator = mask_as_nan(measured, operator)
         if operator is None:
             self.check_partial(measured, "measured", exact=not noise_std)
         parts = self.toward(y), self.transform, self.encoding

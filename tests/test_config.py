@@ -10,6 +10,8 @@ import tomli_w
 import torch
 from pydantic import ValidationError
 
+import scorefield as sf
+from scorefield._internal.errors import UsageError
 from scorefield.cli import main, train
 from scorefield.cli.options import ReadOptions
 from scorefield.data import Data
@@ -81,7 +83,50 @@ def test_a_configuration_has_the_arguments_of_its_class_and_their_defaults(confi
 @pytest.mark.parametrize("name", UNIONS)
 def test_every_kind_can_be_built_and_nothing_else_is_on_the_list(name):
     union, built = UNIONS[name]
-    assert sorted(kinds(union)) == sorted(built)
+    assert sorted(kinds(union)) == sorted([*built, "custom"])
+
+
+OBJECTS = {
+    "process": (processes.VP(beta_max=9.0), processes.Tabulated((0.9, 0.5, 0.1)), processes.EDM()),
+    "parametrization": (parametrization.V(), parametrization.Preconditioned(0.5)),
+    "weighting": (objective.Simple(), objective.MinSNR(2.0)),
+    "times": (objective.UniformTimes(), objective.LogNormalTimes(0.5, 2.0)),
+    "label": (sf.ratio_label, sf.Scaled(sf.time_label, 3.0)),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_objects_of_ours_are_described_by_a_configuration_that_builds_them_again(name):
+    for value in OBJECTS[name]:
+        config = build.Objects(**{name: value}).described(c.TrainConfig(seed=3))
+        assert getattr(config, name).kind != "custom"
+        assert config.seed == 3
+        if name in ("weighting", "times"):
+            again = getattr(build.objective(config), name)
+        else:
+            again = getattr(build, name)(getattr(config, name))
+        assert repr(again) == repr(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnVP(processes.VP):
+    """A process of the user's own, though it is like one of ours."""
+
+
+def test_an_object_of_ones_own_is_named_and_not_built():
+    brought = build.Objects(torch.nn.Linear(2, 2), OwnVP(), label=sf.Scaled(sf.noise_label, 2.0))
+    config = brought.described(c.TrainConfig())
+    assert config.network == c.CustomConfig(name="torch.nn.modules.linear.Linear")
+    assert config.process == c.CustomConfig(name="test_config.OwnVP")
+    assert config.label.kind == "custom"
+    assert c.TrainConfig.model_validate(tomllib.loads(tomli_w.dumps(config.model_dump()))) == config
+    for build_one in (build.process, build.label):
+        with pytest.raises(UsageError, match="of your own"):
+            build_one(getattr(config, build_one.__name__))
+    assert build.process(config.process, brought.process) == OwnVP()
+    with pytest.raises(UsageError, match=r"network=torch\.nn\.modules\.linear\.Linear"):
+        build.network(config.network, (2,), 0)
+    assert build.resolved(config, (2,)) == config
 
 
 def test_plain_kinds_have_no_arguments_to_configure():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from scorefield._internal.errors import UsageError
 from scorefield._internal.frozen import Frozen
 from scorefield.data.columns import Columns
 from scorefield.data.config import CodecConfig, DataConfig
@@ -18,6 +21,7 @@ from scorefield.data.encoding import Continuous, Encoding, Levels
 from scorefield.data.latents import Latents
 from scorefield.data.transform import Standardize
 from scorefield.field import (
+    Denoiser,
     Label,
     Scaled,
     noise_label,
@@ -67,29 +71,109 @@ TIMES: dict[str, type[o.TimeDistribution]] = {
     "uniform": o.UniformTimes,
     "log-normal": o.LogNormalTimes,
 }
+_KINDS: dict[str, Mapping[str, Any]] = {
+    "network": NETWORKS,
+    "process": PROCESSES,
+    "parametrization": PARAMETRIZATIONS,
+    "label": LABELS,
+    "weighting": WEIGHTINGS,
+    "times": TIMES,
+}
 
 
-def process(config: c.ProcessConfig) -> Process:
-    """Return the process."""
-    return PROCESSES[config.kind](**_options(config))
+@dataclass(frozen=True)
+class Objects:
+    """Objects that the user brings; each goes before what a configuration builds.
+
+    Attributes:
+        network: a module called as `scorefield.field.Denoiser` says.
+    """
+
+    network: nn.Module | None = None
+    process: Process | None = None
+    parametrization: p.Parametrization | None = None
+    label: Label | None = None
+    weighting: o.Weighting | None = None
+    times: o.TimeDistribution | None = None
+
+    @classmethod
+    def of(cls, network: nn.Module | Denoiser | None, **others: Any) -> Objects:
+        """Return the objects of a bare network, or of a denoiser with all that it is made of."""
+        if isinstance(network, Denoiser):
+            names = ("network", "process", "parametrization", "label")
+            return cls(**{name: getattr(network, name) for name in names} | others)
+        return cls(network, **others)
+
+    def described(self, config: c.TrainConfig) -> c.TrainConfig:
+        """Return the configuration with these objects in it: by their kinds, or as custom."""
+        brought = {
+            name: _described(value, _KINDS[name])
+            for name in _KINDS
+            if (value := getattr(self, name)) is not None
+        }
+        return c.TrainConfig.model_validate({**config.model_dump(exclude_unset=True), **brought})
 
 
-def parametrization(config: c.ParametrizationConfig) -> p.Parametrization:
-    """Return the parametrization."""
-    return PARAMETRIZATIONS[config.kind](**_options(config))
+def _described(value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of an object of one of the kinds, or of the user's own."""
+    plain, scale = (
+        (value.label, {"scale": value.factor}) if isinstance(value, Scaled) else (value, {})
+    )
+    for kind, known in kinds.items():
+        if known is plain and (kind == "time" or not scale):
+            return {"kind": kind, **scale}
+        if type(value) is known and dataclasses.is_dataclass(value):
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+            return {"kind": kind, **{name: _plain(field) for name, field in fields.items()}}
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return {"kind": "custom", "name": f"{named.__module__}.{named.__qualname__}"}
 
 
-def label(config: c.LabelConfig) -> Label:
-    """Return how the network is told the noise level."""
-    plain = LABELS[config.kind]
+def _plain(value: Any) -> Any:
+    return tuple(map(float, value)) if isinstance(value, Tensor | Sequence) else value
+
+
+def process(config: c.ProcessConfig, own: Process | None = None) -> Process:
+    """Return the user's own process, or the one that is configured."""
+    return own or _of_kind(PROCESSES, "process", config)(**_options(config))
+
+
+def parametrization(
+    config: c.ParametrizationConfig, own: p.Parametrization | None = None
+) -> p.Parametrization:
+    """Return the user's own parametrization, or the one that is configured."""
+    return own or _of_kind(PARAMETRIZATIONS, "parametrization", config)(**_options(config))
+
+
+def label(config: c.LabelConfig, own: Label | None = None) -> Label:
+    """Return the user's own noise label, or the one that is configured."""
+    if own is not None:
+        return own
+    plain = _of_kind(LABELS, "label", config)
     return Scaled(plain, config.scale) if config.kind == "time" else plain
 
 
-def objective(config: c.TrainConfig) -> o.Objective:
+def objective(config: c.TrainConfig, objects: Objects = Objects()) -> o.Objective:
     """Return the training objective."""
-    weighting = WEIGHTINGS[config.weighting.kind](**_options(config.weighting))
-    times = TIMES[config.times.kind](**_options(config.times))
-    return o.Objective(weighting, times)
+    weighting, times = config.weighting, config.times
+    return o.Objective(
+        objects.weighting or _of_kind(WEIGHTINGS, "weighting", weighting)(**_options(weighting)),
+        objects.times or _of_kind(TIMES, "times", times)(**_options(times)),
+    )
+
+
+def _of_kind(kinds: Mapping[str, Any], name: str, config: Any) -> Any:
+    """Return the constructor of a kind.
+
+    Raises:
+        UsageError: an object of the user's own.
+    """
+    if config.kind == "custom":
+        raise UsageError(
+            f"{name}={config.name or 'custom'}: an object of your own is not built by a "
+            f"configuration; pass the object as {name}=."
+        )
+    return kinds[config.kind]
 
 
 def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -100,6 +184,7 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
             its levels; what the network itself refuses.
     """
     config = concrete_network(config, shape)
+    made_by = _of_kind(NETWORKS, "network", config)
     options = _options(config)
     if config.kind == "mlp":
         return MLP(math.prod(shape), classes=classes, **options)
@@ -111,7 +196,7 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
         levels = len(options["multipliers"])
         halved = f"to be halved between the {levels} levels of the network"
         _check_sides(shape, 2 ** (levels - 1), halved)
-    made = NETWORKS[config.kind](shape[0], classes=classes, **options)
+    made: nn.Module = made_by(shape[0], classes=classes, **options)
     if isinstance(made, Diffusers):
         _check_sides(shape, made.multiple, f"for {made.architecture} to divide them")
     return made
@@ -206,7 +291,7 @@ def network_size(
         ValueError: as `network`.
     """
     config = concrete_network(config, shape)
-    if config.kind == "diffusers":
+    if config.kind in ("diffusers", "custom"):
         return _outline_size(config, shape, classes)
     repeated = "depth" if config.kind == "mlp" else "blocks"
     (tensors_1, numbers_1), (tensors_2, numbers_2) = (
@@ -249,23 +334,20 @@ def _options(config: Frozen) -> dict[str, Any]:
 def resolved(config: c.TrainConfig, shape: tuple[int, ...]) -> c.TrainConfig:
     """Return the configuration with every default filled in, for samples of a shape."""
     chosen = concrete_network(config.network, shape)
-    built = process(config.process)
-    interval = {"t_min": built.t_min, "t_max": built.t_max}
-    return config.model_copy(
-        update={
-            "process": config.process.model_copy(update=interval),
-            "network": chosen,
-        }
-    )
+    ours = config.process
+    if ours.kind != "custom":
+        built = process(ours)
+        ours = ours.model_copy(update={"t_min": built.t_min, "t_max": built.t_max})
+    return config.model_copy(update={"process": ours, "network": chosen})
 
 
 def concrete_network(
     config: c.NetworkConfig, shape: tuple[int, ...]
-) -> c.MLPConfig | c.UNetConfig | c.SongConfig | c.ADMConfig | c.DiffusersConfig:
+) -> c.MLPConfig | c.UNetConfig | c.SongConfig | c.ADMConfig | c.DiffusersConfig | c.CustomConfig:
     """Return the kind and width of network that a configuration stands for."""
     if config.kind == "auto":
         config = c.UNetConfig() if len(shape) == 3 else c.MLPConfig()
-    if config.kind == "diffusers" or config.width is not None:
+    if config.kind == "diffusers" or config.kind == "custom" or config.width is not None:
         return config
     parameters = inspect.signature(NETWORKS[config.kind]).parameters
     return config.model_copy(update={"width": parameters["width"].default})

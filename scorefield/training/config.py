@@ -24,6 +24,17 @@ from scorefield._internal.frozen import Frozen
 from scorefield.data.config import DataConfig
 
 
+class CustomConfig(Frozen):
+    """An object of the user's own, which no configuration builds: the user brings it again.
+
+    Attributes:
+        name: class of an own object, for readers: nothing is imported by this name.
+    """
+
+    kind: Literal["custom"] = "custom"
+    name: str = Field(default="", max_length=1000)
+
+
 class VPConfig(Frozen):
     """Variance preserving.
 
@@ -103,7 +114,14 @@ class TabulatedConfig(Frozen):
 
 
 ProcessConfig = Annotated[
-    VPConfig | SubVPConfig | VEConfig | CosineConfig | FlowConfig | EDMConfig | TabulatedConfig,
+    VPConfig
+    | SubVPConfig
+    | VEConfig
+    | CosineConfig
+    | FlowConfig
+    | EDMConfig
+    | TabulatedConfig
+    | CustomConfig,
     Field(discriminator="kind"),
 ]
 
@@ -124,7 +142,7 @@ class PreconditionedConfig(Frozen):
 
 
 ParametrizationConfig = Annotated[
-    PlainParametrization | PreconditionedConfig, Field(discriminator="kind")
+    PlainParametrization | PreconditionedConfig | CustomConfig, Field(discriminator="kind")
 ]
 
 
@@ -143,7 +161,7 @@ class TimeLabelConfig(Frozen):
     scale: PositiveFloat = 1.0
 
 
-LabelConfig = Annotated[PlainLabel | TimeLabelConfig, Field(discriminator="kind")]
+LabelConfig = Annotated[PlainLabel | TimeLabelConfig | CustomConfig, Field(discriminator="kind")]
 
 
 class PlainWeighting(Frozen):
@@ -173,7 +191,7 @@ class MinSNRConfig(Frozen):
 
 
 WeightingConfig = Annotated[
-    PlainWeighting | EDMWeightingConfig | MinSNRConfig, Field(discriminator="kind")
+    PlainWeighting | EDMWeightingConfig | MinSNRConfig | CustomConfig, Field(discriminator="kind")
 ]
 
 
@@ -194,7 +212,7 @@ class LogNormalConfig(Frozen):
     std: PositiveFloat = 1.4
 
 
-TimesConfig = Annotated[UniformConfig | LogNormalConfig, Field(discriminator="kind")]
+TimesConfig = Annotated[UniformConfig | LogNormalConfig | CustomConfig, Field(discriminator="kind")]
 
 
 class MLPConfig(Frozen):
@@ -314,7 +332,7 @@ class AutoNetwork(Frozen):
 
 
 NetworkConfig = Annotated[
-    AutoNetwork | MLPConfig | UNetConfig | SongConfig | ADMConfig | DiffusersConfig,
+    AutoNetwork | MLPConfig | UNetConfig | SongConfig | ADMConfig | DiffusersConfig | CustomConfig,
     Field(discriminator="kind"),
 ]
 

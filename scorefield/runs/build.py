@@ -111,7 +111,12 @@ class Objects:
             for name in _KINDS
             if (value := getattr(self, name)) is not None
         }
+        if not brought:
+            return config
         return c.TrainConfig.model_validate({**config.model_dump(exclude_unset=True), **brought})
+
+
+NONE = Objects()
 
 
 def _described(value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +158,7 @@ def label(config: c.LabelConfig, own: Label | None = None) -> Label:
     return Scaled(plain, config.scale) if config.kind == "time" else plain
 
 
-def objective(config: c.TrainConfig, objects: Objects = Objects()) -> o.Objective:
+def objective(config: c.TrainConfig, objects: Objects = NONE) -> o.Objective:
     """Return the training objective."""
     weighting, times = config.weighting, config.times
     return o.Objective(
@@ -174,6 +179,41 @@ def _of_kind(kinds: Mapping[str, Any], name: str, config: Any) -> Any:
             f"configuration; pass the object as {name}=."
         )
     return kinds[config.kind]
+
+
+@torch.no_grad()
+def check_network(denoiser: Denoiser, classes: int, hidden: bool) -> None:
+    """Call a network of the user's own once, as a field does.
+
+    Args:
+        hidden: whether classes are hidden from it at times, by ``y = -1``.
+
+    Raises:
+        UsageError: it fails, or returns another shape than that of its input.
+    """
+    device = next((p.device for p in denoiser.network.parameters()), torch.device("cpu"))
+    x = torch.zeros(2, *denoiser.shape, device=device)
+    y = {"y": torch.tensor([0, -1 if hidden else 0], device=x.device)} if classes else {}
+    called = f"network(x, label{', y=y' if y else ''}) with x of shape {tuple(x.shape)}"
+    was_training = denoiser.network.training
+    denoiser.network.eval()
+    try:
+        shape = tuple(denoiser.ask(x, x.new_zeros(()), **y).shape)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        advice = (
+            " y is -1 where a class is hidden: learn it, or set dropout=0." if y and hidden else ""
+        )
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"network={type(denoiser.network).__name__}: {called} fails: {reason}.{advice}"
+        ) from error
+    finally:
+        denoiser.network.train(was_training)
+    if shape != x.shape:
+        raise UsageError(
+            f"network={type(denoiser.network).__name__}: {called} returns shape {shape}: "
+            "it must return the shape of x."
+        )
 
 
 def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -419,13 +419,15 @@ def new_denoiser(
     data: DataConfig,
     mean: float | Tensor = 0.0,
     variance: float | Tensor = 1.0,
+    objects: build.Objects = build.NONE,
 ) -> Denoiser:
-    """Return an untrained denoiser, its weights a function of the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        shape = build.field_shape(config, data)
-        network = build.network(config.network, shape, data.classes)
-    parametrization = build.parametrization(config.parametrization)
-    process = build.process(config.process)
-    label = build.label(config.label)
+    """Return an untrained denoiser: of the user's objects, or weights that the seed decides."""
+    shape, network = build.field_shape(config, data), objects.network
+    if network is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = build.network(config.network, shape, data.classes)
+    parametrization = build.parametrization(config.parametrization, objects.parametrization)
+    process = build.process(config.process, objects.process)
+    label = build.label(config.label, objects.label)
     return Denoiser(network, process, parametrization, shape, mean, variance, label)

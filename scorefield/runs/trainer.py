@@ -58,6 +58,8 @@ class Training:
         config: how.
         workers: those that train together.
         device: where to train.
+        objects: objects of the user's own, such as a network, for which the configuration has no
+            kind. The network is called with ``y = -1`` where a class is hidden.
 
     Attributes:
         best: the step of the smallest error on held-out data so far, and the error.
@@ -74,8 +76,9 @@ class Training:
         config: TrainConfig | None = None,
         workers: Workers = _SINGLE,
         device: str | torch.device = "cpu",
+        objects: build.Objects = build.NONE,
     ) -> None:
-        config = TrainConfig() if config is None else config
+        config = objects.described(TrainConfig() if config is None else config)
         if config.conditional and data.y is None:
             raise UsageError(
                 f"{data.name} has no classes to condition on: give labels, or leave out "
@@ -100,7 +103,8 @@ class Training:
             columns=ColumnsConfig(names=columns.names) if config.levels else columns,
             layer=data.layer,
         )
-        check_memory(self.config, self.data_config, torch.device(device), workers.size)
+        if objects.network is None:
+            check_memory(self.config, self.data_config, torch.device(device), workers.size)
         stored.check_kept(RunConfig(data=self.data_config, train=self.config, loss=0.0))
         self.encoding = build.encoding(self.config, self.data_config)
         if config.levels:
@@ -113,7 +117,10 @@ class Training:
             self.data_config,
             self.transform.forward(mean).float(),
             (variance / self.transform.std.double() ** 2).float(),
+            objects,
         ).to(device)
+        if objects.network is not None:
+            build.check_network(self.denoiser, classes, self.config.dropout > 0)
         self.data = data
         self.workers = workers
         self.best: tuple[int, float] | None = None
@@ -125,7 +132,7 @@ class Training:
         self.held_out = HeldOut(data.x, y, held, self._seen, self.config.seed)
         self.fit = fit(
             self.denoiser,
-            build.objective(self.config),
+            build.objective(self.config, objects),
             data.x,
             y,
             optim=self.config.optim.model_copy(update={"minutes": 0.0}),

@@ -205,12 +205,7 @@ def eps_at(field: sf.ScoreField, x: Tensor, ratio: float | Tensor) -> Tensor:
 def problem(name: str, samples: int, folder: str | None) -> Problem:
     """Return a problem with its reference, checked against twice the steps and another solver."""
     field = EXACT[name]() if name in EXACT else network(folder)
-    x = sf.start(
-        field,
-        sf.Noise(SEED, torch.arange(samples)),
-        torch.tensor(1.0, dtype=torch.float64),
-        torch.empty(0),
-    ).x.double()
+    x = sf.prior(field, samples, 1.0, seed=SEED, dtype=torch.float32).x.double()
     steps = 400 if name == "network" else 800
     with torch.no_grad():
         coarse, end = fine(field, x, steps), fine(field, x, 2 * steps)

@@ -85,10 +85,10 @@ from .sampling import (
     integrate as integrate,
     interpolate as interpolate,
     prepare as prepare,
+    prior as prior,
     round_trip_plan as round_trip_plan,
     sample as sample,
     slerp as slerp,
-    start as start,
     unroll as unroll,
 )
 from .solvers import (

@@ -216,7 +216,7 @@ def test_a_sample_nobody_asked_for_cannot_fail_a_request():
     """The field is not a number for sample 7 alone, which only fills the batch."""
     process = PROCESSES["VP"]
     whole = mixture(process)
-    bad = sf.start(whole, sf.Noise(0, torch.arange(16)), tensor(1.0)[0], torch.empty(0)).x[7]
+    bad = sf.prior(whole, 16).x[7]
 
     class Broken(sf.Mixture):
         def estimate(self, x, at, **condition):

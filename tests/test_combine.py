@@ -665,9 +665,7 @@ def test_langevin_is_stable_where_alpha_is_large():
     narrow = 1e-4 * torch.eye(2, dtype=torch.float64)
     field = sf.Gaussian(process, torch.zeros(2), narrow)
     times = sf.uniform(process, 20)
-    begin = sf.sampling.start(
-        field, sf.Noise(0, torch.arange(500)), times[0], torch.empty(0, dtype=torch.float64)
-    )
+    begin = sf.prior(field, 500, dtype=torch.float64)
     solver = sf.PredictorCorrector(sf.DDIM(), sf.Langevin())
     for at in sf.integrate(field, solver, begin, times):
         alpha, sigma = process.coefficients(at.t)

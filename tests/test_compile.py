@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import normal, silent
+from cases import normal
 from test_sample import Network, network_field
 from torch import nn
 
@@ -44,7 +44,7 @@ def test_a_prepared_run_compiles_as_one_graph_and_gives_the_same_samples(name):
     field = network_field(PROCESS)
     times = sf.even_log_snr(PROCESS, 5)
     run = sf.prepare(field, SOLVERS[name], times)
-    at = sf.start(field, silent(6), times[0], torch.empty(0))
+    at = sf.prior(field, 6)
     with torch.no_grad():
         expected = run(at).x
         compiled = torch.compile(run, fullgraph=True, backend="aot_eager")

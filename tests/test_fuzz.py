@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from cases import linear_alpha_bar, mixture, silent
+from cases import linear_alpha_bar, mixture
 
 import scorefield as sf
 from scorefield.evaluate.certify import ODE_SOLVERS, SDE_SOLVERS
@@ -69,7 +69,7 @@ def complaint(seed):
             plan = sf.Plan(SOLVERS[name](steps), grid(field.process, steps))
         run = sf.prepare(field, plan.solver, plan.times)
         with torch.no_grad():
-            at = run(sf.start(field, silent(3), run.first, torch.empty(0, dtype=dtype)))
+            at = run(sf.prior(field, 3, run.first, dtype=dtype))
             x0 = field(at.x, at.t).x0 if plan.finish else at.x
     except ValueError as error:
         refused = process.endswith("alpha = 0") and any(text in str(error) for text in REFUSALS)

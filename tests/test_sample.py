@@ -91,7 +91,7 @@ def test_samples_start_from_the_noised_moments_of_the_data():
     mean, variance = tensor(3.0, -1.0), tensor(4.0, 0.25)
     field = sf.Gaussian(process, mean, torch.diag(variance))
     end = tensor(process.t_max)[0]
-    x = sf.start(field, silent(count), end, torch.empty(0, dtype=torch.float64)).x
+    x = sf.prior(field, count, dtype=torch.float64).x
     total = variance + process.sigma(end) ** 2
     assert ((x.mean(0) - mean).abs() < 4 * (total / count).sqrt()).all()
     assert ((x.var(0) / total - 1).abs() < 4 * (2 / count) ** 0.5).all()
@@ -127,7 +127,7 @@ def test_integrate_yields_the_state_at_every_time_of_the_grid(solver):
     assert states[0].x is x
     again = sf.State(x, times[0], silent(3))
     for state, s in zip(states[1:], times[1:], strict=True):
-        again = solver.step(field, again, s)
+        again = solver.advance(field, again, s)
         assert torch.equal(state.x, again.x)
 
 
@@ -291,7 +291,7 @@ def test_the_default_plan_spends_the_calls_it_is_given_and_is_better_for_more(pr
 def test_a_plan_stands_where_a_solver_and_its_times_do():
     field = mixture(PROCESS)
     plan = sf.Plan(sf.Heun(), sf.uniform(PROCESS, 5))
-    at = sf.start(field, silent(3), plan.times[0], torch.empty(0))
+    at = sf.prior(field, 3)
     *_, last = sf.integrate(field, plan, at)
     assert torch.equal(last.x, sf.prepare(field, plan)(at).x)
     assert torch.equal(last.x, sf.prepare(field, plan.solver, plan.times)(at).x)

@@ -20,7 +20,6 @@ from cases import ALL_SOLVERS, label, normal, tensor
 
 import scorefield as sf
 from scorefield.evaluate.certify import ODE_SOLVERS, SDE_SOLVERS
-from scorefield.sampling import start
 from scorefield.solvers import Move
 
 diffusers = pytest.importorskip("diffusers")
@@ -249,8 +248,7 @@ def mixture_on(process):
 
 def begun(field, plan):
     """Return where `sf.sample` has eight samples begin."""
-    noise, like = sf.Noise(0, torch.arange(8)), torch.empty(0, dtype=torch.float64)
-    return start(field, noise, plan.times[0], like).x
+    return sf.prior(field, 8, plan.times[0], dtype=torch.float64).x
 
 
 @pytest.fixture(scope="module")

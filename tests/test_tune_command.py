@@ -51,13 +51,13 @@ def test_samples_are_by_the_plan_that_was_fitted(files, capsys):
     asked = {
         "tuned": (["--nfe", 4], run.sample(5, Plan.load(kept))),
         "file": (["--plan", kept], run.sample(5, Plan.load(kept))),
-        "default": (
-            ["--nfe", 4, "--plan", "default"],
+        "general": (
+            ["--nfe", 4, "--plan", "general"],
             run.sample(5, sf.default_plan(run.field, 4)),
         ),
         "none": (["--nfe", 5], run.sample(5, sf.default_plan(run.field, 5))),
     }
-    told = {"default": "the default plan", "none": "the default plan; scorefield tune"}
+    told = {"general": "the general plan", "none": "the general plan; scorefield tune"}
     for name, (how, expected) in asked.items():
         out = files / f"{name}.npy"
         capsys.readouterr()
@@ -122,12 +122,12 @@ def test_a_plan_of_another_run_is_refused(files, fails):
     digests = [digest(field)[:12] for field in fields]
     plan = files / "run" / "plans" / "nfe-4.json"
     message = fails(4, "sample", "other", "--plan", plan)
-    assert all(name in message for name in digests)
+    assert all(one in message for one in digests)
     copied = files / "other" / "plans"
     copied.mkdir()
     (copied / "nfe-4.json").write_bytes(plan.read_bytes())
-    assert all(name in fails(4, "sample", "other", "--nfe", 4) for name in digests)
-    assert all(digest in fails(4, "tune", "other", "--nfe", 4) for digest in digests)
+    assert all(one in fails(4, "sample", "other", "--nfe", 4) for one in digests)
+    assert all(one in fails(4, "tune", "other", "--nfe", 4) for one in digests)
     (copied / "nfe-4.json").write_text("{}")
     assert "nfe-4.json holds no plan" in fails(4, "sample", "other", "--nfe", 4)
 
@@ -142,7 +142,7 @@ def test_a_plan_of_another_run_is_refused(files, fails):
         (["tune", "run", "--nfe", "5", "--noises", "2"], "at least 8"),
         (["tune", "run", "--nfe", "5", "--batch-size", "0"], "at least 1"),
         (["tune", "run", "--nfe", "5", "--device", "cuda"], "no GPU"),
-        (["sample", "run", "--plan", "default", "--solver", "heun"], "--solver by hand"),
+        (["sample", "run", "--plan", "general", "--solver", "heun"], "--solver by hand"),
         (["sample", "run", "--plan", "a.json", "--nfe", "4"], "--nfe by hand"),
     ],
 )
@@ -200,19 +200,19 @@ def test_plans_are_compared_and_picked_under_guidance(classes, capsys, monkeypat
     monkeypatch.setattr(measure, "NODES", 48)
     run, command = sf.load(classes / "run"), ("compare", classes / "run", "--nfe", 5, "--n", 32)
     finishes("tune", classes / "run", "--nfe", 5, "--guidance", 3, *FEW)
-    lines = ["--solvers", "default", "tuned"]
+    lines = ["--solvers", "general", "tuned"]
     finishes(*command, "--y", 7, "--guidance", 3, *lines)
     assert "left out" not in capsys.readouterr().out
     found = Frontier.load(classes / "run" / "frontier-y7-guidance-3.json")
     found.check(run.guided(3.0).conditional)
     with pytest.raises(ValueError, match="measured on the field"):
         found.check(run.field)
-    default, tuned = (next(p for p in found.points if p.name == k) for k in ("default", "tuned"))
-    x = sf.sample(run.guided(3.0).toward(7), 32, default.plan)
+    general, tuned = (next(p for p in found.points if p.name == k) for k in ("general", "tuned"))
+    x = sf.sample(run.guided(3.0).toward(7), 32, general.plan)
     path = sf.sample(run.guided(3.0).toward(7), 32, sf.round_trip_plan(run.field, 48))
     error = (x - path).flatten(1).norm(dim=1) / 64**0.5
-    assert default.error.value == pytest.approx(float(error.mean()), rel=0.1)
-    assert tuned.error.value <= default.error.value
+    assert general.error.value == pytest.approx(float(error.mean()), rel=0.1)
+    assert tuned.error.value <= general.error.value
     sampled = "sample", classes / "run", "--n", 3, "--y", 7, "--tolerance", 9, "--out"
     finishes(*sampled, classes / "picked.npy", "--guidance", 3)
     assert "picked from frontier-y7-guidance-3.json" in capsys.readouterr().out

@@ -90,8 +90,7 @@ def test_what_a_plan_is_said_to_be_worth_holds_for_other_noises():
     with sf.count_calls(field) as calls:
         x = sf.sample(field, 256, plan, seed=9, batch_size=256)
     assert calls.count == plan.tuning.nfe == 6
-    first = torch.tensor(1.0, dtype=torch.float64)
-    far = sf.start(field, sf.Noise(9, torch.arange(256)), first, torch.empty(0).double())
+    far = sf.prior(field, 256, seed=9, dtype=torch.float64)
     times = sf.balanced(field.process, 400, to_data=True)
     *_, exact = sf.integrate(field, sf.Multistep(4, corrector=True), far, times)
     error = (x - exact.x).norm(dim=1) / math.sqrt(2)

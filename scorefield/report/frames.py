@@ -11,12 +11,11 @@ from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError
 from scorefield.field import ScoreField
-from scorefield.noise import Noise
 from scorefield.process import balanced, time_near
 from scorefield.report.reverse_paths import CLEANEST, NOISIEST
 from scorefield.runs.folder import PLANS
 from scorefield.runs.run import Run
-from scorefield.sampling import Plan, count_calls, default_plan, integrate, start, template
+from scorefield.sampling import Plan, count_calls, default_plan, integrate, prior
 from scorefield.solvers import DDIM, DDPM, EulerMaruyama, Heun, Solver
 
 CALLS = 40  # of the network for each sample on its way
@@ -98,7 +97,7 @@ def _states(
     scale = field.data_std / torch.hypot(field.data_std * alpha, sigma)
     given = field if y is None else field.condition_on(y=torch.tensor(y))
     with torch.no_grad():
-        begin = start(given, Noise(seed, torch.arange(n)), times[0], template(field))
+        begin = prior(given, n, times[0], seed=seed)
         # the last state of a plan that goes to the data is the sample itself
         there = zip(integrate(given, plan, begin), scale, strict=False)
         states = [at.x * float(factor) for at, factor in there]

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.noise import Noise
 from scorefield.process import balanced, time_near
-from scorefield.sampling import integrate, sample, start
+from scorefield.sampling import integrate, prior, sample
 from scorefield.solvers import AnglePrediction, EulerMaruyama, Multistep, Solver
 
 # The noise-to-signal ratios sigma / (c alpha) between which there is something to see.
@@ -81,7 +80,7 @@ def _follow(
     for first in range(0, n, _BATCH_SIZE):
         ids = torch.arange(first, min(first + _BATCH_SIZE, n))
         with torch.no_grad():
-            at = start(field, Noise(seed, ids), times[0], like)
+            at = prior(field, ids, times[0], seed=seed)
             track = [state.x.flatten(1) @ along for state in integrate(field, solver, at, times)]
         found.append(torch.stack(track).double().cpu())
     return torch.cat(found, 1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from scorefield.field import ScoreField
 
 
-def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int) -> list[int]:
+def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int = 64) -> list[int]:
     """Return the ids that ``n`` stands for: ``0 .. n-1``, or those given.
 
     Raises:

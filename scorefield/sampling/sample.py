@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint as anew
 from scorefield._internal.errors import NumericalError
 from scorefield.field import Estimate, ScoreField
 from scorefield.noise import Noise
-from scorefield.process import align, check_times
+from scorefield.process import Time, align, check_times
 from scorefield.sampling.adaptive import Adaptive, check_estimate, walk
 from scorefield.sampling.batching import as_ids, batches, check_evaluating
 from scorefield.sampling.plan import Plan, resolve
@@ -70,11 +70,33 @@ def _check_start(at: State, first: float) -> None:
         )
 
 
-def start(field: ScoreField, noise: Noise, t: Tensor, like: Tensor) -> State:
-    """Return the prior's state at time ``t`` for the samples that ``noise`` is keyed by.
+def prior(
+    field: ScoreField,
+    n: int | Sequence[int] | Tensor,
+    t: Time | None = None,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+) -> State:
+    """Draw states from the prior, the Gaussian of the data's mean and variance noised to ``t``.
 
-    ``like`` gives type and device. The prior is the data's mean and variance noised to ``t``.
+    They are where `sample` with this seed starts: sample ``k`` from the noise of the id ``k``.
+
+    Args:
+        n: how many, for the ids ``0 .. n-1``; or a list of ids.
+        t: the time; ``t_max`` if None.
+        seed, dtype: as for `sample`.
+
+    Raises:
+        ValueError: as `sample`, for ``n``; a time outside the process's interval.
     """
+    like = template(field, dtype)
+    noise = Noise(seed, torch.tensor(as_ids(n), device=like.device))
+    t = torch.as_tensor(field.process.t_max if t is None else t, dtype=torch.float64)
+    if not field.process.contains(t):
+        raise ValueError(
+            f"t={float(t):g}: must lie in [{field.process.t_min:g}, {field.process.t_max:g}]."
+        )
     z, noise = noise.draw(field.shape, like)
     return State(from_normal(field, z, t), t, noise)
 
@@ -125,7 +147,7 @@ def sample(
     out = like.new_empty(len(ids), *field.shape)
     for places, rows, slots in batches(ids, batch_size):
         with torch.no_grad():
-            begin = start(field, Noise(seed, slots.to(like.device)), run.first, like)
+            begin = prior(field, slots, run.first, seed=seed, dtype=like.dtype)
             at = run(begin, rows)
             x = field(at.x, at.t).x0 if finish else at.x
             if not bool(x[rows].isfinite().all()):

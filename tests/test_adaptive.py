@@ -197,7 +197,7 @@ def test_a_repeated_step_is_shorter_and_none_grows_right_after_it():
 
     class Watched(sf.Dopri5):
         def advance(self, field, state, s, *, error=False):
-            tried.append((float(at.t[0]), float(s[0])))
+            tried.append((float(state.t[0]), float(s[0])))
             return super().advance(field, state, s, error=error)
 
     at = sf.State(80 * normal(1, 2), tensor(80.0)[0], silent(1))

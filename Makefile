@@ -11,7 +11,7 @@ SITE := site
 .PHONY: demo test test-fast docs format clean
 
 # Passive waiting: threads that spin for each other slow down many times on a machine in use.
-demo: $(VENV)/plot.stamp
+demo: $(VENV)/run.stamp
 	rm -rf $(DEMO)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python examples/demo.py $(DEMO)
 
@@ -39,19 +39,19 @@ clean:
 	rm -rf $(VENV) $(DEMO) $(SITE) docs/api
 
 # Torch first and pinned, so that nothing else decides which build is taken.
-$(VENV)/plot.stamp: pyproject.toml constraints.txt
+$(VENV)/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "scorefield needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt torch
-	$(PIP) install --constraint constraints.txt --editable '.[plot,report,tune]'
+	$(PIP) install --constraint constraints.txt --editable '.[report,tune]'
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/plot.stamp
+$(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(VENV)/docs.stamp: $(VENV)/plot.stamp
+$(VENV)/docs.stamp: $(VENV)/run.stamp
 	$(PIP) install --constraint constraints.txt --editable '.[docs]'
 	touch $@

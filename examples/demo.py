@@ -100,7 +100,7 @@ def main(folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
     image_grid(run.sample(100), folder / "samples.png", columns=20, value_range=(0, BRIGHTEST))
     between(console, run, folder / "strips.png")
-    trajectories(two_moons(), folder / "trajectories.png")
+    trajectories(two_moons()).save(folder / "trajectories.png")
     path = write_report(folder / "run", "digits-test", folder / "report.html", overwrite=True)
     console.print(f"done in {time.monotonic() - began:.0f} s; the pictures are in {folder}/")
     console.print(f"open in a browser: {path}")

@@ -258,14 +258,14 @@ def interrupted(*arguments):
     raise KeyboardInterrupt
 
 
-def test_a_picture_is_left_out_without_matplotlib(tmp_path, files, capsys, monkeypatch):
+def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkeypatch):
     def missing(*arguments):
-        raise ImportError("pictures need matplotlib")
+        raise ImportError("pictures need resvg_py")
 
-    monkeypatch.setattr("scorefield.report.frontier_panels", missing)
+    monkeypatch.setattr("scorefield.report.frontier_chart", missing)
     out = tmp_path / "f.json"
     finishes("compare", files / "run", "--n", 32, "--out", out, *FEW)
-    assert "no picture: pictures need matplotlib" in capsys.readouterr().out
+    assert "no picture: pictures need resvg_py" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["f.json"]
 
 

@@ -14,7 +14,7 @@ from torch import nn
 import scorefield as sf
 from scorefield.evaluate.metrics import C2ST, EnergyDistance, FrechetDistance, Measurement, compare
 from scorefield.networks import MLP
-from scorefield.report import frontier_panels
+from scorefield.report import frontier_chart
 from scorefield.sampling import Plan
 from scorefield.tuning.frontier import Frontier, Point, frontier, measure
 
@@ -388,33 +388,28 @@ def test_a_file_without_bounds_is_not_read(saved, tmp_path, monkeypatch):
 
 
 def test_the_picture_shows_what_was_measured_with_its_intervals(saved, tmp_path):
-    found = saved[1]
-    figure = frontier_panels(found, tmp_path / "f.png")
-    error, energy = figure.axes
-    assert [error.get_title("left"), energy.get_title("left")] == [
-        "error to the exact path",
-        "energy distance",
+    result = saved[1]
+    figure = frontier_chart(result)
+    assert [chart.y.label for chart in figure.charts] == [
+        "Error to the exact path, per coordinate",
+        "Energy distance to data",
     ]
-    for panel, told in ((error, lambda p: p.error),
-                        (energy, lambda p: p.values["energy_distance"])):  # fmt: skip
-        points = [(p.nfe, told(p)) for p in found.points if told(p)]
-        drawn = {tuple(end) for c in panel.collections for end in segments(c)}
-        for calls, estimate in points:
-            x, low, high = min(drawn, key=lambda bar: abs(bar[1] - estimate.low))
-            assert x == pytest.approx(calls, rel=0.05)
-            assert (low, high) == pytest.approx((estimate.low, estimate.high))
-    floor = found.floors["energy_distance"]
-    heights = [line.get_ydata()[0] for line in energy.lines]
-    assert floor.value in heights
+    for chart, of_point in (
+        (figure.charts[0], lambda p: p.error),
+        (figure.charts[1], lambda p: p.values["energy_distance"]),
+    ):
+        points = {(p.name, p.nfe): of_point(p) for p in result.points if of_point(p)}
+        drawn = {
+            (series.name, x): (y, *ends)
+            for series in chart.series
+            for (x, y), ends in zip(series.points, series.intervals, strict=True)
+        }
+        assert drawn == {key: (m.value, m.low, m.high) for key, m in points.items()}
+    floor = result.floors["energy_distance"]
+    assert (figure.charts[1].band.low, figure.charts[1].band.high) == (floor.low, floor.high)
+    figure.save(tmp_path / "f.png")
     with Image.open(tmp_path / "f.png") as picture:
         picture.load()
-
-
-def segments(collection):
-    for path in collection.get_paths():
-        if len(path.vertices) == 2:
-            (x, low), (_, high) = path.vertices
-            yield x, low, high
 
 
 # refusals

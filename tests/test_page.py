@@ -24,7 +24,7 @@ from scorefield.data.config import DataConfig
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
 from scorefield.report import frames, inputs, write_report
-from scorefield.report.chart import Axis
+from scorefield.report.axis import Axis
 from scorefield.report.context import ReportContext
 from scorefield.report.page import policy
 from scorefield.report.view_images import Images, Signals

@@ -192,46 +192,89 @@ def test_densities_do_not_count_what_lies_outside():
     assert int(density.argmax()) == 5
 
 
+def paths_drawn(chart):
+    """The series of a chart that are paths, in the order they are drawn."""
+    return [series for series in chart.series if series.halo]
+
+
 def test_trajectories_draws_the_paths_it_computes(tmp_path):
     field = ring(sf.VP())
     options = {"seed": 3, "steps": 40}
-    figure = trajectories(field, tmp_path / "t.png", n=4, crowd=100, **options)
-    found = paths(field, 100, **options)
-    drawn = found.ode[0].argsort()[[12, 37, 62, 87]]  # the middles of the quarters
-    for axes, track in ((figure.axes[0], found.sde), (figure.axes[2], found.ode)):
-        truth = (track * found.scale[:, None])[:, drawn].T.numpy()
-        shown = [v.get_ydata() for v in axes.get_lines() if len(v.get_ydata()) == 41]
-        assert len(shown) == 8  # each over its halo
-        np.testing.assert_allclose(shown[1::2], truth)
-        assert axes.get_xlim() == (0, 1)
-    assert read(tmp_path / "t.png").shape[:2] == (1050, 1500)
+    figure = trajectories(field, n=4, crowd=100, **options)
+    result = paths(field, 100, **options)
+    drawn = result.ode[0].argsort()[[12, 37, 62, 87]]  # the middles of the quarters
+    for chart, track in ((figure.charts[0], result.sde), (figure.charts[2], result.ode)):
+        truth = (track * result.scale[:, None])[:, drawn].T.numpy()
+        points = np.array([series.points for series in paths_drawn(chart)])
+        assert points.shape == (4, 41, 2)
+        np.testing.assert_allclose(points[..., 0], np.tile(result.ratio.numpy(), (4, 1)))
+        np.testing.assert_allclose(points[..., 1], truth)
+        ends = [series.points[0] for series in chart.series if series.titles]
+        np.testing.assert_allclose(ends, points[:, -1])
+        assert [chart.x.place(float(result.ratio[k])) for k in (0, -1)] == [0, 1]
+    figure.save(tmp_path / "t.png")
+    assert read(tmp_path / "t.png").shape[:2] == tuple(2 * side for side in figure.size[::-1])
 
 
 def test_trajectories_colours_a_start_alike_above_and_below():
-    figure = trajectories(line(sf.VP()), io.BytesIO(), n=5, crowd=20, steps=10)
-    panels = figure.axes[0], figure.axes[2]
-    coloured = [[v for v in a.get_lines() if len(v.get_ydata()) == 11][1::2] for a in panels]
-    for above, below in zip(*coloured, strict=True):
-        assert above.get_color() == below.get_color()
-        assert above.get_ydata()[0] == below.get_ydata()[0]
-    assert len({v.get_color() for v in coloured[0]}) == 5
+    figure = trajectories(line(sf.VP()), n=5, crowd=20, steps=10)
+    panels = [paths_drawn(figure.charts[k]) for k in (0, 2)]
+    for above, below in zip(*panels, strict=True):
+        assert above.tone == below.tone
+        assert above.points[0] == below.points[0]
+    assert len({series.tone for series in panels[0]}) == 5
 
 
 def test_trajectories_names_the_noise_where_it_is():
-    figure = trajectories(line(sf.EDM()), io.BytesIO(), n=2, crowd=20, steps=50)
-    found = paths(line(sf.EDM()), 1, steps=50)
-    places = figure.axes[2].xaxis.get_major_locator().locs
-    names = [float(label.get_text()) for label in figure.axes[2].get_xticklabels()]
-    # on the grid's own axis, log of the ratio is interpolated between its points
-    there = np.interp(places, np.linspace(0, 1, 51), found.ratio.log().numpy())
-    assert np.exp(there) == pytest.approx(names, rel=1e-9)
-    assert len(names) > 6
+    chart = trajectories(line(sf.EDM()), n=2, crowd=20, steps=50).charts[2]
+    ratio = paths(line(sf.EDM()), 1, steps=50).ratio.log().numpy()
+    places, names = zip(*chart.x.ticks, strict=True)
+    there = np.interp(places, (0, 1), (ratio[0], ratio[-1]))  # the axis is that of the logarithm
+    assert np.exp(there) == pytest.approx([float(name) for name in names], rel=1e-9)
+    assert len(names) > 4
+
+
+def test_trajectories_shades_each_time_by_the_density_there():
+    field = ring(sf.VP())
+    figure = trajectories(field, n=3, crowd=400, steps=60)
+    result = paths(field, 400, steps=60)
+    chart = figure.charts[2]
+    ends = torch.linspace(chart.y.low, chart.y.high, BINS + 1, dtype=torch.float64)
+    truth = densities(result.ode * result.scale[:, None], ends).numpy()
+    for k in (0, 20, 40, 60):
+        place = chart.x.place(float(result.ratio[k]))
+        column = chart.shade[:, round(place * (chart.shade.shape[1] - 1))][::-1]
+        assert column.argmax() == pytest.approx(truth[k].argmax(), abs=3)
+        assert np.corrcoef(column, np.sqrt(truth[k]))[0, 1] > 0.98
+
+
+def test_trajectories_draws_densities_back_to_back():
+    field = ring(sf.VP())
+    figure = trajectories(field, n=3, crowd=400, steps=60)
+    result = paths(field, 400, steps=60)
+    chart = figure.charts[1]
+    ends = torch.linspace(chart.y.low, chart.y.high, BINS + 1, dtype=torch.float64)
+    areas = [series for series in chart.series if series.filled]
+    assert len(areas) == 2 * len(SLICES)
+    for slice_, pair in zip(SLICES, zip(areas[::2], areas[1::2], strict=True), strict=True):
+        k = round(slice_ * 60)
+        middle = chart.x.place(float(result.ratio[k]))
+        pixel = 1.5 / 892  # positions are rounded
+        for area, track, side in zip(pair, (result.sde, result.ode), (-1, 1), strict=True):
+            density = densities((track * result.scale[:, None])[k : k + 1], ends)[0]
+            widths = side * (np.array([chart.x.place(x) for x, _ in area.points]) - middle)
+            assert (widths >= -1e-9).all()
+            assert len(widths) == int((density > 1e-3 * density.max()).sum()) + 2
+            peak = area.points[int(widths.argmax())][1]
+            heights = (ends[1:] + ends[:-1]) / 2
+            assert peak == pytest.approx(float(heights[density.argmax()]))
+            assert widths.max() <= 0.055 + pixel
 
 
 @pytest.mark.parametrize(("n", "crowd"), [(0, 10), (11, 10)])
-def test_trajectories_refuses(tmp_path, n, crowd):
-    with pytest.raises(ValueError, match=f"n = {n} paths of a crowd of 10: give"):
-        trajectories(ring(sf.VP()), tmp_path / "t.png", n=n, crowd=crowd)
+def test_trajectories_refuses(n, crowd):
+    with pytest.raises(ValueError, match=f"n={n}, crowd=10: give 1 <= n <= crowd"):
+        trajectories(ring(sf.VP()), n=n, crowd=crowd)
 
 
 def test_paths_refuses():
@@ -240,17 +283,12 @@ def test_paths_refuses():
 
 
 def test_without_the_extra_pictures_say_what_to_install(monkeypatch):
-    for module in ("matplotlib.figure", "PIL.Image"):
+    figure = trajectories(line(sf.VP()), n=2, crowd=10, steps=5)
+    for module in ("resvg_py", "PIL.Image", "PIL.ImageFont"):
         monkeypatch.setitem(sys.modules, module, None)
     for draw in (
         lambda: image_grid(torch.ones(1, 1, 2, 2), io.BytesIO()),
-        lambda: trajectories(line(sf.VP()), io.BytesIO()),
+        lambda: figure.save(io.BytesIO()),
     ):
-        with pytest.raises(ImportError, match=r"pip install scorefield\[plot\]"):
+        with pytest.raises(ImportError, match=r"pip install scorefield\[report\]"):
             draw()
-
-
-def test_pictures_leave_pyplot_alone():
-    before = "matplotlib.pyplot" in sys.modules  # some other test may have wanted it
-    trajectories(line(sf.VP()), io.BytesIO(), n=2, crowd=10, steps=5)
-    assert ("matplotlib.pyplot" in sys.modules) == before

@@ -208,10 +208,10 @@ def _told(estimate: Measurement | None) -> str:
 
 
 def _draw(console: Console, found: Frontier, path: Path) -> None:
-    from scorefield.report import frontier_panels
+    from scorefield.report import frontier_chart
 
     try:
-        frontier_panels(found, path)
+        frontier_chart(found).save(path)
         say(console, f"picture: {path}")
     except ImportError as error:
         say(console, f"no picture: {error}")

@@ -1,19 +1,32 @@
 """Charts, pictures of samples, and the one-file report of a run.
 
-Pictures need the extra ``scorefield[plot]``, with matplotlib and Pillow, and the report
-``scorefield[report]``, with Jinja and Pillow; they are imported where they are used.
+`write_report` writes the report. `frontier_chart` draws a measured frontier, and `trajectories` the
+paths of a field by the SDE and by the ODE; both return a `Figure`, whose ``save("x.svg")`` writes
+SVG and needs nothing else, and whose ``save("x.png")`` writes PNG. Your own charts are made of
+`Axis`, `Series` and `Chart`. `image_grid` writes images of samples as PNG.
+
+A PNG and the report need the extra ``scorefield[report]``: resvg_py, Pillow and Jinja, which are
+imported where they are used.
 """
 
+from scorefield.report.axis import Axis
 from scorefield.report.builder import ReportBuilder, write_report
-from scorefield.report.frontier import frontier_panels
+from scorefield.report.chart import Band, Chart, Series
+from scorefield.report.figure import Figure
+from scorefield.report.frontier import frontier_chart
 from scorefield.report.images import image_grid
 from scorefield.report.reverse_paths import Paths, paths
 from scorefield.report.trajectory import trajectories
 
 __all__ = [
+    "Axis",
+    "Band",
+    "Chart",
+    "Figure",
     "Paths",
     "ReportBuilder",
-    "frontier_panels",
+    "Series",
+    "frontier_chart",
     "image_grid",
     "paths",
     "trajectories",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from scorefield.report.chart import Chart, Series
+from scorefield.report.chart import Chart, Series, legend
 from scorefield.report.view import Picture
 
 Size = Literal["small", "large", "wide"]
@@ -41,12 +41,16 @@ class Facts:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts side by side, what there is to say of them, and the legend of all."""
+    """Charts side by side, with one legend and a remark."""
 
     charts: Sequence[Chart]
     note: str = ""
-    legend: Sequence[Series] = ()
     kind: ClassVar[str] = "charts"
+
+    @property
+    def legend(self) -> list[Series]:
+        """The named series of all of them."""
+        return legend(self.charts)
 
 
 @dataclass(frozen=True)

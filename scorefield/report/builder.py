@@ -19,7 +19,7 @@ from scorefield.report.frames import solver_plans
 from scorefield.report.inputs import open_inputs
 from scorefield.report.page import render
 from scorefield.report.style import optional
-from scorefield.report.text import named
+from scorefield.report.text import short_name
 from scorefield.runs.jobs.tables import check_target
 from scorefield.runs.summary import amount
 
@@ -31,7 +31,7 @@ SECTIONS = (
     sample_sections.over_time,
     sample_sections.over_calls,
     sample_sections.two_ways,
-    frontier_section.frontier,
+    frontier_section.frontier_section,
     training_sections.likelihood,
     sample_sections.interpolations,
     training_sections.commands,
@@ -57,7 +57,7 @@ class ReportBuilder:
         overwrite: bool = False,
     ) -> None:
         for module in ("jinja2", "PIL.Image"):
-            optional(module, "report")
+            optional(module)
         for name, value, most in (("n", n, MOST_SAMPLES), ("items", items, MOST_ITEMS)):
             if value is not None and not 1 <= value <= most:
                 raise UsageError(f"{name}={value}: must be from 1 to {most}.")
@@ -83,11 +83,11 @@ class ReportBuilder:
         for section in SECTIONS:
             sections.append(section(self.context))
             yield sections[-1]
-        config = self.context.run.config
-        title = named(Path(config.data.name).stem or config.data.name)
-        lead = f"A diffusion model learned from {amount(config.data)} of {named(config.data.name)}."
+        config, name = self.context.run.config, self.context.run.config.data.name
+        title = short_name(Path(name).stem or name)
+        lead = f"A diffusion model learned from {amount(config.data)} of {short_name(name)}."
         if config.source:
-            lead = f"A diffusion model imported from {named(config.source)}."
+            lead = f"A diffusion model imported from {short_name(config.source)}."
         page = render(title, lead, sections).encode()
         write(self.path, lambda file: file.write(page), len(page))
 

@@ -1,67 +1,37 @@
-"""Charts as numbers and path strings, which the template sets as inline SVG."""
+"""Charts as SVG: axes, lines with intervals and markers, areas, a band and a shaded background.
+
+A chart knows the pixel of every value. The report embeds its SVG, and `scorefield.report.figure`
+writes one or several charts to a file. Elements carry classes alone; `scorefield.report.style` has
+their colours, on light and on dark paper.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
+from typing import Any
 
-WIDTH, HEIGHT = 480, 300  # of the viewBox
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 46  # margins inside it
-_TICKS = 5
+import numpy as np
 
-Point = tuple[float, float]
+from scorefield.report.axis import Axis, Point
+from scorefield.report.style import LIGHT, optional
+from scorefield.report.text import printable
 
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis, whose values lie at places from 0 to 1.
-
-    Attributes:
-        label: what it measures, with its unit.
-        low, high: its ends; a logarithmic axis may fall.
-        log: whether it is logarithmic.
-    """
-
-    label: str
-    low: float
-    high: float
-    log: bool = False
-
-    def place(self, value: float) -> float:
-        """Return where a value lies; a value beyond an end lies at that end."""
-        ends = sorted((self.low, self.high))
-        value = min(max(value, ends[0]), ends[1])
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """The places of ticks, and their names."""
-        values = self._decades() if self.log else self._round()
-        return [(self.place(v), f"{v:g}") for v in values if self._holds(v)]
-
-    def _holds(self, value: float) -> bool:
-        return min(self.low, self.high) <= value <= max(self.low, self.high)
-
-    def _round(self) -> list[float]:
-        low, high = sorted((self.low, self.high))
-        rough = (high - low) / _TICKS
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough)
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
-
-    def _decades(self) -> list[float]:
-        low, high = sorted((math.log10(self.low), math.log10(self.high)))
-        powers = range(math.floor(low), math.ceil(high) + 1)
-        for parts in ((1, 2, 5), (1, 3), (1,)):
-            values = [p * 10.0**k for k in powers for p in parts]
-            inside = [v for v in values if self._holds(v)]
-            if 2 <= len(inside) <= _TICKS + 2:
-                return inside
-        return inside[:: -(-len(inside) // _TICKS)] if len(inside) > 1 else self._round()
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 46  # margins around the axes, in pixels
+_PLAIN_BOTTOM = 14  # without a label on the horizontal axis
+# outlines around the origin, one for each colour, for readers who cannot tell colours apart
+_MARKERS = (
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z",
+    "M-3.6-3.6h7.2v7.2h-7.2Z",
+    "M0-4.8L4.5 3.4h-9Z",
+    "M0-5L5 0L0 5L-5 0Z",
+    "M0 4.8L4.5-3.4h-9Z",
+    "M-4.8 0L3.4 4.5v-9Z",
+    "M4.8 0L-3.4 4.5v-9Z",
+)
 
 
 @dataclass(frozen=True)
@@ -70,12 +40,13 @@ class Series:
 
     Attributes:
         points: in the order they are joined.
-        tone: the number of the colour.
-        intervals: the low and the high end at each point, if there are any.
-        titles: what is said of each point; such points have a mark of their own.
+        tone: the number of the colour and of the marker.
+        intervals: the low and the high end at each point, if it has an interval.
+        titles: a text for each point; points with a text get a marker.
         filled: whether the points are the corners of an area.
-        faint: whether it stands back.
+        faint: whether it is drawn paler than the others.
         dashed: whether the line is.
+        halo: whether the line is separated from what lies below it.
     """
 
     name: str
@@ -86,6 +57,18 @@ class Series:
     filled: bool = False
     faint: bool = False
     dashed: bool = False
+    halo: bool = False
+
+    @property
+    def classes(self) -> str:
+        """The classes of its elements."""
+        flags = {"faint": self.faint, "dashed": self.dashed}
+        return " ".join([f"tone{self.tone % len(LIGHT.tones)}", *(k for k in flags if flags[k])])
+
+    @property
+    def marker(self) -> str:
+        """The outline of its markers; colours that repeat get another one."""
+        return _MARKERS[(self.tone + self.tone // len(LIGHT.tones)) % len(_MARKERS)]
 
 
 @dataclass(frozen=True)
@@ -102,9 +85,14 @@ class Chart:
     """A chart of series over two axes.
 
     Attributes:
-        alt: what it shows, for who does not see it.
-        band: behind the series, if there is one.
-        legend: whether the names are written below.
+        alt: a description for readers who do not see it.
+        series: drawn in this order, the last on top.
+        band: behind the series.
+        shade: ``(rows, columns)`` of values from 0 to 1, a grey picture behind everything that
+            fills the axes; the first row is the top.
+        title: above the chart in a file; the label of ``y`` by default.
+        tone: the colour of the title, if it has one.
+        width, height: of all of it, in pixels.
     """
 
     alt: str
@@ -112,54 +100,118 @@ class Chart:
     y: Axis
     series: Sequence[Series]
     band: Band | None = None
-    legend: bool = True
+    shade: np.ndarray[Any, Any] | None = None
+    title: str = ""
+    tone: int | None = None
+    width: int = 480
+    height: int = 300
 
-    def at(self, point: Point) -> Point:
-        """Return where a point lies in the viewBox."""
-        return self.across(self.x.place(point[0])), self.upwards(self.y.place(point[1]))
+    def pixel(self, point: Point) -> Point:
+        """Return where a point lies, in pixels from the left and from the top."""
+        return self._across(self.x.place(point[0])), self._down(self.y.place(point[1]))
 
-    def across(self, place: float) -> float:
-        """Return the horizontal coordinate of a place from 0 to 1."""
-        return round(LEFT + place * (WIDTH - LEFT - RIGHT), 1)
+    def svg(self) -> str:
+        """Return the chart as one element that takes its colours from the page around it."""
+        box = f"0 0 {self.width} {self.height}"
+        return tag("svg", self.drawing(), viewBox=box, role="img", aria_label=self.alt)
 
-    def upwards(self, place: float) -> float:
-        """Return the vertical coordinate of a place from 0 to 1."""
-        return round(HEIGHT - BOTTOM - place * (HEIGHT - TOP - BOTTOM), 1)
+    def save(self, path: str) -> None:
+        """Write the chart as a file, see `scorefield.report.figure.Figure.save`."""
+        from scorefield.report.figure import Figure
 
-    def line(self, series: Series) -> str:
-        """Return the path that joins the points."""
-        return joined([self.at(point) for point in series.points]) + "Z" * series.filled
+        Figure([self]).save(path)
 
-    def whiskers(self, series: Series) -> str:
-        """Return the path of the intervals."""
+    def drawing(self) -> str:
+        """Return the elements of the chart."""
+        return "".join([self._background(), self._axes(), *map(self._series, self.series)])
+
+    def _across(self, place: float) -> float:
+        return round(LEFT + place * (self.width - LEFT - RIGHT), 1)
+
+    def _down(self, place: float) -> float:
+        bottom = self.height - (BOTTOM if self.x.label else _PLAIN_BOTTOM)
+        return round(bottom - place * (bottom - TOP), 1)
+
+    def _background(self) -> str:
+        left, width = self._across(0), self._across(1) - self._across(0)
+        parts = []
+        if self.shade is not None:
+            size = {"width": width, "height": self._down(0) - self._down(1)}
+            place = {"x": left, "y": self._down(1), "preserveAspectRatio": "none"}
+            parts.append(tag("image", class_="shade", href=_picture(self.shade), **place, **size))
+        if self.band is not None:
+            top, low = (self._down(self.y.place(v)) for v in (self.band.high, self.band.low))
+            size = {"width": width, "height": round(max(low - top, 1.5), 1)}
+            title = tag("title", text(self.band.name))
+            parts.append(tag("rect", title, class_="band", x=left, y=top, **size))
+        return "".join(parts)
+
+    def _axes(self) -> str:
+        left, right, bottom = self._across(0), self._across(1), self._down(0)
+        heights = [(self._down(place), name) for place, name in self.y.ticks]
+        lines = "".join(f"M{left:g} {y:g}H{right:g}" for y, _ in heights)
+        names = [tag("text", text(n), class_="up", x=left - 7, y=y + 4) for y, n in heights]
+        names += [
+            tag("text", text(n), class_="over", x=self._across(place), y=bottom + 17)
+            for place, n in self.x.ticks
+            if self.x.label
+        ]
+        if self.x.label:
+            place = {"x": self._across(0.5), "y": self.height - 8}
+            names.append(tag("text", text(self.x.label), class_="over label", **place))
+        rule = tag("path", class_="rule", d=f"M{left:g} {bottom:g}H{right:g}")
+        return tag("path", class_="grid", d=lines) + rule + "".join(names)
+
+    def _series(self, series: Series) -> str:
+        outline = joined([self.pixel(point) for point in series.points])
+        title = tag("title", text(series.name)) if series.name else ""
+        parts = [tag("path", class_="halo", d=outline)] if series.halo else []
+        if series.filled:
+            parts.append(tag("path", title, class_="area", d=outline + "Z"))
+        else:
+            parts.append(tag("path", title, class_="line", d=outline))
         ends = [
-            (self.at((x, low)), self.at((x, high))[1])
+            (self.pixel((x, low)), self.pixel((x, high))[1])
             for (x, _), (low, high) in zip(series.points, series.intervals, strict=False)
         ]
-        return "".join(f"M{x:g} {low:g}V{high:g}" for (x, low), high in ends if low != high)
+        if whiskers := "".join(f"M{x:g} {a:g}V{b:g}" for (x, a), b in ends if a != b):
+            parts.append(tag("path", class_="whisker", d=whiskers))
+        for point, name in zip(series.points, series.titles, strict=False):
+            parts.append(marker(series, self.pixel(point), tag("title", text(name))))
+        return tag("g", "".join(parts), class_=series.classes)
 
-    def marks(self, series: Series) -> list[tuple[float, float, str]]:
-        """Return the points that something is said of, and what."""
-        told = zip(series.points, series.titles, strict=False)
-        return [(*self.at(point), title) for point, title in told]
+
+def tag(name: str, content: str = "", /, **attributes: object) -> str:
+    """Return an element with markup inside; the values of its attributes are escaped.
+
+    ``class_`` stands for ``class``, and ``aria_label`` for ``aria-label``.
+    """
+    pairs = [f' {k.rstrip("_").replace("_", "-")}="{text(v)}"' for k, v in attributes.items()]
+    return (
+        f"<{name}{''.join(pairs)}>{content}</{name}>" if content else f"<{name}{''.join(pairs)}/>"
+    )
+
+
+def text(value: object) -> str:
+    """Return a value as text that is neither markup nor changes the direction of writing."""
+    return escape(printable(f"{value:g}" if isinstance(value, float) else str(value)))
+
+
+def marker(series: Series, at: Point, content: str = "") -> str:
+    """Return a marker of a series at a pixel."""
+    place = f"translate({at[0]:g} {at[1]:g})"
+    return tag("path", content, class_="mark", transform=place, d=series.marker)
+
+
+def legend(charts: Iterable[Chart]) -> list[Series]:
+    """Return the series of charts that have a name, each name once."""
+    named = {series.name: series for chart in charts for series in chart.series if series.name}
+    return list(named.values())
 
 
 def joined(points: Sequence[Point]) -> str:
     """Return the path that joins points."""
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) if points else ""
-
-
-def bounds(values: Sequence[float], log: bool = False, room: float = 0.06) -> Point:
-    """Return ends of an axis that hold all values, with some room; of a logarithmic one above 0."""
-    if log:
-        positive = [v for v in values if v > 0] or [1.0]
-        grow = max((max(positive) / min(positive)) ** room, 1.05)
-        return min(positive) / grow, max(positive) * grow
-    low, high = min(values), max(values)
-    if high - low < 1e-9 * max(abs(low), abs(high)) or high == low:
-        room, low, high = 1.0, high - 0.25 * (abs(high) or 1), high + 0.25 * (abs(high) or 1)
-    room *= high - low
-    return low - room, high + room
 
 
 def steps(counts: Sequence[float], edges: Sequence[float]) -> list[Point]:
@@ -168,3 +220,12 @@ def steps(counts: Sequence[float], edges: Sequence[float]) -> list[Point]:
     for k, count in enumerate(counts):
         corners += [(edges[k], count), (edges[k + 1], count)]
     return [*corners, (edges[-1], 0.0)]
+
+
+def _picture(shade: np.ndarray[Any, Any]) -> str:
+    """Return a shade as a picture in the address of an image: black, more or less opaque."""
+    opaque = np.round(255 * shade.clip(0, 1)).astype(np.uint8)
+    pixels = np.stack([np.zeros_like(opaque), opaque], 2)
+    file = io.BytesIO()
+    optional("PIL.Image").fromarray(pixels, "LA").save(file, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -15,7 +15,7 @@ from scorefield.field import ScoreField
 from scorefield.noise import Noise
 from scorefield.report.blocks import Panel
 from scorefield.report.inputs import ReportInputs
-from scorefield.report.text import named
+from scorefield.report.text import short_name
 from scorefield.report.view import View
 from scorefield.report.view_choice import view_of
 from scorefield.sampling import default_plan
@@ -80,13 +80,18 @@ class ReportContext:
     @property
     def folder(self) -> str:
         """The run's folder, to stand in a command."""
-        return named(shlex.quote(str(self.inputs.folder)))
+        return short_name(shlex.quote(str(self.inputs.folder)))
+
+    @property
+    def source(self) -> str:
+        """The name of the data, to stand in a sentence."""
+        return short_name(self.inputs.source or "")
 
     @property
     def data(self) -> str:
         """The data, to stand in a command; DATA if there are none."""
         source = self.inputs.source
-        return "DATA" if source is None else named(shlex.quote(source))
+        return "DATA" if source is None else short_name(shlex.quote(source))
 
     @property
     def class_of_items(self) -> str:
@@ -101,4 +106,4 @@ class ReportContext:
         y, names = self.inputs.y, self.run.config.data.class_names
         if y is None:
             return ""
-        return f" All are of the class {named(names[y]) if names else y}."
+        return f" All are of the class {short_name(names[y]) if names else y}."

@@ -1,100 +1,111 @@
-"""A picture of a measured frontier: what plans are worth against their calls, with intervals."""
+"""Charts of a measured frontier: error and metrics of plans against their network calls."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from scorefield.evaluate.metrics import Measurement
-from scorefield.report.style import (
-    COLOURS,
-    FAINT,
-    INK,
-    MARKERS,
-    Target,
-    log_calls,
-    log_heights,
-    new_figure,
-    plain,
-    save,
-)
-from scorefield.tuning.frontier import Frontier
+from scorefield.report.axis import Axis, bounds, is_wide
+from scorefield.report.chart import Band, Chart, Series
+from scorefield.report.figure import Figure
+from scorefield.report.text import plus_minus, short_name
+from scorefield.tuning.frontier import Frontier, Point
 
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+ERROR = "Error to the exact path, per coordinate"
+_NEAR = 0.2  # in the logarithm of calls: ticks whose names would overlap
 
-_ERROR = "error to the exact path"
-_WIDE = 5.0  # from this ratio of heights on an axis is logarithmic
-_NEAR, _ASIDE = 0.25, 0.012  # in log of calls: ticks, and bars that would lie on each other
-
-Line = Sequence[tuple[float, Measurement]]
+Measured = Sequence[tuple[Point, Measurement]]
 
 
-def frontier_panels(found: Frontier, path: Target) -> Figure:
-    """Draw the error and each metric against the calls, a line for each name, and write it.
+def frontier_chart(frontier: Frontier) -> Figure:
+    """Return a figure of the error and of each metric against the network calls per sample.
 
-    Bars are the confidence intervals, the grey band that of the floor. On a logarithmic axis what
-    is 0 or less lies at the lower edge.
-
-    Raises:
-        ImportError: matplotlib is not installed.
+    Each name of the frontier is a line; those of stochastic solvers are dashed. Vertical lines are
+    the confidence intervals. The grey band is the interval of a metric between two sets of data,
+    and below the error what the exact paths are not sure of. A value of 0 or less lies at the lower
+    edge of a logarithmic axis.
     """
-    panels = _panels(found)
-    names = list(dict.fromkeys(point.name for point in found.points))
-    figure = new_figure(0.6 + 4.2 * len(panels), 4.4)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    handles = {}
-    for panel, (title, lines) in zip(axes, panels.items(), strict=True):
-        _scale(panel, lines, found.floors.get(title))
-        for name, line in lines.items():
-            k = names.index(name)
-            handles[name] = _draw_line(panel, line, k, k - (len(names) - 1) / 2)
-        panel.set_title(title.replace("_", " "), loc="left", color=INK, fontsize=11)
-        panel.set_xlabel("field calls per sample", color=INK)
-        plain(panel, "left", "bottom")
-    shown = [name for name in names if name in handles]
-    figure.legend(
-        [handles[name] for name in shown],
-        shown,
-        loc="lower center",
-        ncols=min(len(shown), 2 + 2 * len(panels)),
-        frameon=False,
-        fontsize=9,
+    charts = frontier_charts(frontier)
+    return Figure(charts, columns=min(3, len(charts)))
+
+
+def frontier_charts(frontier: Frontier) -> list[Chart]:
+    """Return the chart of the error, if it was measured, and one for each metric."""
+    styles = _styles(frontier)
+    errors = [(p, p.error) for p in frontier.points if p.error is not None]
+    charts = []
+    if errors:
+        teacher = frontier.teacher
+        band = None if teacher is None else Band("error of the exact paths", 0.0, teacher)
+        charts.append(_chart(ERROR, errors, band, styles))
+    for metric in metric_names(frontier):
+        values = [(p, p.values[metric]) for p in frontier.points if metric in p.values]
+        floor = frontier.floors.get(metric)
+        band = None if floor is None else Band("data against other data", floor.low, floor.high)
+        if values:
+            title = short_name(f"{metric.replace('_', ' ')} to data")
+            charts.append(_chart(title[:1].upper() + title[1:], values, band, styles))
+    return charts
+
+
+def metric_names(frontier: Frontier) -> list[str]:
+    """Return the names of the metrics that were measured, each once."""
+    names = [*frontier.floors, *(name for p in frontier.points for name in p.values)]
+    return list(dict.fromkeys(names))
+
+
+def interval(measurement: Measurement) -> str:
+    """Return a value and half its interval."""
+    return plus_minus(measurement.value, (measurement.high - measurement.low) / 2)
+
+
+def _styles(frontier: Frontier) -> dict[str, Series]:
+    """Return an empty series for each name: deterministic and stochastic ones count their tones."""
+    styles: dict[str, Series] = {}
+    for point in frontier.points:
+        alike = [series for series in styles.values() if series.dashed == point.stochastic]
+        series = Series(short_name(point.name), [], len(alike), dashed=point.stochastic)
+        styles.setdefault(point.name, series)
+    return styles
+
+
+def _chart(
+    label: str, measured: Measured, band: Band | None, styles: Mapping[str, Series]
+) -> Chart:
+    """Return a chart of one measure against calls."""
+    calls = [point.nfe for point, _ in measured]
+    ends = min(calls) / 1.1, max(calls) * 1.1
+    x = Axis("network calls per sample (NFE)", *ends, log=True, named=_ticks(calls))
+    series = [_line(style, measured, name) for name, style in styles.items()]
+    best, least = min(measured, key=lambda pair: pair[1].value)
+    alt = (
+        f"{label} against network calls, for {len(styles)} solvers. The least is "
+        f"{interval(least)}, by {short_name(best.name)} with {best.nfe:g} calls"
     )
-    figure.tight_layout(rect=(0, 0.09, 1, 1), w_pad=2)
-    save(figure, path)
-    return figure
+    return Chart(alt, x, _heights(label, [m for _, m in measured], band), series, band)
 
 
-def _panels(found: Frontier) -> dict[str, dict[str, Line]]:
-    """Return what each panel shows: for each name the calls and what was measured, rising."""
-    panels: dict[str, dict[str, list[tuple[float, Measurement]]]] = {}
-    for point in sorted(found.points, key=lambda point: point.nfe):
-        told = {} if point.error is None else {_ERROR: point.error}
-        for title, estimate in (told | dict(point.values)).items():
-            panels.setdefault(title, {}).setdefault(point.name, []).append((point.nfe, estimate))
-    return {title: dict(lines) for title, lines in panels.items()}
+def _line(style: Series, measured: Measured, name: str) -> Series:
+    """Return the points of one name, by rising calls."""
+    line = sorted((pair for pair in measured if pair[0].name == name), key=lambda pair: pair[0].nfe)
+    return replace(
+        style,
+        points=[(p.nfe, m.value) for p, m in line],
+        intervals=[(m.low, m.high) for _, m in line],
+        titles=[f"{style.name}, {p.nfe:g} calls: {interval(m)}" for p, m in line],
+    )
 
 
-def _scale(axes: Axes, lines: Mapping[str, Line], floor: Measurement | None) -> None:
-    """Fit the axes to all that is drawn on them, and draw the floor."""
-    points = [point for line in lines.values() for point in line]
-    log_calls(axes, _ticks([calls for calls, _ in points]))
-    heights = [e.value for _, e in points] + ([] if floor is None else [floor.value])
-    above = [height for height in heights if height > 0]
-    if above and max(above) > _WIDE * min(above):
-        log_heights(axes)
-        axes.set_ylim(min(above) / 1.6, max(above) * 1.6)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    if floor is not None:
-        bottom = axes.get_ylim()[0] if axes.get_yscale() == "log" else floor.low
-        axes.axhspan(max(floor.low, bottom), floor.high, color="#dddddd", linewidth=0, zorder=1)
-        axes.axhline(floor.value, color=FAINT, linestyle=(0, (5, 3)), linewidth=1.2, zorder=2)
+def _heights(label: str, measurements: Sequence[Measurement], band: Band | None) -> Axis:
+    """Return the axis of a measure, logarithmic if its values are positive and far apart."""
+    values = [m.value for m in measurements] + ([] if band is None else [band.high])
+    ends = [v for m in measurements for v in (m.low, m.high)]
+    if is_wide(values):
+        return Axis(label, *bounds([*values, *(m.high for m in measurements)], log=True), log=True)
+    return Axis(label, *bounds([*ends, *(() if band is None else (band.low, band.high))]))
 
 
 def _ticks(calls: Sequence[float]) -> list[float]:
@@ -104,28 +115,3 @@ def _ticks(calls: Sequence[float]) -> list[float]:
         if all(abs(math.log(count / tick)) > _NEAR for tick in ticks):
             ticks.append(count)
     return sorted(ticks)
-
-
-def _draw_line(axes: Axes, line: Line, k: int, aside: float) -> Artist:
-    """Draw a line with its intervals, in the k-th colour, and return what stands for it."""
-    calls, estimates = zip(*line, strict=True)
-    values = [e.value for e in estimates]
-    # of very skewed values a narrow interval may lie on one side of their mean
-    bars = [
-        [max(0.0, end) for end in ends]
-        for ends in ([e.value - e.low for e in estimates], [e.high - e.value for e in estimates])
-    ]
-    drawn: Artist = axes.errorbar(
-        [count * math.exp(_ASIDE * aside) for count in calls],
-        values,
-        yerr=bars,
-        color=COLOURS[k % len(COLOURS)],
-        marker=MARKERS[(k + k // len(COLOURS)) % len(MARKERS)],
-        linestyle="-" if k < len(COLOURS) else "--",
-        linewidth=1.6,
-        markersize=6,
-        markeredgecolor="white",
-        elinewidth=1,
-        zorder=3,
-    )[0]
-    return drawn

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.report.style import Target, optional
+from scorefield.report.figure import Target
+from scorefield.report.style import optional
 
 SEPARATOR = 2
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from scorefield import __version__
 from scorefield.report.blocks import Panels, Part, Section, Slider
-from scorefield.report.chart import HEIGHT, WIDTH
-from scorefield.report.style import COLOURS, optional
+from scorefield.report.style import DARK, LIGHT, VARIABLES, chart_css, optional
+from scorefield.report.text import printable
 
 
 def render(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -24,15 +24,15 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
     Raises:
         ImportError: Jinja is not installed.
     """
-    jinja, markup = optional("jinja2", "report"), optional("markupsafe", "report").Markup
+    jinja, markup = optional("jinja2"), optional("markupsafe").Markup
     parts = [part for section in sections for part in section.parts]
-    script, style = _text("page.js"), _text("page.css") + _tones() + _sheets(parts)
+    script, style = _text("page.js"), _colours() + _text("page.css") + _sheets(parts)
     environment = jinja.Environment(
         autoescape=True,
         undefined=jinja.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_shown,
+        finalize=_written,
     )
     page: str = environment.from_string(_text("page.html")).render(
         title=title,
@@ -42,9 +42,8 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
         policy=policy(style, script),
         style=markup(style),
         script=markup(script),
+        markup=markup,
         version=__version__,
-        W=WIDTH,
-        H=HEIGHT,
     )
     return page
 
@@ -58,11 +57,9 @@ def policy(style: str, script: str) -> str:
     )
 
 
-def _shown(value: Any) -> Any:
-    """Write out what would change how a text reads, such as marks that turn its direction."""
-    if type(value) is str:
-        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in value)
-    return value
+def _written(value: Any) -> Any:
+    """Return a value of the template as it stands in the page."""
+    return printable(value) if type(value) is str else value
 
 
 def _digest(text: str) -> str:
@@ -73,13 +70,11 @@ def _text(name: str) -> str:
     return resources.files("scorefield.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _tones() -> str:
-    """Return the colours of `scorefield.report.style`, on dark paper lighter."""
-    inks = ["var(--ink)" if colour == "#000000" else colour for colour in COLOURS]
-    light = "".join(f"--tone{k}:{ink};" for k, ink in enumerate(inks))
-    dark = "".join(f"--tone{k}:color-mix(in oklab,{ink},white 30%);" for k, ink in enumerate(inks))
-    uses = "".join(f".tone{k}{{--tone:var(--tone{k})}}" for k in range(len(inks)))
-    return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}{uses}\n"
+def _colours() -> str:
+    """Return the colours as variables, lighter on dark paper, and the style of the charts."""
+    dark = f"@media (prefers-color-scheme:dark){{:root{{{DARK.variables}}}}}"
+    tones = "".join(f".tone{k}{{--tone:var(--tone{k})}}" for k in range(len(LIGHT.tones)))
+    return f":root{{{LIGHT.variables}}}{dark}{tones}{chart_css(VARIABLES)}\n"
 
 
 def _sheets(parts: Sequence[Part]) -> str:

@@ -43,6 +43,11 @@ class Paths:
     ratio: Tensor
     scale: Tensor
 
+    def at_scale(self, kind: str) -> Tensor:
+        """Return the paths of the ``sde`` or the ``ode`` at the data's scale, ``(T, n)``."""
+        track: Tensor = getattr(self, kind)
+        return track * self.scale[:, None]
+
 
 def paths(
     field: ScoreField, n: int, *, seed: int = 0, steps: int = 300, along: Tensor | None = None

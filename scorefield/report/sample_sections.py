@@ -12,6 +12,7 @@ from torch import Tensor
 from scorefield.data.columns import as_table
 from scorefield.process import balanced
 from scorefield.report import frames
+from scorefield.report.axis import Axis, bounds
 from scorefield.report.blocks import (
     Charts,
     Missing,
@@ -24,11 +25,12 @@ from scorefield.report.blocks import (
     Slider,
     Table,
 )
-from scorefield.report.chart import Axis, Chart, Series, bounds
+from scorefield.report.chart import Chart
 from scorefield.report.context import ReportContext
 from scorefield.report.frames import draw, frame_ratios, samples_by_calls, solver_frames
 from scorefield.report.reverse_paths import Paths, paths
-from scorefield.report.text import named
+from scorefield.report.text import short_name
+from scorefield.report.trajectory import path_chart
 from scorefield.report.view_vectors import principal
 from scorefield.sampling import DEFAULT_CALLS, ROUND_TRIP_CALLS, Plan, default_plan
 from scorefield.solvers import EulerMaruyama
@@ -37,7 +39,8 @@ _CLASSES = 10
 _OF_CLASS = 9  # samples that are not vectors
 _COLUMNS, _ROWS = 8, 6
 _PATHS, _STEPS = 24, 80
-_PLAIN = 6  # the tone of text
+_COLOURED = 5
+_RATIO = "noise-to-signal ratio σ/α, from noise to data"
 _PAIRS, _POINTS = 4, 9
 
 
@@ -49,7 +52,7 @@ def samples(context: ReportContext) -> Section:
         context.panel("Samples", f"seed {context.inputs.seed}", [context.samples[:many]], False)
     ]
     if x is not None:
-        shown.append(context.panel("Data", named(context.inputs.source or ""), [x[:many]], False))
+        shown.append(context.panel("Data", context.source, [x[:many]], False))
     parts: list[Part] = [Panels(shown, "large"), Note(view.caption + context.class_note)]
     if config.classes:
         parts.append(Panels(_classes(context)))
@@ -68,7 +71,9 @@ def _classes(context: ReportContext) -> list[Panel]:
     """Return a panel of samples of each of the first classes."""
     config = context.run.config.data
     count = context.view.few(1) if len(config.shape) == 1 else _OF_CLASS
-    names = [named(name) for name in config.class_names] or list(map(str, range(config.classes)))
+    names = [short_name(name) for name in config.class_names] or list(
+        map(str, range(config.classes))
+    )
     how, seed = (context.run, default_plan(context.run.field), count), context.inputs.seed
     return [
         context.panel(f"Class {names[y]}", "", [draw(*how, seed=seed, y=y)[0]], False)
@@ -82,14 +87,14 @@ def _rows(context: ReportContext) -> Table:
     some = dict(list(table.items())[:_COLUMNS])
     more = f", in the first {_COLUMNS} of {len(table)} columns" if len(table) > _COLUMNS else ""
     cells = [[_cell(value) for value in column.tolist()] for column in some.values()]
-    names = [named(name) for name in some]
+    names = [short_name(name) for name in some]
     return Table(f"Samples 0 to {_ROWS - 1}{more}", names, list(zip(*cells, strict=True)))
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.5g}"
-    return named(str(value))
+    return short_name(str(value))
 
 
 def two_ways(context: ReportContext) -> Section:
@@ -108,7 +113,7 @@ def two_ways(context: ReportContext) -> Section:
         f"{_PATHS} paths each, along the direction in which samples vary most, in deviations of "
         "the data and at the data's scale. The same colour is the same start."
     )
-    parts: list[Part] = [Charts(_tracks(found)), Note(note), Panels(_ends(context))]
+    parts: list[Part] = [Charts(_path_charts(found)), Note(note), Panels(_ends(context))]
     return Section("two-ways", "The same noise, two ways", text, parts)
 
 
@@ -125,27 +130,17 @@ def _ends(context: ReportContext) -> list[Panel]:
     return panels
 
 
-def _tracks(found: Paths) -> list[Chart]:
+def _path_charts(result: Paths) -> list[Chart]:
     """Return a chart of the ODE's paths and one of the SDE's, over the same axes."""
-    ratio = found.ratio.tolist()
-    tracks = {"ODE": found.ode * found.scale[:, None], "SDE": found.sde * found.scale[:, None]}
-    ends = bounds(torch.stack(list(tracks.values())).flatten().tolist())
-    across = Axis("noise-to-signal ratio σ/α, from noise to data", ratio[0], ratio[-1], log=True)
-    order = found.ode[0].argsort()
-    some = order[torch.linspace(2, len(order) - 3, 5).long()].tolist()
-    marked = {k: tone for tone, k in enumerate(some)}
-    charts = []
-    for name, track in tracks.items():
-        looks = {k: (_PLAIN, True) for k in range(track.shape[1]) if k not in marked}
-        looks |= {k: (tone, False) for k, tone in marked.items()}  # drawn last, so above
-        series = [
-            Series("", list(zip(ratio, track[:, k].tolist(), strict=True)), tone, faint=faint)
-            for k, (tone, faint) in looks.items()
-        ]
-        alt = f"{track.shape[1]} paths of the {name} from noise on the left to data on the right"
-        upwards = Axis(f"Paths of the {name}", *ends)
-        charts.append(Chart(alt, across, upwards, series, legend=False))
-    return charts
+    both = torch.stack([result.at_scale("ode"), result.at_scale("sde")])
+    ends = bounds(both.flatten().tolist())
+    order = result.ode[0].argsort()
+    drawn = order[torch.linspace(2, len(order) - 3, _COLOURED).long()].tolist()
+    tones = {k: tone for tone, k in enumerate(drawn)}
+    return [
+        path_chart(result, kind, tones, Axis(f"Paths of the {kind}", *ends), _RATIO, others=True)
+        for kind in ("ODE", "SDE")
+    ]
 
 
 def over_time(context: ReportContext) -> Section:

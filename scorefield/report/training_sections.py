@@ -12,10 +12,11 @@ import tomli_w
 import torch
 
 from scorefield.likelihood import Likelihood
+from scorefield.report.axis import Axis, bounds
 from scorefield.report.blocks import Charts, Commands, Facts, Missing, Part, Section, Text
-from scorefield.report.chart import Axis, Chart, Series, bounds, steps
+from scorefield.report.chart import Chart, Series, steps
 from scorefield.report.context import ReportContext
-from scorefield.report.text import named, plus_minus
+from scorefield.report.text import plus_minus, short_name
 from scorefield.runs import folder as stored
 from scorefield.runs.summary import summary
 from scorefield.training.held_out import HeldOut, bins
@@ -31,7 +32,7 @@ _EXACT = 8  # coordinates up to which the trace is exact
 
 def training(context: ReportContext) -> Section:
     """What was trained on what, and the loss on the way."""
-    facts = [(name, named(text)) for name, text in summary(context.run).items()]
+    facts = [(name, short_name(text)) for name, text in summary(context.run).items()]
     loss = _numbers(context.inputs.log, "train", "loss")
     error = _numbers(context.inputs.log, "evaluation", "error")
     settings = tomli_w.dumps(stored.settings(context.run.config)["train"])
@@ -58,7 +59,7 @@ def _line(label: str, points: Sequence[tuple[float, float]], tone: int) -> Chart
     last = f"{label}: {heights[0]:.3g} at step {points[0][0]:g}, {heights[-1]:.3g} at the last"
     across = Axis("step", 0.0, max(1.0, *(x for x, _ in points)))
     upwards = Axis(label, *bounds(heights, log), log=log)
-    return Chart(last, across, upwards, [Series("", points, tone)], legend=False)
+    return Chart(last, across, upwards, [Series("", points, tone)])
 
 
 def _numbers(log: Sequence[Mapping[str, Any]], event: str, name: str) -> list[tuple[float, float]]:
@@ -81,7 +82,10 @@ def _finite(value: object) -> bool:
 def noise_levels(context: ReportContext) -> Section:
     """The error at each noise level, of held-out data."""
     edges, x = bins(context.run.field.process).exp().tolist(), context.inputs.x
-    logged, source = _levels(context.inputs.log, len(edges) - 1), named(context.inputs.source or "")
+    logged, source = (
+        _levels(context.inputs.log, len(edges) - 1),
+        context.source,
+    )
     series = [
         _level_series(f"held out, step {step}", edges, values, 1, faint=k < len(logged) - 1)
         for k, (step, values) in enumerate(logged)
@@ -157,7 +161,7 @@ def likelihood(context: ReportContext) -> Section:
     error = float(values.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
     said = f"{plus_minus(float(values.mean()), error)} {unit}"
     better = f"lower is better, {math.log2(levels):.3f} is chance" if levels else "higher is better"
-    source = f"{'held-out ' * context.inputs.held_out}items of {named(context.inputs.source or '')}"
+    source = f"{'held-out ' * context.inputs.held_out}items of {context.source}"
     text = f"{said} ({better}): the mean over {len(x)} {source} and its standard error."
     chart = _histogram(values.tolist(), unit, said)
     note = _doubts(context, found, probes, scale)
@@ -195,7 +199,7 @@ def commands(context: ReportContext) -> Section:
     """How all this is made again."""
     folder, data = context.folder, context.data
     held, seed = " --held-out" if context.inputs.held_out else "", context.inputs.seed
-    source = named(shlex.quote(context.run.config.data.name))
+    source = short_name(shlex.quote(context.run.config.data.name))
     given = "" if context.inputs.source is None else f" {data}{held}"
     lines = [
         f"scorefield report {folder}{given} --seed {seed}",

@@ -1,90 +1,101 @@
-"""One picture of two ways from noise to data: the reverse SDE and the probability-flow ODE."""
+"""Charts of paths from noise to data, by the reverse SDE and by the probability-flow ODE.
+
+Their horizontal axis is the noise-to-signal ratio, logarithmic and falling.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
+from scorefield.report.axis import Axis
+from scorefield.report.chart import Chart, Series
+from scorefield.report.figure import Figure
 from scorefield.report.reverse_paths import Paths, paths
-from scorefield.report.style import (
-    BLUE,
-    COLOURS,
-    INK,
-    ORANGE,
-    Target,
-    new_figure,
-    optional,
-    plain,
-    save,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from scorefield.report.style import BLUE, INK, ORANGE
 
 BINS, SMOOTHING = 160, 2.0
-SLICES = (0.1, 0.3, 0.5, 0.7, 0.9)
-RATIOS = (100.0, 30.0, 20.0, 10.0, 5.0, 3.0, 2.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
-LAYOUT = {"left": 0.065, "right": 0.975, "top": 0.87, "bottom": 0.085, "hspace": 0.3}
+SLICES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the steps
+TITLE = "Two kinds of path from the same noise to data"
 SDE_TITLE = "Reverse SDE: fresh noise at every step"
 ODE_TITLE = "Probability-flow ODE: no noise after the start"
 BOTH_TITLE = "Density at five times: SDE left of each line, ODE right of it"
+RATIO = "noise-to-signal ratio sigma/alpha, from noise (left) to data (right)"
+_WIDTH, _HEIGHT, _LOW = 960, 280, 170  # pixels
+_SLICE = 0.055  # the largest width of a density, as a share of the axis
+_COLUMNS = 480  # of the shade
 
 
 def trajectories(
-    field: ScoreField,
-    path: Target,
-    *,
-    seed: int = 0,
-    n: int = 7,
-    crowd: int = 2000,
-    steps: int = 300,
+    field: ScoreField, *, seed: int = 0, n: int = 7, crowd: int = 2000, steps: int = 300
 ) -> Figure:
-    """Draw a field's paths by the SDE (above) and the ODE (below), and write the picture.
+    """Return a figure of a field's paths by the SDE (above) and by the ODE (below).
 
-    Both panels show the paths from the same ``n`` starting noises, spread evenly over the crowd's,
+    Both charts show the paths from the same ``n`` starting noises, spread evenly over the crowd's,
     on the density of the first coordinate (the ODE's crowd), with time running from noise to data.
-    Between them, at five times, the densities of the two crowds back to back. Values are at the
+    Between them are the densities of the two crowds at five times, back to back. Values are at the
     data's scale, see `scorefield.report.reverse_paths`.
 
     Args:
         field: any field; the first coordinate of its samples is drawn.
-        path: where to write, in the format of its ending; a file object will do and gets a PNG.
-        seed: determines all the noise.
-        n: how many paths to draw.
-        crowd: how many paths the densities are counted from.
+        seed: determines all noise.
+        n: number of paths to draw.
+        crowd: number of paths that the densities are estimated from.
         steps: of the grid, see `scorefield.report.reverse_paths.paths`.
 
     Raises:
-        ImportError: matplotlib is not installed.
         ValueError: ``n`` or ``steps`` below 1, or ``crowd < n``.
     """
     if not 1 <= n <= crowd:
-        raise ValueError(f"n = {n} paths of a crowd of {crowd}: give 1 <= n <= crowd.")
-    figure = new_figure(10, 7)
-    found = paths(field, crowd, seed=seed, steps=steps)
-    sde, ode = (track * found.scale[:, None] for track in (found.sde, found.ode))
+        raise ValueError(f"n={n}, crowd={crowd}: give 1 <= n <= crowd.")
+    result = paths(field, crowd, seed=seed, steps=steps)
+    sde, ode = result.at_scale("sde"), result.at_scale("ode")
     edges = _edges(torch.cat([sde, ode]))
-    drawn = ode[0].argsort()[(torch.arange(n) * 2 + 1) * crowd // (2 * n)]
-    top, middle, bottom = _panels(figure, found, edges)
-    for axes, track in ((top, sde), (bottom, ode)):
-        _draw_density(axes, densities(ode, edges), edges)
-        _draw_paths(axes, track[:, drawn])
+    y = Axis("first coordinate", float(edges[0]), float(edges[-1]))
+    drawn = ode[0].argsort()[(torch.arange(n) * 2 + 1) * crowd // (2 * n)].tolist()
     slices = [round(place * steps) for place in SLICES]
-    places = [k / steps for k in slices]
-    _draw_slices(
-        middle, places, densities(sde[slices], edges), densities(ode[slices], edges), edges
+    rules = [_upright(float(result.ratio[k]), y, dashed=True) for k in slices]
+    shade = _shade(result.ratio, densities(ode, edges))
+
+    def panel(kind: str, title: str, tone: int, label: str, height: int) -> Chart:
+        chart = path_chart(result, kind, dict(zip(drawn, range(n), strict=True)), y, label)
+        chart = replace(chart, series=[*rules, *chart.series], shade=shade)
+        return replace(chart, title=title, tone=tone, width=_WIDTH, height=height)
+
+    x, both = _ratio_axis(result, ""), [densities(track[slices], edges) for track in (sde, ode)]
+    series = _slices(x, y, result.ratio[slices], *both)
+    middle = Chart(BOTH_TITLE, x, y, series, title=BOTH_TITLE, width=_WIDTH, height=_LOW)
+    top = panel("SDE", SDE_TITLE, ORANGE, "", _HEIGHT)
+    return Figure([top, middle, panel("ODE", ODE_TITLE, BLUE, RATIO, _HEIGHT + 32)], title=TITLE)
+
+
+def path_chart(
+    result: Paths, kind: str, tones: Mapping[int, int], y: Axis, label: str, others: bool = False
+) -> Chart:
+    """Return a chart of the paths of the ``SDE`` or the ``ODE``.
+
+    Args:
+        tones: the colour of each path to draw, by its number.
+        y, label: the vertical axis, and the label of the horizontal one.
+        others: draw the other paths too, pale.
+    """
+    track, ratio = result.at_scale(kind.lower()), result.ratio.tolist()
+    lines = [list(zip(ratio, path, strict=True)) for path in track.T.tolist()]
+    pale = [k for k in range(len(lines)) if k not in tones] if others else []
+    series = [Series("", lines[k], INK, faint=True) for k in pale]
+    for k, tone in tones.items():
+        series.append(Series("", lines[k], tone, halo=True))
+        series.append(Series("", lines[k][-1:], tone, titles=[f"{lines[k][-1][1]:.3g}"]))
+    alt = (
+        f"{len(pale) + len(tones)} paths of the {kind} from noise on the left to data on the right"
     )
-    for axes in (top, bottom):
-        for place in places:
-            axes.axvline(place, color=INK, linestyle=(0, (1, 3)), linewidth=0.8, zorder=2)
-    save(figure, path)
-    return figure
+    return Chart(alt, _ratio_axis(result, label), y, series)
 
 
 def densities(values: Tensor, edges: Tensor) -> Tensor:
@@ -103,76 +114,47 @@ def densities(values: Tensor, edges: Tensor) -> Tensor:
 
 
 def _edges(values: Tensor) -> Tensor:
-    """Return bin edges that hold all but the outermost values ``(T, n)`` of every time."""
+    """Return bin edges around all but the outermost values ``(T, n)`` of every time."""
     low = float(values.quantile(0.001, dim=1).min())
     high = float(values.quantile(0.999, dim=1).max())
     room = 0.05 * (high - low) + 1e-6
     return torch.linspace(low - room, high + room, BINS + 1, dtype=torch.float64)
 
 
-def _panels(figure: Figure, found: Paths, edges: Tensor) -> list[Axes]:
-    """Return the three panels, top to bottom, titled, with their axes set and shared."""
-    ticker = optional("matplotlib.ticker")
-    panels: list[Axes] = list(
-        figure.subplots(3, 1, sharex=True, sharey=True, height_ratios=[3, 1.7, 3])
-    )
-    figure.subplots_adjust(**LAYOUT)
-    titles = ((SDE_TITLE, ORANGE), (BOTH_TITLE, INK), (ODE_TITLE, BLUE))
-    for axes, (title, colour) in zip(panels, titles, strict=True):
-        axes.set_title(title, loc="left", color=colour, fontsize=10.5, fontweight="bold", pad=5)
-        plain(axes, "left", "bottom")
-        axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axes.set_ylabel("" if axes is panels[1] else "first coordinate", color=INK, fontsize=9.5)
-    panels[0].set_xlim(0, 1)
-    panels[0].set_ylim(float(edges[0]), float(edges[-1]))
-    places, names = _ticks(found)
-    panels[2].xaxis.set_major_locator(ticker.FixedLocator(places))
-    panels[2].xaxis.set_major_formatter(ticker.FixedFormatter(names))
-    panels[2].set_xlabel("noise-to-signal ratio σ/α, from noise (left) to data (right)", color=INK)
-    heading = "Two kinds of path from the same noise to data"
-    figure.text(LAYOUT["left"], 0.95, heading, color=INK, fontsize=14, fontweight="bold")
-    return panels
+def _ratio_axis(result: Paths, label: str) -> Axis:
+    return Axis(label, float(result.ratio[0]), float(result.ratio[-1]), log=True)
 
 
-def _ticks(found: Paths) -> tuple[list[float], list[str]]:
-    """Return where along the grid round noise-to-signal ratios fall, and their names."""
-    rising = found.ratio.flip(0).log().numpy()
-    marks = [r for r in RATIOS if rising[0] <= np.log(r) <= rising[-1]]
-    falling_place = np.linspace(1, 0, len(rising))
-    return [float(np.interp(np.log(r), rising, falling_place)) for r in marks], [
-        f"{r:g}" for r in marks
-    ]
+def _upright(ratio: float, y: Axis, dashed: bool = False) -> Series:
+    """Return a vertical line."""
+    return Series("", [(ratio, y.low), (ratio, y.high)], INK, faint=True, dashed=dashed)
 
 
-def _draw_density(axes: Axes, density: Tensor, edges: Tensor) -> None:
-    """Shade each time's density by its own peak: light where few paths pass, dark where many."""
-    shade = (density / density.amax(1, keepdim=True)).sqrt().T.numpy()
-    box = (0.0, 1.0, float(edges[0]), float(edges[-1]))
-    picture = axes.imshow(shade, cmap="Greys", vmin=0.0, vmax=1.7, extent=box, origin="lower")
-    picture.set(interpolation="bilinear")
-    axes.set_aspect("auto")
+def _shade(ratio: Tensor, density: Tensor) -> np.ndarray[Any, Any]:
+    """Shade each time's density by its own peak: pale where few paths pass, dark where many.
+
+    The times, whose ratios ``(T,)`` fall unevenly, become columns at equal distances on the axis.
+    """
+    shade = (density / density.amax(1, keepdim=True)).sqrt().numpy() / 1.7
+    places = (ratio / ratio[0]).log() / (ratio[-1] / ratio[0]).log()
+    columns = np.interp(np.linspace(0, 1, _COLUMNS), places.numpy(), np.arange(len(ratio)))
+    return np.asarray(shade[columns.round().astype(int)].T[::-1])
 
 
-def _draw_paths(axes: Axes, track: Tensor) -> None:
-    """Draw the paths ``(T, n)``, path ``k`` in colour ``k``, the same in both panels."""
-    place = np.linspace(0, 1, len(track))
-    for k, line in enumerate(track.T.numpy()):
-        colour = COLOURS[k % len(COLOURS)]
-        axes.plot(place, line, color="white", linewidth=2.8, alpha=0.8, zorder=3)
-        axes.plot(place, line, color=colour, linewidth=1.3, zorder=3)
-        axes.plot(place[-1:], line[-1:], "o", color=colour, markersize=5, clip_on=False, zorder=4)
-
-
-def _draw_slices(
-    axes: Axes, places: Sequence[float], sde: Tensor, ode: Tensor, edges: Tensor
-) -> None:
-    """Draw at each place the two densities back to back, ``(slices, bins)`` each."""
-    heights = ((edges[1:] + edges[:-1]) / 2).numpy()
-    for place, left, right in zip(places, sde.numpy(), ode.numpy(), strict=True):
-        unit = 0.085 / max(left.max(), right.max())
-        for density, side, colour in ((left, -unit, ORANGE), (right, unit, BLUE)):
-            curve = place + side * density
-            axes.fill_betweenx(heights, place, curve, color=colour, alpha=0.35, linewidth=0)
-            shown = density > 1e-3 * density.max()
-            axes.plot(curve[shown], heights[shown], color=colour, linewidth=1.2)
-        axes.axvline(place, color=INK, linewidth=0.6)
+def _slices(x: Axis, y: Axis, ratio: Tensor, sde: Tensor, ode: Tensor) -> list[Series]:
+    """Return the two densities ``(slices, bins)`` back to back at each ratio ``(slices,)``."""
+    edges = torch.linspace(y.low, y.high, sde.shape[1] + 1, dtype=torch.float64)
+    heights = (edges[1:] + edges[:-1]) / 2
+    series = []
+    for middle, *both in zip(ratio.tolist(), sde, ode, strict=True):
+        unit = _SLICE / float(torch.stack(both).max())
+        for density, side, tone in zip(both, (-unit, unit), (ORANGE, BLUE), strict=True):
+            # on a logarithmic axis, a share of its length is a factor
+            across = middle * (x.high / x.low) ** (side * density)
+            visible = density > 1e-3 * density.max()
+            points = list(zip(across[visible].tolist(), heights[visible].tolist(), strict=True))
+            ends = [(middle, height) for _, height in (points[0], points[-1])]
+            corners = [ends[0], *points, ends[1]]
+            series.append(Series("", corners, tone, filled=True, faint=True))
+        series.append(_upright(middle, y))
+    return series

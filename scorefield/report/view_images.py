@@ -58,7 +58,7 @@ class Images(View):
         sheet = np.concatenate(tiles)
         height, width = sheet.shape[0] // len(frames), sheet.shape[1]
         file = io.BytesIO()
-        optional("PIL.Image", "report").fromarray(sheet).save(file, format="PNG", optimize=True)
+        optional("PIL.Image").fromarray(sheet).save(file, format="PNG", optimize=True)
         uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
         return Picture(width, height, len(frames), uri, crisp=max(self.shape[1:]) <= _SIDE // 2)
 

@@ -1,4 +1,4 @@
-"""The README's Python runs, top to bottom, as a reader would paste it."""
+"""The Python of the README and of each page runs, top to bottom, as a reader would paste it."""
 
 import re
 import shlex
@@ -14,7 +14,8 @@ PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
 
 
 def blocks(language: str, page: Path = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    fence = rf"```(?:\{{code-cell\}} )?{language}\n(.*?)```"
+    return re.findall(fence, page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ class Objective:
         """
         process, t = denoiser.process, align(t, x0)
         alpha, sigma = process.coefficients(t)
-        out = denoiser.parametrization(alpha, sigma).out
+        out = denoiser.parametrization(alpha, sigma)[1]
         at = denoiser.instants(t[None])[0]
         weight = self.weighting(process, t) * (alpha * out / sigma**2) ** 2
         x = process.perturb(x0, t, eps)

@@ -38,6 +38,8 @@ from torch import Tensor
 import scorefield as sf
 from scorefield.data import read
 from scorefield.evaluate.metrics import SlicedWasserstein, compare
+from scorefield.report import Figure, Series
+from scorefield.report.style import BLUE, INK, ORANGE
 from scorefield.tuning.noises import distances, draw
 from scorefield.tuning.teacher import ends
 
@@ -194,30 +196,20 @@ def show(result: dict, counts: tuple[int, ...]) -> list[str]:
 
 
 def plot(results: list[dict], counts: tuple[int, ...], path: Path) -> None:
-    """Draw error against calls, one panel a problem."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    lines, wide = -(-len(results) // 3), min(3, len(results))
-    figure, axes = plt.subplots(lines, wide, figsize=(5 * wide, 4.2 * lines), squeeze=False)
-    for axis, result in zip(axes.flat, results, strict=False):
-        best = [result["best_peer"][n]["mean"][0] for n in counts]
-        axis.plot(counts, best, "k--", label="best of diffusers in hindsight")
-        default = [result["tuned"][n]["default"] for n in counts]
-        axis.plot(counts, default, "o-", ms=3, color="0.6", label="default plan")
-        ours = [result["tuned"][n]["mean"] for n in counts]
-        axis.plot(counts, ours, "o-", ms=3, color="#0072B2", label="tuned plan")
-        axis.set(xscale="log", yscale="log", title=result["problem"], xlabel="network calls")
-        axis.set_xticks(counts, [str(n) for n in counts])
-        axis.minorticks_off()
-    for axis in list(axes.flat)[len(results) :]:
-        axis.set_visible(False)
-    axes[0][0].set_ylabel("mean distance to the end of the exact path")
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    """Draw error against calls, one chart a problem."""
+    charts = []
+    for result in results:
+        lines = {
+            "best of diffusers in hindsight": [result["best_peer"][n]["mean"][0] for n in counts],
+            "default plan": [result["tuned"][n]["default"] for n in counts],
+            "tuned plan": [result["tuned"][n]["mean"] for n in counts],
+        }
+        series = [
+            Series(name, list(zip(counts, values, strict=True)), tone, titles=["" for _ in counts])
+            for (name, values), tone in zip(lines.items(), (INK, ORANGE, BLUE), strict=True)
+        ]
+        charts.append(peers.error_chart(result["problem"], series, counts))
+    Figure(charts, columns=3, title=peers.DISTANCE).save(path)
 
 
 def main() -> None:

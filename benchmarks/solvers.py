@@ -48,9 +48,12 @@ from torch import Tensor
 
 import scorefield as sf
 from scorefield.data import digits, read, toy
+from scorefield.report import Axis, Chart, Figure, Series
+from scorefield.report.style import INK
 
 CALLS = (4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 75, 100)
 QUICK = (5, 8, 12, 20, 50)
+DISTANCE = "Mean distance to the end of the exact path"
 PROBLEMS = ("ring2", "digits64", "narrow8", "network", "moons2", "mixture16")
 PROCESS = sf.VP(t_min=1e-12)  # sigma / alpha = 3e-7: as good as none
 TABLE = PROCESS.alpha(torch.arange(1, 1001, dtype=torch.float64) / 1000) ** 2
@@ -530,29 +533,32 @@ def show_ratios(results: list[dict], counts: tuple[int, ...]) -> None:
 
 
 def plot(results: list[dict], counts: tuple[int, ...], path: Path) -> None:
-    """Draw error against calls, one panel a problem."""
-    import matplotlib
+    """Draw error against calls, one chart a problem."""
+    charts = []
+    for result in results:
+        series = [
+            Series("schedulers of diffusers", means(rows, counts), INK, faint=True)
+            for rows in result["theirs"].values()
+        ]
+        best = [(n, best_peer(result, n)[1]["mean"]) for n in counts]
+        series.append(Series("best of diffusers in hindsight", best, INK, dashed=True))
+        for tone, (name, rows) in enumerate(result["ours"].items()):
+            points = means(rows, counts)
+            series.append(Series(name, points, tone, titles=[f"{y:.3g}" for _, y in points]))
+        charts.append(error_chart(result["problem"], series, counts))
+    Figure(charts, columns=3, title=DISTANCE).save(path)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
-    lines = -(-len(results) // 3)
-    wide = min(3, len(results))
-    figure, axes = plt.subplots(lines, wide, figsize=(5 * wide, 4.2 * lines), squeeze=False)
-    for axis, result in zip(axes.flat, results, strict=False):
-        for name, rows in result["theirs"].items():
-            shown = [n for n in counts if n in rows]
-            axis.plot(shown, [rows[n]["mean"] for n in shown], color="0.75", lw=0.8)
-            axis.annotate(name, (shown[-1], rows[shown[-1]]["mean"]), fontsize=5, color="0.5")
-        best = [best_peer(result, n)[1]["mean"] for n in counts]
-        axis.plot(counts, best, "k--", label="best of diffusers in hindsight")
-        for name, rows in result["ours"].items():
-            axis.plot(counts, [rows[n]["mean"] for n in counts], "o-", ms=3, label=name)
-        axis.set(xscale="log", yscale="log", title=result["problem"], xlabel="network calls")
-    axes[0][0].set_ylabel("mean distance to the end of the exact path")
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+def error_chart(problem: str, series: list[Series], counts: tuple[int, ...]) -> Chart:
+    """Return a chart of errors against calls, both logarithmic."""
+    x = Axis.around("network calls", counts, log=True, named=counts)
+    y = Axis.around(DISTANCE, [y for one in series for _, y in one.points], log=True)
+    return Chart(f"{DISTANCE} for {problem}", x, y, series, title=problem)
+
+
+def means(rows: dict, counts: tuple[int, ...]) -> list[tuple[float, float]]:
+    """Return the mean error for each number of calls that was measured."""
+    return [(n, rows[n]["mean"]) for n in counts if n in rows]
 
 
 def main() -> None:

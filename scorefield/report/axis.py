@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_TICKS = 5
+_TICKS, _ROOM = 5, 0.06
 _WIDE = 5.0  # the ratio of values from which an axis is logarithmic
 
 Point = tuple[float, float]
@@ -28,6 +28,28 @@ class Axis:
     high: float
     log: bool = False
     named: Sequence[float] | None = None
+
+    @classmethod
+    def around(
+        cls,
+        label: str,
+        values: Sequence[float],
+        log: bool = False,
+        named: Sequence[float] | None = None,
+    ) -> Axis:
+        """Return an axis that contains values with some room on both sides.
+
+        A logarithmic axis contains those above 0.
+        """
+        if log:
+            positive = [v for v in values if v > 0] or [1.0]
+            grow = max((max(positive) / min(positive)) ** _ROOM, 1.05)
+            return cls(label, min(positive) / grow, max(positive) * grow, True, named)
+        low, high = min(values), max(values)
+        room = _ROOM * (high - low)
+        if high - low < 1e-9 * max(abs(low), abs(high)) or high == low:
+            room = 0.75 * (abs(high) or 1)
+        return cls(label, low - room, high + room, False, named)
 
     def place(self, value: float) -> float:
         """Return the place of a value; a value beyond an end lies at that end."""
@@ -72,19 +94,3 @@ class Axis:
 def is_wide(values: Sequence[float]) -> bool:
     """Return whether values are positive and so far apart that a logarithmic axis suits them."""
     return min(values) > 0 and max(values) > _WIDE * min(values)
-
-
-def bounds(values: Sequence[float], log: bool = False, room: float = 0.06) -> Point:
-    """Return the ends of an axis that contains all values, with some room on both sides.
-
-    A logarithmic axis contains the positive values.
-    """
-    if log:
-        positive = [v for v in values if v > 0] or [1.0]
-        grow = max((max(positive) / min(positive)) ** room, 1.05)
-        return min(positive) / grow, max(positive) * grow
-    low, high = min(values), max(values)
-    if high - low < 1e-9 * max(abs(low), abs(high)) or high == low:
-        room, low, high = 1.0, high - 0.25 * (abs(high) or 1), high + 0.25 * (abs(high) or 1)
-    room *= high - low
-    return low - room, high + room

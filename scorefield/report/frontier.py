@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from scorefield.evaluate.metrics import Measurement
-from scorefield.report.axis import Axis, bounds, is_wide
+from scorefield.report.axis import Axis, is_wide
 from scorefield.report.chart import Band, Chart, Series
 from scorefield.report.figure import Figure
 from scorefield.report.text import plus_minus, short_name
@@ -104,8 +104,8 @@ def _heights(label: str, measurements: Sequence[Measurement], band: Band | None)
     values = [m.value for m in measurements] + ([] if band is None else [band.high])
     ends = [v for m in measurements for v in (m.low, m.high)]
     if is_wide(values):
-        return Axis(label, *bounds([*values, *(m.high for m in measurements)], log=True), log=True)
-    return Axis(label, *bounds([*ends, *(() if band is None else (band.low, band.high))]))
+        return Axis.around(label, [*values, *(m.high for m in measurements)], log=True)
+    return Axis.around(label, [*ends, *(() if band is None else (band.low, band.high))])
 
 
 def _ticks(calls: Sequence[float]) -> list[float]:

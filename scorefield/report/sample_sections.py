@@ -12,7 +12,7 @@ from torch import Tensor
 from scorefield.data.columns import as_table
 from scorefield.process import balanced
 from scorefield.report import frames
-from scorefield.report.axis import Axis, bounds
+from scorefield.report.axis import Axis
 from scorefield.report.blocks import (
     Charts,
     Missing,
@@ -133,12 +133,14 @@ def _ends(context: ReportContext) -> list[Panel]:
 def _path_charts(result: Paths) -> list[Chart]:
     """Return a chart of the ODE's paths and one of the SDE's, over the same axes."""
     both = torch.stack([result.at_scale("ode"), result.at_scale("sde")])
-    ends = bounds(both.flatten().tolist())
+    y = Axis.around("", both.flatten().tolist())
     order = result.ode[0].argsort()
     drawn = order[torch.linspace(2, len(order) - 3, _COLOURED).long()].tolist()
     tones = {k: tone for tone, k in enumerate(drawn)}
     return [
-        path_chart(result, kind, tones, Axis(f"Paths of the {kind}", *ends), _RATIO, others=True)
+        path_chart(
+            result, kind, tones, replace(y, label=f"Paths of the {kind}"), _RATIO, others=True
+        )
         for kind in ("ODE", "SDE")
     ]
 

@@ -12,7 +12,7 @@ import tomli_w
 import torch
 
 from scorefield.likelihood import Likelihood
-from scorefield.report.axis import Axis, bounds
+from scorefield.report.axis import Axis
 from scorefield.report.blocks import Charts, Commands, Facts, Missing, Part, Section, Text
 from scorefield.report.chart import Chart, Series, steps
 from scorefield.report.context import ReportContext
@@ -58,7 +58,7 @@ def _line(label: str, points: Sequence[tuple[float, float]], tone: int) -> Chart
     log = min(heights) > 0
     last = f"{label}: {heights[0]:.3g} at step {points[0][0]:g}, {heights[-1]:.3g} at the last"
     across = Axis("step", 0.0, max(1.0, *(x for x, _ in points)))
-    upwards = Axis(label, *bounds(heights, log), log=log)
+    upwards = Axis.around(label, heights, log)
     return Chart(last, across, upwards, [Series("", points, tone)])
 
 
@@ -183,16 +183,16 @@ def _doubts(context: ReportContext, found: Likelihood, probes: int, scale: float
 
 
 def _histogram(values: Sequence[float], unit: str, said: str) -> Chart:
-    low, high = bounds(values)
+    x = Axis.around(unit, values)
     counts, edges = torch.histogram(
-        torch.tensor(values, dtype=torch.float64), _BINS, range=(low, high)
+        torch.tensor(values, dtype=torch.float64), _BINS, range=(x.low, x.high)
     )
     outline = Series("", steps(counts.tolist(), edges.tolist()), 0, filled=True)
     mean = sum(values) / len(values)
     top = float(counts.max()) * 1.1
     line = Series(f"mean, {said}", [(mean, 0.0), (mean, top)], 1)
     alt = f"Histogram of {len(values)} items from {min(values):.3g} to {max(values):.3g} {unit}"
-    return Chart(alt, Axis(unit, low, high), Axis("Items", 0.0, top), [outline, line])
+    return Chart(alt, x, Axis("Items", 0.0, top), [outline, line])
 
 
 def commands(context: ReportContext) -> Section:

@@ -28,16 +28,19 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     assert "tensor" in capsys.readouterr().out
 
 
-def test_the_shell_examples_are_commands_that_exist():
-    commands = [
-        line.split("#")[0]
-        for block in blocks("sh")
-        for line in block.splitlines()
-        if line.startswith("scorefield")
-    ]
-    assert len(commands) >= 3
-    for command in commands:
+def commands(page: Path) -> list[str]:
+    text = "\n".join(blocks("sh", page)).replace("\\\n", " ")
+    return [line.split("#")[0] for line in text.splitlines() if line.startswith("scorefield ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_shell_examples_are_commands_that_exist(page):
+    for command in commands(page):
         app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+def test_the_readme_has_shell_examples():
+    assert len(commands(README)) >= 3
     with pytest.raises(SystemExit) as end:
         main(["sample", "nowhere", "--no-such-option"])
     assert end.value.code == 2

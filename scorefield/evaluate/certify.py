@@ -229,7 +229,7 @@ def line(certificates: Sequence[Certificate]) -> str:
     """Return one solver's line of the table, from its certificates on the processes in turn."""
     first = certificates[0]
     claim = f"{first.claim}" + (" weak" if first.law else "")
-    claim += ", its own law" if first.solver in _BIASED else ""
+    claim += ", its own distribution" if first.solver in _BIASED else ""
     cells = [first.solver, claim, f"{first.calls:g}", *(c.cell for c in certificates)]
     return f"| {' | '.join(cells)} |"
 

@@ -40,7 +40,7 @@ def trained() -> sf.Run:
     """Return a small conditional U-Net of the digits."""
     optim = OptimConfig(steps=1200, lr=2e-3)
     config = TrainConfig(conditional=True, network=UNetConfig(width=16), optim=optim)
-    return sf.train(read("digits"), config)
+    return sf.train(read("digits"), config=config)
 
 
 def spread(x: Tensor, y: Tensor) -> float:

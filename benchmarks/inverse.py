@@ -142,7 +142,7 @@ def of_penguins(path: Path) -> list[dict]:
             return Path(folder) / name
 
         data = read(written("train.csv", rows[:TRAINED]))
-        run = sf.train(data, TrainConfig(optim=OptimConfig(steps=3000)))
+        run = sf.train(data, config=TrainConfig(optim=OptimConfig(steps=3000)))
         rest = [row for row in rows[TRAINED:] if "NA" not in row]
         held = read(written("rest.csv", rest), learn=False, like=run.config.data)
     truth = held.x[torch.arange(len(rest))].repeat_interleave(PATTERNS, 0)
@@ -217,7 +217,8 @@ def main() -> None:
         run = sf.load(options.digits_run)
     else:
         optim = OptimConfig(steps=1200, lr=2e-3)
-        run = sf.train(read("digits"), TrainConfig(network=UNetConfig(width=16), optim=optim))
+        config = TrainConfig(network=UNetConfig(width=16), optim=optim)
+        run = sf.train(read("digits"), config=config)
     rows = of_digits(run)
     if options.penguins:
         rows += of_penguins(options.penguins)

@@ -91,7 +91,9 @@ def main() -> None:
     network, optim = UNetConfig(width=32), OptimConfig(steps=3, batch_size=8)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sf.train(read("digits"), TrainConfig(network=network, optim=optim)).save(folder / "run")
+        sf.train(read("digits"), config=TrainConfig(network=network, optim=optim)).save(
+            folder / "run"
+        )
         turns = [turn(folder, options.n) for _ in range(options.turns)]
     ratio = {k: statistics.median(t["ratio"][k] for t in turns) for k in ("work", "wall", "cpu")}  # type: ignore[index]
     found = {

@@ -145,7 +145,7 @@ def trained() -> sf.Run:
     from scorefield.training.config import OptimConfig, TrainConfig, UNetConfig
 
     optim = OptimConfig(steps=1200, lr=2e-3)
-    return sf.train(read("digits"), TrainConfig(network=UNetConfig(width=16), optim=optim))
+    return sf.train(read("digits"), config=TrainConfig(network=UNetConfig(width=16), optim=optim))
 
 
 def network(folder: str | None) -> sf.ScoreField:

@@ -111,7 +111,7 @@ def test_genes_are_found_by_name(tmp_path):
     config = TrainConfig(
         network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch_size=8)
     )
-    run = sf.train(data, config)
+    run = sf.train(data, config=config)
     other = tmp_path / "other.h5ad"
     with h5py.File(write(other), "a") as file:
         order = np.arange(8)[::-1]
@@ -126,7 +126,7 @@ def test_a_training_that_reads_as_it_goes_ends_at_the_same_weights(tmp_path):
     config = TrainConfig(
         network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=9, batch_size=8)
     )
-    runs = [sf.train(read(path, in_memory=limit), config) for limit in (2**30, 0)]
+    runs = [sf.train(read(path, in_memory=limit), config=config) for limit in (2**30, 0)]
     first, second = (run.field.network.state_dict() for run in runs)
     assert all(torch.equal(second[k], v) for k, v in first.items())
 
@@ -195,7 +195,7 @@ def test_samples_of_a_layer_can_be_asked_about(tmp_path):
     config = TrainConfig(
         network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch_size=8)
     )
-    run = sf.train(read(path, layer="counts"), config)
+    run = sf.train(read(path, layer="counts"), config=config)
     assert torch.equal(read(path, like=run.config.data).x, torch.from_numpy(np.floor(10 * X)))
     table = tmp_path / "s.csv"
     table.write_text(",".join(GENES) + "\n" + "1,2,3,4,5,6,7,8\n" * 3)

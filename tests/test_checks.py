@@ -150,7 +150,7 @@ def digits(kind):
         optim=OptimConfig(steps=1200 if kind == "score" else 500, lr=2e-3),
         levels=17,
     )
-    return sf.train(read("digits"), config)
+    return sf.train(read("digits"), config=config)
 
 
 def held_out(run):

@@ -175,7 +175,7 @@ def learned(tmp_path_factory):
     config = TrainConfig(
         network=MLPConfig(width=96, depth=3), optim=OptimConfig(steps=1500, batch_size=256, lr=3e-3)
     )
-    return sf.train(read(path), config), path
+    return sf.train(read(path), config=config), path
 
 
 def test_a_table_is_read_by_the_rules(learned):
@@ -313,7 +313,7 @@ def test_a_class_that_is_not_known_is_left_open(tmp_path, capsys):
         network=MLPConfig(width=8, depth=1),
         optim=OptimConfig(steps=3, batch_size=8),
     )
-    run = sf.train(data, config)
+    run = sf.train(data, config=config)
     assert run.config.data.class_names == ("a", "b")
     run.save(tmp_path / "run")
     for y in ("b", "1"):
@@ -368,7 +368,7 @@ def texts_only(tmp_path_factory):
     config = TrainConfig(
         network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch_size=8)
     )
-    run = sf.train(read(folder / "t.csv"), config)
+    run = sf.train(read(folder / "t.csv"), config=config)
     run.save(folder / "run")
     return run, folder
 
@@ -410,7 +410,7 @@ def test_whole_numbers_with_gaps_are_standardised_with_the_noise_of_the_gaps():
 def test_levels_are_refused_for_texts(texts_only):
     _, folder = texts_only
     with pytest.raises(ValueError, match="has columns of texts, which are no levels"):
-        sf.train(read(folder / "t.csv"), TrainConfig(levels=3))
+        sf.train(read(folder / "t.csv"), config=TrainConfig(levels=3))
 
 
 def test_columns_left_out_in_training_are_left_out_of_what_is_asked_about(tmp_path):
@@ -421,7 +421,7 @@ def test_columns_left_out_in_training_are_left_out_of_what_is_asked_about(tmp_pa
     config = TrainConfig(
         network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch_size=8)
     )
-    run = sf.train(data, config)
+    run = sf.train(data, config=config)
     same(read(tmp_path / "x.npy", like=run.config.data).x, data.x)
     np.save(tmp_path / "y.npy", x[:, [0, 2]])
     same(read(tmp_path / "y.npy", like=run.config.data).x, data.x)
@@ -454,7 +454,7 @@ def draw(data, folder):
     config = TrainConfig(
         network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=3, batch_size=8)
     )
-    run = sf.train(data, config)
+    run = sf.train(data, config=config)
     run.save(folder / "run")
     for ending in ("csv", "npy"):
         out = folder / f"samples.{ending}"

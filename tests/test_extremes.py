@@ -77,7 +77,7 @@ def finite(x):
 @pytest.mark.parametrize("name", LEARNED)
 def test_extreme_data_is_learned_sampled_and_told_the_density_of(tmp_path, name):
     data = read(save(tmp_path / "x.npy", LEARNED[name]))
-    run = sf.train(data, config("mlp" if data.x.ndim == 2 else "auto"))
+    run = sf.train(data, config=config("mlp" if data.x.ndim == 2 else "auto"))
     x = run.sample(3, sf.default_plan(run.field, 4))
     assert finite(x)
     z = run.transform.forward(run.encoding.middle(data.x))
@@ -102,7 +102,8 @@ def test_what_has_no_density_in_float32_is_refused_by_name(tmp_path, name):
 def test_a_change_of_unit_changes_samples_by_it_and_densities_by_its_logarithm(tmp_path, scale):
     """By powers of two, which no rounding tells apart."""
     plain, scaled = (
-        sf.train(read(save(tmp_path / "x.npy", NORMAL * unit)), config()) for unit in (1.0, scale)
+        sf.train(read(save(tmp_path / "x.npy", NORMAL * unit)), config=config())
+        for unit in (1.0, scale)
     )
     plan = sf.default_plan(plain.field, 4)
     assert torch.equal(scaled.sample(5, plan), scale * plain.sample(5, plan))
@@ -114,6 +115,8 @@ def test_a_change_of_unit_changes_samples_by_it_and_densities_by_its_logarithm(t
 @pytest.mark.slow
 def test_a_million_features(tmp_path):
     x = RNG.normal(size=(3, 10**6)).astype(np.float32)
-    run = sf.train(read(save(tmp_path / "x.npy", x)), config(optim={"steps": 2, "batch_size": 2}))
+    run = sf.train(
+        read(save(tmp_path / "x.npy", x)), config=config(optim={"steps": 2, "batch_size": 2})
+    )
     assert finite(run.sample(1, sf.default_plan(run.field, 2), batch_size=1))
     assert finite(run.log_prob(torch.from_numpy(x[:1]), nfe=8, probes=2, batch_size=1).value)

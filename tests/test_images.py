@@ -64,7 +64,7 @@ def test_a_training_that_decodes_as_it_goes_ends_at_the_same_weights(tmp_path):
     config = TrainConfig(
         network=UNetConfig(width=8, multipliers=(1,)), optim=OptimConfig(steps=3, batch_size=8)
     )
-    runs = [sf.train(read(tmp_path, in_memory=limit), config) for limit in (2**30, 0)]
+    runs = [sf.train(read(tmp_path, in_memory=limit), config=config) for limit in (2**30, 0)]
     first, second = (run.field.network.state_dict() for run in runs)
     assert all(torch.equal(second[k], v) for k, v in first.items())
 

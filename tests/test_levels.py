@@ -31,7 +31,7 @@ def dice(count, seed=0):
 @pytest.fixture(scope="module")
 def leveled():
     x, _ = dice(4000)
-    return sf.train(Data(x, None, "dice"), TrainConfig(levels=4, **QUICK))
+    return sf.train(Data(x, None, "dice"), config=TrainConfig(levels=4, **QUICK))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def continuous():
     """A run of two correlated normals, far from unit scale."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(4000, 2, generator=g) @ torch.tensor([[30.0, 0.0], [20.0, 5.0]]) + 100
-    return sf.train(Data(x, None, "normals"), TrainConfig(**QUICK)), x
+    return sf.train(Data(x, None, "normals"), config=TrainConfig(**QUICK)), x
 
 
 def test_noise_between_levels_is_undone_and_belongs_to_the_sample():
@@ -160,7 +160,7 @@ def test_training_sees_the_noise_anew_and_keyed():
     """Data at one place would have no deviation; with levels a run learns the unit interval."""
     x = torch.zeros(400, 1)
     x[0] = 1  # a feature must change
-    run = sf.train(Data(x, None, "ones"), TrainConfig(levels=2, **QUICK))
+    run = sf.train(Data(x, None, "ones"), config=TrainConfig(levels=2, **QUICK))
     z = sf.sample(run.field, 2000, batch_size=500)
     wide = run.transform.inverse(z)
     inside = wide[(wide > 0) & (wide < 1)]
@@ -199,4 +199,4 @@ def test_settings_without_effect_are_refused(leveled, continuous):
     with pytest.raises(ValueError, match="draws = 0"):
         leveled.log_prob(torch.zeros(2, 2), draws=0)
     with pytest.raises(DataError, match="no whole numbers from 0 to 1"):
-        sf.train(Data(dice(10)[0], None, "dice"), TrainConfig(levels=2, **QUICK))
+        sf.train(Data(dice(10)[0], None, "dice"), config=TrainConfig(levels=2, **QUICK))

@@ -55,7 +55,7 @@ def small(x, y=None, **changes):
     """Return a run of a few steps on data."""
     names = changes.pop("class_names", ())
     data = Data(x, y, changes.pop("name", "some data"), names)
-    return sf.train(data, SMALL.model_copy(update=changes))
+    return sf.train(data, config=SMALL.model_copy(update=changes))
 
 
 def gaussian(std=0.5):

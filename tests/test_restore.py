@@ -508,7 +508,7 @@ def test_imputed_tables_are_nearer_to_the_truth_than_means_and_nearest_rows(tmp_
     write(tmp_path / "test.csv", birds(300, 1))
     data = read(tmp_path / "train.csv")
     optim = OptimConfig(steps=600, batch_size=64, lr=2e-3)
-    run = sf.train(data, TrainConfig(network=MLPConfig(width=64, depth=2), optim=optim))
+    run = sf.train(data, config=TrainConfig(network=MLPConfig(width=64, depth=2), optim=optim))
     truth = read(tmp_path / "test.csv", learn=False, like=run.config.data).x[torch.arange(300)]
     train = data.x[torch.arange(400)]
     hidden = torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.3

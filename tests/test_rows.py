@@ -58,6 +58,8 @@ def test_a_bad_value_and_a_gap_are_found_in_whatever_chunk(tmp_path, monkeypatch
 
 def test_a_training_that_reads_as_it_goes_ends_at_the_same_weights(tmp_path):
     np.save(tmp_path / "x.npy", RNG.normal(size=(50, 3)))
-    runs = [sf.train(read(tmp_path / "x.npy", in_memory=limit), CONFIG) for limit in (2**30, 0)]
+    runs = [
+        sf.train(read(tmp_path / "x.npy", in_memory=limit), config=CONFIG) for limit in (2**30, 0)
+    ]
     first, second = (run.field.network.state_dict() for run in runs)
     assert all(torch.equal(second[k], v) for k, v in first.items())

@@ -147,7 +147,7 @@ def test_a_run_is_repeated_from_its_own_configuration(tmp_path, files):
     config = tmp_path / "a" / "config.toml"
     finishes("train", files / "x.npy", "--out", tmp_path / "b", "--config", config)
     assert content(tmp_path / "a") == content(tmp_path / "b")
-    run = sf.train(read(files / "x.npy"), sf.load(tmp_path / "a").config.train)
+    run = sf.train(read(files / "x.npy"), config=sf.load(tmp_path / "a").config.train)
     assert run.config.train == sf.load(tmp_path / "b").config.train
 
 

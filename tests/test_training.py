@@ -120,7 +120,7 @@ def trained(tmp_path_factory):
         optim=c.OptimConfig(steps=1200, batch_size=256, lr=1e-2, ema=0.99, weight_decay=0.0),
     )
     folder = tmp_path_factory.mktemp("trained") / "run"
-    sf.train(Data(points.float(), None, "a Gaussian"), config).save(folder)
+    sf.train(Data(points.float(), None, "a Gaussian"), config=config).save(folder)
     return sf.load(folder)
 
 
@@ -289,7 +289,7 @@ def points(count=200, classes=0):
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_does_not():
     first, again, other = (
-        weights(sf.train(points(), config_of(seed=seed)).field.network) for seed in (0, 0, 1)
+        weights(sf.train(points(), config=config_of(seed=seed)).field.network) for seed in (0, 0, 1)
     )
     assert same(first, again)
     assert not any(torch.equal(first[name], other[name]) for name in first if "weight" in name)
@@ -305,11 +305,11 @@ def test_the_first_weights_are_a_function_of_the_seed():
 
 def test_training_leaves_the_global_generator_alone_and_does_not_ask_it():
     torch.manual_seed(5)
-    first = weights(sf.train(points(), config_of()).field.network)
+    first = weights(sf.train(points(), config=config_of()).field.network)
     after = torch.rand(3)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(3), after)
-    assert same(first, weights(sf.train(points(), config_of()).field.network))
+    assert same(first, weights(sf.train(points(), config=config_of()).field.network))
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
@@ -470,7 +470,7 @@ def test_a_conditional_run_learns_each_class_and_their_mixture():
         network=c.MLPConfig(width=32, depth=2),
         optim=optim(steps=800, batch_size=128, lr=5e-3, ema=0.99, warmup=50),
     )
-    run = sf.train(data, config)
+    run = sf.train(data, config=config)
     count = 500
     for k in (0, 1):
         x = run.sample(count, seed=1, y=k, batch_size=count)
@@ -626,7 +626,7 @@ def test_the_lists_of_these_tests_leave_out_no_kind():
 
 
 def test_a_trained_run_gives_the_same_samples_after_loading(tmp_path):
-    survives(sf.train(points(), config_of()), tmp_path / "run")
+    survives(sf.train(points(), config=config_of()), tmp_path / "run")
 
 
 def test_a_run_folder_holds_weights_and_a_readable_configuration_and_no_pickle(tmp_path):

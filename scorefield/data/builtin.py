@@ -34,6 +34,13 @@ def digits(split: Literal["train", "test"] = "train") -> tuple[Tensor, Tensor]:
     return x, torch.from_numpy(labels[chosen].astype(np.int64))
 
 
+def builtin(name: str) -> tuple[Tensor, Tensor | None]:
+    """Return the samples of a built-in set, and the classes of digits."""
+    if name.startswith("digits"):
+        return digits("test" if name == "digits-test" else "train")
+    return toy(name), None
+
+
 def toy(name: str, n: int = 4096, seed: int = 0) -> Tensor:
     """Return ``n`` points of a two-dimensional set, ``(n, 2)``.
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scorefield._internal.errors import DataError
-from scorefield.data.contents import Coded, Contents, first_few, whole
+from scorefield.data.contents import Coded, Contents, coded, first_few, whole
 from scorefield.data.formats import read_file
+from scorefield.data.objects import array, texts
 from scorefield.data.use import MOST_CLASSES
 
 
-def classes_of(
-    contents: Contents, labels: str | Path | None, name: str
-) -> tuple[Coded | None, tuple[str, ...]]:
+def classes_of(contents: Contents, labels: Any, name: str) -> tuple[Coded | None, tuple[str, ...]]:
     """Return the classes that labels stand for, and the columns of the samples they take up.
 
     Raises:
@@ -23,6 +23,8 @@ def classes_of(
     count = contents.values.shape[0]
     if labels is None:
         return contents.classes, ()
+    if not isinstance(labels, str | Path):
+        return array_labels(labels, count), ()
     text = str(labels)
     if text in contents.by_name:
         return _checked(contents.by_name[text](), count, f"{name}, {text}"), ()
@@ -43,18 +45,36 @@ def file_labels(path: Path, count: int) -> np.ndarray:
     Raises:
         DataError: another shape or type, or classes that do not count from 0.
     """
-    y = whole(read_file(path).values)
+    return _counted(whole(read_file(path).values), count, str(path), 0)
+
+
+def array_labels(labels: Any, count: int) -> Coded:
+    """Return the classes that a tensor, an array or a list gives: integers from 0, or texts.
+
+    Integers are the classes themselves, -1 where one is not known; texts are counted in order.
+
+    Raises:
+        DataError: another number of them than ``count``, or numbers that are not such integers.
+    """
+    y = array(labels)
+    if y.dtype.kind in "OUST" and y.shape == (count,):
+        return _checked(coded(texts(y)), count, "y")
+    return Coded(_counted(y, count, "y", -1), ())
+
+
+def _counted(y: np.ndarray, count: int, where: str, least: int) -> np.ndarray:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.dtype.kind == "f" and bool((y == np.floor(y)).all()):
+    if y.dtype.kind == "b" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all())):
         y = y.astype(np.int64)  # from a table, whose numbers are all of one type
     if y.shape != (count,) or y.dtype.kind not in "iu":
         raise DataError(
-            f"{path} has shape {y.shape} and type {y.dtype}: needs {count} integers, one a sample."
+            f"{where} has shape {y.shape} and type {y.dtype}: needs {count} integers or texts, one "
+            "a sample."
         )
-    if y.min() < 0 or y.max() >= count:
+    if y.min() < least or y.max() >= count:
         raise DataError(
-            f"{path} holds labels from {y.min()} to {y.max()} for {count} samples: classes count "
+            f"{where} holds labels from {y.min()} to {y.max()} for {count} samples: classes count "
             "from 0 without large jumps."
         )
     return y.astype(np.int64)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,14 +14,15 @@ from torch import Tensor
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import DataError
-from scorefield.data.builtin import BUILTIN, digits, toy
+from scorefield.data.builtin import BUILTIN, builtin
 from scorefield.data.columns import MISSING
 from scorefield.data.config import ColumnsConfig, DataConfig, numbered
 from scorefield.data.contents import Contents, first_few
 from scorefield.data.formats import read_file
-from scorefield.data.labels import classes_of, file_labels
+from scorefield.data.labels import array_labels, classes_of, file_labels
 from scorefield.data.layout import Layout, layout
-from scorefield.data.rows import Rows
+from scorefield.data.objects import from_object
+from scorefield.data.rows import Read, Rows
 from scorefield.data.survey import Survey, survey
 from scorefield.data.use import ALL, Use
 
@@ -34,9 +35,11 @@ _SMALLEST, _LARGEST = 1e-30, 1e38  # within which float32 squares and sums witho
 _WHOLE = 2.0**24  # above this float32 does not hold every whole number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Data:
     """Samples, and their classes where there are any.
+
+    A float32 tensor is taken as it is, and anything else as `read` takes it.
 
     Attributes:
         x: float32 ``(N, ...)``: ``(N, D)`` vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images;
@@ -52,10 +55,31 @@ class Data:
     x: Rows
     y: Tensor | None
     name: str
-    class_names: tuple[str, ...] = ()
-    columns: ColumnsConfig = ColumnsConfig()
-    incomplete: int = 0
-    layer: str | None = None
+    class_names: tuple[str, ...]
+    columns: ColumnsConfig
+    incomplete: int
+    layer: str | None
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        name: str = "data",
+        class_names: tuple[str, ...] = (),
+        columns: ColumnsConfig = ColumnsConfig(),
+        incomplete: int = 0,
+        layer: str | None = None,
+    ) -> None:
+        if not (isinstance(x, Read) or (isinstance(x, Tensor) and x.dtype is torch.float32)):
+            made = read(x, y, name=name)
+            values = [getattr(made, field.name) for field in fields(self)]
+        else:
+            if not (y is None or (isinstance(y, Tensor) and y.dtype is torch.int64)):
+                codes, labels = array_labels(y, len(x))
+                y, class_names = torch.from_numpy(codes), class_names or labels
+            values = [x, y, name, class_names, columns, incomplete, layer]
+        for field, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, field.name, value)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,9 +100,10 @@ class Data:
 
 
 def read(
-    source: str | Path,
-    labels: str | Path | None = None,
+    source: Any,
+    labels: Any = None,
     *,
+    name: str | None = None,
     learn: bool = True,
     missing: Missing | None = None,
     without: tuple[str, ...] = (),
@@ -86,7 +111,7 @@ def read(
     like: DataConfig | None = None,
     in_memory: int = IN_MEMORY,
 ) -> Data:
-    """Read a built-in set by name, a file, or a folder of images.
+    """Read a built-in set by name, a file, a folder of images, or an object in memory.
 
     Files are ``.npy``; ``.npz`` with one array or one named ``x``; tables, ``.csv`` and
     ``.parquet``, of numbers and texts, a row for each sample; ``.h5ad``, cells × genes; ``.idx``,
@@ -96,10 +121,15 @@ def read(
     with the channels last are turned, and ``(N, H, W)`` of unsigned bytes are grey images. Of
     `digits` this is the training split, and ``digits-test`` is what was held out.
 
+    In memory: tensors, arrays, sparse matrices; tables of pandas, polars and others that have the
+    Arrow C interface or ``__dataframe__``; AnnData objects.
+
     Args:
-        source: a name from `BUILTIN` or a path; a file of such a name is ``./moons``.
-        labels: a file of ``N`` integers from 0, or a column: of the table, or of what an .h5ad file
-            says of its cells. A folder's images have the names of its folders unless given.
+        source: a name from `BUILTIN`, a path, or an object; a file of such a name is ``./moons``.
+        labels: classes: a file of ``N`` integers from 0; a column of the table, or of ``obs`` of
+            cells; or a tensor, an array or a list of integers or texts. The default for a folder of
+            images is the names of its subfolders.
+        name: what messages call the data; the default is the source, or ``data`` for an object.
         learn: refuse what a distribution cannot be learned from.
         missing: what to do about missing values in vectors: refuse them, drop the samples, or keep
             them and learn where they are; keep for tables and refuse for the rest unless given. To
@@ -114,16 +144,14 @@ def read(
             holds values that are not finite, has no samples; to learn from: fewer than two, or
             nothing that changes.
     """
-    name = str(source)
-    if name in BUILTIN:
-        split: Literal["train", "test"] = "test" if name == "digits-test" else "train"
-        x, y = digits(split) if name.startswith("digits") else (toy(name), None)
-        if labels is not None:
-            y = torch.from_numpy(file_labels(Path(labels), len(x)))
-        return Data(x, y, name)
-    if like is not None and layer is None and name.endswith(".h5ad"):
+    path = isinstance(source, str | Path)
+    name = name or (str(source) if path else "data")
+    if path and str(source) in BUILTIN:
+        x, y = builtin(str(source))
+        return Data(x, y if labels is None else _classes(labels, len(x)), name)
+    if like is not None and layer is None and (hasattr(source, "obs") or name.endswith(".h5ad")):
         layer = like.layer
-    contents = read_contents(source, layer, Use.of(labels, without, like))
+    contents = read_contents(source, layer, Use.of(labels, without, like), name)
     _check(contents, name)
     classes, taken = classes_of(contents, labels, name)
     ours = None if like is None else like.columns
@@ -144,12 +172,37 @@ def read(
     return Data(rows, y, name, class_names, columns, found.incomplete, layer)
 
 
-def read_contents(source: str | Path, layer: str | None = None, use: Use = ALL) -> Contents:
-    """Return what a file or folder holds; the arguments are those of `read_file`.
+def _classes(labels: Any, count: int) -> Any:
+    path = isinstance(labels, str | Path)
+    return torch.from_numpy(file_labels(Path(labels), count)) if path else labels
+
+
+def as_data(source: Any, y: Any = None, **options: Any) -> Data:
+    """Return data as it is, or what `read` makes of anything else; with classes, if any are given.
+
+    Args:
+        options: those of `read`.
+
+    Raises:
+        DataError: as `read`.
+    """
+    if not isinstance(source, Data):
+        return read(source, y, **options)
+    if y is None:
+        return source
+    return replace(source, y=_classes(y, len(source.x)), class_names=())
+
+
+def read_contents(
+    source: Any, layer: str | None = None, use: Use = ALL, name: str = "data"
+) -> Contents:
+    """Return the contents of a file, a folder or an object; the arguments are those of `read_file`.
 
     Raises:
         DataError: there is none, it cannot be read, or a single sample is too large.
     """
+    if not isinstance(source, str | Path):
+        return from_object(source, name, layer, use)
     path = Path(source)
     if not path.exists():
         close = difflib.get_close_matches(str(source), BUILTIN, n=1)
@@ -173,7 +226,7 @@ def _check(contents: Contents, name: str) -> None:
     if not 2 <= len(shape) <= 4 or 0 in shape[1:]:
         raise DataError(
             f"{name} has shape {shape}: needs (N, D) vectors, (N, C, L) signals or "
-            "(N, C, H, W) images."
+            "(N, C, H, W) images." + " Write x[:, None] for N numbers." * (len(shape) == 1)
         )
     if shape[0] == 0:
         raise DataError(f"{name} has no samples.")

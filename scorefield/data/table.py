@@ -110,7 +110,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path} cannot be read as a table: {reason(error)}") from None
 
 
-def _named(path: Path, names: list[str]) -> tuple[str, ...]:
+def _named(path: Path | str, names: list[str]) -> tuple[str, ...]:
     """Return the names of columns; one without is called by its place, from 1."""
     found = tuple(name.strip() or f"column {k}" for k, name in enumerate(names, 1))
     before = set[str]()
@@ -156,6 +156,42 @@ def read_parquet(path: Path, use: Use = ALL) -> Contents:
         DataError: a column of another type, or one of more texts than `Use.most`.
     """
     table, names = _arrow(path, use)
+    return _contents(path, table, names, use)
+
+
+def read_frame(frame: Any, name: str, use: Use = ALL) -> Contents:
+    """Read a table in memory that has the Arrow C interface or ``__dataframe__``.
+
+    Raises:
+        DataError: as `read_parquet`; pyarrow missing.
+    """
+    try:
+        import pyarrow
+        from pyarrow import interchange
+    except ImportError:
+        raise DataError(
+            f"{name}: tables in memory need pyarrow; pip install 'scorefield[parquet]', or pass an "
+            "array of numbers."
+        ) from None
+    if hasattr(frame, "reset_index"):  # the names of rows are not data
+        frame = frame.reset_index(drop=True)
+    try:
+        if hasattr(frame, "__arrow_c_stream__"):
+            table = pyarrow.table(frame)
+        else:
+            table = interchange.from_dataframe(frame)
+    except (*UNREADABLE, pyarrow.ArrowException) as error:
+        raise DataError(f"{name} cannot be read as a table: {reason(error)}") from None
+    names = _named(name, table.column_names)
+    if not names or not table.num_rows:
+        raise DataError(f"{name} holds no {'rows' if names else 'columns'}.")
+    picked = list(compress(range(len(names)), use.picks(names)))
+    _check_types(name, [table.schema.field(k) for k in picked])
+    return _contents(name, table.select(picked), names, use)
+
+
+def _contents(path: Path | str, table: Any, names: tuple[str, ...], use: Use) -> Contents:
+    """Return the contents of an Arrow table of the columns that are of use."""
     values, labels = np.full((table.num_rows, len(names)), np.nan), dict[str, tuple[str, ...]]()
     places = np.flatnonzero(use.picks(names))
     for place, column in zip(places, table.columns, strict=True):
@@ -164,6 +200,15 @@ def read_parquet(path: Path, use: Use = ALL) -> Contents:
         else:
             values[:, place] = column.cast("float64", safe=False).to_numpy()
     return Contents(values, names, {k: v for k, v in labels.items() if v}, typed=True)
+
+
+def _check_types(path: Path | str, columns: Iterable[Any]) -> None:
+    for column in columns:
+        if not (_is_text(column.type) or _is_number_type(column.type)):
+            raise DataError(
+                f"{path}, column {column.name}: of type {column.type}, neither numbers nor "
+                f"texts: leave it out with --without {column.name}."
+            )
 
 
 def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
@@ -180,12 +225,7 @@ def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
         with parquet.ParquetFile(path, **limits) as file:
             names, head = _named(path, file.schema_arrow.names), file.metadata
             columns = list(compress(file.schema_arrow, use.picks(names)))
-        for column in columns:
-            if not (_is_text(column.type) or _is_number_type(column.type)):
-                raise DataError(
-                    f"{path}, column {column.name}: of type {column.type}, neither numbers nor "
-                    f"texts: leave it out with --without {column.name}."
-                )
+        _check_types(path, columns)
         if not columns or not head.num_rows:
             raise DataError(f"{path} holds no {'rows' if columns else 'columns'}.")
         groups = [head.row_group(k) for k in range(head.num_row_groups)]
@@ -206,7 +246,8 @@ def _is_text(kind: Any) -> bool:
 
     if types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    return bool(types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind))
+    tests = (types.is_boolean, types.is_string, types.is_large_string, types.is_string_view)
+    return any(test(kind) for test in tests)
 
 
 def _is_number_type(kind: Any) -> bool:
@@ -215,7 +256,9 @@ def _is_number_type(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
-def _codes(path: Path, name: str, column: Any, use: Use) -> tuple[np.ndarray, tuple[str, ...]]:
+def _codes(
+    path: Path | str, name: str, column: Any, use: Use
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the codes of a column of texts or truth values, NaN for none, and their labels.
 
     Texts are those that `read_csv` would find, so that samples may be written as either.
@@ -229,7 +272,10 @@ def _codes(path: Path, name: str, column: Any, use: Use) -> tuple[np.ndarray, tu
     whole = column.unify_dictionaries().combine_chunks()
     places = whole.indices.cast("float64").to_numpy(zero_copy_only=False)
     used = np.unique(places[~np.isnan(places)]).astype(np.int64)
-    texts = [(text or "").strip() for text in whole.dictionary.take(used).to_pylist()]
+    texts = [
+        (text or "").strip()
+        for text in whole.dictionary.cast("large_string").take(used).to_pylist()
+    ]
     labels = sorted({text for text in texts if text.lower() not in MISSING})
     if len(labels) > use.most(name):
         raise DataError(

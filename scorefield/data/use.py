@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scorefield.data.config import DataConfig
 
@@ -29,11 +30,9 @@ class Use:
     classes: str | None = None
 
     @classmethod
-    def of(
-        cls, labels: str | Path | None, without: tuple[str, ...], like: DataConfig | None
-    ) -> Use:
+    def of(cls, labels: Any, without: tuple[str, ...], like: DataConfig | None) -> Use:
         """Return what the arguments of `scorefield.data.read` ask for."""
-        classes = None if labels is None else str(labels)
+        classes = str(labels) if isinstance(labels, str | Path) else None
         if like is None:
             return cls(without=without, classes=classes)
         return cls(like.columns.names, without, frozenset(like.columns.categories), classes)

@@ -113,7 +113,7 @@ class Objects:
         }
         if not brought:
             return config
-        return c.TrainConfig.model_validate({**config.model_dump(exclude_unset=True), **brought})
+        return c.TrainConfig.model_validate({**dict(config), **brought})
 
 
 NONE = Objects()

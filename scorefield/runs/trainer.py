@@ -18,12 +18,14 @@ from scorefield._internal.errors import StorageError, UsageError
 from scorefield.data import Data, Standardize
 from scorefield.data.config import ColumnsConfig, DataConfig
 from scorefield.data.rows import chunks, digest
+from scorefield.data.source import as_data
 from scorefield.data.transform import moments
 from scorefield.evaluate.metrics import energy_distance
 from scorefield.noise import Noise
 from scorefield.runs import build, folder as stored
 from scorefield.runs.memory import check_memory
 from scorefield.runs.run import Run, new_denoiser
+from scorefield.runs.settings import configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
 from scorefield.training.held_out import HeldOut, split
@@ -276,13 +278,42 @@ class Training:
         return RunConfig(data=self.data_config, train=config, loss=self.loss)
 
 
-def train(data: Data, config: TrainConfig | None = None) -> Run:
+def train(
+    data: Any,
+    y: Any = None,
+    *,
+    config: TrainConfig | None = None,
+    device: str | torch.device = "cpu",
+    **settings: Any,
+) -> Run:
     """Train a field on data and return the finished run.
 
+    Args:
+        data: a tensor or array ``(N, D)``, ``(N, C, L)`` or ``(N, C, H, W)``; a pandas or polars
+            table; an AnnData object; a path or the name of a built-in set; a `scorefield.Data`.
+        y: classes to learn too: a tensor, an array or a list of integers or texts, or the name of
+            a column of the table or of ``obs``. With it ``conditional`` is True by default.
+        config: the settings as one object, such as that of another run.
+        device: where to train.
+        settings: the fields of `scorefield.TrainConfig` and `scorefield.OptimConfig`, which go
+            before those of ``config``: ``steps``, ``minutes``, ``lr``, ``batch_size``, ``network``,
+            ``process``, ``parametrization``, ``conditional``, ``held_out``, ``seed`` and others.
+            A network, process, parametrization, label, weighting or distribution of times is the
+            name of a kind, a configuration, or an object, for example of a class of your own. A
+            network is a module called as ``network(x, label)``, or ``network(x, label, y=y)`` with
+            ``y = -1`` where a class is hidden; it is trained in place.
+
     Raises:
+        TypeError: an unknown setting.
+        DataError: as `scorefield.read`.
         ValueError: as `Training` and `scorefield.training.loop.fit`.
     """
-    training = Training(data, config)
+    if isinstance(y, TrainConfig):
+        raise TypeError("y is a TrainConfig: pass it as config=.")
+    if y is not None and "conditional" not in (config.model_fields_set if config else ()):
+        settings = {"conditional": True, **settings}
+    built, objects = configured(config, settings)
+    training = Training(as_data(data, y), built, device=device, objects=objects)
     for _ in training:
         pass
     return training.run

@@ -1,0 +1,87 @@
+"""Data that is in memory already: arrays, tensors, sparse matrices, tables and AnnData objects.
+
+The libraries that such objects come from are not imported. Any table that has the Arrow C interface
+or ``__dataframe__``, as those of pandas and polars, is read by pyarrow.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield._internal.errors import DataError
+from scorefield.data.contents import Coded, Contents, Values, coded
+from scorefield.data.table import MISSING, read_frame
+from scorefield.data.use import ALL, Use
+
+
+def from_object(source: Any, name: str, layer: str | None = None, use: Use = ALL) -> Contents:
+    """Return the contents of an object.
+
+    Args:
+        name: what messages call it.
+        layer: of an AnnData object, instead of ``X``.
+        use: the columns of a table that are read.
+
+    Raises:
+        DataError: a table without pyarrow, or with columns of other types than numbers and texts;
+            a layer that the object does not have.
+    """
+    if hasattr(source, "obs") and hasattr(source, "X"):
+        return _cells(source, name, layer)
+    if layer is not None:
+        raise DataError(f"layer={layer!r}: {name} is not an AnnData object; leave layer out.")
+    if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__dataframe__"):
+        return read_frame(source, name, use)
+    return Contents(_values(source))
+
+
+def _cells(source: Any, name: str, layer: str | None) -> Contents:
+    if layer is not None and layer not in source.layers:
+        there = ", ".join(map(str, source.layers)) or "none"
+        raise DataError(f"layer={layer!r}: {name} has the layers {there}.")
+    genes = tuple(map(str, source.var_names))
+    return Contents(
+        _values(source.X if layer is None else source.layers[layer]),
+        genes if len(set(genes)) == len(genes) else (),
+        by_name={str(column): partial(_column, source.obs, column) for column in source.obs},
+    )
+
+
+def _column(table: Any, name: Any) -> Coded:
+    return coded(texts(np.asarray(table[name])))
+
+
+def texts(values: np.ndarray) -> np.ndarray:
+    """Return values ``(N,)`` as texts, by the rules of a table; missing ones are empty."""
+    found = (str(value).strip() for value in values.tolist())
+    return np.array(["" if text.lower() in {*MISSING, "<na>"} else text for text in found], str)
+
+
+def _values(source: Any) -> Values:
+    if hasattr(source, "toarray"):
+        return _Sparse(source)
+    return array(source)
+
+
+def array(source: Any) -> np.ndarray:
+    """Return a tensor, or what NumPy takes for an array, as one."""
+    if isinstance(source, Tensor):
+        source = source.detach().cpu()
+        source = source.float() if source.dtype is torch.bfloat16 else source
+    return np.asarray(source)
+
+
+class _Sparse:
+    """Rows of a sparse matrix, made dense as they are asked for."""
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else matrix
+        self.shape, self.dtype = tuple(map(int, matrix.shape)), np.dtype(matrix.dtype)
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        return np.asarray(self.matrix[rows].toarray())

@@ -1,0 +1,102 @@
+"""The settings of a training by flat names, as `scorefield.train` takes them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from scorefield._internal.errors import UsageError
+from scorefield.field import Denoiser, Parametrization
+from scorefield.process import Process
+from scorefield.runs.build import Objects
+from scorefield.training.config import OptimConfig, TrainConfig
+from scorefield.training.objective import TimeDistribution, Weighting
+
+# settings that may be an object of the user's own, and what it must be
+_OBJECTS: dict[str, tuple[type, ...]] = {
+    "network": (nn.Module, Denoiser),
+    "process": (Process,),
+    "parametrization": (Parametrization,),
+    "label": (),
+    "weighting": (Weighting,),
+    "times": (TimeDistribution,),
+}
+_OPTIM, _TRAIN = set(OptimConfig.model_fields), set(TrainConfig.model_fields)
+# words of other libraries
+_MEANT = {
+    "epochs": "steps",
+    "iterations": "steps",
+    "learning_rate": "lr",
+    "model": "network",
+    "schedule": "process",
+    "prediction_type": "parametrization",
+    "val_split": "held_out",
+}
+
+
+def configured(
+    config: TrainConfig | None, settings: Mapping[str, Any]
+) -> tuple[TrainConfig, Objects]:
+    """Return a configuration with settings in it by their flat names, and the user's objects.
+
+    A network, process, parametrization, label, weighting or distribution of times is the name of a
+    kind, a configuration, or an object.
+
+    Raises:
+        TypeError: a name that is not a setting.
+        UsageError: a value that is not allowed.
+    """
+    values = dict(config or TrainConfig())
+    optim, objects = dict(values.pop("optim")), dict[str, Any]()
+    for name, value in settings.items():
+        if name not in _OPTIM | _TRAIN:
+            near = difflib.get_close_matches(name, _OPTIM | _TRAIN, n=1)
+            close = _MEANT.get(name) or (near[0] if near else "")
+            hint = f"did you mean {close}?" if close else f"settings are {', '.join(_names())}."
+            raise TypeError(f"train() has no setting {name!r}: {hint}")
+        if name in _OPTIM:
+            optim[name] = value
+        elif name == "optim":
+            optim |= dict(value)
+        elif name not in _OBJECTS or isinstance(value, dict | BaseModel):
+            values[name] = value
+        elif isinstance(value, str):
+            values[name] = {"kind": value}
+        else:
+            _check_object(name, value)
+            objects[name] = value
+    try:
+        built = TrainConfig.model_validate({**values, "optim": optim})
+    except ValidationError as error:
+        raise UsageError(_message(error)) from None
+    return built, Objects.of(objects.pop("network", None), **objects)
+
+
+def _names() -> list[str]:
+    return sorted(_OPTIM | _TRAIN - {"optim"})
+
+
+def _check_object(name: str, value: Any) -> None:
+    kinds = _OBJECTS[name]
+    if isinstance(value, type) and issubclass(value, kinds or object):
+        raise UsageError(f"{name}={value.__name__}: pass an instance, {value.__name__}(...).")
+    if not (isinstance(value, kinds) if kinds else callable(value)):
+        wanted = " or ".join(kind.__name__ for kind in kinds) or "function (process, t) -> label"
+        raise UsageError(
+            f"{name}={value!r}: pass the name of a kind, a configuration, or an object: {wanted}."
+        )
+
+
+def _message(error: ValidationError) -> str:
+    """Return one line on the first value that is not allowed."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if not isinstance(part, int)]
+    if first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        return f"{place[0]}={context['tag']!r}: the kinds are {context['expected_tags']}."
+    name = place[-1] if place[0] in ("optim", *_TRAIN) and len(place) < 3 else ".".join(place)
+    return f"{name}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}."

@@ -24,7 +24,6 @@ from scorefield.data.config import DataConfig
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
 from scorefield.report import frames, inputs, write_report
-from scorefield.report.axis import Axis
 from scorefield.report.context import ReportContext
 from scorefield.report.page import policy
 from scorefield.report.view_images import Images, Signals
@@ -222,45 +221,6 @@ def test_principal_directions_are_those_of_the_largest_variance():
     torch.testing.assert_close(directions.abs(), torch.eye(3)[[1, 0]].double(), rtol=0, atol=0.05)
     torch.testing.assert_close(mean, z.double().mean(0))
     assert (directions.gather(1, directions.abs().argmax(1, keepdim=True)) > 0).all()
-
-
-# --- charts ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("axis", "value", "place"),
-    [
-        (Axis("", 0, 10), 2.5, 0.25),
-        (Axis("", 1, 100, log=True), 10, 0.5),
-        (Axis("", 100, 1, log=True), 10, 0.5),
-        (Axis("", 100, 1, log=True), 100, 0.0),
-        (Axis("", 0, 10), 11, 1.0),
-        (Axis("", 100, 1, log=True), 0.1, 1.0),
-    ],
-)
-def test_a_value_lies_in_its_place(axis, value, place):
-    assert axis.place(value) == pytest.approx(place)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "log"),
-    [
-        (0, 1, False),
-        (-7.3, 912, False),
-        (0.011, 0.012, False),
-        (1e-4, 30, True),
-        (50, 0.02, True),
-        (1, 1.2, True),
-        (4.5, 110, True),
-        (1e-12, 1e12, True),
-    ],
-)
-def test_ticks_are_named_as_where_they_stand_and_neither_few_nor_many(low, high, log):
-    axis = Axis("", low, high, log)
-    assert 2 <= len(axis.ticks) <= 12
-    for place, text in axis.ticks:
-        value = low * (high / low) ** place if log else low + place * (high - low)
-        assert float(text) == pytest.approx(value, rel=1e-4, abs=1e-9)
 
 
 # --- the page -------------------------------------------------------------------------------------

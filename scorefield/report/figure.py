@@ -49,9 +49,8 @@ class Figure:
 
     def svg(self) -> str:
         """Return the figure as a document with its own colours, for light and for dark paper."""
-        return self._document(
-            f"{chart_css(LIGHT)}@media(prefers-color-scheme:dark){{{chart_css(DARK)}}}"
-        )
+        dark = f"@media (prefers-color-scheme:dark){{{chart_css(DARK)}}}"
+        return self._document(chart_css(LIGHT) + dark)
 
     def png(self) -> bytes:
         """Return the figure as a PNG on light paper.

@@ -12,7 +12,7 @@ from cases import normal
 import scorefield as sf
 from scorefield.evaluate import certify
 from scorefield.evaluate.certify import ODE_SOLVERS, PROCESSES, SDE_SOLVERS
-from scorefield.solvers import OneCall, Row, Rule, RungeKutta, Tableau
+from scorefield.solvers import LinearSolver, Row, Rule, RungeKutta, Tableau
 
 QUICK = ("VP", "EDM")
 
@@ -73,17 +73,14 @@ def test_a_wrong_weight_costs_the_certificate(monkeypatch):
 
 
 @dataclass(frozen=True)
-class TooLoud(OneCall):
+class TooLoud(LinearSolver):
     """DDPM's step with noise that is too large by a factor."""
 
+    weak_order = 1
     factor: float = 1.2
 
-    @property
-    def weak_order(self):
-        return 1
-
-    def rule(self, process, t, s, past, error):
-        rule = sf.DDPM().rule(process, t, s, past, error)
+    def rule(self, t, s, past, error):
+        rule = sf.DDPM().rule(t, s, past, error)
         return Rule(rule.calls, Row(0.0, rule.end.means, self.factor * rule.end.z), noisy=True)
 
 

@@ -354,7 +354,7 @@ BAD_SAMPLING = [
     ("run --order 6", "orders 1 to 5"),
     ("run --prediction v", '"angle"'),
     ("run --grid cosine", '"karras"'),
-    ("run --solver ddim --eta 2", "eta = 2"),
+    ("run --solver ddim --eta 2", "eta=2"),
     ("run --steps 0", "steps = 0"),
     ("run --steps -3", "steps = -3"),
     ("run --steps many", "--steps"),

@@ -221,7 +221,7 @@ def test_a_move_that_rests_on_earlier_ones_refuses_a_state_without_what_they_lef
     field, times = mixture(PROCESS), grid(PROCESS, 3)
     moves = sf.Multistep(2, start="rising").moves(field, times[:-1], times[1:])
     at = moves[0](sf.State(normal(3, 2), times[0], silent(3)))
-    with pytest.raises(ValueError, match="rests on 1 earlier estimates and the state brings 0"):
+    with pytest.raises(ValueError, match="needs 1 earlier estimates and the state has 0"):
         moves[1](at._replace(memory=None))
 
 
@@ -537,31 +537,31 @@ def test_annealed_langevin_holds_the_data_part_and_then_moves_at_each_level():
 @pytest.mark.parametrize(
     ("base", "why"),
     [
-        (sf.Multistep(2), "rests on earlier ones"),
-        (sf.unipc(2), "rests on earlier ones"),
+        (sf.Multistep(2), "uses earlier steps"),
+        (sf.unipc(2), "uses earlier steps"),
         (sf.DDIM(1.0), "adds noise itself"),
         (sf.StochasticHeun(), "adds noise itself"),
     ],
     ids=["Multistep", "UniPC", "DDIM(1)", "StochasticHeun"],
 )
 def test_a_base_with_memory_or_noise_is_refused_and_a_single_step_named(around, base, why):
-    with pytest.raises(ValueError, match=rf"{why}: use a single step of the ODE, such as DDIM\(\)"):
+    with pytest.raises(ValueError, match=rf"{why}; use a single step of the ODE, such as DDIM\(\)"):
         around(base)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: sf.Program((sf.DDIM(), sf.Heun())), "give one level fewer than solvers"),
-        (lambda: sf.Program((sf.DDIM(),), (1.0,)), "give one level fewer than solvers"),
-        (lambda: sf.Program(()), "give one level fewer than solvers"),
+        (lambda: sf.Program((sf.DDIM(), sf.Heun())), "solvers need one level fewer"),
+        (lambda: sf.Program((sf.DDIM(),), (1.0,)), "solvers need one level fewer"),
+        (lambda: sf.Program(()), "solvers need one level fewer"),
         (lambda: sf.Program((sf.DDIM(),) * 3, (1.0, 2.0)), "give falling values of sigma/alpha"),
         (lambda: sf.Program((sf.DDIM(),) * 3, (1.0, 1.0)), "give falling values of sigma/alpha"),
         (lambda: sf.Program((sf.DDIM(),) * 2, (0.0,)), "give falling values of sigma/alpha"),
         (lambda: sf.Program((sf.DDIM(),) * 2, (math.nan,)), "give falling values of sigma/alpha"),
-        (lambda: sf.Ancestral(sf.DDIM(), 1.5), r"eta = 1.5: give a number above 0, up to 1"),
-        (lambda: sf.Ancestral(sf.DDIM(), -0.5), r"eta = -0.5: give a number above 0"),
-        (lambda: sf.Ancestral(sf.DDIM(), math.nan), r"eta = nan: give a number above 0"),
+        (lambda: sf.Ancestral(sf.DDIM(), 1.5), r"eta=1.5: give a number above 0, up to 1"),
+        (lambda: sf.Ancestral(sf.DDIM(), -0.5), r"eta=-0.5: give a number above 0"),
+        (lambda: sf.Ancestral(sf.DDIM(), math.nan), r"eta=nan: give a number above 0"),
         (lambda: sf.Churn(sf.Heun(), -1.0, 5), "needs churn >= 0"),
         (lambda: sf.Churn(sf.Heun(), math.inf, 5), "needs churn >= 0"),
         (lambda: sf.Churn(sf.Heun(), 1.0, 0), "steps >= 1"),
@@ -601,7 +601,7 @@ def test_a_step_towards_noise_is_refused_and_what_goes_there_named(solver):
 
 def test_a_langevin_move_to_another_time_is_refused_and_the_combination_named():
     at = sf.State(normal(2, 2), tensor(0.4)[0], silent(2))
-    with pytest.raises(ValueError, match=r"as PredictorCorrector\(DDIM\(\), Langevin\(\)\)"):
+    with pytest.raises(ValueError, match=r"as in PredictorCorrector\(DDIM\(\), Langevin\(\)\)"):
         sf.Langevin().advance(mixture(PROCESS), at, tensor(0.3)[0])
 
 
@@ -622,7 +622,7 @@ def test_a_restart_from_beyond_the_process_is_refused_before_any_call():
     solver = sf.Restart(sf.Heun(), low=0.5, high=20.0)
     with (
         sf.count_calls(field) as calls,
-        pytest.raises(ValueError, match="Restart goes up to high = 20"),
+        pytest.raises(ValueError, match="high=20: Restart goes up to that level"),
     ):
         sf.sample(field, 2, solver, tensor(5.0, 1.0, 0.1))
     assert calls.count == 0
@@ -631,10 +631,13 @@ def test_a_restart_from_beyond_the_process_is_refused_before_any_call():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: sf.PredictorCorrector(sf.DDIM(), sf.Heun()), "give one that moves x in place"),
-        (lambda: sf.PredictorCorrector(sf.DDIM, sf.Langevin()), "predictor = the class DDIM"),
-        (lambda: sf.Program((sf.Heun,)), "a program's solver = the class Heun"),
-        (lambda: sf.Churn(sf.Heun, 1.0, 10), "Churn's base = the class Heun"),
+        (
+            lambda: sf.PredictorCorrector(sf.DDIM(), sf.Heun()),
+            "corrector=Heun.*give one that changes x in place",
+        ),
+        (lambda: sf.PredictorCorrector(sf.DDIM, sf.Langevin()), "predictor=the class DDIM"),
+        (lambda: sf.Program((sf.Heun,)), r"solvers\[0\]=the class Heun"),
+        (lambda: sf.Churn(sf.Heun, 1.0, 10), "base=the class Heun"),
         (lambda: sf.Ancestral(Hold()), "needs a base that solves the ODE"),
     ],
 )

@@ -340,10 +340,10 @@ def test_deis_in_log_rho_is_the_exact_multistep_on_the_noise(grid, order):
 class Midpoint(Quadrature):
     """A line whose second node lies halfway is taken there, any other integrated exactly."""
 
-    def __call__(self, prediction, process, nodes, t, s, eta):
-        start, stage, end = (process.half_log_snr(time) for time in (t, nodes[0], s))
+    def __call__(self, prediction, nodes, t, s, eta):
+        start, stage, end = (level.log_ratio for level in (t, nodes[0], s))
         halfway = torch.allclose(2 * (stage - start), end - start)
-        return (HALVED if halfway else sf.Exact())(prediction, process, nodes, t, s, eta)
+        return (HALVED if halfway else sf.Exact())(prediction, nodes, t, s, eta)
 
 
 @every_algorithm

@@ -339,13 +339,13 @@ def test_the_density_of_a_step_with_times_of_each_sample_is_that_of_each_alone(s
 @pytest.mark.parametrize(
     ("solver", "message"),
     [
-        (sf.Heun(), r"adds no noise.*Use EulerMaruyama"),
+        (sf.Heun(), r"adds no noise.*use EulerMaruyama"),
         (sf.DDIM(), r"adds no noise.*DDIM\(eta > 0\)"),
         (sf.Multistep(2), r"adds no noise.*a noisy Multistep"),
         (sf.StochasticHeun(), "adds it before a call of the field"),
-        (sf.Churn(sf.Heun(), 1.0, 2), "Churn is not one Gaussian transition"),
+        (sf.Churn(sf.Heun(), 1.0, 2), "not one Gaussian transition"),
         (sf.PredictorCorrector(sf.DDIM(1.0), sf.Langevin()), "not one Gaussian transition"),
-        (sf.Restart(sf.Heun(), low=0.9, high=2.0), "Restart is not one Gaussian transition"),
+        (sf.Restart(sf.Heun(), low=0.9, high=2.0), "not one Gaussian transition"),
         (sf.Program((sf.Heun(), sf.DDIM(1.0)), (0.5,)), "adds no noise"),
     ],
     ids=lambda value: "" if isinstance(value, str) else label(value),
@@ -362,5 +362,5 @@ def test_a_step_whose_noise_has_no_room_has_no_density():
     field = gaussian(PROCESS)
     t, s = tensor(0.1, PROCESS.t_min)
     (move,) = sf.Ancestral(sf.DDIM()).moves(field, t[None], s[None])
-    with pytest.raises(ValueError, match="adds no noise: its law has no density"):
+    with pytest.raises(ValueError, match="adds no noise: its distribution has no density"):
         move.transition(sf.State(normal(3, 2), t, path_noise(3)))

@@ -416,20 +416,20 @@ def test_rectified_flow_starts_from_pure_noise_without_special_cases(solver):
     [
         (lambda: sf.Multistep(6), "Multistep has the orders 1 to 5"),
         (lambda: sf.Multistep(0), "Multistep has the orders 1 to 5"),
-        (lambda: sf.DDIM(1.5), r"eta = 1.5: give a number from 0 \(ODE\) to 1"),
-        (lambda: sf.DDIM(math.nan), "eta = nan"),
-        (lambda: sf.EulerMaruyama(-1.0), "eta = -1: give 0"),
-        (lambda: sf.StochasticHeun(math.inf), "eta = inf: give 0"),
-        (lambda: sf.Multistep(2.0), "order = 2.0: Multistep has the orders 1 to 5"),
-        (lambda: sf.Multistep(eta=math.inf), "eta = inf"),
+        (lambda: sf.DDIM(1.5), r"eta=1.5: give a number from 0 \(ODE\) to 1"),
+        (lambda: sf.DDIM(math.nan), "eta=nan"),
+        (lambda: sf.EulerMaruyama(-1.0), "eta=-1: give 0"),
+        (lambda: sf.StochasticHeun(math.inf), "eta=inf: give 0"),
+        (lambda: sf.Multistep(2.0), "order=2.0: Multistep has the orders 1 to 5"),
+        (lambda: sf.Multistep(eta=math.inf), "eta=inf"),
         (
             lambda: sf.Multistep(eta=lambda t: t),
             "only EulerMaruyama and StochasticHeun take a fun",
         ),
         (lambda: sf.Power(0.0), "rho = 0: give a positive number"),
         (lambda: sf.Growth(power=-1.0), "power = -1: give a positive number"),
-        (lambda: sf.Published("bh3"), 'family = .bh3.: give "dpm", "bh1" or "bh2"'),
-        (lambda: sf.unipc(variant="bh1"), "variant = 'bh1' has no effect on exact weights"),
+        (lambda: sf.Published("bh3"), 'family=.bh3.: give "dpm", "bh1" or "bh2"'),
+        (lambda: sf.unipc(variant="bh1"), "variant='bh1': has no effect on exact weights"),
     ],
 )
 def test_a_solver_with_an_impossible_setting_is_refused(make, message):
@@ -440,20 +440,20 @@ def test_a_solver_with_an_impossible_setting_is_refused(make, message):
 def test_a_step_that_a_solver_cannot_take_is_refused_with_what_to_use():
     flow, x = gaussian(sf.Flow(t_max=1.0)), normal(3, 2)
     end, middle = tensor(1.0, 0.5)
-    with pytest.raises(ValueError, match="no finite diffusion at t = 1"):
+    with pytest.raises(ValueError, match="an infinite diffusion at t=1"):
         sf.EulerMaruyama(1.0).advance(flow, sf.State(x, end, silent(3)), middle)
-    with pytest.raises(ValueError, match=r"goes towards data, not from t = 0.5 to 1"):
+    with pytest.raises(ValueError, match=r"goes towards data, not from t=0.5 to s=1"):
         sf.DDIM(eta=1.0).advance(flow, sf.State(x, middle, silent(3)), end)
     table = sf.balanced(sf.VP(), 4, to_data=True)
     for solver in (sf.dpm_solver_pp(2), sf.dpm_solver_pp(2, published=True), sf.unipc(2)):
-        with pytest.raises(ValueError, match="meets alpha = 0 or sigma = 0 at t = 0"):
+        with pytest.raises(ValueError, match="meets alpha = 0 or sigma = 0 at t=0"):
             sf.prepare(gaussian(sf.VP()), solver, table)
-    with pytest.raises(ValueError, match="eta falls to -1"):
+    with pytest.raises(ValueError, match="eta=-1 at some time: give values >= 0"):
         sf.EulerMaruyama(lambda t: -torch.ones_like(t)).advance(
             flow, sf.State(x, middle, silent(3)), tensor(0.4)[0]
         )
     published = sf.Multistep(2, sf.AnglePrediction(), sf.Published("dpm"), start="rising")
-    with pytest.raises(ValueError, match="published recurrences interpolate the data or the noise"):
+    with pytest.raises(ValueError, match="the published recurrences interpolate in log-SNR"):
         sf.prepare(flow, published, tensor(0.6, 0.5, 0.4))
     with pytest.raises(
         ValueError, match="use AnglePrediction in its own angle, or start the grid later"
@@ -465,7 +465,7 @@ def test_a_step_outside_the_process_is_refused_and_a_step_to_the_data_is_not():
     field = mixture(sf.EDM())
     at = sf.State(normal(3, 2), tensor(1.0)[0], silent(3))
     for s in (500.0, -5.0, 1e-3):
-        with pytest.raises(ValueError, match=rf"s = {s} is outside \[0.002, 80.0\]"):
+        with pytest.raises(ValueError, match=rf"s={s}: outside \[0.002, 80.0\]"):
             sf.DDIM().advance(field, at, tensor(s)[0])
     torch.testing.assert_close(sf.DDIM().advance(field, at, tensor(0.0)[0]).x, field(at.x, 1.0).x0)
     with pytest.raises(ValueError, match=r"a call of the field at t = 0.0, outside"):

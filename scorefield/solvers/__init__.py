@@ -1,27 +1,26 @@
 """Solvers: rules that step a state from one time to another."""
 
 from scorefield.solvers.base import Memory, Move, Solver, State, check_solver
-from scorefield.solvers.combine import Ancestral, Churn, PredictorCorrector, Program, Restart
+from scorefield.solvers.corrector import Hold, Langevin, PredictorCorrector, annealed_langevin
 from scorefield.solvers.fitted import Fitted, level_times
 from scorefield.solvers.inpainting import RePaint, Replacement
-from scorefield.solvers.langevin import Hold, Langevin, annealed_langevin
-from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
+from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
 from scorefield.solvers.multistep import Multistep
+from scorefield.solvers.one_step import OneStep
 from scorefield.solvers.prediction import (
-    Angle,
     AnglePrediction,
-    Basis,
     DataPrediction,
     Exact,
     Growth,
-    LogRatio,
     NoisePrediction,
     OwnTime,
     Power,
     Prediction,
     Quadrature,
 )
+from scorefield.solvers.program import Program
 from scorefield.solvers.published import Published, deis, dpm_solver, dpm_solver_pp, unipc
+from scorefield.solvers.renoise import Ancestral, Churn, Restart
 from scorefield.solvers.reversible import Reversible
 from scorefield.solvers.runge_kutta import (
     RK4,
@@ -39,7 +38,6 @@ from scorefield.solvers.stochastic import (
     DDIM,
     DDPM,
     EulerMaruyama,
-    OneCall,
     ReverseDiffusion,
     StochasticHeun,
 )
@@ -49,9 +47,7 @@ __all__ = [
     "DDPM",
     "RK4",
     "Ancestral",
-    "Angle",
     "AnglePrediction",
-    "Basis",
     "Bosh3",
     "Churn",
     "DataPrediction",
@@ -64,14 +60,14 @@ __all__ = [
     "Heun",
     "Hold",
     "Langevin",
+    "Level",
     "LinearSolver",
-    "LogRatio",
     "Memory",
     "Midpoint",
     "Move",
     "Multistep",
     "NoisePrediction",
-    "OneCall",
+    "OneStep",
     "OwnTime",
     "Past",
     "Power",

@@ -1,13 +1,14 @@
-r"""What a solver is: a rule that answers where a state stands at another time.
+r"""The contract of a solver: a rule that steps a state from one time to another.
 
-A step has two parts. Its coefficients depend on times alone; they are worked out beforehand, in
-float64 and for a whole grid at once, and make a `Move`. The move then carries states across the
-step, as often as wanted, and is nothing but arithmetic on ``x`` and calls of the field.
+A step has two parts. Its coefficients depend on times alone; they are computed first, in float64
+and for a whole grid at once, and make a `Move`. The move then carries states across the step, as
+often as needed; it is arithmetic on ``x`` and calls of the field, and nothing else.
+
+A solver of your own is easiest as a `OneStep`.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -16,16 +17,18 @@ from torch import Tensor
 
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
-from scorefield.process import Coefficient, Prior, Process, align
+from scorefield.process import Coefficient, Prior, align
 
 
 class Memory(NamedTuple):
     """State that a solver carries to its next step.
 
-    ``history`` holds times only, so that coefficients can be computed before any state exists;
-    ``tensors`` are used when the step runs.
-    ``owner`` is the solver, the only one that reads it; ``x`` is where it left the state, to tell
-    whether something moved it since.
+    Attributes:
+        history: the part that holds times only, so that coefficients can be computed before any
+            state exists.
+        tensors: the part that the move uses.
+        x: the state's ``x`` at the end of the step; another ``x`` was changed from outside since.
+        owner: the solver, the only one that reads it.
     """
 
     history: Any
@@ -35,16 +38,15 @@ class Memory(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where a batch of trajectories stands.
+    """A batch of trajectories at one time, or each at its own.
 
     Attributes:
         x: ``(B, ...)``.
-        t: the time, in the form `scorefield.process.align` returns.
-        noise: the random numbers to come. What goes back to more noise and comes down again is on
-            a new Brownian path from there.
-        memory: what the solver that made this state wants to find at its next step; None at the
-            start. Only that solver reads it.
-        error: an estimate of the step's error, shaped like ``x``, where one was asked for.
+        t: the time, in the form that `scorefield.process.align` returns.
+        noise: the source of all noise to come. A state that goes back to more noise and comes down
+            again follows a new Brownian path from there.
+        memory: data for the next step of the solver that made this state; None at the start.
+        error: an estimate of the step's error, shaped like ``x``, if requested.
     """
 
     x: Tensor
@@ -55,61 +57,68 @@ class State(NamedTuple):
 
 
 class Move(ABC):
-    """One step of a solver on one field, between two times, with its coefficients worked out.
+    """One step of a solver on one field between two times, with its coefficients computed.
 
     Attributes:
-        history: the `Memory.history` it leaves behind.
+        history: the `Memory.history` after the step.
     """
 
-    history: Any
+    history: Any = None
 
     @abstractmethod
-    def __call__(self, at: State) -> State:
-        """Carry a state that stands at the first time to the second."""
+    def __call__(self, state: State) -> State:
+        """Carry a state from the first time to the second."""
 
-    @abstractmethod
-    def transition(self, at: State) -> Prior:
-        """Return the law of the new ``x`` given ``at``: a Gaussian, coordinates independent.
+    def transition(self, state: State) -> Prior:
+        """Return the distribution of the new ``x`` given ``state``: independent Gaussians.
 
-        Its `Prior.log_prob` is the transition's log-probability.
+        `Prior.log_prob` is the transition's log-probability.
 
         Raises:
-            ValueError: the step adds no noise, or adds some before its last call of the field.
+            ValueError: the step adds no noise, or its distribution is not one Gaussian.
         """
+        raise ValueError(
+            "this step is not one Gaussian transition and has no density: use EulerMaruyama, "
+            "DDIM(eta > 0), DDPM, ReverseDiffusion or a noisy Multistep."
+        )
 
 
 class Solver(ABC):
-    """A rule for one step. Subclasses are frozen dataclasses and keep no state of their own."""
+    """A rule for one step. Subclasses are frozen dataclasses without state of their own.
+
+    A subclass writes `moves`. Its traits are class attributes or properties; the defaults are those
+    of a deterministic method of order 1 with one call of the field a step.
+    """
 
     @property
-    @abstractmethod
     def order(self) -> int:
         """The order of convergence on the probability-flow ODE."""
+        return 1
 
     @property
-    @abstractmethod
     def weak_order(self) -> int | None:
-        """The order at which the law of the samples converges; None if no noise is added."""
+        """The order at which the samples' distribution converges; None if no noise is added."""
+        return None
 
     @property
-    @abstractmethod
     def calls(self) -> int:
-        """Field calls per step, start-up aside."""
+        """Calls of the field per step, start-up not counted."""
+        return 1
 
     @property
-    @abstractmethod
     def history_length(self) -> int:
-        """How many estimates of earlier steps a step rests on."""
+        """The number of earlier steps whose estimates a step uses."""
+        return 0
 
     @property
-    @abstractmethod
     def error_order(self) -> float | None:
-        """The order in the step size of the error that `State.error` estimates; None without."""
+        """The order in the step size of the error estimate; None if there is no estimate."""
+        return None
 
     @property
-    @abstractmethod
     def in_place(self) -> bool:
-        """Whether it stays at its time and moves ``x`` there, as a corrector does."""
+        """Whether steps stay at their time and change ``x`` only, as those of a corrector do."""
+        return False
 
     @abstractmethod
     def moves(
@@ -118,90 +127,88 @@ class Solver(ABC):
         """Return the moves of ``N`` steps, the ``k``-th from ``t[k]`` to ``s[k]``.
 
         Args:
-            t, s: ``(N, ...)``, each time in the form `scorefield.process.align` returns.
+            t, s: ``(N, ...)``, each time in the form that `scorefield.process.align` returns.
             history: `Memory.history` of the state that the first step starts from, or None.
-            error: fill `State.error`; for solvers that have an `error_order`.
+            error: fill `State.error`; for solvers with an `error_order`.
 
         Raises:
-            ValueError: times the solver cannot step between.
+            ValueError: times that the solver cannot step between.
         """
 
-    @abstractmethod
     def forget(self, history: Any, t: Tensor) -> Any:
         """Return the part of the history still valid at ``t`` after ``x`` was changed there."""
+        return None
 
-    @abstractmethod
     def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
-        """Return what of a memory still holds at ``t`` now that the state stands at ``x``."""
+        """Return the part of the memory still valid at ``t`` with the changed state ``x``."""
+        return None
 
-    @abstractmethod
     def choose(self, mask: Tensor, new: State, old: State, x: Tensor) -> Memory | None:
-        """Return the memory of the new state for the samples in ``mask``, of the old for the rest.
+        """Return the memory of the new state for samples in ``mask``, of the old for the others.
 
-        Both states have a time per sample; ``x`` is where the samples now stand. Asked of solvers
-        that have an `error_order`.
+        Both states have a time per sample, and ``x`` is the state after the choice. Called for
+        solvers with an `error_order`.
         """
+        return None
 
-    def settled(self, at: State) -> State:
-        """Return the state with a memory that is this solver's and holds where the state stands."""
-        memory = at.memory
-        if memory is None or (memory.x is at.x and memory.owner == self):
-            return at
-        kept = self.moved(memory, at.x, at.t) if memory.owner == self else None
-        return at._replace(memory=kept)
+    def settled(self, state: State) -> State:
+        """Return the state without any memory that is of another solver or no longer valid."""
+        memory = state.memory
+        if memory is None or (memory.x is state.x and memory.owner == self):
+            return state
+        own = memory.owner == self
+        return state._replace(memory=self.moved(memory, state.x, state.t) if own else None)
 
-    def advance(self, field: ScoreField, at: State, s: Tensor, *, error: bool = False) -> State:
-        """Return the state at time ``s``, given the state ``at`` another time.
+    def advance(self, field: ScoreField, state: State, s: Tensor, *, error: bool = False) -> State:
+        """Return the state at time ``s`` after one step.
 
-        ``s`` has the form of ``at.t`` and may lie to either side of it unless the solver says
-        otherwise.
+        ``s`` has the form of ``state.t`` and lies on either side of it unless the solver steps in
+        one direction only.
 
         Raises:
-            ValueError: ``s`` lies outside the process's interval and is not `Process.t_data`; an
-                error is asked of a solver that estimates none; or as `moves`.
+            ValueError: ``s`` is outside the process's interval and is not `Process.t_data`; an
+                error estimate is requested from a solver without one; or as `moves`.
         """
         if error and self.error_order is None:
-            raise ValueError(f"{self!r} has no error estimate.")
-        t, s = align(at.t, at.x), align(s, at.x)
+            raise ValueError(f"error=True: {self!r} has no error estimate.")
+        t, s = align(state.t, state.x), align(s, state.x)
         process = field.process
-        if s.is_cpu and not process.contains(s) and not bool((s == _data(process)).all()):
-            outside = float(s.min() if bool(s.min() < process.t_min) else s.max())
-            raise ValueError(
-                f"s = {outside} is outside [{process.t_min}, {process.t_max}] of {process!r}."
-            )
-        at = self.settled(at if t is at.t else at._replace(t=t))
-        history = None if at.memory is None else at.memory.history
-        return self.moves(field, at.t[None], s[None], history, error=error)[0](at)
-
-
-def _data(process: Process) -> float:
-    """Return the time of the data, or no number."""
-    return math.nan if process.t_data is None else process.t_data
+        if s.is_cpu and not process.contains(s):
+            end = process.t_data
+            if end is None or not bool((s == end).all()):
+                outside = float(s.min() if bool(s.min() < process.t_min) else s.max())
+                raise ValueError(
+                    f"s={outside}: outside [{process.t_min}, {process.t_max}] of {process!r}."
+                )
+        state = self.settled(state if t is state.t else state._replace(t=t))
+        history = None if state.memory is None else state.memory.history
+        (move,) = self.moves(field, state.t[None], s[None], history, error=error)
+        return move(state)
 
 
 def transition(mean: Tensor, std: Coefficient) -> Prior:
-    """Return the Gaussian law of a step.
+    """Return the Gaussian distribution of a step.
 
     Raises:
-        ValueError: it adds no noise, for some sample.
+        ValueError: a standard deviation of 0.
     """
-    wide = torch.as_tensor(std, dtype=torch.float64)
-    if not bool((wide > 0).all()):
-        raise ValueError("the step adds no noise: its law has no density.")
-    return Prior(mean, wide)
+    spread = torch.as_tensor(std, dtype=torch.float64)
+    if not bool((spread > 0).all()):
+        raise ValueError("the step adds no noise: its distribution has no density.")
+    return Prior(mean, spread)
 
 
-def check_solver(name: str, given: object) -> None:
-    """Refuse what is no solver: a class that was not called, times in the wrong place."""
-    if not isinstance(given, Solver):
-        what = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
-        raise ValueError(f"{name} = {what}: give a solver, such as Heun() or DDIM(eta=0.5).")
+def check_solver(name: str, value: object) -> None:
+    """Reject an argument that is not a solver, such as a class or a tensor of times."""
+    if not isinstance(value, Solver):
+        text = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise ValueError(f"{name}={text}: give a solver, such as Heun() or DDIM(eta=0.5).")
 
 
 def check_towards_data(name: str, t: Tensor, s: Tensor) -> None:
-    """Refuse steps towards noise."""
+    """Reject steps towards noise."""
     if bool((s > t).any()):
         raise ValueError(
-            f"{name} goes towards data, not from t = {float(t.min()):g} to {float(s.max()):g}: "
+            f"{name} goes towards data, not from t={float(t.min()):g} to s={float(s.max()):g}: "
             "use a solver of the ODE, or process.diffuse."
         )

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from scorefield.process import Process
-from scorefield.solvers.linear import LinearSolver, Past, Row, Rule, known_at
+from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
 
 _NEAR = 1e-6  # in log r
 
@@ -52,24 +52,8 @@ class Fitted(LinearSolver):
             )
 
     @property
-    def order(self) -> int:
-        return 1
-
-    @property
-    def weak_order(self) -> int | None:
-        return None
-
-    @property
-    def calls(self) -> int:
-        return 1
-
-    @property
     def history_length(self) -> int:
         return len(self.table) - 1
-
-    @property
-    def error_order(self) -> float | None:
-        return None
 
     def times(self, process: Process) -> Tensor:
         """Return the times of the levels on a process, float64 ``(N + 1,)``.
@@ -79,32 +63,33 @@ class Fitted(LinearSolver):
         """
         return level_times(process, self.levels)
 
-    def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
-        step = len(past.times)
-        if step >= len(self.table) or known_at(past, t):
-            raise ValueError(f"a fitted solver takes its {len(self.table)} steps once.")
-        self._check(process, t, step)
-        self._check(process, s, step + 1)
-        alpha_t, alpha = process.coefficients(t)[0], process.coefficients(s)[0]
+    def rule(self, t: Level, s: Level, past: Past, error: bool) -> Rule:
+        step = len(past.levels)
+        if step >= len(self.table) or past.starts_at(t):
+            raise ValueError(f"a fitted solver takes its {len(self.table)} steps once, in order.")
+        self._check(t, step)
+        self._check(s, step + 1)
         of_y, *rest = self.table[step]
-        pairs = tuple((alpha * b, alpha * c) for b, c in zip(rest[::2], rest[1::2], strict=True))
-        return Rule(((t, None),), Row(alpha / alpha_t * of_y, pairs), keep=slice(step + 1))
+        pairs = tuple(
+            (s.alpha * b, s.alpha * c) for b, c in zip(rest[::2], rest[1::2], strict=True)
+        )
+        return Rule(((t, None),), Row(s.alpha / t.alpha * of_y, pairs), keep=slice(step + 1))
 
-    def _check(self, process: Process, t: Tensor, place: int) -> None:
-        level = self.levels[place]
+    def _check(self, at: Level, place: int) -> None:
+        level, data = self.levels[place], at.process.t_data
         if level == -math.inf:
-            fits = process.t_data is not None and bool((t == process.t_data).all())
+            fits = data is not None and bool((at.t == data).all())
         else:
-            fits = bool(((-process.half_log_snr(t) - level).abs() < _NEAR).all())
+            fits = bool(((at.log_ratio - level).abs() < _NEAR).all())
         if not fits:
             raise ValueError(
-                f"step {place} of a fitted solver stands at sigma/alpha = {_ratio(level):.6g}, "
-                f"not at t = {float(t.flatten()[0]):g}: use its own times."
+                f"step {place} of a fitted solver starts at sigma/alpha = {_ratio(level):.6g}, "
+                f"not at t={float(at.t.flatten()[0]):g}: use the solver's own times."
             )
 
 
 def _ratio(level: float) -> float:
-    """Return the largest number there is for what is larger."""
+    """Return ``e^level``, or the largest float."""
     return math.exp(min(level, 709.0))
 
 

@@ -30,13 +30,13 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.process import Coefficient, Prior, mix, unstack
+from scorefield.process import Coefficient, mix, unstack
 from scorefield.solvers.base import Move, Solver, State, check_solver, check_towards_data
-from scorefield.solvers.combine import Around, Memoryless, PredictorCorrector, no_density
+from scorefield.solvers.corrector import PredictorCorrector
 
 
 @dataclass(frozen=True, eq=False)
-class Replacement(Memoryless):
+class Replacement(Solver):
     """Put the known entries in place (1): a corrector, behind any step.
 
     ``PredictorCorrector(DDIM(), Replacement(observed, y))`` is the replacement method.
@@ -51,6 +51,10 @@ class Replacement(Memoryless):
             another time, or samples that do not broadcast.
     """
 
+    order = 0
+    weak_order = 0
+    calls = 0
+    in_place = True
     observed: Tensor = field(repr=False)
     y: Tensor = field(repr=False)
     noise_std: float | Tensor = 0.0
@@ -63,22 +67,6 @@ class Replacement(Memoryless):
                 f"observed has type {self.observed.dtype}, of y with shape {tuple(self.y.shape)}: "
                 "give torch.bool, and finite values of y where it is true."
             )
-
-    @property
-    def order(self) -> int:
-        return 0
-
-    @property
-    def weak_order(self) -> int | None:
-        return 0
-
-    @property
-    def calls(self) -> int:
-        return 0
-
-    @property
-    def in_place(self) -> bool:
-        return True
 
     def moves(
         self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
@@ -104,22 +92,18 @@ class _Replaced(Move):
     rule: Replacement
     alpha: Coefficient
     sigma: Coefficient
-    history: Any = None
 
-    def __call__(self, at: State) -> State:
-        z, noise = at.noise.normal(at.x)
+    def __call__(self, state: State) -> State:
+        z, noise = state.noise.normal(state.x)
         own = torch.as_tensor(self.rule.noise_std, dtype=torch.float64)
         left = torch.as_tensor(self.sigma**2 - self.alpha**2 * own**2).to(z)
         placed = mix((self.alpha, self.rule.y.to(z)), (1.0, left.clamp(min=0).sqrt() * z))
         known = self.rule.observed.to(z.device) & (left >= 0)
-        return State(torch.where(known, placed, at.x), at.t, noise)
-
-    def transition(self, at: State) -> Prior:
-        raise no_density("Replacement")
+        return State(torch.where(known, placed, state.x), state.t, noise)
 
 
 @dataclass(frozen=True, eq=False)
-class RePaint(Around):
+class RePaint(Solver):
     """Each step with the known entries put in place, then back up and down again.
 
     A sample has 2^10 noise paths, so ``repeats`` times the number of steps stays below that for a
@@ -134,6 +118,8 @@ class RePaint(Around):
         ValueError: a base that rests on earlier steps; fewer than one repeat.
     """
 
+    order = 0
+    weak_order = 0
     base: Solver
     replacement: Replacement
     repeats: int = 10
@@ -145,14 +131,6 @@ class RePaint(Around):
                 f"RePaint goes back up between the steps of {self.base!r}, {self.repeats} "
                 "repeat(s): use a single step, such as DDIM(eta=1) or Heun(), and 1 or more."
             )
-
-    @property
-    def order(self) -> int:
-        return 0
-
-    @property
-    def weak_order(self) -> int | None:
-        return 0
 
     @property
     def calls(self) -> int:
@@ -177,14 +155,10 @@ class _Again(Move):
     std: Coefficient
     t: Tensor
     repeats: int
-    history: Any = None
 
-    def __call__(self, at: State) -> State:
-        at = self.down(at)
+    def __call__(self, state: State) -> State:
+        state = self.down(state)
         for _ in range(self.repeats - 1):
-            z, noise = at.noise.normal(at.x)
-            at = self.down(State(mix((self.keep, at.x), (self.std, z)), self.t, noise))
-        return at
-
-    def transition(self, at: State) -> Prior:
-        raise no_density("RePaint")
+            z, noise = state.noise.normal(state.x)
+            state = self.down(State(mix((self.keep, state.x), (self.std, z)), self.t, noise))
+        return state

@@ -21,7 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scorefield.process import Process, total
+from scorefield.process import total
+from scorefield.solvers.linear import Level
 from scorefield.solvers.multistep import Multistep
 from scorefield.solvers.prediction import (
     DataPrediction,
@@ -42,35 +43,29 @@ class Published(Quadrature):
         family: ``"dpm"`` for the multistep DPM-Solvers, ``"bh1"`` or ``"bh2"`` for UniPC.
 
     Raises:
-        ValueError: another family; used with another prediction.
+        ValueError: another family; another prediction in use.
     """
 
     family: Literal["dpm", "bh1", "bh2"]
 
     def __post_init__(self) -> None:
         if self.family not in ("dpm", "bh1", "bh2"):
-            raise ValueError(f'family = {self.family!r}: give "dpm", "bh1" or "bh2".')
+            raise ValueError(f'family={self.family!r}: give "dpm", "bh1" or "bh2".')
 
     def __call__(
-        self,
-        prediction: Prediction,
-        process: Process,
-        nodes: Sequence[Tensor],
-        t: Tensor,
-        s: Tensor,
-        eta: float,
+        self, prediction: Prediction, nodes: Sequence[Level], t: Level, s: Level, eta: float
     ) -> list[Tensor]:
         parabola = len(nodes) == 3 and self.family == "dpm" and nodes[0] is not s
         if len(nodes) != 2 and not parabola:
-            return Exact()(prediction, process, nodes, t, s, eta)
-        u, measure = gauss(prediction, process, t, s, eta)
-        start, end = (process.half_log_snr(time) for time in (t, s))
+            return Exact()(prediction, nodes, t, s, eta)
+        u, measure = gauss(prediction, t, s, eta)
+        start, end = -t.log_ratio, -s.log_ratio
         if not torch.equal(prediction.variable(-start), start):
             raise ValueError(
-                f"the published recurrences interpolate the data or the noise in log-SNR, not "
-                f"{prediction!r}: use DataPrediction, NoisePrediction, or Exact()."
+                f"prediction={prediction!r}: the published recurrences interpolate in log-SNR; use "
+                "DataPrediction or NoisePrediction, or the quadrature Exact()."
             )
-        v = [(process.half_log_snr(node) - start) / (end - start) for node in nodes]
+        v = [(-node.log_ratio - start) / (end - start) for node in nodes]
         whole = total(measure)
         if len(nodes) == 2:
             if self.family == "bh1":
@@ -122,15 +117,15 @@ def unipc(
 ) -> Multistep:
     """Return UniPC of a predictor of this order; with its corrector, the order is one higher.
 
-    The data is interpolated unless another prediction is given. Only the published form has
-    variants, ``"bh2"`` unless given.
+    ``prediction`` is that of the data by default. ``variant`` exists in the published form only,
+    ``"bh2"`` by default.
 
     Raises:
         ValueError: a variant of the exact form; as `Multistep`.
     """
     if variant is not None and not published:
         raise ValueError(
-            f"variant = {variant!r} has no effect on exact weights: leave it out, or give "
+            f"variant={variant!r}: has no effect on exact weights; leave it out, or give "
             "published=True."
         )
     predicted = DataPrediction() if prediction is None else prediction

@@ -25,13 +25,13 @@ from typing import Any
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.process import Coefficient, Prior, mix, unstack
+from scorefield.process import Coefficient, mix, unstack
 from scorefield.solvers.base import Memory, Move, Solver, State
-from scorefield.solvers.combine import Combined, check_base, no_density
+from scorefield.solvers.renoise import check_base
 
 
 @dataclass(frozen=True)
-class Reversible(Combined):
+class Reversible(Solver):
     """A pair of states (1) around single steps of a base; twice the base's calls a step.
 
     The partner of the state is its memory: a run that goes on from a state with its memory returns
@@ -45,6 +45,7 @@ class Reversible(Combined):
             directions for different samples.
     """
 
+    history_length = 1
     base: Solver
 
     def __post_init__(self) -> None:
@@ -55,26 +56,8 @@ class Reversible(Combined):
         return self.base.order
 
     @property
-    def weak_order(self) -> int | None:
-        return None
-
-    @property
     def calls(self) -> int:
         return 2 * self.base.calls
-
-    @property
-    def history_length(self) -> int:
-        return 1
-
-    @property
-    def in_place(self) -> bool:
-        return False
-
-    def forget(self, history: Any, t: Tensor) -> Any:
-        return None
-
-    def moved(self, memory: Memory, x: Tensor, t: Tensor) -> Memory | None:
-        return None
 
     def moves(
         self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
@@ -99,10 +82,6 @@ class _Pair(Move):
     there: Coefficient
     t: Tensor
     s: Tensor
-    history: Any = None
-
-    def transition(self, at: State) -> Prior:
-        raise no_density("Reversible")
 
     def _increment(self, u: Tensor, noise: Any, forth: bool) -> Tensor:
         """Return ``D`` of a base's step from here to there, or back."""
@@ -111,26 +90,26 @@ class _Pair(Move):
         end = move(State(mix((scale, u)), time, noise)).x
         return mix((1 / other, end), (-1.0, u))
 
-    def _pair(self, at: State) -> tuple[Tensor, Tensor]:
-        partner = at.x if at.memory is None else at.memory.tensors
-        return mix((1 / self.here, at.x)), mix((1 / self.here, partner))
+    def _pair(self, state: State) -> tuple[Tensor, Tensor]:
+        partner = state.x if state.memory is None else state.memory.tensors
+        return mix((1 / self.here, state.x)), mix((1 / self.here, partner))
 
-    def _state(self, at: State, u: Tensor, w: Tensor) -> State:
+    def _state(self, state: State, u: Tensor, w: Tensor) -> State:
         x = mix((self.there, u))
-        return State(x, self.s, at.noise, Memory(None, mix((self.there, w)), x, self.owner))
+        return State(x, self.s, state.noise, Memory(None, mix((self.there, w)), x, self.owner))
 
 
 @dataclass(frozen=True)
 class _Down(_Pair):
-    def __call__(self, at: State) -> State:
-        u, w = self._pair(at)
-        u = u + self._increment(w, at.noise, forth=True)
-        return self._state(at, u, w - self._increment(u, at.noise, forth=False))
+    def __call__(self, state: State) -> State:
+        u, w = self._pair(state)
+        u = u + self._increment(w, state.noise, forth=True)
+        return self._state(state, u, w - self._increment(u, state.noise, forth=False))
 
 
 @dataclass(frozen=True)
 class _Up(_Pair):
-    def __call__(self, at: State) -> State:
-        u, w = self._pair(at)
-        w = w + self._increment(u, at.noise, forth=True)
-        return self._state(at, u - self._increment(w, at.noise, forth=False), w)
+    def __call__(self, state: State) -> State:
+        u, w = self._pair(state)
+        w = w + self._increment(u, state.noise, forth=True)
+        return self._state(state, u - self._increment(w, state.noise, forth=False), w)

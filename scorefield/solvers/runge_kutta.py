@@ -22,10 +22,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import ClassVar
 
-from torch import Tensor
-
-from scorefield.process import Process
-from scorefield.solvers.linear import LinearSolver, Past, Row, Rule, known_at
+from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
 
 
 @dataclass(frozen=True)
@@ -55,46 +52,40 @@ class RungeKutta(LinearSolver, ABC):
         return self.tableau.order
 
     @property
-    def weak_order(self) -> int | None:
-        return None
-
-    @property
     def calls(self) -> int:
         return len(self.tableau.b)
-
-    @property
-    def history_length(self) -> int:
-        return 0
 
     @property
     def error_order(self) -> float | None:
         return self.order if self.tableau.embedded else None
 
-    def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
-        tableau, h = self.tableau, s - t
-        # t + c h exactly s at c = 1, so that no call leaves the interval by rounding
-        times = [s if node == 1 else t + node * h for node in tableau.c]
-        rates = [process.rates(time) for time in times]
+    def rule(self, t: Level, s: Level, past: Past, error: bool) -> Rule:
+        tableau, process, h = self.tableau, t.process, s.t - t.t
+        # at c = 0 and 1 the step's own ends, so that no call leaves the interval by rounding
+        ends = {0.0: t, 1.0: s}
+        levels = [ends.get(node) or Level(process, t.t + node * h) for node in tableau.c]
+        rates = [level.rates for level in levels]
 
         def row(of_x: float, weights: Sequence[float]) -> Row:
             slopes = [(h * w * a, h * w * b) for w, (a, b) in zip(weights, rates, strict=False)]
             return Row(of_x, tuple(reversed(slopes)))
 
         points = [None, *(row(1.0, weights) for weights in tableau.a[1:])]
-        known = known_at(past, t)
-        calls, end = list(zip(times, points, strict=True))[known:], row(1.0, tableau.b)
+        calls, end = list(zip(levels, points, strict=True)), row(1.0, tableau.b)
+        if past.starts_at(t):
+            calls = calls[1:]
         if tableau.through:
-            share, last = tableau.through, process.coefficients(times[-1])
+            share, last = tableau.through, levels[-1]
             rest = [b - share * a for a, b in zip_longest(tableau.a[-1], tableau.b, fillvalue=0.0)]
             newest, *before = row(1 - share, rest).means
-            newest = newest[0] + share * last[0], newest[1] + share * last[1]
+            newest = newest[0] + share * last.alpha, newest[1] + share * last.sigma
             end = Row(1 - share, (newest, *before))
         if not error:
-            return Rule(tuple(calls), end)
+            return Rule(calls, end)
         weights = [b - other for b, other in zip_longest(tableau.b, tableau.embedded, fillvalue=0)]
         if len(weights) == len(rates):
-            return Rule(tuple(calls), end, error=row(0.0, weights))
-        rates.append(process.rates(s))
+            return Rule(calls, end, error=row(0.0, weights))
+        rates.append(s.rates)
         return Rule((*calls, (s, end)), None, error=row(0.0, weights), keep=slice(1))
 
 

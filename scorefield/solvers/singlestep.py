@@ -17,11 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from scorefield.field import Pair
-from scorefield.process import Process
-from scorefield.solvers.linear import LinearSolver, Past, Row, Rule
+from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
 from scorefield.solvers.prediction import DataPrediction, Exact, Prediction, Quadrature, departures
 
 _STAGES = {2: (0.5,), 3: (1 / 3, 2 / 3)}
@@ -34,7 +32,7 @@ class Singlestep(LinearSolver):
     Args:
         order: 2 or 3: as many calls a step.
         prediction: what is interpolated.
-        quadrature: how the lines are integrated; exactly unless given.
+        quadrature: how the lines are integrated.
 
     Raises:
         ValueError: another order.
@@ -46,53 +44,46 @@ class Singlestep(LinearSolver):
 
     def __post_init__(self) -> None:
         if self.order not in _STAGES:
-            raise ValueError(f"order = {self.order}: Singlestep has the orders 2 and 3.")
-
-    @property
-    def weak_order(self) -> int | None:
-        return None
+            raise ValueError(f"order={self.order}: Singlestep has the orders 2 and 3.")
 
     @property
     def calls(self) -> int:
         return self.order
 
     @property
-    def history_length(self) -> int:
-        return 0
-
-    @property
     def error_order(self) -> float | None:
         return self.order
 
-    def rule(self, process: Process, t: Tensor, s: Tensor, past: Past, error: bool) -> Rule:
-        start, end = (self.prediction.variable(-process.half_log_snr(u)) for u in (t, s))
-        times = [
-            process.time(-self.prediction.log_ratio(start + c * (end - start)))
+    def rule(self, t: Level, s: Level, past: Past, error: bool) -> Rule:
+        u, process = self.prediction, t.process
+        start, end = u.variable(t.log_ratio), u.variable(s.log_ratio)
+        stages = [
+            Level(process, process.time(-u.log_ratio(start + c * (end - start))))
             for c in _STAGES[self.order]
         ]
-        rows = [Row(0.0, (process.coefficients(times[0]),))]
-        for stage, goal in zip(times, [*times[1:], s], strict=True):
-            rows.append(self._line(process, t, stage, goal, between=len(rows) - 1))
-        calls = tuple(zip((t, *times), (None, *rows), strict=False))
+        rows = [Row(0.0, ((stages[0].alpha, stages[0].sigma),))]
+        for stage, goal in zip(stages, [*stages[1:], s], strict=True):
+            rows.append(self._line(t, stage, goal, between=len(rows) - 1))
+        calls = tuple(zip((t, *stages), (None, *rows), strict=False))
         if not error:
             return Rule(calls, rows[-1])
-        lower: Sequence[Pair] = (process.coefficients(s),)
+        lower: Sequence[Pair] = ((s.alpha, s.sigma),)
         if self.order == 3:
-            lower = self._line(process, t, times[0], s, between=0).means
-        zero = torch.zeros_like(t)
+            lower = self._line(t, stages[0], s, between=0).means
+        zero = torch.zeros_like(t.t)
         return Rule(calls, rows[-1], error=_difference(rows[-1], Row(0.0, ((zero, zero), *lower))))
 
-    def _line(self, process: Process, t: Tensor, stage: Tensor, goal: Tensor, between: int) -> Row:
+    def _line(self, t: Level, stage: Level, goal: Level, between: int) -> Row:
         """Return the row from t to a goal, by the line through t and a stage.
 
-        The stages called ``between`` have no part in it.
+        ``between`` counts the stages between t and that one, which the line does not use.
         """
-        nodes, (alpha, sigma) = (stage, t), process.coefficients(goal)
-        n = self.prediction.norm(alpha, sigma)
-        weights = self.quadrature(self.prediction, process, nodes, t, goal, 0.0)
-        last, base = departures(self.prediction, process, nodes, weights, 1, n)
-        zero = torch.zeros_like(t)
-        return Row(0.0, (last, *[(zero, zero)] * between, (base[0] + alpha, base[1] + sigma)))
+        nodes = (stage, t)
+        weights = self.quadrature(self.prediction, nodes, t, goal, 0.0)
+        last, base = departures(self.prediction, nodes, weights, 1, self.prediction.norm(goal))
+        zero = torch.zeros_like(t.t)
+        constant = base[0] + goal.alpha, base[1] + goal.sigma
+        return Row(0.0, (last, *[(zero, zero)] * between, constant))
 
 
 def _difference(one: Row, other: Row) -> Row:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from scorefield.process import Process
 from scorefield.sampling import from_normal
-from scorefield.solvers import Fitted, Multistep, Past, level_times
+from scorefield.solvers import Fitted, Level, Multistep, Past, level_times
 from scorefield.tuning.noises import Noises, distances
 from scorefield.tuning.teacher import Teacher
 
@@ -98,8 +98,8 @@ class Student:
     ) -> tuple[float, list[tuple[float, float]]]:
         """Return the coefficients of the rule's step: of ``y``, and of both means, newest first."""
         kept = range(max(0, i - self.rule.history_length), i)
-        past = Past(tuple(times[k : k + 1] for k in reversed(kept)))
-        end = self.rule.rule(process, times[i : i + 1], times[i + 1 : i + 2], past, False).end
+        t, s, *past = (Level(process, times[k : k + 1]) for k in (i, i + 1, *reversed(kept)))
+        end = self.rule.rule(t, s, Past(tuple(past)), False).end
         assert end is not None  # it makes one call a step
         pairs = [(float(b) / alphas[i + 1], float(c) / alphas[i + 1]) for b, c in end.means]
         return float(end.x) * alphas[i] / alphas[i + 1], pairs

@@ -463,7 +463,7 @@ def test_a_run_of_edms_euler_with_its_grid_network_and_churn_equals_the_schedule
             up = sigma * (1 + min(churn / 12, math.sqrt(2) - 1))
             seen = seen + scale * (up**2 - sigma**2).sqrt() * replay.normal(seen)[0]
         found = field(seen, up)
-        output = network.target(process, up, found.x0, found.eps)
+        output = network.target(*process.coefficients(up), found.x0, found.eps)
         options = {"s_churn": churn, "s_tmin": window[0], "s_tmax": window[1], "s_noise": scale}
         step = made.step(output, t, expected[-1], generator=generator, **options)
         expected.append(step.prev_sample)

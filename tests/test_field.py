@@ -260,7 +260,7 @@ class Oracle(nn.Module):
     def forward(self, scaled, label):
         scale = self.head(*self.field.process.coefficients(self.t)).scale
         exact = self.field(scaled / scale, self.t)
-        return self.head.target(self.field.process, self.t, exact.x0, exact.eps)
+        return self.head.target(*self.field.process.coefficients(self.t), exact.x0, exact.eps)
 
 
 @every_process
@@ -289,7 +289,7 @@ def test_each_parametrization_predicts_what_its_name_says():
         sf.Preconditioned(0.7): (sigma * x0 - alpha * 0.49 * eps) / (0.7 * var.sqrt()),
     }
     for head, target in expected.items():
-        torch.testing.assert_close(head.target(process, t, x0, eps), target)
+        torch.testing.assert_close(head.target(alpha, sigma, x0, eps), target)
 
 
 @every_process
@@ -297,9 +297,9 @@ def test_preconditioning_gives_inputs_and_targets_of_unit_variance(process):
     head = sf.Preconditioned(0.7)
     for t in interior_times(process):
         one, zero = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
-        of_x0, of_eps = head.target(process, t, one, zero), head.target(process, t, zero, one)
-        assert float((0.7 * of_x0) ** 2 + of_eps**2) == pytest.approx(1, rel=1e-10)
         alpha, sigma = process.coefficients(t)
+        of_x0, of_eps = (head.target(alpha, sigma, *pair) for pair in ((one, zero), (zero, one)))
+        assert float((0.7 * of_x0) ** 2 + of_eps**2) == pytest.approx(1, rel=1e-10)
         scale = head(alpha, sigma).scale
         assert float(scale**2 * ((0.7 * alpha) ** 2 + sigma**2)) == pytest.approx(1, rel=1e-10)
         # the skip connection leaves nothing that the input could explain

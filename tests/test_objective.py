@@ -49,6 +49,10 @@ def random_network(dim, dtype=torch.float64):
     return network.to(dtype)
 
 
+def instant(process, t):
+    return sf.Instant(process, t, *process.coefficients(t))
+
+
 def lambda_by_hand(weighting, process, t):
     """``lambda(t)``, written anew from the definitions of each paper."""
     alpha, sigma = process.alpha(t), process.sigma(t)
@@ -106,22 +110,22 @@ def test_sigma_squared_gives_ddpms_mean_squared_error_of_eps(process):
 def test_the_simple_weight_on_eps_is_one_in_float64(process):
     t = interior_times(process, 50)
     alpha, sigma = process.coefficients(t)
-    weight = Simple()(process, t) * (alpha * sf.Eps()(alpha, sigma).out / sigma**2) ** 2
+    weight = Simple()(instant(process, t)) * (alpha * sf.Eps()(alpha, sigma).out / sigma**2) ** 2
     assert (weight - 1).abs().max() < 1e-14
 
 
 def test_the_likelihood_weight_of_vp_is_beta():
     t = torch.linspace(1e-5, 1, 101, dtype=torch.float64)
-    found = LikelihoodWeighting()(sf.VP(), t)
+    found = LikelihoodWeighting()(instant(sf.VP(), t))
     torch.testing.assert_close(found, 0.1 + 19.9 * t, rtol=1e-9, atol=0)
 
 
 def test_the_likelihood_weights_of_ve_and_flow_match_their_closed_forms():
     t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
     ladder = 0.01 * 5000.0**t
-    found = LikelihoodWeighting()(sf.VE(), t)
+    found = LikelihoodWeighting()(instant(sf.VE(), t))
     torch.testing.assert_close(found, ladder**2 * 2 * math.log(5000), rtol=1e-9, atol=0)
-    found = LikelihoodWeighting()(sf.Flow(), t)
+    found = LikelihoodWeighting()(instant(sf.Flow(), t))
     torch.testing.assert_close(found, 2 * t / (1 - t), rtol=1e-9, atol=0)
 
 
@@ -129,7 +133,7 @@ def test_the_likelihood_weights_of_ve_and_flow_match_their_closed_forms():
 def test_the_edm_weight_is_edms_lambda_in_the_space_of_x0(d):
     """Table 1 of Karras et al.: (s^2 + d^2) / (s d)^2, for x_0 and at alpha = 1."""
     s = tensor(0.002, 0.1, 0.5, 3.0, 80.0)
-    on_x0 = EDMWeighting(d)(sf.EDM(), s) / s**4  # the score is (x0 - x) / s^2
+    on_x0 = EDMWeighting(d)(instant(sf.EDM(), s)) / s**4  # the score is (x0 - x) / s^2
     torch.testing.assert_close(on_x0, (s**2 + d**2) / (s * d) ** 2, rtol=1e-12, atol=0)
 
 
@@ -138,7 +142,7 @@ def test_the_edm_weight_is_one_on_the_preconditioned_output(process):
     t = interior_times(process, 20)
     alpha, sigma = process.coefficients(t)
     out = sf.Preconditioned(0.7)(alpha, sigma).out
-    weight = EDMWeighting(0.7)(process, t) * (alpha * out / sigma**2) ** 2
+    weight = EDMWeighting(0.7)(instant(process, t)) * (alpha * out / sigma**2) ** 2
     torch.testing.assert_close(weight, torch.ones_like(weight), rtol=1e-12, atol=0)
 
 
@@ -148,7 +152,7 @@ def test_min_snr_weights_eps_by_min_of_snr_and_gamma_over_snr(process, gamma):
     t = interior_times(process, 40)
     alpha, sigma = process.coefficients(t)
     snr = (alpha / sigma) ** 2
-    on_eps = MinSNR(gamma)(process, t) / sigma**2
+    on_eps = MinSNR(gamma)(instant(process, t)) / sigma**2
     expected = torch.minimum(snr, torch.full_like(snr, gamma)) / snr
     torch.testing.assert_close(on_eps, expected, rtol=1e-12, atol=0)
     assert on_eps.min() < 0.2, "some level is beyond gamma, or nothing was tested"
@@ -176,8 +180,8 @@ def test_the_weight_is_formed_in_float64_before_it_meets_the_data():
 
 def test_a_weighting_of_ones_own_needs_one_method():
     class Inverse(Weighting):
-        def __call__(self, process, t):
-            return 1 / (1 + process.sigma(t))
+        def __call__(self, at):
+            return 1 / (1 + at.sigma)
 
     process = sf.Flow()
     denoiser = sf.Denoiser(random_network(2), process, sf.V(), (2,))
@@ -187,6 +191,24 @@ def test_a_weighting_of_ones_own_needs_one_method():
         score = denoiser(process.perturb(x0, t, eps), t).score
     expected = ((score + eps / t[:, None]) ** 2).mean(1) / (1 + t)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("weighting", [Simple(), EDMWeighting(), MinSNR()], ids=label)
+@pytest.mark.parametrize("times", [UniformTimes(), LogNormalTimes()], ids=label)
+def test_a_step_asks_the_process_once_for_its_coefficients_and_once_for_the_label(times, weighting):
+    calls = []
+
+    class Counted(sf.VP):
+        def alpha(self, t):
+            calls.append(t)
+            return super().alpha(t)
+
+    denoiser = sf.Denoiser(random_network(2), Counted(), sf.Preconditioned(), (2,))
+    steps = sf.fit(denoiser, Objective(weighting, times), normal(20, 2).float())
+    next(steps)
+    calls.clear()
+    next(steps)
+    assert len(calls) <= 2
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 6), (3, 4, 4)])

@@ -82,7 +82,7 @@ def test_e9_regressing_the_score_needs_the_weight_sigma_squared():
     x0, eps = normal(20000, 1), normal(20000, 1, seed=1)
 
     def size(head, t, weight):
-        return float((weight * head.target(sf.VP(), t, x0, eps) ** 2).mean())
+        return float((weight * head.target(*sf.VP().coefficients(t), x0, eps) ** 2).mean())
 
     early, late = tensor(1e-5, 0.5)
     for head, weight in ((sf.Eps(), 1.0), (sf.Score(), None)):
@@ -101,8 +101,10 @@ def test_e10_time_starts_after_zero_and_every_sample_has_its_own():
         sf.VP(t_min=0.0)
     eps, x0 = normal(5, 1), torch.zeros(5, 1).double()
     zero = torch.zeros(1).double()
-    assert not sf.Score().target(sf.VP(), zero, x0[:1], eps[:1]).isfinite().all()
-    assert sf.Score().target(sf.VP(), tensor(sf.VP().t_min), x0[:1], eps[:1]).isfinite().all()
+    one = x0[:1], eps[:1]
+    assert not sf.Score().target(*sf.VP().coefficients(zero), *one).isfinite().all()
+    start = tensor(sf.VP().t_min)
+    assert sf.Score().target(*sf.VP().coefficients(start), *one).isfinite().all()
 
     def levels(t):
         return len((sf.VP().perturb(x0, t, eps) / eps).unique())

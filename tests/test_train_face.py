@@ -112,6 +112,22 @@ def test_data_holds_what_it_is_given():
     assert sf.Data(np.ones((4, 2)) * [[1], [2], [3], [4]]).columns == ColumnsConfig()
 
 
+def test_samples_may_be_computed_as_they_are_read():
+    class Waves:
+        shape = (20, 1, 16)
+
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, items):
+            return torch.sin(torch.arange(16.0) + 0.1 * items[:, None, None])
+
+    source = Waves()
+    data = sf.Data(source, name="waves")
+    assert (data.x, data.shape) == (source, (1, 16))
+    assert torch.equal(train(data).sample(4), train(source[torch.arange(20)]).sample(4))
+
+
 def test_built_in_names_and_paths_are_data_too(tmp_path):
     np.save(tmp_path / "x.npy", POINTS)
     assert sampled(train("moons"), (2,)).abs().max() < 20
@@ -330,13 +346,13 @@ class Half(sf.Parametrization):
     """A parametrization of one's own: the network predicts half of the noise."""
 
     def __call__(self, alpha, sigma):
-        ours = sf.Eps()(alpha, sigma)
-        return ours._replace(out=2 * ours.out)
+        skip, out, scale = sf.Eps()(alpha, sigma)
+        return skip, 2 * out, scale
 
 
 class Flat(sf.Weighting):
-    def __call__(self, process, t):
-        return torch.ones_like(t)
+    def __call__(self, at):
+        return torch.ones_like(at.t)
 
 
 class Late(sf.TimeDistribution):

@@ -32,6 +32,15 @@ class Rows(Protocol):
         ...
 
 
+def is_rows(x: object) -> bool:
+    """Return whether an object is `Rows` itself: a float32 tensor, or one that gives tensors."""
+    if isinstance(x, Tensor):
+        return x.dtype is torch.float32
+    others = ("__array__", "__dataframe__", "__arrow_c_stream__", "toarray", "obs")
+    rows = hasattr(x, "shape") and hasattr(x, "__getitem__") and hasattr(x, "__len__")
+    return rows and not any(hasattr(x, name) for name in others)
+
+
 @dataclass(frozen=True)
 class Read(Rows):
     """Some rows of a file's values, each batch by way of a function that makes it a tensor."""

@@ -22,7 +22,7 @@ from scorefield.data.formats import read_file
 from scorefield.data.labels import array_labels, classes_of, file_labels
 from scorefield.data.layout import Layout, layout
 from scorefield.data.objects import from_object
-from scorefield.data.rows import Read, Rows
+from scorefield.data.rows import Rows, is_rows
 from scorefield.data.survey import Survey, survey
 from scorefield.data.use import ALL, Use
 
@@ -39,7 +39,8 @@ _WHOLE = 2.0**24  # above this float32 does not hold every whole number
 class Data:
     """Samples, and their classes where there are any.
 
-    A float32 tensor is taken as it is, and anything else as `read` takes it.
+    A float32 tensor is taken as it is, and so is an object of your own with ``shape``, a length
+    and samples by index ``x[items]``; anything else as `read` takes it.
 
     Attributes:
         x: float32 ``(N, ...)``: ``(N, D)`` vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images;
@@ -70,7 +71,7 @@ class Data:
         incomplete: int = 0,
         layer: str | None = None,
     ) -> None:
-        if not (isinstance(x, Read) or (isinstance(x, Tensor) and x.dtype is torch.float32)):
+        if not is_rows(x):
             made = read(x, y, name=name)
             values = [getattr(made, field.name) for field in fields(self)]
         else:

@@ -105,7 +105,10 @@ class Denoiser(ScoreField):
         return Denoiser(network, *parts)
 
     def prepare_times(self, t: Tensor) -> Sequence[Any]:
-        alpha, sigma = self.process.coefficients(t)
+        return self.prepared(t, *self.process.coefficients(t))
+
+    def prepared(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
+        """Return what `prepare_times` does, by the coefficients at the times."""
         skip, out, scale = self.parametrization(alpha, sigma)
         of_eps = self.parametrization.of_eps(alpha, sigma)
         scales, *columns = (unstack(c) for c in (scale, skip, out, *of_eps))

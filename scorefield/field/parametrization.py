@@ -34,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.process import Process, cast
+from scorefield.process import cast
 
 
 class Coefficients(NamedTuple):
@@ -57,9 +57,8 @@ class Parametrization(ABC):
         skip, out, _ = self(alpha, sigma)
         return (1 - alpha * skip) / sigma, -alpha * out / sigma
 
-    def target(self, process: Process, t: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        """Return what the network should output for data ``x0`` noised by ``eps``."""
-        alpha, sigma = process.coefficients(t)
+    def target(self, alpha: Tensor, sigma: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
+        """Return the output that is right for data ``x0`` noised by ``eps``."""
         skip, out, _ = self(alpha, sigma)
         of_x0, of_eps = (1 - skip * alpha) / out, -skip * sigma / out
         return cast(of_x0, x0) * x0 + cast(of_eps, x0) * eps

@@ -299,9 +299,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return what a network of velocities should say: ``v``, or of a flow ``eps - x_0``."""
-        return self._clock.velocity.target(
-            self.process, align(self._time(timesteps), sample), sample, noise
-        )
+        t = align(self._time(timesteps), sample)
+        return self._clock.velocity.target(*self.process.coefficients(t), sample, noise)
 
     def _time(self, timesteps: Tensor) -> Tensor:
         t = timesteps.double() / self._clock.unit

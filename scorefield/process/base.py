@@ -23,6 +23,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -212,6 +213,13 @@ class Process(ABC):
         """Return ``lambda(t)`` of (4): strictly decreasing, ``-inf`` where ``alpha = 0``."""
         return self.alpha(t).log() - self.sigma(t).log()
 
+    @cached_property
+    def half_log_snr_range(self) -> tuple[float, float]:
+        """``lambda`` of (4) at ``t_max`` and at ``t_min``."""
+        ends = torch.tensor([self.t_max, self.t_min], dtype=torch.float64)
+        low, high = self.half_log_snr(ends).tolist()
+        return low, high
+
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return the time derivatives ``alpha'(t)`` and ``sigma'(t)``, by autodiff."""
         return _with_rate(self.alpha, t)[1], _with_rate(self.sigma, t)[1]
@@ -236,8 +244,7 @@ class Process(ABC):
             ValueError: a value lies outside ``[half_log_snr(t_max), half_log_snr(t_min)]``.
         """
         target = torch.as_tensor(half_log_snr, dtype=torch.float64)
-        ends = self.half_log_snr(torch.tensor([self.t_max, self.t_min], dtype=torch.float64))
-        low, high = ends.tolist()
+        low, high = self.half_log_snr_range
         slack = 1e-6
         outside = (target < low - slack) | (target > high + slack)
         if outside.any():

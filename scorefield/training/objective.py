@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.field import Denoiser
+from scorefield.field import Denoiser, Instant
 from scorefield.process import Process, Time, align, cast
 
 
@@ -33,24 +33,24 @@ class Weighting(ABC):
     """``lambda(t)`` of (1)."""
 
     @abstractmethod
-    def __call__(self, process: Process, t: Tensor) -> Tensor:
-        """Return the weight at ``t``, in its shape."""
+    def __call__(self, at: Instant) -> Tensor:
+        """Return the weight at a time, in the shape of ``at.t``."""
 
 
 @dataclass(frozen=True)
 class Simple(Weighting):
     """``sigma^2``: the unweighted error of eps. Named after DDPM's simple loss."""
 
-    def __call__(self, process: Process, t: Tensor) -> Tensor:
-        return process.sigma(t) ** 2
+    def __call__(self, at: Instant) -> Tensor:
+        return torch.as_tensor(at.sigma**2)
 
 
 @dataclass(frozen=True)
 class LikelihoodWeighting(Weighting):
     """``g^2``: with uniform times, a bound on the log-likelihood."""
 
-    def __call__(self, process: Process, t: Tensor) -> Tensor:
-        return process.diffusion(t) ** 2
+    def __call__(self, at: Instant) -> Tensor:
+        return at.process.diffusion(at.t) ** 2
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class EDMWeighting(Weighting):
 
     data_std: float = 1.0
 
-    def __call__(self, process: Process, t: Tensor) -> Tensor:
-        alpha, sigma = process.coefficients(t)
-        return (sigma**2 + (alpha * self.data_std) ** 2) * (sigma / (alpha * self.data_std)) ** 2
+    def __call__(self, at: Instant) -> Tensor:
+        signal, sigma = at.alpha * self.data_std, at.sigma
+        return torch.as_tensor((sigma**2 + signal**2) * (sigma / signal) ** 2)
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class MinSNR(Weighting):
 
     gamma: float = 5.0
 
-    def __call__(self, process: Process, t: Tensor) -> Tensor:
-        alpha, sigma = process.coefficients(t)
-        return sigma**2 * (self.gamma * (sigma / alpha) ** 2).clamp(max=1.0)
+    def __call__(self, at: Instant) -> Tensor:
+        inverse_snr = torch.as_tensor((at.sigma / at.alpha) ** 2)
+        return at.sigma**2 * (self.gamma * inverse_snr).clamp(max=1.0)
 
 
 class TimeDistribution(ABC):
@@ -106,8 +106,7 @@ class LogNormalTimes(TimeDistribution):
     std: float = 1.4
 
     def __call__(self, process: Process, u: Tensor) -> Tensor:
-        ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
-        low, high = process.half_log_snr(ends).to(u)
+        low, high = process.half_log_snr_range
         normal = math.sqrt(2) * torch.erfinv(2 * u - 1)
         return process.time((-(self.mean + self.std * normal)).clamp(low, high))
 
@@ -135,11 +134,13 @@ class Objective:
             eps: standard normal noise, like ``x0``.
         """
         process, t = denoiser.process, align(t, x0)
+        # once for all that follows: besides these a step asks the process for the label alone
         alpha, sigma = process.coefficients(t)
-        out = denoiser.parametrization(alpha, sigma)[1]
-        at = denoiser.instants(t[None])[0]
-        weight = self.weighting(process, t) * (alpha * out / sigma**2) ** 2
-        x = process.perturb(x0, t, eps)
+        (prepared,) = denoiser.prepared(t[None], alpha[None], sigma[None])
+        at = Instant(process, t, alpha, sigma, prepared)
+        _, out, _ = denoiser.parametrization(alpha, sigma)
+        weight = self.weighting(at) * (alpha * out / sigma**2) ** 2
+        x = cast(alpha, x0) * x0 + cast(sigma, x0) * eps
         output = denoiser.output(x, at, **condition).to(x)
-        error = (output - denoiser.parametrization.target(process, t, x0, eps)) ** 2
+        error = (output - denoiser.parametrization.target(alpha, sigma, x0, eps)) ** 2
         return (cast(weight, x) * error).flatten(1).mean(1)

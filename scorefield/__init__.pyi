@@ -71,6 +71,7 @@ from .process import (
     uniform as uniform,
 )
 from .report.builder import write_report as write_report
+from .runs.folder import RunFolder as RunFolder
 from .runs.run import Run as Run, load as load
 from .runs.trainer import Training as Training, train as train
 from .sampling import (

@@ -378,8 +378,8 @@ def test_a_sampling_asked_for_wrongly_ends_with_2(fails, options, says):
 
 @pytest.mark.parametrize("command", ["sample", "info"])
 def test_a_checkpoint_that_cannot_be_used_ends_with_4(fails, command):
-    assert "no run folder nothing" in fails(4, command, "nothing")
-    assert "no run folder x.npy" in fails(4, command, "x.npy")
+    assert "nothing: this run folder does not exist" in fails(4, command, "nothing")
+    assert "x.npy: this run folder does not exist" in fails(4, command, "x.npy")
     message = fails(4, command, "broken")
     assert "broken/model.safetensors" in message
     assert "config.toml describes" in message

@@ -124,7 +124,7 @@ def test_held_out_data_is_what_training_did_not_see(files):
         torch.testing.assert_close(found.real, seen(run, x[held[one]]))
         torch.testing.assert_close(found.other, seen(run, x[held[two]]))
     z = torch.linspace(-3, 3, 20).reshape(10, 2)
-    torch.testing.assert_close(real.as_data(run, z), seen(run, run._to_data(z).numpy()))
+    torch.testing.assert_close(real.as_data(run, z), seen(run, run.to_data(z).numpy()))
     torch.testing.assert_close(real.as_data(run, found.real), found.real)
 
 
@@ -305,7 +305,7 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
         (2, "compare run --solvers magic", "magic"),
         (2, "compare run --out f.txt", "f.txt: give a name that ends in .json"),
         (2, "compare told", "frontier.json exists already"),
-        (4, "compare nowhere", "there is no run folder nowhere"),
+        (4, "compare nowhere", "nowhere: this run folder does not exist"),
         (2, "sample told --tolerance 1 --nfe 4", "--tolerance picks a plan, and --nfe another"),
         (2, "sample told --tolerance 1 --plan default", "--plan another"),
         (2, "sample told --time-per-sample 1 --solver heun", "--solver another"),

@@ -223,7 +223,7 @@ def test_weights_of_a_kept_checkpoint_are_finite_and_of_the_one_type(kept):
     write({LEAVE: tensors[LEAVE].double()})
     assert f"{LEAVE}.dtype: Input should be 'F32' or 'I64'" in refusal(state)
     write({LEAVE: tensors[LEAVE].long()})
-    assert "network.leave.weight holds I64, where weights are F32" in refusal(state)
+    assert "network.leave.weight has type I64; weights must be F32" in refusal(state)
     write({LEAVE: tensors[LEAVE].T})
     assert "network.leave.weight has shape (8, 3), but config.toml" in refusal(state)
 

@@ -806,4 +806,4 @@ def test_a_name_that_no_run_folder_can_hold_is_refused_before_one_is_written(
     refuses = failing(tmp_path, capsys, monkeypatch)
     options = ["--config", work / "training_options.json", "--out", "new"]
     message = refuses(2, "import", "named-\udcff.pt", *options)
-    assert "can hold no name that is not UTF-8: rename the file" in message
+    assert "holds UTF-8 only: rename the file" in message

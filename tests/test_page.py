@@ -499,7 +499,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
     (moons / "other.html").write_text("mine")
     np.save(moons / "x.npy", np.zeros((3, 5)))
     cases = [
-        (4, ["nowhere"], "there is no run folder"),
+        (4, ["nowhere"], "nowhere: this run folder does not exist"),
         (2, [".", "--n", "0"], "n=0"),
         (2, [".", "--items", "0"], "items=0"),
         (2, [".", "--out", "page.txt"], "ends in .html"),

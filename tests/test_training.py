@@ -16,7 +16,6 @@ from scorefield._internal.errors import CheckpointError, NumericalError, UsageEr
 from scorefield.data import Data
 from scorefield.data.config import ColumnsConfig
 from scorefield.networks import MLP
-from scorefield.runs import run as runs
 from scorefield.runs.trainer import Training
 from scorefield.training import (
     LogNormalTimes,
@@ -663,9 +662,9 @@ def test_texts_with_many_dots_survive_saving_and_loading(tmp_path):
 @pytest.mark.parametrize(
     ("count", "given", "message"),
     [
-        (2, {"name": "x\udcff.npy"}, r"'name = \"x\\udcff.npy\"': config.toml can hold no name"),
+        (2, {"name": "x\udcff.npy"}, r"'name = \"x\\udcff.npy\"': config.toml holds UTF-8 only"),
         (2, {"names": ("a", "\udcff")}, "rename the file, its columns or classes"),
-        (2**18, {}, "more than 8,388,608 bytes; take fewer columns"),
+        (2**18, {}, "more than 8,388,608 bytes; use fewer columns"),
     ],
 )
 def test_a_run_that_could_not_be_loaded_is_not_trained(count, given, message):
@@ -706,10 +705,12 @@ def refusal(folder):
 
 
 def test_a_missing_folder_or_file_is_refused_by_name(saved, tmp_path):
-    assert f"no run folder {tmp_path / 'nothing'}" in refusal(tmp_path / "nothing")
+    assert f"{tmp_path / 'nothing'}: this run folder does not exist" in refusal(
+        tmp_path / "nothing"
+    )
     text = tmp_path / "text"
     text.write_text("hello")
-    assert f"no run folder {text}" in refusal(text)
+    assert f"{text}: this run folder does not exist" in refusal(text)
     (saved / "model.safetensors").unlink()
     assert f"{saved / 'model.safetensors'} cannot be read" in refusal(saved)
     (saved / "config.toml").unlink()
@@ -735,12 +736,15 @@ def test_weights_that_are_something_else_are_refused(saved):
     [
         ({"network.enter.weight": torch.zeros(16, 4)}, ["enter.weight", "(16, 4)", "(16, 3)"]),
         ({"network.more": torch.zeros(2)}, ["does not match", "network.more"]),
-        ({"network.leave.bias": None}, ["does not match", "lacks ['network.leave.bias']"]),
+        (
+            {"network.leave.bias": None},
+            ["does not match", "missing tensors ['network.leave.bias']"],
+        ),
         ({"transform.std": None}, ["does not match", "transform.std"]),
         ({"transform.mean": torch.zeros(4)}, ["transform.mean", "(4,)", "(3,)"]),
         ({"transform.std": torch.ones(3, 3)}, ["transform.std", "(3, 3)", "(3,)"]),
         ({"network.leave.bias": torch.full((3,), math.inf)}, ["network.leave.bias", "not finite"]),
-        ({"transform.std": torch.zeros(3)}, ["transform.std", "not positive"]),
+        ({"transform.std": torch.zeros(3)}, ["transform.std", "must be positive"]),
     ],
     ids=[
         "wrong shape",
@@ -820,7 +824,7 @@ def test_saving_never_touches_what_is_there(saved, tmp_path):
     (other / "notes.txt").write_text("mine")
     before = listing(tmp_path)
     for target in (saved, other, other / "notes.txt"):
-        with pytest.raises(UsageError, match="exists already: name another folder"):
+        with pytest.raises(UsageError, match="exists already: choose another folder"):
             untrained().save(target)
         assert listing(tmp_path) == before
 
@@ -828,8 +832,8 @@ def test_saving_never_touches_what_is_there(saved, tmp_path):
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "file").write_text("mine")
     before = listing(tmp_path)
-    with pytest.raises(UsageError, match=r"cannot be made.*file is no folder"):
-        runs.refuse_existing(tmp_path / "file" / "deep" / "run")
+    with pytest.raises(UsageError, match=r"cannot be created.*file is not a folder"):
+        sf.RunFolder(tmp_path / "file" / "deep" / "run").refuse_existing()
     assert listing(tmp_path) == before
 
 
@@ -838,7 +842,7 @@ def test_an_empty_folder_may_be_filled(tmp_path):
     survives(untrained(), tmp_path / "run")
 
 
-@pytest.mark.parametrize("where", ["publish", "stored.text"])
+@pytest.mark.parametrize("where", ["publish", "config_text"])
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["disk", "key"])
 def test_a_save_that_fails_midway_leaves_nothing_behind(tmp_path, monkeypatch, where, error):
     def half(written, path):
@@ -848,8 +852,8 @@ def test_a_save_that_fails_midway_leaves_nothing_behind(tmp_path, monkeypatch, w
     def fails(config):
         raise error
 
-    failing = {"publish": half, "stored.text": fails}[where]
-    monkeypatch.setattr(f"scorefield.runs.run.{where}", failing)
+    failing = {"publish": half, "config_text": fails}[where]
+    monkeypatch.setattr(f"scorefield.runs.folder.{where}", failing)
     with pytest.raises(type(error)):
         untrained().save(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

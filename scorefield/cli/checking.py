@@ -45,7 +45,7 @@ def check(
     if source is not None:
         data = read_data(run, source, labels)
         rows = torch.linspace(0, len(data.x) - 1, min(len(data.x), _most(n))).long()
-        x = run.seen(data.x[rows])
+        x = run.to_field(data.x[rows])
         if data.y is not None and run.config.data.classes and y is None:
             condition["y"] = data.y[rows]
     found = find(

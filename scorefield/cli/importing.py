@@ -14,7 +14,8 @@ from scorefield.cli.commands import say
 from scorefield.cli.options import ImportName, ImportOptions
 from scorefield.data import read
 from scorefield.interop.settings import read_json
-from scorefield.runs.run import Run, refuse_existing
+from scorefield.runs.folder import RunFolder
+from scorefield.runs.run import Run
 from scorefield.runs.summary import summary
 
 _TOLD = ("process", "noise levels", "parametrization", "network", "data", "values", "classes")
@@ -22,7 +23,7 @@ _TOLD = ("process", "noise levels", "parametrization", "network", "data", "value
 
 def import_run(console: Console, source: str, out: Path, options: ImportOptions) -> None:
     """Import a source, tell what was found in it, and write the run folder."""
-    refuse_existing(out)
+    RunFolder(out).refuse_existing()
     kind = _kind(source, options.config) if options.kind is None else options.kind
     run = LOADERS[kind](source, options)
     run.save(out)

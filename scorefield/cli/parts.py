@@ -26,7 +26,8 @@ from scorefield.data.columns import as_table
 from scorefield.data.config import DataConfig
 from scorefield.data.rows import Rows, chunks, digest
 from scorefield.data.transform import moments
-from scorefield.runs.jobs.engines import Task, Work, find_engine, mark_of
+from scorefield.runs.folder import RunFolder
+from scorefield.runs.jobs.engines import Task, Work, find_engine
 from scorefield.runs.jobs.parts import Columns, Job
 from scorefield.runs.jobs.shards import Shard, find_shard
 from scorefield.runs.jobs.tables import (
@@ -138,7 +139,7 @@ def read_data(run: Run, source: str, labels: Path | None = None) -> Data:
     """
     data = read(source, labels, learn=False, like=run.config.data)
     for chunk in chunks(data.x):
-        run.check(chunk, source)
+        run.check_data(chunk, source)
     return data
 
 
@@ -275,7 +276,7 @@ def _job(
     )
     made_from = {
         "command": opened.kind.name,
-        "run": mark_of(opened.folder),
+        "run": RunFolder(opened.folder).mark,
         "like": like.model_dump(mode="json"),
         "data": None if items is None else digest(items),
         "batch_size": batch_size,

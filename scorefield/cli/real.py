@@ -35,7 +35,7 @@ class Real:
 
 def as_data(run: Run, z: Tensor) -> Tensor:
     """Return what the field makes as data of a run's kind would be seen."""
-    return run.seen(run.encoding.inverse(run.transform.inverse(z)))
+    return run.to_field(run.to_data(z))
 
 
 def real_data(run: Run, source: str, y: int | None, how: CompareOptions) -> Real:
@@ -63,7 +63,7 @@ def real_data(run: Run, source: str, y: int | None, how: CompareOptions) -> Real
     one, two = split(len(items), 0.5, how.seed)  # data that lies sorted is dealt all the same
     one = one[torch.linspace(0, len(one) - 1, min(len(one), _MOST)).long()]
     two = two[: SAMPLES if how.n is None else how.n]
-    return Real(run.seen(data.x[items[one]]), run.seen(data.x[items[two]]))
+    return Real(run.to_field(data.x[items[one]]), run.to_field(data.x[items[two]]))
 
 
 def _check_held_out(run: Run, source: str, held_out: bool) -> None:

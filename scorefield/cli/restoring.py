@@ -124,7 +124,7 @@ def _items(run: Run, source: str, measurement: Measurement) -> Rows:
     shape = run.config.data.shape if operator is None else operator.shape(run.config.data.shape)
     for chunk in chunks(x):
         if measurement.corrupt:
-            run.check(chunk, source)
+            run.check_data(chunk, source)
         elif tuple(chunk.shape[1:]) != shape:
             raise DataError(
                 f"{source} has items of shape {tuple(chunk.shape[1:])}: what was measured of this "

@@ -19,7 +19,7 @@ from scorefield.cli.commands import check_device, say, track
 from scorefield.cli.options import ReadOptions
 from scorefield.cli.session import Every, Session
 from scorefield.data import read
-from scorefield.runs.run import refuse_existing
+from scorefield.runs.folder import RunFolder
 from scorefield.runs.summary import parameters
 from scorefield.runs.trainer import Training
 from scorefield.training.config import TrainConfig
@@ -50,7 +50,7 @@ def train(
     if out is None and not (print_config or dry_run):
         raise UsageError("--out: name the run folder to write.")
     if out is not None:
-        refuse_existing(out)
+        RunFolder(out).refuse_existing()
     if reading.labels is not None and not config.conditional:
         raise UsageError(f"--labels {reading.labels} has no effect without --conditional.")
     data = read(source, **reading.arguments())

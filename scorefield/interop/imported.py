@@ -15,7 +15,8 @@ from scorefield.data.config import CodecConfig, DataConfig
 from scorefield.data.rows import Rows, chunks
 from scorefield.data.transform import moments
 from scorefield.networks import Codec
-from scorefield.runs import build, folder as stored
+from scorefield.runs import build
+from scorefield.runs.folder import check_config
 from scorefield.runs.run import Run, new_denoiser
 from scorefield.training.config import (
     LabelConfig,
@@ -119,7 +120,7 @@ class Found:
             raise CheckpointError(f"{self.source}: {error}") from None
         check_weights(outline, self.weights, self.source)
         config = RunConfig(data=data, train=training, source=self.source)
-        stored.check_kept(config)
+        check_config(config)
         denoiser = new_denoiser(config.train, data)
         denoiser.network.load_state_dict({k: v.float() for k, v in self.weights.items()})
         denoiser.mean = torch.full(seen, (self.low + self.high) / 2)
@@ -189,7 +190,7 @@ def check_weights(outline: nn.Module, weights: Mapping[str, Tensor], source: str
 def _measured(run: Run, data: Rows) -> Run:
     """Return the run with the moments of its data measured."""
     for chunk in chunks(data):
-        run.check(chunk, "data")
+        run.check_data(chunk, "data")
     mean, variance = moments(data, run.encoding)
     run.field.mean = run.transform.forward(mean).float()
     run.field.variance = (variance / run.transform.std.double() ** 2).float()

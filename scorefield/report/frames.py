@@ -110,7 +110,7 @@ def _states(
 
 def data_of(run: Run, z: Tensor) -> Tensor:
     """Return what the field sees in the data's units."""
-    return run.encoding.inverse(run.transform.inverse(z))
+    return run.to_data(z)
 
 
 def tuned_plans(folder: Path, field: ScoreField) -> list[Plan]:

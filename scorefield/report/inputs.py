@@ -103,7 +103,7 @@ def _items(run: Run, source: str, held_out: bool) -> Tensor:
             )
         places = split(len(rows), config.held_out, config.seed)[1]
     x = rows[places[: min(_MOST, max(2, _NUMBERS // math.prod(data.shape)))]]
-    run.check(x, source)
+    run.check_data(x, source)
     return x
 
 

@@ -100,7 +100,7 @@ def _cell(value: object) -> str:
 def two_ways(context: ReportContext) -> Section:
     """The same noise through the SDE and the ODE."""
     field, seed = context.field, context.inputs.seed
-    seen = context.run.seen(context.samples)
+    seen = context.run.to_field(context.samples)
     along = principal(seen.flatten(1))[1][0].float()
     found = paths(field, _PATHS, seed=seed, steps=_STEPS, along=along)
     text = (

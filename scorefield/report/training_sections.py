@@ -17,7 +17,7 @@ from scorefield.report.blocks import Charts, Commands, Facts, Missing, Part, Sec
 from scorefield.report.chart import Chart, Series, steps
 from scorefield.report.context import ReportContext
 from scorefield.report.text import plus_minus, short_name
-from scorefield.runs import folder as stored
+from scorefield.runs.folder import settings as run_settings
 from scorefield.runs.summary import summary
 from scorefield.training.held_out import HeldOut, bins
 
@@ -35,7 +35,7 @@ def training(context: ReportContext) -> Section:
     facts = [(name, short_name(text)) for name, text in summary(context.run).items()]
     loss = _numbers(context.inputs.log, "train", "loss")
     error = _numbers(context.inputs.log, "evaluation", "error")
-    settings = tomli_w.dumps(stored.settings(context.run.config)["train"])
+    settings = tomli_w.dumps(run_settings(context.run.config)["train"])
     parts: list[Part] = [Facts(facts), Text("All settings", settings[:_TEXT])]
     charts = []
     if len(loss) > 1:

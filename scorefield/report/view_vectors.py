@@ -111,7 +111,7 @@ def projection(run: Run, x: Tensor) -> tuple[Callable[[Tensor], Tensor], tuple[s
         return lambda v: v[:, some].double(), tuple(said[k] for k in some)
 
     def seen(v: Tensor) -> Tensor:
-        return run.seen(v).double()
+        return run.to_field(v).double()
 
     mean, directions = principal(seen(x))
     ranks = ("first", "second")[: len(directions)]

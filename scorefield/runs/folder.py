@@ -1,126 +1,425 @@
-"""What a run folder holds, checked before a byte of it is believed.
+"""A run folder: the one class that reads and writes the files of a run.
 
-What the weights' file declares in its header is compared with its size and with the configuration
-before anything is allocated, so that a folder from anywhere costs no more than its files do.
+==========================  =====================================================================
+``config.toml``             the configuration
+``model.safetensors``       weights, data transform and moments of the data
+``ema-DECAY.safetensors``   weights averaged with another decay
+``checkpoints/STEP/``       checkpoints of the training that were kept
+``plans/nfe-N.json``        plans of ``N`` network calls (``nfe-N-guidance-W.json`` with guidance)
+``frontier.json``           measurements of plans (``frontier-yK-guidance-W.json`` of a class)
+``log.jsonl``, ``samples``  the log of the training, and samples drawn during it
+==========================  =====================================================================
+
+Files of a folder are data from anywhere: they are checked before they are used, and nothing that a
+file names is ever imported.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from scorefield._internal import sizes, toml
-from scorefield._internal.errors import CheckpointError, UsageError
-from scorefield.runs import build, header
+from scorefield._internal.atomic_files import in_room, publish
+from scorefield._internal.errors import CheckpointError, DataError, UsageError
+from scorefield.field import ScoreField
+from scorefield.runs import weights
+from scorefield.runs.weights import CONFIG
+from scorefield.sampling import Plan
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.config import RunConfig
+from scorefield.training.held_out import split
+from scorefield.training.log import NAME as LOG, records
 
-WEIGHTS, CONFIG = "model.safetensors", "config.toml"
-CHECKPOINTS, PLANS, FRONTIER = "checkpoints", "plans", "frontier.json"
+if TYPE_CHECKING:
+    from scorefield.data import Data
+    from scorefield.tuning.frontier import Frontier
+    from scorefield.tuning.tried import Tried
 
-# what is said of training in the configuration of a run that was imported says nothing
+WEIGHTS = "model.safetensors"
+CHECKPOINTS, PLANS, SAMPLES, FRONTIER = "checkpoints", "plans", "samples", "frontier.json"
+
+_LARGEST = 2**26  # bytes of a plan, a frontier or a log
+_GUIDANCE = "-guidance-"
+# the settings of training, which do not apply to an imported run
 _TRAINING = {"train": {"weighting", "times", "optim", "held_out", "seed"}}
 
-Shapes = dict[str, tuple[int, ...]]
 
+class RunFolder:
+    """The files of one run.
 
-def read(
-    folder: Path, ema: float | None = None, checkpoint: int | None = None
-) -> tuple[RunConfig, dict[str, Tensor]]:
-    """Return a run folder's configuration, and tensors that match it.
+    Nothing is read before a method asks for it. A file of another run, or one that was damaged,
+    raises `CheckpointError` with its path.
 
     Args:
-        ema: the decay of the average of the weights; the run's first unless given.
-        checkpoint: the step that a kept checkpoint is of; the last step unless given.
+        path: of the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    # --- configuration and weights
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The configuration of the run.
+
+        Raises:
+            CheckpointError: the folder does not exist, or the file cannot be read.
+        """
+        if not self.path.is_dir():
+            raise CheckpointError(
+                f"{self.path}: this run folder does not exist; train a run first."
+            )
+        path = weights.plain_file(self.path, CONFIG)
+        try:
+            return RunConfig.model_validate(toml.read(path))
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise CheckpointError(
+                f"{path} is not the configuration of a run: {place}: {first['msg']}."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+    def tensors(self, ema: float | None = None, checkpoint: int | None = None) -> dict[str, Tensor]:
+        """Return all tensors of the run, which match its configuration.
+
+        Args:
+            ema: the decay of the average of the weights, one of ``optim.ema``; by default the
+                first.
+            checkpoint: the step of a checkpoint that was kept; by default the last step.
+
+        Raises:
+            CheckpointError: a file is missing, damaged or larger than memory, or the weights do
+                not match the configuration.
+            UsageError: the run has no such average or checkpoint.
+        """
+        decays = self.config.train.optim.ema
+        if ema is not None and ema not in decays:
+            available = ", ".join(map(str, decays))
+            raise UsageError(
+                f"ema={ema:g}: {self.path} has averages of decay {available}; choose one of them."
+            )
+        average = 0 if ema is None else decays.index(ema)
+        expected = weights.expected_shapes(self.config, self.path / CONFIG)
+        tensors = weights.read_tensors(weights.plain_file(self.path, WEIGHTS), expected)
+        network = {name: shape for name, shape in expected.items() if name.startswith("network.")}
+        if checkpoint is not None:
+            folder = self.path / CHECKPOINTS
+            tensors |= weights.read_checkpoint(folder, checkpoint, decays, average, network)
+        elif average:
+            path = weights.plain_file(self.path, average_name(decays[average]))
+            tensors |= weights.read_tensors(path, network)
+        weights.check_moments(self.path / WEIGHTS, tensors)
+        return tensors
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The steps of the checkpoints that were kept."""
+        return checkpoints.steps(self.path / CHECKPOINTS)
+
+    @property
+    def mark(self) -> str:
+        """A digest of weights and configuration, hexadecimal."""
+        result = hashlib.sha256()
+        for name in (WEIGHTS, CONFIG):
+            result.update((self.path / name).read_bytes())
+        return result.hexdigest()
+
+    # --- tuned plans
+
+    def plan_path(self, nfe: int, guidance: float = 1.0) -> Path:
+        """Return the path of the plan of ``nfe`` calls under a guidance; it need not exist."""
+        return self.path / PLANS / f"nfe-{nfe}{guidance_suffix(guidance)}.json"
+
+    def plan(self, field: ScoreField, nfe: int, guidance: float = 1.0) -> Plan | None:
+        """Return the plan that was tuned for a field and ``nfe`` calls, or None.
+
+        Args:
+            field: the run's field under the guidance, `Run.conditional`.
+
+        Raises:
+            CheckpointError: the file does not hold a tuned plan, or a plan for another field.
+        """
+        path = self.plan_path(nfe, guidance)
+        return _tuned_plan(path, field) if path.exists() else None
+
+    def plans(
+        self,
+        field: ScoreField,
+        guidance: float = 1.0,
+        skip: Callable[[str], None] | None = None,
+    ) -> dict[int, Plan]:
+        """Return the plans that were tuned for a field, by their calls, in ascending order.
+
+        Args:
+            field: the run's field under the guidance, `Run.conditional`.
+            skip: called with a message for each file that cannot be used, which is then skipped.
+
+        Raises:
+            CheckpointError: as `plan`, if there is no ``skip``.
+        """
+        suffix, plans = guidance_suffix(guidance), {}
+        for path in sorted((self.path / PLANS).glob("nfe-*.json")):
+            nfe = path.stem.removeprefix("nfe-").removesuffix(suffix)
+            if not nfe.isdecimal():
+                continue
+            try:
+                plans[int(nfe)] = _tuned_plan(path, field)
+            except CheckpointError as error:
+                if skip is None:
+                    raise
+                skip(str(error))
+        return dict(sorted(plans.items()))
+
+    def save_plan(self, plan: Plan, guidance: float = 1.0) -> Path:
+        """Write a tuned plan, at once or not at all, and return its path.
+
+        Raises:
+            ValueError: a plan that was not tuned, or whose solver cannot be written.
+            StorageError: no room on the disk.
+        """
+        if plan.tuning is None:
+            raise ValueError("plan: only a tuned plan belongs to a run; use Plan.save for others.")
+        path = self.plan_path(plan.tuning.nfe, guidance)
+        path.parent.mkdir(exist_ok=True)
+        plan.save(path)
+        return path
+
+    def tried(self, nfe: int, guidance: float, facts: Mapping[str, Any]) -> Tried:
+        """Return the record of the search for a plan, so that an interrupted search continues."""
+        from scorefield.tuning.tried import Tried
+
+        path = self.plan_path(nfe, guidance)
+        return Tried(path.with_name(f".{path.stem}.tried"), {"nfe": nfe, **facts})
+
+    # --- the frontier
+
+    def frontier_path(self, y: int | None = None, guidance: float = 1.0) -> Path:
+        """Return the path of the frontier of a class under a guidance, whether it exists or not."""
+        if y is None:
+            return self.path / FRONTIER
+        return self.path / f"frontier-y{y}{guidance_suffix(guidance)}.json"
+
+    def frontier(
+        self, field: ScoreField | None = None, y: int | None = None, guidance: float = 1.0
+    ) -> Frontier | None:
+        """Return what `Run.compare` measured, or None.
+
+        Args:
+            field: that it must have been measured on; by default it is not checked.
+
+        Raises:
+            CheckpointError: the file does not hold a frontier, or one of another field.
+        """
+        from scorefield.tuning.frontier import Frontier
+
+        path = self.frontier_path(y, guidance)
+        if not path.is_file():
+            return None
+        _check_small(path)
+        try:
+            frontier = Frontier.load(path)
+            if field is not None:
+                frontier.check(field)
+        except (OSError, ValueError) as error:
+            raise _unusable(path, error) from None
+        return frontier
+
+    # --- data and log
+
+    def held_out(self, data: Data) -> Tensor:
+        """Return the numbers of the items that training held out, of the data that it was given.
+
+        Raises:
+            UsageError, DataError: as `held_out_items`.
+        """
+        return held_out_items(self.config, data)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The records of the training, empty if there is no log."""
+        path = self.path / LOG
+        if not path.is_file():
+            return []
+        _check_small(path)
+        return records(path)
+
+    @property
+    def samples(self) -> list[Path]:
+        """The files of samples that were drawn during training, by step."""
+        files = (self.path / SAMPLES).glob("samples-*.*")
+        return sorted(files, key=lambda path: (len(path.stem), path.stem))
+
+    # --- writing
+
+    def write(
+        self,
+        config: RunConfig,
+        tensors: Mapping[str, Tensor],
+        averages: Mapping[float, Mapping[str, Tensor]],
+        plans: Mapping[tuple[float, int], Plan],
+        include: Mapping[str, Path],
+    ) -> None:
+        """Write a new run folder, at once or not at all.
+
+        Args:
+            averages: the network's weights averaged with other decays, by the decay.
+            plans: that were tuned, by guidance and network calls.
+            include: files and folders to copy into it, by their names there.
+
+        Raises:
+            UsageError: the folder exists and is not empty.
+            StorageError: no room on the disk.
+        """
+        self.refuse_existing()
+        files = {WEIGHTS: tensors}
+        for decay, average in averages.items():
+            files[average_name(decay)] = {f"network.{k}": v for k, v in average.items()}
+        contents = {
+            name: serialise({k: v.contiguous().cpu() for k, v in parts.items()})
+            for name, parts in files.items()
+        }
+        text = config_text(config)
+        with in_room(self.path, sum(map(len, contents.values()))):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
+            try:
+                for name, content in contents.items():
+                    (aside / name).write_bytes(content)
+                (aside / CONFIG).write_text(text, encoding="utf-8")
+                for name, source in include.items():
+                    _copy(source, aside / name)
+                for (guidance, _), plan in plans.items():
+                    RunFolder(aside).save_plan(plan, guidance)
+                if self.path.exists():
+                    self.path.rmdir()
+                publish(aside, self.path)
+            except BaseException:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+
+    def refuse_existing(self) -> None:
+        """Raise `UsageError` if a run cannot be written here without losing something."""
+        path = self.path
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists already: choose another folder, or remove it first.")
+        parent = next(p for p in path.absolute().parents if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise UsageError(
+                f"{path} cannot be created: {parent} is not a folder you can write to."
+            )
+
+
+def guidance_suffix(guidance: float) -> str:
+    """Return the part of a file name for a scale of guidance; empty without guidance."""
+    return "" if guidance == 1 else f"{_GUIDANCE}{repr(float(guidance)).removesuffix('.0')}"
+
+
+def read_plan(path: Path, field: ScoreField) -> Plan:
+    """Return the plan of a file, for a field.
 
     Raises:
-        CheckpointError: a file is missing, unreadable, no part of the folder or larger than memory;
-            or the weights do not match the configuration.
-        UsageError: an average or a checkpoint that the run does not have.
+        CheckpointError: the file cannot be read, does not hold a plan, or one for another field.
     """
-    config = _read_config(folder)
-    decays = config.train.optim.ema
-    if ema is not None and ema not in decays:
-        known = ", ".join(map(str, decays))
-        raise UsageError(f"{folder} has no average of decay {ema:g}: it has {known}.")
-    number = 0 if ema is None else decays.index(ema)
-    expected = _expected(config, folder / CONFIG)
-    tensors = _read_tensors(_inside(folder, WEIGHTS), expected)
-    network = {name: shape for name, shape in expected.items() if name.startswith("network.")}
-    if checkpoint is not None:
-        tensors |= _read_checkpoint(folder, checkpoint, number, len(decays), network)
-    elif number:
-        tensors |= _read_tensors(_inside(folder, average_name(decays[number])), network)
-    _check_moments(folder / WEIGHTS, tensors)
-    return config, tensors
+    try:
+        _check_small(path)
+        plan = Plan.load(path)
+        plan.check(field)
+    except (OSError, ValueError) as error:
+        raise _unusable(path, error) from None
+    return plan
 
 
-def _read_checkpoint(
-    folder: Path, step: int, average: int, averages: int, expected: Shapes
-) -> dict[str, Tensor]:
-    """Return the averaged weights of a checkpoint that was kept."""
-    known = checkpoints.steps(folder / CHECKPOINTS)
-    if step not in known:
-        raise UsageError(f"{folder} has no checkpoint of step {step}: it has {known or 'none'}.")
-    name, prefix = f"{CHECKPOINTS}/{checkpoints.name(step)}", f"average.{average}.module."
-    _inside(folder, f"{name}/{checkpoints.MANIFEST}")
-    path = _inside(folder, f"{name}/{checkpoints.STATE}")
-    copies = 3 + averages  # of the weights: themselves, the averages and two moments
-    # a configuration may claim any number of averages, and that is no reason to read as many
-    places = header.read(path, min(copies, 16))
-    names = {f"network.{k.removeprefix(prefix)}": k for k in places if k.startswith(prefix)}
-    _check_shapes(path, {new: places[k] for new, k in names.items()}, expected)
-    numbers = copies * sum(map(math.prod, expected.values())) + 2 * len(places)
-    if sum(place.size for place in places.values()) > 4 * numbers:
-        raise CheckpointError(f"{path} holds more than the weights, averages and moments of a run.")
-    _check_size(path)
-    found = checkpoints.read(path.parent)
-    if found is None:
-        raise CheckpointError(f"{path.parent} is damaged.")
-    weights = {new: found.tensors[k] for new, k in names.items()}
-    _check_finite(path, weights)
-    return weights
+def _tuned_plan(path: Path, field: ScoreField) -> Plan:
+    plan = read_plan(path, field)
+    if plan.tuning is None or not isinstance(plan.times, Tensor):
+        raise CheckpointError(f"{path} holds a plan that was not tuned: remove it.")
+    return plan
+
+
+def _check_small(path: Path) -> None:
+    if path.stat().st_size > _LARGEST:
+        raise CheckpointError(f"{path} is larger than {sizes.words(_LARGEST)}: remove it.")
+
+
+def _unusable(path: Path, error: OSError | ValueError) -> CheckpointError:
+    if isinstance(error, OSError):
+        return CheckpointError(f"{path} cannot be read: {error.strerror}.")
+    prefix = "" if str(path) in str(error) else f"{path}: "
+    return CheckpointError(f"{prefix}{error}")
+
+
+def held_out_items(config: RunConfig, data: Data) -> Tensor:
+    """Return the numbers of the items that training held out, of the data that it was given.
+
+    Raises:
+        UsageError: the run has no held-out data.
+        DataError: data of another size.
+    """
+    if not config.train.held_out or config.data.count is None:
+        raise UsageError(
+            "held_out=True: this run has no held-out data (it was trained without held_out, or "
+            "imported)."
+        )
+    count = len(data.x)
+    if count != config.data.count:
+        raise DataError(
+            f"{data.name} has {count} items, but this run was trained on {config.data.count} items "
+            f"of {config.data.name}: pass the same data."
+        )
+    return split(count, config.train.held_out, config.train.seed)[1]
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
-    """Return what there is to say of a configuration."""
+    """Return the settings of a configuration that apply to the run, in TOML's types."""
     idle = None if config.source is None else _TRAINING
-    found = config.model_dump(exclude_none=True, exclude=idle)
-    return found | {"data": config.data.model_dump(exclude_defaults=True)}
+    values = config.model_dump(exclude_none=True, exclude=idle)
+    return values | {"data": config.data.model_dump(exclude_defaults=True)}
 
 
-def text(config: RunConfig) -> str:
-    """Return a configuration as the folder's file holds it."""
+def config_text(config: RunConfig) -> str:
+    """Return the content of a configuration file."""
     return tomli_w.dumps(settings(config))
 
 
-def check_kept(config: RunConfig) -> None:
-    """Refuse a configuration that a folder could not hold, or that could not be read from it.
+def check_config(config: RunConfig) -> None:
+    """Reject a configuration that could not be written, or not be read again.
 
     Raises:
         UsageError: with what to change.
     """
     try:
-        RunConfig.model_validate(toml.parse(text(config).encode()))
+        RunConfig.model_validate(toml.parse(config_text(config).encode()))
     except UnicodeEncodeError as error:
         before, after = error.object[: error.start], error.object[error.start :]
         near = before.rpartition("\n")[2][-60:] + after.partition("\n")[0][:60]
         raise UsageError(
-            f"{near!r}: {CONFIG} can hold no name that is not UTF-8: rename the file, its columns "
-            "or classes."
+            f"{near!r}: {CONFIG} holds UTF-8 only: rename the file, its columns or classes."
         ) from None
     except ValueError as error:
         raise UsageError(
-            f"{config.data.name}: {CONFIG} would be refused when the run is loaded: {error}; take "
-            "fewer columns and categories, or shorter names."
+            f"{config.data.name}: {CONFIG} could not be loaded again: {error}; use fewer columns "
+            "and categories, or shorter names."
         ) from None
 
 
@@ -129,106 +428,9 @@ def average_name(decay: float) -> str:
     return f"ema-{decay}.safetensors"
 
 
-def _read_tensors(path: Path, expected: Shapes) -> dict[str, Tensor]:
-    """Return finite tensors of the expected names and shapes."""
-    _check_shapes(path, header.read(path), expected)
-    _check_size(path)
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    _check_finite(path, tensors)
-    return tensors
-
-
-def _check_size(path: Path) -> None:
-    size = path.stat().st_size
-    if size > sizes.memory():
-        raise CheckpointError(
-            f"{path} holds {sizes.words(size)}, and there are {sizes.words(sizes.memory())} of "
-            "memory: take a machine with more."
-        )
-
-
-def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
-    for name, value in tensors.items():
-        if not bool(value.isfinite().all()):
-            raise CheckpointError(f"{path}: {name} holds values that are not finite.")
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """Return the path of a plain file of the folder itself."""
-    path = folder / name
-    real = Path(os.path.realpath(path))
-    if not real.is_relative_to(os.path.realpath(folder)):
-        raise CheckpointError(f"{path} leads out of its folder, to {real}: put the file there.")
-    if not real.is_file():
-        raise CheckpointError(f"{path} cannot be read: there is no such file.")
-    return path
-
-
-def _read_config(folder: Path) -> RunConfig:
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no run folder {folder}: train one first.")
-    path = _inside(folder, CONFIG)
-    try:
-        return RunConfig.model_validate(toml.read(path))
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(
-            f"{path} is no run's configuration: {place}: {first['msg']}."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-
-
-def _expected(config: RunConfig, path: Path) -> Shapes:
-    """Return the shapes of the tensors that a configuration describes, without making them."""
-    classes = config.data.classes
-    try:
-        shape = build.field_shape(config.train, config.data)
-        tensors, numbers = build.network_size(config.train.network, shape, classes)
-        if tensors > build.MOST_TENSORS or math.isinf(numbers):
-            raise ValueError(
-                f"a network of {sizes.words(4 * numbers)} and {tensors:,} tensors or more, where "
-                f"{build.MOST_TENSORS:,} are the most."
-            )
-        network = build.outline(config.train.network, shape, classes)
-    except ValueError as error:
-        raise CheckpointError(f"{path} describes no run: {error}") from None
-    channels, *rest = shape
-    moments = (channels, *[1] * len(rest))
-    shapes: Shapes = {f"network.{k}": tuple(v.shape) for k, v in network.state_dict().items()}
-    if config.data.codec is not None:
-        codec = build.codec_outline(config.data.codec).state_dict()
-        shapes |= {f"codec.{k}": tuple(v.shape) for k, v in codec.items()}
-    shapes |= {"transform.mean": moments, "transform.std": moments}
-    return shapes | dict.fromkeys(("data.mean", "data.variance"), shape)
-
-
-def _check_shapes(path: Path, held: header.Places, expected: Shapes) -> None:
-    if set(held) != set(expected):
-        missing = sorted(set(expected) - set(held))
-        extra = sorted(set(held) - set(expected))
-        raise CheckpointError(
-            f"{path} does not match {CONFIG}: it lacks {missing[:4]} and has {extra[:4]} besides."
-        )
-    for name, shape in expected.items():
-        found = held[name].shape
-        if found != shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {found}, but {CONFIG} describes {shape}."
-            )
-        if held[name].dtype != "F32":
-            raise CheckpointError(
-                f"{path}: {name} holds {held[name].dtype}, where weights are F32."
-            )
-
-
-def _check_moments(path: Path, tensors: dict[str, Tensor]) -> None:
-    if not bool((tensors["transform.std"] > 0).all()):
-        raise CheckpointError(f"{path}: transform.std holds a deviation that is not positive.")
-    variance = tensors["data.variance"]
-    if not bool((variance >= 0).all() and (variance > 0).any()):
-        raise CheckpointError(f"{path}: data.variance holds one that is negative, or none above 0.")
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,8 +12,31 @@ from scorefield._internal.errors import DataError
 from scorefield.data.encoding import Encoding
 from scorefield.data.transform import Standardize
 from scorefield.field import ScoreField
-from scorefield.inverse import Operator, mask_as_nan, restore
+from scorefield.inverse import Operator, mask_as_nan, restore as restore_field
 from scorefield.inverse.restore import check_items
+
+if TYPE_CHECKING:
+    from scorefield.runs.run import Run
+
+
+def restore(
+    run: Run,
+    field: ScoreField,
+    measured: Tensor,
+    operator: Operator | None,
+    noise_std: float,
+    **settings: Any,
+) -> Tensor:
+    """Return samples of a field of the run given measurements; see `Run.restore`."""
+    run.check_restoring()
+    if operator is not None:
+        operator.shape(run.config.data.shape)
+    measured, operator = mask_as_nan(measured, operator)
+    if operator is None:
+        run.check_partial(measured, "measured", exact=not noise_std)
+    return restore_data(
+        field, run.transform, run.encoding, measured, operator, noise_std, **settings
+    )
 
 
 def restore_data(
@@ -48,12 +71,12 @@ def restore_data(
         mean, std = (v.expand(field.shape)[None] for v in (mean, transform.std))
         check_items(measured, operator, field.shape)
         inner, told = operator.standardized(measured, mean, std)
-        z = restore(field, told, inner, noise_std, **settings)
+        z = restore_field(field, told, inner, noise_std, **settings)
         return _each(z, lambda flat: encoding.inverse(transform.inverse(flat)))
     v, known = encoding.partial(measured)
     told = torch.where(known, transform.forward(v), torch.nan)
     spread = (noise_std**2 + encoding.width**2 / 12).sqrt()  # of the noise, and in the interval
-    z = restore(field, told, None, spread / transform.std, **settings)
+    z = restore_field(field, told, None, spread / transform.std, **settings)
     count = z.shape[1]
 
     def data(flat: Tensor) -> Tensor:

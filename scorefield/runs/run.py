@@ -1,54 +1,67 @@
-"""A run: a trained field with its data transform and configuration, on disk a folder."""
+"""A run: a trained field with its data transform, configuration and plans; on disk a folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import operator
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from safetensors.torch import save as serialise
 from torch import Tensor
 
-from scorefield._internal.atomic_files import in_room, publish
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.data import Standardize
+from scorefield.data.columns import as_table
 from scorefield.data.config import DataConfig
 from scorefield.data.encoding import Continuous, Encoding
 from scorefield.field import ClassifierFree, Denoiser, ScoreField
-from scorefield.inverse import Operator, mask_as_nan
-from scorefield.likelihood import Bound, Likelihood, combined, elbo, log_prob
 from scorefield.networks import Codec
 from scorefield.noise import LEVELS, Noise
-from scorefield.runs import build, folder as stored
-from scorefield.runs.folder import CONFIG, WEIGHTS, average_name
-from scorefield.runs.restore import restore_data
-from scorefield.sampling import Adaptive, Codes, Decoded, Plan, decode, encode, interpolate, sample
+from scorefield.runs import build
+from scorefield.runs.folder import RunFolder
+from scorefield.runs.weights import CONFIG
+from scorefield.sampling import (
+    DEFAULT_CALLS,
+    Adaptive,
+    Codes,
+    Decoded,
+    Plan,
+    decode,
+    default_plan,
+    encode,
+    interpolate,
+    sample,
+)
 from scorefield.solvers import Solver
 from scorefield.training.config import RunConfig, TrainConfig
 
+if TYPE_CHECKING:
+    from scorefield.inverse import Operator
+    from scorefield.likelihood import Bound, Likelihood
 
-@dataclass(frozen=True)
+
+@dataclass(eq=False)
 class Run:
-    """What training leaves: everything needed to generate in the data's own units.
+    """A trained field, and all that is needed to use it in the units of the data.
+
+    `scorefield.train` and `scorefield.load` return runs, and `Run.of` makes one of any denoiser.
 
     Attributes:
-        field: the score field of the standardised data.
-        transform: between data and what the field sees.
-        config: how it came about.
+        field: the score field of the transformed data.
+        transform: from encoded data to the units of the field.
+        config: the configuration that the run was made with.
         averages: the network's weights averaged with other decays, by the decay.
-        guidance: the scale of classifier-free guidance towards a class that is asked for; 1 is
-            none.
-        codec: what makes the latents that the field is of, for a run of pictures by latents.
+        guidance: the scale of classifier-free guidance; 1 is no guidance.
+        codec: the autoencoder of a run of image latents.
+        folder: the folder that the run was loaded from or saved to, or None.
+        tuned: tuned plans of a run without a folder, by guidance and network calls.
     """
 
     field: Denoiser
@@ -57,11 +70,97 @@ class Run:
     averages: Mapping[float, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
     guidance: float = 1.0
     codec: Codec | None = None
+    folder: RunFolder | None = None
+    tuned: dict[tuple[float, int], Plan] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        denoiser: Denoiser,
+        data: Any = None,
+        *,
+        name: str = "data",
+        transform: Standardize | None = None,
+        levels: int = 0,
+        conditional: bool = False,
+        dropout: float = 0.0,
+        held_out: float = 0.0,
+        seed: int = 0,
+    ) -> Run:
+        """Return a run of any denoiser, with a network, process or parametrization of your own.
+
+        Args:
+            denoiser: the trained field.
+            data: the training data, as for `scorefield.train`: it names the columns and classes and
+                gives the moments; None if there is only the field, whose units are then the data's.
+            name: of the data.
+            transform: from the data to the units of the field; by default the field was trained on
+                the data as it is.
+            levels, conditional, dropout, held_out, seed: the settings of `TrainConfig` that the
+                denoiser was trained with.
+
+        Raises:
+            ValueError: the shape of the field is not the shape of the data.
+        """
+        raise NotImplementedError  # lands with the configuration of custom parts
 
     @cached_property
     def encoding(self) -> Encoding:
-        """Between the data and continuous vectors."""
+        """The map from data to continuous vectors."""
         return build.encoding(self.config.train, self.config.data, self.codec)
+
+    # --- units
+
+    def to_field(self, x: Tensor) -> Tensor:
+        """Return data ``(B, *shape)`` in the field's units; whole numbers as interval centres."""
+        return self.transform.forward(self.encoding.middle(x))
+
+    def to_data(self, z: Tensor) -> Tensor:
+        """Return samples of the field ``(B, *field.shape)`` in the units of the data."""
+        return self.encoding.inverse(self.transform.inverse(z))
+
+    def table(self, x: Tensor) -> dict[str, np.ndarray]:
+        """Return data ``(B, columns)`` as named columns, with texts and whole numbers as they were.
+
+        ``pandas.DataFrame(run.table(x))`` is the table as a frame.
+
+        Raises:
+            DataError: data of another shape, or a run of images.
+        """
+        if len(self.config.data.shape) > 1:
+            raise DataError(
+                f"x: this run is of samples of shape {self.config.data.shape}, not of a table."
+            )
+        self._check_shape(x, "x")
+        return as_table(x.cpu().numpy(), self.config.data.columns)
+
+    # --- plans
+
+    def plan(self, nfe: int = DEFAULT_CALLS) -> Plan:
+        """Return the plan of ``nfe`` network calls: the tuned one if there is one, or the default.
+
+        Raises:
+            ValueError: as `scorefield.default_plan`.
+            CheckpointError: the run folder holds a plan of another run.
+        """
+        if self.folder is not None:
+            tuned = self.folder.plan(self.conditional, nfe, self.guidance)
+        else:
+            tuned = self.plans.get(nfe)
+        return default_plan(self.field, nfe) if tuned is None else tuned
+
+    @property
+    def plans(self) -> dict[int, Plan]:
+        """The plans that were tuned for the run under its guidance, by their network calls.
+
+        Raises:
+            CheckpointError: the run folder holds a plan of another run.
+        """
+        if self.folder is not None:
+            return self.folder.plans(self.conditional, self.guidance)
+        return {nfe: plan for (scale, nfe), plan in self.tuned.items() if scale == self.guidance}
+
+    # --- sampling
 
     def sample(
         self,
@@ -69,6 +168,7 @@ class Run:
         solver: Solver | Plan | None = None,
         times: Tensor | Adaptive | None = None,
         *,
+        nfe: int | None = None,
         seed: int = 0,
         y: int | None = None,
         batch_size: int = 64,
@@ -76,90 +176,50 @@ class Run:
         """Generate data ``(n, *shape)``; the arguments are those of `scorefield.sample`.
 
         Args:
-            y: the class to generate, for a conditional run; all classes unless given.
+            nfe: network calls per sample, by `plan`; by default 20, if there is no solver.
+            y: the class to generate; None for all classes.
         """
+        if solver is None and times is None:
+            solver = self.plan(DEFAULT_CALLS if nfe is None else nfe)
+        elif nfe is not None:
+            raise ValueError(
+                f"nfe={nfe}: cannot be combined with solver or times; pass one of them."
+            )
         z = sample(self.toward(y), n, solver, times, seed=seed, batch_size=batch_size)
-        return self._to_data(z)
+        return self.to_data(z)
 
-    def log_prob(
-        self,
-        x: Tensor,
-        *,
-        draws: int = 1,
-        y: int | None = None,
-        ids: Sequence[int] | Tensor | None = None,
-        seed: int = 0,
-        **settings: Any,
-    ) -> Likelihood:
-        """Return the log-density of data ``(B, *shape)`` in nats, in the data's own units.
-
-        Of whole numbers in levels it is a lower bound of the log-probability, by the noise between
-        them; `Likelihood.bits_per_dim` makes bits of it.
-
-        Args:
-            draws: of that noise; several are combined to a tighter bound, weighted by importance.
-            y: the class, for a conditional run.
-            ids: which samples these are; ``0 .. B-1`` unless given.
-            seed: with an id, determines the noise between levels and the probes.
-            settings: those of `scorefield.log_prob`.
-
-        Raises:
-            ValueError: as `scorefield.log_prob`; several draws for data that is not in levels.
-            DataError: data of another shape, or that is not in the run's levels.
-            UsageError: as `check_density`.
-            NumericalError: as `scorefield.log_prob`.
-        """
-        z, drawn, offset = self._drawn(x, draws, ids, seed)
-        found = log_prob(self.toward(y), z, ids=drawn, seed=seed, **settings)
-        found = replace(found, value=found.value + offset)
-        return found if draws == 1 else combined(found, draws)
-
-    def elbo(
-        self,
-        x: Tensor,
-        *,
-        y: int | None = None,
-        ids: Sequence[int] | Tensor | None = None,
-        seed: int = 0,
-        **settings: Any,
-    ) -> Bound:
-        """Return a lower bound of what `log_prob` tells, by the reverse SDE, in the same units.
-
-        Args:
-            y, ids, seed: as for `log_prob`.
-            settings: those of `scorefield.elbo`.
-
-        Raises:
-            ValueError, DataError, NumericalError: as `log_prob`.
-        """
-        z, drawn, offset = self._drawn(x, 1, ids, seed)
-        found = elbo(self.toward(y), z, ids=drawn, seed=seed, **settings)
-        return replace(found, value=found.value + offset)
+    def sample_table(
+        self, n: int | Sequence[int] | Tensor, *arguments: Any, **settings: Any
+    ) -> dict[str, np.ndarray]:
+        """Generate rows of a table: `sample` with the same arguments, then `table`."""
+        return self.table(self.sample(n, *arguments, **settings))
 
     def encode(self, x: Tensor, *arguments: Any, y: int | None = None, **settings: Any) -> Codes:
-        """Return the codes of data ``(B, *shape)``; the rest is as for `scorefield.encode`.
+        """Return the codes of data ``(B, *shape)``; the other arguments are `scorefield.encode`'s.
 
-        Whole numbers in levels stand in the middle of their intervals, and so come back as they
-        were where the error is below half a level.
+        Whole numbers are encoded from the centres of their intervals.
         """
-        return encode(self.toward(y), self._checked(x), *arguments, **settings)
+        self.check_data(x)
+        return encode(self.toward(y), self.to_field(x), *arguments, **settings)
 
     def decode(
         self, codes: Codes | Tensor, *arguments: Any, y: int | None = None, **settings: Any
     ) -> Decoded:
-        """Return the data of codes; the rest is as for `scorefield.decode`."""
-        made = decode(self.toward(y), codes, *arguments, **settings)
-        return made._replace(x=self._to_data(made.x))
+        """Return the data of codes; the other arguments are `scorefield.decode`'s."""
+        result = decode(self.toward(y), codes, *arguments, **settings)
+        return result._replace(x=self.to_data(result.x))
 
     def interpolate(
         self, a: Tensor, b: Tensor, *arguments: Any, y: int | None = None, **settings: Any
     ) -> Decoded:
         """Return the data between ``a`` and ``b``; the rest is as for `scorefield.interpolate`."""
-        ends = self._checked(a), self._checked(b)
-        made = interpolate(self.toward(y), *ends, *arguments, **settings)
-        points = self._to_data(made.x.flatten(0, 1))
-        strip = points.reshape(*made.x.shape[:2], *points.shape[1:])
-        return made._replace(x=torch.cat([a[:, None], strip[:, 1:-1], b[:, None]], 1))
+        for x, name in ((a, "a"), (b, "b")):
+            self.check_data(x, name)
+        ends = self.to_field(a), self.to_field(b)
+        result = interpolate(self.toward(y), *ends, *arguments, **settings)
+        points = self.to_data(result.x.flatten(0, 1))
+        inner = points.reshape(*result.x.shape[:2], *points.shape[1:])[:, 1:-1]
+        return result._replace(x=torch.cat([a[:, None], inner, b[:, None]], 1))
 
     def restore(
         self,
@@ -170,149 +230,91 @@ class Run:
         y: int | None = None,
         **settings: Any,
     ) -> Tensor:
-        """Return data ``(N, n, *shape)``, ``n`` samples given each of the measurements.
-
-        Operator and measurements are in the data's units; the rest is as for `scorefield.restore`.
+        """Return ``n`` samples given each measurement, ``(N, n, *shape)``, as `scorefield.restore`.
 
         Args:
-            measured: ``(N, ...)``; without an operator data with NaN where it is to be found.
-            y: the class, for a conditional run.
+            measured: ``(N, ...)`` in the units of the data; without an operator, data with NaN in
+                the places to restore.
+            y: the class; None for all classes.
 
         Raises:
-            DataError: known values that are not the run's; an operator, or noise, for columns of
-                different kinds.
+            DataError: values that are not of the run's kind; an operator, or noise, for a table.
             UsageError: as `check_restoring`.
             ValueError, NumericalError: as `scorefield.restore`.
         """
-        self.check_restoring()
-        if operator is not None:
-            operator.shape(self.config.data.shape)
-        measured, operator = mask_as_nan(measured, operator)
-        if operator is None:
-            self.check_partial(measured, "measured", exact=not noise_std)
-        parts = self.toward(y), self.transform, self.encoding
-        return restore_data(*parts, measured, operator, noise_std, **settings)
+        from scorefield.runs.restore import restore
 
-    def guided(self, scale: float) -> Run:
-        """Return the run with guidance towards the class that is asked for, away from none.
+        return restore(self, self.toward(y), measured, operator, noise_std, **settings)
 
-        Raises:
-            UsageError: a run without classes, or one that learned nothing but classes; a scale
-                that is not finite.
-        """
-        if not math.isfinite(scale):
-            raise UsageError(f"guidance = {scale:g}: give a finite scale, 1 for none.")
-        if scale != 1 and not self.config.data.classes:
-            raise UsageError(
-                f"guidance = {scale:g}: this run has no classes; train with conditional."
-            )
-        if scale != 1 and not self.config.train.dropout:
-            raise UsageError(
-                f"guidance = {scale:g}: this run was trained with dropout = 0, so what there is "
-                "without a class was not learned."
-            )
-        return replace(self, guidance=float(scale))
+    # --- likelihood
 
-    def toward(self, y: int | None) -> ScoreField:
-        """Return the field of a class, with the run's guidance; all classes unless given.
+    def log_prob(
+        self,
+        x: Tensor,
+        *arguments: Any,
+        draws: int = 1,
+        y: int | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> Likelihood:
+        """Return the log-density of data ``(B, *shape)`` in nats, in the units of the data.
 
-        Raises:
-            UsageError: guidance without a class.
-        """
-        if y is None:
-            if self.guidance != 1:
-                raise UsageError(f"guidance = {self.guidance:g}: name a class to go towards, y.")
-            return self.field
-        device = next(self.field.parameters()).device
-        return self.conditional.condition_on(y=torch.tensor(operator.index(y), device=device))
-
-    @property
-    def conditional(self) -> ScoreField:
-        """The field, with the run's guidance, that a class is given to; plans are tuned to it."""
-        if self.guidance == 1:
-            return self.field
-        return ClassifierFree(self.field, self.guidance, negative={"y": -1})
-
-    def _to_data(self, z: Tensor) -> Tensor:
-        return self.encoding.inverse(self.transform.inverse(z))
-
-    def seen(self, x: Tensor) -> Tensor:
-        """Return data ``(B, *shape)`` as the field sees it, whole numbers amid their intervals."""
-        return self.transform.forward(self.encoding.middle(x))
-
-    def _checked(self, x: Tensor) -> Tensor:
-        self.check(x)
-        return self.seen(x)
-
-    def check_density(self) -> None:
-        """Refuse to tell densities of data that has none.
-
-        Raises:
-            UsageError: the run is of latents, which many pictures share.
-        """
-        if self.codec is not None:
-            raise UsageError(
-                "likelihood: this run is of latents, and a picture has no density through an "
-                "autoencoder. Latents have: scorefield.log_prob(run.field, z)."
-            )
-
-    def check_restoring(self) -> None:
-        """Refuse to restore data of which no part is a part of what the field sees.
-
-        Raises:
-            UsageError: the run is of latents, each of which is of a whole picture.
-        """
-        if self.codec is not None:
-            raise UsageError(
-                "restore: this run is of latents, and what is known of a picture is nothing linear "
-                "of them. Take scorefield.restore(run.field, y, scorefield.Nonlinear(f), "
-                "method='dps') with f from latents to y."
-            )
-
-    def check(self, x: Tensor, name: str = "x") -> None:
-        """Refuse data that is not of the run's kind.
-
-        Raises:
-            DataError: another shape, or values that the run's encoding does not take.
-        """
-        self._check_shape(x, name)
-        self.encoding.check(x, name)
-
-    def check_partial(self, x: Tensor, name: str = "x", *, exact: bool = True) -> None:
-        """Refuse data with NaN for what is not known whose rest is not of the run's kind.
+        For whole numbers it is a lower bound of the log-probability; `Likelihood.bits_per_dim`
+        converts it to bits. The other arguments are those of `scorefield.log_prob`.
 
         Args:
-            exact: there is no noise in it.
+            draws: of the noise that makes whole numbers continuous; several give a tighter bound
+                (importance weighting).
+            y: the class; None for all classes.
+            ids: of the samples; by default ``0 .. B-1``.
+            seed: with an id, determines the noise and the probes.
 
         Raises:
-            DataError: as `check`.
+            ValueError: as `scorefield.log_prob`; several draws for data that is continuous.
+            DataError: as `check_data`.
+            UsageError: as `check_density`.
+            NumericalError: as `scorefield.log_prob`.
         """
-        self._check_shape(x, name)
-        rest = torch.where(x.isnan(), self.encoding.present.to(x), x)
-        (self.encoding if exact else Continuous()).check(rest, name)
+        from scorefield.likelihood import combined, log_prob
 
-    def _check_shape(self, x: Tensor, name: str) -> None:
-        shape = self.config.data.shape
-        if tuple(x.shape[1:]) != shape:
-            raise DataError(
-                f"{name} has samples of shape {tuple(x.shape[1:])}: this run was trained on "
-                f"{shape}."
-            )
+        z, drawn, offset = self._dequantized(x, draws, ids, seed)
+        result = log_prob(self.toward(y), z, *arguments, ids=drawn, seed=seed, **settings)
+        result = replace(result, value=result.value + offset)
+        return result if draws == 1 else combined(result, draws)
 
-    def _drawn(
+    def elbo(
+        self,
+        x: Tensor,
+        *,
+        y: int | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> Bound:
+        """Return a lower bound of `log_prob` by the reverse SDE, in the same units.
+
+        The arguments are those of `log_prob` and `scorefield.elbo`, and so are the errors.
+        """
+        from scorefield.likelihood import elbo
+
+        z, drawn, offset = self._dequantized(x, 1, ids, seed)
+        result = elbo(self.toward(y), z, ids=drawn, seed=seed, **settings)
+        return replace(result, value=result.value + offset)
+
+    def _dequantized(
         self, x: Tensor, draws: int, ids: Sequence[int] | Tensor | None, seed: int
     ) -> tuple[Tensor, list[int], Tensor]:
-        """Return data as the field sees it, each sample ``draws`` times, and their ids.
+        """Return data in the units of the field, each sample ``draws`` times, and their ids.
 
-        The third is what to add to the log-density of the first for that of the data.
+        The third is the log-density of the data minus that of the first.
         """
         self.check_density()
-        self.check(x)
-        exact = self.encoding.exact
-        if not isinstance(draws, Integral) or draws < 1 or (draws > 1 and exact):
+        self.check_data(x)
+        if not isinstance(draws, Integral) or draws < 1 or (draws > 1 and self.encoding.exact):
             raise ValueError(
-                f"draws = {draws!r}: of noise between levels or in gaps, so for data that has "
-                "some, and one at least."
+                f"draws={draws!r}: must be at least 1, and 1 for continuous data without missing "
+                "values."
             )
         rows = range(len(x)) if ids is None else [operator.index(k) for k in ids]
         drawn = [k * int(draws) + j for k in rows for j in range(draws)]
@@ -322,86 +324,138 @@ class Run:
         v, log_q, _ = self.encoding.forward(wide, Noise(seed, key, stream=LEVELS))
         return self.transform.forward(v), drawn, self.transform.log_det(self.field.shape) - log_q
 
+    # --- guidance and classes
+
+    def guided(self, scale: float) -> Run:
+        """Return the run with classifier-free guidance towards the class that is sampled.
+
+        Raises:
+            UsageError: a run without classes, or one that learned only classes; a scale that is
+                not finite.
+        """
+        if not math.isfinite(scale):
+            raise UsageError(f"guidance={scale:g}: must be finite; 1 is no guidance.")
+        if scale != 1 and not self.config.data.classes:
+            raise UsageError(
+                f"guidance={scale:g}: this run has no classes; train with conditional."
+            )
+        if scale != 1 and not self.config.train.dropout:
+            raise UsageError(
+                f"guidance={scale:g}: this run was trained with dropout=0, so it did not learn the "
+                "field without a class; train with dropout above 0."
+            )
+        return replace(self, guidance=float(scale))
+
+    def toward(self, y: int | None) -> ScoreField:
+        """Return the field of a class, with the run's guidance; of all classes for None.
+
+        Raises:
+            UsageError: guidance without a class.
+        """
+        if y is None:
+            if self.guidance != 1:
+                raise UsageError(f"guidance={self.guidance:g}: pass the class as y.")
+            return self.field
+        device = next(self.field.parameters()).device
+        return self.conditional.condition_on(y=torch.tensor(operator.index(y), device=device))
+
+    @property
+    def conditional(self) -> ScoreField:
+        """The field with the run's guidance, not bound to a class; plans are tuned to it."""
+        if self.guidance == 1:
+            return self.field
+        return ClassifierFree(self.field, self.guidance, negative={"y": -1})
+
+    # --- checks
+
+    def check_data(self, x: Tensor, name: str = "x") -> None:
+        """Reject data that is not of the run's kind.
+
+        Raises:
+            DataError: another shape, or values that the run's encoding does not allow.
+        """
+        self._check_shape(x, name)
+        self.encoding.check(x, name)
+
+    def check_partial(self, x: Tensor, name: str = "x", *, exact: bool = True) -> None:
+        """Reject data with NaN in places to restore, if the other values are not of the run's kind.
+
+        Args:
+            exact: whether the values are without noise.
+
+        Raises:
+            DataError: as `check_data`.
+        """
+        self._check_shape(x, name)
+        rest = torch.where(x.isnan(), self.encoding.present.to(x), x)
+        (self.encoding if exact else Continuous()).check(rest, name)
+
+    def _check_shape(self, x: Tensor, name: str) -> None:
+        shape = self.config.data.shape
+        if tuple(x.shape[1:]) != shape:
+            raise DataError(
+                f"{name} has samples of shape {tuple(x.shape[1:])}; this run was trained on "
+                f"samples of shape {shape}."
+            )
+
+    def check_density(self) -> None:
+        """Raise `UsageError` for a run of image latents: an image has no density under it."""
+        if self.codec is not None:
+            raise UsageError(
+                "likelihood: this run models autoencoder latents, and an image has no density "
+                "under them. For latents z, use scorefield.log_prob(run.field, z)."
+            )
+
+    def check_restoring(self) -> None:
+        """Raise `UsageError` for a run of image latents, which are not linear in the image."""
+        if self.codec is not None:
+            raise UsageError(
+                "restore: this run models autoencoder latents, and a measurement of an image is "
+                "not linear in them. Use scorefield.restore(run.field, y, scorefield.Nonlinear(f), "
+                "method='dps') with f from latents to y."
+            )
+
+    # --- files
+
     def save(self, folder: str | Path, include: Mapping[str, Path] | None = None) -> None:
-        """Write the folder at once or not at all.
+        """Write the run to a new folder, at once or not at all; it belongs to it from then on.
 
         Args:
             include: files and folders to copy into it, by their names there.
 
         Raises:
             UsageError: the folder exists and is not empty.
-            StorageError: there is no room for it.
+            StorageError: no room on the disk.
         """
-        folder = Path(folder)
-        refuse_existing(folder)
         tensors = {f"network.{k}": v for k, v in self.field.network.state_dict().items()}
         tensors |= {"transform.mean": self.transform.mean, "transform.std": self.transform.std}
         if self.codec is not None:
             tensors |= {f"codec.{k}": v for k, v in self.codec.state_dict().items()}
         for name, value in (("mean", self.field.mean), ("variance", self.field.variance)):
             tensors[f"data.{name}"] = torch.as_tensor(value).float().expand(self.field.shape)
-        files = {WEIGHTS: tensors}
-        for decay, average in self.averages.items():
-            files[average_name(decay)] = {f"network.{k}": v for k, v in average.items()}
-        data = {
-            name: serialise({k: v.contiguous().cpu() for k, v in held.items()})
-            for name, held in files.items()
-        }
-        text = stored.text(self.config)
-        with in_room(folder, sum(map(len, data.values()))):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            written = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            try:
-                for name, content in data.items():
-                    (written / name).write_bytes(content)
-                (written / CONFIG).write_text(text, encoding="utf-8")
-                for name, source in ({} if include is None else include).items():
-                    _copy(source, written / name)
-                if folder.exists():
-                    folder.rmdir()
-                publish(written, folder)
-            except BaseException:
-                shutil.rmtree(written, ignore_errors=True)
-                raise
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copyfile(source, target)
-
-
-def refuse_existing(folder: Path) -> None:
-    """Raise `UsageError` if a run cannot be written to ``folder`` without losing something."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists already: name another folder, or remove it first.")
-    parent = next(p for p in folder.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UsageError(f"{folder} cannot be made: {parent} is no folder that can be written to.")
+        target = RunFolder(folder)
+        target.write(self.config, tensors, self.averages, self.tuned, include or {})
+        self.folder = target
 
 
 def load(folder: str | Path, *, ema: float | None = None, checkpoint: int | None = None) -> Run:
     """Rebuild a run from its folder: field, process, parametrization and data transform.
 
     Args:
-        ema: the decay of the average of the weights to take, one of ``optim.ema``; the first unless
-            given.
-        checkpoint: the step to take the weights of, of one that was kept in the run; the last
-            unless given.
+        ema: the decay of the average of the weights, one of ``optim.ema``; by default the first.
+        checkpoint: the step of a checkpoint that was kept; by default the last step.
 
     Raises:
         CheckpointError: a file is missing or unreadable, or the weights do not match the
-            configuration; before anything is allocated.
-        UsageError: an average or a checkpoint that the run does not have.
+            configuration; before memory is allocated.
+        UsageError: the run has no such average or checkpoint.
     """
-    folder = Path(folder)
-    config, tensors = stored.read(folder, ema, checkpoint)
+    files = RunFolder(folder)
+    config, tensors = files.config, files.tensors(ema, checkpoint)
     try:
         denoiser = new_denoiser(config.train, config.data)
     except ValueError as error:
-        raise CheckpointError(f"{folder / CONFIG} describes no run: {error}") from None
+        raise CheckpointError(f"{files.path / CONFIG} does not describe a run: {error}") from None
     network = denoiser.network.state_dict()
     denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in network})
     denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
@@ -411,7 +465,7 @@ def load(folder: str | Path, *, ema: float | None = None, checkpoint: int | None
     if config.data.codec is not None:
         codec = build.codec(config.data.codec).eval()
         codec.load_state_dict({k: tensors[f"codec.{k}"] for k in codec.state_dict()})
-    return Run(denoiser, transform, config, codec=codec)
+    return Run(denoiser, transform, config, codec=codec, folder=files)
 
 
 def new_denoiser(

@@ -22,7 +22,8 @@ from scorefield.data.source import as_data
 from scorefield.data.transform import moments
 from scorefield.evaluate.metrics import energy_distance
 from scorefield.noise import Noise
-from scorefield.runs import build, folder as stored
+from scorefield.runs import build
+from scorefield.runs.folder import check_config
 from scorefield.runs.memory import check_memory
 from scorefield.runs.run import Run, new_denoiser
 from scorefield.runs.settings import configured
@@ -107,7 +108,7 @@ class Training:
         )
         if objects.network is None:
             check_memory(self.config, self.data_config, torch.device(device), workers.size)
-        stored.check_kept(RunConfig(data=self.data_config, train=self.config, loss=0.0))
+        check_config(RunConfig(data=self.data_config, train=self.config, loss=0.0))
         self.encoding = build.encoding(self.config, self.data_config)
         if config.levels:
             for chunk in chunks(data.x):
@@ -193,10 +194,10 @@ class Training:
         count = min(len(self.held_out.items), len(self.learned), _COMPARED)
         if count < 2:
             raise ValueError("fewer than two samples are held out: raise held_out.")
-        held = run.seen(self.data.x[self.held_out.items[:count]])
+        held = run.to_field(self.data.x[self.held_out.items[:count]])
         spread = torch.linspace(0, len(self.learned) - 1, count).long()  # over sorted data too
-        learned = run.seen(self.data.x[self.learned[spread]])
-        samples = run.seen(run.sample(count, seed=self.config.seed).cpu())
+        learned = run.to_field(self.data.x[self.learned[spread]])
+        samples = run.to_field(run.sample(count, seed=self.config.seed).cpu())
         return Quality(count, energy_distance(samples, held), energy_distance(learned, held))
 
     @cached_property

@@ -7,7 +7,6 @@ made again after a worker was lost.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError, UsageError
-from scorefield.runs.folder import CONFIG, WEIGHTS
+from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.parts import Columns
 from scorefield.runs.run import Run, load
 
@@ -65,7 +64,7 @@ def on_ray(run: Run, folder: Path, work: Work, tasks: Iterable[Task]) -> Made:
     import ray
 
     threads, mine = torch.get_num_threads(), not ray.is_initialized()
-    source = folder.resolve(), mark_of(folder), threads, work
+    source = folder.resolve(), RunFolder(folder).mark, threads, work
     try:
         at_once = 2 * _connect(threads)  # so that none waits for this process
         remote = ray.remote(_there).options(
@@ -96,14 +95,6 @@ def find_engine(name: str) -> Engine:
     if name == "ray" and importlib.util.find_spec("ray") is None:
         raise UsageError("--engine ray needs Ray: pip install 'scorefield[ray]'.")
     return ENGINES[name]
-
-
-def mark_of(folder: Path) -> str:
-    """Return a digest of a run's files."""
-    found = hashlib.sha256()
-    for name in (WEIGHTS, CONFIG):
-        found.update((folder / name).read_bytes())
-    return found.hexdigest()
 
 
 def _connect(threads: int) -> int:
@@ -148,7 +139,7 @@ def _there(folder: Path, mark: str, threads: int, work: Work, task: Task) -> Col
 def _loaded(folder: Path, mark: str, threads: int) -> Run:
     torch.set_num_threads(threads)
     run = load(folder)
-    if mark_of(folder) != mark:
+    if RunFolder(folder).mark != mark:
         raise CheckpointError(
             f"{folder} holds another run on a worker than here: share the folder."
         )

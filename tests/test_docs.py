@@ -42,7 +42,7 @@ def test_every_entry_has_a_docstring(reference):
 def test_every_page_is_in_the_table_of_contents():
     index = (DOCS / "index.md").read_text(encoding="utf-8")
     listed = {
-        line.strip()
+        line.strip().rpartition("<")[2].rstrip(">")
         for block in re.findall(r"```\{toctree\}\n(.*?)```", index, re.DOTALL)
         for line in block.splitlines()
         if line.strip() and not line.startswith(":")

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 import scorefield as sf
+from scorefield._internal.statistics import student
 from scorefield.evaluate.metrics import Measurement
-from scorefield.likelihood.result import student
 from scorefield.tuning.noises import Noises
 from scorefield.tuning.teacher import ends
 

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from scorefield._internal.errors import DataError
+from scorefield._internal.statistics import Moments
 from scorefield.data.builtin import BUILTIN
 from scorefield.data.columns import MISSING
 from scorefield.data.config import ColumnsConfig
 from scorefield.data.contents import Contents, Values
-from scorefield.data.rows import Moments, chunks, spans
+from scorefield.data.rows import chunks, spans
 from scorefield.data.source import Data, read, read_contents
 from scorefield.data.use import Use
 
@@ -50,7 +51,7 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
 
 def _values(values: Values) -> dict[str, str]:
     """Return range and moments of all that is finite, and where the rest is."""
-    moments: Moments | None = None
+    moments = Moments.none()
     low, high, bad, first = np.inf, -np.inf, 0, ()
     for span in spans(values.shape):
         batch = np.asarray(values[span], np.float64)
@@ -61,11 +62,10 @@ def _values(values: Values) -> dict[str, str]:
             bad += len(place)
         if finite.any():
             some = batch[finite]
-            here = Moments.of_batch(torch.from_numpy(some))
-            moments = here if moments is None else moments.joined(here)
+            moments = moments.joined(Moments.of(torch.from_numpy(some)))
             low, high = min(low, some.min()), max(high, some.max())
     found = {}
-    if moments is not None:
+    if moments.count:
         found["values"] = (
             f"{low:g} to {high:g}, mean {float(moments.mean):.4g}, "
             f"deviation {float(moments.variance.sqrt()):.4g}"

@@ -6,12 +6,14 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield._internal.statistics import Moments
 from scorefield.data.contents import Values
 
 _CHUNK = 2**22  # numbers in memory at a time, where one pass over all is needed
@@ -82,43 +84,6 @@ def digest(rows: Rows) -> str:
     return found.hexdigest()
 
 
-@dataclass(frozen=True)
-class Moments:
-    """The number, mean and summed squares of what is not NaN, each coordinate by itself."""
-
-    count: Tensor
-    mean: Tensor
-    squares: Tensor
-
-    @classmethod
-    def of(cls, rows: Rows, through: Callable[[Tensor], Tensor] = lambda x: x) -> Moments:
-        """Return the moments of all samples, by one pass in float64.
-
-        Reference: Chan, Golub and LeVeque (1979), Updating formulae and a pairwise algorithm for
-        computing sample variances.
-        """
-        parts = (cls.of_batch(through(chunk).double()) for chunk in chunks(rows))
-        whole = next(parts)
-        for part in parts:
-            whole = whole.joined(part)
-        return whole
-
-    @classmethod
-    def of_batch(cls, x: Tensor) -> Moments:
-        """Return the moments of samples ``(B, ...)`` in float64."""
-        count = (~x.isnan()).sum(0)
-        mean = x.nansum(0) / count.clamp(min=1)
-        return cls(count, mean, ((x - mean) ** 2).nansum(0))
-
-    def joined(self, other: Moments) -> Moments:
-        """Return the moments of both sets of samples."""
-        count = self.count + other.count
-        share = other.count.double() / count.clamp(min=1)
-        step = other.mean - self.mean
-        squares = self.squares + other.squares + step**2 * self.count * share
-        return Moments(count, self.mean + step * share, squares)
-
-    @property
-    def variance(self) -> Tensor:
-        """The mean square of the departures from the mean."""
-        return self.squares / self.count.clamp(min=1)
+def moments_of(rows: Rows, through: Callable[[Tensor], Tensor]) -> Moments:
+    """Return the moments of all samples, each batch by way of a function, by one pass."""
+    return reduce(Moments.joined, (Moments.of(through(chunk)) for chunk in chunks(rows)))

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from scorefield._internal.errors import DataError
+from scorefield._internal.statistics import Moments
 from scorefield.data.layout import Layout
-from scorefield.data.rows import Moments, spans
+from scorefield.data.rows import spans
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
         DataError: a value that is not finite in float32, or missing where that is refused.
     """
     parts, kept, incomplete = [], [], 0
-    moments: Moments | None = None
+    moments = Moments.none()
     for span in spans(layout.values.shape):
         raw = layout.picked(layout.values[span])
         batch = layout.numbers(raw)
@@ -60,9 +61,7 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
         kept.append(span[use])
         parts.append(_columns(_by_column(layout, batch[use])))
         wide = torch.from_numpy(_by_column(layout, raw[use]).astype(np.float64))
-        found = Moments.of_batch(wide)
-        moments = found if moments is None else moments.joined(found)
-    assert moments is not None  # there are samples
+        moments = moments.joined(Moments.of(wide))
     absent, low, high, whole = zip(*parts, strict=True)
     return Survey(
         np.concatenate(kept),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.encoding import Encoding
-from scorefield.data.rows import Moments, Rows
+from scorefield.data.rows import Rows, moments_of
 
 
 @dataclass(frozen=True)
@@ -66,5 +66,5 @@ class Standardize:
 
 def moments(rows: Rows, encoding: Encoding) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each coordinate of encoded data, its noise included: float64."""
-    found, width = Moments.of(rows, encoding.base), encoding.width.double()
+    found, width = moments_of(rows, encoding.base), encoding.width.double()
     return found.mean + width / 2, found.variance + width**2 / 12

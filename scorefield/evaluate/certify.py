@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from scorefield import solvers
+from scorefield._internal.statistics import kolmogorov_smirnov
 from scorefield.field import Gaussian, Mixture
 from scorefield.noise import Noise
 from scorefield.process import LinearSDE, Process, builtin as processes, even_log_snr
@@ -438,20 +439,6 @@ def _exact(field: Mixture, t: Tensor, noise: Noise) -> Tensor:
     spread, noise = noise.draw(field.shape, like)
     eps, _ = noise.draw(field.shape, like)
     return field.process.perturb(field.data(spread, choice), t, eps)
-
-
-def kolmogorov_smirnov(a: Tensor, b: Tensor) -> float:
-    """Return the asymptotic p-value of two samples ``(N,)``, ``(M,)`` having one law.
-
-    Reference: Smirnov (1939); Press et al., Numerical Recipes, section 14.3.
-    """
-    both = torch.cat([a, b]).sort().values
-    shares = [torch.searchsorted(c.sort().values, both, right=True) / len(c) for c in (a, b)]
-    gap = float((shares[0] - shares[1]).abs().max())
-    root = math.sqrt(len(a) * len(b) / (len(a) + len(b)))
-    size = (root + 0.12 + 0.11 / root) * gap
-    terms = [(-1) ** (k - 1) * math.exp(-2 * (k * size) ** 2) for k in range(1, 101)]
-    return min(1.0, max(0.0, 2 * sum(terms))) if size > 0.2 else 1.0
 
 
 # --- shared --------------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
-import torch
 from torch import Tensor
+
+from scorefield._internal.statistics import student
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,3 @@ def combined(found: Likelihood, draws: int) -> Likelihood:
         found.products.reshape(-1, draws).sum(1),
         found.probes.reshape(-1, draws).amin(1),
     )
-
-
-def student(level: float, freedom: Tensor) -> Tensor:
-    """Return the quantile of Student's t for a two-sided interval, as many as ``freedom``.
-
-    In closed form for 1 and 2 degrees of freedom, by Fisher's expansion beyond.
-    """
-    z, n = NormalDist().inv_cdf(0.5 + level / 2), freedom.clamp(min=3)
-    one, two = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    three = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    four = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
-    expanded = z + one / n + two / n**2 + three / n**3 + four / n**4
-    first, second = math.tan(math.pi * level / 2), level * math.sqrt(2 / (1 - level**2))
-    return torch.where(freedom < 1.5, first, torch.where(freedom < 2.5, second, expanded))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.likelihood.result import student
+from scorefield._internal.statistics import student
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
-from scorefield.report import frames, inputs, write_report
+from scorefield.report import frames, write_report
 from scorefield.report.context import ReportContext
 from scorefield.report.page import policy
 from scorefield.report.view_images import Images, Signals
@@ -100,7 +100,7 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-# --- walks ----------------------------------------------------------------------------------------
+# --- frames ---------------------------------------------------------------------------------------
 
 
 def test_on_a_gaussian_the_odes_frames_stand_still_at_the_datas_scale():
@@ -131,7 +131,7 @@ def test_all_solvers_start_from_the_same_state_and_cost_about_the_same():
 
 def test_the_slider_over_calls_shows_samples_of_so_many_calls():
     run = gaussian()
-    default, fitted = frames.samples_by_calls(run, [], 5, seed=4, y=None)
+    default, fitted = frames.samples_by_calls(run, {}, 5, seed=4, y=None)
     assert tuple(default) == frames.NFES
     assert not fitted
     with sf.count_calls(run.field) as calls:
@@ -324,8 +324,8 @@ def test_a_table_with_gaps_and_texts_shows_rows_and_held_out_likelihoods(tmp_pat
     ):
         assert text in page.words, text
     run = sf.load(tmp_path / "r")
-    held = inputs.open_inputs(tmp_path / "r", table, True, 0).x
-    everything = inputs.open_inputs(tmp_path / "r", table, False, 0).x
+    held = ReportContext(tmp_path / "r", table, held_out=True).x
+    everything = ReportContext(tmp_path / "r", table).x
     expected = everything[split(50, 0.2, run.config.train.seed)[1]]
     torch.testing.assert_close(held, expected, equal_nan=True)
 
@@ -342,7 +342,7 @@ def test_the_likelihood_told_is_that_of_the_items(tmp_path):
     said = re.search(r"([\d.]+) ± ([\d.]+) bits per dimension", Reader(path.read_text()).words)
     assert float(said[1]) == pytest.approx(mean, abs=0.6 * 10 ** -len(said[1].split(".")[1]))
     assert float(said[2]) == pytest.approx(error, rel=0.06)
-    assert "2.000 is chance" in path.read_text()
+    assert "guessing would score 2.000" in path.read_text()
 
 
 @pytest.mark.usefixtures("quick")
@@ -350,8 +350,7 @@ def test_of_a_run_that_knows_no_field_without_a_class_one_class_is_shown(tmp_pat
     x, y = torch.randn(40, 2), torch.arange(40) % 2
     run = small(x, y, class_names=("left", "right"), conditional=True, dropout=0.0)
     run.save(tmp_path / "run")
-    opened = inputs.open_inputs(tmp_path / "run", None, False, 0)
-    made = ReportContext(opened, None, 1)
+    made = ReportContext(tmp_path / "run", items=1)
     expected = run.sample(512, sf.default_plan(run.field), y=0)
     assert torch.equal(made.samples, expected)
     assert "All are of the class left." in write_report(tmp_path / "run").read_text()
@@ -462,10 +461,10 @@ def test_tuned_plans_stand_beside_the_default_one_where_there_are_some(moons, tm
     shutil.rmtree(moons / "plans")
     frames = json.loads(Reader(text).blocks["script"][0])["calls"]
     shown, tuned, limit = frames["panels"]
-    assert frames["labels"] == [f"{nfe} calls of the network (NFE)" for nfe in (4, 5, 6)]
+    assert frames["labels"] == [f"{nfe} network calls (NFE)" for nfe in (4, 5, 6)]
     assert (shown["at"], tuned["at"], limit["at"]) == ([0, 1, 2], [None, 0, 1], [0, 0, 0])
     assert tuned["paths"] == shown["paths"][1:]  # the same plans, so the same samples
-    assert tuned["notes"] == ["none of 4 calls", "5 calls", "6 calls"]
+    assert tuned["notes"] == ["no plan of 4 calls", "5 calls", "6 calls"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -481,7 +480,7 @@ def test_a_report_is_a_function_of_what_it_was_made_of(moons, tmp_path):
 def test_what_is_missing_is_said_with_a_command_that_exists(moons, tmp_path):
     text = write_report(moons, out=tmp_path / "r.html").read_text(encoding="utf-8")
     page = Reader(text)
-    assert page.words.count("This needs data, by") == 3
+    assert page.words.count("This section needs data. To add it, run") == 3
     lines = [line for block in page.text for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("scorefield ")]
     names = {command.split()[1] for command in commands if len(command.split()) > 2}
@@ -505,11 +504,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
         (2, [".", "--out", "page.txt"], "ends in .html"),
         (2, [".", "--out", "no/such/page.html"], "in a folder that exists"),
         (2, [".", "--out", "other.html"], "exists already"),
-        (2, [".", "--held-out"], "name the data"),
-        (2, [".", "moons", "--held-out"], "trained on all its data"),
+        (2, [".", "--held-out"], "pass the data that the run was trained on"),
+        (2, [".", "moons", "--held-out"], "has no held-out data"),
         (3, [".", "nothing.npy"], "there is no data nothing.npy"),
         (3, [".", "x.npy"], "shape (5,)"),
-        (2, [".", "--seed", "-1"], "seed = -1"),
+        (2, [".", "--seed", "-1"], "seed=-1"),
     ]
     for code, arguments, message in cases:
         assert message in run(code, "report", *arguments)
@@ -537,13 +536,17 @@ def test_a_plan_that_is_none_for_the_run_is_refused(moons, capsys, monkeypatch):
     own = tuning(field, 8)
     plan = sf.default_plan(field, 8)
     (moons / "plans").mkdir()
-    for told, message in (
-        (replace(own, field="0" * 64), "was tuned for the field 000000000000"),
-        (replace(own, nfe=10**9), "more than 1000 calls"),
-        (None, "was not tuned"),
+    long = sf.balanced(sf.VP(), 1000)
+    for name, changes, message in (
+        ("8", {"tuning": replace(own, field="0" * 64)}, "was tuned for the field 000000000000"),
+        ("8", {"tuning": own, "times": long}, "more than 1000 calls"),
+        ("1001", {"tuning": replace(own, nfe=1001)}, "more than 1000 calls"),
+        ("8", {"tuning": None}, "was not tuned"),
     ):
-        replace(plan, tuning=told).save(moons / "plans/nfe-8.json")
+        path = moons / f"plans/nfe-{name}.json"
+        replace(plan, **changes).save(path)
         assert message in failing(moons, capsys, monkeypatch)(4, "report", str(moons))
+        path.unlink()
     (moons / "plans/nfe-8.json").write_text("{}")
     assert "holds no plan" in failing(moons, capsys, monkeypatch)(4, "report", str(moons))
     shutil.rmtree(moons / "plans")

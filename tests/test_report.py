@@ -90,10 +90,10 @@ def test_image_grid_writes_a_constant_image_and_to_memory():
         (torch.ones(2, 2, 4, 4), {}, r"shape \(2, 2, 4, 4\): needs \(N, C, H, W\)"),
         (torch.ones(4, 4), {}, r"shape \(4, 4\): needs"),
         (torch.ones(0, 1, 4, 4), {}, "N >= 1"),
-        (torch.full((1, 1, 2, 2), math.nan), {}, "not finite"),
-        (torch.ones(1, 1, 2, 2), {"columns": 0}, "columns = 0, scale = 8"),
-        (torch.ones(1, 1, 2, 2), {"scale": 0}, "scale = 0"),
-        (torch.ones(1, 1, 2, 2), {"value_range": (1, 1)}, r"value_range = \(1, 1\) is empty"),
+        (torch.full((1, 1, 2, 2), math.nan), {}, "values must be finite"),
+        (torch.ones(1, 1, 2, 2), {"columns": 0}, "columns=0, scale=8"),
+        (torch.ones(1, 1, 2, 2), {"scale": 0}, "scale=0"),
+        (torch.ones(1, 1, 2, 2), {"value_range": (1, 1)}, r"value_range=\(1, 1\): must have"),
     ],
 )
 def test_image_grid_refuses(tmp_path, images, options, message):
@@ -278,7 +278,7 @@ def test_trajectories_refuses(n, crowd):
 
 
 def test_paths_refuses():
-    with pytest.raises(ValueError, match="n = 3, steps = 0: give at least one"):
+    with pytest.raises(ValueError, match="n=3, steps=0: both must be at least 1"):
         paths(ring(sf.VP()), 3, steps=0)
 
 

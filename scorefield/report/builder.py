@@ -1,7 +1,4 @@
-"""A report of a run: one HTML file that opens offline, on a screen or a phone.
-
-Needs the extra ``scorefield[report]``: Jinja and Pillow are imported where they are used.
-"""
+"""The one-file report of a run: it opens offline, on a screen or a phone."""
 
 from __future__ import annotations
 
@@ -12,18 +9,37 @@ from typing import Any
 
 from scorefield._internal.atomic_files import write
 from scorefield._internal.errors import UsageError
-from scorefield.report import frontier_section, sample_sections, training_sections
-from scorefield.report.blocks import Section
-from scorefield.report.context import ReportContext
+from scorefield.report import sample_sections, training_sections
+from scorefield.report.blocks import Commands, Section
+from scorefield.report.context import ReportContext, quoted
 from scorefield.report.frames import solver_plans
-from scorefield.report.inputs import open_inputs
+from scorefield.report.frontier import frontier_section
+from scorefield.report.likelihood_section import likelihood
 from scorefield.report.page import render
 from scorefield.report.style import optional
 from scorefield.report.text import short_name
 from scorefield.runs.jobs.tables import check_target
+from scorefield.runs.run import Run
 from scorefield.runs.summary import amount
 
-MOST_SAMPLES, MOST_ITEMS = 64, 2000
+
+def reproduce(context: ReportContext) -> Section:
+    """Return the section of the commands that make the report and its parts again."""
+    run, config, seed = context.folder, context.run.config, context.seed
+    data = f" {context.data}{' --held-out' * context.held_out}" if context.x is not None else ""
+    lines = [
+        f"scorefield report {run}{data} --seed {seed}",
+        f"scorefield sample {run} --n 64 --seed {seed}",
+        *([] if context.run.codec else [f"scorefield likelihood {run} {context.data}"]),
+        f"scorefield interpolate {run} {context.data} --pairs 0:1 2:3",
+    ]
+    if config.source is None:
+        source = quoted(config.data.name)
+        lines.append(f"scorefield train {source} --config {run}/config.toml --out AGAIN")
+    text = "All numbers and pictures of this report depend on the run, the data and the seed alone."
+    return Section("commands", "How to reproduce this", text, [Commands("\n".join(lines))])
+
+
 SECTIONS = (
     training_sections.training,
     training_sections.noise_levels,
@@ -31,10 +47,10 @@ SECTIONS = (
     sample_sections.over_time,
     sample_sections.over_calls,
     sample_sections.two_ways,
-    frontier_section.frontier_section,
-    training_sections.likelihood,
+    frontier_section,
+    likelihood,
     sample_sections.interpolations,
-    training_sections.commands,
+    reproduce,
 )
 
 
@@ -46,27 +62,23 @@ class ReportBuilder:
 
     def __init__(
         self,
-        run: str | PathLike[str],
-        data: str | PathLike[str] | None = None,
+        run: Run | str | PathLike[str],
+        data: Any = None,
         out: str | PathLike[str] | None = None,
         *,
-        held_out: bool = False,
-        seed: int = 0,
-        n: int | None = None,
-        items: int | None = None,
         overwrite: bool = False,
+        **settings: Any,
     ) -> None:
         for module in ("jinja2", "PIL.Image"):
             optional(module)
-        for name, value, most in (("n", n, MOST_SAMPLES), ("items", items, MOST_ITEMS)):
-            if value is not None and not 1 <= value <= most:
-                raise UsageError(f"{name}={value}: must be from 1 to {most}.")
-        folder = Path(run)
-        self.path = folder / "report.html" if out is None else Path(out)
-        inputs = open_inputs(folder, None if data is None else str(data), held_out, seed)
+        self.context = ReportContext(run, data, **settings)
+        if out is None:
+            if self.context.run.folder is None:
+                raise UsageError("out=None: the run has no folder; pass the file to write as out.")
+            out = self.context.run.folder.path / "report.html"
+        self.path = Path(out)
         check_target(self.path, (".html",), overwrite)
-        solver_plans(inputs.run.field)  # rejects a field that no plan can be made for
-        self.context = ReportContext(inputs, n, items)
+        solver_plans(self.context.run.field)  # rejects a field that no plan can be made for
 
     def __len__(self) -> int:
         """The number of sections."""
@@ -93,25 +105,27 @@ class ReportBuilder:
 
 
 def write_report(
-    run: str | PathLike[str],
-    data: str | PathLike[str] | None = None,
+    run: Run | str | PathLike[str],
+    data: Any = None,
     out: str | PathLike[str] | None = None,
     **settings: Any,
 ) -> Path:
     """Write a report of a run as one HTML file that opens offline, and return its path.
 
     The report depends on the arguments and on the files of the run folder alone. It shows the
-    training log, the tuned plans and the measured frontier if the folder has them.
+    training log, the tuned plans and the measured frontier if the run has them.
 
     Args:
-        run: a run folder.
-        data: items like those the run was trained on: a file or a built-in set. Sections that need
-            data are placeholders without it.
+        run: a run or a run folder.
+        data: items like those the run was trained on: a path, the name of a built-in set, or
+            anything else that `scorefield.read` takes. Sections that need data are placeholders
+            without it.
         out: the file to write; ``report.html`` in the run folder by default.
         settings: ``held_out=True`` takes only the items that training held out of ``data``, which
             must be the run's own. ``seed=0`` determines all noise. ``n`` is the number of samples
             in a panel of the sliders, and ``items`` the number of items whose likelihood is
-            computed; both depend on the data by default. ``overwrite=True`` replaces the file.
+            computed; both depend on the data by default.
+            ``overwrite=True`` replaces the file.
 
     Raises:
         ImportError: Jinja or Pillow is not installed.

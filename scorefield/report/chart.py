@@ -7,8 +7,6 @@ their colours, on light and on dark paper.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from scorefield.report.axis import Axis, Point
-from scorefield.report.style import LIGHT, optional
+from scorefield.report.images import png_address
+from scorefield.report.style import LIGHT
 from scorefield.report.text import printable
 
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 46  # margins around the axes, in pixels
@@ -138,7 +137,9 @@ class Chart:
         if self.shade is not None:
             size = {"width": width, "height": self._down(0) - self._down(1)}
             place = {"x": left, "y": self._down(1), "preserveAspectRatio": "none"}
-            parts.append(tag("image", class_="shade", href=_picture(self.shade), **place, **size))
+            opaque = np.round(255 * self.shade.clip(0, 1)).astype(np.uint8)
+            address = png_address(np.stack([np.zeros_like(opaque), opaque], 2))
+            parts.append(tag("image", class_="shade", href=address, **place, **size))
         if self.band is not None:
             top, low = (self._down(self.y.place(v)) for v in (self.band.high, self.band.low))
             size = {"width": width, "height": round(max(low - top, 1.5), 1)}
@@ -212,20 +213,3 @@ def legend(charts: Iterable[Chart]) -> list[Series]:
 def joined(points: Sequence[Point]) -> str:
     """Return the path that joins points."""
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) if points else ""
-
-
-def steps(counts: Sequence[float], edges: Sequence[float]) -> list[Point]:
-    """Return the corners of the outline of bars between edges, from the axis and back to it."""
-    corners = [(edges[0], 0.0)]
-    for k, count in enumerate(counts):
-        corners += [(edges[k], count), (edges[k + 1], count)]
-    return [*corners, (edges[-1], 0.0)]
-
-
-def _picture(shade: np.ndarray[Any, Any]) -> str:
-    """Return a shade as a picture in the address of an image: black, more or less opaque."""
-    opaque = np.round(255 * shade.clip(0, 1)).astype(np.uint8)
-    pixels = np.stack([np.zeros_like(opaque), opaque], 2)
-    file = io.BytesIO()
-    optional("PIL.Image").fromarray(pixels, "LA").save(file, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""What several sections share: samples, and the way they are looked at."""
+"""The inputs that the sections of a report share: the run, its folder, data and samples."""
 
 from __future__ import annotations
 
@@ -6,104 +6,175 @@ import math
 import shlex
 from collections.abc import Sequence
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.data import Data
+from scorefield.data.source import as_data
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
-from scorefield.report.blocks import Panel
-from scorefield.report.inputs import ReportInputs
+from scorefield.report.blocks import Missing, Panel
+from scorefield.report.frontier import check_drawable
 from scorefield.report.text import short_name
-from scorefield.report.view import View
-from scorefield.report.view_choice import view_of
+from scorefield.report.view import View, limits
+from scorefield.report.view_images import Images, Signals
+from scorefield.report.view_vectors import Bars, Points, projection
+from scorefield.runs.folder import held_out_items
+from scorefield.runs.run import Run, load
 from scorefield.sampling import default_plan
 
+_MOST_PLANS, _MOST_CALLS = 16, 1000
+_ITEMS, _NUMBERS = 2000, 2**25  # items of data, and values in all of them
 _VECTORS, _OTHERS = 512, 64  # samples
-_ITEMS, _LEAST, _NUMBERS = 64, 8, 2**16  # whose likelihood is told
+_LIKELIHOODS, _LEAST, _VALUES = 64, 8, 2**16  # items, and values in all of them
 _FEW = 32  # items of data, too few to take limits from
 
 
 class ReportContext:
-    """What sections are made of.
+    """The inputs of all sections; they are checked before any work.
+
+    Attributes:
+        run: the run.
+        x: the first items of the data, or of the held-out data; None without data.
+        source: the name of the data, to stand in a sentence.
+        held_out: whether only held-out data is used.
+        seed: of all noise.
+        n: number of samples in a panel of a slider, or None for the number of the view.
+        items: number of items whose likelihood is computed.
+        y: the class to generate if the run did not learn to generate without a class, or None.
+        folder, data: the run folder and the data, to stand in a command.
+        log, plans, frontier: the records of the training, the tuned plans by their calls, and the
+            measurements of solvers.
 
     Args:
-        inputs: run, data and what lies in the run's folder.
-        n: how many samples a panel of a slider shows; as suits the data unless given.
-        items: how many items of the data the likelihood is told of, fewer large ones unless given.
+        run: a run or a run folder; the other arguments are those of `write_report`.
+
+    Raises:
+        UsageError: a number out of range; ``held_out`` without data.
+        DataError: data that cannot be read, or is not of the run's kind.
+        CheckpointError: a file of the run folder that cannot be used.
     """
 
-    def __init__(self, inputs: ReportInputs, n: int | None, items: int | None) -> None:
-        self.inputs, self.run, self.n = inputs, inputs.run, n
-        size = math.prod(self.run.config.data.shape)
-        self.items = items or min(_ITEMS, max(_LEAST, _NUMBERS // size))
+    def __init__(
+        self,
+        run: Run | str | PathLike[str],
+        data: Any = None,
+        *,
+        held_out: bool = False,
+        seed: int = 0,
+        n: int | None = None,
+        items: int | None = None,
+    ) -> None:
+        ranges = (("seed", seed, 0, 2**64 - 1), ("n", n, 1, 64), ("items", items, 1, 2000))
+        for name, value, low, high in ranges:
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name}={value}: must be from {low} to {high}.")
+        if held_out and data is None:
+            raise UsageError("held_out=True: pass the data that the run was trained on as data.")
+        self.run = run if isinstance(run, Run) else load(Path(run))
+        config, folder = self.run.config, self.run.folder
+        size = math.prod(config.data.shape)
+        self.seed, self.held_out, self.n = seed, held_out, n
+        self.items = items or min(_LIKELIHOODS, max(_LEAST, _VALUES // size))
+        self.y = 0 if config.data.classes and not config.train.dropout else None
+        self.x, self.source, self.data = None, "", "DATA"
+        if data is not None:
+            self.x, self.source = self._items(as_data(data, learn=False, like=config.data))
+            if isinstance(data, str | PathLike):
+                self.data = quoted(data)
+        self.folder = "RUN" if folder is None else quoted(folder)
+        self.log = [] if folder is None else folder.log
+        self.frontier = None if folder is None else folder.frontier()
+        if self.frontier is not None:
+            check_drawable(self.frontier, self.folder)
+        self.plans = dict(list(self.run.plans.items())[:_MOST_PLANS])
+        for nfe, plan in self.plans.items():
+            if isinstance(plan.times, Tensor) and max(nfe, len(plan.times)) > _MOST_CALLS:
+                raise CheckpointError(
+                    f"{self.folder}: a tuned plan of more than {_MOST_CALLS} calls; remove it."
+                )
+
+    def _items(self, data: Data) -> tuple[Tensor, str]:
+        """Return the first items of data, or of its held-out items, and its name."""
+        count = min(_ITEMS, max(2, _NUMBERS // math.prod(self.run.config.data.shape)))
+        rows = held_out_items(self.run.config, data) if self.held_out else torch.arange(len(data.x))
+        x = data.x[rows[:count]]
+        self.run.check_data(x, data.name)
+        return x, short_name(data.name)
 
     @property
     def field(self) -> ScoreField:
-        """The run's field, with a class where it was not learned without one."""
-        y = self.inputs.y
-        return self.run.field if y is None else self.run.field.condition_on(y=torch.tensor(y))
+        """The run's field, of a class if it did not learn to generate without one."""
+        return self.run.toward(self.y)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The seed and the class of all samples that are not asked for by class."""
-        return {"seed": self.inputs.seed, "y": self.inputs.y}
+        """The seed and the class of all samples, except in the panels of classes."""
+        return {"seed": self.seed, "y": self.y}
 
     @cached_property
     def samples(self) -> Tensor:
-        """Samples by the default plan, in the data's units: as many as a view may want."""
-        vectors = len(self.run.config.data.shape) == 1
-        count = _VECTORS if vectors else _OTHERS
+        """Samples by the default plan, in the data's units: as many as the largest view shows."""
+        count = _VECTORS if len(self.run.config.data.shape) == 1 else _OTHERS
         return self.run.sample(count, default_plan(self.run.field), **self.settings)
 
     @cached_property
     def view(self) -> View:
-        """How they are looked at, with limits that are those of data where there are some."""
-        x = self.inputs.x
-        return view_of(self.run, self.samples if x is None or len(x) < _FEW else x[:_VECTORS])
+        """The view of samples; its limits are those of the data, or of samples without data."""
+        x = self.samples if self.x is None or len(self.x) < _FEW else self.x[:_VECTORS]
+        shape, levels = x.shape[1:], self.run.config.train.levels
+        if len(shape) == 3:
+            return Images(tuple(shape), *((0.0, levels - 1.0) if levels else limits(x)))
+        if len(shape) == 2:
+            return Signals(x)
+        project, names = projection(self.run, x)
+        return (Bars if len(names) == 1 else Points)(project, names, x)
 
-    def seen(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
-        """Return data as the field sees it, with noise where its encoding has some."""
+    def noised(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
+        """Return data in the field's units, with the noise of its encoding, as in training."""
         v, _, noise = self.run.encoding.forward(x, noise)
         return self.run.transform.forward(v), noise
 
     def few(self, frames: int, most: int = 12) -> int:
-        """Return how many samples a panel of so many frames shows, ``most`` of them images."""
+        """Return the number of samples in a panel of so many frames, at most ``most`` images."""
         return self.n or self.view.few(frames, most)
 
     def panel(self, name: str, note: str, frames: Sequence[Tensor], followed: bool = True) -> Panel:
-        """Return a panel of pictures of samples."""
+        """Return a panel with a picture of samples."""
         alt = f"{len(frames[0])} {self.view.noun}, {name}"
         return Panel(name, note, alt, self.view.picture(frames, followed))
 
     @property
-    def folder(self) -> str:
-        """The run's folder, to stand in a command."""
-        return short_name(shlex.quote(str(self.inputs.folder)))
+    def missing_data(self) -> Missing:
+        """The placeholder of a section that needs data."""
+        return Missing("This section needs data. To add it, run", self.report_command)
 
     @property
-    def source(self) -> str:
-        """The name of the data, to stand in a sentence."""
-        return short_name(self.inputs.source or "")
-
-    @property
-    def data(self) -> str:
-        """The data, to stand in a command; DATA if there are none."""
-        source = self.inputs.source
-        return "DATA" if source is None else short_name(shlex.quote(source))
+    def report_command(self) -> str:
+        """The command that makes the report, with data."""
+        return f"scorefield report {self.folder} {self.data}"
 
     @property
     def class_of_items(self) -> str:
-        """What to say of the class that items of data are taken to have, if there are classes."""
-        if self.run.config.data.classes and self.inputs.y is None:
-            return " The class of an item is left open."
+        """A remark on the class that items of data are taken to have, if the run has classes."""
+        if self.run.config.data.classes and self.y is None:
+            return " The likelihood and the error are those without a class."
         return self.class_note
 
     @property
     def class_note(self) -> str:
-        """What to say if samples are of one class."""
-        y, names = self.inputs.y, self.run.config.data.class_names
-        if y is None:
+        """A remark if all samples are of one class."""
+        names = self.run.config.data.class_names
+        if self.y is None:
             return ""
-        return f" All are of the class {short_name(names[y]) if names else y}."
+        return f" All are of the class {short_name(names[self.y]) if names else self.y}."
+
+
+def quoted(path: str | PathLike[str]) -> str:
+    """Return a path to stand in a command."""
+    return short_name(shlex.quote(str(path)))

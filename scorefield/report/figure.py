@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import IO
 
 from scorefield.report.chart import LEFT, Chart, Series, legend, marker, tag, text
+from scorefield.report.images import Target
 from scorefield.report.style import DARK, LIGHT, chart_css, optional
-
-Target = str | os.PathLike[str] | IO[bytes]
 
 ZOOM = 2  # pixels of a PNG along a side of one of the SVG
 MARGIN, TITLE, HEADING, ENTRY = 12, 40, 30, 22  # heights of lines of text

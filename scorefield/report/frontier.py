@@ -6,15 +6,24 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from scorefield._internal.errors import CheckpointError
 from scorefield.evaluate.metrics import Measurement
+from scorefield.field import digest
 from scorefield.report.axis import Axis, is_wide
+from scorefield.report.blocks import Charts, Missing, Note, Section, Table
 from scorefield.report.chart import Band, Chart, Series
 from scorefield.report.figure import Figure
 from scorefield.report.text import plus_minus, short_name
 from scorefield.tuning.frontier import Frontier, Point
 
+if TYPE_CHECKING:
+    from scorefield.report.context import ReportContext
+
 ERROR = "Error to the exact path, per coordinate"
+_POINTS, _LARGEST = 1000, 1e30
+_METRICS = 3  # of the page
 _NEAR = 0.2  # in the logarithm of calls: ticks whose names would overlap
 
 Measured = Sequence[tuple[Point, Measurement]]
@@ -55,6 +64,25 @@ def metric_names(frontier: Frontier) -> list[str]:
     """Return the names of the metrics that were measured, each once."""
     names = [*frontier.floors, *(name for p in frontier.points for name in p.values)]
     return list(dict.fromkeys(names))
+
+
+def check_drawable(frontier: Frontier, name: str) -> None:
+    """Reject a frontier that no chart can show, whatever a file holds.
+
+    Raises:
+        CheckpointError: too many points, numbers that are too large, or less than one call.
+    """
+    groups = [frontier.floors, *(p.values for p in frontier.points)]
+    measurements = [m for group in groups for m in group.values()]
+    measurements += [p.error for p in frontier.points if p.error is not None]
+    numbers = [v for m in measurements for v in (m.value, m.low, m.high)]
+    numbers += [v for p in frontier.points for v in (p.nfe, p.milliseconds)]
+    if len(frontier.points) > _POINTS or any(abs(v) > _LARGEST for v in numbers):
+        raise CheckpointError(
+            f"{name}: the frontier has more points, or larger numbers, than a chart can show."
+        )
+    if any(p.nfe < 1 for p in frontier.points):
+        raise CheckpointError(f"{name}: the frontier has a plan of less than one call.")
 
 
 def interval(measurement: Measurement) -> str:
@@ -115,3 +143,42 @@ def _ticks(calls: Sequence[float]) -> list[float]:
         if all(abs(math.log(count / tick)) > _NEAR for tick in ticks):
             ticks.append(count)
     return sorted(ticks)
+
+
+def frontier_section(context: ReportContext) -> Section:
+    """Return the section of the distances to data and to exact paths against network calls."""
+    frontier, title = context.frontier, "Accuracy against network calls"
+    text = "The distance of samples from data and from exact paths, and their cost."
+    if frontier is None:
+        command = f"scorefield compare {context.folder} {context.data}"
+        missing = Missing("No solvers were compared on this run. To compare them, run", command)
+        return Section("frontier", title, text, [missing])
+    note = (
+        f"{frontier.n:g} samples, compared with {frontier.m:g} items of data. Vertical lines are "
+        f"{frontier.level:.0%} confidence intervals. The grey band is the distance between two "
+        "sets of data; in the chart of errors it is the error of the exact paths. Dashed lines are "
+        f"stochastic solvers. Measured on {short_name(frontier.machine)}."
+    )
+    if frontier.field != digest(context.run.field):
+        note += " It was measured on another field than this run's, for example with a class."
+    charts = Charts(frontier_charts(frontier)[: 1 + _METRICS])
+    return Section("frontier", title, text, [charts, Note(note), _table(frontier)])
+
+
+def _table(frontier: Frontier) -> Table:
+    """Return the table of all measurements."""
+    metrics = metric_names(frontier)[:_METRICS]
+    names = ["solver", "NFE", "ms per sample", "error to exact path", *map(short_name, metrics)]
+    rows = [
+        [
+            short_name(p.name),
+            f"{p.nfe:g}",
+            f"{p.milliseconds:.2f}",
+            "" if p.error is None else interval(p.error),
+            *(interval(p.values[m]) if m in p.values else "" for m in metrics),
+        ]
+        for p in frontier.points
+    ]
+    floors = [interval(frontier.floors[m]) if m in frontier.floors else "" for m in metrics]
+    caption = f"All measurements, ± half the {frontier.level:.0%} confidence interval"
+    return Table(caption, names, [*rows, ["other data", "", "", "", *floors]])

@@ -1,18 +1,22 @@
-"""Pictures of samples."""
+"""Images of samples on one sheet."""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
-from typing import Any
+import os
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.report.figure import Target
 from scorefield.report.style import optional
 
 SEPARATOR = 2
+
+Target = str | os.PathLike[str] | IO[bytes]
 
 
 def image_grid(
@@ -26,16 +30,16 @@ def image_grid(
     """Write images ``(N, C, H, W)`` as one PNG, row by row, every value a square of pixels.
 
     Args:
-        images: ``C`` is 1 (gray) or 3 (red, green, blue).
-        path: where to write; a file object will do.
-        columns: images per row; as near to a square as may be unless given.
+        images: ``C`` is 1 (grey) or 3 (red, green, blue).
+        path: the file to write; a path or a file object.
+        columns: images per row; by default the sheet is as square as possible.
         scale: pixels along the side of one value.
-        value_range: the values shown as black and white, with values outside it clipped; the
-            images' own extremes unless given.
+        value_range: the values shown as black and white. Values outside are clipped. The default is
+            the images' own extremes.
 
     Raises:
         ImportError: Pillow is not installed.
-        ValueError: another shape, no images, values that are not finite, an empty range, or
+        ValueError: another shape, an empty batch, values that are not finite, an empty range, or
             ``columns`` or ``scale`` below 1.
     """
     image = optional("PIL.Image")
@@ -46,34 +50,43 @@ def image_grid(
         )
     columns = math.ceil(math.sqrt(images.shape[0])) if columns is None else columns
     if columns < 1 or scale < 1:
-        raise ValueError(f"columns = {columns}, scale = {scale}: give at least 1 of each.")
-    canvas = _tiled(_bytes(images, value_range), min(columns, images.shape[0]), scale)
+        raise ValueError(f"columns={columns}, scale={scale}: both must be at least 1.")
+    large = _bytes(images, value_range).repeat(scale, axis=1).repeat(scale, axis=2)
+    canvas = sheet(large, min(columns, len(large)), SEPARATOR, margin=SEPARATOR)
     image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas).save(path, format="PNG")
+
+
+def sheet(
+    images: np.ndarray[Any, Any], columns: int, gap: int, margin: int = 0, paper: int = 255
+) -> np.ndarray[Any, Any]:
+    """Return images ``(N, H, W, C)`` of bytes on one sheet, row by row, ``gap`` pixels apart."""
+    count, height, width, channels = images.shape
+    down, across = height + gap, width + gap
+    edge = 2 * margin - gap
+    size = -(-count // columns) * down + edge, columns * across + edge, channels
+    canvas = np.full(size, paper, dtype=np.uint8)
+    for k, image in enumerate(images):
+        top, left = k // columns * down + margin, k % columns * across + margin
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def png_address(pixels: np.ndarray[Any, Any]) -> str:
+    """Return bytes ``(H, W, C)`` as a PNG in the address of an image."""
+    file = io.BytesIO()
+    optional("PIL.Image").fromarray(pixels).save(file, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _bytes(images: Tensor, value_range: tuple[float, float] | None) -> np.ndarray[Any, Any]:
     """Return ``(N, H, W, C)`` of integers from 0 (the range's low end) to 255."""
     values = images.detach().cpu().double()
     if not bool(values.isfinite().all()):
-        raise ValueError("images have values that are not finite: nothing to show for them.")
+        raise ValueError("images: all values must be finite.")
     low, high = value_range or (float(values.min()), float(values.max()))
     if value_range is None and low == high:
         high = low + 1.0
     if not low < high:
-        raise ValueError(f"value_range = ({low:g}, {high:g}) is empty: give low < high.")
+        raise ValueError(f"value_range=({low:g}, {high:g}): must have low < high.")
     shades = ((values - low) / (high - low)).clamp(0, 1) * 255
     return shades.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
-def _tiled(images: np.ndarray[Any, Any], columns: int, scale: int) -> np.ndarray[Any, Any]:
-    """Return ``(N, H, W, C)`` as one white sheet, with separators between and around."""
-    large = images.repeat(scale, axis=1).repeat(scale, axis=2)
-    count, height, width, channels = large.shape
-    height, width = height + SEPARATOR, width + SEPARATOR
-    rows = -(-count // columns)
-    shape = (rows * height + SEPARATOR, columns * width + SEPARATOR, channels)
-    sheet = np.full(shape, 255, dtype=np.uint8)
-    for k, tile in enumerate(large):
-        top, left = k // columns * height + SEPARATOR, k % columns * width + SEPARATOR
-        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-    return sheet

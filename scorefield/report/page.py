@@ -92,12 +92,7 @@ def _sheets(parts: Sequence[Part]) -> str:
 def _moves(slider: Slider) -> dict[str, Any]:
     """Return what the script needs to know of a slider."""
     panels = [
-        {
-            "frames": panel.picture.frames,
-            "at": panel.at,
-            "notes": panel.notes,
-            "paths": panel.picture.paths,
-        }
-        for panel in slider.panels
+        {"at": p.at, "notes": p.notes, "frames": p.picture.frames, "paths": p.picture.paths}
+        for p in slider.panels
     ]
     return {"labels": slider.labels, "panels": panels}

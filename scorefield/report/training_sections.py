@@ -1,78 +1,75 @@
-"""The sections that tell of the training and of likelihoods, and how to make it all again."""
+"""The sections on the training and on the error at each noise level."""
 
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import tomli_w
 import torch
 
-from scorefield.likelihood import Likelihood
-from scorefield.report.axis import Axis
-from scorefield.report.blocks import Charts, Commands, Facts, Missing, Part, Section, Text
-from scorefield.report.chart import Chart, Series, steps
+from scorefield.report import blocks
+from scorefield.report.axis import Axis, Point
+from scorefield.report.blocks import Section
+from scorefield.report.chart import Chart, Series
 from scorefield.report.context import ReportContext
-from scorefield.report.text import plus_minus, short_name
-from scorefield.runs.folder import settings as run_settings
+from scorefield.report.text import short_name
+from scorefield.runs.folder import settings
 from scorefield.runs.summary import summary
 from scorefield.training.held_out import HeldOut, bins
 
+RELATIVE_ERROR = "Error on held-out data, relative to a Gaussian"
 _DRAWN = 400  # points of a line
-_STEPS = 10**12  # beyond which no training goes
-_BINS = 20
+_STEPS = 10**12  # no training has more
 _TEXT = 20_000  # characters
-_CALLS, _PROBES = 28, 4  # of the likelihood
-_BATCH_SIZE = 64
-_EXACT = 8  # coordinates up to which the trace is exact
 
 
 def training(context: ReportContext) -> Section:
-    """What was trained on what, and the loss on the way."""
+    """Return the section on the data, the network and the loss during training."""
     facts = [(name, short_name(text)) for name, text in summary(context.run).items()]
-    loss = _numbers(context.inputs.log, "train", "loss")
-    error = _numbers(context.inputs.log, "evaluation", "error")
-    settings = tomli_w.dumps(run_settings(context.run.config)["train"])
-    parts: list[Part] = [Facts(facts), Text("All settings", settings[:_TEXT])]
-    charts = []
-    if len(loss) > 1:
-        charts.append(_line("Loss, a mean over 100 steps", loss, 0))
-    if len(error) > 1:
-        charts.append(_line("Error on held-out data, relative to that of a Gaussian", error, 1))
+    text = tomli_w.dumps(settings(context.run.config)["train"])
+    parts: list[blocks.Part] = [blocks.Facts(facts), blocks.Text("All settings", text[:_TEXT])]
+    lines = {
+        "Loss, averaged over 100 steps": _numbers(context, "train", "loss"),
+        RELATIVE_ERROR: _numbers(context, "evaluation", "error"),
+    }
+    charts = [_line(*line, tone) for tone, line in enumerate(lines.items()) if len(line[1]) > 1]
     if charts:
-        parts.append(Charts(charts))
+        parts.append(blocks.Charts(charts))
     elif context.run.config.source is None:
         command = "scorefield train DATA --held-out 0.1 --out RUN"
-        parts.append(
-            Missing("No log of the training lies in the run folder. One is written by", command)
-        )
-    text = "What the network learned from, and how."
-    return Section("training", "What was trained on what", text, parts)
+        text = "The run folder has no training log. To write one, run"
+        parts.append(blocks.Missing(text, command))
+    return Section("training", "Data and training", "The run, and how it was trained.", parts)
 
 
-def _line(label: str, points: Sequence[tuple[float, float]], tone: int) -> Chart:
+def _line(label: str, points: Sequence[Point], tone: int) -> Chart:
+    """Return a chart of one number against the training steps."""
     heights = [y for _, y in points]
-    log = min(heights) > 0
-    last = f"{label}: {heights[0]:.3g} at step {points[0][0]:g}, {heights[-1]:.3g} at the last"
-    across = Axis("step", 0.0, max(1.0, *(x for x, _ in points)))
-    upwards = Axis.around(label, heights, log)
-    return Chart(last, across, upwards, [Series("", points, tone)])
+    alt = f"{label}: {heights[0]:.3g} at step {points[0][0]:g}, {heights[-1]:.3g} at the last"
+    x = Axis("step", 0.0, max(1.0, *(x for x, _ in points)))
+    y = Axis.around(label, heights, log=min(heights) > 0)
+    return Chart(alt, x, y, [Series("", points, tone)])
 
 
-def _numbers(log: Sequence[Mapping[str, Any]], event: str, name: str) -> list[tuple[float, float]]:
-    """Return steps and values of one kind of record, where they are finite numbers."""
-    found = [
+def _records(context: ReportContext, event: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of one kind that have a plausible step."""
+    for record in context.log:
+        if record.get("event") == event and 0 <= record["step"] < _STEPS:
+            yield record
+
+
+def _numbers(context: ReportContext, event: str, name: str) -> list[Point]:
+    """Return steps and values of one kind of record, if they are finite numbers."""
+    points = [
         (float(record["step"]), float(record[name]))
-        for record in log
-        if record.get("event") == event
-        and _finite(record.get(name))
-        and 0 <= record["step"] < _STEPS
+        for record in _records(context, event)
+        if _finite(record.get(name))
     ]
-    apart = max(1, -(-len(found) // _DRAWN))
-    return found[::-apart][::-1]  # with the last among them
+    apart = max(1, -(-len(points) // _DRAWN))
+    return points[::-apart][::-1]  # the last point is always one of them
 
 
 def _finite(value: object) -> bool:
@@ -80,134 +77,54 @@ def _finite(value: object) -> bool:
 
 
 def noise_levels(context: ReportContext) -> Section:
-    """The error at each noise level, of held-out data."""
-    edges, x = bins(context.run.field.process).exp().tolist(), context.inputs.x
-    logged, source = (
-        _levels(context.inputs.log, len(edges) - 1),
-        context.source,
-    )
-    series = [
-        _level_series(f"held out, step {step}", edges, values, 1, faint=k < len(logged) - 1)
-        for k, (step, values) in enumerate(logged)
-    ]
-    note = ""
-    if x is not None:
-        held = HeldOut(x, None, torch.arange(len(x)), context.seen, context.inputs.seed)
-        series.append(_level_series(source, edges, held.errors(context.field).tolist(), 0))
-        note = f"{min(len(x), 256)} items of {source}; the noise is the same for any network."
-        note += context.class_of_items
+    """Return the section on the error at each noise level, on held-out data and on the data."""
     title = "Error at each noise level"
     text = (
-        "The error of the denoiser at each noise level, as a share of the error of the best "
-        "denoiser that knows no more than the mean and the variance of each coordinate. Below 1 "
-        "the network knows more than these."
+        "The error of the denoiser at each noise level, divided by the error of the optimal "
+        "denoiser for independent Gaussian coordinates. A value of 1 means that nothing beyond the "
+        "mean and the variance of each coordinate was learned; lower is better."
     )
+    edges, note = bins(context.run.field.process).exp().tolist(), ""
+    evaluations = _evaluations(context, len(edges) - 1)
+    series = [
+        _levels(f"held out, step {step}", edges, values, 1, faint=k < len(evaluations) - 1)
+        for k, (step, values) in enumerate(evaluations)
+    ]
+    if context.x is not None:
+        items = torch.arange(len(context.x))
+        data = HeldOut(context.x, None, items, context.noised, context.seed)
+        series.append(_levels(context.source, edges, data.errors(context.field).tolist(), 0))
+        note = (
+            f"{min(len(items), 256)} items of {context.source}, with the same noise for every "
+            f"network.{context.class_of_items}"
+        )
     if not series:
-        needs = Missing("This needs data, by", f"scorefield report {context.folder} {context.data}")
-        return Section("levels", title, text, [needs])
-    across = Axis("noise-to-signal ratio σ/α", edges[0], edges[-1], log=True)
-    top = max(1.0, *(y for s in series for _, y in s.points))
-    upwards = Axis("Error relative to that of a Gaussian", 0.0, 1.05 * top)
-    told = f"{series[-1].name}: {', '.join(f'{y:.3g}' for _, y in series[-1].points)}"
-    chart = Chart(f"Error from the least to the most noise. {told}", across, upwards, series)
-    return Section("levels", title, text, [Charts([chart], note)])
+        return Section("levels", title, text, [context.missing_data])
+    values = ", ".join(f"{y:.3g}" for _, y in series[-1].points)
+    alt = f"Error from the least to the most noise. {series[-1].name}: {values}"
+    x = Axis("noise-to-signal ratio σ/α", edges[0], edges[-1], log=True)
+    top = max(1.0, *(y for one in series for _, y in one.points))
+    chart = Chart(alt, x, Axis(RELATIVE_ERROR, 0.0, 1.05 * top), series)
+    return Section("levels", title, text, [blocks.Charts([chart], note)])
 
 
-def _levels(log: Sequence[Mapping[str, Any]], count: int) -> list[tuple[int, list[float]]]:
+def _evaluations(context: ReportContext, count: int) -> list[tuple[int, list[float]]]:
     """Return the first, a middle and the last evaluation: the step, and the error of each level."""
-    found = [
+    records = [
         (int(record["step"]), [float(v) for v in record["levels"]])
-        for record in log
-        if record.get("event") == "evaluation"
-        and 0 <= record["step"] < _STEPS
-        and isinstance(record.get("levels"), list)
+        for record in _records(context, "evaluation")
+        if isinstance(record.get("levels"), list)
         and len(record["levels"]) == count
         and all(map(_finite, record["levels"]))
     ]
-    return [found[k] for k in sorted({0, len(found) // 2, len(found) - 1})] if found else []
+    return [records[k] for k in sorted({0, len(records) // 2, len(records) - 1}) if records]
 
 
-def _level_series(
+def _levels(
     name: str, edges: Sequence[float], values: Sequence[float], tone: int, faint: bool = False
 ) -> Series:
-    middles = [math.sqrt(a * b) for a, b in pairwise(edges)]
-    titles = [f"σ/α = {x:.2g}: {y:.3g}" for x, y in zip(middles, values, strict=True)]
+    """Return the error of each level as points."""
+    middles = [math.sqrt(low * high) for low, high in pairwise(edges)]
     points = list(zip(middles, values, strict=True))
-    return Series(name, points, tone, titles=() if faint else titles, faint=faint)
-
-
-def likelihood(context: ReportContext) -> Section:
-    """How likely items of the data are under the run."""
-    x, levels = context.inputs.x, context.run.config.train.levels
-    title = "Likelihood"
-    if context.run.codec is not None:
-        text = "The run is of latents, and a picture has no density through an autoencoder."
-        return Section("likelihood", title, text, [])
-    if x is None:
-        text = "How likely items of data are under the run, by the probability-flow ODE."
-        command = f"scorefield report {context.folder} {context.data}"
-        return Section("likelihood", title, text, [Missing("This needs data, by", command)])
-    x, dim = x[: context.items], x[0].numel()
-    probes = 0 if math.prod(context.run.field.shape) <= _EXACT else _PROBES
-    how = {
-        "nfe": _CALLS,
-        "probes": probes,
-        "batch_size": min(len(x), _BATCH_SIZE),
-        **context.settings,
-    }
-    found = context.run.log_prob(x, **how)
-    unit, scale = ("bits per dimension", 1 / (dim * math.log(2))) if levels else ("nats", 1.0)
-    values = found.bits_per_dim(dim) if levels else found.value
-    error = float(values.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
-    said = f"{plus_minus(float(values.mean()), error)} {unit}"
-    better = f"lower is better, {math.log2(levels):.3f} is chance" if levels else "higher is better"
-    source = f"{'held-out ' * context.inputs.held_out}items of {context.source}"
-    text = f"{said} ({better}): the mean over {len(x)} {source} and its standard error."
-    chart = _histogram(values.tolist(), unit, said)
-    note = _doubts(context, found, probes, scale)
-    return Section("likelihood", title, text, [Charts([chart], note)])
-
-
-def _doubts(context: ReportContext, found: Likelihood, probes: int, scale: float) -> str:
-    """Return what is uncertain in the likelihood of a single item, nats times ``scale``."""
-    probe = float(found.stderr.square().mean().sqrt()) * scale
-    solver = float(found.solver_error.abs().mean()) * scale
-    opened = f"its {probes} probes of the trace leave ±{probe:.2g} open and " if probes else ""
-    note = (
-        f"Of a single item {opened}the solver leaves about {solver:.2g}, with {_CALLS} calls of "
-        f"the network{'' if probes else ' and an exact trace'}."
-    )
-    if not context.run.encoding.exact:
-        note += " By the noise that makes the data continuous this is a bound: the truth is better."
-    return note + context.class_of_items
-
-
-def _histogram(values: Sequence[float], unit: str, said: str) -> Chart:
-    x = Axis.around(unit, values)
-    counts, edges = torch.histogram(
-        torch.tensor(values, dtype=torch.float64), _BINS, range=(x.low, x.high)
-    )
-    outline = Series("", steps(counts.tolist(), edges.tolist()), 0, filled=True)
-    mean = sum(values) / len(values)
-    top = float(counts.max()) * 1.1
-    line = Series(f"mean, {said}", [(mean, 0.0), (mean, top)], 1)
-    alt = f"Histogram of {len(values)} items from {min(values):.3g} to {max(values):.3g} {unit}"
-    return Chart(alt, x, Axis("Items", 0.0, top), [outline, line])
-
-
-def commands(context: ReportContext) -> Section:
-    """How all this is made again."""
-    folder, data = context.folder, context.data
-    held, seed = " --held-out" if context.inputs.held_out else "", context.inputs.seed
-    source = short_name(shlex.quote(context.run.config.data.name))
-    given = "" if context.inputs.source is None else f" {data}{held}"
-    lines = [
-        f"scorefield report {folder}{given} --seed {seed}",
-        f"scorefield sample {folder} --n 64 --seed {seed}",
-        *([] if context.run.codec else [f"scorefield likelihood {folder} {data}"]),
-        f"scorefield interpolate {folder} {data} --pairs 0:1 2:3",
-    ]
-    if context.run.config.source is None:
-        lines.append(f"scorefield train {source} --config {folder}/config.toml --out AGAIN")
-    text = "Every number and picture here is a function of the run, the data and the seed."
-    return Section("commands", "How to make it again", text, [Commands("\n".join(lines))])
+    titles = [] if faint else [f"σ/α = {x:.2g}: {y:.3g}" for x, y in points]
+    return Series(name, points, tone, titles=titles, faint=faint)

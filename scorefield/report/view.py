@@ -1,4 +1,4 @@
-"""Pictures of several frames, and what makes them of samples.
+"""Pictures of samples with several frames, and the interface that makes them.
 
 A view turns a few frames, each a batch of samples in the data's units, into one picture whose
 frames a slider can show one after another. Limits and shades are fixed when the view is made, so
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 BOX = 1000  # the side of a drawing
-_OUTER = 0.005  # share of the values on each side that limits may leave out
+_OUTER = 0.005  # share of the values on each side that may lie outside the limits
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Picture:
 
     Attributes:
         width, height: of a frame, in pixels of the data or in units of the drawing.
-        frames: how many there are.
-        uri: the sheet.
-        crisp: whether its pixels are to be seen.
-        layers: the names of a drawing's layers.
+        frames: number of frames.
+        uri: the sheet of images.
+        crisp: whether the pixels of the images are enlarged as squares.
+        layers: the class of each layer of a drawing.
         paths: of each frame, the path of each layer.
     """
 
@@ -40,14 +40,14 @@ class Picture:
 
 
 class View(ABC):
-    """A way to look at samples.
+    """A way to show samples.
 
     Attributes:
-        noun: what samples are called.
-        many: how many a large picture shows.
-        caption: what is seen of them.
-        hint: how a sample is found again in another picture.
-        way: what is seen of a way between two.
+        noun: the word for several samples.
+        many: number of samples in a large picture.
+        caption: a description of the axes or shades.
+        hint: how to recognise a sample in another picture.
+        way: a description of the axes of an interpolation.
     """
 
     noun: str
@@ -58,22 +58,22 @@ class View(ABC):
 
     @abstractmethod
     def few(self, frames: int, most: int = 12) -> int:
-        """Return how many samples a picture of so many frames shows, ``most`` of them images."""
+        """Return the number of samples in a picture of so many frames, at most ``most`` images."""
 
     @abstractmethod
     def picture(self, frames: Sequence[Tensor], followed: bool = True) -> Picture:
         """Return the picture of frames, each ``(n, *shape)``.
 
-        ``followed`` samples are those of other pictures too, and some may be marked.
+        Some samples may be marked if they are ``followed``, so in other pictures as well.
         """
 
     @abstractmethod
     def strips(self, x: Tensor) -> list[Picture]:
-        """Return pictures of the ways between samples, ``(pairs, points, *shape)``."""
+        """Return pictures of interpolations, ``(pairs, points, *shape)``."""
 
 
 def limits(x: Tensor, room: float = 0.0) -> tuple[float, float]:
-    """Return ends that hold nearly all finite values."""
+    """Return ends between which nearly all finite values lie."""
     values = x[x.isfinite()].double().flatten()
     values = values[:: -(-len(values) // 1_000_000)] if len(values) else values.new_zeros(1)
     low, high = (float(values.quantile(q)) for q in (_OUTER, 1 - _OUTER))

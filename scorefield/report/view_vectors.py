@@ -1,4 +1,4 @@
-"""Vectors by one or two of their coordinates: as bars, or as points."""
+"""Views of vectors by one or two of their coordinates: as bars, or as points."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import torch
 from torch import Tensor
 
 from scorefield.data.config import numbered
+from scorefield.report.chart import joined
 from scorefield.report.view import BOX, Picture, View, limits
 from scorefield.runs.run import Run
 
-_FEW = 16  # columns, of which the first two that are numbers are drawn
+_FEW = 16  # columns, of which the first two numeric ones are drawn
 _BINS = 40
-_MARKED = 5  # points to follow by eye
+_MARKED = 5  # points with a colour of their own
 _LEAST, _MOST, _NUMBERS = 32, 256, 100_000  # points that move, and numbers in all of them
+
+Projection = Callable[[Tensor], Tensor]  # vectors (n, d) to coordinates (n, 1 or 2)
 
 
 class Points(View):
-    """Vectors as points in two coordinates, a few of them marked so that they can be followed."""
+    """Vectors as points in two coordinates; colours mark a few that are followed."""
 
     noun, many = "points", 400
     hint = "Points of one colour are one sample."
 
-    def __init__(
-        self, project: Callable[[Tensor], Tensor], names: tuple[str, ...], x: Tensor
-    ) -> None:
+    def __init__(self, project: Projection, names: tuple[str, ...], x: Tensor) -> None:
         self.project, self.size, at = project, x.shape[1], project(x)
         self.ends = [limits(at[:, k], 0.12) for k in range(2)]
         across, up = (f"{n} from {a:.3g} to {b:.3g}" for n, (a, b) in zip(names, self.ends))  # noqa: B905
@@ -44,13 +45,13 @@ class Points(View):
         return [_ways([self._places(strip).tolist() for strip in x])]
 
     def _places(self, x: Tensor) -> Tensor:
-        """Return the points in the drawing, ``(n, 2)``, NaN for those with a gap."""
+        """Return the points in the drawing, ``(n, 2)``, NaN for missing values."""
         at, (low, high) = self.project(x), torch.tensor(self.ends, dtype=torch.float64).T
         share = (at - low) / (high - low)
         return BOX * torch.stack([share[:, 0], 1 - share[:, 1]], 1)
 
     def _layers(self, places: Tensor, marked: int) -> tuple[str, ...]:
-        dots = [f"M{x:.0f} {y:.0f}h0" if _near(x, y) else "" for x, y in places.tolist()]
+        dots = [_dots([place]) for place in places.tolist()]
         return ("".join(dots[marked:]), *dots[:marked])
 
 
@@ -59,15 +60,14 @@ class Bars(View):
 
     noun, many = "values", 2000
 
-    def __init__(
-        self, project: Callable[[Tensor], Tensor], names: tuple[str, ...], x: Tensor
-    ) -> None:
+    def __init__(self, project: Projection, names: tuple[str, ...], x: Tensor) -> None:
         self.project, at = project, project(x)
         low, high = limits(at[:, 0], 0.12)
         self.edges = torch.linspace(low, high, _BINS + 1, dtype=torch.float64)
         self.top = 1.3 * float(self._shares(at).max())
-        self.caption = f"Across: {names[0]} from {low:.3g} to {high:.3g}. Upwards: how often."
-        self.way = f"Across: along the way. Upwards: {names[0]} from {low:.3g} to {high:.3g}."
+        values = f"{names[0]} from {low:.3g} to {high:.3g}"
+        self.caption = f"Across: {values}. Upwards: the share of samples."
+        self.way = f"Across: along the interpolation. Upwards: {values}."
 
     def few(self, frames: int, most: int = 12) -> int:
         return 1000
@@ -94,29 +94,24 @@ class Bars(View):
         return torch.histogram(values, self.edges).hist / max(1, len(at))
 
 
-def projection(run: Run, x: Tensor) -> tuple[Callable[[Tensor], Tensor], tuple[str, ...]]:
-    """Return what takes vectors to one or two coordinates ``(n, 1 or 2)``, and their names.
+def projection(run: Run, x: Tensor) -> tuple[Projection, tuple[str, ...]]:
+    """Return the projection of vectors to one or two coordinates, and the names of these.
 
-    The first two columns that are numbers, if there are few; otherwise the directions in which
-    samples ``x`` vary most, as the field sees them.
+    They are the first two numeric columns, if there are few columns; otherwise the directions in
+    which samples ``x`` vary most, in the field's units.
     """
     columns, size = run.config.data.columns, run.config.data.shape[0]
     names = columns.names or numbered(size)
-    numbers = [
-        k for k, n in enumerate(names) if n not in columns.categories and n not in columns.constant
-    ]
-    if size <= _FEW and len(numbers) >= min(size, 2):
-        some = numbers[:2]
-        said = names if columns.names else [f"coordinate {n}" for n in names]
-        return lambda v: v[:, some].double(), tuple(said[k] for k in some)
-
-    def seen(v: Tensor) -> Tensor:
-        return run.to_field(v).double()
-
-    mean, directions = principal(seen(x))
+    special = {*columns.categories, *columns.constant}
+    numeric = [k for k, name in enumerate(names) if name not in special]
+    if size <= _FEW and len(numeric) >= min(size, 2):
+        first = numeric[:2]
+        labels = names if columns.names else [f"coordinate {name}" for name in names]
+        return lambda v: v[:, first].double(), tuple(labels[k] for k in first)
+    mean, directions = principal(run.to_field(x))
     ranks = ("first", "second")[: len(directions)]
     return (
-        lambda v: (seen(v) - mean) @ directions.T,
+        lambda v: (run.to_field(v).double() - mean) @ directions.T,
         tuple(f"{rank} principal component, in deviations," for rank in ranks),
     )
 
@@ -124,7 +119,7 @@ def projection(run: Run, x: Tensor) -> tuple[Callable[[Tensor], Tensor], tuple[s
 def principal(z: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean of ``z`` ``(n, d)``, and one or two directions in which it varies most.
 
-    Each so turned that its largest entry is positive.
+    The largest entry of each direction is positive.
     """
     z = z.double()
     mean = z.mean(0)
@@ -134,14 +129,18 @@ def principal(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ways(ways: Sequence[Sequence[Sequence[float]]]) -> Picture:
-    """Return a drawing of ways, each in its colour, with a dot at each of its points."""
-    shown = [[(x, y) for x, y in way if _near(x, y)] for way in ways]
-    lines = ["M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in way) if way else "" for way in shown]
-    dots = ["".join(f"M{x:.0f} {y:.0f}h0" for x, y in way) for way in shown]
+    """Return a drawing of interpolations, each in its colour, with a dot at each of its points."""
+    lines = [joined([(round(x), round(y)) for x, y in way if _near(x, y)]) for way in ways]
     names = [f"{kind} tone{k}" for kind in ("strip", "stop") for k in range(len(ways))]
-    return Picture(BOX, BOX, 1, layers=tuple(names), paths=((*lines, *dots),))
+    paths = (*lines, *(_dots(way) for way in ways))
+    return Picture(BOX, BOX, 1, layers=tuple(names), paths=(paths,))
+
+
+def _dots(points: Sequence[Sequence[float]]) -> str:
+    """Return the path of dots at points, leaving out distant ones and missing values."""
+    return "".join(f"M{x:.0f} {y:.0f}h0" for x, y in points if _near(x, y))
 
 
 def _near(x: float, y: float) -> bool:
-    """Return whether a point lies in the drawing or not far from it; not one with a gap."""
+    """Return whether a point lies in the drawing or close to it; false for missing values."""
     return abs(x) < 2 * BOX and abs(y) < 2 * BOX

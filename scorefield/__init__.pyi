@@ -72,7 +72,8 @@ from .process import (
 )
 from .report.builder import write_report as write_report
 from .runs.folder import RunFolder as RunFolder
-from .runs.run import Run as Run, load as load
+from .runs.loading import load as load
+from .runs.run import Run as Run
 from .runs.trainer import Training as Training, train as train
 from .sampling import (
     Adaptive as Adaptive,

@@ -14,7 +14,7 @@ from scorefield.data import read
 from scorefield.evaluate.check import check, tables
 from scorefield.networks import MLP
 from scorefield.process import align
-from scorefield.runs.run import new_denoiser
+from scorefield.runs.loading import new_denoiser
 from scorefield.training.config import (
     MLPConfig,
     OptimConfig,

@@ -11,8 +11,8 @@ from scorefield._internal.errors import UsageError
 from scorefield.data import Data
 from scorefield.data.config import DataConfig
 from scorefield.runs import build
+from scorefield.runs.loading import load
 from scorefield.runs.memory import check_memory
-from scorefield.runs.run import load
 from scorefield.runs.trainer import Training
 from scorefield.training import config as c
 

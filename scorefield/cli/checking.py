@@ -13,7 +13,7 @@ from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.commands import find_class, say, track
 from scorefield.cli.parts import read_data
 from scorefield.evaluate.check import Check, check as find
-from scorefield.runs.run import load
+from scorefield.runs.loading import load
 
 _SHOWN = 6  # interpretations
 

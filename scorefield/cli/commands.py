@@ -28,7 +28,8 @@ from scorefield._internal.text import one_line
 from scorefield.cli.options import ReadOptions
 from scorefield.data import inspect
 from scorefield.runs.jobs.tables import refuse_file
-from scorefield.runs.run import Run, load
+from scorefield.runs.loading import load
+from scorefield.runs.run import Run
 from scorefield.runs.summary import summary
 
 T = TypeVar("T")

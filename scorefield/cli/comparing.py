@@ -31,7 +31,7 @@ from scorefield.evaluate.metrics import (
 from scorefield.field import ScoreField
 from scorefield.runs.folder import PLANS
 from scorefield.runs.jobs.tables import check_target, refuse_file
-from scorefield.runs.run import load
+from scorefield.runs.loading import load
 from scorefield.sampling import Plan
 from scorefield.tuning.frontier import METRICS as USUAL_METRICS, Frontier, frontier
 from scorefield.tuning.frontier.measure import SMALLEST

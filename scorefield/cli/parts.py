@@ -38,7 +38,8 @@ from scorefield.runs.jobs.tables import (
     write_array,
     write_table,
 )
-from scorefield.runs.run import Run, load
+from scorefield.runs.loading import load
+from scorefield.runs.run import Run
 
 _WIDEST = 8.0  # how many times wider or narrower data may be than what was learned
 _MOST = 1000  # parts, unless they would be large

@@ -15,7 +15,8 @@ from scorefield.cli.commands import check_device, meter, say
 from scorefield.cli.options import TuneOptions
 from scorefield.cli.plans import kept_plan, plan_file, told
 from scorefield.field import digest
-from scorefield.runs.run import Run, load
+from scorefield.runs.loading import load
+from scorefield.runs.run import Run
 from scorefield.sampling import Plan, default_plan
 from scorefield.tuning import Tuner
 from scorefield.tuning.tried import Tried

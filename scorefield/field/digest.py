@@ -115,7 +115,9 @@ def _public(items: Mapping[str, Any]) -> dict[str, Any]:
 
 def _kind(value: Any) -> str:
     kind = type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    # a user's class has another module where its file is run as a script
+    known = kind.__module__.partition(".")[0] in ("scorefield", "torch", "builtins")
+    return f"{kind.__module__}.{kind.__qualname__}" if known else kind.__qualname__
 
 
 def _tensor(value: Tensor) -> bytes:

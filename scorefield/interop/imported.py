@@ -17,7 +17,8 @@ from scorefield.data.transform import moments
 from scorefield.networks import Codec
 from scorefield.runs import build
 from scorefield.runs.folder import check_config
-from scorefield.runs.run import Run, new_denoiser
+from scorefield.runs.loading import new_denoiser
+from scorefield.runs.run import Run
 from scorefield.training.config import (
     LabelConfig,
     NetworkConfig,

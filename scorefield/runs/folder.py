@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 from pydantic import ValidationError
 from safetensors.torch import save as serialise
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield._internal import sizes, toml
 from scorefield._internal.atomic_files import in_room, publish
@@ -52,8 +52,8 @@ CHECKPOINTS, PLANS, SAMPLES, FRONTIER = "checkpoints", "plans", "samples", "fron
 
 _LARGEST = 2**26  # bytes of a plan, a frontier or a log
 _GUIDANCE = "-guidance-"
-# the settings of training, which do not apply to an imported run
-_TRAINING = {"train": {"weighting", "times", "optim", "held_out", "seed"}}
+# the settings of training, which do not apply to a run that was not trained here
+_OBJECTIVE = {"weighting", "times", "optim"}
 
 
 class RunFolder:
@@ -100,13 +100,19 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
 
-    def tensors(self, ema: float | None = None, checkpoint: int | None = None) -> dict[str, Tensor]:
+    def tensors(
+        self,
+        ema: float | None = None,
+        checkpoint: int | None = None,
+        network: nn.Module | None = None,
+    ) -> dict[str, Tensor]:
         """Return all tensors of the run, which match its configuration.
 
         Args:
             ema: the decay of the average of the weights, one of ``optim.ema``; by default the
                 first.
             checkpoint: the step of a checkpoint that was kept; by default the last step.
+            network: the user's own, if the run has one.
 
         Raises:
             CheckpointError: a file is missing, damaged or larger than memory, or the weights do
@@ -120,15 +126,17 @@ class RunFolder:
                 f"ema={ema:g}: {self.path} has averages of decay {available}; choose one of them."
             )
         average = 0 if ema is None else decays.index(ema)
-        expected = weights.expected_shapes(self.config, self.path / CONFIG)
-        tensors = weights.read_tensors(weights.plain_file(self.path, WEIGHTS), expected)
-        network = {name: shape for name, shape in expected.items() if name.startswith("network.")}
+        expected = weights.outlines(self.config, self.path / CONFIG, network)
+        reference = CONFIG if network is None else f"network={type(network).__name__}"
+        path = weights.plain_file(self.path, WEIGHTS)
+        tensors = weights.read_tensors(path, expected, reference)
+        part = {name: value for name, value in expected.items() if name.startswith("network.")}
         if checkpoint is not None:
             folder = self.path / CHECKPOINTS
-            tensors |= weights.read_checkpoint(folder, checkpoint, decays, average, network)
+            tensors |= weights.read_checkpoint(folder, checkpoint, decays, average, part, reference)
         elif average:
             path = weights.plain_file(self.path, average_name(decays[average]))
-            tensors |= weights.read_tensors(path, network)
+            tensors |= weights.read_tensors(path, part, reference)
         weights.check_moments(self.path / WEIGHTS, tensors)
         return tensors
 
@@ -295,10 +303,8 @@ class RunFolder:
         files = {WEIGHTS: tensors}
         for decay, average in averages.items():
             files[average_name(decay)] = {f"network.{k}": v for k, v in average.items()}
-        contents = {
-            name: serialise({k: v.contiguous().cpu() for k, v in parts.items()})
-            for name, parts in files.items()
-        }
+        weights.check_types(tensors)
+        contents = {name: serialise(_separate(parts)) for name, parts in files.items()}
         text = config_text(config)
         with in_room(self.path, sum(map(len, contents.values()))):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -392,8 +398,9 @@ def held_out_items(config: RunConfig, data: Data) -> Tensor:
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings of a configuration that apply to the run, in TOML's types."""
-    idle = None if config.source is None else _TRAINING
-    values = config.model_dump(exclude_none=True, exclude=idle)
+    unused = set() if config.loss is not None else _OBJECTIVE
+    unused |= set() if config.source is None else {"held_out", "seed"}
+    values = config.model_dump(exclude_none=True, exclude={"train": unused})
     return values | {"data": config.data.model_dump(exclude_defaults=True)}
 
 
@@ -426,6 +433,16 @@ def check_config(config: RunConfig) -> None:
 def average_name(decay: float) -> str:
     """Return the name of the file of weights averaged with another decay than the first."""
     return f"ema-{decay}.safetensors"
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU of which no two share memory, as tied weights do."""
+    result, places = {}, set[int]()
+    for name, value in tensors.items():
+        value = value.detach().contiguous().cpu()
+        result[name] = value.clone() if value.data_ptr() in places else value
+        places.add(value.data_ptr())
+    return result
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -16,17 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield._internal.errors import CheckpointError, DataError, UsageError
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.data import Standardize
 from scorefield.data.columns import as_table
-from scorefield.data.config import DataConfig
 from scorefield.data.encoding import Continuous, Encoding
 from scorefield.field import ClassifierFree, Denoiser, ScoreField
 from scorefield.networks import Codec
 from scorefield.noise import LEVELS, Noise
 from scorefield.runs import build
 from scorefield.runs.folder import RunFolder
-from scorefield.runs.weights import CONFIG
 from scorefield.sampling import (
     DEFAULT_CALLS,
     Adaptive,
@@ -40,7 +38,7 @@ from scorefield.sampling import (
     sample,
 )
 from scorefield.solvers import Solver
-from scorefield.training.config import RunConfig, TrainConfig
+from scorefield.training.config import RunConfig
 
 if TYPE_CHECKING:
     from scorefield.inverse import Operator
@@ -102,7 +100,16 @@ class Run:
         Raises:
             ValueError: the shape of the field is not the shape of the data.
         """
-        raise NotImplementedError  # lands with the configuration of custom parts
+        from scorefield.runs.loading import run_of
+
+        settings = {
+            "levels": levels,
+            "conditional": conditional,
+            "dropout": dropout,
+            "held_out": held_out,
+            "seed": seed,
+        }
+        return run_of(denoiser, data, name, transform, settings)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -436,52 +443,3 @@ class Run:
         target = RunFolder(folder)
         target.write(self.config, tensors, self.averages, self.tuned, include or {})
         self.folder = target
-
-
-def load(folder: str | Path, *, ema: float | None = None, checkpoint: int | None = None) -> Run:
-    """Rebuild a run from its folder: field, process, parametrization and data transform.
-
-    Args:
-        ema: the decay of the average of the weights, one of ``optim.ema``; by default the first.
-        checkpoint: the step of a checkpoint that was kept; by default the last step.
-
-    Raises:
-        CheckpointError: a file is missing or unreadable, or the weights do not match the
-            configuration; before memory is allocated.
-        UsageError: the run has no such average or checkpoint.
-    """
-    files = RunFolder(folder)
-    config, tensors = files.config, files.tensors(ema, checkpoint)
-    try:
-        denoiser = new_denoiser(config.train, config.data)
-    except ValueError as error:
-        raise CheckpointError(f"{files.path / CONFIG} does not describe a run: {error}") from None
-    network = denoiser.network.state_dict()
-    denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in network})
-    denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
-    denoiser.eval()
-    transform = Standardize(tensors["transform.mean"], tensors["transform.std"])
-    codec = None
-    if config.data.codec is not None:
-        codec = build.codec(config.data.codec).eval()
-        codec.load_state_dict({k: tensors[f"codec.{k}"] for k in codec.state_dict()})
-    return Run(denoiser, transform, config, codec=codec, folder=files)
-
-
-def new_denoiser(
-    config: TrainConfig,
-    data: DataConfig,
-    mean: float | Tensor = 0.0,
-    variance: float | Tensor = 1.0,
-    objects: build.Objects = build.NONE,
-) -> Denoiser:
-    """Return an untrained denoiser: of the user's objects, or weights that the seed decides."""
-    shape, network = build.field_shape(config, data), objects.network
-    if network is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            network = build.network(config.network, shape, data.classes)
-    parametrization = build.parametrization(config.parametrization, objects.parametrization)
-    process = build.process(config.process, objects.process)
-    label = build.label(config.label, objects.label)
-    return Denoiser(network, process, parametrization, shape, mean, variance, label)

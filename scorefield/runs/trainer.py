@@ -16,7 +16,6 @@ from torch import Tensor
 
 from scorefield._internal.errors import StorageError, UsageError
 from scorefield.data import Data, Standardize
-from scorefield.data.config import ColumnsConfig, DataConfig
 from scorefield.data.rows import chunks, digest
 from scorefield.data.source import as_data
 from scorefield.data.transform import moments
@@ -24,8 +23,9 @@ from scorefield.evaluate.metrics import energy_distance
 from scorefield.noise import Noise
 from scorefield.runs import build
 from scorefield.runs.folder import check_config
+from scorefield.runs.loading import describe_data, new_denoiser
 from scorefield.runs.memory import check_memory
-from scorefield.runs.run import Run, new_denoiser
+from scorefield.runs.run import Run
 from scorefield.runs.settings import configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
@@ -95,17 +95,7 @@ class Training:
                 "Leave levels out: a table's whole numbers stay whole without."
             )
         self.config = build.resolved(config, data.shape)
-        classes = data.classes if config.conditional else 0
-        columns = data.columns
-        self.data_config = DataConfig(
-            name=data.name,
-            shape=data.shape,
-            count=len(data.x),
-            classes=classes,
-            class_names=data.class_names if classes else (),
-            columns=ColumnsConfig(names=columns.names) if config.levels else columns,
-            layer=data.layer,
-        )
+        self.data_config = describe_data(data, self.config)
         if objects.network is None:
             check_memory(self.config, self.data_config, torch.device(device), workers.size)
         check_config(RunConfig(data=self.data_config, train=self.config, loss=0.0))
@@ -123,7 +113,7 @@ class Training:
             objects,
         ).to(device)
         if objects.network is not None:
-            build.check_network(self.denoiser, classes, self.config.dropout > 0)
+            build.check_network(self.denoiser, self.data_config.classes, self.config.dropout > 0)
         self.data = data
         self.workers = workers
         self.best: tuple[int, float] | None = None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import CheckpointError, UsageError
@@ -22,7 +23,8 @@ from scorefield.training import checkpoint as checkpoints
 from scorefield.training.config import RunConfig
 
 CONFIG = "config.toml"
-Shapes = dict[str, tuple[int, ...]]
+Outlines = dict[str, Tensor]  # without memory: shape and type
+_TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 _MOST_COPIES = 16  # averages that a header may list, however many the configuration claims
 
@@ -42,13 +44,16 @@ def plain_file(folder: Path, name: str) -> Path:
     return path
 
 
-def read_tensors(path: Path, expected: Shapes) -> dict[str, Tensor]:
+def read_tensors(path: Path, expected: Outlines, reference: str = CONFIG) -> dict[str, Tensor]:
     """Return finite tensors of the expected names and shapes.
+
+    Args:
+        reference: where the expected shapes come from, for messages.
 
     Raises:
         CheckpointError: the file does not match, is damaged, or is larger than memory.
     """
-    _check_shapes(path, header.read(path), expected)
+    _check_shapes(path, header.read(path), expected, reference)
     _check_size(path)
     try:
         tensors = load_file(path)
@@ -59,7 +64,12 @@ def read_tensors(path: Path, expected: Shapes) -> dict[str, Tensor]:
 
 
 def read_checkpoint(
-    folder: Path, step: int, decays: Sequence[float], average: int, expected: Shapes
+    folder: Path,
+    step: int,
+    decays: Sequence[float],
+    average: int,
+    expected: Outlines,
+    reference: str = CONFIG,
 ) -> dict[str, Tensor]:
     """Return the averaged weights of a checkpoint.
 
@@ -83,8 +93,8 @@ def read_checkpoint(
     copies = 3 + len(decays)  # of the weights: the weights, two moments, and the averages
     places = header.read(path, min(copies, _MOST_COPIES))
     names = {f"network.{k.removeprefix(prefix)}": k for k in places if k.startswith(prefix)}
-    _check_shapes(path, {new: places[k] for new, k in names.items()}, expected)
-    numbers = copies * sum(map(math.prod, expected.values())) + 2 * len(places)
+    _check_shapes(path, {new: places[k] for new, k in names.items()}, expected, reference)
+    numbers = copies * sum(value.numel() for value in expected.values()) + 2 * len(places)
     if sum(place.size for place in places.values()) > 4 * numbers:
         raise CheckpointError(f"{path} holds more than the weights, averages and moments of a run.")
     _check_size(path)
@@ -96,11 +106,12 @@ def read_checkpoint(
     return tensors
 
 
-def expected_shapes(config: RunConfig, path: Path) -> Shapes:
-    """Return the shapes of the tensors that a configuration describes, without allocating them.
+def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) -> Outlines:
+    """Return the shapes and types of the tensors of a run, without allocating them.
 
     Args:
         path: of the configuration, for messages.
+        network: the user's own, if the configuration does not describe one.
 
     Raises:
         CheckpointError: the configuration does not describe a run that could be built.
@@ -108,23 +119,43 @@ def expected_shapes(config: RunConfig, path: Path) -> Shapes:
     classes = config.data.classes
     try:
         shape = build.field_shape(config.train, config.data)
-        tensors, numbers = build.network_size(config.train.network, shape, classes)
-        if tensors > build.MOST_TENSORS or math.isinf(numbers):
-            raise ValueError(
-                f"a network of {sizes.words(4 * numbers)} and {tensors:,} tensors or more; at most "
-                f"{build.MOST_TENSORS:,} tensors are allowed."
-            )
-        network = build.outline(config.train.network, shape, classes)
+        if network is None:
+            _check_network_size(config, shape)
+            network = build.outline(config.train.network, shape, classes)
     except ValueError as error:
         raise CheckpointError(f"{path} does not describe a run: {error}") from None
     channels, *rest = shape
-    moments = (channels, *[1] * len(rest))
-    shapes: Shapes = {f"network.{k}": tuple(v.shape) for k, v in network.state_dict().items()}
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     if config.data.codec is not None:
         codec = build.codec_outline(config.data.codec).state_dict()
-        shapes |= {f"codec.{k}": tuple(v.shape) for k, v in codec.items()}
-    shapes |= {"transform.mean": moments, "transform.std": moments}
-    return shapes | dict.fromkeys(("data.mean", "data.variance"), shape)
+        tensors |= {f"codec.{k}": v for k, v in codec.items()}
+    moments = torch.empty(channels, *[1] * len(rest), device="meta")
+    tensors |= dict.fromkeys(("transform.mean", "transform.std"), moments)
+    of_data = torch.empty(shape, device="meta")
+    return tensors | dict.fromkeys(("data.mean", "data.variance"), of_data)
+
+
+def _check_network_size(config: RunConfig, shape: tuple[int, ...]) -> None:
+    tensors, numbers = build.network_size(config.train.network, shape, config.data.classes)
+    if tensors > build.MOST_TENSORS or math.isinf(numbers):
+        raise ValueError(
+            f"a network of {sizes.words(4 * numbers)} and {tensors:,} tensors or more; at most "
+            f"{build.MOST_TENSORS:,} tensors are allowed."
+        )
+
+
+def check_types(tensors: Mapping[str, Tensor]) -> None:
+    """Reject tensors that a run folder cannot hold.
+
+    Raises:
+        UsageError: naming the tensor.
+    """
+    for name, value in tensors.items():
+        if value.dtype not in _TYPES:
+            raise UsageError(
+                f"{name} has type {value.dtype}: a run folder holds float32 weights (and int64 "
+                "counts); convert the network with network.float()."
+            )
 
 
 def check_moments(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -157,19 +188,22 @@ def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
             raise CheckpointError(f"{path}: {name} holds values that are not finite.")
 
 
-def _check_shapes(path: Path, places: header.Places, expected: Shapes) -> None:
+def _check_shapes(path: Path, places: header.Places, expected: Outlines, reference: str) -> None:
     if set(places) != set(expected):
         missing = sorted(set(expected) - set(places))
         extra = sorted(set(places) - set(expected))
         raise CheckpointError(
-            f"{path} does not match {CONFIG}: missing tensors {missing[:4]}, unexpected "
+            f"{path} does not match {reference}: missing tensors {missing[:4]}, unexpected "
             f"tensors {extra[:4]}."
         )
-    for name, shape in expected.items():
-        place = places[name]
+    for name, outline in expected.items():
+        place, shape = places[name], tuple(outline.shape)
         if place.shape != shape:
             raise CheckpointError(
-                f"{path}: {name} has shape {place.shape}, but {CONFIG} describes {shape}."
+                f"{path}: {name} has shape {place.shape}, but {reference} describes {shape}."
             )
-        if place.dtype != "F32":
-            raise CheckpointError(f"{path}: {name} has type {place.dtype}; weights must be F32.")
+        wanted = _TYPES.get(outline.dtype, "F32")
+        if place.dtype != wanted:
+            raise CheckpointError(
+                f"{path}: {name} has type {place.dtype}; weights must be {wanted}."
+            )

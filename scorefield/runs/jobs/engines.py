@@ -19,7 +19,8 @@ from torch import Tensor
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.parts import Columns
-from scorefield.runs.run import Run, load
+from scorefield.runs.loading import load
+from scorefield.runs.run import Run
 
 _RETRIES = 3  # of a part whose worker was lost
 

@@ -1,0 +1,181 @@
+"""Runs from their folders, and from denoisers of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.data import Data, Standardize
+from scorefield.data.config import ColumnsConfig, DataConfig
+from scorefield.data.source import as_data
+from scorefield.data.transform import moments
+from scorefield.field import Denoiser, Label, Parametrization
+from scorefield.process import Process
+from scorefield.runs import build
+from scorefield.runs.folder import RunFolder
+from scorefield.runs.run import Run
+from scorefield.runs.weights import CONFIG
+from scorefield.training.config import RunConfig, TrainConfig
+
+Network = nn.Module | Callable[[], nn.Module]
+
+_OBJECTS = ("network", "process", "parametrization", "label")
+_SHOWN = 100  # characters of a name that a folder gives
+
+
+def load(
+    folder: str | PathLike[str],
+    *,
+    network: Network | None = None,
+    process: Process | None = None,
+    parametrization: Parametrization | None = None,
+    label: Label | None = None,
+    ema: float | None = None,
+    checkpoint: int | None = None,
+) -> Run:
+    """Rebuild a run from its folder: field, process, parametrization and data transform.
+
+    Objects of your own are not in the folder, only their weights: pass them again. Nothing that a
+    folder names is imported.
+
+    Args:
+        network: your own network, with weights of any values: a module, a function without
+            arguments that returns one, or a `scorefield.Denoiser` with its own process,
+            parametrization and label.
+        process, parametrization, label: your own, if the run has them.
+        ema: the decay of the average of the weights, one of ``optim.ema``; by default the first.
+        checkpoint: the step of a checkpoint that was kept; by default the last step.
+
+    Raises:
+        CheckpointError: a file is missing or unreadable, or the weights do not match the
+            configuration or the network; before memory is allocated.
+        UsageError: the run has no such average or checkpoint; an object of your own is missing, or
+            does not match the configuration.
+    """
+    others = {"process": process, "parametrization": parametrization, "label": label}
+    passed = {name: value for name, value in others.items() if value is not None}
+    files, objects = RunFolder(folder), build.Objects.of(_module(network), **passed)
+    config = files.config
+    _check_objects(files, objects)
+    tensors = files.tensors(ema, checkpoint, objects.network)
+    try:
+        denoiser = new_denoiser(config.train, config.data, objects=objects)
+    except ValueError as error:
+        raise CheckpointError(f"{files.path / CONFIG} does not describe a run: {error}") from None
+    if objects.network is not None:
+        build.check_network(denoiser, config.data.classes, config.train.dropout > 0)
+    state = denoiser.network.state_dict()
+    denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in state})
+    denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
+    denoiser.eval()
+    transform = Standardize(tensors["transform.mean"], tensors["transform.std"])
+    codec = None
+    if config.data.codec is not None:
+        codec = build.codec(config.data.codec).eval()
+        codec.load_state_dict({k: tensors[f"codec.{k}"] for k in codec.state_dict()})
+    return Run(denoiser, transform, config, codec=codec, folder=files)
+
+
+def _module(network: Network | None) -> nn.Module | None:
+    """Return a module, or the module that a factory makes."""
+    if network is None or isinstance(network, nn.Module):
+        return network
+    module = network() if callable(network) else network
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"network={network!r}: pass a module, a function without arguments that returns one, "
+            "or a Denoiser."
+        )
+    return module
+
+
+def _check_objects(files: RunFolder, objects: build.Objects) -> None:
+    """Reject objects that are missing, and objects that are not those of the configuration."""
+    config, described = files.config.train, objects.described(files.config.train)
+    for name in _OBJECTS:
+        saved, passed = getattr(config, name), getattr(objects, name)
+        if saved.kind == "custom" and passed is None:
+            raise UsageError(
+                f"{name}=None: the {name} of this run is your own ({saved.name[:_SHOWN]!r}). Pass "
+                f"it again: scorefield.load({str(files.path)!r}, {name}=...), or pass a whole "
+                "Denoiser as network."
+            )
+        now = getattr(described, name)
+        same = now == saved or now.kind == saved.kind == "custom" or name == "network"
+        if passed is not None and not same:
+            raise UsageError(f"{name}={passed!r}: the run has another one, of kind {saved.kind}.")
+
+
+def run_of(
+    denoiser: Denoiser,
+    data: Any,
+    name: str,
+    transform: Standardize | None,
+    settings: dict[str, Any],
+) -> Run:
+    """Return a run of any denoiser; see `Run.of`."""
+    train = build.Objects.of(denoiser).described(TrainConfig(**settings))
+    items = None if data is None else as_data(data)
+    if train.conditional and (items is None or items.y is None):
+        raise UsageError("conditional=True: pass data with classes, scorefield.Data(x, y).")
+    if items is None:
+        about = DataConfig(name=name, shape=denoiser.shape)
+    else:
+        about = describe_data(items, train)
+    encoding = build.encoding(train, about)
+    shape = encoding.shape(about.shape)
+    if shape != denoiser.shape:
+        raise ValueError(
+            f"denoiser: its samples have shape {denoiser.shape}, but data of shape {about.shape} "
+            f"is encoded as vectors of shape {shape}."
+        )
+    if transform is None:
+        sides = (shape[0], *[1] * (len(shape) - 1))
+        transform = Standardize(torch.zeros(sides), torch.ones(sides))
+    mean, variance = denoiser.mean, denoiser.variance
+    if items is not None:
+        mean, variance = moments(items.x, encoding)
+        mean = transform.forward(mean).float()
+        variance = (variance / transform.std.double() ** 2).float()
+    parts = denoiser.network, denoiser.process, denoiser.parametrization
+    field = Denoiser(*parts, shape, mean, variance, denoiser.label)
+    build.check_network(field, about.classes, train.dropout > 0)
+    return Run(field.eval(), transform, RunConfig(data=about, train=train))
+
+
+def describe_data(data: Data, config: TrainConfig) -> DataConfig:
+    """Return the configuration of the data that a run learns."""
+    classes, columns = data.classes if config.conditional else 0, data.columns
+    return DataConfig(
+        name=data.name,
+        shape=data.shape,
+        count=len(data.x),
+        classes=classes,
+        class_names=data.class_names if classes else (),
+        columns=ColumnsConfig(names=columns.names) if config.levels else columns,
+        layer=data.layer,
+    )
+
+
+def new_denoiser(
+    config: TrainConfig,
+    data: DataConfig,
+    mean: float | Tensor = 0.0,
+    variance: float | Tensor = 1.0,
+    objects: build.Objects = build.NONE,
+) -> Denoiser:
+    """Return an untrained denoiser: of the user's objects, or weights that the seed decides."""
+    shape, network = build.field_shape(config, data), objects.network
+    if network is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = build.network(config.network, shape, data.classes)
+    parametrization = build.parametrization(config.parametrization, objects.parametrization)
+    process = build.process(config.process, objects.process)
+    label = build.label(config.label, objects.label)
+    return Denoiser(network, process, parametrization, shape, mean, variance, label)

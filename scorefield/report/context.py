@@ -25,7 +25,8 @@ from scorefield.report.view import View, limits
 from scorefield.report.view_images import Images, Signals
 from scorefield.report.view_vectors import Bars, Points, projection
 from scorefield.runs.folder import held_out_items
-from scorefield.runs.run import Run, load
+from scorefield.runs.loading import load
+from scorefield.runs.run import Run
 from scorefield.sampling import default_plan
 
 _MOST_PLANS, _MOST_CALLS = 16, 1000

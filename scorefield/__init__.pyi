@@ -3,6 +3,7 @@
 from . import interop as interop, networks as networks, report as report
 from .data.source import Data as Data, read as read
 from .evaluate import metrics as metrics
+from .evaluate.certify import Certificate as Certificate, certify as certify
 from .evaluate.check import check as check
 from .evaluate.metrics import Metric as Metric
 from .field import (

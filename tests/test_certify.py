@@ -32,14 +32,14 @@ def by_turns(solvers):
 
 @pytest.mark.parametrize(("solver", "process"), by_turns(ODE_SOLVERS))
 def test_a_solver_of_the_ode_converges_at_the_order_it_claims_both_ways(solver, process):
-    made = certify.certify_ode(solver, process)
-    assert made.passed, made
+    certificate = certify.certify(ODE_SOLVERS[solver], PROCESSES[process]())
+    assert certificate.passed, certificate
 
 
 @pytest.mark.parametrize(("solver", "process"), by_turns(SDE_SOLVERS))
 def test_the_law_of_a_solver_of_the_sde_converges_at_the_weak_order_it_claims(solver, process):
     claim = SDE_SOLVERS[solver](1).weak_order
-    for seen in certify.weak_order_seen(solver, PROCESSES[process]()):
+    for seen in certify.measure_weak_orders(SDE_SOLVERS[solver], PROCESSES[process]()):
         assert seen == math.inf or seen == pytest.approx(claim, abs=0.25)
 
 
@@ -56,7 +56,7 @@ LAWS = [(solver, "VP") for solver in SDE_SOLVERS] + [
 @pytest.mark.parametrize("kind", ["gaussian", "mixture"])
 @pytest.mark.parametrize(("solver", "process"), LAWS)
 def test_samples_of_the_sde_pass_for_samples_of_the_exact_law(solver, process, kind, steps):
-    assert certify.law_seen(solver, PROCESSES[process](), kind, steps) > certify.LEVEL
+    assert certify.p_value(SDE_SOLVERS[solver], PROCESSES[process](), kind, steps) > certify.LEVEL
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,10 @@ class WrongWeights(RungeKutta):
     tableau: ClassVar[Tableau] = Tableau(2, ((), (1.0,)), (0.45, 0.55), (0.0, 1.0))
 
 
-def test_a_wrong_weight_costs_the_certificate(monkeypatch):
-    monkeypatch.setitem(ODE_SOLVERS, "wrong", lambda steps: WrongWeights())
-    made = certify.certify_ode("wrong", "VP")
-    assert not made.passed
-    assert made.observed[0] == pytest.approx(1, abs=0.1)
+def test_a_wrong_weight_costs_the_certificate():
+    certificate = sf.certify(WrongWeights())
+    assert not certificate.passed
+    assert certificate.observed[0] == pytest.approx(1, abs=0.1)
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,11 @@ class TooLoud(LinearSolver):
         return Rule(rule.calls, Row(0.0, rule.end.means, self.factor * rule.end.z), noisy=True)
 
 
-def test_noise_that_is_too_loud_costs_the_certificate(monkeypatch):
-    monkeypatch.setitem(SDE_SOLVERS, "loud", lambda steps: TooLoud())
-    made = certify.certify_sde("loud", "VP")
-    assert not made.passed
-    assert made.observed[1] < 0.5, "the covariance does not converge"
-    assert min(made.law) < 1e-6, "and the samples show it"
+def test_noise_that_is_too_loud_costs_the_certificate():
+    certificate = sf.certify(TooLoud())
+    assert not certificate.passed
+    assert certificate.observed[1] < 0.5, "the covariance does not converge"
+    assert min(certificate.p_values) < 1e-6, "and the samples show it"
 
 
 def test_the_exact_ends_lie_on_one_path_of_the_probability_flow():
@@ -109,7 +107,7 @@ def test_the_affine_law_is_that_of_many_samples():
     field = sf.Gaussian(process, torch.tensor([0.8, -0.5]), torch.tensor([[0.9, 0.4], [0.4, 0.5]]))
     times = sf.even_log_snr(process, 5, start=0.6, end=0.2)
     solver = sf.PredictorCorrector(sf.EulerMaruyama(), sf.Langevin(0.4, 2))
-    mean, covariance = certify.affine_law(field, solver, times)
+    mean, covariance = certify.affine_moments(field, solver, times)
     start = process.prior(field.mean, 0.0, times[0]).mean
     alpha, sigma = process.coefficients(times[0])
     spread = alpha**2 * field.covariances[0] + sigma**2 * torch.eye(2, dtype=torch.float64)

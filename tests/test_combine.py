@@ -22,7 +22,7 @@ from cases import (
 )
 
 import scorefield as sf
-from scorefield.evaluate.certify import affine_law
+from scorefield.evaluate.certify import affine_moments
 from scorefield.solvers import Hold
 
 every_process = pytest.mark.parametrize("process", ALL_PROCESSES, ids=PROCESS_IDS)
@@ -388,7 +388,7 @@ KEEPERS = [
 @pytest.mark.parametrize("solver", KEEPERS, ids=label)
 def test_noise_around_nearly_exact_steps_keeps_the_law(process, solver):
     field, times = gaussian(process), grid(process, 24, 4.0, 0.5)
-    mean, covariance = affine_law(field, solver, times)
+    mean, covariance = affine_moments(field, solver, times)
     exact_mean, exact_covariance = law_at(process, times[-1])
     scale = float(exact_covariance.norm())
     assert (mean - exact_mean).norm() < 1e-3 * scale**0.5
@@ -399,7 +399,7 @@ def test_churn_with_louder_noise_widens_the_law():
     field, times = gaussian(PROCESS), grid(PROCESS, 24, 4.0, 0.5)
     exact = law_at(PROCESS, times[-1])[1]
     for scale, sign in ((1.2, 1), (0.8, -1)):
-        _, covariance = affine_law(field, sf.Churn(sf.RK4(), 6.0, 24, scale=scale), times)
+        _, covariance = affine_moments(field, sf.Churn(sf.RK4(), 6.0, 24, scale=scale), times)
         assert sign * float((covariance - exact).trace()) > 0.02 * float(exact.trace())
 
 

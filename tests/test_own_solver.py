@@ -8,6 +8,7 @@ import torch
 from cases import COVARIANCE, MEAN, gaussian, mixture, normal
 
 import scorefield as sf
+from scorefield.evaluate import certify
 
 PROCESS = sf.VP()
 
@@ -199,6 +200,66 @@ class Rows(sf.OneStep):
 
     def step(self, field, state, s):
         return state.x[:, 0]
+
+
+@pytest.mark.parametrize(("solver", "order"), [(WIDE, 1), (Trapezoid(), 2)], ids=repr)
+def test_an_own_solver_is_certified_for_the_order_it_claims(solver, order):
+    certificate = sf.certify(solver)
+    assert certificate.passed
+    assert certificate.claim == order
+    assert certificate.calls == solver.calls
+    assert all(o == pytest.approx(order, abs=0.15) for o in certificate.observed)
+    assert str(certificate).startswith(f"{solver!r} on VP passes: claimed order {order}, measured")
+
+
+def test_an_own_solver_that_claims_too_much_gets_no_certificate():
+    @dataclass(frozen=True)
+    class Boastful(Clipped):
+        order = 2
+
+    certificate = sf.certify(Boastful(99.0), sf.Flow(), name="mine")
+    assert not certificate.passed
+    assert str(certificate).startswith("mine on Flow fails: claimed order 2, measured 1.0")
+
+
+def test_noise_of_ones_own_is_certified_for_its_distribution():
+    certificate = sf.certify(Reverse())
+    assert certificate.passed
+    assert certificate.observed[1] == pytest.approx(1, abs=0.25)
+    assert len(certificate.p_values) == 4
+    known = certify.certify(certify.SDE_SOLVERS["EulerMaruyama"])
+    assert certificate.observed == pytest.approx(known.observed, abs=0.05)
+
+
+def test_an_own_solver_is_found_by_its_module_and_name():
+    for name, expected in (("WIDE", WIDE), ("Clipped", Clipped()), ("make", Reverse())):
+        ((title, solver),) = certify.choose(f"{__name__}:{name}")[0].items()
+        assert title == name
+        assert solver(7) == expected
+
+
+def make():
+    return Reverse()
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (f"{__name__}:Unknown", "no attribute 'Unknown'; give package.module:Name"),
+        ("no_such_module:Name", "No module named 'no_such_module'"),
+        (f"{__name__}:PROCESS", "VP"),
+        ("henu", "solver='henu': an unknown name"),
+    ],
+)
+def test_a_name_without_a_solver_is_refused(word, message):
+    with pytest.raises(ValueError, match=message):
+        certify.choose(word)
+
+
+@pytest.mark.parametrize("value", [sf.Heun, 3, lambda steps: sf.Heun], ids=repr)
+def test_only_solvers_are_certified(value):
+    with pytest.raises(ValueError, match=r"solver=.*give a solver"):
+        sf.certify(value)
 
 
 def test_the_examples_of_the_docstring_run():

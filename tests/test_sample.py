@@ -172,8 +172,8 @@ def test_a_sample_of_no_ids_is_empty():
         (4, {"seed": -1}, "seed = -1"),
         (4, {"seed": 1.5}, "seed = 1.5"),
         (4, {"batch_size": 1.5}, "batch_size = 1.5"),
-        (4, {"solver": sf.Heun}, "solver = the class Heun: give a solver, such as Heun()"),
-        (4, {"solver": tensor(0.5, 0.1)}, r"solver = tensor.*give a solver, such as Heun\(\)"),
+        (4, {"solver": sf.Heun}, "solver=the class Heun: give a solver, such as Heun()"),
+        (4, {"solver": tensor(0.5, 0.1)}, r"solver=tensor.*give a solver, such as Heun\(\)"),
         (4, {"solver": sf.default_plan(FIELDS[0]), "times": tensor(0.5, 0.1)}, "has its own times"),
     ],
 )

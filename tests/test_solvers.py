@@ -32,7 +32,7 @@ from cases import (
 
 import scorefield as sf
 from scorefield._internal.errors import NumericalError
-from scorefield.evaluate.certify import affine_law
+from scorefield.evaluate.certify import affine_moments
 from scorefield.solvers import RungeKutta
 
 HIGH, LOW = 40.0, 0.3
@@ -515,7 +515,7 @@ def test_noise_forgives_the_score_its_earlier_errors():
     exact = law_at(process, times[-1])[1]
     for eta in (0.0, 0.5, 1.0):
         solver = sf.Multistep(2, sf.DataPrediction(), eta=eta)
-        left.append(float((affine_law(field, solver, times)[1] - exact).norm() / exact.norm()))
+        left.append(float((affine_moments(field, solver, times)[1] - exact).norm() / exact.norm()))
     assert left[0] > 0.1
     assert left[1] < 0.6 * left[0]
     assert left[2] < 0.1 * left[0]
@@ -549,7 +549,7 @@ def test_euler_heun_and_predictor_corrector_compared_at_equal_calls():
         with sf.count_calls(gauss) as calls:
             sf.prepare(gauss, solver, times)(sf.State(normal(1, 2), times[0], silent(1)))
         assert calls.count == (12 if name == "coarse" else 60)
-        off[name] = float((affine_law(gauss, solver, times)[1] - exact).norm() / exact.norm())
+        off[name] = float((affine_moments(gauss, solver, times)[1] - exact).norm() / exact.norm())
     assert off["corrected"] < 0.7 * off["coarse"]
     assert off["fine"] < 0.5 * off["corrected"]
 

@@ -65,18 +65,19 @@ def certify(console: Console, what: str, out: Path | None, overwrite: bool) -> N
         refuse_file(out, overwrite)
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"{out}: give a name in a folder that exists.")
-    solver_names, process_names = certificates.choose(what)
+    solvers, process_names = certificates.choose(what)
     lines, failed = certificates.header(process_names), []
     for text in lines:
         say(console, text)
-    for solver in solver_names:
-        made = [certificates.certify(solver, process) for process in process_names]
+    processes = [certificates.PROCESSES[name]() for name in process_names]
+    for name, solver in solvers.items():
+        made = [certificates.certify(solver, process, name=name) for process in processes]
         failed += [f"{c.solver} on {c.process}" for c in made if not c.passed]
         lines.append(certificates.line(made))
         say(console, lines[-1])
     if out is not None:
         write_text(out, "\n".join(lines) + "\n")
-    count = len(solver_names) * len(process_names)
+    count = len(solvers) * len(processes)
     if failed:
         raise NumericalError(f"{len(failed)} of {count} certificates fail: {', '.join(failed)}.")
     say(console, f"all {count} certificates pass")

@@ -48,3 +48,17 @@ def test_every_page_is_in_the_table_of_contents():
         if line.strip() and not line.startswith(":")
     }
     assert listed == {page.stem for page in DOCS.glob("*.md")} - {"index"} | {"api/index"}
+
+
+PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.stem != "changelog"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_begins_with_a_sentence_and_a_block(page):
+    text = re.sub(r"\A---\n.*?\n---\n", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    title, first, *_ = text.strip().split("\n\n")
+    assert title.startswith("# ")
+    assert re.match(r"[A-Z].*[.:]", first, re.DOTALL)
+    block = text.index("\n```")
+    figures = [text.find(mark) for mark in ("\n## ", "\n|", "\n![")]
+    assert all(block < place for place in figures if place >= 0)

@@ -130,7 +130,7 @@ def test_the_same_numbers_as_other_columns_are_another_run(tmp_path, files):
     training = Training(first, small())
     next(iter(training))
     training.save_checkpoint(tmp_path / "work")
-    with pytest.raises(UsageError, match="differs in columns: go on with its"):
+    with pytest.raises(UsageError, match="differs in columns: use its settings"):
         Training(second, small()).resume(tmp_path / "work")
     shutil.copy(tmp_path / "x.csv", tmp_path / "y.csv")
     assert Training(read(tmp_path / "y.csv"), small()).resume(tmp_path / "work") == 1

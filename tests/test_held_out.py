@@ -105,7 +105,7 @@ def test_the_split_takes_each_sample_once(count, share):
 
 @pytest.mark.parametrize(("count", "share"), [(40, 0.001), (3, 0.9)])
 def test_a_share_that_leaves_nothing_is_refused(count, share):
-    with pytest.raises(UsageError, match=f"held_out = {share:g} of {count} samples is "):
+    with pytest.raises(UsageError, match=f"held_out={share:g}: of {count} samples that is "):
         split(count, share, seed=0)
 
 
@@ -132,7 +132,7 @@ def test_held_out_samples_are_never_trained_on():
         torch.testing.assert_close(weights[1][name], value, **rounding)
     assert not torch.allclose(errors[0], errors[1], rtol=1e-3)
     kept = Training(Data(x, None, "points"), config.model_copy(update={"held_out": 0.0}))
-    with pytest.raises(ValueError, match="nothing is held out"):
+    with pytest.raises(ValueError, match="no sample is held out"):
         kept.evaluate()
 
 

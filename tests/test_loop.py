@@ -67,7 +67,7 @@ def test_a_part_without_a_sample_is_refused():
 
 def test_a_fit_alone_knows_no_minutes():
     field = sf.Denoiser(MLP(2, 16, 1), sf.VP(), sf.Eps(), (2,))
-    with pytest.raises(UsageError, match=r"goes by optim\.steps"):
+    with pytest.raises(UsageError, match=r"set optim\.steps"):
         fit(field, SIMPLE, points().x, optim=c.OptimConfig(minutes=1.0))
 
 

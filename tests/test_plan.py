@@ -187,7 +187,7 @@ class Mine(sf.Heun):
 
 
 def test_a_solver_of_ones_own_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match="Mine is none of the kinds that can be read"):
+    with pytest.raises(ValueError, match="Mine is not one of the kinds that can be read"):
         Plan(Mine(), sf.uniform(sf.VP(), 3)).save(tmp_path / "plan.json")
     assert not list(tmp_path.iterdir())
 

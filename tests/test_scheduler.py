@@ -912,7 +912,7 @@ BAD = [
     (lambda: SolverScheduler(sf.Plan(sf.Heun(), sf.Adaptive())), "no steps between timesteps"),
     (lambda: SolverScheduler(sf.Heun), "the class Heun: give a solver"),
     (lambda: SolverScheduler(Moving()), "cannot be written"),
-    (lambda: SolverScheduler({"kind": "Nothing"}), "Nothing is no kind that is known"),
+    (lambda: SolverScheduler({"kind": "Nothing"}), "Nothing is not a kind"),
     (lambda: SolverScheduler({"kind": "Exact", "basis": None}), "give a solver, such as"),
     (lambda: SolverScheduler({"kind": "Multistep", "quadrature": None}), "quadrature = None, of"),
     (

@@ -1,7 +1,7 @@
-"""Writing files aside first, so that what carries the final name is always whole.
+"""Write files under a temporary name first, so that a file of the final name is always whole.
 
-Written, brought to the disk, renamed, and the rename brought to the disk: a reader, a kill or a
-power cut finds the old or the new, never a part.
+The file is written, synchronised with the disk and renamed, and the rename is synchronised too. A
+reader, a kill or a power cut finds the old file or the new one, never a part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def publish(written: Path, path: Path) -> None:
-    """Move a finished temporary file or folder to its name, with the modes the umask asks for."""
+    """Move a finished temporary file or folder to its name, with the modes of the umask."""
     mask = os.umask(0)
     os.umask(mask)
     for item in (written, *written.rglob("*")):
@@ -32,7 +32,7 @@ def publish(written: Path, path: Path) -> None:
 
 
 def settle(path: Path) -> None:
-    """Bring a file's contents, or a folder's entries, to the disk."""
+    """Synchronise a file's contents, or a folder's entries, with the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -41,10 +41,10 @@ def settle(path: Path) -> None:
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object], size: int | None = None) -> None:
-    """Write a file, of ``size`` bytes if that is known, at once or not at all.
+    """Write a file, of ``size`` bytes if given, as a whole or not at all.
 
     Raises:
-        StorageError: there is no room for it.
+        StorageError: it does not fit on the disk.
     """
     with in_room(path, size):
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -59,7 +59,7 @@ def write(path: Path, fill: Callable[[BinaryIO], object], size: int | None = Non
 
 @contextmanager
 def in_room(path: Path, size: int | None) -> Iterator[None]:
-    """Tell what a path needs, and what there is, where writing it fails for want of room.
+    """Raise `StorageError` with the sizes if writing a path fails for want of room.
 
     Raises:
         StorageError: the disk, a quota or the largest file allowed is too small.
@@ -77,5 +77,5 @@ def in_room(path: Path, size: int | None) -> Iterator[None]:
 
 
 def differing(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """Return the names under which two sets of facts differ, as a list to read; empty if none."""
+    """Return the names under which two sets of facts differ, separated by commas."""
     return ", ".join(sorted(k for k in {*theirs, *mine} if theirs.get(k) != mine.get(k)))

@@ -1,7 +1,7 @@
 """Errors that end a command, each with its exit code.
 
-Library functions raise `ValueError` for a bad argument. The classes here are for what a user's
-files get wrong; they are `ValueError` too, so that Python code need not tell them apart.
+Library functions raise `ValueError` for a bad argument. These classes are for bad files and bad
+settings. They are `ValueError` too, so Python code need not distinguish them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class UsageError(ValueError):
 
 
 class DataError(ValueError):
-    """The data cannot be read, or cannot be learned from."""
+    """The data cannot be read, or a field cannot learn from it."""
 
     exit_code: ClassVar[int] = 3
 
@@ -34,10 +34,10 @@ class NumericalError(ValueError):
 
 
 class Stopped(Exception):
-    """The process was asked to stop, and has kept what it had.
+    """The process was asked to stop, and has saved its state.
 
     Attributes:
-        exit_code: 128 more than the signal's number, as a shell would tell.
+        exit_code: 128 more than the signal's number, as in a shell.
     """
 
     def __init__(self, message: str, signal: int) -> None:
@@ -46,6 +46,6 @@ class Stopped(Exception):
 
 
 class StorageError(ValueError):
-    """What was written before cannot be used."""
+    """A file that was written before cannot be used, or the disk is full."""
 
     exit_code: ClassVar[int] = 6

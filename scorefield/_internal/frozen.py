@@ -1,4 +1,4 @@
-"""The base of all configurations."""
+"""The base class of all configurations."""
 
 from pydantic import BaseModel, ConfigDict
 

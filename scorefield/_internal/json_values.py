@@ -1,6 +1,6 @@
 """Frozen values as JSON and back, bit for bit: dataclasses of a closed set, numbers and times.
 
-A file of them says in its first entry what it is, and of which version.
+The first entry of a file is its kind and version.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _NUMBER, _TIMES = "number", "times"
 
 
 def encode(value: Any, kinds: Iterable[type]) -> Any:
-    """Return what JSON can hold for a value: a dataclass as its kind and fields.
+    """Return a value in JSON's types: a dataclass as its kind and fields.
 
     Raises:
-        ValueError: a value of no kind that `decode` would take.
+        ValueError: a value that `decode` would not take.
     """
     kinds = tuple(kinds)
     if isinstance(value, float) and not math.isfinite(value):
@@ -43,40 +43,39 @@ def encode(value: Any, kinds: Iterable[type]) -> Any:
         fields = {f.name: encode(getattr(value, f.name), kinds) for f in dataclasses.fields(value)}
         return {KIND: type(value).__name__, **fields}
     raise ValueError(
-        f"{value!r} cannot be written: {type(value).__name__} is none of the kinds that can be "
+        f"{value!r} cannot be written: {type(value).__name__} is not one of the kinds that can be "
         "read."
     )
 
 
-def decode(held: Any, kinds: Iterable[type]) -> Any:
-    """Return the value that `encode` made ``held`` of.
+def decode(coded: Any, kinds: Iterable[type]) -> Any:
+    """Return the value that `encode` has coded.
 
     Raises:
-        ValueError: what no value of these kinds is.
+        ValueError: it is not a value of these kinds.
     """
     kinds = tuple(kinds)
-    if isinstance(held, list):
-        return tuple(decode(item, kinds) for item in held)
-    if not isinstance(held, dict):
-        return held
-    kind, fields = str(held.get(KIND)), {k: v for k, v in held.items() if k != KIND}
-    known = {k.__name__: k for k in kinds}
+    if isinstance(coded, list):
+        return tuple(decode(item, kinds) for item in coded)
+    if not isinstance(coded, dict):
+        return coded
+    kind, fields = str(coded.get(KIND)), {k: v for k, v in coded.items() if k != KIND}
+    classes = {k.__name__: k for k in kinds}
     try:
         if kind == _NUMBER:
             return float(fields[VALUES])
         if kind == _TIMES:
             return torch.tensor(fields[VALUES], dtype=torch.float64)
-        return known[kind](
-            **_checked(known[kind], {k: decode(v, kinds) for k, v in fields.items()})
-        )
+        values = {k: decode(v, kinds) for k, v in fields.items()}
+        return classes[kind](**_checked(classes[kind], values))
     except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise ValueError(
-            f"{kind} is no kind that is known, or has not such fields: {error}."
-        ) from (error)
+            f"{kind} is not a kind, or does not have these fields: {error}."
+        ) from error
 
 
 def _checked(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a kind if they are of its types."""
+    """Return the fields of a kind, or raise `ValueError` for one of another type."""
     hints = get_type_hints(kind)
     for name, value in fields.items():
         if name in hints and not _fits(value, hints[name]):
@@ -96,21 +95,21 @@ def _fits(value: Any, hint: Any) -> bool:
     return not isinstance(hint, type) or isinstance(value, hint)
 
 
-def write_file(path: str | PathLike[str], what: str, held: Mapping[str, Any]) -> None:
-    """Write JSON of a kind of file, at once or not at all.
+def write_file(path: str | PathLike[str], kind: str, values: Mapping[str, Any]) -> None:
+    """Write JSON of a kind of file, as a whole or not at all.
 
     Raises:
-        StorageError: there is no room for it.
+        StorageError: it does not fit on the disk.
     """
-    text = json.dumps({what: VERSION, **held}, indent=1, allow_nan=False)
+    text = json.dumps({kind: VERSION, **values}, indent=1, allow_nan=False)
     write(Path(path), lambda file: file.write(f"{text}\n".encode()))
 
 
-def read_file(path: str | PathLike[str], what: str) -> dict[str, Any]:
-    """Return what `write_file` was given.
+def read_file(path: str | PathLike[str], kind: str) -> dict[str, Any]:
+    """Return the values of a file that `write_file` has written.
 
     Raises:
-        ValueError: the file holds something else, or is larger than any of these.
+        ValueError: a file of another kind, or one that is too large.
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
@@ -118,11 +117,9 @@ def read_file(path: str | PathLike[str], what: str) -> dict[str, Any]:
     if len(text) > LARGEST:
         raise ValueError(f"it has more than {LARGEST} bytes")
     try:
-        held = json.loads(text)
+        values: Any = json.loads(text)
     except RecursionError:
         raise ValueError("it is too deep") from None
-    version = held.pop(what, None) if isinstance(held, dict) else None
-    if version != VERSION:
-        raise ValueError(f"it is no {what} of version {VERSION}")
-    found: dict[str, Any] = held
-    return found
+    if not isinstance(values, dict) or values.pop(kind, None) != VERSION:
+        raise ValueError(f"it is not a {kind} of version {VERSION}")
+    return dict(values)

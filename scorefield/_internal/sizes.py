@@ -1,4 +1,4 @@
-"""How much fits: memory, room on the disk, and sizes as words."""
+"""Memory, room on the disk, and sizes as words."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def memory() -> int:
-    """Return how many bytes of memory this process may have: the machine's, or its group's.
+    """Return the bytes of memory that this process may have: the machine's, or its group's.
 
-    Where the system does not tell, as many as there can be.
+    Without a figure from the system, the largest integer.
     """
     try:
         most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -27,7 +27,7 @@ def memory() -> int:
 
 
 def room(folder: Path) -> int:
-    """Return how many bytes a new file in a folder may have, by the disk and by the system.
+    """Return the bytes that a new file in a folder may have, by the disk and by the system.
 
     The folder need not exist yet.
     """

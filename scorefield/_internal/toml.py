@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 1 << 23  # bytes: 250,000 names of genes; of lists and tables, ten seconds of reading
-_DEEPEST = 32  # tables in tables; reading takes as long as the square of it
+_DEEPEST = 32  # tables in tables; the time of reading grows with its square
 
-# Texts and remarks, whose dots part no names. One without an end goes on to that of the line or the
-# file, where TOML ends too; and nothing is tried twice, so that all files take time in proportion.
+# Texts and comments, whose dots do not separate names. One without an end goes on to the end of the
+# line or the file, as in TOML. The quantifiers are possessive, so the time is linear in the size.
 _WORDS = re.compile(
     r"""
     \"{3} (?: [^"\\]++ | \\. | "(?!"") )*+ "{0,5}
@@ -29,10 +29,10 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: as `parse`; or it is no plain file.
+        ValueError: as `parse`; or it is not a plain file.
     """
     if path.exists() and not path.is_file():
-        raise ValueError("it is no plain file")
+        raise ValueError("it is not a plain file")
     with path.open("rb") as file:
         return parse(file.read(LARGEST + 1))
 

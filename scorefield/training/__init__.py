@@ -1,4 +1,4 @@
-"""Training: objectives here; the loop and what it needs in modules of their own."""
+"""Training: objectives here, the loop and its parts in their modules."""
 
 from scorefield.training.objective import (
     EDMWeighting,

@@ -1,4 +1,4 @@
-"""What a step is made of: items, noise and noise levels, functions of (seed, epoch, item)."""
+"""The items, noise and times of a training step, as functions of (seed, epoch, item)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 def batch(
     step: int, size: int, count: int, seed: int, part: slice = slice(None)
 ) -> tuple[Tensor, Noise]:
-    """Return the items ``(size,)`` of a step and the noise keyed by their places in all epochs.
+    """Return the items ``(size,)`` of a step and the noise keyed by their positions in training.
 
-    Every epoch visits each of the ``count`` items once, in an order of its own. ``part`` gives some
-    of the batch, which are the same in whatever parts it is taken.
+    Every epoch visits each of the ``count`` items once, in its own order. ``part`` selects some of
+    the batch; the division into parts changes nothing.
     """
     places = torch.arange(step * size, (step + 1) * size)[part]
     epochs, within = places // count, places % count
@@ -55,7 +55,7 @@ def draw(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return the times ``(B,)``, the noise and the condition of a step."""
     if low_discrepancy:
-        # an additive recurrence over the places fills (0, 1) evenly, whatever the batch
+        # an additive recurrence over the positions fills (0, 1) evenly for any batch size
         u = (_offset(noise.seed) + noise.ids.to(x0.device).double() * _GOLDEN) % 1
         u, noise = u.clamp(1e-12, 1 - 1e-12), noise.skipped()
     else:

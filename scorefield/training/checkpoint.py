@@ -1,8 +1,8 @@
-"""Checkpoints of a training run in progress: whole or not there.
+"""Checkpoints of a training run in progress, each whole or absent.
 
-A checkpoint is a folder of weights and a manifest, with a digest of both. It is written aside,
-brought to the disk, and only then takes its name; only after that are others removed. One that was
-damaged since is passed over for the one before.
+A checkpoint is a folder of weights and a manifest, with a digest of both. It is written under a
+temporary name, synchronised with the disk and then renamed; only after that are others removed. A
+damaged one is skipped for the one before.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from scorefield._internal.atomic_files import differing, in_room, publish
 from scorefield._internal.errors import StorageError, UsageError
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
-_KEPT = 2
+_RECENT = 2
 _LARGEST = 1 << 22  # bytes of a manifest; the longest table of times takes a twentieth
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training run goes on from.
+    """The state from which a training run continues.
 
     Attributes:
-        tensors: weights, their average, and the optimizer's moments.
-        facts: what the run is of, and how far it is, in JSON's types.
-        damaged: the names of later ones that were passed over.
+        tensors: weights, their averages, and the optimizer's moments.
+        facts: settings, data and progress of the run, in JSON's types.
+        damaged: the names of later checkpoints that were skipped.
     """
 
     tensors: dict[str, Tensor]
@@ -44,7 +44,7 @@ class Checkpoint:
 
 
 def folder_of(out: Path) -> Path:
-    """Return where the checkpoints of a run lie until it is finished: beside its folder."""
+    """Return the folder of an unfinished run's checkpoints, next to the run's own."""
     return out.with_name(f".{out.name}.training")
 
 
@@ -60,10 +60,10 @@ def save(
     facts: Mapping[str, Any],
     stays: Callable[[int], bool] = lambda step: False,
 ) -> None:
-    """Write the checkpoint of a step, then remove all but the last two and those that stay.
+    """Write the checkpoint of a step, then remove all but the last two and the steps that stay.
 
     Raises:
-        StorageError: there is no room for it.
+        StorageError: it does not fit on the disk.
     """
     data = serialise({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     manifest = {"sha256": _digest(data, step, facts), "step": step, "facts": dict(facts)}
@@ -84,43 +84,42 @@ def save(
 
 
 def _retire(folder: Path, last: int, stays: Callable[[int], bool]) -> None:
-    """Remove all but the last two and those that stay; later ones were passed over as damaged."""
-    found = steps(folder)
-    kept = [step for step in found if step <= last][-_KEPT:]
-    for step in found:
-        if step > last or not (step in kept or stays(step)):
+    """Remove all but the last two and the steps that stay; later ones are damaged."""
+    every = steps(folder)
+    recent = [step for step in every if step <= last][-_RECENT:]
+    for step in every:
+        if step > last or not (step in recent or stays(step)):
             shutil.rmtree(folder / name(step))
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """Return the last checkpoint that is as it was written, or None if there is none at all.
+    """Return the last checkpoint that is intact, or None without any checkpoint.
 
     Raises:
         StorageError: there are checkpoints, and all are damaged.
     """
-    found = steps(folder)
     damaged: list[str] = []
-    for step in reversed(found):
-        kept = read(folder / name(step))
-        if kept is not None:
-            return replace(kept, damaged=tuple(damaged))
+    for step in reversed(steps(folder)):
+        checkpoint = read(folder / name(step))
+        if checkpoint is not None:
+            return replace(checkpoint, damaged=tuple(damaged))
         damaged.append(name(step))
-    if found:
+    if damaged:
         raise StorageError(f"all checkpoints in {folder} are damaged: remove it to begin again.")
     return None
 
 
-def check_same(folder: Path, kept: Checkpoint, facts: Mapping[str, Any]) -> None:
-    """Refuse to go on from a checkpoint of another run.
+def check_same(folder: Path, checkpoint: Checkpoint, facts: Mapping[str, Any]) -> None:
+    """Refuse to continue from a checkpoint of another run.
 
     Raises:
         UsageError: naming what differs.
     """
-    names = differing({name: kept.facts.get(name) for name in facts}, facts)
+    names = differing({name: checkpoint.facts.get(name) for name in facts}, facts)
     if names:
         raise UsageError(
-            f"{folder} holds an unfinished run that differs in {names}: go on with its "
-            "settings and data, give another --out, or remove it."
+            f"{folder} holds an unfinished run that differs in {names}: use its settings and data, "
+            "write to another folder, or remove it."
         )
 
 
@@ -137,7 +136,7 @@ def remove(folder: Path) -> None:
 
 
 def read(path: Path) -> Checkpoint | None:
-    """Return a checkpoint, or None if it is not there or not as it was written."""
+    """Return a checkpoint, or None for one that is missing or damaged."""
     try:
         with (path / MANIFEST).open("rb") as file:
             text = file.read(_LARGEST).decode()

@@ -1,10 +1,11 @@
 """The configuration of a run: plain values that files, flags and Python share.
 
 Nothing here imports torch, so that a command line can print its help at once;
-`scorefield.runs.build` turns a configuration into the objects it names.
+`scorefield.runs.build` turns a configuration into objects. The parameters and defaults of each kind
+are those of the class that it names, with limits for values from files; a test compares them.
 
 Where the members of a union share a name (``t_min``, ``width``), None stands for the default of the
-class that is named; the configuration saved with a run has every value filled in.
+class. The configuration saved with a run has every value filled in.
 """
 
 from __future__ import annotations
@@ -25,92 +26,84 @@ from scorefield.data.config import DataConfig
 
 
 class CustomConfig(Frozen):
-    """An object of the user's own, which no configuration builds: the user brings it again.
+    """An object of the user's own, which no configuration can build.
 
     Attributes:
-        name: class of an own object, for readers: nothing is imported by this name.
+        name: class of an own object, for readers. Nothing is imported by this name.
     """
 
     kind: Literal["custom"] = "custom"
     name: str = Field(default="", max_length=1000)
 
 
-class VPConfig(Frozen):
+class _Process(Frozen):
+    kind: str
+    t_min: float | None = None
+    t_max: float | None = None
+
+
+class VPConfig(_Process):
     """Variance preserving.
 
     Attributes:
-        beta_min: of vp and subvp, beta at time 0.
-        beta_max: of vp and subvp, beta at time 1.
-        t_min: where generation ends; the process's own default unless given.
-        t_max: where generation starts; the process's own default unless given.
+        beta_min: beta at time 0 (vp, subvp).
+        beta_max: beta at time 1 (vp, subvp).
+        t_min: time at which generation ends; the default depends on the process.
+        t_max: time at which generation starts; the default depends on the process.
     """
 
     kind: Literal["vp"] = "vp"
     beta_min: float = 0.1
     beta_max: float = 20.0
-    t_min: float | None = None
-    t_max: float | None = None
 
 
-class SubVPConfig(Frozen):
+class SubVPConfig(_Process):
     kind: Literal["subvp"] = "subvp"
     beta_min: float = 0.1
     beta_max: float = 20.0
-    t_min: float | None = None
-    t_max: float | None = None
 
 
-class VEConfig(Frozen):
+class VEConfig(_Process):
     """Variance exploding.
 
     Attributes:
-        sigma_min: of ve, the first rung of the noise ladder.
-        sigma_max: of ve, the last rung.
+        sigma_min: smallest noise level (ve).
+        sigma_max: largest noise level (ve).
     """
 
     kind: Literal["ve"] = "ve"
     sigma_min: float = 0.01
     sigma_max: float = 50.0
-    t_min: float | None = None
-    t_max: float | None = None
 
 
-class CosineConfig(Frozen):
+class CosineConfig(_Process):
     """Cosine.
 
     Attributes:
-        offset: of cosine, the angle's head start.
+        offset: offset of the angle at time 0 (cosine).
     """
 
     kind: Literal["cosine"] = "cosine"
     offset: float = 0.008
-    t_min: float | None = None
-    t_max: float | None = None
 
 
-class FlowConfig(Frozen):
+class FlowConfig(_Process):
     kind: Literal["flow"] = "flow"
-    t_min: float | None = None
-    t_max: float | None = None
 
 
-class EDMConfig(Frozen):
+class EDMConfig(_Process):
     kind: Literal["edm"] = "edm"
-    t_min: float | None = None
-    t_max: float | None = None
 
 
-class TabulatedConfig(Frozen):
+class TabulatedConfig(_Process):
     """A discrete table.
 
     Attributes:
-        alpha_bar: of tabulated, the table of cumulative products.
+        alpha_bar: table of cumulative products (tabulated).
     """
 
     kind: Literal["tabulated"] = "tabulated"
     alpha_bar: tuple[float, ...] = Field(max_length=10_000)
-    t_min: float | None = None
-    t_max: float | None = None
 
 
 ProcessConfig = Annotated[
@@ -134,7 +127,7 @@ class PreconditionedConfig(Frozen):
     """EDM's preconditioning.
 
     Attributes:
-        data_std: of preconditioned, the deviation of the data as the network sees it.
+        data_std: standard deviation of the field's data (preconditioned).
     """
 
     kind: Literal["preconditioned"] = "preconditioned"
@@ -154,7 +147,7 @@ class TimeLabelConfig(Frozen):
     """The time.
 
     Attributes:
-        scale: of time, what it is multiplied with.
+        scale: factor of the time (time).
     """
 
     kind: Literal["time"] = "time"
@@ -172,7 +165,7 @@ class EDMWeightingConfig(Frozen):
     """EDM's weighting.
 
     Attributes:
-        data_std: of edm, the deviation of the data as the network sees it.
+        data_std: standard deviation of the field's data (edm).
     """
 
     kind: Literal["edm"] = "edm"
@@ -183,7 +176,7 @@ class MinSNRConfig(Frozen):
     """Min-SNR weighting.
 
     Attributes:
-        gamma: of min-snr, the signal-to-noise ratio above which errors count less.
+        gamma: signal-to-noise ratio above which errors count less (min-snr).
     """
 
     kind: Literal["min-snr"] = "min-snr"
@@ -203,8 +196,8 @@ class LogNormalConfig(Frozen):
     """Log-normal noise levels.
 
     Attributes:
-        mean: of log-normal, the mean of log(sigma / alpha).
-        std: of log-normal, the deviation of log(sigma / alpha).
+        mean: mean of log(sigma / alpha) (log-normal).
+        std: standard deviation of log(sigma / alpha) (log-normal).
     """
 
     kind: Literal["log-normal"] = "log-normal"
@@ -213,16 +206,19 @@ class LogNormalConfig(Frozen):
 
 
 TimesConfig = Annotated[UniformConfig | LogNormalConfig | CustomConfig, Field(discriminator="kind")]
+Multipliers = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)]
+Levels = Annotated[tuple[NonNegativeInt, ...], Field(max_length=16)]
+Taps = Annotated[tuple[float, ...], Field(min_length=2, max_length=16)]
 
 
 class MLPConfig(Frozen):
     """A residual perceptron.
 
     Attributes:
-        width: of the hidden layers; the network's own default unless given.
-        depth: of mlp, the residual blocks.
-        recompute: keep nothing inside the blocks for the backward pass and compute it again there:
-            less memory, about a third more time, the same gradients.
+        width: width of the hidden layers; the default depends on the network.
+        depth: residual blocks (mlp).
+        recompute: recompute the inside of the blocks in the backward pass instead of storing it
+            (mlp, unet). That takes less memory and about a third more time, for the same gradients.
     """
 
     kind: Literal["mlp"] = "mlp"
@@ -231,52 +227,42 @@ class MLPConfig(Frozen):
     recompute: bool = False
 
 
-Multipliers = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)]
-Levels = Annotated[tuple[NonNegativeInt, ...], Field(max_length=16)]
-Taps = Annotated[tuple[float, ...], Field(min_length=2, max_length=16)]
-
-
-class UNetConfig(Frozen):
-    """A U-Net.
-
-    Attributes:
-        width: of the hidden layers; the network's own default unless given.
-        multipliers: of unet, song and adm, each level's channels in multiples of the width.
-        blocks: of unet, song and adm, the residual blocks per level.
-        heads: of unet, the attention's heads.
-        recompute: keep nothing inside the blocks for the backward pass and compute it again there:
-            less memory, about a third more time, the same gradients.
-    """
-
-    kind: Literal["unet"] = "unet"
+class _Levels(Frozen):
+    kind: str
     width: PositiveInt | None = None
     multipliers: Multipliers = (1, 2)
     blocks: PositiveInt = 1
+
+
+class UNetConfig(_Levels):
+    """A U-Net.
+
+    Attributes:
+        multipliers: channel multiplier of each resolution level (unet, song, adm).
+        blocks: residual blocks of each level (unet, song, adm).
+        heads: attention heads (unet).
+    """
+
+    kind: Literal["unet"] = "unet"
     heads: PositiveInt = 2
     recompute: bool = False
 
 
-class SongConfig(Frozen):
+class SongConfig(_Levels):
     """DDPM++ and NCSN++.
 
     Attributes:
-        width: of the hidden layers; the network's own default unless given.
-        multipliers: of unet, song and adm, each level's channels in multiples of the width.
-        blocks: of unet, song and adm, the residual blocks per level.
-        attention: of song and adm, the levels with self-attention, 0 for the finest.
-        embedding: of song, of the label: sinusoids of a position, or random Fourier features.
-        widening: of song, the width of that embedding in multiples of the width.
-        encoder: of song, what comes from beside on the way down.
-        decoder: of song, whether the result comes from the finest level or from all.
-        taps: of song, of the filter that images are halved and doubled through.
-        rescaled: of song, divide sums of two branches by the root of 2.
-        classless: of song and adm with classes, whether it learns what there is without one.
+        attention: levels with self-attention, 0 for the finest (song, adm).
+        embedding: embedding of the noise level: sinusoids, or random Fourier features (song).
+        widening: width of that embedding, in multiples of the width (song).
+        encoder: connection of each encoder level to the input (song).
+        decoder: whether the output comes from the finest level or from all levels (song).
+        taps: filter through which images are halved and doubled (song).
+        rescaled: divide sums of two branches by the root of 2 (song).
+        classless: learn the unconditional field too, in a conditional run (song, adm).
     """
 
     kind: Literal["song"] = "song"
-    width: PositiveInt | None = None
-    multipliers: Multipliers = (1, 2)
-    blocks: PositiveInt = 1
     attention: Levels = ()
     embedding: Literal["positional", "fourier"] = "positional"
     widening: PositiveInt = 1
@@ -287,23 +273,15 @@ class SongConfig(Frozen):
     classless: bool = True
 
 
-class ADMConfig(Frozen):
+class ADMConfig(_Levels):
     """ADM.
 
     Attributes:
-        width: of the hidden layers; the network's own default unless given.
-        multipliers: of unet, song and adm, each level's channels in multiples of the width.
-        blocks: of unet, song and adm, the residual blocks per level.
-        attention: of song and adm, the levels with self-attention, 0 for the finest.
-        head: of adm, the channels of each head of the attention.
-        variances: of adm, a second output for each channel is there, and left out.
-        classless: of song and adm with classes, whether it learns what there is without one.
+        head: channels per head (adm).
+        variances: expect a second output for each channel, which is ignored (adm).
     """
 
     kind: Literal["adm"] = "adm"
-    width: PositiveInt | None = None
-    multipliers: Multipliers = (1, 2)
-    blocks: PositiveInt = 1
     attention: Levels = ()
     head: PositiveInt = 64
     variances: bool = False
@@ -314,9 +292,9 @@ class DiffusersConfig(Frozen):
     """A network of diffusers.
 
     Attributes:
-        architecture: of diffusers, the name of its class there.
-        arguments: of diffusers, what its class is made with, as the JSON text of an object.
-        unconditional: of diffusers, the class that stands for none, if it has learned one.
+        architecture: name of the class in diffusers (diffusers).
+        arguments: arguments of that class, as the JSON text of an object (diffusers).
+        unconditional: class that stands for "no class", if it was learned (diffusers).
     """
 
     kind: Literal["diffusers"] = "diffusers"
@@ -343,7 +321,7 @@ def _as_tuple(value: Any) -> Any:
 
 def _some(value: tuple[float, ...]) -> tuple[float, ...]:
     if not value:
-        raise ValueError("name a decay")
+        raise ValueError("ema=(): give at least one decay")
     return value
 
 
@@ -355,24 +333,23 @@ Decays = Annotated[
 
 
 class OptimConfig(Frozen):
-    """How the network is fitted.
+    """The optimizer and its schedule.
 
     Attributes:
         steps: optimizer steps.
-        minutes: instead of steps, how long to train: after a trial the number of steps is fixed
-            once, and the learning rate follows it; evaluations and samples come on top. 0 to go by
-            steps.
+        minutes: training time, instead of a number of steps; 0 to use steps. A short trial measures
+            the time of a step and fixes their number. Evaluations and samples take extra time.
         batch_size: samples per step.
-        lr: AdamW's peak rate; it warms up linearly, then falls to zero as a cosine.
+        lr: peak learning rate of AdamW, after a linear warm-up and before a cosine decay to zero.
         warmup: steps of the warm-up.
-        weight_decay: AdamW's.
+        weight_decay: weight decay of AdamW.
         clip: largest norm of the gradient.
-        accumulate: parts that a batch is taken in, one after another; less memory, the same steps.
-        ema: decay of the average of the weights, which is what is kept; after n steps the decay is
-            min(ema, (1 + n) / (10 + n)), so that early weights are forgotten. Of several, the first
-            is the run's and the others are saved beside it.
+        accumulate: parts of a batch that are computed one after another, to save memory.
+        ema: decay of the average of the weights, which the run uses. After n steps the decay is
+            min(ema, (1 + n) / (10 + n)), so that early weights are forgotten. With several decays
+            the run uses the first, and the other averages are saved too.
         low_discrepancy: spread the noise levels evenly instead of drawing them independently.
-        precision: of the network's arithmetic; weights stay float32.
+        precision: number format of the network's arithmetic; weights stay float32.
         compile: compile the network for training.
     """
 
@@ -391,25 +368,25 @@ class OptimConfig(Frozen):
 
 
 class TrainConfig(Frozen):
-    """All that decides a training run besides the data.
+    """All settings of a training run.
 
     Attributes:
         process: the forward process.
-        parametrization: what the network predicts.
-        label: how the network is told the noise level: noise is log(sigma / alpha) / 4, ratio is
-            sigma / alpha, and time the process's own time.
-        weighting: of the loss over noise levels.
-        times: how noise levels are drawn.
-        network: the kind of network and its size.
+        parametrization: quantity that the network predicts.
+        label: the network's input for the noise level: noise is log(sigma / alpha) / 4, ratio is
+            sigma / alpha, and time is the time of the process.
+        weighting: weight of the loss at each noise level.
+        times: distribution of the training times.
+        network: kind of network and its size.
         optim: the optimizer.
-        levels: of whole numbers from 0, how many values there are: noise between them makes the
-            data continuous in training, samples are whole numbers again, and likelihoods are bits
-            per dimension; 0 for data that is continuous.
+        levels: number of values of data in whole numbers from 0, such as 256 for bytes; 0 for
+            continuous data. Noise makes such data continuous in training, samples are whole numbers
+            again, and likelihoods are bits per dimension.
         conditional: learn the classes too.
-        dropout: how often a class is hidden, so that the unconditional field is learned as well.
-        held_out: the share of the data that is never trained on, to measure the error there; which
-            samples these are depends on the seed.
-        seed: of the weights, the order of the data and the noise.
+        dropout: probability that a class is hidden, so that the unconditional field is learned too.
+        held_out: share of the data that is never trained on, to measure the error there. The seed
+            decides which samples these are.
+        seed: seed of the weights, the order of the data and the noise.
     """
 
     process: ProcessConfig = VPConfig()
@@ -427,11 +404,11 @@ class TrainConfig(Frozen):
 
 
 class RunConfig(Frozen):
-    """The readable half of a checkpoint; with the weights beside it, a run is complete.
+    """The configuration file of a run, which is complete with its weights.
 
     Attributes:
-        loss: at the end of training; None for a run that was imported.
-        source: where it was imported from; None for one that was trained here.
+        loss: at the end of training; None for an imported run.
+        source: origin of an imported run; None for one that was trained here.
     """
 
     version: Literal[1] = 1

@@ -1,7 +1,7 @@
-"""Training by several processes: replicas of the network (DDP), or its weights divided (FSDP2).
+"""Training by several processes: replicas of the network (DDP), or divided weights (FSDP2).
 
-``torchrun`` starts the processes and tells each its place. A collective call that waits longer than
-`TIMEOUT` raises, and so does one whose peer is gone: no process is left behind waiting.
+``torchrun`` starts the processes and sets their ranks. A collective call that waits longer than
+`TIMEOUT` raises, and so does one whose peer has ended: no process waits without end.
 
 Reference: Li et al. (2020), arXiv:2006.15704; Zhao et al. (2023), arXiv:2304.11277.
 """
@@ -32,7 +32,7 @@ TIMEOUT = timedelta(minutes=5)
 
 
 class _Group(Workers):
-    """What replicas and shares have in common: the default process group."""
+    """The default process group, common to replicas and shares."""
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.size, self.device = dist.get_rank(), dist.get_world_size(), device
@@ -43,9 +43,9 @@ class _Group(Workers):
         return whole
 
     def gathered(self, value: Any) -> list[Any]:
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
 
 class Replicated(_Group):
@@ -63,8 +63,8 @@ class Replicated(_Group):
 
     def hold(self, joined: nn.Module) -> AbstractContextManager[None]:
         assert isinstance(joined, DistributedDataParallel)
-        held: AbstractContextManager[None] = joined.no_sync()
-        return held
+        context: AbstractContextManager[None] = joined.no_sync()
+        return context
 
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor
@@ -79,7 +79,7 @@ class Sharded(_Group):
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self.mesh = init_device_mesh(device.type, (self.size,))
-        # which warns of a danger to those who change a network's output in place, as nobody does
+        # the warning concerns changes of a network's output in place, which do not happen here
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
 
     def own(self, network: nn.Module) -> nn.Module:
@@ -90,14 +90,14 @@ class Sharded(_Group):
             if isinstance(child, nn.ModuleList):
                 for block in child:
                     fully_shard(block, mesh=self.mesh)
-        # without it a pass that is no training leaves the root whole, which the next average is not
+        # otherwise a pass outside training leaves the root whole, unlike its average
         fully_shard(network, mesh=self.mesh, reshard_after_forward=True)
 
     def join(self, network: nn.Module) -> nn.Module:
         return network
 
     @contextmanager
-    def _held(self, network: FSDPModule) -> Iterator[None]:
+    def _without_sync(self, network: FSDPModule) -> Iterator[None]:
         network.set_requires_gradient_sync(False)
         try:
             yield
@@ -105,7 +105,7 @@ class Sharded(_Group):
             network.set_requires_gradient_sync(True)
 
     def hold(self, joined: nn.Module) -> AbstractContextManager[None]:
-        return self._held(joined) if isinstance(joined, FSDPModule) else nullcontext()
+        return self._without_sync(joined) if isinstance(joined, FSDPModule) else nullcontext()
 
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -113,7 +113,7 @@ class Sharded(_Group):
     def share(self, tensor: Tensor, like: Tensor) -> Tensor:
         if not isinstance(like, DTensor):
             return tensor
-        # each process has read the whole: nothing is to be sent
+        # each worker has read the whole tensor, so nothing is sent
         return distribute_tensor(
             tensor.to(self.device), like.device_mesh, like.placements, src_data_rank=None
         )
@@ -121,17 +121,17 @@ class Sharded(_Group):
 
 @contextmanager
 def group(kind: Literal["ddp", "fsdp"], device: torch.device) -> Iterator[Workers]:
-    """Give the processes that `torchrun` has started, this one among them.
+    """Give the workers that `torchrun` has started.
 
-    The processes leave together, or with an error. The group is not taken apart, which may wait
-    without end for a peer that has gone; so end the process by `os._exit`, which does not either.
+    They leave together, or with an error. The group is not destroyed, because that may wait without
+    end for a peer that has ended; so end the process by `os._exit`, which skips it too.
     """
     backend = "nccl" if device.type == "cuda" else "gloo"
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     store.set_timeout(TIMEOUT)
     if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
-        # torchrun's store outlives its processes: those it starts anew must not find the addresses
-        # of the ones before. Several machines may count restarts differently, so only on one.
+        # torchrun's store outlives its processes: after a restart they must not find the old
+        # addresses. Several machines may count restarts differently, so only on one.
         store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     yield Sharded(device) if kind == "fsdp" else Replicated(device)

@@ -1,13 +1,13 @@
-r"""The error on held-out data at fixed noise, level by level.
+r"""The error on held-out data at fixed noise, at several noise levels.
 
-The error of ``x0`` at a noise level, relative to that of the best denoiser that knows no more than
-the mean and the variance ``v_i`` of each coordinate::
+The error of ``x0`` at a noise level, divided by the error of the optimal denoiser for independent
+Gaussian coordinates of variances ``v_i``::
 
     r(t) = || x0_hat - x0 ||^2 / sum_i v_i sigma^2 / (alpha^2 v_i + sigma^2)            (1)
 
-Its mean is 1 for that denoiser at every level, which makes levels comparable, and below 1 for one
-that knows more; no weighting enters. An error on held-out data that rises again while the loss
-falls tells that the training data is being learned by heart.
+A mean of 1 means that nothing beyond means and variances was learned; lower is better. No weighting
+enters, so levels are comparable. If this error rises while the loss falls, the network memorises
+the training data.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from scorefield.process import Process, align
 from scorefield.training.loop import Prepare
 
 BINS = 8
-_WIDEST = 5.0  # in log(sigma/alpha): beyond, data of unit variance is as good as clean or gone
+_WIDEST = 5.0  # in log(sigma/alpha): beyond, data of unit variance is nearly clean or pure noise
 _MOST = 256  # samples
 _BATCH_SIZE = 64
 _DRAWS = 4  # of noise, a level
 
 
 def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the samples to learn from, and of those held out in random order.
+    """Return the numbers of the samples to learn from, and of the held-out ones in random order.
 
     Raises:
-        UsageError: a share that holds out none, or leaves fewer than two.
+        UsageError: a share that holds out no sample, or leaves fewer than two.
     """
-    held = round(share * count)
-    if share and not 1 <= held <= count - 2:
+    size = round(share * count)
+    if share and not 1 <= size <= count - 2:
         raise UsageError(
-            f"held_out = {share:g} of {count} samples is {held}: hold out one at least, and leave "
-            "two."
+            f"held_out={share:g}: of {count} samples that is {size}; hold out at least one, and "
+            "leave two."
         )
     u, _ = Noise(seed, torch.arange(count), stream=SPLIT).uniform(torch.empty(0))
     order = u.argsort()
-    return order[held:].sort().values, order[:held]
+    return order[size:].sort().values, order[:size]
 
 
 def bins(process: Process) -> Tensor:
@@ -57,12 +57,12 @@ def bins(process: Process) -> Tensor:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Samples that are not trained on, and the noise to try a field with.
+    """Samples that are not trained on, and the noise to measure a field with.
 
     Args:
         rows, y: all data, and its classes.
-        items: the numbers of those held out, int64.
-        prepare: what takes data to what the field sees, as in training.
+        items: the numbers of the held-out samples, int64.
+        prepare: the function from data to the field's input, as in training.
         seed: with sample and level, determines the noise.
     """
 
@@ -76,23 +76,23 @@ class HeldOut:
     def errors(self, field: ScoreField) -> Tensor:
         """Return the mean of (1) over each noise level of `bins`, float64 ``(BINS,)``.
 
-        Of 256 samples at the most. The noise levels of the samples are spread evenly over a bin.
+        At most 256 samples are used; their noise levels are spread evenly over a bin.
 
         Raises:
-            ValueError: nothing is held out.
+            ValueError: no sample is held out.
         """
         if not len(self.items):
-            raise ValueError("nothing is held out: set held_out.")
+            raise ValueError("held_out=0: no sample is held out; set it above 0.")
         total = min(len(self.items), _MOST)
-        found = torch.zeros(BINS, dtype=torch.float64)
+        result = torch.zeros(BINS, dtype=torch.float64)
         for level in range(BINS):
             for start in range(0, total, _BATCH_SIZE):
                 places = torch.arange(start, min(start + _BATCH_SIZE, total))
-                found[level] += self._relative(field, level, places, total).sum().cpu() / total
-        return found
+                result[level] += self._relative(field, level, places, total).sum().cpu() / total
+        return result
 
     def _relative(self, field: ScoreField, level: int, places: Tensor, total: int) -> Tensor:
-        """Return (1) for some of the samples, by their places among those held out."""
+        """Return (1) for some of the held-out samples, by their positions."""
         items = self.items[places]
         noise = Noise(self.seed, items, step=_DRAWS * level, stream=EVALUATION)
         x0 = self.rows[items].to(_device(field))
@@ -104,11 +104,11 @@ class HeldOut:
         depth = edges[level] + (edges[level + 1] - edges[level]) * (places + u) / total
         t = field.process.time(-depth).clamp(field.process.t_min, field.process.t_max).to(x0.device)
         condition = {} if self.y is None else {"y": self.y[items].to(x0.device)}
-        found = field(field.process.perturb(x0, align(t, x0), eps), t, **condition).x0
+        estimate = field(field.process.perturb(x0, align(t, x0), eps), t, **condition).x0
         alpha, sigma = field.process.coefficients(align(t, x0))
         v = torch.as_tensor(field.variance, dtype=torch.float64).to(x0.device).expand(field.shape)
         least = v * sigma**2 / (alpha**2 * v + sigma**2)
-        errors: Tensor = (found - x0).double().square().flatten(1).sum(1)
+        errors: Tensor = (estimate - x0).double().square().flatten(1).sum(1)
         return errors / least.flatten(1).sum(1)
 
 

@@ -37,10 +37,10 @@ class Progress:
     """One finished step.
 
     Attributes:
-        step: how many are done.
+        step: the number of steps so far.
         loss: the step's mean loss.
-        norm: of the gradient before it was clipped; infinite where float16 overflowed, for which
-            the weights stay as they are and the next step scales less.
+        norm: of the gradient before clipping; infinite where float16 overflowed: then the weights
+            stay as they are and the next step scales less.
         lr: the learning rate.
     """
 
@@ -51,7 +51,7 @@ class Progress:
 
 
 class Tried(NamedTuple):
-    """A part of a batch whose gradient is taken: items, times and losses, each ``(B,)``."""
+    """A part of a batch after its backward pass: items, times and losses, each ``(B,)``."""
 
     items: Tensor
     t: Tensor
@@ -71,17 +71,17 @@ def fit(
     among: Tensor | None = None,
     workers: Workers = _SINGLE,
 ) -> Fit:
-    """Train a denoiser in place: iterate over the steps of what is returned.
+    """Train a denoiser in place: iterate over the result to take the steps.
 
     After the last step the network holds the exponential moving average of its weights.
 
     Args:
-        x: data ``(N, ...)``, a tensor or read as it is asked for.
-        y: classes ``(N,)``, or None; hidden from the network as often as ``dropout`` says.
-        prepare: from a batch of ``x`` and noise of its own to what the field sees, and the noise
-            after; ``x`` is that already unless given.
-        among: the numbers of the samples to learn from, int64; all unless given.
-        workers: those that train together, each with its share of every batch.
+        x: data ``(N, ...)``: a tensor, or samples that are read by index.
+        y: classes ``(N,)``, or None; hidden from the network with probability ``dropout``.
+        prepare: a function from a batch of ``x`` and its noise to the field's input and the noise
+            that is left; the default passes both on.
+        among: the numbers of the samples to learn from, int64; all by default.
+        workers: processes that train together, each with its share of every batch.
 
     Raises:
         UsageError: a batch too small to be shared; minutes instead of steps.
@@ -97,10 +97,10 @@ def fit(
 class Fit:
     """A fit in progress: an iterator over its steps, which raises before it spoils the weights.
 
-    What comes next is a function of `state` and of the arguments alone.
+    The next step is a function of `state` and of the arguments alone.
 
     Attributes:
-        step, steps: how many steps are done, and how many there will be.
+        step, steps: the number of steps so far, and in all.
         averaged: the denoiser with the average of the weights so far.
         averages: the averages of the weights, one for each decay.
 
@@ -122,7 +122,7 @@ class Fit:
         workers: Workers,
     ) -> None:
         if optim.minutes:
-            raise UsageError("optim.minutes are for a run; a fit alone goes by optim.steps.")
+            raise UsageError("optim.minutes is for `train`; set optim.steps for `fit`.")
         if optim.batch_size < workers.size * optim.accumulate:
             raise UsageError(
                 f"optim.batch_size={optim.batch_size}: {workers.size} process(es) with "
@@ -191,7 +191,7 @@ class Fit:
         dtype = _AUTOCAST.get(optim.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             losses = self.objective.loss(self.learner, x0, t, eps, **condition)
-        # what is shared is the mean of the workers' gradients
+        # the workers share the mean of their gradients
         loss = losses.sum() / (optim.batch_size / workers.size)
         torch.autograd.backward(self.scaler.scale(loss))
         return Tried(items, t, losses.detach())
@@ -207,7 +207,7 @@ class Fit:
             for items, times, each in tried
             for item, t in zip(items[~each.isfinite().cpu()], times[~each.isfinite()], strict=True)
         ]
-        bad = [pair for found in self.workers.gathered(bad) for pair in found]
+        bad = [pair for pairs in self.workers.gathered(bad) for pair in pairs]
         times = [t for _, t in bad] or [math.nan]  # a sum of finite losses may be infinite
         raise NumericalError(
             f"the loss is {value} at step {self.step + 1}, at t = {min(times):g} to "
@@ -220,7 +220,7 @@ class Fit:
         self.scaler.unscale_(self.optimizer)
         total = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optim.clip)
         norm = float(self.workers.whole(total))
-        # which at a scale of 1 is no overflow that a smaller one would avoid
+        # at a scale of 1 or less, an overflow that a smaller scale would not avoid
         if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
             raise NumericalError(
                 f"the gradient's norm is {norm} at step {self.step + 1}, with a loss of {loss:g}: "
@@ -241,22 +241,22 @@ class Fit:
         self.denoiser.network.eval()
 
     def average(self, number: int) -> dict[str, Tensor]:
-        """Return the average of the weights for one of the decays, all of it."""
+        """Return the whole average of the weights for one of the decays."""
         weights = self.averages[number].module.state_dict()
         return {name: self.workers.whole(value) for name, value in weights.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that the next step depends on besides the arguments."""
-        found = states.state(self.network, self.averages, self.optimizer, self.scaler)
-        # in one order in all workers, which a tensor divided among them is gathered by
-        whole = {name: self.workers.whole(found[name]) for name in sorted(found)}
+        """Return the tensors that the next step depends on, besides the arguments."""
+        parts = states.state(self.network, self.averages, self.optimizer, self.scaler)
+        # in the same order in all workers, because a divided tensor is gathered from all of them
+        whole = {name: self.workers.whole(parts[name]) for name in sorted(parts)}
         return whole | {"step": torch.tensor(self.step)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a `state` of a fit with the same arguments.
+        """Continue from a `state` of a fit with the same arguments.
 
         Raises:
-            ValueError: the tensors are not those of such a fit.
+            ValueError: the tensors are not from such a fit.
         """
         try:
             states.restore(
@@ -264,4 +264,4 @@ class Fit:
             )
             self.step = int(tensors["step"])
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"the state is not this fit's: {error}") from None
+            raise ValueError(f"the state is not from this fit: {error}") from None

@@ -8,8 +8,8 @@ Through a parametrization it becomes a distance to the network's own target, wit
 
     lambda (alpha out / sigma^2)^2                                                           (2)
 
-which is formed in float64 before it meets the data. ``lambda = sigma^2`` gives the mean squared
-error of eps, DDPM's loss. All losses are means over a sample's coordinates.
+which is computed in float64 before it multiplies the data. ``lambda = sigma^2`` gives the mean
+squared error of eps, DDPM's loss. All losses are means over a sample's coordinates.
 
 Reference: Vincent (2011), denoising score matching; Ho et al. (2020), arXiv:2006.11239; Song et al.
 (2021), arXiv:2101.09258 (likelihood weighting); Hang et al. (2023), arXiv:2303.09556 (min-SNR).
@@ -70,7 +70,7 @@ class EDMWeighting(Weighting):
 
 @dataclass(frozen=True)
 class MinSNR(Weighting):
-    """``sigma^2 min(1, gamma / SNR)``: the error of eps, less of it where noise is faint."""
+    """``sigma^2 min(1, gamma / SNR)``: the error of eps, with less weight at low noise."""
 
     gamma: float = 5.0
 
@@ -80,7 +80,7 @@ class MinSNR(Weighting):
 
 
 class TimeDistribution(ABC):
-    """How training chooses noise levels: a map from uniform numbers to times."""
+    """A distribution of training times: a map from uniform numbers to times."""
 
     @abstractmethod
     def __call__(self, process: Process, u: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class TimeDistribution(ABC):
 
 @dataclass(frozen=True)
 class UniformTimes(TimeDistribution):
-    """Times uniform on ``[t_min, t_max]``; never 0, where the target has no bound."""
+    """Times uniform on ``[t_min, t_max]``; never 0, where the target is unbounded."""
 
     def __call__(self, process: Process, u: Tensor) -> Tensor:
         return process.t_min + u * (process.t_max - process.t_min)
@@ -97,7 +97,7 @@ class UniformTimes(TimeDistribution):
 
 @dataclass(frozen=True)
 class LogNormalTimes(TimeDistribution):
-    """``log(sigma / alpha)`` normal with this mean and deviation, kept inside the interval.
+    """``log(sigma / alpha)`` normal with this mean and deviation, clamped to the interval.
 
     Reference: Karras et al. (2022), arXiv:2206.00364, table 1.
     """
@@ -129,12 +129,12 @@ class Objective:
         """Return the loss of each sample, shape ``(B,)``.
 
         Args:
-            x0: data ``(B, *shape)``, as the field sees it.
+            x0: data ``(B, *shape)``, in the field's units.
             t: one time per sample, ``(B,)``, or one for all.
             eps: standard normal noise, like ``x0``.
         """
         process, t = denoiser.process, align(t, x0)
-        # once for all that follows: besides these a step asks the process for the label alone
+        # computed once: apart from these, a step calls the process only for the label
         alpha, sigma = process.coefficients(t)
         (prepared,) = denoiser.prepared(t[None], alpha[None], sigma[None])
         at = Instant(process, t, alpha, sigma, prepared)

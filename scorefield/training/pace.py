@@ -1,4 +1,4 @@
-"""How many steps there is time for."""
+"""The number of steps that fit into a given time."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ import torch
 
 from scorefield.training.loop import Fit
 
-# what is tried to see what a step costs: this share of the time, not more than so many seconds, and
-# not more than so many steps
+# a trial measures the time of a step: this share of the time at most, and so many seconds and steps
 _SHARE, _LONGEST, _TRIED = 0.03, 20.0, 1000
 
 
 def steps_within(fit: Fit, minutes: float) -> int:
-    """Return how many steps a fit can take in some minutes, the same number in every process.
+    """Return the number of steps that a fit can take in some minutes, the same in all workers.
 
-    Some are taken to see what one costs, and then taken back; the same share of the time is left
-    over.
+    A trial takes some steps and then restores the fit. The same share of the time is kept free.
     """
     began = time.monotonic()
     start = {name: value.clone() for name, value in fit.state().items()}
     steps, fit.steps = fit.steps, fit.step + _TRIED + 2
-    next(fit)  # which has the costs of a start
+    next(fit)  # the first step is slower
     allowed = min(_SHARE * 60 * minutes, _LONGEST)
     tried = max(1, min(_TRIED, int(allowed / _seconds_each(fit, 1))))
     each = _seconds_each(fit, tried)

@@ -1,4 +1,4 @@
-"""What changes along a training: the learning rate, and how long averages of the weights reach."""
+"""Schedules of the learning rate and of the decay of weight averages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Average:
         self.decay = decay
 
     @torch.no_grad()
-    def __call__(self, kept: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
+    def __call__(self, old: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
         n = int(count)
         decay = min(self.decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(list(kept), list(new), 1 - decay)
+        torch._foreach_lerp_(list(old), list(new), 1 - decay)

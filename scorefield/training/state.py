@@ -34,7 +34,7 @@ def restore(
     scaler: GradScaler,
     workers: Workers,
 ) -> None:
-    """Put a `state` back, each tensor whole, whatever the workers it came from.
+    """Restore a `state` of whole tensors, saved by any number of workers.
 
     Raises:
         KeyError, RuntimeError: the tensors are not those of such a state.
@@ -42,9 +42,9 @@ def restore(
     modules = {"network": network} | {f"average.{k}": a for k, a in enumerate(averages)}
     for prefix, module in modules.items():
         likes = module.state_dict()
-        given = _under(prefix, tensors)
-        shared = {k: workers.share(v, likes[k]) for k, v in given.items() if k in likes}
-        module.load_state_dict({**given, **shared})
+        own = _under(prefix, tensors)
+        shared = {k: workers.share(v, likes[k]) for k, v in own.items() if k in likes}
+        module.load_state_dict({**own, **shared})
     parameters, moments = list(network.parameters()), dict[int, dict[str, Tensor]]()
     for key, value in _under("optimizer", tensors).items():
         number, name = key.split(".")

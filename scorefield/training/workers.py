@@ -1,4 +1,4 @@
-"""The processes that train one network together, and how they share the work."""
+"""Processes that train one network together, and how they share the work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class Workers(ABC):
-    """Some workers, of which this is one.
+    """Processes that train together, as one of them sees it.
 
     Attributes:
-        rank, size: the number of this one, and how many there are.
+        rank, size: the number of this worker, and the number of all.
     """
 
     rank: int
@@ -21,29 +21,29 @@ class Workers(ABC):
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and prints for all."""
+        """Whether this worker writes files and prints for all."""
         return self.rank == 0
 
     def part(self, count: int, piece: int, pieces: int) -> slice:
-        """Return what falls to this process of a piece of its share of ``count`` items."""
+        """Return this worker's slice of micro-batch ``piece`` of a batch of ``count`` items."""
         start, stop = (count * k // self.size for k in (self.rank, self.rank + 1))
         return slice(*(start + (stop - start) * k // pieces for k in (piece, piece + 1)))
 
     @abstractmethod
     def own(self, network: nn.Module) -> nn.Module:
-        """Return the network whose weights the optimizer moves: this one or a copy of it."""
+        """Return the network whose weights the optimizer changes: this one or a copy of it."""
 
     @abstractmethod
     def divide(self, network: nn.Module) -> None:
-        """Leave each process its share of the weights, if they are divided."""
+        """Leave each worker its share of the weights, if they are divided."""
 
     @abstractmethod
     def join(self, network: nn.Module) -> nn.Module:
-        """Return what to call, so that a backward pass ends with the mean of all gradients."""
+        """Return the module to call, whose backward pass ends with the mean of all gradients."""
 
     @abstractmethod
     def hold(self, joined: nn.Module) -> AbstractContextManager[None]:
-        """Let gradients add up in each process until a backward pass outside this context."""
+        """Let gradients add up in each worker until a backward pass outside this context."""
 
     @abstractmethod
     def whole(self, tensor: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Workers(ABC):
 
     @abstractmethod
     def share(self, tensor: Tensor, like: Tensor) -> Tensor:
-        """Return this process's share of a whole tensor, as ``like`` is shared."""
+        """Return this worker's share of a whole tensor, divided as ``like`` is."""
 
     @abstractmethod
     def total(self, value: Tensor) -> Tensor:
@@ -59,11 +59,11 @@ class Workers(ABC):
 
     @abstractmethod
     def gathered(self, value: Any) -> list[Any]:
-        """Return what every process gives."""
+        """Return the values of all workers."""
 
 
 class SingleWorker(Workers):
-    """One process, which does everything."""
+    """One process that does everything."""
 
     rank, size = 0, 1
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import scorefield as sf
 from scorefield import Noise
 from scorefield.evaluate.metrics import (
     C2ST,
@@ -20,8 +21,8 @@ from scorefield.evaluate.metrics import (
     PRDC,
     EnergyDistance,
     FrechetDistance,
-    Metric,
     SlicedWasserstein,
+    SplitMetric,
     compare,
     energy_distance,
     frechet_distance,
@@ -30,7 +31,7 @@ from scorefield.evaluate.metrics import (
     sliced_wasserstein,
     squared_mmd,
 )
-from scorefield.evaluate.metrics.base import dealt
+from scorefield.evaluate.metrics.base import split_halves
 
 EVERY = (
     SlicedWasserstein(projections=16),
@@ -47,7 +48,7 @@ def normal(count, *shape, seed=0):
 
 
 @dataclass(frozen=True)
-class MeanGap(Metric):
+class MeanGap(SplitMetric):
     """The difference of two means, of which everything is known."""
 
     names: ClassVar[tuple[str, ...]] = ("mean_gap",)
@@ -55,25 +56,62 @@ class MeanGap(Metric):
     def values(self, split):
         x, y = (
             (kept.to(v) @ v[:, 0]) / kept.sum(1)
-            for v, kept in ((split.x, split.x_kept), (split.y, split.y_kept))
+            for v, kept in ((split.x, split.x_mask), (split.y, split.y_mask))
         )
         return (x - y)[None]
 
 
+class OwnGap(sf.Metric):
+    """The same as an own metric: nothing but `value`."""
+
+    def value(self, x, y):
+        return float(x[:, 0].mean() - y[:, 0].mean())
+
+
+class OwnMoments(sf.Metric):
+    """An own metric of two numbers."""
+
+    names = ("first", "second")
+
+    def value(self, x, y):
+        return torch.stack([((x**k).mean() - (y**k).mean()).abs() for k in (1, 2)])
+
+
+def test_an_own_metric_has_the_interval_of_a_built_in_one():
+    x, y = normal(96, 1, seed=1) ** 3, normal(160, 1, seed=2)
+    built_in = compare(x, y, other=normal(99, 1, seed=3), metrics=[MeanGap()])
+    own = compare(x, y, other=normal(99, 1, seed=3), metrics=[OwnGap(), OwnMoments()])
+    assert list(own.values) == ["OwnGap", "first", "second"]
+    for part in ("values", "floors", "excesses"):
+        found, exact = getattr(own, part)["OwnGap"], getattr(built_in, part)["mean_gap"]
+        assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(exact), abs=1e-12)
+    assert own.values["first"].value == pytest.approx(
+        abs(built_in.values["mean_gap"].value), abs=1e-12
+    )
+
+
+def test_the_numbers_of_an_own_metric_need_a_name_each():
+    class Unnamed(OwnMoments):
+        names = ("first",)
+
+    with pytest.raises(ValueError, match="names \\['first'\\], and 2 numbers"):
+        compare(normal(40, 2), normal(40, 2), metrics=[Unnamed()])
+
+
 def test_halves_are_two_halves_and_orthogonal_to_each_other():
-    split = dealt(normal(64, 2), normal(80, 2), seed=0)
+    split = split_halves(normal(64, 2), normal(80, 2), seed=0)
     whole, halves, others = split.keep[0], split.keep[1:16], split.keep[16:]
     assert bool((whole == 1).all())
     assert torch.equal(halves + others, torch.ones(15, 16).double())
     assert torch.equal((halves - others) @ (halves - others).T, 16 * torch.eye(15).double())
-    assert split.x_kept.sum(1).tolist() == [64] + 30 * [32]
+    assert split.x_mask.sum(1).tolist() == [64] + 30 * [32]
     assert split.x_group.bincount().tolist() == 16 * [4]
     assert split.y_group.bincount().tolist() == 16 * [5]
 
 
 def test_the_standard_error_of_a_difference_of_means_is_that_of_its_groups():
     x, y = normal(96, 1, seed=1) ** 3, normal(160, 1, seed=2)
-    split = dealt(x, y, seed=4)
+    split = split_halves(x, y, seed=4)
     gaps = [float(x[split.x_group == j].mean() - y[split.y_group == j].mean()) for j in range(16)]
     found = compare(x, y, metrics=[MeanGap()], seed=4).values["mean_gap"]
     assert found.value == pytest.approx(float(x.mean() - y.mean()), rel=1e-12)
@@ -94,10 +132,10 @@ def test_the_standard_error_of_a_difference_of_means_is_that_of_its_groups():
 )
 def test_the_value_of_a_half_is_that_of_its_points_alone(metric, alone):
     x, y = normal(50, 3, seed=5), 1.2 * normal(67, 3, seed=6) + 0.4
-    split = dealt(x, y, seed=0)
+    split = split_halves(x, y, seed=0)
     values = metric.values(split)
     for row in (0, 3, 22):
-        truth = alone(x[split.x_kept[row]], y[split.y_kept[row]])
+        truth = alone(x[split.x_mask[row]], y[split.y_mask[row]])
         assert values[:, row].tolist() == pytest.approx(np.atleast_1d(truth).tolist(), rel=1e-7)
 
 
@@ -232,16 +270,19 @@ def test_no_tensor_is_larger_than_a_block_or_what_is_kept_of_each_point(metric, 
     [
         ({"x": torch.full((40, 2), math.nan)}, "x has 80 of 80 values that are not finite"),
         ({"real": normal(40, 3)}, r"x has points of shape \(2,\) and real of \(3,\)"),
-        ({"real": torch.ones(())}, r"real has shape \(\): needs"),
-        ({"x": torch.ones(()), "other": normal(40, 2)}, r"x has shape \(\): needs"),
+        ({"real": torch.ones(())}, r"real has shape \(\): must be"),
+        ({"x": torch.ones(()), "other": normal(40, 2)}, r"x has shape \(\): must be"),
         ({"x": normal(31, 2)}, "a sample has 31 points: a standard error needs 32"),
-        ({"other": normal(39, 2)}, r"other has shape \(39, 2\): a floor needs 40 points or more"),
+        (
+            {"other": normal(39, 2)},
+            r"other has shape \(39, 2\): a floor needs at least as many points as x, 40",
+        ),
         ({"other": normal(40, 3)}, r"other has shape \(40, 3\): .* of shape \(2,\)"),
         ({"other": torch.full((40, 2), math.inf)}, "other has 80 of 80 values that are not fini"),
-        ({"metrics": ()}, r"metrics is empty: give at least one, such as EnergyDistance\(\)"),
-        ({"metrics": (MMD((1.0,)), MMD((2.0,)))}, "metrics tell squared_mmd twice"),
-        ({"level": 1.0}, "level = 1: give a number between 0 and 1"),
-        ({"metrics": [PRDC(k=20)]}, "k = 20 neighbours among 15 points"),
+        ({"metrics": ()}, r"metrics=\(\): give at least one, such as EnergyDistance\(\)"),
+        ({"metrics": (MMD((1.0,)), MMD((2.0,)))}, "metrics contain squared_mmd twice"),
+        ({"level": 1.0}, "level=1: must be between 0 and 1"),
+        ({"metrics": [PRDC(k=20)]}, "k=20: must be at most 15"),
         ({"seed": -1}, "seed = -1: give an integer"),
     ],
 )

@@ -433,7 +433,7 @@ HEUN = Plan(sf.Heun(), sf.balanced(PROCESS, 2))
         ({"heun": Plan(sf.DDIM(), sf.Adaptive())}, {}, "Adaptive needs an error estimate"),
         ({"heun": HEUN}, {"n": 1}, "n = 1, batch_size = 64: needs 2 samples"),
         ({"heun": HEUN}, {"batch_size": 0}, "batch_size = 0"),
-        ({"heun": HEUN}, {"level": 1.0}, "level = 1"),
+        ({"heun": HEUN}, {"level": 1.0}, "level=1"),
         ({"heun": HEUN}, {"n": 16, "real": torch.zeros(40, 2)}, "n = 16, .* needs 32 samples"),
         ({"heun": HEUN}, {"n": 40, "real": torch.zeros(40, 3)}, r"real has shape \(40, 3\)"),
         ({"heun": HEUN}, {"n": 40, "real": torch.zeros(9, 2)}, r"real has shape \(9, 2\)"),

@@ -188,9 +188,9 @@ def test_any_shape_and_type_of_point(metric):
     ("x", "y", "message"),
     [
         (torch.ones(4, 2), torch.ones(4, 3), r"x has points of shape \(2,\) and y of \(3,\)"),
-        (torch.ones(4, 2), torch.ones(1, 2), r"y has shape \(1, 2\): needs \(N, \.\.\.\) with N"),
-        (torch.ones(()), torch.ones(3), r"x has shape \(\): needs"),
-        (torch.ones(4, 0), torch.ones(4, 0), r"x has shape \(4, 0\): needs"),
+        (torch.ones(4, 2), torch.ones(1, 2), r"y has shape \(1, 2\): must be \(N, \.\.\.\), with"),
+        (torch.ones(()), torch.ones(3), r"x has shape \(\): must be"),
+        (torch.ones(4, 0), torch.ones(4, 0), r"x has shape \(4, 0\): must be"),
         (torch.ones(4), torch.tensor([1.0, math.nan, math.inf]), "y has 2 of 3 values that are no"),
         (torch.ones(4, dtype=torch.complex64), torch.ones(4), "x is complex: give torch.view_as_r"),
     ],
@@ -201,7 +201,7 @@ def test_refuses_what_has_no_distance(metric, x, y, message):
 
 
 def test_refuses_no_projections():
-    with pytest.raises(ValueError, match="projections = 0: give at least one"):
+    with pytest.raises(ValueError, match="projections=0: must be at least 1"):
         sliced_wasserstein(torch.ones(3), torch.ones(3), projections=0)
 
 
@@ -265,13 +265,13 @@ def test_the_bandwidth_is_the_median_distance_of_the_second_sample():
     assert mmd.median_distance(y) == pytest.approx(median, rel=1e-12)
     many = normal(5000, 3, seed=45)
     assert mmd.median_distance(many) == pytest.approx(float(np.median(pdist(many[::5]))), rel=1e-5)
-    with pytest.raises(ValueError, match="points are at a median distance of 0: give bandwidths"):
+    with pytest.raises(ValueError, match="have a median distance of 0: give bandwidths"):
         squared_mmd(x, torch.zeros(4, 2))
 
 
 @pytest.mark.parametrize("bandwidths", [(), (1.0, -1.0), (math.nan,), (math.inf,)])
 def test_squared_mmd_refuses_bandwidths_that_are_none(bandwidths):
-    with pytest.raises(ValueError, match=r"bandwidths = \(.*\): give positive numbers"):
+    with pytest.raises(ValueError, match=r"bandwidths=\(.*\): must be positive numbers"):
         squared_mmd(torch.ones(3), torch.ones(3), bandwidths=bandwidths)
 
 

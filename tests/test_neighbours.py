@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from scorefield import Noise
 from scorefield.evaluate.metrics import C2ST, PRDC, c2st, points, prdc
-from scorefield.evaluate.metrics.base import dealt
+from scorefield.evaluate.metrics.base import split_halves
 
 
 def normal(count, *shape, seed=0):
@@ -76,7 +76,7 @@ def c2st_by_scikit_learn(split, k):
 @pytest.mark.parametrize(("n", "m", "dim", "k"), [(64, 64, 2, 7), (48, 96, 3, 6), (70, 55, 40, 1)])
 def test_c2st_is_cross_validation_with_scikit_learns_neighbours(n, m, dim, k):
     x, y = normal(n, dim, seed=5), 1.2 * normal(m, dim, seed=6) + 0.3
-    truth = c2st_by_scikit_learn(dealt(x, y, seed=3), k)
+    truth = c2st_by_scikit_learn(split_halves(x, y, seed=3), k)
     assert c2st(x, y, k=k, seed=3).value == pytest.approx(truth, rel=1e-12)
     assert 0.45 < truth < 0.95
 
@@ -101,19 +101,19 @@ def test_c2st_tells_apart_what_is_apart():
 @pytest.mark.parametrize("metric", [PRDC(), C2ST()])
 def test_neighbours_are_the_same_in_any_chunks(metric, monkeypatch):
     x, y = normal(70, 40, seed=9), normal(64, 40, seed=10) + 0.2
-    value = metric.values(dealt(x, y, seed=0))
+    value = metric.values(split_halves(x, y, seed=0))
     monkeypatch.setattr(points, "BLOCK", 300)
-    assert torch.equal(metric.values(dealt(x, y, seed=0)), value)
+    assert torch.equal(metric.values(split_halves(x, y, seed=0)), value)
 
 
 def test_neighbours_refuse_what_they_have_too_few_points_for():
     x, y = normal(64, 2), normal(5, 2)
-    for k, message in ((0, "k = 0: give at least one"), (5, "k = 5 neighbours among 4 points")):
+    for k, message in ((0, "k=0: must be at least 1"), (5, "k=5: must be at most 4")):
         with pytest.raises(ValueError, match=message):
             prdc(x, y, k=k)
     with pytest.raises(ValueError, match="a sample has 5 points: a standard error needs 32"):
         c2st(x, y)
-    with pytest.raises(ValueError, match="k = 57 neighbours among 56 points"):  # 7 folds of 8
+    with pytest.raises(ValueError, match="k=57: must be at most 56"):  # 7 folds of 8
         c2st(x, x, k=57)
-    with pytest.raises(ValueError, match=r"level = 95: give a number between 0 and 1"):
+    with pytest.raises(ValueError, match="level=95: must be between 0 and 1"):
         c2st(x, x, level=95)

@@ -1,10 +1,11 @@
-"""Distances between two samples: how far generated data is from data.
+"""Distances between two samples, such as generated and real data.
 
-No number means much alone. `compare` tells each with its confidence interval, and beside it the
-floor: the same distance between two independent samples of the data itself, of the same sizes.
+A distance of finite samples is not 0 even for equal distributions. `compare` therefore returns each
+with its confidence interval and its floor: the same distance between two independent samples of the
+data, of the same sizes.
 """
 
-from scorefield.evaluate.metrics.base import Metric, Split
+from scorefield.evaluate.metrics.base import Metric, Split, SplitMetric
 from scorefield.evaluate.metrics.c2st import C2ST, c2st
 from scorefield.evaluate.metrics.compare import Comparison, compare
 from scorefield.evaluate.metrics.energy import EnergyDistance, energy_distance
@@ -25,6 +26,7 @@ __all__ = [
     "Metric",
     "SlicedWasserstein",
     "Split",
+    "SplitMetric",
     "c2st",
     "compare",
     "energy_distance",

@@ -1,15 +1,15 @@
 r"""Generated samples against real data, by several metrics, each with its interval and its floor.
 
-A metric of finite samples does not tell a distance alone: most are above 0, or below 1, for two
-samples of one law. What is told here is therefore the mean of the metric over new samples *of the
-same sizes*, and beside it::
+Most metrics of finite samples are above 0, or below 1, even if both samples have the same
+distribution. The value estimated here is therefore the mean of the metric over new samples *of the
+same sizes*. It is returned together with::
 
     floor  = the same metric of as much other real data against the same real data     (1)
     excess = value - floor                                                             (2)
 
-Where the generated law is the real one, the excess averages exactly 0, for any metric and sizes.
-All three have intervals from halves, as in `base`; for (2) both terms are halved
-at once, so that it is known that they share real data.
+If the generated distribution is the real one, the excess averages exactly 0, for any metric and
+sizes. All three have intervals from halves, as in `scorefield.evaluate.metrics.base`. For (2) both
+terms are halved together, so that the interval accounts for the real data they share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.evaluate.metrics.base import Metric, dealt, ranks
+from scorefield.evaluate.metrics.base import Metric, ranks, split_halves
 from scorefield.evaluate.metrics.c2st import C2ST
 from scorefield.evaluate.metrics.energy import EnergyDistance
 from scorefield.evaluate.metrics.measurement import Measurement, check_level
@@ -30,22 +30,22 @@ from scorefield.evaluate.metrics.points import check_points
 from scorefield.evaluate.metrics.prdc import PRDC
 from scorefield.evaluate.metrics.sliced import SlicedWasserstein
 
-# all but the Fréchet distance, which takes d^3 for every half and is biased most
+# all except the Fréchet distance, which costs d^3 for every half and has the largest bias
 METRICS: tuple[Metric, ...] = (SlicedWasserstein(), EnergyDistance(), MMD(), C2ST(), PRDC())
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What metrics say of generated samples; `dataclasses.asdict` makes JSON of it.
+    """Metrics of generated samples; `dataclasses.asdict` converts it to JSON values.
 
     Attributes:
         values: each metric of the generated samples against the real ones, by name.
-        floors: the same of other real data, (1); empty if none was given.
-        excesses: value less floor, (2); empty if no other real data was given.
-        n, m: how many generated and how many real samples.
-        dim: coordinates of a sample.
-        level: of the confidence intervals.
-        seed: what dealt the points into halves.
+        floors: the same of other real data, (1); empty without other real data.
+        excesses: value minus floor, (2); empty without other real data.
+        n, m: the numbers of generated and of real samples.
+        dim: the number of coordinates of a sample.
+        level: confidence level of the intervals.
+        seed: of the halves.
     """
 
     values: dict[str, Measurement]
@@ -67,67 +67,70 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Return what metrics say of samples ``x`` ``(N, ...)`` against ``real`` ``(M, ...)``.
+    """Return metrics of samples ``x`` ``(N, ...)`` against ``real`` ``(M, ...)``.
 
-    Takes as many distances as the metrics alone, in bounded memory: a float64 copy of both samples
-    that are compared, and blocks beside.
+    The intervals need no more distances than the metrics alone. Memory is bounded: a float64 copy
+    of both samples, and blocks of distances.
 
     Args:
         x: generated samples.
         real: real samples, held out from training.
-        other: more real samples, ``N`` or more; the floor is of ``N`` of them, chosen by the seed.
-        metrics: which, with their settings.
-        level: of the confidence intervals.
-        seed: determines which points are in which half.
+        other: more real samples, at least ``N``, for the floor; the seed selects ``N`` of them.
+        metrics: built-in ones, or your own `Metric`.
+        level: confidence level of the intervals.
+        seed: determines the halves.
 
     Raises:
-        ValueError: as `point_clouds`; fewer of ``other`` than of ``x``;
-            no metrics, or two of one name; fewer than 32 points, or than the neighbours asked for;
-            a level outside (0, 1).
+        ValueError: as `scorefield.evaluate.metrics.points.point_clouds`; fewer of ``other`` than of
+            ``x``; no metrics, or two with the same name; fewer than 32 points, or than the
+            neighbours of a metric; a level outside (0, 1).
     """
     check_level(level)
-    names = names_of(metrics)
+    names = metric_names(metrics)
     chosen = None if other is None else _as_many(other, x, seed)
 
-    def measured(points: Tensor) -> dict[str, Tensor]:
-        split = dealt(points, real, seed, "real")
-        return dict(zip(names, torch.cat([m.values(split) for m in metrics]), strict=True))
+    def measure(points: Tensor) -> dict[str, Tensor]:
+        split = split_halves(points, real, seed, "real")
+        numbers = torch.cat([metric.values(split) for metric in metrics])
+        if len(numbers) != len(names):
+            raise ValueError(f"metrics have names {names}, and {len(numbers)} numbers: name each.")
+        return dict(zip(names, numbers, strict=True))
 
-    ours = measured(x)
-    floors = {} if chosen is None else measured(chosen)
-    excesses = {name: ours[name] - floors[name] for name in floors}
+    own = measure(x)
+    floors = {} if chosen is None else measure(chosen)
+    excesses = {name: own[name] - floors[name] for name in floors}
     values, floor, excess = (
-        {name: Measurement.of_halves(numbers, level) for name, numbers in by.items()}
-        for by in (ours, floors, excesses)
+        {name: Measurement.of_halves(numbers, level) for name, numbers in by_name.items()}
+        for by_name in (own, floors, excesses)
     )
     dim = math.prod(real.shape[1:])
     return Comparison(values, floor, excess, len(x), len(real), dim, level, seed)
 
 
-def names_of(metrics: Sequence[Metric]) -> list[str]:
-    """Return what metrics tell.
+def metric_names(metrics: Sequence[Metric]) -> list[str]:
+    """Return the names of the numbers of metrics.
 
     Raises:
-        ValueError: no metrics, or two of one name.
+        ValueError: no metrics, or two with the same name.
     """
-    names = [name for metric in metrics for name in metric.names]
+    names = [name for metric in metrics for name in metric.names or (type(metric).__name__,)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
         raise ValueError(
-            f"metrics tell {twice[0]} twice: compare once with each."
+            f"metrics contain {twice[0]} twice: call compare once for each."
             if twice
-            else "metrics is empty: give at least one, such as EnergyDistance()."
+            else "metrics=(): give at least one, such as EnergyDistance()."
         )
     return names
 
 
 def _as_many(other: Tensor, x: Tensor, seed: int) -> Tensor:
-    """Return as many of the other real samples as there are of ``x``, chosen by the seed."""
+    """Return as many of the other real samples as there are in ``x``, selected by the seed."""
     check_points("x", x)
     check_points("other", other)
     if other.shape[1:] != x.shape[1:] or len(other) < len(x):
         raise ValueError(
-            f"other has shape {tuple(other.shape)}: a floor needs {len(x)} points or more, as many "
-            f"as x, of shape {tuple(x.shape[1:])}."
+            f"other has shape {tuple(other.shape)}: a floor needs at least as many points as x, "
+            f"{len(x)}, of shape {tuple(x.shape[1:])}."
         )
     return other[ranks(other, seed, step=3) < len(x)]

@@ -1,12 +1,12 @@
-r"""The energy distance: how much farther apart the points of two samples are than within each.
+r"""The energy distance: the distance of points between two samples minus that within each.
 
 With independent ``X, X' ~ p`` and ``Y, Y' ~ q``::
 
     E(p, q) = 2 E|X - Y| - E|X - X'| - E|Y - Y'|                                    (1)
 
 ``E >= 0``, and 0 only if ``p = q``. It is twice the squared maximum mean discrepancy of the
-distance-induced kernel, so unlike transport it can be estimated without bias: average over pairs
-of different points only.
+distance-induced kernel. Unlike transport it has an unbiased estimate: the average over pairs of
+different points.
 
 Reference: Székely and Rizzo (2013), Energy statistics; Sejdinovic et al. (2013), arXiv:1207.6076.
 """
@@ -18,13 +18,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scorefield.evaluate.metrics.base import Metric, Split, whole
+from scorefield.evaluate.metrics.base import Split, SplitMetric
 from scorefield.evaluate.metrics.pairs import discrepancy
 
 
 @dataclass(frozen=True)
-class EnergyDistance(Metric):
-    """`energy_distance`, for `scorefield.evaluate.metrics.compare`."""
+class EnergyDistance(SplitMetric):
+    """`energy_distance` for `scorefield.evaluate.metrics.compare`."""
 
     names: ClassVar[tuple[str, ...]] = ("energy_distance",)
 
@@ -36,12 +36,12 @@ class EnergyDistance(Metric):
 def energy_distance(x: Tensor, y: Tensor) -> float:
     """Return the unbiased estimate of (1) from samples ``x`` ``(N, ...)`` and ``y`` ``(M, ...)``.
 
-    This is Székely and Rizzo's ``E``, a *squared* distance, in the units of the data and not in
-    their root; `scipy.stats.energy_distance` is ``sqrt(E)`` of the biased estimate. Two samples of
-    one law average exactly 0, so a value may be negative and has no real root: about zero, read it
-    as "no difference seen". Costs ``N^2 + N M + M^2`` distances, in bounded memory.
+    This is Székely and Rizzo's ``E``, a *squared* distance, in the units of the data;
+    `scipy.stats.energy_distance` is ``sqrt(E)`` of the biased estimate. For two samples of the same
+    distribution the mean is exactly 0, so the value may be negative: near 0 it means that no
+    difference was detected. Costs ``N^2 + N M + M^2`` distances, in bounded memory.
 
     Raises:
-        ValueError: see `scorefield.evaluate.metrics.point_clouds`.
+        ValueError: as `scorefield.evaluate.metrics.points.point_clouds`.
     """
-    return float(EnergyDistance().values(whole(x, y)))
+    return float(EnergyDistance().value(x, y))

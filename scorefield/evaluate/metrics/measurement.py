@@ -71,6 +71,6 @@ def _symmetric(y: float, skew: float, count: int) -> float:
 
 
 def check_level(level: float) -> None:
-    """Raise `ValueError` unless a confidence level is between 0 and 1."""
+    """Raise `ValueError` if a confidence level is not between 0 and 1."""
     if not 0 < level < 1:
-        raise ValueError(f"level = {level:g}: give a number between 0 and 1, such as 0.95.")
+        raise ValueError(f"level={level:g}: must be between 0 and 1, such as 0.95.")

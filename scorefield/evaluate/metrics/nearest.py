@@ -1,4 +1,4 @@
-"""The nearest points of each group, from which those of any groups follow."""
+"""The nearest points in each group, from which those in any union of groups follow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from scorefield.evaluate.metrics.points import distance_blocks
 
 
 def nearest(x: Tensor, y: Tensor, group: Tensor, groups: int, k: int) -> tuple[Tensor, Tensor]:
-    """Return for each point of ``x`` the ``k`` nearest in each group of ``y``: ``(N, G, k)``.
+    """Return the ``k`` nearest points in each group of ``y`` for each ``x``, twice ``(N, G, k)``.
 
-    Their distances and their places in ``y``; inf, and place 0, where a group has fewer points.
+    The first tensor has their distances, the second their positions in ``y``: inf and 0 where a
+    group has fewer points.
     """
     order = group.argsort(stable=True)
     ends = group.bincount(minlength=groups).cumsum(0).tolist()
@@ -31,8 +32,8 @@ def nearest(x: Tensor, y: Tensor, group: Tensor, groups: int, k: int) -> tuple[T
 
 
 def check_neighbours(k: int, points: int) -> None:
-    """Raise `ValueError` unless there are ``k >= 1`` neighbours among so many points."""
+    """Raise `ValueError` if ``k < 1`` or there are fewer points than that."""
     if k < 1:
-        raise ValueError(f"k = {k}: give at least one neighbour.")
+        raise ValueError(f"k={k}: must be at least 1.")
     if k > points:
-        raise ValueError(f"k = {k} neighbours among {points} points: give a smaller k, or more.")
+        raise ValueError(f"k={k}: must be at most {points}, the number of other points.")

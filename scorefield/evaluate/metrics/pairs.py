@@ -1,4 +1,4 @@
-r"""Statistics of pairs of points, without bias: averages over pairs of different points only.
+r"""Unbiased statistics of pairs of points: averages over pairs of different points.
 
 With independent ``X, X' ~ p`` and ``Y, Y' ~ q``, a kernel ``k`` and the distance ``|.|``::
 
@@ -27,8 +27,8 @@ def discrepancy(split: Split, kernel: Kernel, at_zero: float) -> Tensor:
 
     Args:
         split: the two samples.
-        kernel: ``k``, of a tensor of distances, which it may overwrite.
-        at_zero: ``k(0)``, what a point and itself would add.
+        kernel: ``k`` of a tensor of distances, which it may overwrite.
+        at_zero: ``k(0)``, the term of a point with itself.
     """
     x, y = split.x, split.y
     x_in, y_in = (

@@ -1,4 +1,4 @@
-"""What every metric asks of the two samples it is given, and the distances between their points."""
+"""Checks of the two samples of a metric, and the distances between their points."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# How many float64 numbers a metric's working tensors hold at once: 32 MiB.
+# float64 numbers in the working tensors of a metric: 32 MiB
 BLOCK = 2**22
 
 
 def point_clouds(x: Tensor, y: Tensor, second: str = "y") -> tuple[Tensor, Tensor]:
     """Return two samples ``(N, ...)`` and ``(M, ...)`` as float64 ``(N, d)`` and ``(M, d)``.
 
-    Both lie on the device of ``x``, and are told from the mean of ``y``: no metric sees a shift of
-    both, and fewer digits are lost near the origin. ``second`` is what the caller calls ``y``.
+    Both are on the device of ``x``, and relative to the mean of ``y``: metrics do not depend on a
+    common shift, and fewer digits are lost near the origin. ``second`` is the caller's name for
+    ``y``.
 
     Raises:
         ValueError: the points have different shapes or no coordinates, a sample has fewer than two
@@ -29,33 +30,33 @@ def point_clouds(x: Tensor, y: Tensor, second: str = "y") -> tuple[Tensor, Tenso
             "a distance needs points of one shape."
         )
     flat_x, flat_y = (v.detach().to(x.device).reshape(v.shape[0], -1) for v in (x, y))
-    # added, since truth values cannot be subtracted from
+    # added, because booleans do not support subtraction
     shift = -flat_y.mean(0, dtype=torch.float64)
     return flat_x + shift, flat_y + shift
 
 
 def check_points(name: str, points: Tensor) -> None:
-    """Raise `ValueError` unless a sample has two points or more, all of finite real numbers."""
+    """Raise `ValueError` if a sample has fewer than two points, or complex or infinite values."""
     if points.ndim < 1 or points.shape[0] < 2 or points.numel() == 0:
         raise ValueError(
-            f"{name} has shape {tuple(points.shape)}: needs (N, ...) with N >= 2 points of one "
-            "coordinate or more."
+            f"{name} has shape {tuple(points.shape)}: must be (N, ...), with at least 2 points of "
+            "at least one coordinate."
         )
     if points.is_complex():
         raise ValueError(f"{name} is complex: give torch.view_as_real({name}).")
     bad = int((~points.isfinite()).sum())
     if bad:
         raise ValueError(
-            f"{name} has {bad} of {points.numel()} values that are not finite: find out why "
-            "before measuring a distance."
+            f"{name} has {bad} of {points.numel()} values that are not finite: remove them, or "
+            "find their cause."
         )
 
 
 def distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield rows of ``x`` ``(N, d)`` and their distances ``(rows, M)`` from ``y`` ``(M, d)``.
 
-    With many coordinates by a matrix product, which is tenfold faster and good to 1e-8 of the
-    spread around the origin.
+    Points with many coordinates use a matrix product, which is ten times faster and accurate to
+    1e-8 of the spread around the origin.
     """
     rows = max(1, BLOCK // y.shape[0])
     slices = [slice(first, first + rows) for first in range(0, x.shape[0], rows)]

@@ -5,8 +5,8 @@ On a line, optimal transport matches quantile to quantile::
     W_2^2(p, q) = int_0^1 (F_p^{-1}(u) - F_q^{-1}(u))^2 du                          (1)
     SW_2^2(p, q) = mean over directions theta of W_2^2(theta . p, theta . q)        (2)
 
-Empirical quantile functions are steps, with ``N`` and ``M`` treads; (1) is summed exactly over the
-``N + M - 1`` intervals (some of them empty) on which both are constant.
+Empirical quantile functions are step functions. (1) is summed exactly over the ``N + M - 1``
+intervals (some of them empty) on which both are constant.
 
 Reference: Rabin et al. (2012), Wasserstein barycenter and its application to texture mixing;
 Bonneel et al. (2015), Sliced and Radon Wasserstein barycenters of measures.
@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from scorefield.evaluate.metrics import points
-from scorefield.evaluate.metrics.base import Metric, Split, whole
+from scorefield.evaluate.metrics.base import Split, SplitMetric
 from scorefield.noise import METRICS, Noise
 
 
 @dataclass(frozen=True)
-class SlicedWasserstein(Metric):
-    """`sliced_wasserstein`, for `scorefield.evaluate.metrics.compare`.
+class SlicedWasserstein(SplitMetric):
+    """`sliced_wasserstein` for `scorefield.evaluate.metrics.compare`.
 
     Raises:
         ValueError: ``projections < 1``.
@@ -39,7 +39,7 @@ class SlicedWasserstein(Metric):
 
     def __post_init__(self) -> None:
         if self.projections < 1:
-            raise ValueError(f"projections = {self.projections}: give at least one.")
+            raise ValueError(f"projections={self.projections}: must be at least 1.")
 
     def values(self, split: Split) -> Tensor:
         """Return the root of (2) for every row of ``split.keep``: ``(1, R)``."""
@@ -55,13 +55,13 @@ class SlicedWasserstein(Metric):
     @staticmethod
     def _summed(split: Split, directions: Tensor) -> Tensor:
         """Return ``W_2^2`` summed over unit vectors ``(P, d)``, for every row of ``split.keep``."""
-        # sorted once; what is left of a sorted sample is sorted
+        # sorted once: a subset of a sorted sample is sorted
         x, x_order = (directions @ split.x.T).sort(dim=1)
         y, y_order = (directions @ split.y.T).sort(dim=1)
         sums = []
-        for x_kept, y_kept in zip(split.x_kept, split.y_kept, strict=True):
-            left_x = x[x_kept[x_order]].reshape(len(x), -1)
-            left_y = y[y_kept[y_order]].reshape(len(y), -1)
+        for x_mask, y_mask in zip(split.x_mask, split.y_mask, strict=True):
+            left_x = x[x_mask[x_order]].reshape(len(x), -1)
+            left_y = y[y_mask[y_order]].reshape(len(y), -1)
             sums.append(squared_wasserstein(left_x, left_y).sum())
         return torch.stack(sums)
 
@@ -69,18 +69,19 @@ class SlicedWasserstein(Metric):
 def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) -> float:
     """Return ``SW_2`` of (2) between samples ``x`` ``(N, ...)`` and ``y`` ``(M, ...)``.
 
-    In the units of the data. ``N(0, I)`` and ``N(m, I)`` in ``d`` dimensions are ``|m| / sqrt(d)``
-    apart. Two samples of one law are not 0 apart but ``O(N^{-1/2})``: compare with that floor.
+    In the units of the data. The distance of ``N(0, I)`` and ``N(m, I)`` in ``d`` dimensions is
+    ``|m| / sqrt(d)``. For two samples of the same distribution it is not 0 but ``O(N^{-1/2})``:
+    compare with that floor.
 
     Args:
-        x, y: samples of one shape of point, of equal number or not.
-        projections: how many directions, uniform on the sphere. In one dimension one is enough.
+        x, y: samples whose points have the same shape; their numbers may differ.
+        projections: the number of directions, uniform on the sphere; in one dimension 1 is enough.
         seed: determines the directions. The first ones are the same for any ``projections``.
 
     Raises:
-        ValueError: see `scorefield.evaluate.metrics.point_clouds`; or ``projections < 1``.
+        ValueError: as `scorefield.evaluate.metrics.points.point_clouds`; ``projections < 1``.
     """
-    return float(SlicedWasserstein(projections, seed).values(whole(x, y)))
+    return float(SlicedWasserstein(projections, seed).value(x, y))
 
 
 def squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from scorefield.evaluate.metrics import (
     SlicedWasserstein,
     compare,
 )
-from scorefield.evaluate.metrics.compare import names_of
+from scorefield.evaluate.metrics.compare import metric_names
 from scorefield.evaluate.metrics.measurement import check_level
 from scorefield.field import ScoreField, digest
 from scorefield.noise import Noise
@@ -88,7 +88,7 @@ def frontier(
         NumericalError: as `scorefield.sample`.
     """
     work = _work(plans)
-    names_of(metrics)
+    metric_names(metrics)
     _check(field, n, batch_size, level, real, other)
     for name, plan in work:
         run = prepare(field, plan)

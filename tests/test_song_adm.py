@@ -234,7 +234,7 @@ def test_ncsn_with_the_image_beside_is_that_of_diffusers():
         "trunk.up.1.blocks.1": "up_blocks.1.resnets.1",
     }
     layers = COMMON | {
-        "trunk.down.1.beside.conv": "down_blocks.0.skip_conv",
+        "trunk.down.1.side.conv": "down_blocks.0.skip_conv",
         "trunk.up.0.leave.0": "up_blocks.0.skip_norm",
         "trunk.up.0.leave.2": "up_blocks.0.skip_conv",
     }

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Denoiser, Instant
-from scorefield.interop.pushed import Place, Step, answering
+from scorefield.interop.replay import Place, Step, answering
 from scorefield.solvers import Solver, State
 
 _NEAR = 1e-6  # by how much rounding may move a time, relative to it

@@ -1,4 +1,4 @@
-"""Networks trained with diffusers: a folder it saved, a pipeline, or a network and a scheduler."""
+"""Networks trained with diffusers: from a folder, a pipeline, or a network and a scheduler."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data.config import CodecConfig
 from scorefield.data.rows import Rows
-from scorefield.interop.imported import Found, Known
-from scorefield.interop.pipelines import Part, Source, given, read
-from scorefield.interop.schedulers import noising
-from scorefield.interop.settings import agreeing
-from scorefield.networks.diffusers import embedded
+from scorefield.interop.foreign import DataOptions, ForeignNetwork
+from scorefield.interop.pipelines import Part, Source, read_folder, source_of
+from scorefield.interop.scheduler_process import noising
+from scorefield.interop.settings import one_line_errors
+from scorefield.networks.diffusers import class_count
 from scorefield.runs import build
 from scorefield.runs.run import Run
 from scorefield.training.config import DiffusersConfig
 
-_STD, _LATENT_STD = 0.25, 1.0  # of pictures, relative to their range; of latents
+_STD, _LATENT_STD = 0.25, 1.0  # standard deviations of pictures over their range, and of latents
 
 
 def load(
@@ -35,38 +35,40 @@ def load(
 
     Args:
         source: a folder that ``save_pretrained`` wrote, a pipeline, or ``(network, scheduler)``.
-        shape: of a sample ``(C, H, W)``, of pictures where the network is of their latents; as the
-            network's configuration says unless given.
-        unconditional: the class that stands for none, if the network has learned one.
-        data_std, levels, data: as in `scorefield.interop.imported.Known`.
-        pickle: read weights that are a pickle, where the folder has no others.
+        shape: of a sample ``(C, H, W)``, of the pictures if the network models their latents; by
+            default from the network's configuration.
+        unconditional: the class that stands for no class, if the network was trained with one.
+        data_std, levels, data: as in `scorefield.interop.foreign.DataOptions`.
+        pickle: allow weights that are a pickle, if the folder has no others.
 
     Raises:
-        UsageError: a kind of network, scheduler or prediction that is not known; no shape.
+        UsageError: an unsupported network, scheduler or prediction; an unknown shape.
         CheckpointError: a folder that is incomplete, or contradicts itself.
-        DataError: data of another shape, or not in the levels.
+        DataError: data of another shape, or outside the levels.
         ImportError: diffusers is not installed.
     """
-    known = Known(data_std, levels, data)
-    held = read(Path(source), pickle) if isinstance(source, str | Path) else given(source)
-    with agreeing(held.where, CheckpointError):
-        found = _found(held, shape, unconditional)
-    return found.run(known)
+    options = DataOptions(data_std, levels, data)
+    parts = (
+        read_folder(Path(source), pickle) if isinstance(source, str | Path) else source_of(source)
+    )
+    with one_line_errors(parts.where, CheckpointError):
+        foreign = _foreign(parts, shape, unconditional)
+    return foreign.run(options)
 
 
-def _found(source: Source, shape: tuple[int, ...] | None, none: int | None) -> Found:
+def _foreign(source: Source, shape: tuple[int, ...] | None, none: int | None) -> ForeignNetwork:
     network, scheduler, where = source.network, source.scheduler, source.where
     process, parametrization, label, low = noising(scheduler)
-    held = embedded(network.architecture, network.settings)
+    count = class_count(network.architecture, network.settings)
     if none is None and network.architecture == "DiTTransformer2DModel":
-        none = held - 1
-    if none is not None and not 0 <= none < held:
+        none = count - 1
+    if none is not None and not 0 <= none < count:
         raise UsageError(
-            f"unconditional = {none}: {network.architecture} of {where} has {held} classes."
+            f"unconditional={none}: {network.architecture} of {where} has {count} classes."
         )
     codec = None if source.codec is None else _codec(source.codec, where)
     of_latents = "" if codec is None else f" of latents by {codec.architecture}"
-    return Found(
+    return ForeignNetwork(
         source=f"{where}: {network.architecture}{of_latents} with {type(scheduler).__name__}",
         name=Path(where).name,
         shape=_shape(source, codec) if shape is None else _images(shape),
@@ -81,7 +83,7 @@ def _found(source: Source, shape: tuple[int, ...] | None, none: int | None) -> F
         weights=network.inner,
         low=low,
         data_std=_STD * (1 - low) if codec is None else _LATENT_STD,
-        classes=held - (none is not None),
+        classes=count - (none is not None),
         unconditional=none is not None,
         codec=codec,
         codec_weights=None if source.codec is None else source.codec.inner,
@@ -91,10 +93,14 @@ def _found(source: Source, shape: tuple[int, ...] | None, none: int | None) -> F
 def _codec(part: Part, where: str) -> CodecConfig:
     settings = part.settings
     if settings.get("latents_mean") is not None or settings.get("latents_std") is not None:
-        raise UsageError(f"{where}: latents with a latents_mean or latents_std are not known.")
+        raise UsageError(
+            f"{where}: autoencoders with latents_mean or latents_std are not supported."
+        )
     scale, shift = settings.get("scaling_factor", 0.18215), settings.get("shift_factor") or 0.0
     if not all(isinstance(v, int | float) for v in (scale, shift)) or not 0 < scale < float("inf"):
-        raise CheckpointError(f"{where}: scaling_factor = {scale!r}, shift_factor = {shift!r}.")
+        raise CheckpointError(
+            f"{where}: scaling_factor={scale!r}, shift_factor={shift!r}: must be finite numbers."
+        )
     return CodecConfig(
         architecture=part.architecture,  # type: ignore[arg-type]
         arguments=json.dumps(settings),
@@ -105,30 +111,30 @@ def _codec(part: Part, where: str) -> CodecConfig:
 
 def _images(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) != 3:
-        raise UsageError(f"shape = {shape}: this network takes images, so give (C, H, W).")
+        raise UsageError(f"shape={shape}: must be (C, H, W), because the network takes images.")
     return shape
 
 
 def _shape(source: Source, codec: CodecConfig | None) -> tuple[int, ...]:
-    """Return the shape of a sample, as the configurations say."""
+    """Return the shape of a sample, from the configurations."""
     network = source.network
     side = network.settings.get("sample_size")
     sides = side if isinstance(side, list | tuple) else (side, side)
     if not all(isinstance(one, int) for one in sides):
         raise UsageError(
-            f"{network.architecture} has sample_size {side!r}: say with shape what a sample is, as "
-            "(3, 32, 32)."
+            f"{network.architecture} has sample_size={side!r}: give the shape of a sample, such as "
+            "shape=(3, 32, 32)."
         )
     channels = network.settings.get("in_channels")
     if codec is None:
         return (channels, *sides)
     try:
-        made = build.codec_outline(codec)
+        outline = build.codec_outline(codec)
     except ValueError as error:
         raise CheckpointError(f"{source.where}: {error}") from None
-    if made.latents != channels:
+    if outline.latents != channels:
         raise CheckpointError(
-            f"{source.where}: {network.architecture} takes {channels} channels, and the latents of "
-            f"{codec.architecture} have {made.latents}."
+            f"{source.where}: {network.architecture} has {channels} channels, and the latents of "
+            f"{codec.architecture} have {outline.latents}."
         )
-    return (made.channels, *(made.factor * side for side in sides))
+    return (outline.channels, *(outline.factor * side for side in sides))

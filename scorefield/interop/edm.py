@@ -1,4 +1,4 @@
-"""Networks trained with EDM's code, as runs.
+"""Networks trained with EDM's code.
 
 Reference: Karras et al. (2022), arXiv:2206.00364.
 """
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data.rows import Rows
-from scorefield.interop import edm_names
-from scorefield.interop.edm_settings import Images, Settings, read
-from scorefield.interop.imported import Found, Known
-from scorefield.interop.renaming import converted, negated, outline
-from scorefield.interop.settings import given
-from scorefield.interop.weights import by_name, read_weights
+from scorefield.interop import edm_weights
+from scorefield.interop.conversion import convert, negate, outline
+from scorefield.interop.edm_settings import Images, Settings, read_settings
+from scorefield.interop.foreign import ForeignNetwork
+from scorefield.interop.settings import read_config
+from scorefield.interop.weight_files import by_name, read_weights
 from scorefield.networks import ADM, SongUNet
 from scorefield.runs.run import Run
 from scorefield.training.config import ADMConfig, SongConfig
@@ -42,38 +42,39 @@ def load(
     Args:
         weights: the state dict of a preconditioned network or its file, ``.safetensors`` or
             ``.pt``; or one of the released pickles, ``.pkl``.
-        config: ``class_name`` of the preconditioning and what it is made with, as EDM's
+        config: ``class_name`` of the preconditioning and its arguments, as EDM's
             ``network_kwargs``; or the file ``training_options.json``. A pickle has its own.
-        data_std, levels, data: as in `scorefield.interop.imported.Known`.
-        pickle: read a ``.pkl``, which runs the program that lies in it; EDM's own modules must be
+        data_std, levels, data: as in `scorefield.interop.foreign.DataOptions`.
+        pickle: allow a ``.pkl``, which runs the program inside it; EDM's own modules must be
             importable.
 
     Raises:
-        UsageError: a configuration that is not known, or none; a pickle that nobody asked for.
+        UsageError: an unknown or missing configuration; a pickle that is not allowed.
         CheckpointError: weights that cannot be read, or contradict the configuration.
-        DataError: data of another shape, or not in the levels.
+        DataError: data of another shape, or outside the levels.
     """
-    known = Known(data_std, levels, data)
+    options = DataOptions(data_std, levels, data)
     if isinstance(weights, Mapping):
-        held, where = by_name(weights, "weights"), "weights"
+        tensors, where = by_name(weights, "weights"), "weights"
     elif Path(weights).suffix == ".pkl":
-        held, own = _unpickled(Path(weights), pickle)
+        tensors, own = _unpickle(Path(weights), pickle)
         config, where = own if config is None else config, str(weights)
     else:
-        held, where = read_weights(Path(weights), pickle=True), str(weights)
+        tensors, where = read_weights(Path(weights), pickle=True), str(weights)
     if config is None:
         raise UsageError(
-            f"{where}: give config, EDM's network_kwargs or its training_options.json."
+            f"{where}: config is missing; give EDM's network_kwargs or its training_options.json."
         )
-    held = {name.removeprefix("model."): value for name, value in held.items()}
-    return _found(held, read(*given(config, where)), where).run(known)
+    tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
+    settings = read_settings(*read_config(config, where))
+    return _foreign(tensors, settings, where).run(options)
 
 
-def _found(held: dict[str, Tensor], settings: Settings, where: str) -> Found:
+def _foreign(tensors: dict[str, Tensor], settings: Settings, where: str) -> ForeignNetwork:
     source = f"{where}: {settings.names[1]} with {settings.names[0]} of EDM"
-    shape, classes = _samples(settings.images, held, where)
-    noising, config = settings.told.noising, settings.network(shape[-1], classes)
-    return Found(
+    shape, classes = _samples(settings.images, tensors, where)
+    noising, config = settings.meaning.noising, settings.network(shape[-1], classes)
+    return ForeignNetwork(
         source=source,
         name=Path(where).stem,
         shape=shape,
@@ -81,83 +82,83 @@ def _found(held: dict[str, Tensor], settings: Settings, where: str) -> Found:
         parametrization=noising.parametrization,
         label=noising.label,
         network=config,
-        weights=_renamed(held, settings, config, shape, classes, where),
-        data_std=settings.told.data_std,
+        weights=_convert(tensors, settings, config, shape, classes, where),
+        data_std=settings.meaning.data_std,
         classes=classes,
         unconditional=bool(classes) and config.classless,
     )
 
 
 def _samples(
-    images: Images, held: Mapping[str, Tensor], where: str
+    images: Images, tensors: Mapping[str, Tensor], where: str
 ) -> tuple[tuple[int, int, int], int]:
-    """Return the shape of a sample and the number of classes, by the weights.
+    """Return the shape of a sample and the number of classes, from the weights.
 
     Raises:
-        CheckpointError: weights of no such network, or for other images than the settings say.
+        CheckpointError: weights of another network, or for other images than in the settings.
     """
-    entry = next((name for name in held if _ENTRY.fullmatch(name)), None)
-    if entry is None or held[entry].ndim != 4:
+    entry = next((name for name in tensors if _ENTRY.fullmatch(name)), None)
+    if entry is None or tensors[entry].ndim != 4:
         raise CheckpointError(
-            f"{where}: no weights of EDM's networks, which begin with one for the image's "
-            "resolution, as enc.32x32_conv.weight."
+            f"{where}: these are not weights of EDM's networks, which contain the resolution of "
+            "the images, as in enc.32x32_conv.weight."
         )
     side = int(entry.split(".")[1].partition("x")[0])
-    of_class = held.get("map_label.weight")
+    of_class = tensors.get("map_label.weight")
     if of_class is not None and of_class.ndim != 2:
         raise CheckpointError(
-            f"{where}: map_label.weight has shape {tuple(of_class.shape)}, which is no layer's."
+            f"{where}: map_label.weight has shape {tuple(of_class.shape)}: must have two axes."
         )
-    found = {
+    result = {
         "img_resolution": side,
-        "img_channels": held[entry].shape[1],
+        "img_channels": tensors[entry].shape[1],
         "label_dim": 0 if of_class is None else of_class.shape[-1],
     }
-    for name, value in found.items():
-        said = getattr(images, name)
-        if said is not None and said != value:
+    for name, value in result.items():
+        setting = getattr(images, name)
+        if setting is not None and setting != value:
             raise CheckpointError(
-                f"{where}: the configuration says {name} = {said}, and the weights are for {value}."
+                f"{where}: the configuration has {name}={setting}, and the weights {value}."
             )
-    return (found["img_channels"], side, side), found["label_dim"]
+    return (result["img_channels"], side, side), result["label_dim"]
 
 
-def _renamed(
-    held: Mapping[str, Tensor],
+def _convert(
+    tensors: Mapping[str, Tensor],
     settings: Settings,
     config: SongConfig | ADMConfig,
     shape: tuple[int, ...],
     classes: int,
     where: str,
 ) -> dict[str, Tensor]:
-    """Return weights of our network, by our names."""
-    network, told = outline(config, shape, classes, where), settings.told
+    """Return the weights of our network, by our names."""
+    network, meaning = outline(config, shape, classes, where), settings.meaning
     if config.kind == "song":
         song = cast(SongUNet, network)
-        table = edm_names.song(song, shape[-1], config.encoder, told.unit, told.zero)
+        table = edm_weights.song(song, shape[-1], config.encoder, meaning.unit, meaning.zero)
     else:
-        table = edm_names.adm(cast(ADM, network), shape[-1])
-    found = converted(held, table, network.state_dict(), edm_names.IDLE, where)
-    return negated(found) if told.sign < 0 else found
+        table = edm_weights.adm(cast(ADM, network), shape[-1])
+    weights = convert(tensors, table, network.state_dict(), edm_weights.IDLE, where)
+    return negate(weights) if meaning.sign < 0 else weights
 
 
-def _unpickled(path: Path, allowed: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _unpickle(path: Path, allowed: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the weights and the settings of a network in one of EDM's pickles."""
     if not allowed:
         raise UsageError(
-            f"{path} is a pickle, which runs the program that lies in it when it is read: say "
-            "pickle if you trust it, with EDM's own code on the PYTHONPATH."
+            f"{path} is a pickle, which runs the program inside it when it is read: set "
+            "pickle=True if you trust it, with EDM's own code on the PYTHONPATH."
         )
     try:
         with path.open("rb") as file:
-            found = pickles.load(file)
-        network = found["ema"] if isinstance(found, dict) else found
+            content = pickles.load(file)
+        network = content["ema"] if isinstance(content, dict) else content
         settings = {"class_name": type(network).__name__, **network.init_kwargs}
         return network.state_dict(), settings
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{path} needs the module {error.name!r}: put EDM's own code on the PYTHONPATH."
         ) from None
-    except Exception as error:  # whatever the program in it comes to
+    except Exception as error:  # the program inside raises anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path} cannot be read: {reason[:200]}") from None

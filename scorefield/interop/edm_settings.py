@@ -1,6 +1,6 @@
-"""What EDM's settings say of the process, and of what a network predicts.
+"""The process, the prediction and the network of EDM's settings.
 
-With its networks called ``F``, and ``norm^2 = 1 + sigma^2``:
+With EDM's networks called ``F``, and ``norm^2 = 1 + sigma^2``:
 
 =============  ==============================  ===================================================
 theirs         denoises ``x0 + sigma eps`` by  ours
@@ -24,8 +24,8 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, Positi
 
 from scorefield._internal.errors import UsageError
 from scorefield._internal.frozen import Frozen
-from scorefield.interop.schedulers import Noising
-from scorefield.interop.settings import agreeing, checked
+from scorefield.interop.scheduler_process import Noising
+from scorefield.interop.settings import one_line_errors, validate
 from scorefield.training.config import (
     ADMConfig,
     EDMConfig,
@@ -40,20 +40,20 @@ from scorefield.training.config import (
     VPConfig,
 )
 
-_SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0  # that EDM's sampler goes between
+_SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0  # the range of EDM's sampler
 
 Steps = Annotated[int, Field(ge=2, le=10_000)]
 Resolutions = Annotated[tuple[NonNegativeInt, ...], Field(max_length=64)]
 
 
-class Told(NamedTuple):
-    """What a network was told and predicts.
+class Meaning(NamedTuple):
+    """The input and the output of a network.
 
     Attributes:
         noising: the process, the prediction and our label.
-        unit, zero: the network's own label is ``unit label + zero``.
-        sign: of its output, to be that of the prediction.
-        data_std: the deviation of the data, as far as it was told.
+        unit, zero: EDM's label is ``unit label + zero``.
+        sign: the output times this is the prediction.
+        data_std: standard deviation of the data.
     """
 
     noising: Noising
@@ -64,7 +64,7 @@ class Told(NamedTuple):
 
 
 class Part(Frozen):
-    """A part of the settings, which leaves the others aside."""
+    """A part of the settings; other entries are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -74,13 +74,13 @@ class EDMPrecond(Part):
     sigma_max: PositiveFloat | None = None
     sigma_data: float = Field(default=0.5, ge=1e-6, le=1e6)
 
-    def told(self) -> Told:
-        """Return what the network was told and predicts."""
+    def meaning(self) -> Meaning:
+        """Return the input and the output of the network."""
         highest = _SIGMA_MAX if self.sigma_max is None else min(_SIGMA_MAX, self.sigma_max)
         process = EDMConfig(t_min=max(_SIGMA_MIN, self.sigma_min), t_max=highest)
         parametrization = PreconditionedConfig(data_std=self.sigma_data)
         noising = Noising(process, parametrization, PlainLabel())
-        return Told(noising, data_std=self.sigma_data)
+        return Meaning(noising, data_std=self.sigma_data)
 
 
 class VPPrecond(Part):
@@ -89,24 +89,24 @@ class VPPrecond(Part):
     M: Steps = 1000
     epsilon_t: PositiveFloat = 1e-5
 
-    def told(self) -> Told:
-        """Return what the network was told and predicts."""
+    def meaning(self) -> Meaning:
+        """Return the input and the output of the network."""
         process = VPConfig(
             beta_min=self.beta_min, beta_max=self.beta_min + self.beta_d, t_min=self.epsilon_t
         )
         label = TimeLabelConfig(scale=self.M - 1.0)
-        return Told(Noising(process, PlainParametrization(kind="eps"), label))
+        return Meaning(Noising(process, PlainParametrization(kind="eps"), label))
 
 
 class VEPrecond(Part):
     sigma_min: PositiveFloat = 0.02
     sigma_max: PositiveFloat = 100.0
 
-    def told(self) -> Told:
-        """Return what the network was told and predicts."""
+    def meaning(self) -> Meaning:
+        """Return the input and the output of the network."""
         process = EDMConfig(t_min=self.sigma_min, t_max=self.sigma_max)
         noising = Noising(process, PlainParametrization(kind="eps"), PlainLabel())
-        return Told(noising, unit=4.0, zero=-math.log(2), sign=-1)
+        return Meaning(noising, unit=4.0, zero=-math.log(2), sign=-1)
 
 
 class IDDPMPrecond(Part):
@@ -114,13 +114,13 @@ class IDDPMPrecond(Part):
     C_2: float = Field(default=0.008, gt=0, le=1e3)
     M: Steps = 1000
 
-    def told(self) -> Told:
-        """Return what the network was told and predicts."""
+    def meaning(self) -> Meaning:
+        """Return the input and the output of the network."""
         process = TabulatedConfig(alpha_bar=self._alpha_bar())
-        return Told(Noising(process, PlainParametrization(kind="eps"), TimeLabelConfig()))
+        return Meaning(Noising(process, PlainParametrization(kind="eps"), TimeLabelConfig()))
 
     def _alpha_bar(self) -> tuple[float, ...]:
-        """Return the table: a squared cosine's, none of whose factors is below ``C_1``."""
+        """Return the table: a squared cosine whose factors are at least ``C_1``."""
         rises = [
             math.sin(0.5 * math.pi * j / self.M / (self.C_2 + 1)) ** 2 for j in range(self.M + 1)
         ]
@@ -131,7 +131,7 @@ class IDDPMPrecond(Part):
 
 
 class Images(Part):
-    """What a network is for; what is not said is told by the weights."""
+    """The images of a network; missing entries follow from the weights."""
 
     img_resolution: PositiveInt | None = None
     img_channels: PositiveInt | None = None
@@ -165,7 +165,7 @@ class SongUNet(_UNet):
             width=self.model_channels,
             multipliers=self.channel_mult,
             blocks=self.num_blocks,
-            attention=levels(resolution, len(self.channel_mult), self.attn_resolutions),
+            attention=scales(resolution, len(self.channel_mult), self.attn_resolutions),
             embedding=self.embedding_type,
             widening=self.channel_mult_noise,
             encoder=self.encoder_type,
@@ -189,14 +189,14 @@ class DhariwalUNet(_UNet):
             width=self.model_channels,
             multipliers=self.channel_mult,
             blocks=self.num_blocks,
-            attention=levels(resolution, len(self.channel_mult), self.attn_resolutions),
+            attention=scales(resolution, len(self.channel_mult), self.attn_resolutions),
             classless=not classes or self.label_dropout > 0,
         )
 
 
-def levels(resolution: int, count: int, attention: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the levels whose images have one of some resolutions."""
-    return tuple(level for level in range(count) if resolution >> level in attention)
+def scales(resolution: int, count: int, attention: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the scales whose images have one of the resolutions."""
+    return tuple(scale for scale in range(count) if resolution >> scale in attention)
 
 
 PRECONDITIONINGS: dict[
@@ -214,36 +214,36 @@ UNETS: dict[str, type[SongUNet] | type[DhariwalUNet]] = {
 
 
 class Settings(NamedTuple):
-    """All that EDM's settings say.
+    """EDM's settings.
 
     Attributes:
         names: of the preconditioning and of the network.
-        told: what the network was told and predicts.
-        unet: what the network is made with.
-        images: what it is for.
+        meaning: the input and the output of the network.
+        unet: the arguments of the network.
+        images: the images of the network.
     """
 
     names: tuple[str, str]
-    told: Told
+    meaning: Meaning
     unet: SongUNet | DhariwalUNet
     images: Images
 
     def network(self, resolution: int, classes: int) -> SongConfig | ADMConfig:
         """Return our configuration of the network."""
-        found = self.unet.network(resolution, classes)
+        config = self.unet.network(resolution, classes)
         doubled = self.names[0] == "iDDPMPrecond"
-        return found.model_copy(update={"variances": True}) if doubled else found
+        return config.model_copy(update={"variances": True}) if doubled else config
 
 
-def read(values: Mapping[str, Any], where: str) -> Settings:
-    """Return what settings say: EDM's ``network_kwargs``, or the training options they are in.
+def read_settings(values: Mapping[str, Any], where: str) -> Settings:
+    """Return the settings of EDM's ``network_kwargs``, or of the training options around them.
 
     Raises:
-        UsageError: a name or a value that is not known, or a combination that ours cannot express.
+        UsageError: an unknown name or value, or an unsupported combination.
     """
     values, data = values.get("network_kwargs", values), values.get("dataset_kwargs")
     if not isinstance(values, Mapping):
-        raise UsageError(f"{where}: network_kwargs hold {str(values)[:60]!r}, and no settings.")
+        raise UsageError(f"{where}: network_kwargs={str(values)[:60]!r}: must be an object.")
     values = dict(values)
     if isinstance(data, Mapping) and "resolution" in data:
         values.setdefault("img_resolution", data["resolution"])
@@ -252,32 +252,27 @@ def read(values: Mapping[str, Any], where: str) -> Settings:
     older = name in ("VPPrecond", "VEPrecond")
     kind = str(values.pop("model_type", "SongUNet" if older else "DhariwalUNet"))
     unet = _one(UNETS, kind, "model_type", where)
-    known = {*precond.model_fields, *unet.model_fields, *Images.model_fields}
-    if strange := sorted(set(values) - known):
-        raise UsageError(f"{where}: {name} with {kind} has no setting {strange[0][:60]!r}.")
-    with agreeing(where):
-        told = checked(precond, values, where).told()
-    found = Settings(
-        (name, kind), told, checked(unet, values, where), checked(Images, values, where)
-    )
-    _check(found, values.get("embedding_type", "positional"), where)
-    return found
+    names = {*precond.model_fields, *unet.model_fields, *Images.model_fields}
+    if unknown := sorted(set(values) - names):
+        raise UsageError(f"{where}: {name} with {kind} has no setting {unknown[0][:60]!r}.")
+    with one_line_errors(where):
+        meaning = validate(precond, values, where).meaning()
+    _check(name, kind, values.get("embedding_type", "positional"), where)
+    parts = validate(unet, values, where), validate(Images, values, where)
+    return Settings((name, kind), meaning, *parts)
 
 
-def _check(found: Settings, embedding: str, where: str) -> None:
-    name, kind = found.names
+def _check(name: str, kind: str, embedding: str, where: str) -> None:
     if name == "VEPrecond" and embedding != "fourier":
         raise UsageError(
-            f"{where}: VEPrecond with {kind} whose embedding_type is {embedding!r}: its label, "
-            "log(sigma / 2), can be told to 'fourier' alone."
+            f"{where}: VEPrecond with {kind} and embedding_type={embedding!r}: must be 'fourier', "
+            "the only embedding of its label log(sigma / 2)."
         )
     if name == "iDDPMPrecond" and kind != "DhariwalUNet":
-        raise UsageError(f"{where}: iDDPMPrecond with {kind}: known with DhariwalUNet alone.")
+        raise UsageError(f"{where}: iDDPMPrecond with {kind}: must be with DhariwalUNet.")
 
 
-def _one(known: Mapping[str, Any], name: str, what: str, where: str) -> Any:
-    if name not in known:
-        raise UsageError(
-            f"{where}: {what} {name[:60]!r} is not known: give one of {', '.join(known)}."
-        )
-    return known[name]
+def _one(options: Mapping[str, Any], name: str, setting: str, where: str) -> Any:
+    if name not in options:
+        raise UsageError(f"{where}: {setting}={name[:60]!r}: must be one of {', '.join(options)}.")
+    return options[name]

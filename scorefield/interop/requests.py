@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from scorefield.interop.course import Course
-from scorefield.interop.pushed import Draw, Place
+from scorefield.interop.replay import Draw, Place
 
 
 class Grid(NamedTuple):

@@ -1,13 +1,13 @@
-r"""Any solver or plan of this library as a scheduler of diffusers, for any of its pipelines.
+r"""Any solver or plan of this library as a scheduler for the pipelines of diffusers.
 
-A pipeline calls the network at each of ``scheduler.timesteps`` and hands the output to `step`. All
-that a request has come to is a value, kept beside the very tensor that `step` returned; the next
-call brings that tensor back as its sample. So requests may be interleaved on one scheduler, from
-one thread or several, each with a grid of its own. A sample of other numbers than `step` returned
-begins anew at its timestep, and what came before is forgotten.
+A pipeline calls the network at each of ``scheduler.timesteps`` and passes the output to `step`. The
+progress of a request is a value that is stored with the tensor that `step` returned. The next call
+passes that tensor as its sample. So requests may be interleaved on one scheduler, from one thread
+or several, each with its own grid. A sample that `step` did not return starts a new run at its
+timestep, without history.
 
-Samples are those the network sees: of the table's variance-preserving process, or of ``x_t = (1 -
-t) x_0 + t eps`` for flow models.
+Samples are inputs of the network: of the table's variance-preserving process, or of ``x_t = (1 - t)
+x_0 + t eps`` for flow models.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from torch import Tensor
 from scorefield._internal.json_values import decode, encode
 from scorefield.field import X0, Eps, Parametrization, V, Velocity
 from scorefield.interop.course import Course
-from scorefield.interop.pushed import pushed_field
+from scorefield.interop.replay import replay_field
 from scorefield.interop.requests import Requests
-from scorefield.interop.schedulers import FLOW
-from scorefield.interop.takeover import COMPATIBLE, table, taken
+from scorefield.interop.scheduler_config import COMPATIBLE, solver_arguments, table
+from scorefield.interop.scheduler_process import FLOW
 from scorefield.interop.timesteps import (
     Clock,
     FlowClock,
@@ -38,7 +38,7 @@ from scorefield.interop.timesteps import (
     check_count,
     check_grid,
     falling,
-    listed,
+    timesteps_of,
 )
 from scorefield.process import Flow, Process, Tabulated, align
 from scorefield.sampling import KINDS, Adaptive, Plan
@@ -58,26 +58,26 @@ _DEFAULT = Multistep()
 class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """A scheduler of diffusers that steps by a solver or plan of this library.
 
-    A step that calls the network ``k`` times is ``k`` of the `timesteps`, and as many calls of
-    `step`. A run ends with the denoiser's answer at its last time, or as the plan says. Noise is
-    torch's, from the generator given to `step`.
+    A solver step with ``k`` network calls takes ``k`` of the `timesteps`, and as many calls of
+    `step`. A run ends with the denoiser's estimate at its last time, or as in the plan. Noise is
+    torch's, from the generator passed to `step`.
 
     Args:
-        solver: a solver; a `Plan`, whose times are then the grid; or either as a config holds it.
+        solver: a solver; a `Plan`, whose times are then the grid; or either from a config.
         num_train_timesteps, beta_start, beta_end: the table, as for `DDPMScheduler`.
         beta_schedule, trained_betas, rescale_betas_zero_snr: the table, too.
-        prediction_type: ``"epsilon"``, ``"sample"`` or ``"v_prediction"``; or ``eps - x_0``,
-            ``"flow_prediction"``, of a flow in the place of a table.
-        timestep_spacing, steps_offset: of a table's grids: ``"balanced"``, or one of diffusers'.
-        shift, use_dynamic_shifting, time_shift_type: of a flow's grids, as for
+        prediction_type: ``"epsilon"``, ``"sample"`` or ``"v_prediction"`` with a table;
+            ``"flow_prediction"``, ``eps - x_0``, with a flow.
+        timestep_spacing, steps_offset: grid of a table: ``"balanced"``, or one of diffusers'.
+        shift, use_dynamic_shifting, time_shift_type: grid of a flow, as for
             `FlowMatchEulerDiscreteScheduler`.
-        flow_t_max: where a flow's grids begin; below 1 for solvers of the SDE or in log-SNR.
+        flow_t_max: start of a flow's grids; below 1 for solvers of the SDE or in log-SNR.
         snr_shift_scale: of the table, as for `CogVideoXDDIMScheduler`.
 
     Raises:
-        ValueError: a solver that moves in place, has adaptive steps or cannot be written to a
-            config; another prediction, schedule, spacing or shift; no rows; noise predicted where
-            ``alpha = 0``.
+        ValueError: a solver that moves in place, has adaptive steps or cannot be stored in a
+            config; another prediction, schedule, spacing or shift; an empty table; a prediction of
+            the noise where ``alpha = 0``.
     """
 
     _compatibles = COMPATIBLE
@@ -103,7 +103,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     ) -> None:
         if prediction_type not in PREDICTIONS:
             raise ValueError(
-                f"prediction_type = {prediction_type!r}: give one of {[*PREDICTIONS]}."
+                f"prediction_type={prediction_type!r}: must be one of {[*PREDICTIONS]}."
             )
         check_count("num_train_timesteps", num_train_timesteps)
         if trained_betas is not None:
@@ -117,10 +117,11 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             betas = num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas
             self.betas, self.alphas_cumprod = table(*betas, rescale_betas_zero_snr, snr_shift_scale)
             self._clock = TableClock(Tabulated(self.alphas_cumprod), timestep_spacing, steps_offset)
-        self._field = pushed_field(self.process, PREDICTIONS[prediction_type])
-        found = decode(dict(solver), KINDS) if isinstance(solver, Mapping) else solver
-        self.solver, self._plan = _parts(found, self.process)
-        self.register_to_config(solver=encode(found, KINDS), trained_betas=trained_betas)
+        self._field = replay_field(self.process, PREDICTIONS[prediction_type])
+        if isinstance(solver, Mapping):
+            solver = decode(dict(solver), KINDS)
+        self.solver, self._plan = _parts(solver, self.process)
+        self.register_to_config(solver=encode(solver, KINDS), trained_betas=trained_betas)
         self._requests = Requests()
 
     @classmethod
@@ -131,20 +132,20 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
         Args:
             config: of any scheduler of diffusers, or of this class.
-            return_unused_kwargs: return those beside it.
-            kwargs: arguments of this class that are to differ: ``solver`` above all.
+            return_unused_kwargs: also return the arguments that were not used.
+            kwargs: arguments of this class that replace those of the config, such as ``solver``.
 
         Raises:
-            ValueError: no config, or one of neither a table nor a flow; a network that is told or
-                says something else; as the class.
+            ValueError: not a config, or one of neither a table nor a flow; a network with another
+                label or output; as the class.
         """
         if not isinstance(config, Mapping):
-            raise ValueError(f"config = {config!r}: give one, such as pipeline.scheduler.config.")
-        arguments = taken(config, kwargs)
+            raise ValueError(f"config={config!r}: must be one, such as pipeline.scheduler.config.")
+        arguments = solver_arguments(config, kwargs)
         return super().from_config(dict(config), return_unused_kwargs, **arguments)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Copy the config alone: what belongs to tensors stays with them."""
+        """Copy the config only; the progress of requests belongs to their tensors."""
         return self.from_config, (dict(self.config),)
 
     def __len__(self) -> int:
@@ -153,27 +154,27 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def process(self) -> Process:
-        """The process whose samples the network sees."""
+        """The process whose samples are the network's inputs."""
         return self._clock.process
 
     @property
     def order(self) -> int:
-        """Calls of the network per step."""
+        """Network calls per step."""
         return max(1, self.solver.calls)
 
     @property
     def timesteps(self) -> Tensor:
-        """Those that this thread has set last; where it has set none, those set last of all."""
+        """The timesteps that this thread has set last, or else any thread."""
         return self._requests.current[0]
 
     @property
     def num_inference_steps(self) -> int:
-        """The number of times that `timesteps` were set for."""
+        """The number of times of the grid of `timesteps`."""
         return self._requests.current[1].points
 
     @property
     def init_noise_sigma(self) -> float:
-        """The deviation that standardised data has when noised to the first of the times."""
+        """The standard deviation of standardised data noised to the first time."""
         latest = self._requests.latest
         return float(self.process.prior(t=latest and latest[1].course.times[0]).std)
 
@@ -188,15 +189,16 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """Set `timesteps` for this thread.
 
         Args:
-            num_inference_steps: how many times; a solver of one call a step makes as many calls.
-            device: where `timesteps` shall be.
-            timesteps, sigmas: the times themselves, falling; ``sigmas`` are ``sigma / alpha`` with
-                a table, and ``t`` before it is shifted with a flow.
+            num_inference_steps: the number of times; a solver of one call a step makes as many
+                calls.
+            device: of `timesteps`.
+            timesteps, sigmas: the times themselves, decreasing; ``sigmas`` are ``sigma / alpha``
+                with a table, and ``t`` before the shift with a flow.
             mu: the shift of a flow with dynamic shifting.
 
         Raises:
-            ValueError: none of these, both of the last, or another number; times beside a plan or
-                that the solver cannot step between.
+            ValueError: no times, both ``timesteps`` and ``sigmas``, or another number of them;
+                times in addition to a plan, or ones that the solver cannot step between.
         """
         finish = self._plan is None or self._plan.finish
         times = check_grid(self.process, self._times(num_inference_steps, timesteps, sigmas, mu))
@@ -204,8 +206,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         count = len(times) - 1 + finish
         if num_inference_steps not in (None, count):
             raise ValueError(
-                f"num_inference_steps = {num_inference_steps}, and the times make {count}: give "
-                f"{count}."
+                f"num_inference_steps={num_inference_steps}: must be {count}, the number of times."
             )
         try:
             course = Course(self._field, self.solver, times, finish)
@@ -213,10 +214,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             if bool(self.process.alpha(times[0]) > 0):
                 raise
             raise ValueError(
-                f"{error} Or begin where alpha is above 0: a flow by flow_t_max=0.999, a table by "
-                "timesteps of your own."
+                f"{error} Or start where alpha is above 0: with flow_t_max=0.999 for a flow, or "
+                "your own timesteps for a table."
             ) from None
-        self._requests.set(course, listed(course.calls, self._clock.unit), device, count)
+        self._requests.set(course, timesteps_of(course.calls, self._clock.unit), device, count)
 
     def _times(
         self,
@@ -226,10 +227,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         mu: float | None,
     ) -> Tensor:
         if timesteps is not None and sigmas is not None:
-            raise ValueError("give timesteps or sigmas, not both.")
+            raise ValueError("timesteps and sigmas cannot be combined: give one of them.")
         if self._plan is not None:
             if timesteps is not None or sigmas is not None:
-                raise ValueError("a plan has its own times: give no timesteps or sigmas.")
+                raise ValueError("a plan has its own times: leave out timesteps and sigmas.")
             return torch.as_tensor(self._plan.times)
         if timesteps is not None:
             return falling("timesteps", timesteps) / self._clock.unit
@@ -238,15 +239,15 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return self._clock.spaced(check_count("num_inference_steps", count), mu)
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
-        """Return the sample: it is what the network sees."""
+        """Return the sample, which is already the network's input."""
         return sample
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Refuse what no run can begin at: a new sample begins at the timestep it comes with.
+        """Reject an index at which no run can start; a new sample starts at its own timestep.
 
         Raises:
-            ValueError: no step of the solver begins at that one of `timesteps`, or none that makes
-                the calls listed from there.
+            ValueError: no step of the solver starts at that one of `timesteps`, or its calls differ
+                from the `timesteps` from there.
         """
         if begin_index:
             self._requests.check_begin(begin_index)
@@ -261,44 +262,44 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         generator: Generators | None = None,
         return_dict: bool = True,
     ) -> DDPMSchedulerOutput | tuple[Tensor, Tensor]:
-        """Return the sample for the next timestep, at last the result; and the data as now seen.
+        """Return the sample for the next timestep, or the result; and the estimate of the data.
 
         Args:
-            model_output: what the network said of ``sample`` at ``timestep``, of its shape.
-            timestep: one of `timesteps`; as a number it is taken for one of those set last.
-            sample: what the call before returned; or another, for a run to begin here.
-            eta, use_clipped_model_output: what other schedulers take; to be left at rest.
-            generator: of the noise, for a solver that adds some; torch's own unless given.
-            return_dict: give the two names.
+            model_output: the network's output for ``sample`` at ``timestep``, of the same shape.
+            timestep: one of `timesteps`; a plain number refers to those set last.
+            sample: the result of the previous call, or a new sample, which starts a run here.
+            eta, use_clipped_model_output: arguments of other schedulers; leave at the default.
+            generator: of the noise, for a solver that adds some; torch's own by default.
+            return_dict: return an object with names instead of a tuple.
 
         Raises:
-            ValueError: other shapes; no timestep of these, or not the one that the sample was
-                returned for; a new sample where the solver cannot begin; ``eta`` other than 0.
+            ValueError: different shapes; a timestep that is not in `timesteps`, or not that of the
+                sample; a new sample where the solver cannot start; ``eta`` other than 0.
         """
         if eta or use_clipped_model_output:
             raise ValueError(
-                f"eta = {eta}, use_clipped_model_output = {use_clipped_model_output}: noise is the "
-                "solver's, as in SolverScheduler(DDIM(eta=0.5)), and nothing is clipped."
+                f"eta={eta}, use_clipped_model_output={use_clipped_model_output}: must be 0 and "
+                "unset; choose the noise by the solver, as in SolverScheduler(DDIM(eta=0.5))."
             )
         if model_output.shape != sample.shape:
             raise ValueError(
                 f"model_output has shape {tuple(model_output.shape)} and sample "
-                f"{tuple(sample.shape)}: they must be the same; leave a learned variance out."
+                f"{tuple(sample.shape)}: must be equal; leave out a learned variance."
             )
-        draw = partial(_drawn, generator)
-        given, x0 = self._requests.answered(model_output, timestep, sample, draw)
-        return DDPMSchedulerOutput(given, x0) if return_dict else (given, x0)
+        draw = partial(_draw, generator)
+        next_sample, x0 = self._requests.advance(model_output, timestep, sample, draw)
+        return DDPMSchedulerOutput(next_sample, x0) if return_dict else (next_sample, x0)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return data noised to timesteps, one or one per sample."""
+        """Return data noised to timesteps: one, or one per sample."""
         return self.process.perturb(original_samples, self._time(timesteps), noise)
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
-        """Return what `add_noise` does, in the order of arguments of flow schedulers."""
+        """Return `add_noise` with the argument order of flow schedulers."""
         return self.add_noise(sample, noise, timestep)
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return what a network of velocities should say: ``v``, or of a flow ``eps - x_0``."""
+        """Return the target of a velocity prediction: ``v``, or ``eps - x_0`` for a flow."""
         t = align(self._time(timesteps), sample)
         return self._clock.velocity.target(*self.process.coefficients(t), sample, noise)
 
@@ -307,24 +308,24 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return t.reshape(()) if t.numel() == 1 else t
 
 
-def _parts(found: Solver | Plan, process: Process) -> tuple[Solver, Plan | None]:
+def _parts(choice: Solver | Plan, process: Process) -> tuple[Solver, Plan | None]:
     """Return the solver, and the plan if there is one, on a process.
 
     Raises:
-        ValueError: what no list of timesteps can hold.
+        ValueError: steps without fixed timesteps.
     """
-    solver, plan = (found.solver, found) if isinstance(found, Plan) else (found, None)
+    solver, plan = (choice.solver, choice) if isinstance(choice, Plan) else (choice, None)
     check_solver("solver", solver)
     if solver.in_place or (plan is not None and isinstance(plan.times, Adaptive)):
         raise ValueError(
-            f"{found!r} has no steps between timesteps that are known beforehand: give a solver on "
-            "a grid, and moves in place behind one, as PredictorCorrector does."
+            f"solver={choice!r}: must step along a fixed grid; combine moves in place with such a "
+            "solver, as PredictorCorrector does."
         )
     if plan is not None and plan.tuning is not None:
         plan = plan.under(process)
     return solver, plan
 
 
-def _drawn(generator: Generators | None, like: Tensor) -> Tensor:
+def _draw(generator: Generators | None, like: Tensor) -> Tensor:
     noise: Tensor = randn_tensor(like.shape, generator, like.device, like.dtype)
     return noise

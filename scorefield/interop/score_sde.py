@@ -1,17 +1,17 @@
-"""Networks trained with score_sde's PyTorch code, as runs.
+"""Networks trained with score_sde's PyTorch code.
 
-Its NCSN++ and DDPM++ are called ``F``, and are told and predict:
+With its NCSN++ and DDPM++ called ``F``:
 
 =========  ==========================  ==========================================================
 sde        score                       ours
 =========  ==========================  ==========================================================
-vpsde      ``-F(x, 999 t) / sigma``    `VP`, eps; not continuous, `Tabulated`, told the index
+vpsde      ``-F(x, 999 t) / sigma``    `VP`, eps; not continuous, `Tabulated` with the index
 subvpsde   ``-F(x, 999 t) / sigma``    `SubVP`, eps
 vesde      ``F(x, sigma) / sigma``     `EDM`, eps of a network -F
 =========  ==========================  ==========================================================
 
-Where data is not centered, it lies in [0, 1] and ``F`` begins with ``2 x - 1``. Ours lies in
-[-1, 1] always, with twice the noise; the network is told half of that, the same as before.
+Data that is not centered is in [0, 1], and ``F`` begins with ``2 x - 1``. Ours is always in
+[-1, 1], with twice the noise; the label is that of half the noise, as before.
 
 Reference: Song et al. (2021), arXiv:2011.13456.
 """
@@ -30,13 +30,13 @@ from torch import Tensor
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield._internal.frozen import Frozen
 from scorefield.data.rows import Rows
-from scorefield.interop import score_sde_names as names
-from scorefield.interop.edm_settings import Resolutions, Steps, levels as levels_of
-from scorefield.interop.imported import Found, Known
-from scorefield.interop.renaming import converted, negated, outline
-from scorefield.interop.schedulers import Noising
-from scorefield.interop.settings import agreeing, checked, given
-from scorefield.interop.weights import by_name, read_checkpoint
+from scorefield.interop import score_sde_weights
+from scorefield.interop.conversion import convert, negate, outline
+from scorefield.interop.edm_settings import Resolutions, Steps, scales
+from scorefield.interop.foreign import DataOptions, ForeignNetwork
+from scorefield.interop.scheduler_process import Noising
+from scorefield.interop.settings import one_line_errors, read_config, validate
+from scorefield.interop.weight_files import by_name, read_checkpoint
 from scorefield.networks import SongUNet
 from scorefield.runs.run import Run
 from scorefield.training.config import (
@@ -52,7 +52,7 @@ from scorefield.training.config import (
     VPConfig,
 )
 
-_LAST = 999.0  # what the network is told at time 1
+_LAST = 999.0  # the network's label of time 1
 _ENCODERS: dict[str, Literal["standard", "skip", "residual"]] = {
     "none": "standard",
     "input_skip": "skip",
@@ -61,7 +61,7 @@ _ENCODERS: dict[str, Literal["standard", "skip", "residual"]] = {
 
 
 class _Part(Frozen):
-    """A part of the configuration; what else is there concerns training and sampling."""
+    """A part of the configuration; other entries concern training and sampling."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -108,35 +108,35 @@ class _Config(_Part):
     training: _Training
 
     def check(self, where: str) -> None:
-        """Refuse what the network's code does not do, or ours cannot say.
+        """Reject unsupported combinations.
 
         Raises:
-            UsageError: naming the settings that contradict each other.
+            UsageError: with the settings that contradict each other.
         """
         sde, model = self.training.sde, self.model
-        wanted = {
+        required = {
             "training.continuous": (self.training.continuous, True),
             "model.embedding_type": (model.embedding_type, "fourier"),
             "model.scale_by_sigma": (model.scale_by_sigma, True),
         }
         if sde != "vesde":
-            wanted = {
+            required = {
                 "data.centered": (self.data.centered, True),
                 "model.embedding_type": (model.embedding_type, "positional"),
                 "model.scale_by_sigma": (model.scale_by_sigma, False),
             }
-        for name, (held, known) in wanted.items():
-            if held != known:
-                raise UsageError(f"{where}: {sde} with {name} = {held!r}: known is {known!r}.")
+        for name, (value, needed) in required.items():
+            if value != needed:
+                raise UsageError(f"{where}: {sde} with {name}={value!r}: must be {needed!r}.")
         if not model.fir and (model.progressive, model.progressive_input) != ("none", "none"):
             raise UsageError(
-                f"{where}: progressive = {model.progressive!r} and progressive_input = "
-                f"{model.progressive_input!r} with fir = False: known with fir = True alone."
+                f"{where}: progressive={model.progressive!r} and progressive_input="
+                f"{model.progressive_input!r} with fir=False: must be with fir=True."
             )
 
     @property
     def unit(self) -> float:
-        """How much larger our data is than theirs."""
+        """The ratio of our data to theirs."""
         return 1.0 if self.data.centered else 2.0
 
     def noising(self) -> Noising:
@@ -162,7 +162,7 @@ class _Config(_Part):
             width=model.nf,
             multipliers=model.ch_mult,
             blocks=model.num_res_blocks,
-            attention=levels_of(self.data.image_size, len(model.ch_mult), model.attn_resolutions),
+            attention=scales(self.data.image_size, len(model.ch_mult), model.attn_resolutions),
             embedding=model.embedding_type,
             widening=2 if model.embedding_type == "fourier" else 1,
             encoder=_ENCODERS[model.progressive_input],
@@ -182,59 +182,60 @@ def load(
 ) -> Run:
     """Return the run of a network that was trained with score_sde.
 
-    Of a checkpoint the averaged weights are taken.
+    A checkpoint provides its averaged weights.
 
     Args:
         weights: a checkpoint with ``model`` and ``ema``, or the network's state dict; or the file
             of either, ``.pth`` or ``.safetensors``.
         config: of score_sde, as a mapping or a JSON file, with ``data``, ``model`` and
             ``training``.
-        data_std, levels, data: as in `scorefield.interop.imported.Known`.
+        data_std, levels, data: as in `scorefield.interop.foreign.DataOptions`.
 
     Raises:
-        UsageError: a configuration that is not known.
+        UsageError: an unknown configuration.
         CheckpointError: weights that cannot be read, or contradict the configuration.
-        DataError: data of another shape, or not in the levels.
+        DataError: data of another shape, or outside the levels.
     """
-    known = Known(data_std, levels, data)
+    options = DataOptions(data_std, levels, data)
     where = "weights" if isinstance(weights, Mapping) else str(weights)
-    values, said = given(config, where)
-    found = checked(_Config, values, said)
-    found.check(said)
-    held = weights if isinstance(weights, Mapping) else read_checkpoint(Path(weights))
-    with agreeing(said):
-        made = _found(_averaged(held, where), found, where)
-    return made.run(known)
+    values, place = read_config(config, where)
+    settings = validate(_Config, values, place)
+    settings.check(place)
+    content = weights if isinstance(weights, Mapping) else read_checkpoint(Path(weights))
+    with one_line_errors(place):
+        foreign = _foreign(_averaged(content, where), settings, where)
+    return foreign.run(options)
 
 
-def _averaged(held: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint, averaged as far as they are parameters."""
-    state = held.get("model", held)
+def _averaged(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint; the parameters among them are its averages."""
+    state = content.get("model", content)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{where} holds no weights by name, nor a model and its ema.")
+        raise CheckpointError(f"{where} has neither weights by name nor a model and its ema.")
     weights = {n.removeprefix("module."): v for n, v in by_name(state, where).items()}
-    if "ema" not in held:
+    if "ema" not in content:
         return weights
-    averages = held["ema"].get("shadow_params") if isinstance(held["ema"], Mapping) else None
-    found = [v for v in averages if isinstance(v, Tensor)] if isinstance(averages, list) else []
-    learned = [name for name in weights if name not in names.FIXED]
-    by_name({f"shadow_params[{k}]": value for k, value in enumerate(found)}, where)
-    if len(found) != len(learned):
+    ema = content["ema"]
+    averages = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    shadows = [v for v in averages if isinstance(v, Tensor)] if isinstance(averages, list) else []
+    learned = [name for name in weights if name not in score_sde_weights.FIXED]
+    by_name({f"shadow_params[{k}]": value for k, value in enumerate(shadows)}, where)
+    if len(shadows) != len(learned):
         raise CheckpointError(
-            f"{where}: ema has {len(found)} shadow_params, and model {len(learned)} parameters."
+            f"{where}: ema has {len(shadows)} shadow_params, and model {len(learned)} parameters."
         )
-    return weights | dict(zip(learned, found, strict=True))
+    return weights | dict(zip(learned, shadows, strict=True))
 
 
-def _found(held: Mapping[str, Tensor], settings: _Config, where: str) -> Found:
+def _foreign(tensors: Mapping[str, Tensor], settings: _Config, where: str) -> ForeignNetwork:
     side = settings.data.image_size
     shape = (settings.data.num_channels, side, side)
     noising, config = settings.noising(), settings.network()
     network = outline(config, shape, 0, where)
     zero = -math.log(settings.unit)
-    table = names.song(cast(SongUNet, network), config.encoder, 4.0, zero)
-    made = converted(held, table, network.state_dict(), names.IDLE, where)
-    return Found(
+    table = score_sde_weights.song(cast(SongUNet, network), config.encoder, 4.0, zero)
+    converted = convert(tensors, table, network.state_dict(), score_sde_weights.IDLE, where)
+    return ForeignNetwork(
         source=f"{where}: {settings.model.name} with {settings.training.sde} of score_sde",
         name=settings.data.dataset,
         shape=shape,
@@ -242,5 +243,5 @@ def _found(held: Mapping[str, Tensor], settings: _Config, where: str) -> Found:
         parametrization=noising.parametrization,
         label=noising.label,
         network=config,
-        weights=negated(made) if settings.training.sde == "vesde" else made,
+        weights=negate(converted) if settings.training.sde == "vesde" else converted,
     )

@@ -1,4 +1,4 @@
-"""Configurations of others: JSON that is read, and checked against what is known of it."""
+"""Configurations of other libraries: reading and validation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file.
 
     Raises:
-        CheckpointError: a file that is missing, too large, or no such thing.
+        CheckpointError: a file that is missing, too large, or not a JSON object.
     """
     try:
         with path.open("rb") as file:
@@ -30,12 +30,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} is no configuration: it holds no JSON object.")
+        raise CheckpointError(f"{path} is not a configuration: it must contain a JSON object.")
     return values
 
 
-def given(config: str | Path | Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str]:
-    """Return a configuration, and where it was said: in its own file, or with the weights.
+def read_config(
+    config: str | Path | Mapping[str, Any], where: str
+) -> tuple[Mapping[str, Any], str]:
+    """Return a configuration and its place: its own file, or that of the weights, ``where``.
 
     Raises:
         CheckpointError: as `read_json`.
@@ -46,30 +48,32 @@ def given(config: str | Path | Mapping[str, Any], where: str) -> tuple[Mapping[s
 
 
 @contextmanager
-def agreeing(source: str, kind: type[ValueError] = UsageError) -> Iterator[None]:
-    """Say of settings that contradict each other which they are, in one line.
+def one_line_errors(source: str, kind: type[ValueError] = UsageError) -> Iterator[None]:
+    """Reduce a validation error in the block to one line.
 
     Raises:
-        kind: naming the first that a configuration made of them does not take.
+        kind: with the first setting that a configuration rejects.
     """
     try:
         yield
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise kind(f"{source}: {place}: {first['msg']}.") from None
+        raise kind(f"{source}: {_place(first)}: {first['msg']}.") from None
 
 
-def checked(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
-    """Return values as a model has them.
+def validate(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
+    """Return a model of values.
 
     Raises:
-        UsageError: naming the first that it does not take.
+        UsageError: with the first value that it rejects.
     """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        given = "" if first["type"] == "missing" else f" = {repr(first['input'])[:60]}"
-        raise UsageError(f"{source}: {place}{given}: {first['msg']}.") from None
+        value = "" if first["type"] == "missing" else f"={repr(first['input'])[:60]}"
+        raise UsageError(f"{source}: {_place(first)}{value}: {first['msg']}.") from None
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    return ".".join(str(part) for part in error["loc"])

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from scorefield.networks.embedding import Sinusoids, told
+from scorefield.networks.embedding import Sinusoids, add_class
 from scorefield.networks.residual import Style
 from scorefield.networks.trunk import Layout, Trunk
 
 
 class _Embedding(nn.Module):
-    """The class joins the noise level after the perceptron."""
+    """The class is added to the label after the perceptron."""
 
     def __init__(self, inputs: int, width: int, classless: bool, classes: int) -> None:
         super().__init__()
@@ -22,27 +22,26 @@ class _Embedding(nn.Module):
 
     def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.mix(self.noise(label))
-        return nn.functional.silu(told(h, self.of_class, y, self.classless))
+        return nn.functional.silu(add_class(h, self.of_class, y, self.classless))
 
 
 class ADM(nn.Module):
-    """The U-Net of ADM, for images that halve between levels.
+    """The U-Net of ADM, for images whose sides are halved between scales.
 
     Args:
         channels: of the image.
-        width: channels in multiples of which those of the levels are told.
-        multipliers: channels of each level, in multiples of ``width``; one level or more.
-        blocks: residual blocks per level, on the way down; on the way up there is one more.
-        attention: the levels with self-attention, 0 for the finest.
-        head: channels per head of the attention.
-        variances: the network has a second output for each channel, of variances, which is not
-            returned.
-        classless: with classes, whether something is learned without one too.
-        classes: 0, or the number of classes of ``y``.
+        width: the unit of ``multipliers``, a multiple of 4.
+        multipliers: channels of each scale, in multiples of ``width``; at least one scale.
+        blocks: residual blocks per scale on the way down; on the way up there is one more.
+        attention: the scales with self-attention, 0 for the finest.
+        head: channels per attention head.
+        variances: the network has a second output for each channel, a variance, which is computed
+            but not returned.
+        classless: with classes, whether the network also accepts no class.
+        classes: the number of classes of ``y``, or 0.
 
     Raises:
-        ValueError: channels that do not divide into heads, or attention at a level that is not
-            there.
+        ValueError: channels that do not divide into heads, or attention at a missing scale.
 
     Reference: Dhariwal and Nichol (2021), arXiv:2105.05233, section 3.
     """
@@ -61,11 +60,11 @@ class ADM(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [width * m for m in multipliers]
-        attending = [sizes[level] for level in (*attention, -1) if level < len(sizes)]
+        attending = [sizes[scale] for scale in (*attention, -1) if scale < len(sizes)]
         if width % 4 or any(size % head for size in attending):
             raise ValueError(
-                f"width = {width} and head = {head}: width must be a multiple of 4, and the "
-                f"channels of the levels with attention, {attending}, of head."
+                f"width={width}, head={head}: width must be a multiple of 4, and the channels of "
+                f"the scales with attention, {attending}, multiples of head."
             )
         self.channels = channels
         self.embedding = _Embedding(width, 4 * width, classless, classes)
@@ -88,7 +87,7 @@ class ADM(nn.Module):
         """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``.
 
         Raises:
-            ValueError: sides that do not halve between the levels; a class that is not known.
+            ValueError: sides that cannot be halved between the scales; an unknown class.
         """
         out: Tensor = self.trunk(x, self.embedding(label, y))
         return out[:, : self.channels]

@@ -1,7 +1,7 @@
-"""What a network of another library is made with: JSON that is checked before anything is made.
+"""Arguments of a network of another library: JSON that is checked before the network is built.
 
-It may come from anywhere. Refused are numbers that would make a network beyond all memory or keep a
-loop going without end, and what the network's class has no name for.
+The JSON may come from an untrusted file. It is rejected if it has names that the class does not
+accept, or numbers that would exhaust the memory or never end a loop.
 """
 
 from __future__ import annotations
@@ -12,62 +12,65 @@ from collections.abc import Collection
 from typing import Any
 
 _LONGEST = 2**16  # characters
-_MOST = 1000  # values in all
-_LARGEST = 2**20  # of a number
-_BLOCKS = 256  # levels times layers
+_MOST = 1000  # values in total
+_LARGEST = 2**20  # absolute value of a number
+_BLOCKS = 256  # scales times layers
 
 
-def parse(text: str, known: Collection[str], owner: str) -> dict[str, Any]:
+def parse(text: str, names: Collection[str], owner: str) -> dict[str, Any]:
     """Return the arguments of a network from JSON.
 
     Args:
-        known: the names its class takes.
-        owner: what the class is called.
+        text: the JSON.
+        names: the arguments that the class accepts.
+        owner: the name of the class.
 
     Raises:
-        ValueError: no JSON object of plain values under these names; or one too large.
+        ValueError: not a JSON object of plain values with these names; or one that is too large.
     """
     if len(text) > _LONGEST:
-        raise ValueError(f"arguments of {owner}: {len(text):,} characters of at most {_LONGEST:,}.")
+        raise ValueError(
+            f"arguments of {owner} have {len(text):,} characters: at most {_LONGEST:,} are allowed."
+        )
     try:
         values = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"arguments of {owner} are no JSON: {str(error)[:100]}") from None
+        raise ValueError(f"arguments of {owner} are not JSON: {str(error)[:100]}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"arguments of {owner} are no JSON object of names and values.")
-    if strange := sorted(set(values) - set(known)):
-        raise ValueError(f"{owner} has no argument {strange[0]!r}.")
+        raise ValueError(f"arguments of {owner} are not a JSON object.")
+    if unknown := sorted(set(values) - set(names)):
+        raise ValueError(f"{owner} has no argument {unknown[0]!r}.")
     for name, value in values.items():
         if problem := _problem(value):
-            raise ValueError(f"arguments of {owner}: {name} holds {problem}.")
+            raise ValueError(f"arguments of {owner}: {name} contains {problem}.")
     if sum(map(_count, values.values())) > _MOST:
-        raise ValueError(f"arguments of {owner} hold more than {_MOST:,} values.")
+        raise ValueError(f"arguments of {owner} contain more than {_MOST:,} values.")
     _check_blocks(values, owner)
     return values
 
 
 def _check_blocks(values: dict[str, Any], owner: str) -> None:
-    levels = max([1, *(len(value) for value in values.values() if isinstance(value, list))])
+    scales = max([1, *(len(value) for value in values.values() if isinstance(value, list))])
     layers = math.prod(_greatest(value) for name, value in values.items() if "layers" in name)
-    if levels * layers > _BLOCKS:
+    if scales * layers > _BLOCKS:
         raise ValueError(
-            f"arguments of {owner}: {levels * layers:,} blocks, where {_BLOCKS:,} are the most."
+            f"arguments of {owner} give {scales * layers:,} blocks: at most {_BLOCKS:,} are valid."
         )
 
 
 def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _problem(value: Any, depth: int = 0) -> str:
-    """Return what is wrong with a value, or nothing."""
+    """Return a description of the problem with a value, or an empty text."""
     if isinstance(value, list) and depth < 2:
         return next(filter(None, (_problem(item, depth + 1) for item in value)), "")
     if isinstance(value, int | float) and not abs(value) <= _LARGEST:
         return f"a number beyond {_LARGEST:,}"
     if isinstance(value, str | int | float | None):
         return ""
-    return "more than numbers, texts and lists of them"
+    return "a value that is not a number, a text or a list of these"
 
 
 def _count(value: Any) -> int:
@@ -75,7 +78,7 @@ def _count(value: Any) -> int:
 
 
 def _greatest(value: Any) -> int:
-    """Return the greatest integer in a value, 1 at least."""
+    """Return the greatest integer in a value, or 1."""
     if isinstance(value, list):
         return max([1, *map(_greatest, value)])
     return max(1, math.ceil(value)) if isinstance(value, int | float) else 1

@@ -10,8 +10,8 @@ class Attention(nn.Module):
 
     Args:
         channels: of the image.
-        heads: that the channels are divided among.
-        norm: of the channels, before they are mixed.
+        heads: the number of heads, a divisor of ``channels``.
+        norm: applied to the channels first.
     """
 
     def __init__(self, channels: int, heads: int, norm: nn.Module) -> None:
@@ -22,7 +22,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what is to be added to ``x``, ``(B, C, H, W)``."""
+        """Return the residual to add to ``x`` ``(B, C, H, W)``."""
         count, channels, height, width = x.shape
         q, k, v = (
             self.enter(self.norm(x))

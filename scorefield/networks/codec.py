@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers: between pictures and the latents that a network has learned."""
+"""Autoencoders of diffusers: pictures to latents and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scorefield.networks.diffusers import made
+from scorefield.networks.diffusers import build
 
 CODECS = ("AutoencoderKL", "VQModel")
 Shape = tuple[int, ...]
@@ -16,19 +16,19 @@ Shape = tuple[int, ...]
 class Codec(nn.Module):
     """An autoencoder for pictures from -1 to 1: ``z = scale (encode(x) - shift)``.
 
-    Of an encoder that is a distribution, the mode is taken.
+    For an encoder that returns a distribution, the mode is used.
 
     Args:
         architecture: the name of its class in diffusers.
         arguments: of the class, as JSON.
-        scale, shift: that bring latents to a mean near 0 and a deviation near 1.
+        scale, shift: give latents a mean near 0 and a standard deviation near 1.
 
     Attributes:
-        channels, latents: of pictures, and of their latents.
-        factor: how many times smaller the sides of latents are.
+        channels, latents: the channels of pictures, and of their latents.
+        factor: the ratio of the sides of pictures and latents.
 
     Raises:
-        ValueError: a class that is not known, or arguments that it does not take.
+        ValueError: an unknown class, or arguments that it does not accept.
         ImportError: diffusers is not installed.
     """
 
@@ -37,17 +37,15 @@ class Codec(nn.Module):
     ) -> None:
         super().__init__()
         if architecture not in CODECS:
-            raise ValueError(
-                f"no autoencoder {architecture!r} of diffusers: give one of {', '.join(CODECS)}."
-            )
+            raise ValueError(f"architecture={architecture!r}: must be one of {', '.join(CODECS)}.")
         self.architecture, self.arguments = architecture, arguments
         self.scale, self.shift = scale, shift
-        self.inner: Any = made(architecture, arguments)
+        self.inner: Any = build(architecture, arguments)
         settings: Any = self.inner.config
         if settings.in_channels != settings.out_channels:
             raise ValueError(
-                f"this {architecture} makes {settings.out_channels} channels of "
-                f"{settings.in_channels}: it is no autoencoder of pictures."
+                f"{architecture} has in_channels={settings.in_channels} and "
+                f"out_channels={settings.out_channels}: an autoencoder must have equal numbers."
             )
         self.channels: int = settings.in_channels
         self.latents: int = settings.get("vq_embed_dim") or settings.latent_channels
@@ -57,40 +55,40 @@ class Codec(nn.Module):
         """Return the shape of the latents of a picture ``(C, H, W)``.
 
         Raises:
-            ValueError: what is no picture of its channels, or of sides that do not halve cleanly.
+            ValueError: other channels, or sides that cannot be halved at every scale.
         """
         channels, *sides = sample
         if len(sides) != 2 or channels != self.channels or any(s % self.factor for s in sides):
             raise ValueError(
-                f"this {self.architecture} takes {self.channels} channels, of sides that are "
-                f"multiples of {self.factor}, and a sample has shape {sample}."
+                f"a sample has shape {sample}: {self.architecture} needs {self.channels} channels "
+                f"and sides that are multiples of {self.factor}."
             )
         return (self.latents, *(side // self.factor for side in sides))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return the latents of pictures ``(B, C, H, W)``, each by itself."""
-        return _each(self._encoded, x, self.shape(tuple(x.shape[1:])))
+        """Return the latents of pictures ``(B, C, H, W)``, one by one."""
+        return _each(self._encode, x, self.shape(tuple(x.shape[1:])))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the pictures of latents, each by itself."""
+        """Return the pictures of latents, one by one."""
         sides = (self.factor * side for side in z.shape[2:])
-        return _each(self._decoded, z, (self.channels, *sides))
+        return _each(self._decode, z, (self.channels, *sides))
 
-    def _encoded(self, x: Tensor) -> Tensor:
-        found = self.inner.encode(x.to(next(self.parameters())))
-        latents = found.latents if self.architecture == "VQModel" else found.latent_dist.mode()
+    def _encode(self, x: Tensor) -> Tensor:
+        code = self.inner.encode(x.to(next(self.parameters())))
+        latents = code.latents if self.architecture == "VQModel" else code.latent_dist.mode()
         out: Tensor = self.scale * (latents - self.shift)
         return out
 
-    def _decoded(self, z: Tensor) -> Tensor:
+    def _decode(self, z: Tensor) -> Tensor:
         z = z.to(next(self.parameters()))
         out: Tensor = self.inner.decode(z / self.scale + self.shift).sample
         return out
 
 
-def _each(of_one: Callable[[Tensor], Tensor], batch: Tensor, shape: Shape) -> Tensor:
-    """Return what becomes of each item, of a shape, which so does not depend on the others."""
-    found = batch.new_empty(len(batch), *shape)
-    for k, one in enumerate(batch):
-        found[k] = of_one(one[None])[0]
-    return found
+def _each(function: Callable[[Tensor], Tensor], batch: Tensor, shape: Shape) -> Tensor:
+    """Return a function of each item, one by one, so that no item depends on its batch."""
+    result = batch.new_empty(len(batch), *shape)
+    for k, item in enumerate(batch):
+        result[k] = function(item[None])[0]
+    return result

@@ -1,4 +1,4 @@
-"""How a network is told the noise level and the class."""
+"""Embeddings of the noise label and the class."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ _SLOWEST = 1e-4  # of sinusoids, in radians per unit of label
 _WIDEST = 2**16
 
 
-def told(
+def add_class(
     h: Tensor, of_class: nn.Embedding | None, y: Tensor | None, classless: bool = True
 ) -> Tensor:
-    """Return ``h`` ``(B, width)`` with the row of each class ``y`` added, the first for none, -1.
+    """Return ``h`` ``(B, width)`` plus the row of each class ``y``; row 0 stands for no class, -1.
 
     Raises:
-        ValueError: a class that the table does not have, or any class if there is no table; none
-            where nothing was learned without.
+        ValueError: a class outside the table, or any class without a table; no class where the
+            network needs one.
     """
     if of_class is None:
         if y is not None:
-            raise ValueError("this network was trained without classes: leave out y.")
+            raise ValueError("y: this network has no classes; leave it out.")
         return h
     classes = of_class.num_embeddings - 1
     y = torch.full(h.shape[:1], -1, device=h.device) if y is None else y
     if bool(((y < (-1 if classless else 0)) | (y >= classes)).any()):
-        none = (
-            ", and -1 for none"
-            if classless
-            else "; without a class it has learned nothing, so name one"
-        )
-        raise ValueError(
-            f"y runs over [{int(y.min())}, {int(y.max())}]: this network knows the classes 0 "
-            f"to {classes - 1}{none}."
-        )
+        raise unknown_class(y, classes, classless)
     row: Tensor = of_class((y + 1).expand(h.shape[:1]))
     return h + row
+
+
+def unknown_class(y: Tensor, classes: int, classless: bool) -> ValueError:
+    """Return the error for classes outside ``[0, classes)``, or -1 where that is allowed."""
+    none = ", or -1 for none" if classless else "; it cannot go without a class"
+    return ValueError(
+        f"y from {int(y.min())} to {int(y.max())}: this network has the classes 0 to "
+        f"{classes - 1}{none}."
+    )
 
 
 class Sinusoids(nn.Module):
@@ -46,7 +47,7 @@ class Sinusoids(nn.Module):
 
     Args:
         width: of the result, an even number.
-        last: whether the lowest frequency is reached, or would be the next.
+        last: whether the last frequency is 1/10,000, or would be the one after it.
 
     Reference: Vaswani et al. (2017), arXiv:1706.03762.
     """
@@ -55,7 +56,7 @@ class Sinusoids(nn.Module):
         super().__init__()
         count = width // 2
         if width % 2 or not 2 <= width <= _WIDEST:
-            raise ValueError(f"sinusoids of width {width}: give an even number up to {_WIDEST:,}.")
+            raise ValueError(f"width={width}: must be an even number up to {_WIDEST:,}.")
         powers = [_SLOWEST ** (k / max(1, count - last)) for k in range(count)]
         self.frequencies = nn.Buffer(torch.tensor(powers), persistent=False)
 
@@ -68,7 +69,7 @@ class Sinusoids(nn.Module):
 class Fourier(nn.Module):
     """Sines and cosines of a label at frequencies drawn once from a normal distribution.
 
-    Their phases start at zero, and are there for networks whose label had another zero.
+    The phases are 0, except in imported networks whose label had another origin.
 
     Args:
         width: of the result, an even number.
@@ -95,13 +96,13 @@ class Embedding(nn.Module):
 
     Args:
         width: of the result.
-        classes: how many classes there are; 0 for an unconditional network.
+        classes: the number of classes, or 0.
     """
 
     def __init__(self, width: int, classes: int = 0) -> None:
         super().__init__()
         self.classes = classes
-        # on the CPU first: for these two functions on "meta", torch loads half a compiler
+        # on the CPU first: on "meta", torch would load half a compiler for these two functions
         steps = torch.linspace(math.log(_LOWEST), math.log(_HIGHEST), 16, device="cpu")
         frequencies = torch.exp(steps).to(torch.get_default_device())
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -119,4 +120,4 @@ class Embedding(nn.Module):
         """
         angles = label[:, None] * self.frequencies.to(label)  # type: ignore[operator]
         result: Tensor = self.mix(torch.cat([angles.cos(), angles.sin()], 1))
-        return nn.functional.silu(told(result, self.of_class, y))
+        return nn.functional.silu(add_class(result, self.of_class, y))

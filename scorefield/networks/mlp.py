@@ -23,14 +23,14 @@ class _Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """Residual blocks modulated by the noise level, for samples of any shape taken as vectors.
+    """Residual blocks modulated by the noise label, for samples of any shape, as vectors.
 
     Args:
         dim: coordinates of one sample.
         width: of the hidden layers.
         depth: residual blocks.
-        classes: 0, or the number of classes of ``y``.
-        recompute: keep nothing inside the blocks for the backward pass, and compute it again there.
+        classes: the number of classes of ``y``, or 0.
+        recompute: recompute the blocks in the backward pass, to save memory.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class MLP(nn.Module):
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, dim)
-        # narrow data also takes a straight path, which a normalised one would lose
+        # a linear path for data of small variance, whose scale the normalised path would lose
         self.linear = nn.Linear(width, dim)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.linear.weight)

@@ -1,4 +1,4 @@
-"""Blocks that give up memory for time in training."""
+"""Blocks that are recomputed in the backward pass, to save memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def through(block: nn.Module, *inputs: Tensor, recompute: bool) -> Tensor:
-    """Return a block's output; to recompute is to keep its inputs alone for the backward pass.
+    """Return a block's output; ``recompute`` stores only its inputs for the backward pass.
 
     Reference: Chen et al. (2016), arXiv:1604.06174.
     """

@@ -1,11 +1,11 @@
-"""Images at half and at twice the resolution, through a short filter.
+"""Filters that halve or double the resolution of images.
 
 With taps ``f`` of even length ``n``, normalised to a sum of 1 and with zeros around the image::
 
     halved  y[i] = sum_j f[j] x[2 i + j - (n - 2) / 2]                              (1)
     doubled y[i] = 2 sum_j f[i + (n - 2) / 2 - 2 j] x[j]                            (2)
 
-along each axis: two equal taps are the mean of two pixels, and each pixel twice.
+along each axis. Two equal taps average two pixels, and repeat each pixel.
 
 Reference: Zhang (2019), arXiv:1904.11486; Karras et al. (2020), arXiv:1912.04958.
 """
@@ -23,8 +23,8 @@ class Halve(nn.Module):
 
     Args:
         taps: of the filter.
-        padded: with zeros around the image, so that an even side is halved; without them only
-            pixels are returned that all taps have seen.
+        padded: pad the image with zeros, so that an even side is halved; otherwise only pixels
+            within reach of all taps are returned.
     """
 
     def __init__(self, taps: Sequence[float], padded: bool = True) -> None:
@@ -61,7 +61,9 @@ class Double(nn.Module):
 def _square(taps: Sequence[float], gain: float) -> Tensor:
     """Return the filter of both axes, each with a sum of ``gain``."""
     if len(taps) % 2 or sum(taps) == 0:
-        raise ValueError(f"taps = {tuple(taps)}: an even number that do not sum to 0 is needed.")
+        raise ValueError(
+            f"taps={tuple(taps)}: must be an even number of values that do not sum to 0."
+        )
     along = [gain * tap / sum(taps) for tap in taps]
     return torch.tensor([[a * b for b in along] for a in along])
 

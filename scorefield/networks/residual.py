@@ -1,4 +1,4 @@
-"""The residual block that DDPM++, NCSN++ and ADM have in common."""
+"""The residual block of DDPM++, NCSN++ and ADM."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from scorefield.networks.resample import Double, Halve
 
 @dataclass(frozen=True)
 class Style:
-    """Where the families differ.
+    """Settings that differ between these families.
 
     Attributes:
-        scaled: the embedding scales the channels as well as shifting them.
+        scaled: the embedding scales the channels and shifts them, instead of only shifting.
         rescaled: sums of two branches are divided by the root of 2, to keep their variance.
-        projected: a residual at a changed resolution is always projected, not only where the
-            number of channels changes.
+        projected: residuals are projected wherever the resolution changes, instead of only where
+            the number of channels changes.
         eps: of the group norms.
-        head: channels per head of the attention; 0 for a single head.
-        taps: of the filter that images are halved and doubled through.
+        head: channels per attention head; 0 for a single head.
+        taps: of the filter for halving and doubling images.
     """
 
     scaled: bool
@@ -33,12 +33,12 @@ class Style:
     head: int = 0
     taps: Sequence[float] = (1, 1)
 
-    def joined(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the sum of two branches."""
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the sum of two branches, rescaled or not."""
         return (a + b) * math.sqrt(0.5) if self.rescaled else a + b
 
     def norm(self, channels: int) -> nn.GroupNorm:
-        """Return a norm of up to 32 groups, of four channels at least."""
+        """Return a norm of up to 32 groups, with at least four channels each."""
         return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=self.eps)
 
     def attention(self, channels: int) -> Attention:
@@ -48,13 +48,13 @@ class Style:
 
 
 class Block(nn.Module):
-    """Two convolutions with a residual, modulated by the embedding; attention may follow.
+    """Two convolutions with a residual, modulated by the embedding, then attention if asked for.
 
     Args:
         inputs, outputs: channels.
         width: of the embedding.
-        style: of the family.
-        move: to another resolution, before the first convolution and in the residual.
+        style: settings of the family.
+        move: change of resolution, before the first convolution and in the residual.
         attends: whether attention follows.
     """
 
@@ -83,13 +83,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return ``(B, outputs, ...)``, at the new resolution, from ``x`` ``(B, inputs, H, W)``."""
         h = self.conv1(self.move(nn.functional.silu(self.norm1(x))))
-        told = self.modulation(embedding)[..., None, None]
+        modulation = self.modulation(embedding)[..., None, None]
         if self.style.scaled:
-            scale, shift = told.chunk(2, 1)
+            scale, shift = modulation.chunk(2, 1)
             h = self.norm2(h) * (1 + scale) + shift
         else:
-            h = self.norm2(h + told)
-        out = self.style.joined(self.skip(self.move(x)), self.conv2(nn.functional.silu(h)))
+            h = self.norm2(h + modulation)
+        out = self.style.add(self.skip(self.move(x)), self.conv2(nn.functional.silu(h)))
         if self.attention is None:
             return out
-        return self.style.joined(out, self.attention(out))
+        return self.style.add(out, self.attention(out))

@@ -7,13 +7,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from scorefield.networks.embedding import Fourier, Sinusoids, told
+from scorefield.networks.embedding import Fourier, Sinusoids, add_class
 from scorefield.networks.residual import Style
 from scorefield.networks.trunk import Decoder, Encoder, Layout, Trunk
 
 
 class _Embedding(nn.Module):
-    """The class joins the noise level before the perceptron."""
+    """The class is added to the label before the perceptron."""
 
     def __init__(
         self, noise: Sinusoids | Fourier, inputs: int, width: int, classless: bool, classes: int
@@ -26,30 +26,30 @@ class _Embedding(nn.Module):
         )
 
     def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
-        out: Tensor = self.mix(told(self.noise(label), self.of_class, y, self.classless))
+        out: Tensor = self.mix(add_class(self.noise(label), self.of_class, y, self.classless))
         return out
 
 
 class SongUNet(nn.Module):
-    """The U-Net of DDPM++ (as it stands) and of NCSN++, for images that halve between levels.
+    """The U-Net of DDPM++ (the defaults) and NCSN++, for images whose sides halve between scales.
 
     Args:
         channels: of the image.
         width: channels at the start, a multiple of 4.
-        multipliers: channels of each level, in multiples of ``width``; one level or more.
-        blocks: residual blocks per level, on the way down; on the way up there is one more.
-        attention: the levels with self-attention, 0 for the finest.
-        embedding: of the label: ``positional`` for one that counts up to some thousand, ``fourier``
-            for one of the size of a logarithm.
+        multipliers: channels of each scale, in multiples of ``width``; at least one scale.
+        blocks: residual blocks per scale on the way down; on the way up there is one more.
+        attention: the scales with self-attention, 0 for the finest.
+        embedding: of the label: ``positional`` for step numbers up to some thousands, ``fourier``
+            for a logarithm.
         widening: width of that embedding, in multiples of ``width``.
-        encoder, decoder: the paths beside, as in `Layout`.
-        taps: of the filter that images are halved and doubled through.
+        encoder, decoder: the side paths, as in `Layout`.
+        taps: of the filter for halving and doubling images.
         rescaled: divide sums of two branches by the root of 2.
-        classless: with classes, whether something is learned without one too.
-        classes: 0, or the number of classes of ``y``.
+        classless: with classes, whether the network also accepts no class.
+        classes: the number of classes of ``y``, or 0.
 
     Raises:
-        ValueError: a width that is no multiple of 4, or attention at a level that is not there.
+        ValueError: a width that is not a multiple of 4, or attention at a missing scale.
 
     Reference: Song et al. (2021), arXiv:2011.13456, section 4.1 and appendix H.
     """
@@ -72,7 +72,7 @@ class SongUNet(nn.Module):
     ) -> None:
         super().__init__()
         if width % 4:
-            raise ValueError(f"width = {width}: it must be a multiple of 4.")
+            raise ValueError(f"width={width}: must be a multiple of 4.")
         wide, inputs = 4 * width, widening * width
         noise = Sinusoids(inputs, last=True) if embedding == "positional" else Fourier(inputs)
         self.embedding = _Embedding(noise, inputs, wide, classless, classes)
@@ -96,7 +96,7 @@ class SongUNet(nn.Module):
         """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``.
 
         Raises:
-            ValueError: sides that do not halve between the levels; a class that is not known.
+            ValueError: sides that cannot be halved between the scales; an unknown class.
         """
         out: Tensor = self.trunk(x, self.embedding(label, y))
         return out

@@ -1,4 +1,4 @@
-"""A U-Net of residual blocks, with the paths beside it that NCSN++ has."""
+"""A U-Net of residual blocks, with the side paths of NCSN++."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ Decoder = Literal["standard", "skip"]
 
 
 class _Skip(nn.Module):
-    """The image itself, smaller and smaller, is added at each level."""
+    """Side path: the image, halved from scale to scale, is added at each scale."""
 
     def __init__(self, channels: int, size: int, style: Style) -> None:
         super().__init__()
         self.move = Halve(style.taps)
         self.conv = nn.Conv2d(channels, size, 1)
 
-    def forward(self, h: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
-        beside = self.move(beside)
-        return h + self.conv(beside), beside
+    def forward(self, h: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+        side = self.move(side)
+        return h + self.conv(side), side
 
 
 class _Residual(nn.Module):
-    """What the level above began with is added to what the next begins with."""
+    """Side path: the first features of the finer scale are added to those of the next."""
 
     def __init__(self, channels: int, size: int, style: Style) -> None:
         super().__init__()
         self.style = style
-        # zeros for the convolution and the filter at once, as if there were no border between them
+        # zeros for convolution and filter together, so that the filter sees no inner border
         self.conv = nn.Conv2d(channels, size, 3, padding=1 + (len(style.taps) - 1) // 2)
         self.move = Halve(style.taps, padded=False)
 
-    def forward(self, h: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.style.joined(h, self.move(self.conv(beside)))
+    def forward(self, h: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.style.add(h, self.move(self.conv(side)))
         return h, h
 
 
 class _Down(nn.Module):
-    """One level on the way down: to its resolution, what comes from beside, and the blocks."""
+    """One scale on the way down: halving, the side path, and the blocks."""
 
     def __init__(
-        self, shrink: Block | None, beside: _Skip | _Residual | None, blocks: Sequence[Block]
+        self, shrink: Block | None, side: _Skip | _Residual | None, blocks: Sequence[Block]
     ) -> None:
         super().__init__()
-        self.shrink, self.beside, self.blocks = shrink, beside, nn.ModuleList(blocks)
+        self.shrink, self.side, self.blocks = shrink, side, nn.ModuleList(blocks)
 
-    def forward(self, kept: list[Tensor], beside: Tensor, embedding: Tensor) -> Tensor:
-        """Append what each part made to ``kept``, and return the path beside."""
-        h = kept[-1]
+    def forward(self, skips: list[Tensor], side: Tensor, embedding: Tensor) -> Tensor:
+        """Append the output of each part to ``skips``, and return the side path."""
+        h = skips[-1]
         if self.shrink is not None:
             h = self.shrink(h, embedding)
-            if self.beside is not None:
-                h, beside = self.beside(h, beside)
-            kept.append(h)
+            if self.side is not None:
+                h, side = self.side(h, side)
+            skips.append(h)
         for block in self.blocks:
             h = block(h, embedding)
-            kept.append(h)
-        return beside
+            skips.append(h)
+        return side
 
 
 class _Up(nn.Module):
-    """One level on the way up: to its resolution, the blocks, and what it says of the result."""
+    """One scale on the way up: doubling, the blocks, and its contribution to the output."""
 
     def __init__(
         self, grow: Block | None, blocks: Sequence[Block], leave: nn.Module | None, style: Style
@@ -78,33 +78,33 @@ class _Up(nn.Module):
         self.move = Double(style.taps)
 
     def forward(
-        self, h: Tensor, kept: list[Tensor], said: Tensor | None, embedding: Tensor
+        self, h: Tensor, skips: list[Tensor], output: Tensor | None, embedding: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         if self.grow is not None:
             h = self.grow(h, embedding)
         for block in self.blocks:
-            h = block(torch.cat([h, kept.pop()], 1), embedding)
+            h = block(torch.cat([h, skips.pop()], 1), embedding)
         if self.leave is None:
-            return h, said
+            return h, output
         own = self.leave(h)
-        return h, own if said is None else own + self.move(said)
+        return h, own if output is None else own + self.move(output)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a trunk consists of.
+    """The parts of a trunk.
 
     Attributes:
         channels: of the image.
         outputs: channels of the result.
-        first: channels that the image is brought to.
-        sizes: channels of each level, the finest first.
-        blocks: residual blocks per level on the way down; on the way up there is one more.
-        attention: the levels with self-attention, 0 for the finest.
-        everywhere: on the way up every block of these levels attends, not only the last.
-        encoder: what comes from beside at each level on the way down: nothing (``standard``), the
-            image itself (``skip``) or what the level above began with (``residual``).
-        decoder: the result comes from the finest level (``standard``), or from all (``skip``).
+        first: channels after the first convolution.
+        sizes: channels of each scale, the finest first.
+        blocks: residual blocks per scale on the way down; on the way up there is one more.
+        attention: the scales with self-attention, 0 for the finest.
+        everywhere: on the way up every block of these scales attends, instead of the last only.
+        encoder: the side path on the way down: none (``standard``), the image (``skip``), or the
+            first features of the finer scale (``residual``).
+        decoder: the output of the finest scale (``standard``), or the sum over all (``skip``).
         width: of the embedding.
         style: of the blocks.
     """
@@ -121,33 +121,33 @@ class Layout:
     width: int
     style: Style
 
-    def down(self, level: int, inputs: int, beside: int) -> _Down:
-        """Return a level on the way down; ``beside`` are the channels of the path there."""
+    def down(self, scale: int, inputs: int, side: int) -> _Down:
+        """Return a scale on the way down; ``side`` are the channels of the side path."""
         style, shrink, path = self.style, None, None
-        if level:
+        if scale:
             shrink = Block(inputs, inputs, self.width, style, Halve(style.taps))
             if self.encoder != "standard":
                 kind = _Skip if self.encoder == "skip" else _Residual
-                path = kind(beside, inputs, style)
+                path = kind(side, inputs, style)
         blocks = []
         for _ in range(self.blocks):
-            size, attends = self.sizes[level], level in self.attention
+            size, attends = self.sizes[scale], scale in self.attention
             blocks.append(Block(inputs, size, self.width, style, attends=attends))
             inputs = size
         return _Down(shrink, path, blocks)
 
-    def up(self, level: int, inputs: int, kept: list[int]) -> _Up:
-        """Return a level on the way up; it takes the channels of what it joins off ``kept``."""
-        style, size, grow = self.style, self.sizes[level], None
-        if level < len(self.sizes) - 1:
+    def up(self, scale: int, inputs: int, skips: list[int]) -> _Up:
+        """Return a scale on the way up; it pops the channels of its skip connections."""
+        style, size, grow = self.style, self.sizes[scale], None
+        if scale < len(self.sizes) - 1:
             grow = Block(inputs, inputs, self.width, style, Double(style.taps))
         blocks = []
         for k in range(self.blocks + 1):
-            attends = level in self.attention and (self.everywhere or k == self.blocks)
-            blocks.append(Block(inputs + kept.pop(), size, self.width, style, attends=attends))
+            attends = scale in self.attention and (self.everywhere or k == self.blocks)
+            blocks.append(Block(inputs + skips.pop(), size, self.width, style, attends=attends))
             inputs = size
-        speaks = level == 0 or self.decoder == "skip"
-        return _Up(grow, blocks, _leave(size, self.outputs, style) if speaks else None, style)
+        has_output = scale == 0 or self.decoder == "skip"
+        return _Up(grow, blocks, _leave(size, self.outputs, style) if has_output else None, style)
 
 
 def _leave(inputs: int, outputs: int, style: Style) -> nn.Sequential:
@@ -157,10 +157,10 @@ def _leave(inputs: int, outputs: int, style: Style) -> nn.Sequential:
 
 
 class Trunk(nn.Module):
-    """A U-Net whose resolutions are changed by residual blocks.
+    """A U-Net whose residual blocks change the resolution.
 
     Raises:
-        ValueError: attention at a level that is not there.
+        ValueError: attention at a missing scale.
 
     Reference: Karras et al. (2022), arXiv:2206.00364, table 7.
     """
@@ -170,47 +170,45 @@ class Trunk(nn.Module):
         sizes = layout.sizes
         unknown = sorted(set(layout.attention) - set(range(len(sizes))))
         if unknown:
-            raise ValueError(
-                f"attention at level {unknown[0]}: there are the levels 0 to {len(sizes) - 1}."
-            )
+            raise ValueError(f"attention={unknown[0]}: must be a scale from 0 to {len(sizes) - 1}.")
         self.enter = nn.Conv2d(layout.channels, layout.first, 3, padding=1)
         self.down = nn.ModuleList()
-        kept, current, beside = [layout.first], layout.first, layout.channels
-        for level, size in enumerate(sizes):
-            self.down.append(layout.down(level, current, beside))
-            if level and layout.encoder == "residual":
-                beside = current
-            kept += [current] * (level > 0) + [size] * layout.blocks
+        skips, current, side = [layout.first], layout.first, layout.channels
+        for scale, size in enumerate(sizes):
+            self.down.append(layout.down(scale, current, side))
+            if scale and layout.encoder == "residual":
+                side = current
+            skips += [current] * (scale > 0) + [size] * layout.blocks
             current = size
         self.middle = nn.ModuleList(
             Block(current, current, layout.width, layout.style, attends=attends)
             for attends in (True, False)
         )
         self.up = nn.ModuleList()
-        for level, size in reversed(list(enumerate(sizes))):
-            self.up.append(layout.up(level, current, kept))
+        for scale, size in reversed(list(enumerate(sizes))):
+            self.up.append(layout.up(scale, current, skips))
             current = size
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return ``(B, outputs, H, W)`` from ``x`` ``(B, C, H, W)`` and ``(B, width)``.
 
         Raises:
-            ValueError: sides that do not halve between the levels.
+            ValueError: sides that cannot be halved between the scales.
         """
         multiple = 2 ** (len(self.down) - 1)
         if any(side % multiple for side in x.shape[-2:]):
             raise ValueError(
                 f"images of {x.shape[-2]} by {x.shape[-1]} pixels: both sides must be multiples of "
-                f"{multiple}, to be halved between the {len(self.down)} levels."
+                f"{multiple}, to be halved between the {len(self.down)} scales."
             )
-        kept, beside = [self.enter(x)], x
+        skips, side = [self.enter(x)], x
         for down in self.down:
-            beside = down(kept, beside, embedding)
-        h = kept[-1]
+            side = down(skips, side, embedding)
+        h = skips[-1]
         for block in self.middle:
             h = block(h, embedding)
-        said: Tensor | None = None
+        output: Tensor | None = None
         for up in self.up:
-            h, said = up(h, kept, said, embedding)
-        assert said is not None
-        return said
+            h, output = up(h, skips, output, embedding)
+        assert output is not None
+        return output

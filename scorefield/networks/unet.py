@@ -36,18 +36,18 @@ class _Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net with attention at its coarsest level, for images of any size.
+    """A U-Net with attention at its coarsest scale, for images of any size.
 
-    Sides that do not halve cleanly at every level are padded and the result cropped.
+    Sides that cannot be halved at every scale are padded, and the result is cropped.
 
     Args:
         channels: of the image.
-        width: channels at the finest level, a multiple of 8.
-        multipliers: channels of each level, in multiples of ``width``; one level or more.
-        blocks: residual blocks per level, on the way down and on the way up.
-        classes: 0, or the number of classes of ``y``.
-        heads: of the attention.
-        recompute: keep nothing inside the blocks for the backward pass, and compute it again there.
+        width: channels at the finest scale, a multiple of 8.
+        multipliers: channels of each scale, in multiples of ``width``; at least one scale.
+        blocks: residual blocks per scale, on the way down and on the way up.
+        classes: the number of classes of ``y``, or 0.
+        heads: attention heads.
+        recompute: recompute the blocks in the backward pass, to save memory.
 
     Raises:
         ValueError: the channels do not divide into groups and heads.
@@ -68,29 +68,29 @@ class UNet(nn.Module):
         sizes = [width * m for m in multipliers]
         if width % _GROUP or sizes[-1] % heads:
             raise ValueError(
-                f"width = {width} and heads = {heads}: width must be a multiple of {_GROUP}, and "
-                f"the coarsest level's {sizes[-1]} channels of heads."
+                f"width={width}, heads={heads}: width must be a multiple of {_GROUP}, and the "
+                f"{sizes[-1]} channels of the coarsest scale a multiple of heads."
             )
         self.multiple = 2 ** (len(sizes) - 1)
         self.embedding = Embedding(4 * width, classes)
         self.enter = nn.Conv2d(channels, sizes[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
-        kept, current = [], sizes[0]
-        for level, size in enumerate(sizes):
+        skips, current = [], sizes[0]
+        for scale, size in enumerate(sizes):
             for _ in range(blocks):
                 self.down.append(_Block(current, size, 4 * width))
                 current = size
-                kept.append(size)
-            if level < len(sizes) - 1:
+                skips.append(size)
+            if scale < len(sizes) - 1:
                 self.shrink.append(nn.Conv2d(size, size, 3, stride=2, padding=1))
         self.middle = nn.ModuleList(_Block(current, current, 4 * width) for _ in range(2))
         self.attention = Attention(current, heads, nn.GroupNorm(current // _GROUP, current))
-        for level, size in reversed(list(enumerate(sizes))):
+        for scale, size in reversed(list(enumerate(sizes))):
             for _ in range(blocks):
-                self.up.append(_Block(current + kept.pop(), size, 4 * width))
+                self.up.append(_Block(current + skips.pop(), size, 4 * width))
                 current = size
-            if level > 0:
+            if scale > 0:
                 self.grow.append(nn.Conv2d(size, size, 3, padding=1))
         self.blocks = blocks
         self.norm = nn.GroupNorm(max(1, current // _GROUP), current)
@@ -104,12 +104,12 @@ class UNet(nn.Module):
         h = self.enter(
             nn.functional.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
         )
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         for i, block in enumerate(self.down):
             if i and i % self.blocks == 0:
                 h = self.shrink[i // self.blocks - 1](h)
             h = through(block, h, embedding, recompute=self.recompute)
-            kept.append(h)
+            skips.append(h)
         first, second = self.middle
         h = through(first, h, embedding, recompute=self.recompute)
         h = through(second, h + self.attention(h), embedding, recompute=self.recompute)
@@ -117,7 +117,7 @@ class UNet(nn.Module):
             if i and i % self.blocks == 0:
                 h = nn.functional.interpolate(h, scale_factor=2.0, mode="nearest")
                 h = self.grow[i // self.blocks - 1](h)
-            h = torch.cat([h, kept.pop()], 1)
+            h = torch.cat([h, skips.pop()], 1)
             h = through(block, h, embedding, recompute=self.recompute)
         out: Tensor = self.leave(nn.functional.silu(self.norm(h)))
         return out[..., :height, :width]

@@ -1,4 +1,4 @@
-"""What score_sde's NCSN++ calls its weights: its parts are numbered in the order they run.
+"""The names of weights in score_sde's NCSN++, whose parts are numbered in order.
 
 Reference: Song et al. (2021), arXiv:2011.13456, and the state dicts of the released checkpoints.
 """
@@ -11,12 +11,12 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from scorefield.interop.renaming import Origin, Table, layers, of_block, parts
+from scorefield.interop.conversion import Origin, Table, layers, of_block, parts
 from scorefield.networks import SongUNet
 
-# what a state dict holds besides: the noise levels, which the configuration tells
+# an entry of a state dict without a counterpart: the noise levels, as in the configuration
 IDLE = r"sigmas"
-FIXED = (IDLE, "all_modules.0.W")  # what a state dict holds that is not learned
+FIXED = (IDLE, "all_modules.0.W")  # entries of a state dict that are not parameters
 
 _BLOCK = {
     "norm1": "GroupNorm_0",
@@ -29,12 +29,13 @@ _BLOCK = {
 
 
 def song(network: SongUNet, encoder: str, unit: float, zero: float) -> Table:
-    """Return where the weights of a network come from that score_sde calls ncsnpp.
+    """Return the origins of the weights of a network that score_sde calls ncsnpp.
 
     Args:
-        network: of ours, with the shapes that the configuration describes.
+        network: ours, with the shapes of the configuration.
         encoder: of its configuration.
-        unit, zero: the logarithm of their label is ``unit label + zero``, for Fourier features.
+        unit, zero: the logarithm of score_sde's label is ``unit label + zero``, for Fourier
+            features.
     """
     numbers = (f"all_modules.{k}" for k in count())
     table: Table = {}
@@ -49,7 +50,7 @@ def song(network: SongUNet, encoder: str, unit: float, zero: float) -> Table:
             table |= layers([(ours, next(numbers))])
         elif part.role == "leave":
             table |= layers((f"{ours}.{k}", next(numbers)) for k in (0, 2))
-        elif part.role == "beside":
+        elif part.role == "side":
             name = "Conv_0" if encoder == "skip" else "Conv2d_0"
             table |= layers([(f"{ours}.conv", f"{next(numbers)}.{name}")])
         else:
@@ -59,7 +60,7 @@ def song(network: SongUNet, encoder: str, unit: float, zero: float) -> Table:
 
 
 def _of_attention(block: nn.Module, ours: str, numbers: Iterator[str]) -> Table:
-    """Return the table of the attention that follows a block, which is a part of its own there."""
+    """Return the table of the attention after a block, which is a separate part in score_sde."""
     if "attention.enter.weight" not in block.state_dict():
         return {}
     theirs = next(numbers)
@@ -72,5 +73,5 @@ def _of_attention(block: nn.Module, ours: str, numbers: Iterator[str]) -> Table:
 
 
 def _convolution(*weights: Tensor) -> Tensor:
-    """Return the weight of a pointwise convolution of those of layers ``(inputs, outputs)``."""
+    """Return the weight of a pointwise convolution from those of layers ``(inputs, outputs)``."""
     return torch.cat([w.mT for w in weights])[..., None, None]

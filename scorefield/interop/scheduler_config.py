@@ -1,4 +1,4 @@
-"""What the config of a scheduler of diffusers says of the network that it was made for."""
+"""Arguments of `SolverScheduler` from the config of a scheduler of diffusers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
-from scorefield.interop.schedulers import FLOW
+from scorefield.interop.scheduler_process import FLOW
 
 COMPATIBLE = [
     *(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "EDMEulerScheduler"),
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchHeunDiscreteScheduler",
 ]
-# what a config says of the network is taken over even where it was its scheduler's default; so is
-# a solver, since diffusers takes arguments given in order for defaults
-_TAKEN = (
+# entries that describe the network are used even where they are the scheduler's defaults; so is the
+# solver, because diffusers treats positional arguments as defaults
+_USED = (
     "solver",
     "num_train_timesteps",
     "beta_start",
@@ -33,7 +33,7 @@ _TAKEN = (
     "shift",
 )
 _PLAIN_FLOW = {"num_train_timesteps", "shift"}
-# settings of schedulers whose networks are told or say something else, and what that is
+# settings of schedulers whose networks have another label or output, and the reason
 _FOREIGN = {
     "invert_sigmas": "time runs from data to noise",
     "stages": "a flow in stages, each with a start of its own",
@@ -41,48 +41,48 @@ _FOREIGN = {
 }
 
 
-def taken(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `SolverScheduler` that a config stands for, those given aside.
+def solver_arguments(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `SolverScheduler` for a config; ``own`` ones take precedence.
 
     Raises:
-        ValueError: neither a table nor a flow, or a network that is told or says something else.
+        ValueError: neither a table nor a flow, or a network with another label or output.
     """
     for name, why in _FOREIGN.items():
         if config.get(name):
-            raise ValueError(f"{name} = {config[name]!r}: {why}, which cannot be taken over.")
+            raise ValueError(f"{name}={config[name]!r}: {why}, which is not supported.")
     if config.get("timestep_type", "discrete") != "discrete":
         raise ValueError(
-            f"timestep_type = {config['timestep_type']!r}: networks that are told something else "
-            "than the timestep cannot be taken over."
+            f"timestep_type={config['timestep_type']!r}: must be 'discrete', the label of the "
+            "network."
         )
-    found = {name: config[name] for name in _TAKEN if name in config}
+    arguments = {name: config[name] for name in _USED if name in config}
     if "beta_start" not in config:
-        _check_flow(config, given)
-        found["prediction_type"] = FLOW
+        _check_flow(config, own)
+        arguments["prediction_type"] = FLOW
     elif config.get("use_flow_sigmas") and config.get("prediction_type") != FLOW:
         raise ValueError(
-            f"use_flow_sigmas = True with prediction_type = {config.get('prediction_type')!r}: a "
-            f"flow is taken over where it is {FLOW!r}."
+            f"use_flow_sigmas=True with prediction_type={config.get('prediction_type')!r}: a flow "
+            f"must have {FLOW!r}."
         )
     if "flow_shift" in config and "shift" not in config:
-        found["shift"] = config["flow_shift"]
-    return {**found, **given}
+        arguments["shift"] = config["flow_shift"]
+    return {**arguments, **own}
 
 
-def _check_flow(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse what is no flow, or may be none."""
+def _check_flow(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Reject a config that is not a flow's, or might not be."""
     if not set(config) >= _PLAIN_FLOW:
         raise ValueError(
-            f"the config has {sorted(config)}, and so neither a table (beta_start) nor a flow "
-            "(shift, num_train_timesteps): a network of another kind cannot be taken over."
+            f"the config has {sorted(config)}: must describe a table (beta_start) or a flow (shift, "
+            "num_train_timesteps)."
         )
     if {name for name in config if not name.startswith("_")} > _PLAIN_FLOW:
         return
     kind = config.get("_class_name")
-    if kind != "FlowMatchHeunDiscreteScheduler" and given.get("prediction_type") != FLOW:
+    if kind != "FlowMatchHeunDiscreteScheduler" and own.get("prediction_type") != FLOW:
         raise ValueError(
-            f"the config has num_train_timesteps and shift alone, and is of {kind}: a flow map "
-            "would look the same. If the network predicts the velocity of a flow, say so: "
+            f"the config of {kind} has only num_train_timesteps and shift, as a flow map would: if "
+            "the network predicts the velocity of a flow, use "
             f'from_config(config, prediction_type="{FLOW}").'
         )
 
@@ -96,22 +96,22 @@ def table(
     rescale: bool,
     shift: float,
 ) -> tuple[Tensor, Tensor]:
-    r"""Return ``beta`` and ``abar`` of a table, as `DDPMScheduler` makes them.
+    r"""Return ``beta`` and ``abar`` of a table, as in `DDPMScheduler`.
 
-    With a ``shift`` other than 1 of the signal to noise, ``abar`` becomes ``abar / (shift + (1 -
-    shift) abar)`` before it is rescaled, as `CogVideoXDDIMScheduler` has it.
+    A ``shift`` of the signal-to-noise ratio other than 1 turns ``abar`` into ``abar / (shift + (1 -
+    shift) abar)`` before rescaling, as in `CogVideoXDDIMScheduler`.
 
     Raises:
-        ValueError: a schedule that it does not have; a shift that is not positive.
+        ValueError: an unknown schedule; a shift that is not positive.
     """
     if not 0 < shift < float("inf"):
-        raise ValueError(f"snr_shift_scale = {shift!r}: give a positive number.")
+        raise ValueError(f"snr_shift_scale={shift!r}: must be positive.")
     betas = rows, beta_start, beta_end, beta_schedule, trained_betas
     try:
         plain = DDPMScheduler(*betas, rescale_betas_zero_snr=rescale and shift == 1)
     except NotImplementedError:
         raise ValueError(
-            f"beta_schedule = {beta_schedule!r}: DDPMScheduler has none such."
+            f"beta_schedule={beta_schedule!r}: must be a schedule of DDPMScheduler."
         ) from None
     alpha_bar: Tensor = plain.alphas_cumprod
     if shift != 1:

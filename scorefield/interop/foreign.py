@@ -1,4 +1,4 @@
-"""From what a source holds to a run: what all libraries have in common."""
+"""Runs of networks trained elsewhere: the steps that all libraries share."""
 
 from __future__ import annotations
 
@@ -30,22 +30,23 @@ from scorefield.training.config import (
 
 _PICTURES = (1, 3)  # channels
 _LEVELS = 256
-_LARGEST = 2**26  # numbers of a sample
-_STDS = 1e-6, 1e6  # whose squares single precision can tell from 0 and from infinity
+_LARGEST = 2**26  # numbers in a sample
+_STDS = 1e-6, 1e6  # their squares are neither 0 nor infinite in single precision
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of the data of a network that others have trained.
+class DataOptions:
+    """Information on the training data of a network trained elsewhere.
 
     Attributes:
-        data_std: its root-mean-square deviation as the network sees it, unless it is measured.
-        levels: of whole numbers from 0, how many values there are, 0 for continuous numbers; 256
-            for pictures, of one channel or three, and 0 for the rest, unless given.
-        data: to measure the mean and the variance of each coordinate, in the units of the run.
+        data_std: root-mean-square deviation of the data in the network's units; by default the
+            library's usual value.
+        levels: the number of values of whole-number data from 0 up, or 0 for continuous data; by
+            default 256 for pictures of one or three channels, and 0 otherwise.
+        data: data in the units of the run, to measure the mean and the variance of each coordinate.
 
     Raises:
-        UsageError: a number out of range; both a deviation and data.
+        UsageError: a number out of range; both ``data_std`` and ``data``.
     """
 
     data_std: float | None = None
@@ -55,32 +56,33 @@ class Known:
     def __post_init__(self) -> None:
         if self.data_std is not None and not _STDS[0] <= self.data_std <= _STDS[1]:
             raise UsageError(
-                f"data_std = {self.data_std:g}: give a number above 0, from {_STDS[0]:g} to "
-                f"{_STDS[1]:g}."
+                f"data_std={self.data_std:g}: must be from {_STDS[0]:g} to {_STDS[1]:g}."
             )
         if self.levels is not None and not 0 <= self.levels <= 65536:
-            raise UsageError(f"levels = {self.levels}: give a number from 0 to 65536.")
+            raise UsageError(f"levels={self.levels}: must be from 0 to 65536.")
         if self.levels == 1:
-            raise UsageError("levels = 1: give two or more, or 0 for continuous data.")
+            raise UsageError("levels=1: must be at least 2, or 0 for continuous data.")
         if self.data_std is not None and self.data is not None:
-            raise UsageError("data_std is measured where data is given: leave out one of them.")
+            raise UsageError(
+                f"data_std={self.data_std:g}: cannot be combined with data, which measures it."
+            )
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a source holds.
+class ForeignNetwork:
+    """A network trained elsewhere, in our configuration.
 
     Attributes:
-        source: what it is and where it was found, in words.
-        name: of its data, as far as there is one.
-        shape: of a sample, of pictures where the network is of their latents.
+        source: description of the network and of its place.
+        name: of the data, if known.
+        shape: of a sample; of the pictures if the network models their latents.
         process, parametrization, label, network: as in `scorefield.training.config.TrainConfig`.
         weights: of the network, by the names of its parameters.
-        low, high: between which values the network sees pictures; the mean is taken to lie midway.
-        data_std: the deviation of data unless it is known better.
-        classes: that the network knows, without one that stands for none.
-        unconditional: whether it has learned to go without a class.
-        codec, codec_weights: what makes latents of pictures, if the network is of these.
+        low, high: range of pictures in the network's units; the mean is assumed to be midway.
+        data_std: the library's usual standard deviation of the data.
+        classes: the number of classes, without one that stands for no class.
+        unconditional: whether the network also works without a class.
+        codec, codec_weights: the autoencoder, if the network models latents.
     """
 
     source: str
@@ -99,24 +101,24 @@ class Found:
     codec: CodecConfig | None = None
     codec_weights: Mapping[str, Tensor] | None = None
 
-    def run(self, known: Known) -> Run:
+    def run(self, options: DataOptions) -> Run:
         """Return the run.
 
         Raises:
             CheckpointError: weights that do not fit the network, or are not finite.
-            DataError: data of another shape, or not in the levels, or without a spread.
-            UsageError: a configuration that no run folder could hold.
+            DataError: data of another shape, outside the levels, or without variance.
+            UsageError: a configuration that a run folder cannot store.
             ValueError: settings that contradict each other.
         """
         self._check_shape()
-        levels = known.levels
+        levels = options.levels
         if levels is None:
             levels = _LEVELS if len(self.shape) == 3 and self.shape[0] in _PICTURES else 0
         data = DataConfig(name=self.name, shape=self.shape, classes=self.classes, codec=self.codec)
         try:
-            seen = build.field_shape(TrainConfig(), data)
-            outline = build.outline(self.network, seen, self.classes)
-            training = self._training(seen, levels)
+            shape = build.field_shape(TrainConfig(), data)
+            outline = build.outline(self.network, shape, self.classes)
+            training = self._training(shape, levels)
         except ValueError as error:
             raise CheckpointError(f"{self.source}: {error}") from None
         check_weights(outline, self.weights, self.source)
@@ -124,12 +126,12 @@ class Found:
         check_config(config)
         denoiser = new_denoiser(config.train, data)
         denoiser.network.load_state_dict({k: v.float() for k, v in self.weights.items()})
-        denoiser.mean = torch.full(seen, (self.low + self.high) / 2)
-        denoiser.variance = torch.full(seen, (known.data_std or self.data_std) ** 2)
+        denoiser.mean = torch.full(shape, (self.low + self.high) / 2)
+        denoiser.variance = torch.full(shape, (options.data_std or self.data_std) ** 2)
         pixels = levels if self.codec is None else 0
-        transform = Standardize.of_levels(pixels, self.low, self.high, seen)
+        transform = Standardize.of_levels(pixels, self.low, self.high, shape)
         run = Run(denoiser.eval(), transform, config, codec=self._codec())
-        return run if known.data is None else _measured(run, known.data)
+        return run if options.data is None else _measure(run, options.data)
 
     def _codec(self) -> Codec | None:
         if self.codec is None or self.codec_weights is None:
@@ -139,7 +141,7 @@ class Found:
         codec.load_state_dict({k: v.float() for k, v in self.codec_weights.items()})
         return codec.eval()
 
-    def _training(self, seen: tuple[int, ...], levels: int) -> TrainConfig:
+    def _training(self, shape: tuple[int, ...], levels: int) -> TrainConfig:
         config = TrainConfig(
             process=self.process,
             parametrization=self.parametrization,
@@ -149,56 +151,56 @@ class Found:
             conditional=bool(self.classes),
             dropout=TrainConfig().dropout if self.unconditional else 0.0,
         )
-        return build.resolved(config, seen)
+        return build.resolved(config, shape)
 
     def _check_shape(self) -> None:
         sides = [side for side in self.shape if isinstance(side, int) and side > 0]
         if not 1 <= len(sides) == len(self.shape) <= 3 or math.prod(sides) > _LARGEST:
             raise UsageError(
-                f"{self.source}: samples of shape {str(self.shape)[:60]}: give one, two or three "
-                f"sides, (C, H, W), and at most {_LARGEST:,} numbers."
+                f"{self.source}: shape={str(self.shape)[:60]}: must have one to three sides, such "
+                f"as (C, H, W), and at most {_LARGEST:,} numbers."
             )
 
 
 def check_weights(outline: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights of other names or shapes than a network has, and such as are not finite.
+    """Reject weights with other names or shapes than a network has, or that are not finite.
 
     Raises:
-        CheckpointError: naming both sides; or a network that no run folder could hold.
+        CheckpointError: with both sides; or if a run folder cannot store the network.
     """
     expected = {name: tuple(value.shape) for name, value in outline.state_dict().items()}
     if len(expected) > build.MOST_TENSORS:
         raise CheckpointError(
-            f"{source}: a network of {len(expected):,} tensors, where {build.MOST_TENSORS:,} are "
-            "the most."
+            f"{source}: the network has {len(expected):,} tensors: at most {build.MOST_TENSORS:,} "
+            "are allowed."
         )
     missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     if missing or extra:
         raise CheckpointError(
-            f"{source}: the weights do not match the network: they lack {missing[:4]} and have "
-            f"{extra[:4]} besides."
+            f"{source}: the weights do not match the network: missing {missing[:4]}, unknown "
+            f"{extra[:4]}."
         )
     for name, shape in expected.items():
         if tuple(weights[name].shape) != shape:
             raise CheckpointError(
-                f"{source}: {name} has shape {tuple(weights[name].shape)}, but the network "
-                f"describes {shape}."
+                f"{source}: {name} has shape {tuple(weights[name].shape)}, and the network needs "
+                f"{shape}."
             )
         if not bool(weights[name].isfinite().all()):
-            raise CheckpointError(f"{source}: {name} holds values that are not finite.")
+            raise CheckpointError(f"{source}: {name} has values that are not finite.")
 
 
-def _measured(run: Run, data: Rows) -> Run:
-    """Return the run with the moments of its data measured."""
+def _measure(run: Run, data: Rows) -> Run:
+    """Return the run with mean and variance measured on data."""
     for chunk in chunks(data):
         run.check_data(chunk, "data")
     mean, variance = moments(data, run.encoding)
     run.field.mean = run.transform.forward(mean).float()
     run.field.variance = (variance / run.transform.std.double() ** 2).float()
-    found = torch.stack([run.field.mean, run.field.variance])
-    if not bool(found.isfinite().all() and (run.field.variance > 0).any()):
+    measured = torch.stack([run.field.mean, run.field.variance])
+    if not bool(measured.isfinite().all() and (run.field.variance > 0).any()):
         raise DataError(
-            "data: all samples are the same, or too large for single precision, so there is no "
-            "deviation to measure: give others, or data_std instead."
+            "data: all samples are equal, or too large for single precision, so their standard "
+            "deviation cannot be measured; give other data, or data_std instead."
         )
     return run

@@ -1,4 +1,4 @@
-"""What EDM's networks call their weights.
+"""The names of weights in EDM's networks.
 
 Reference: Karras et al. (2022), arXiv:2206.00364, and the state dicts of the released checkpoints.
 """
@@ -6,18 +6,19 @@ Reference: Karras et al. (2022), arXiv:2206.00364, and the state dicts of the re
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from scorefield.interop.renaming import Origin, Table, layers, of_block, of_classes, parts
+from scorefield.interop.conversion import Origin, Table, layers, of_block, of_classes, parts
 from scorefield.networks import ADM, SongUNet
 from scorefield.networks.residual import Block
 from scorefield.networks.trunk import Trunk
 
-# what a state dict holds besides: fixed filters, augmentation that generation leaves out, and the
-# table that follows from the preconditioning
+# entries of a state dict without a counterpart: fixed filters, augmentation, which generation does
+# not use, and the table of the preconditioning
 IDLE = r".*\.resample_filter|map_augment\.weight|u"
 
 _MIX = [("embedding.mix.0", "map_layer0"), ("embedding.mix.2", "map_layer1")]
@@ -42,23 +43,23 @@ _BLOCK = {
 
 
 def song(network: SongUNet, resolution: int, encoder: str, unit: float, zero: float) -> Table:
-    """Return where the weights of a network come from that EDM calls SongUNet.
+    """Return the origins of the weights of a network that EDM calls SongUNet.
 
     Args:
-        network: of ours, with the shapes that the configuration describes.
+        network: ours, with the shapes of the configuration.
         resolution: of its images.
         encoder: of its configuration.
-        unit, zero: their label is ``unit label + zero``, for Fourier features.
+        unit, zero: EDM's label is ``unit label + zero``, for Fourier features.
     """
     leave = "dec.{r}x{r}_aux_norm", "dec.{r}x{r}_aux_conv"
     table = layers(_MIX) | _of_trunk(network.trunk, resolution, f"aux_{encoder}", *leave)
-    held = network.embedding.state_dict()
-    if "noise.frequencies" in held:
+    embedding = network.embedding.state_dict()
+    if "noise.frequencies" in embedding:
         theirs = ("map_noise.freqs",)
         table["embedding.noise.frequencies"] = Origin(theirs, lambda f: unit * f)
         table["embedding.noise.phases"] = Origin(theirs, lambda f: zero * f)
-    if "of_class.weight" in held:
-        factor = math.sqrt(len(held["of_class.weight"]) - 1)
+    if "of_class.weight" in embedding:
+        factor = math.sqrt(len(embedding["of_class.weight"]) - 1)
         theirs_of_class = "map_label.weight", "map_label.bias"
         table["embedding.of_class.weight"] = Origin(
             theirs_of_class, lambda w, b: of_classes(w, b, factor)
@@ -67,17 +68,17 @@ def song(network: SongUNet, resolution: int, encoder: str, unit: float, zero: fl
 
 
 def adm(network: ADM, resolution: int) -> Table:
-    """Return where the weights of a network come from that EDM calls DhariwalUNet."""
+    """Return the origins of the weights of a network that EDM calls DhariwalUNet."""
     table = layers(_MIX) | _of_trunk(network.trunk, resolution, "", "out_norm", "out_conv")
-    table["embedding.mix.0.weight"] = Origin(("map_layer0.weight",), _sines_first)
+    table["embedding.mix.0.weight"] = Origin(("map_layer0.weight",), _swap_halves)
     if "of_class.weight" in network.embedding.state_dict():
         table["embedding.of_class.weight"] = Origin(("map_label.weight",), of_classes)
     return table
 
 
-def _of_trunk(trunk: Trunk, resolution: int, beside: str, *leave: str) -> Table:
+def _of_trunk(trunk: Trunk, resolution: int, side: str, *leave: str) -> Table:
     table: Table = {}
-    formats = _PARTS | {"beside": "enc.{r}x{r}_" + beside}
+    formats = _PARTS | {"side": "enc.{r}x{r}_" + side}
     for part in parts(trunk):
         ours, place = f"trunk.{part.name}", {"r": resolution >> part.level, "k": part.place}
         if part.role == "leave":
@@ -85,30 +86,25 @@ def _of_trunk(trunk: Trunk, resolution: int, beside: str, *leave: str) -> Table:
             table |= layers([(f"{ours}.0", norm), (f"{ours}.2", conv)])
             continue
         theirs = formats[part.role].format(**place)
-        if part.role in ("enter", "beside"):
+        if part.role in ("enter", "side"):
             table |= layers([(ours if part.role == "enter" else f"{ours}.conv", theirs)])
             continue
         table |= of_block(part.module, _BLOCK, ours, theirs)
         attention = cast(Block, part.module).attention
         if attention is not None:
             for kind in ("weight", "bias"):
-                origin = Origin((f"{theirs}.qkv.{kind}",), _Apart(attention.heads))
+                origin = Origin((f"{theirs}.qkv.{kind}",), partial(_separate, attention.heads))
                 table[f"{ours}.attention.enter.{kind}"] = origin
     return table
 
 
-class _Apart:
-    """Queries, keys and values apart: theirs lie beside each other, channel by channel."""
-
-    def __init__(self, heads: int) -> None:
-        self.heads = heads
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        rows = tensor.reshape(self.heads, -1, 3, *tensor.shape[1:])
-        return rows.movedim(2, 0).flatten(0, 2)
+def _separate(heads: int, tensor: Tensor) -> Tensor:
+    """Return queries, keys and values as blocks; EDM interleaves them channel by channel."""
+    rows = tensor.reshape(heads, -1, 3, *tensor.shape[1:])
+    return rows.movedim(2, 0).flatten(0, 2)
 
 
-def _sines_first(weight: Tensor) -> Tensor:
-    """Return a layer for sines and cosines of one for cosines and sines."""
+def _swap_halves(weight: Tensor) -> Tensor:
+    """Return a layer for sines and cosines, from one for cosines and sines."""
     cosines, sines = weight.chunk(2, 1)
     return torch.cat([sines, cosines], 1)

@@ -1,0 +1,89 @@
+"""Weight files of other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from scorefield._internal import sizes
+from scorefield._internal.errors import CheckpointError
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def read_weights(path: Path, pickle: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of a file, by name.
+
+    Args:
+        path: a ``.safetensors`` file, or a pickle.
+        pickle: allow a pickle, read by PyTorch with ``weights_only``.
+
+    Raises:
+        CheckpointError: a file that is missing, damaged or larger than memory; a pickle that is not
+            allowed.
+    """
+    if path.suffix in PICKLES and path.is_file() and not pickle:
+        raise CheckpointError(
+            f"{path} is a pickle, which may run a program when it is read: save the weights as "
+            ".safetensors, or set pickle=True if you trust the source."
+        )
+    return by_name(read_checkpoint(path), str(path))
+
+
+def by_name(values: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """Return values as tensors by name.
+
+    Raises:
+        CheckpointError: a value that is not a dense tensor of real numbers.
+    """
+    if not all(isinstance(value, Tensor) for value in values.values()):
+        raise CheckpointError(f"{where} is not a mapping of names to tensors.")
+    for name, value in values.items():
+        if kind := _unsupported(value):
+            raise CheckpointError(f"{where}: {name[:80]} is {kind}: save it as a plain tensor.")
+    return dict(values)
+
+
+def _unsupported(value: Tensor) -> str:
+    """Return the kind of a tensor that is not dense and real, or an empty text."""
+    if value.is_nested:
+        return "a nested tensor"
+    if value.layout is not torch.strided:
+        return f"a sparse tensor, {value.layout}"
+    if value.is_quantized or value.is_complex():
+        return f"a tensor of {value.dtype}"
+    return "a tensor without values, on meta" if value.is_meta else ""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a file by name, weights or more; pickles are read without running code.
+
+    Raises:
+        CheckpointError: a file that is missing, damaged, larger than memory, or not a mapping.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} cannot be read: the file does not exist.")
+    if path.stat().st_size > sizes.memory():
+        raise CheckpointError(
+            f"{path} has {sizes.words(path.stat().st_size)}, and the memory is "
+            f"{sizes.words(sizes.memory())}: use a machine with more."
+        )
+    try:
+        if path.suffix in PICKLES:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            content = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    except Exception as error:  # a damaged pickle raises anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} cannot be read: {reason[:200]}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a mapping of names to tensors.")
+    return {str(name): value for name, value in content.items()}

@@ -1,6 +1,7 @@
 """The public names, and where each comes from; the package loads them when first used."""
 
 from . import interop as interop, networks as networks, report as report
+from ._internal import errors as errors
 from .data.source import Data as Data, read as read
 from .evaluate import metrics as metrics
 from .evaluate.certify import Certificate as Certificate, certify as certify

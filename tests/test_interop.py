@@ -223,7 +223,7 @@ def test_steps_of_the_reverse_diffusion_of_song_equal_the_schedulers():
         with torch.no_grad():
             output = wide(**fourier)(x, levels[k].expand(2)).sample
             at = sf.State(x, levels[k], Replay(7))
-            found = sf.ReverseDiffusion().step(field, at, levels[k - 1]).x
+            found = sf.ReverseDiffusion().advance(field, at, levels[k - 1]).x
         expected = made.step_pred(output, k / 19 + 1e-6, x, **drawn).prev_sample
         close(found[None], expected[None])
     white = run.transform.forward(run.encoding.middle(torch.full((1, 1, 8, 8), 255.0)))
@@ -289,7 +289,7 @@ def test_classes_are_the_networks_own():
         assert torch.equal(run.toward(y)(x, 500.0).eps, run.field(x, 500.0, y=torch.tensor(y)).eps)
         torch.testing.assert_close(run.toward(y)(x, 500.0).eps, expected)
     assert run.config.data.classes == 4
-    with pytest.raises(ValueError, match="learned nothing without a class: name one of 0 to 3"):
+    with pytest.raises(ValueError, match="needs a class; give one from 0 to 3"):
         run.sample(2)
     with pytest.raises(sf.errors.UsageError, match="trained with dropout = 0"):
         run.guided(2.0)
@@ -334,12 +334,12 @@ def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field(
         sf.sample(run.field.condition_on(encoder_hidden_states=2 * told), 2, plan, batch_size=2),
     )
     with pytest.raises(
-        ValueError, match=r"bind it by run.field.condition_on\(encoder_hidden_states="
+        ValueError, match=r"bind them with field.condition_on\(encoder_hidden_states="
     ):
         run.sample(2, plan)
     run.save(tmp_path / "run")
     refuses = failing(tmp_path, capsys, monkeypatch)
-    told_by = "this network is told what to make: bind it by run.field.condition_on"
+    told_by = "this network is told what to make: bind them with field.condition_on"
     assert told_by in refuses(2, *["sample", "run", "--n", "1", "--nfe", "4"])
     assert told_by in refuses(2, *["tune", "run", "--nfe", "4", "--noises", "8", "--tries", "1"])
 
@@ -739,42 +739,67 @@ def spoiled(work, name, part, **changes):
 @pytest.mark.parametrize(
     ("code", "part", "changes", "message"),
     [
-        (2, "scheduler", {"_class_name": "IPNDMScheduler"}, "IPNDMScheduler: no table"),
-        (4, "scheduler", {"_class_name": "os.system"}, "'os.system' is no scheduler"),
-        (4, "scheduler", {"_class_name": ["a"]}, "is no scheduler"),
+        (2, "scheduler", {"_class_name": "IPNDMScheduler"}, "IPNDMScheduler is not supported"),
+        (4, "scheduler", {"_class_name": "os.system"}, "'os.system' is not a scheduler"),
+        (4, "scheduler", {"_class_name": ["a"]}, "is not a scheduler"),
         (
             2,
             "scheduler",
             {"_class_name": "LCMScheduler"},
-            "LCMScheduler: a network that is distilled",
+            "LCMScheduler: distilled networks",
         ),
-        (2, "scheduler", {"_class_name": "TCDScheduler"}, "tells no score"),
-        (2, "scheduler", {"_class_name": "FlowMatchLCMScheduler"}, "tells no score"),
-        (2, "scheduler", {"prediction_type": "x"}, "prediction_type 'x': known are epsilon"),
-        (4, "scheduler", {"beta_schedule": "x"}, "no DDPMScheduler of these settings"),
-        (4, "scheduler", {"num_train_timesteps": 10**12}, "more than 10,000"),
-        (4, "scheduler", {"trained_betas": [0.1] * 20_000}, "more than 10,000"),
-        (4, "scheduler", {"trained_betas": [[0.1, 0.2]]}, "trained_betas of DDPMScheduler are no"),
-        (4, "scheduler", {"num_train_timesteps": 0}, "num_train_timesteps 0 of DDPMScheduler"),
+        (2, "scheduler", {"_class_name": "TCDScheduler"}, "do not represent a score"),
+        (2, "scheduler", {"_class_name": "FlowMatchLCMScheduler"}, "do not represent a score"),
+        (2, "scheduler", {"prediction_type": "x"}, "prediction_type='x': must be one of epsilon"),
+        (4, "scheduler", {"beta_schedule": "x"}, "DDPMScheduler rejects its settings"),
+        (
+            4,
+            "scheduler",
+            {"num_train_timesteps": 10**12},
+            "must be a whole number from 1 to 10,000",
+        ),
+        (
+            4,
+            "scheduler",
+            {"trained_betas": [0.1] * 20_000},
+            "must be a whole number from 1 to 10,000",
+        ),
+        (
+            4,
+            "scheduler",
+            {"trained_betas": [[0.1, 0.2]]},
+            "trained_betas of DDPMScheduler must be a list",
+        ),
+        (4, "scheduler", {"num_train_timesteps": 0}, "num_train_timesteps=0 of DDPMScheduler"),
         (
             2,
             "scheduler",
             {"prediction_type": ["epsilon"]},
-            "prediction_type \"['epsilon']\": known",
+            "prediction_type=\"['epsilon']\": must be one",
         ),
-        (2, "scheduler", {"_class_name": "KarrasVeScheduler"}, "KarrasVeScheduler is no scheduler"),
+        (
+            2,
+            "scheduler",
+            {"_class_name": "KarrasVeScheduler"},
+            "KarrasVeScheduler is not a scheduler",
+        ),
         (
             2,
             "scheduler",
             {"prediction_type": "epsilon", "rescale_betas_zero_snr": True},
-            "tells nothing of the data",
+            "does not depend on the data",
         ),
-        (2, "unet", {"_class_name": "UNet3DModel"}, "'UNet3DModel'; known are UNet2DModel"),
-        (2, "unet", {"sample_size": "absent"}, "has sample_size None: say with shape"),
-        (2, "unet", {"sample_size": 10**9}, "samples of shape (1, 1000000000, 1000000000)"),
-        (2, "unet", {"sample_size": [8, "a"]}, "has sample_size [8, 'a']: say with shape"),
-        (2, "scheduler", {"beta_end": 1e30}, "its betas make no table"),
-        (2, "scheduler", {"beta_start": 0.0, "beta_end": 0.0}, "its betas make no table"),
+        (2, "unet", {"_class_name": "UNet3DModel"}, "'UNet3DModel': must be one of UNet2DModel"),
+        (2, "unet", {"sample_size": "absent"}, "has sample_size=None: give the shape"),
+        (2, "unet", {"sample_size": 10**9}, "shape=(1, 1000000000, 1000000000)"),
+        (2, "unet", {"sample_size": [8, "a"]}, "has sample_size=[8, 'a']: give the shape"),
+        (2, "scheduler", {"beta_end": 1e30}, "its betas give alphas_cumprod outside"),
+        (
+            2,
+            "scheduler",
+            {"beta_start": 0.0, "beta_end": 0.0},
+            "its betas give alphas_cumprod outside",
+        ),
         (4, "scheduler", {"trained_betas": [0.1, 0.0, 0.1]}, "must fall strictly"),
         (
             4,
@@ -787,13 +812,13 @@ def spoiled(work, name, part, **changes):
             "enclose no time",
         ),
         (4, "unet", {"act_fn": "a" * 70_000}, "arguments: String should have at most 65536"),
-        (4, "unet", {"num_class_embeds": "many"}, "cannot be made with its arguments"),
-        (4, "unet", {"layers_per_block": 10**9}, "layers_per_block holds a number beyond"),
-        (4, "unet", {"layers_per_block": 2}, "the weights do not match the network: they lack"),
-        (4, "unet", {"block_out_channels": [8, 32]}, "has shape (16,), but the network"),
-        (4, "unet", {"out_channels": 5}, "makes 5 channels of 1"),
-        (4, "unet", {"out_channels": 0}, "cannot be made with its arguments: out_channels is 0"),
-        (4, "unet", {"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
+        (4, "unet", {"num_class_embeds": "many"}, "cannot be built from its arguments"),
+        (4, "unet", {"layers_per_block": 10**9}, "layers_per_block contains a number beyond"),
+        (4, "unet", {"layers_per_block": 2}, "the weights do not match the network: missing"),
+        (4, "unet", {"block_out_channels": [8, 32]}, "has shape (16,), and the network"),
+        (4, "unet", {"out_channels": 5}, "has 1 input and 5 output channels"),
+        (4, "unet", {"out_channels": 0}, "cannot be built from its arguments: out_channels=0"),
+        (4, "unet", {"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
     ],
 )
 def test_what_a_folder_says_is_checked_before_anything_is_made(
@@ -808,19 +833,23 @@ def test_what_a_folder_says_is_checked_before_anything_is_made(
     [
         (4, "nowhere --out new", "there is no nowhere"),
         (2, "x.npy --out new", "x.npy is no folder of diffusers"),
-        (4, "x.npy --kind diffusers --out new", "there is no folder x.npy"),
+        (4, "x.npy --kind diffusers --out new", "the folder x.npy does not exist"),
         (2, "pipeline --out run", "run exists already"),
-        (2, "pipeline --out new --data-std 0", "data_std = 0: give a number above 0"),
-        (2, "pipeline --out new --data-std 1e-30", "data_std = 1e-30: give a number above 0"),
+        (2, "pipeline --out new --data-std 0", "data_std=0: must be from 1e-06"),
+        (2, "pipeline --out new --data-std 1e-30", "data_std=1e-30: must be from 1e-06"),
         (2, "pipeline --out new --data-std 1e30", "from 1e-06 to 1e+06"),
-        (3, "pipeline --out new --levels 0 --data same.npy", "all samples are the same"),
+        (3, "pipeline --out new --levels 0 --data same.npy", "all samples are equal"),
         (3, "pipeline --out new --levels 0 --data huge.npy", "too large for single precision"),
-        (2, "pipeline --out new --levels 1", "levels = 1: give two or more"),
-        (2, "pipeline --out new --data-std 1 --data x.npy", "leave out one of them"),
+        (2, "pipeline --out new --levels 1", "levels=1: must be at least 2"),
+        (2, "pipeline --out new --data-std 1 --data x.npy", "cannot be combined with data"),
         (3, "pipeline --out new --data large.npy", "samples of shape (1, 16, 16)"),
         (2, "pipeline --out new --unconditional 3", "has 0 classes"),
-        (2, "pipeline --out new --shape 8 8", "shape = (8, 8): this network takes images"),
-        (4, "pipeline --out new --shape 3 8 8", "makes 1 channels of 1, and the data has 3"),
+        (2, "pipeline --out new --shape 8 8", "shape=(8, 8): must be (C, H, W)"),
+        (
+            4,
+            "pipeline --out new --shape 3 8 8",
+            "has 1 input and 1 output channels, and the data has 3",
+        ),
         (4, "pipeline --out new --shape 1 8 7", "8 by 7 pixels: both sides must be multiples of 2"),
     ],
 )
@@ -830,7 +859,7 @@ def test_bad_input_of_import_is_one_line(fails, code, arguments, message):
 
 @pytest.mark.parametrize("scheduler", [None, "DDPMScheduler"])
 def test_what_is_no_scheduler_is_refused(scheduler):
-    with pytest.raises(sf.errors.UsageError, match="is no scheduler, or none that"):
+    with pytest.raises(sf.errors.UsageError, match="is not a scheduler of this version"):
         load((network(), scheduler))
 
 
@@ -843,9 +872,7 @@ def test_damaged_weights_are_refused(work, fails):
     weights = load_file(work / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
     weights["conv_in.bias"][0] = float("nan")
     save_file(weights, path)
-    assert "conv_in.bias holds values that are not finite" in fails(
-        4, "import", name, "--out", "new"
-    )
+    assert "conv_in.bias has values that are not finite" in fails(4, "import", name, "--out", "new")
     for ending in ("index.json", "index.fp16.json"):
         index = path.with_name(f"{path.name}.{ending}")
         index.write_text("{}")
@@ -856,7 +883,7 @@ def test_damaged_weights_are_refused(work, fails):
     index.write_text("{}")
     assert "save them in one" in fails(4, "import", name, "--out", "new")
     index.unlink()
-    assert "there is no such file" in fails(4, "import", name, "--out", "new")
+    assert "the file does not exist" in fails(4, "import", name, "--out", "new")
 
 
 def test_without_diffusers_the_message_says_what_to_install(work, monkeypatch, capsys):

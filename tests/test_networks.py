@@ -145,14 +145,14 @@ def test_classes_give_different_outputs_and_minus_one_stands_for_none(make, shap
 @every_kind
 @pytest.mark.parametrize("y", [[0, 3], [-2, 0]])
 def test_a_class_the_network_does_not_know_is_refused(make, shape, y):
-    with pytest.raises(ValueError, match=r"knows the classes 0 to 2, and -1 for none") as raised:
+    with pytest.raises(ValueError, match=r"has the classes 0 to 2, or -1 for none") as raised:
         make(3)(normal(2, *shape).float(), torch.zeros(2), torch.tensor(y))
     assert f"[{min(y)}, {max(y)}]" in str(raised.value)
 
 
 @every_kind
 def test_a_network_without_classes_refuses_any(make, shape):
-    with pytest.raises(ValueError, match="trained without classes: leave out y"):
+    with pytest.raises(ValueError, match="this network has no classes; leave it out"):
         make()(normal(2, *shape).float(), torch.zeros(2), torch.tensor([0, 0]))
 
 
@@ -204,8 +204,8 @@ def test_attention_at_the_coarse_level_lets_far_corners_speak():
 @pytest.mark.parametrize(
     ("options", "facts"),
     [
-        ({"width": 12}, ["width = 12", "multiple of 8"]),
-        ({"width": 8, "heads": 3}, ["heads = 3", "16 channels"]),
+        ({"width": 12}, ["width=12", "multiple of 8"]),
+        ({"width": 8, "heads": 3}, ["heads=3", "16 channels"]),
     ],
 )
 def test_channels_that_do_not_divide_are_refused(options, facts):

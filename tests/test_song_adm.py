@@ -86,7 +86,7 @@ def test_without_padding_only_pixels_are_returned_that_all_taps_have_seen():
 
 @pytest.mark.parametrize("taps", [(1, 2, 1), (1, -1)])
 def test_a_filter_that_cannot_be_is_refused(taps):
-    with pytest.raises(ValueError, match="an even number that do not sum to 0"):
+    with pytest.raises(ValueError, match="an even number of values that do not sum to 0"):
         Halve(taps)
 
 
@@ -325,11 +325,11 @@ def test_images_that_do_not_halve_are_refused(network):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SongUNet(3, 10), "width = 10: it must be a multiple of 4"),
-        (lambda: SongUNet(3, 8, attention=(0, 2)), "attention at level 2: there are .* 0 to 1"),
-        (lambda: SongUNet(3, 2**17), "sinusoids of width 131072"),
-        (lambda: ADM(3, 64, attention=(2,)), "attention at level 2"),
-        (lambda: ADM(3, 24, head=64), r"width = 24 and head = 64.*\[48\], of head"),
+        (lambda: SongUNet(3, 10), "width=10: must be a multiple of 4"),
+        (lambda: SongUNet(3, 8, attention=(0, 2)), "attention=2: must be a scale from 0 to 1"),
+        (lambda: SongUNet(3, 2**17), "width=131072"),
+        (lambda: ADM(3, 64, attention=(2,)), "attention=2: must be a scale"),
+        (lambda: ADM(3, 24, head=64), r"width=24, head=64.*\[48\], multiples of head"),
         (lambda: ADM(3, 10, head=2), "width must be a multiple of 4"),
     ],
 )  # fmt: skip
@@ -344,9 +344,7 @@ def test_without_a_class_there_is_nothing_where_nothing_was_learned(kind):
     x, label = normal(2, 2, 4, 4).float(), torch.zeros(2)
     network(x, label, torch.tensor([0, 2]))
     for y in (None, torch.tensor([0, -1])):
-        with pytest.raises(
-            ValueError, match="classes 0 to 2; without a class it has learned nothing"
-        ):
+        with pytest.raises(ValueError, match="classes 0 to 2; it cannot go without a class"):
             network(x, label, y)
 
 

@@ -18,7 +18,7 @@ from scorefield.data.rows import Rows
 from scorefield.interop import edm_weights
 from scorefield.interop.conversion import convert, negate, outline
 from scorefield.interop.edm_settings import Images, Settings, read_settings
-from scorefield.interop.foreign import ForeignNetwork
+from scorefield.interop.foreign import DataOptions, ForeignNetwork
 from scorefield.interop.settings import read_config
 from scorefield.interop.weight_files import by_name, read_weights
 from scorefield.networks import ADM, SongUNet

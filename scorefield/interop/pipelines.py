@@ -107,7 +107,7 @@ def read_folder(folder: Path, pickle: bool) -> Source:
 
     Args:
         folder: written by ``save_pretrained``.
-        pickle: allow weights that are a pickle, if there are no others.
+        pickle: allow a pickle of weights if the folder contains nothing else.
 
     Raises:
         CheckpointError: a file is missing or unreadable.

@@ -1,11 +1,11 @@
-r"""Solvers that are handed the network's outputs, one by one, by whoever calls the network.
+r"""Solvers whose network is called by someone else, such as a pipeline.
 
-A solver calls the field. Where the calls are made outside, a step is replayed: begun anew with all
-outputs pushed so far, it stops at the first call that none of them answers, and where it stopped is
-where the network is wanted next. A step of ``k`` calls costs its own arithmetic ``k`` times, the
-network no more than ever, and the solver knows nothing of it.
+A solver calls the field. If the calls are made outside, the solver's step is replayed: it is run
+again with all outputs so far, and stops at the first call without an output. The input of that call
+is where the network is needed next. A step of ``k`` calls costs its own arithmetic ``k`` times, but
+no additional network calls. The solver does not have to support this.
 
-`Place` is a value, all that one request has come to.
+`Progress` is a value: the whole state of one request.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ Step = Callable[[State], State]
 _OUTPUTS: ContextVar[Iterator[Tensor]] = ContextVar("outputs")
 
 
-class Asked(Exception):
-    """A call of the network, at ``x`` and time ``t``, that no output answers yet."""
+class OutputNeeded(Exception):
+    """A call of the network, at ``x`` and time ``t``, without an output so far."""
 
     def __init__(self, x: Tensor, t: float) -> None:
-        super().__init__(f"the network is wanted at t = {t:g}")
+        super().__init__(f"the network is needed at t = {t:g}")
         self.x, self.t = x, t
 
 
-class Pushed(nn.Module):
-    """A network that answers by the outputs of the replay that runs."""
+class Recorded(nn.Module):
+    """A network that returns the recorded outputs of the present replay."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         for output in _OUTPUTS.get():
             return output
-        raise Asked(x, float(t[0]))
+        raise OutputNeeded(x, float(t[0]))
 
 
-def pushed_field(process: Process, parametrization: Parametrization) -> Denoiser:
-    """Return the field of a network that is called elsewhere.
+def replay_field(process: Process, parametrization: Parametrization) -> Denoiser:
+    """Return the field of a network that is called outside.
 
     Raises:
-        ValueError: the parametrization has no finite coefficients at one of the process's ends.
+        ValueError: the parametrization has infinite coefficients at an end of the process.
     """
-    return Denoiser(Pushed(), process, parametrization, shape=(1,), label=time_label)
+    return Denoiser(Recorded(), process, parametrization, shape=(1,), label=time_label)
 
 
 @contextmanager
-def answering(outputs: Sequence[Tensor]) -> Iterator[None]:
-    """Let the fields of `pushed_field` answer by these outputs, in this thread."""
+def recorded(outputs: Sequence[Tensor]) -> Iterator[None]:
+    """Use these outputs in the fields of `replay_field`, in this thread."""
     token = _OUTPUTS.set(iter(outputs))
     try:
         yield
@@ -66,35 +66,35 @@ def answering(outputs: Sequence[Tensor]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Draws:
-    """Noise from outside, in the place of `scorefield.noise.Noise`: a replay finds it again."""
+    """Noise from outside instead of `scorefield.noise.Noise`, recorded for the next replay."""
 
     draw: Draw
     drawn: list[Tensor]
-    place: int = 0
+    count: int = 0
 
     def normal(self, like: Tensor) -> tuple[Tensor, Draws]:
         """Return standard normal numbers like ``like``."""
-        if self.place == len(self.drawn):
+        if self.count == len(self.drawn):
             self.drawn.append(self.draw(like))
-        return self.drawn[self.place], replace(self, place=self.place + 1)
+        return self.drawn[self.count], replace(self, count=self.count + 1)
 
     def increment(self, start: Any, end: Any, like: Tensor) -> tuple[Tensor, Draws]:
-        """Return normal numbers: stretches of a path that goes one way are independent."""
+        """Return normal numbers: the increments of a one-way path are independent."""
         return self.normal(like)
 
     def skipped(self) -> Draws:
-        """Return the same noise: none is counted."""
+        """Return the same noise, which has no counter."""
         return self
 
 
-class Place(NamedTuple):
-    """Where a request stands: at a call of the network whose output is still to come.
+class Progress(NamedTuple):
+    """The progress of a request: waiting for an output of the network.
 
     Attributes:
-        steps: what it takes from a time of the course to its end.
-        at: where the step that is under way began, the ``done``-th of them.
-        outputs, drawn: what was pushed and drawn in that step so far.
-        x, t: where the network is wanted next; at the end the result, and None.
+        steps: the steps from the start of the request to its end.
+        at: the state at the start of the present step, the ``done``-th one.
+        outputs, drawn: outputs and noise of the present step so far.
+        x, t: input of the next network call; at the end the result, and None.
     """
 
     steps: tuple[Step, ...]
@@ -105,20 +105,20 @@ class Place(NamedTuple):
     drawn: tuple[Tensor, ...] = ()
     t: float | None = None
 
-    def answered(self, output: Tensor, draw: Draw) -> Place:
-        """Return the place of the next call, this one's output being known."""
-        return self._replace(outputs=(*self.outputs, output)).onwards(draw)
+    def after(self, output: Tensor, draw: Draw) -> Progress:
+        """Return the progress at the next call, given the output of the present one."""
+        return self._replace(outputs=(*self.outputs, output)).resumed(draw)
 
-    def onwards(self, draw: Draw) -> Place:
-        """Return the place of the first call that the outputs do not answer."""
-        place = self
-        while place.done < len(place.steps):
-            drawn = list(place.drawn)
+    def resumed(self, draw: Draw) -> Progress:
+        """Return the progress at the first call without an output."""
+        progress = self
+        while progress.done < len(progress.steps):
+            drawn = list(progress.drawn)
             noise: Any = Draws(draw, drawn)
             try:
-                with answering(place.outputs):
-                    at = place.steps[place.done](place.at._replace(noise=noise))
-            except Asked as asked:
-                return place._replace(drawn=tuple(drawn), x=asked.x, t=asked.t)
-            place = Place(place.steps, at, at.x, place.done + 1)
-        return place
+                with recorded(progress.outputs):
+                    at = progress.steps[progress.done](progress.at._replace(noise=noise))
+            except OutputNeeded as call:
+                return progress._replace(drawn=tuple(drawn), x=call.x, t=call.t)
+            progress = Progress(progress.steps, at, at.x, progress.done + 1)
+        return progress

@@ -118,10 +118,9 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             self.betas, self.alphas_cumprod = table(*betas, rescale_betas_zero_snr, snr_shift_scale)
             self._clock = TableClock(Tabulated(self.alphas_cumprod), timestep_spacing, steps_offset)
         self._field = replay_field(self.process, PREDICTIONS[prediction_type])
-        if isinstance(solver, Mapping):
-            solver = decode(dict(solver), KINDS)
-        self.solver, self._plan = _parts(solver, self.process)
-        self.register_to_config(solver=encode(solver, KINDS), trained_betas=trained_betas)
+        choice = decode(dict(solver), KINDS) if isinstance(solver, Mapping) else solver
+        self.solver, self._plan = _parts(choice, self.process)
+        self.register_to_config(solver=encode(choice, KINDS), trained_betas=trained_betas)
         self._requests = Requests()
 
     @classmethod
@@ -250,7 +249,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 from the `timesteps` from there.
         """
         if begin_index:
-            self._requests.check_begin(begin_index)
+            self._requests.check_start(begin_index)
 
     def step(
         self,

@@ -73,8 +73,8 @@ def _check_flow(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Reject a config that is not a flow's, or might not be."""
     if not set(config) >= _PLAIN_FLOW:
         raise ValueError(
-            f"the config has {sorted(config)}: must describe a table (beta_start) or a flow (shift, "
-            "num_train_timesteps)."
+            f"the config has {sorted(config)}: must describe a table (beta_start) or a flow "
+            "(shift, num_train_timesteps)."
         )
     if {name for name in config if not name.startswith("_")} > _PLAIN_FLOW:
         return

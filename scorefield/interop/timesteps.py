@@ -62,8 +62,8 @@ class TableClock(Clock):
             raise ValueError(f"timestep_spacing={self.spacing!r}: must be one of {SPACINGS}.")
         if self.spacing == "balanced" and not bool(self._signal > 0):
             raise ValueError(
-                'timestep_spacing="balanced": not possible on a table that ends at alpha = 0, where '
-                'log-SNR is infinite; use "trailing".'
+                'timestep_spacing="balanced": the table ends at alpha = 0, where log-SNR is '
+                'infinite; use "trailing".'
             )
 
     def spaced(self, count: int, mu: float | None) -> Tensor:
@@ -114,8 +114,8 @@ class FlowClock(Clock):
     def __post_init__(self) -> None:
         if self.kind not in SHIFTS or not 0 < self.shift < math.inf:
             raise ValueError(
-                f"time_shift_type={self.kind!r}, shift={self.shift!r}: must be one of {SHIFTS}, and "
-                "a positive number."
+                f"time_shift_type={self.kind!r}, shift={self.shift!r}: must be one of {SHIFTS}, "
+                "and a positive number."
             )
 
     def spaced(self, count: int, mu: float | None) -> Tensor:

@@ -109,7 +109,7 @@ class Diffusers(nn.Module):
         settings: Any = self.inner.config
         if self.architecture == "UNet2DModel":
             return int(2 ** (len(settings.block_out_channels) - 1))
-        return int(settings.get("patch_size") or 1)  # UNet2DConditionModel crops what it doubles
+        return int(settings.get("patch_size") or 1)  # UNet2DConditionModel crops after doubling
 
     def _check(self, channels: int) -> None:
         settings: Any = self.inner.config
@@ -159,8 +159,8 @@ class Diffusers(nn.Module):
         if self.architecture == "UNet2DConditionModel":
             if "encoder_hidden_states" not in condition:
                 raise ValueError(
-                    "this network is told what to make: bind it by "
-                    "run.field.condition_on(encoder_hidden_states=...), and sample that field."
+                    "encoder_hidden_states: missing; bind them with "
+                    "field.condition_on(encoder_hidden_states=...), and sample that field."
                 )
             states = condition["encoder_hidden_states"]
             condition["encoder_hidden_states"] = states.expand(len(x), *states.shape[1:])

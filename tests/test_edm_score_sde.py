@@ -557,7 +557,7 @@ def test_classes_are_those_of_the_network_and_none_only_where_it_was_learned():
     assert run.config.data.classes == CLASSES
     with pytest.raises(ValueError, match="it cannot go without a class"):
         run.sample(1, sf.Euler(), sf.balanced(run.field.process, 2))
-    with pytest.raises(UsageError, match="trained with dropout = 0"):
+    with pytest.raises(UsageError, match="trained with dropout=0"):
         run.guided(2.0)
     hidden, _ = imported("EDM on ADM")
     x, t = normal(2, 3, SIDE, SIDE).float(), 1.5

@@ -291,7 +291,7 @@ def test_classes_are_the_networks_own():
     assert run.config.data.classes == 4
     with pytest.raises(ValueError, match="needs a class; give one from 0 to 3"):
         run.sample(2)
-    with pytest.raises(sf.errors.UsageError, match="trained with dropout = 0"):
+    with pytest.raises(sf.errors.UsageError, match="trained with dropout=0"):
         run.guided(2.0)
 
 

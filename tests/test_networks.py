@@ -147,7 +147,7 @@ def test_classes_give_different_outputs_and_minus_one_stands_for_none(make, shap
 def test_a_class_the_network_does_not_know_is_refused(make, shape, y):
     with pytest.raises(ValueError, match=r"has the classes 0 to 2, or -1 for none") as raised:
         make(3)(normal(2, *shape).float(), torch.zeros(2), torch.tensor(y))
-    assert f"[{min(y)}, {max(y)}]" in str(raised.value)
+    assert f"y from {min(y)} to {max(y)}" in str(raised.value)
 
 
 @every_kind

@@ -185,7 +185,7 @@ def test_a_flow_that_begins_below_1_takes_every_solver(name):
 @pytest.mark.parametrize("solver", [sf.unipc(2), sf.EulerMaruyama()], ids=label)
 def test_a_solver_that_cannot_begin_in_noise_alone_says_what_to_write(solver):
     made = SolverScheduler(solver, prediction_type="flow_prediction")
-    with pytest.raises(ValueError, match=r"at t = 1.* with flow_t_max=0.999 for a flow"):
+    with pytest.raises(ValueError, match=r"at t=1.* with flow_t_max=0.999 for a flow"):
         made.set_timesteps(5)
 
 
@@ -756,7 +756,7 @@ def test_the_network_of_every_scheduler_is_taken_over_exactly_or_refused(name, t
     if short not in TABLES_OF | FLOWS_OF:
         with pytest.raises(
             ValueError,
-            match=r"is not supported|must describe a table|must be 'discrete'|as a flow map would|a flow must have",
+            match=r"not supported|must describe a table|must be .discrete.|a flow m",
         ):
             SolverScheduler.from_config(theirs.config)
         return
@@ -794,7 +794,7 @@ def test_a_config_that_a_flow_map_could_have_is_taken_over_where_it_is_said_to_b
     assert SolverScheduler.from_config(loaded).config.prediction_type == "flow_prediction"
     getattr(diffusers, flow_map)(shift=3.0).save_pretrained(tmp_path)
     loaded = getattr(diffusers, flow_map).from_pretrained(tmp_path).config
-    with pytest.raises(ValueError, match=f"is of {flow_map}: a flow map would look the same"):
+    with pytest.raises(ValueError, match=f"{flow_map} has only .* as a flow map would"):
         SolverScheduler.from_config(loaded)
 
 
@@ -1043,7 +1043,7 @@ def test_steps_that_cannot_be_are_refused():
     t = made.timesteps
     for bad, message in (
         (lambda: made.step(x, t[0], x, eta=0.5), "choose the noise by the solver"),
-        (lambda: made.step(x, t[0], x, use_clipped_model_output=True), "nothing is clipped"),
+        (lambda: made.step(x, t[0], x, use_clipped_model_output=True), "must be 0 and unset"),
         (lambda: made.step(x[:1], t[0], x), "they must be the same"),
         (lambda: made.step(x, 50, x), "timestep 50 is none of the 4"),
         (lambda: made.step(x, t[:2], x), r"timestep has shape \(2,\)"),

@@ -339,7 +339,7 @@ def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field(
         run.sample(2, plan)
     run.save(tmp_path / "run")
     refuses = failing(tmp_path, capsys, monkeypatch)
-    told_by = "this network is told what to make: bind them with field.condition_on"
+    told_by = "encoder_hidden_states: missing; bind them with field.condition_on"
     assert told_by in refuses(2, *["sample", "run", "--n", "1", "--nfe", "4"])
     assert told_by in refuses(2, *["tune", "run", "--nfe", "4", "--noises", "8", "--tries", "1"])
 
@@ -578,13 +578,13 @@ def test_the_moments_of_latents_are_measured_where_pictures_are_given():
     torch.testing.assert_close(run.field.mean.double(), z.mean(0), rtol=1e-4, atol=1e-5)
     variance = z.var(0, correction=0)
     torch.testing.assert_close(run.field.variance.double(), variance, rtol=1e-4, atol=1e-6)
-    with pytest.raises(sf.errors.DataError, match="no deviation to measure"):
+    with pytest.raises(sf.errors.DataError, match="standard deviation cannot be measured"):
         load(pipeline, data=x[:1])
 
 
 def test_a_likelihood_through_an_autoencoder_is_refused_and_that_of_latents_told():
     run = load(latent_pipeline("AutoencoderKL"))
-    with pytest.raises(sf.errors.UsageError, match="a picture has no density through an auto"):
+    with pytest.raises(sf.errors.UsageError, match="an image has no density under them"):
         run.log_prob(torch.zeros(1, 3, 16, 16))
     z = normal(2, 4, 8, 8).float()
     assert sf.log_prob(run.field, z, nfe=8, probes=2).value.isfinite().all()
@@ -592,7 +592,7 @@ def test_a_likelihood_through_an_autoencoder_is_refused_and_that_of_latents_told
 
 def test_pictures_are_restored_through_an_autoencoder_by_dps_as_the_message_says():
     run = load(latent_pipeline("AutoencoderKL"))
-    with pytest.raises(sf.errors.UsageError, match="nothing linear"):
+    with pytest.raises(sf.errors.UsageError, match="is not linear in them"):
         run.restore(torch.full((1, 3, 16, 16), torch.nan))
     x = run.sample(1, sf.default_plan(run.field, nfe=4))
 
@@ -630,7 +630,7 @@ def test_the_commands_serve_a_run_of_latents(latent_work, capsys, monkeypatch):
     finishes("decode", run, run / "codes-x.npy", "--nfe", 8)
     assert np.load(run / "codes-x-decoded.npy").shape == (4, 3, 16, 16)
     refuses = failing(latent_work, capsys, monkeypatch)
-    assert "Latents have: scorefield.log_prob" in refuses(2, "likelihood", "run", "x.npy")
+    assert "For latents z, use scorefield.log_prob" in refuses(2, "likelihood", "run", "x.npy")
     message = refuses(2, "restore", "run", "x.npy", "--mask", "top", "--corrupt")
     assert "method='dps'" in message
 
@@ -640,7 +640,7 @@ def test_a_network_that_contradicts_the_latents_is_refused_with_both(latent_work
     pipeline.register_modules(vae=codec("AutoencoderKL"), unet=unet, scheduler=ddim())
     with pytest.raises(sf.errors.CheckpointError) as raised:
         load(pipeline)
-    assert "UNet2DModel takes 1 channels, and the latents of AutoencoderKL have 4" in str(
+    assert "UNet2DModel has 1 channels, and the latents of AutoencoderKL have 4" in str(
         raised.value
     )
     with pytest.raises(sf.errors.CheckpointError, match="multiples of 2, and a sample has shape"):

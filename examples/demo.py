@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-
-import scorefield as sf
 from scorefield.cli.commands import track
 from scorefield.cli.comparing import compare
-from scorefield.cli.options import CompareOptions, ItemOptions, TuneOptions
 from scorefield.cli.tuning import tune
+
+import scorefield as sf
+from scorefield.cli.options import CompareOptions, ItemOptions, TuneOptions
 from scorefield.data import digits, read, toy
 from scorefield.report import image_grid, trajectories, write_report
 from scorefield.runs.run import Run

@@ -1,6 +1,7 @@
 """Running commands in tests: in this process, or in one of their own."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,14 +11,11 @@ from scorefield.cli import main
 from scorefield.training.log import NAME, WALL_CLOCK, records
 
 
-def _flag(name):
-    table, _, setting = name.partition("_")
-    return f"--{table}.{setting.replace('_', '-')}" if setting else f"--{table}"
-
-
 def flags(**options):
-    """Return options as flags: ``optim_lr=3`` is ``--optim.lr 3``."""
-    return [w for k, v in options.items() for w in (_flag(k), str(v))]
+    """Return options as flags: ``network_width=3`` is ``--network.width 3``."""
+    nested = re.compile("^(process|parametrization|label|weighting|times|network)_")
+    names = {k: nested.sub(r"\1.", k).replace("_", "-") for k in options}
+    return [word for k, v in options.items() for word in (f"--{names[k]}", str(v))]
 
 
 def tiny(steps=5):
@@ -25,8 +23,8 @@ def tiny(steps=5):
         network_kind="mlp",
         network_width=8,
         network_depth=1,
-        optim_steps=steps,
-        optim_batch_size=8,
+        steps=steps,
+        batch_size=8,
         times_kind="uniform",
     )
 

@@ -249,7 +249,7 @@ def test_what_is_wrong_further_in_is_refused_where_it_is_read(tmp_path, spoil, m
     with pytest.raises(DataError, match=message) as refused:
         read(path)
     assert str(path) in str(refused.value)
-    assert end("train", path, "--out", tmp_path / "run", "--optim.steps", 2) == 3
+    assert end("train", path, "--out", tmp_path / "run", "--steps", 2) == 3
 
 
 def test_entries_of_one_gene_are_summed_as_by_scipy(tmp_path):

@@ -209,7 +209,7 @@ def test_going_on_is_told_and_needs_the_same_command(tmp_path, files, capsys, mo
     assert end("train", files / "x.npy", "--out", out, *LONG, "--seed", 4) == 2
     assert "holds an unfinished run that differs in settings" in capsys.readouterr().err
     finishes("train", files / "x.npy", "--out", out, *LONG)
-    assert "going on from step 7 of 60" in capsys.readouterr().out
+    assert "resuming from step 7 of 60" in capsys.readouterr().out
     assert content(out) == content(files / "whole")
 
 
@@ -292,7 +292,7 @@ def test_the_best_is_kept_by_held_out_error_and_needs_held_out_data(tmp_path, fi
 
 
 def test_a_time_budget_fixes_the_steps_once_and_makes_the_run_of_as_many(tmp_path, files, capsys):
-    budget = [*LONG, "--optim.minutes", 0.02]
+    budget = [*LONG, "--minutes", 0.02]
     began = time.monotonic()
     finishes("train", files / "x.npy", "--out", tmp_path / "a", *budget)
     spent = time.monotonic() - began
@@ -330,9 +330,9 @@ def test_samples_on_the_way_are_those_of_the_averaged_weights(tmp_path):
         "unet",
         "--network.width",
         "8",
-        "--optim.steps",
+        "--steps",
         "4",
-        "--optim.batch-size",
+        "--batch-size",
         "4",
         "--seed",
         "3",

@@ -9,12 +9,12 @@ from PIL import Image
 from shell import TINY, end, failing, finishes, flags, python, tiny
 
 import scorefield as sf
-from scorefield.cli import parts
+from scorefield.cli import jobs
 from scorefield.data import digits
 from scorefield.runs.trainer import Training
 from scorefield.training.config import SubVPConfig
 
-SHORT = flags(optim_steps=3, optim_batch_size=4, network_kind="unet", network_width=8)
+SHORT = flags(steps=3, batch_size=4, network_kind="unet", network_width=8)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ print(f"{loaded} {seconds:.3f}", file=sys.stderr)
     ("command", "says"),
     [
         ("--help", ["train", "sample", "info"]),
-        ("train --help", ["--out", "--optim.lr", "--process.kind", "--labels"]),
+        ("train --help", ["--out", "--lr", "--process.kind", "--labels"]),
         ("sample --help", ["--solver", "--steps", "--seed", "--overwrite"]),
         ("info --help", ["run folder"]),
         ("--version", [sf.__version__]),
@@ -95,7 +95,7 @@ def test_help_names_every_default_of_the_training(capsys):
     finishes("train", "--help")
     text = capsys.readouterr().out
     for name in ("steps", "batch-size", "lr", "warmup", "weight-decay", "clip", "ema"):
-        assert f"--optim.{name}" in text
+        assert f"--{name}" in text
 
 
 # --- end to end -----------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_a_grid_by_name_is_the_one_python_knows(tmp_path, files, name):
 
 
 def test_flags_reach_the_run(tmp_path, files):
-    given = flags(process_kind="subvp", seed=7, optim_lr="3e-4")
+    given = flags(process_kind="subvp", seed=7, lr="3e-4")
     given += ["--process.beta-max", "12"]
     finishes("train", files / "x.npy", "--out", tmp_path / "run", *TINY, *given)
     found = sf.load(tmp_path / "run").config.train
@@ -313,20 +313,20 @@ def test_bad_labels_end_with_3(fails):
 BAD_TRAINING = [
     (["--out", "run"], "run exists already"),
     (["--out", "x.npy"], "x.npy exists already"),
-    (["--out", "x.npy/new"], "cannot be made"),
+    (["--out", "x.npy/new"], "cannot be created"),
     ([], "--out"),
-    (["--out", "new", "--optim.lrr", "3"], "Did you mean --optim.lr?"),
+    (["--out", "new", "--lrr", "3"], "Did you mean --lr?"),
     (["--out", "new", "--stesp", "3"], "--stesp"),
-    (["--out", "new", "--optim.steps", "0"], "--optim.steps"),
-    (["--out", "new", "--optim.lr", "fast"], "--optim.lr"),
+    (["--out", "new", "--steps", "0"], "--steps"),
+    (["--out", "new", "--lr", "fast"], "--lr"),
     (["--out", "new", "--dropout", "2"], "--dropout"),
     (["--out", "new", "--seed", "-1"], "--seed"),
-    (["--out", "new", "--process.kind", "vq"], "--process.kind: no kind 'vq'; give one of 'vp'"),
+    (["--out", "new", "--process.kind", "vq"], "--process vq: give one of 'vp'"),
     (
         ["--out", "new", "--process.kind", "vp", "--process.sigma-max", "3"],
         "--process.sigma-max: process of kind vp has no such setting",
     ),
-    (["--out", "new", "--process.beta-max", "9"], "name the kind as well, with --process.kind"),
+    (["--out", "new", "--process.beta-max", "9"], "together with its settings, by --process.kind"),
     (["--out", "new", "--process.kind", "vp", "--process.t-min", "3"], "t_min < t_max"),
     (["--out", "new", "--process.kind", "flow", "--process.t-max", "1",
       "--parametrization.kind", "eps"], "no finite coefficients"),
@@ -354,13 +354,13 @@ BAD_SAMPLING = [
     ("run --order 6", "orders 1 to 5"),
     ("run --prediction v", '"angle"'),
     ("run --grid cosine", '"karras"'),
-    ("run --solver ddim --eta 2", "eta=2"),
-    ("run --steps 0", "steps = 0"),
-    ("run --steps -3", "steps = -3"),
+    ("run --solver ddim --eta 2", "--eta 2"),
+    ("run --steps 0", "--steps 0"),
+    ("run --steps -3", "--steps -3"),
     ("run --steps many", "--steps"),
     ("run --n 0", "--n 0"),
     ("run --batch-size 0", "--batch-size 0"),
-    ("run --seed -1", "seed = -1"),
+    ("run --seed -1", "--seed -1"),
     ("run --y 1", "no classes"),
     ("classes --y 3", "0 to 2"),
     ("classes --y -1", "0 to 2"),
@@ -386,11 +386,11 @@ def test_a_checkpoint_that_cannot_be_used_ends_with_4(fails, command):
 
 
 def test_an_unknown_command_ends_with_2(fails):
-    assert "train, import, sample, tune, compare, likelihood" in fails(2, "simple", "run")
+    assert "train, import, sample, likelihood, encode" in fails(2, "simple", "run")
 
 
 def test_a_loss_that_explodes_ends_with_5_and_leaves_no_run(fails):
-    message = fails(5, "train", "x.npy", "--out", "new", *TINY, "--optim.lr", "1e30")
+    message = fails(5, "train", "x.npy", "--out", "new", *TINY, "--lr", "1e30")
     assert "the loss is" in message
     assert "optim.lr" in message
 
@@ -410,7 +410,7 @@ def test_a_refused_target_costs_no_sampling_and_no_training(fails, monkeypatch):
 def test_a_failure_in_a_process_of_its_own_shows_no_traceback_and_no_warning(files):
     for arguments, code in [
         (["train", "nan.npy", "--out", "new"], 3),
-        (["train", "x.npy", "--out", "new", "--optim.lrr", "1"], 2),
+        (["train", "x.npy", "--out", "new", "--lrr", "1"], 2),
         (["info", "broken"], 4),
     ]:
         done = python("-m", "scorefield", *arguments, cwd=files)
@@ -473,9 +473,9 @@ def cut(tmp_path, files, capsys):
 
 
 def test_ctrl_c_ends_sampling_with_130_and_the_same_command_goes_on(cut):
-    track = parts.track
+    track = jobs.track
     assert "interrupted" in cut(
-        130, lambda p: p.setattr(parts, "track", lambda *a, **k: interrupted(track(*a, **k)))
+        130, lambda p: p.setattr(jobs, "track", lambda *a, **k: interrupted(track(*a, **k)))
     )
 
 

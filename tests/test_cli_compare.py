@@ -9,9 +9,10 @@ from PIL import Image
 from shell import TINY, end, failing, finishes, listing
 
 import scorefield as sf
-from scorefield.cli import comparing, real
-from scorefield.cli.options import CompareOptions
-from scorefield.cli.plans import SOLVERS, plans_within
+from scorefield.cli import held_out_data
+from scorefield.cli.options import SolverName
+from scorefield.cli.plan_options import SOLVERS, plans_within
+from scorefield.evaluate import metrics
 from scorefield.evaluate.metrics import compare
 from scorefield.field import digest
 from scorefield.sampling import Plan, Tuning
@@ -117,15 +118,17 @@ def test_held_out_data_is_what_training_did_not_see(files):
     for name in ("run", "dice"):
         run = sf.load(files / name)
         source = str(files / ("x.npy" if name == "run" else "dice.npy"))
-        found = real.real_data(run, source, None, CompareOptions(held_out=True))
+        found = held_out_data.real_data(
+            run, source, None, labels=None, held_out=True, n=None, seed=0
+        )
         held = split(200, 0.4, 0)[1]
         one, two = split(80, 0.5, 0)
         x = np.load(source)
         torch.testing.assert_close(found.real, seen(run, x[held[one]]))
         torch.testing.assert_close(found.other, seen(run, x[held[two]]))
     z = torch.linspace(-3, 3, 20).reshape(10, 2)
-    torch.testing.assert_close(real.as_data(run, z), seen(run, run.to_data(z).numpy()))
-    torch.testing.assert_close(real.as_data(run, found.real), found.real)
+    torch.testing.assert_close(held_out_data.as_data(run, z), seen(run, run.to_data(z).numpy()))
+    torch.testing.assert_close(held_out_data.as_data(run, found.real), found.real)
 
 
 def test_a_class_is_compared_with_its_own_data(files, tmp_path):
@@ -164,14 +167,14 @@ def test_tuned_plans_in_the_run_folder_join_if_they_fit(tmp_path, files, capsys)
     run.save(folder)
     (folder / "plans").mkdir()
     default = sf.default_plan(run.field, 3)
-    for name, field in (("mine", run.field), ("theirs", sf.load(files / "classes").field)):
+    for nfe, field in ((3, run.field), (4, sf.load(files / "classes").field)):
         tuning = Tuning(digest(field), digest(field.process),
                         (1.0, 0.0), 3, 0.1, 0.01, 0.1, 0.0, 64, 0)  # fmt: skip
         Plan(default.solver, default.times, default.finish, tuning).save(
-            folder / "plans" / f"{name}.json"
+            folder / "plans" / f"nfe-{nfe}.json"
         )
     finishes("compare", folder, "--solvers", "tuned", "--n", 32)
-    assert "theirs.json is left out: the plan was tuned for the field" in capsys.readouterr().out
+    assert "nfe-4.json: the plan was tuned for the field" in capsys.readouterr().out
     found = Frontier.load(folder / "frontier.json")
     assert [(p.name, p.nfe, p.plan.tuning.field) for p in found.points] == [
         ("tuned", 3, digest(run.field))
@@ -244,7 +247,7 @@ def test_a_job_that_was_cut_goes_on_with_its_plan_alone(tmp_path, files, compare
     out = tmp_path / "x.npy"
     command = ["sample", files / "told", "--n", 96, "--batch-size", 32, "--out", out, "--tolerance"]
     with monkeypatch.context() as patch:
-        patch.setattr("scorefield.cli.parts.write_array", interrupted)
+        patch.setattr("scorefield.cli.jobs.write_array", interrupted)
         assert end(*command, 1.001 * (best.error.high + compared.teacher)) == 130
     kept = listing(tmp_path)
     assert end(*command, 1.01 * (cheapest.error.high + compared.teacher)) == 2
@@ -275,7 +278,7 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
 @pytest.mark.parametrize(
     ("code", "command", "message"),
     [
-        (2, "compare run x.npy", "x.npy is what this run was trained on"),
+        (2, "compare run x.npy", "x.npy is the training data of this run"),
         (
             2,
             "compare run more.npy --n 71",
@@ -285,8 +288,8 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
         (3, "compare run two.npy", r"two.npy has samples of shape \(2,\)"),
         (3, "compare run nowhere.npy", "there is no data nowhere.npy"),
         (3, "compare run more.npy --held-out", "140 items, and this run was trained on 200"),
-        (2, "compare classes x.npy --held-out", "trained on all of its data"),
-        (3, "compare classes more.npy --y 0", "more.npy has no classes: say with --labels"),
+        (2, "compare classes x.npy --held-out", "this run has no held-out data"),
+        (3, "compare classes more.npy --y 0", "more.npy has no classes: give them with --labels"),
         (
             2,
             "compare classes more.npy --y 1 --labels y-more.npy --n 40 --out f.json",
@@ -299,17 +302,29 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
         (2, "compare run --n 31", "--n 31: give at least 32"),
         (2, "compare run --batch-size 0", "--batch-size 0"),
         (2, "compare run --nfe ten", "--nfe ten: give whole numbers"),
-        (2, "compare run --nfe 1", "a plan makes at least 2 calls"),
+        (2, "compare run --nfe 1", "a plan makes at least 2 network calls"),
         (2, "compare run --nfe 2 --solvers heun", "a single step of heun and the end"),
         (2, "compare run --solvers tuned", "plans has no plan for this run"),
         (2, "compare run --solvers magic", "magic"),
         (2, "compare run --out f.txt", "f.txt: give a name that ends in .json"),
         (2, "compare told", "frontier.json exists already"),
         (4, "compare nowhere", "nowhere: this run folder does not exist"),
-        (2, "sample told --tolerance 1 --nfe 4", "--tolerance picks a plan, and --nfe another"),
-        (2, "sample told --tolerance 1 --plan default", "--plan another"),
-        (2, "sample told --time-per-sample 1 --solver heun", "--solver another"),
-        (2, "sample told --time-per-sample 1 --tolerance 1", "--time-per-sample another"),
+        (2, "sample told --tolerance 1 --nfe 4", "--nfe and --tolerance cannot be combined"),
+        (
+            2,
+            "sample told --tolerance 1 --plan default",
+            "--plan and --tolerance cannot be combined",
+        ),
+        (
+            2,
+            "sample told --time-per-sample 1 --solver heun",
+            "--time-per-sample and --solver cannot be combined",
+        ),
+        (
+            2,
+            "sample told --time-per-sample 1 --tolerance 1",
+            "--tolerance and --time-per-sample cannot be combined",
+        ),
         (2, "sample told --tolerance 0", "--tolerance 0: give a positive number"),
         (2, "sample told --tolerance 0.0005", "no plan is sure to be within it"),
         (2, "sample told --time-per-sample 1e-9 --batch-size 32", "no plan takes so little"),
@@ -336,15 +351,16 @@ def test_refusals(files, compared, fails, code, command, message):
 
 
 def test_a_frechet_distance_of_many_coordinates_is_refused(fails, monkeypatch):
-    monkeypatch.setattr(comparing, "_MOST_MOMENTS", 2)
+    monkeypatch.setattr("scorefield.cli.compare._MOST_MOMENTS", 2)
     error = fails(2, "compare", "run", "more.npy", "--metrics", "frechet")
-    assert "--metrics frechet: 3 coordinates have too many covariances" in error
+    assert "--metrics frechet: the covariance of 3 coordinates is too large" in error
 
 
 def test_the_names_of_metrics_and_solvers_are_those_of_the_options():
-    from scorefield.cli.options import ComparedName, MetricName, SolverName
+    from scorefield.cli.compare import CLASSES, USUAL, ComparedName, MetricName
 
-    assert set(MetricName.__args__) == set(comparing.METRICS)
+    assert set(MetricName.__args__) == set(CLASSES)
+    assert all(issubclass(getattr(metrics, name), sf.Metric) for name in CLASSES.values())
     assert set(SolverName.__args__) == set(SOLVERS)
     named = {name for part in ComparedName.__args__ for name in part.__args__}
-    assert set(comparing.USUAL) <= named
+    assert set(USUAL) <= named

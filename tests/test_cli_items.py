@@ -158,7 +158,7 @@ def test_a_run_that_was_cut_goes_on(tmp_path, files, capsys, monkeypatch):
             Job, "write", lambda job, part, columns: (made.append(part), write(job, part, columns))
         )
         finishes(*command, "--out", cut)
-    assert "going on: 2 of 5 parts are there" in capsys.readouterr().out
+    assert "resuming: 2 of 5 parts are there" in capsys.readouterr().out
     assert made == [0, 1, 2, 3, 4]
     assert cut.read_bytes() == whole.read_bytes()
     assert not parts.exists()
@@ -178,14 +178,14 @@ def test_a_damaged_part_is_made_again(tmp_path, files, capsys, monkeypatch):
         out,
     ]
     with monkeypatch.context() as patch:
-        patch.setattr("scorefield.cli.parts.write_table", interrupted)
+        patch.setattr("scorefield.cli.jobs.write_table", interrupted)
         assert end(*command) == 130
     part = tmp_path / ".p.csv.parts" / "000001.part"
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(bytes(data))
     finishes(*command)
-    assert "going on: 2 of 3 parts are there" in capsys.readouterr().out
+    assert "resuming: 2 of 3 parts are there" in capsys.readouterr().out
     again = tmp_path / "again.csv"
     finishes(*command[:-1], again)
     assert out.read_bytes() == again.read_bytes()
@@ -199,7 +199,7 @@ def test_codes_go_there_and_back(tmp_path, files, capsys):
     codes, back = tmp_path / "codes.npy", tmp_path / "back.npy"
     finishes("encode", files / "run", files / "x.npy", "--out", codes)
     text = capsys.readouterr().out
-    assert re.search(r"40 items; a round trip changes \S+e-\d+ of the sample on average", text)
+    assert re.search(r"40 items; a round trip changes a sample by \S+e-\d+ on average", text)
     run = sf.load(files / "run")
     expected = run.encode(samples(files / "x.npy")).z
     np.testing.assert_array_equal(np.load(codes), expected.numpy())
@@ -235,23 +235,15 @@ def test_strips_between_images(tmp_path, files):
     [
         (2, "likelihood run x.npy --out p.txt", "p.txt: give a name that ends in .csv or .parquet"),
         (2, "likelihood run x.npy --out no/p.csv", "in a folder that exists"),
-        (2, "likelihood run x.npy --nfe 3", "nfe = 3: give a number of calls"),
+        (2, "likelihood run x.npy --nfe 3", "--nfe 3: give a number of calls"),
         (2, "likelihood run x.npy --nfe 9 --rtol 1e-3", "adaptive chooses its own calls"),
         (2, "likelihood run x.npy --bound --probes 3", "--probes has no effect with --bound"),
-        (
-            2,
-            "likelihood run x.npy --draws 2",
-            "draws=2: must be at least 1, and 1 for continuous data",
-        ),
+        (2, "likelihood run x.npy --draws 2", "--draws 2: must be at least 1, and 1"),
         (2, "likelihood run x.npy --batch-size 0", "--batch-size 0: give at least 1"),
         (2, "likelihood run x.npy --y 1", "--y 1: this run has no classes"),
         (2, "likelihood run x.npy --prior best", "best"),
-        (
-            3,
-            "likelihood run two.npy",
-            "samples of shape (2,); this run was trained on samples of shape (3,)",
-        ),
-        (3, "likelihood run wide.npy", "times as wide as what the run was trained on"),
+        (3, "likelihood run two.npy", "samples of shape (2,); this run was trained on"),
+        (3, "likelihood run wide.npy", "times as wide as the training data"),
         (3, "likelihood run none.npy", "no such file"),
         (3, "likelihood dice halves.npy", "no whole numbers from 0 to 5"),
         (4, "likelihood none x.npy", "none: this run folder does not exist"),
@@ -266,20 +258,20 @@ def test_strips_between_images(tmp_path, files):
             "likelihood run x.npy --out run --overwrite",
             "run is a folder: give --out a file's name",
         ),
-        (3, "decode run strings.npy", "codes are floating numbers, an item or more"),
-        (3, "decode run none-codes.npy", "codes are floating numbers, an item or more"),
+        (3, "decode run strings.npy", "codes are floating-point numbers, one item or more"),
+        (3, "decode run none-codes.npy", "codes are floating-point numbers, one item or more"),
         (3, "decode run nan-codes.npy", "values that are not finite"),
-        (2, "decode run pairs.npy", "give the --nfe of their encoding, 80 unless it was given"),
+        (2, "decode run pairs.npy", "give its --nfe, by default 80"),
         (2, "encode run x.npy --nfe 10 --reversible", "give a multiple of 4"),
-        (2, "encode run x.npy --nfe 1", "nfe = 1: a plan needs"),
+        (2, "encode run x.npy --nfe 1", "--nfe 1: a plan needs"),
         (3, "encode run two.npy", "samples of shape (2,)"),
         (3, "encode dice halves.npy", "no whole numbers"),
         (2, "encode run x.npy --out codes.csv", "give a name that ends in .npy"),
-        (3, "decode run codes-of-two.npy", "this run's are (3,), or (2, 3) of reversible steps"),
-        (3, "decode run whole-codes.npy", "codes are floating numbers"),
+        (3, "decode run codes-of-two.npy", "codes of shape (3,), or (2, 3) with --reversible"),
+        (3, "decode run whole-codes.npy", "codes are floating-point numbers"),
         (2, "interpolate run x.npy --pairs 0-1", "--pairs 0-1: give two numbers"),
         (2, "interpolate run x.npy --pairs 0:40", "the items are 0 to 39"),
-        (2, "interpolate run x.npy --pairs 0:1 --points 1", "points = 1"),
+        (2, "interpolate run x.npy --pairs 0:1 --points 1", "--points 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_work(fails, code, command, message):

@@ -194,7 +194,7 @@ def test_a_checkpoint_that_is_whole_and_of_something_else_is_refused(tmp_path, s
 def kept(tmp_path, folder):
     """A run with a kept checkpoint, and a function that writes that anew with other contents."""
     run = tmp_path / "kept"
-    options = ["--keep-every", 4, "--checkpoint-every", 4, "--optim.ema", 0.9]
+    options = ["--keep-every", 4, "--checkpoint-every", 4, "--ema", 0.9]
     finishes("train", folder / "x.npy", "--out", run, *TINY, *options)
     assert sf.load(run, checkpoint=4)
     state = run / "checkpoints" / checkpoint.name(4)
@@ -279,7 +279,7 @@ def test_the_command_line_tells_of_damage_and_ends_at_the_same_bytes(cut_run, fo
     capsys.readouterr()
     finishes(*command)
     told = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
-    assert told == ["checkpoint 000000014 damaged: going on from step 7 of 60"]
+    assert told == ["checkpoint 000000014 damaged: resuming from step 7 of 60"]
     assert content(out) == content(folder / "whole")
 
 

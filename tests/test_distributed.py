@@ -34,7 +34,7 @@ OPTIONS = [
 
 def command(steps=200):
     small = tiny(steps)
-    small[small.index("--optim.batch-size") + 1] = "9"
+    small[small.index("--batch-size") + 1] = "9"
     return [*small, *OPTIONS]
 
 
@@ -127,7 +127,7 @@ def test_divided_weights_are_saved_whole_and_taken_up_by_any_number(tmp_path):
 @pytest.mark.slow
 def test_divided_weights_outlast_evaluations_and_samples_on_the_way(data, tmp_path):
     """After which every weight is divided again, those of the averages too."""
-    settings = [*tiny(7), "--optim.ema", "0.9", "--optim.ema", "0.5", "--held-out", "0.2"]
+    settings = [*tiny(7), "--ema", "0.9", "--ema", "0.5", "--held-out", "0.2"]
     settings += ["--evaluate-every", "2", "--sample-every", "2"]
     alone, two = tmp_path / "alone", tmp_path / "two"
     command = ["-m", "scorefield", "train", data, "--out", two, *settings]
@@ -170,7 +170,7 @@ def test_killed_and_started_again_they_end_at_the_same_bits(data, together, tmp_
     children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [pid for pid in children if b"scorefield" in command_line(pid)]
     os.kill(int(workers[1]), signal.SIGKILL)
-    assert "going on from step " in done(process)
+    assert "resuming from step " in done(process)
     found, expected = content(out), content(together[0])
     assert found == expected
 
@@ -206,7 +206,7 @@ def test_every_sample_of_a_batch_falls_to_one_process_and_piece(count, size, pie
     ("options", "launched", "message"),
     [
         ("--distributed fsdp", False, "start the processes with torchrun"),
-        ("--distributed fsdp --optim.precision float16", True, "or --distributed ddp"),
+        ("--distributed fsdp --precision float16", True, "or --distributed ddp"),
         ("--device cuda", False, "torch sees no GPU here"),
     ],
 )

@@ -16,10 +16,11 @@ from shell import TINY, end, failing, finishes, listing, python
 
 import scorefield as sf
 from scorefield._internal.errors import StorageError, UsageError
-from scorefield.cli import merging, parts
-from scorefield.cli.options import PlanOptions
-from scorefield.cli.plans import SOLVERS, choose_plan
-from scorefield.cli.tally import Tally
+from scorefield.cli import jobs as cli_jobs
+from scorefield.cli.column_statistics import ColumnStatistics
+from scorefield.cli.merge import KINDS
+from scorefield.cli.options import SolverOptions
+from scorefield.cli.plan_options import SOLVERS, solver_plan
 from scorefield.runs.jobs import parts as jobs
 from scorefield.runs.jobs.engines import find_engine
 from scorefield.runs.jobs.parts import Job, find_job
@@ -190,7 +191,7 @@ def test_five_shards_of_which_one_is_killed_make_the_bytes_of_one_process(sampli
     error = capsys.readouterr().err
     assert "the ids 40:48 of shard 2/5: run the command again" in error
     sampling.shard("2/5")
-    assert "going on: 1 of 2 parts are there" in capsys.readouterr().out
+    assert "resuming: 1 of 2 parts are there" in capsys.readouterr().out
     finishes("merge", sampling.out)
     assert f"samples: {sampling.out}" in capsys.readouterr().out
     assert sampling.out.read_bytes() == sampling.whole
@@ -200,8 +201,8 @@ def test_five_shards_of_which_one_is_killed_make_the_bytes_of_one_process(sampli
 @pytest.mark.parametrize(("most", "large"), [(1000, 1 << 24), (3, 1 << 24), (1, 1), (1, 600)])
 def test_the_size_of_a_part_does_not_change_the_bytes(sampling, monkeypatch, most, large):
     """Ten parts; three of 32, 32 and 16; ten, since one would be large; two of 48 and 32."""
-    monkeypatch.setattr(parts, "_MOST", most)
-    monkeypatch.setattr(parts, "_LARGE", large)
+    monkeypatch.setattr(cli_jobs, "_PARTS", most)
+    monkeypatch.setattr(cli_jobs, "_LARGE", large)
     made, write = [], Job.write
     monkeypatch.setattr(
         Job, "write", lambda job, part, c: (made.append(len(c["x"])), write(job, part, c))
@@ -250,7 +251,7 @@ def test_a_file_of_some_ids_is_named_after_them(files, tmp_path):
 
 def test_pictures_are_drawn_of_the_first_256(files, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(parts, "draw", lambda console, x, path: drawn.append((x.numpy(), path)))
+    monkeypatch.setattr(cli_jobs, "draw", lambda x, path: drawn.append((x.numpy(), path)))
     out = tmp_path / "x.npy"
     for i in range(2):
         finishes("sample", files / "pictures", "--n", 300, "--nfe", 2, "--out", out,
@@ -281,7 +282,7 @@ def test_a_damaged_part_is_made_again_by_its_shard(sampling, capsys):
     capsys.readouterr()
     for i, there in enumerate(("3 of 3", "2 of 3", "4 of 4")):
         sampling.shard(f"{i}/3")
-        assert f"going on: {there} parts are there" in capsys.readouterr().out
+        assert f"resuming: {there} parts are there" in capsys.readouterr().out
     finishes("merge", sampling.out)
     assert sampling.out.read_bytes() == sampling.whole
 
@@ -378,7 +379,7 @@ def overtaken(monkeypatch, other):
         (2, "sample run --ids 3:3", "--ids 3:3: give a:b"),
         (2, "sample run --ids 7", "--ids 7: give a:b"),
         (2, "sample run --ids=-1:2", "--ids -1:2: give a:b"),
-        (2, "sample run --ids 0:4 --n 3", "--n 3 says --ids 0:3"),
+        (2, "sample run --ids 0:4 --n 3", "--n is --ids 0:3"),
         (2, "sample run --ids 0:9223372036854775808", "the items are 0 to"),
         (2, "sample run --shard 3/3", "--shard 3/3: give i/n, with i from 0 to n - 1"),
         (2, "sample run --shard a", "--shard a: give i/n"),
@@ -420,7 +421,7 @@ def test_a_merge_refuses_what_is_no_jobs(tmp_path, capsys, settings):
 
 
 def test_every_kind_of_parts_can_be_merged():
-    assert sorted(merging.KINDS) == ["decoding", "encoding", "likelihood", "restoring", "sampling"]
+    assert sorted(KINDS) == ["decoding", "encoding", "likelihood", "restoring", "sampling"]
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -453,14 +454,14 @@ def test_a_table_in_blocks_has_the_rows_of_the_whole(tmp_path):
 def test_a_tally_of_blocks_is_that_of_the_whole():
     """Where the mean is a hundred million deviations away, and so squares would lose it."""
     values = 1e8 + np.random.default_rng(0).normal(size=1000)
-    tally = Tally()
+    tally = ColumnStatistics()
     for block in np.split(values, [1, 7, 400]):
         tally.add(block)
     np.testing.assert_allclose(tally.mean, values.mean(), rtol=1e-15)
     np.testing.assert_allclose(tally.stderr, values.std(ddof=1) / 1000**0.5, rtol=1e-7)
     np.testing.assert_allclose(tally.rms, np.sqrt((values**2).mean()), rtol=1e-15)
     assert (tally.count, tally.largest) == (1000, values.max())
-    signed = Tally()
+    signed = ColumnStatistics()
     signed.add(np.array([-3.0, 1.0]))
     assert (signed.size, signed.rms**2) == (4.0, pytest.approx(5.0))
 
@@ -545,7 +546,7 @@ def test_without_ray_it_is_said_how_to_get_it(fails, monkeypatch):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_plan_can_be_sent_to_a_worker(files, name):
     run = sf.load(files / "run")
-    plan = choose_plan(PlanOptions(solver=name, steps=3), Path()).make(run)
+    plan = solver_plan(run, SolverOptions(solver=name, steps=3)).plan
     sent = pickle.loads(pickle.dumps(plan))
     assert run.sample(4, sent).equal(run.sample(4, plan))
     # what shards compare their settings by

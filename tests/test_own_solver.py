@@ -245,7 +245,7 @@ def make():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        (f"{__name__}:Unknown", "no attribute 'Unknown'; give package.module:Name"),
+        (f"{__name__}:Unknown", "no attribute Unknown"),
         ("no_such_module:Name", "No module named 'no_such_module'"),
         (f"{__name__}:PROCESS", "VP"),
         ("henu", "solver='henu': an unknown name"),

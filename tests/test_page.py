@@ -18,7 +18,6 @@ from shell import end, failing, finishes, tiny
 
 import scorefield as sf
 from scorefield.cli.app import app
-from scorefield.cli.plans import plan_file
 from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
 from scorefield.evaluate.metrics import Measurement
@@ -28,6 +27,7 @@ from scorefield.report.context import ReportContext
 from scorefield.report.page import policy
 from scorefield.report.view_images import Images, Signals
 from scorefield.report.view_vectors import Bars, Points, principal
+from scorefield.runs.folder import RunFolder
 from scorefield.runs.run import Run
 from scorefield.sampling import Plan, Tuning
 from scorefield.training.config import MLPConfig, OptimConfig, RunConfig, TrainConfig
@@ -456,7 +456,7 @@ def test_tuned_plans_stand_beside_the_default_one_where_there_are_some(moons, tm
         tuned = replace(sf.default_plan(field, nfe), tuning=tuning(field, nfe))
         tuned.save(moons / f"plans/nfe-{nfe}.json")
     guided = replace(tuned, tuning=replace(tuned.tuning, field="0" * 64))
-    guided.save(plan_file(moons, 5, guidance=2.0))  # for another field, and so not shown
+    guided.save(RunFolder(moons).plan_path(5, guidance=2.0))  # for another field, and so not shown
     text = write_report(moons, out=tmp_path / "r.html").read_text(encoding="utf-8")
     shutil.rmtree(moons / "plans")
     frames = json.loads(Reader(text).blocks["script"][0])["calls"]
@@ -499,8 +499,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
     np.save(moons / "x.npy", np.zeros((3, 5)))
     cases = [
         (4, ["nowhere"], "nowhere: this run folder does not exist"),
-        (2, [".", "--n", "0"], "n=0"),
-        (2, [".", "--items", "0"], "items=0"),
+        (2, [".", "--n", "0"], "--n 0"),
+        (2, [".", "--items", "0"], "--items 0"),
         (2, [".", "--out", "page.txt"], "ends in .html"),
         (2, [".", "--out", "no/such/page.html"], "in a folder that exists"),
         (2, [".", "--out", "other.html"], "exists already"),

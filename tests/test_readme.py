@@ -34,7 +34,8 @@ def commands(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_shell_examples_are_commands_that_exist(page):
+def test_the_shell_examples_are_commands_that_exist(page, monkeypatch):
+    monkeypatch.setattr("scorefield.cli.config_file.read_settings", lambda path: {})
     for command in commands(page):
         app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
 

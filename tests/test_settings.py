@@ -79,9 +79,10 @@ def flags(config):
     for name, value in config.model_dump(exclude_none=True).items():
         inner = value if isinstance(value, dict) else {None: value}
         for key, one in inner.items():
-            flag = "--" + ".".join(part.replace("_", "-") for part in (name, key) if part)
+            table = None if name == "optim" else name  # whose flags have no prefix
+            flag = "--" + ".".join(part.replace("_", "-") for part in (table, key) if part)
             if isinstance(one, bool):
-                given.append(flag if one else flag.replace("--", "--no-", 1) if key is None
+                given.append(flag if one else flag.replace("--", "--no-", 1) if "." not in flag
                              else f"--{name}.no-{key.replace('_', '-')}")  # fmt: skip
             elif isinstance(one, tuple):
                 given += [word for item in one for word in (flag, str(item))]
@@ -133,7 +134,7 @@ def test_a_flag_goes_before_the_file(tmp_path, files, capsys):
     path = tmp_path / "run.toml"
     path.write_text('seed = 3\n[optim]\nlr = 1e-2\nsteps = 9\n[process]\nkind = "vp"\nbeta_max = 9')
     data = [files / "x.npy", "--config", path]
-    found = printed(capsys, *data, "--optim.lr", "3e-4", "--process.beta-max", "7")
+    found = printed(capsys, *data, "--lr", "3e-4", "--process.beta-max", "7")
     assert (found.seed, found.optim.lr, found.optim.steps) == (3, 3e-4, 9)
     assert found.process.beta_max == 7
     other = printed(capsys, *data, "--process.kind", "ve")
@@ -175,7 +176,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path, files, capsys, mo
         ("train x.npy --config none.toml --dry-run", "--config none.toml: No such file"),
         ("train x.npy --config no.toml --dry-run", "--config no.toml is not TOML"),
         ("train x.npy --config unknown.toml --dry-run", "speed"),
-        ("train x.npy --config bad.toml --dry-run", "--optim.lr: Input should be a valid number"),
+        ("train x.npy --config bad.toml --dry-run", "--lr 'fast': Input should be a valid number"),
         ("train x.npy --config", "--config"),
     ],
 )

@@ -51,20 +51,20 @@ def test_samples_are_by_the_plan_that_was_fitted(files, capsys):
     asked = {
         "tuned": (["--nfe", 4], run.sample(5, Plan.load(kept))),
         "file": (["--plan", kept], run.sample(5, Plan.load(kept))),
-        "general": (
-            ["--nfe", 4, "--plan", "general"],
+        "default": (
+            ["--nfe", 4, "--plan", "default"],
             run.sample(5, sf.default_plan(run.field, 4)),
         ),
         "none": (["--nfe", 5], run.sample(5, sf.default_plan(run.field, 5))),
     }
-    told = {"general": "the general plan", "none": "the general plan; scorefield tune"}
+    told = {"default": "the default plan", "none": "the default plan; scorefield tune"}
     for name, (how, expected) in asked.items():
         out = files / f"{name}.npy"
         capsys.readouterr()
         finishes("sample", files / "run", "--n", 5, "--out", out, *how)
         assert np.array_equal(np.load(out), expected.numpy()), name
         printed = capsys.readouterr().out
-        assert told.get(name, "from the exact path's end") in printed
+        assert told.get(name, "the exact path's end") in printed
         assert f"NFE {5 if name == 'none' else 4} per sample" in printed
 
 
@@ -72,7 +72,7 @@ def test_plans_that_are_there_stay(files, capsys):
     path = files / "run" / "plans" / "nfe-3.json"
     before = path.read_bytes()
     finishes("tune", files / "run", "--nfe", 3, "--seed", 7, *FEW)
-    assert "there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
     assert path.read_bytes() == before
     finishes("tune", files / "run", "--nfe", 3, "--seed", 7, "--overwrite", *FEW)
     assert Plan.load(path).tuning.seed == 7
@@ -142,8 +142,8 @@ def test_a_plan_of_another_run_is_refused(files, fails):
         (["tune", "run", "--nfe", "5", "--noises", "2"], "at least 8"),
         (["tune", "run", "--nfe", "5", "--batch-size", "0"], "at least 1"),
         (["tune", "run", "--nfe", "5", "--device", "cuda"], "no GPU"),
-        (["sample", "run", "--plan", "general", "--solver", "heun"], "--solver by hand"),
-        (["sample", "run", "--plan", "a.json", "--nfe", "4"], "--nfe by hand"),
+        (["sample", "run", "--plan", "default", "--solver", "heun"], "--plan and --solver cannot"),
+        (["sample", "run", "--plan", "a.json", "--nfe", "4"], "--nfe and --plan cannot"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message, fails):
@@ -171,7 +171,7 @@ def test_plans_of_a_run_with_classes_are_for_all_of_them(classes, capsys):
     finishes("tune", classes / "run", "--nfe", 4, *FEW)
     for y in ([], ["--y", 7]):
         finishes("sample", classes / "run", "--n", 3, "--nfe", 4, *y)
-        assert "from the exact path's end" in capsys.readouterr().out
+        assert "the exact path's end" in capsys.readouterr().out
     assert end("sample", classes / "run", "--n", 3, "--nfe", 4, "--y", 12) == 2
 
 
@@ -200,19 +200,19 @@ def test_plans_are_compared_and_picked_under_guidance(classes, capsys, monkeypat
     monkeypatch.setattr(measure, "NODES", 48)
     run, command = sf.load(classes / "run"), ("compare", classes / "run", "--nfe", 5, "--n", 32)
     finishes("tune", classes / "run", "--nfe", 5, "--guidance", 3, *FEW)
-    lines = ["--solvers", "general", "tuned"]
+    lines = ["--solvers", "default", "tuned"]
     finishes(*command, "--y", 7, "--guidance", 3, *lines)
     assert "left out" not in capsys.readouterr().out
     found = Frontier.load(classes / "run" / "frontier-y7-guidance-3.json")
     found.check(run.guided(3.0).conditional)
     with pytest.raises(ValueError, match="measured on the field"):
         found.check(run.field)
-    general, tuned = (next(p for p in found.points if p.name == k) for k in ("general", "tuned"))
-    x = sf.sample(run.guided(3.0).toward(7), 32, general.plan)
+    default, tuned = (next(p for p in found.points if p.name == k) for k in ("default", "tuned"))
+    x = sf.sample(run.guided(3.0).toward(7), 32, default.plan)
     path = sf.sample(run.guided(3.0).toward(7), 32, sf.round_trip_plan(run.field, 48))
     error = (x - path).flatten(1).norm(dim=1) / 64**0.5
-    assert general.error.value == pytest.approx(float(error.mean()), rel=0.1)
-    assert tuned.error.value <= general.error.value
+    assert default.error.value == pytest.approx(float(error.mean()), rel=0.1)
+    assert tuned.error.value <= default.error.value
     sampled = "sample", classes / "run", "--n", 3, "--y", 7, "--tolerance", 9, "--out"
     finishes(*sampled, classes / "picked.npy", "--guidance", 3)
     assert "picked from frontier-y7-guidance-3.json" in capsys.readouterr().out
@@ -222,17 +222,17 @@ def test_plans_are_compared_and_picked_under_guidance(classes, capsys, monkeypat
     message = fails(4, *sampled, classes / "other.npy", "--guidance", 2)
     assert "compare" in message
     assert "--y 7 --guidance 2 first" in message
-    assert "name one with --y" in fails(2, *command, "--guidance", 3)
+    assert "name the class with --y" in fails(2, *command, "--guidance", 3)
 
 
 def test_guidance_that_leads_nowhere_is_refused(classes, capsys, monkeypatch):
     fails = failing(classes, capsys, monkeypatch)
-    assert "name one with --y" in fails(2, "sample", "run", "--guidance", 2)
+    assert "name the class with --y" in fails(2, "sample", "run", "--guidance", 2)
     assert "no classes" in fails(2, "sample", "plain", "--guidance", 2, "--y", 0)
     for scale in ("nan", "inf"):
-        assert "a finite scale" in fails(2, "sample", "run", "--guidance", scale, "--y", 0)
-        assert "a finite scale" in fails(2, "tune", "run", "--nfe", 5, "--guidance", scale)
-        assert "a finite scale" in fails(2, "compare", "run", "--guidance", scale, "--y", 0)
+        assert "must be finite" in fails(2, "sample", "run", "--guidance", scale, "--y", 0)
+        assert "must be finite" in fails(2, "tune", "run", "--nfe", 5, "--guidance", scale)
+        assert "must be finite" in fails(2, "compare", "run", "--guidance", scale, "--y", 0)
     assert "no classes" in fails(2, "tune", "plain", "--nfe", 5, "--guidance", 2)
     one, two = (sf.load(classes / "run").guided(w).conditional for w in (2.0, 3.0))
     finishes("tune", "run", "--nfe", 6, "--guidance", 2, *FEW)

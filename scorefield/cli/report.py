@@ -1,23 +1,62 @@
-"""What `scorefield report` does."""
+"""`scorefield report`: one HTML file about a run."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from rich.console import Console
-
-from scorefield._internal import sizes
-from scorefield.cli.commands import say, track
-from scorefield.report.builder import ReportBuilder
+from scorefield.cli.console import say, track
+from scorefield.cli.options import WHAT, WHERE, Network, Overwrite, RunPath, Seed, option
 
 
-def report(console: Console, folder: Path, out: Path | None, settings: Mapping[str, Any]) -> None:
-    """Write a report of a run; the settings are those of `scorefield.report.write_report`."""
-    builder, began = ReportBuilder(folder, out=out, **settings), time.monotonic()
-    for _ in track(console, builder, len(builder), "report"):
+def report(
+    run: RunPath,
+    data: str | None = None,
+    /,
+    *,
+    held_out: Annotated[bool, option(WHAT)] = False,
+    n: Annotated[int | None, option(WHAT, "by the size of the data")] = None,
+    items: Annotated[int | None, option(WHAT, "64, or fewer large ones")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, option(WHERE, "report.html in the run folder")] = None,
+    overwrite: Overwrite = False,
+    network: Network = None,
+) -> None:
+    """Write a report of a run: one HTML file that opens offline.
+
+    It describes data and training, and shows samples, trajectories from noise to data by several
+    solvers, samples with more and more network calls, and the log, the tuned plans and the
+    comparison of plans in the run folder. Likelihoods and interpolations need data.
+
+    Parameters
+    ----------
+    data
+        A file of items of the kind the run was trained on, or a built-in set.
+    held_out
+        Use only the data that was held out from training. The data is that of the training.
+    n
+        Samples in each panel of the sliders.
+    items
+        Items of the data whose likelihood is computed.
+    out
+        The file to write.
+    """
+    from scorefield._internal import sizes
+    from scorefield.report.builder import ReportBuilder
+
+    began = time.monotonic()
+    builder = ReportBuilder(
+        run,
+        data,
+        out,
+        held_out=held_out,
+        seed=seed,
+        n=n,
+        items=items,
+        overwrite=overwrite,
+    )
+    for _ in track(builder, len(builder), "report"):
         pass
-    say(console, f"{time.monotonic() - began:.1f} s, {sizes.words(builder.path.stat().st_size)}")
-    say(console, f"report: {builder.path}")
+    say(f"{time.monotonic() - began:.1f} s, {sizes.words(builder.path.stat().st_size)}")
+    say(f"report: {builder.path}")

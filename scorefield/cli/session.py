@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: log, evaluations, samples, checkpoints."""
+"""Everything around the steps of a training: log, evaluations, samples, checkpoints."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from scorefield._internal.atomic_files import write
 from scorefield._internal.errors import NumericalError, StorageError, UsageError
-from scorefield.cli.commands import say
+from scorefield.cli.console import say
 from scorefield.runs.folder import CHECKPOINTS
 from scorefield.runs.run import Run
 from scorefield.runs.trackers import Tracker, tracker
@@ -30,7 +29,7 @@ _IDS = range(64)  # of the samples drawn on the way
 
 @dataclass(frozen=True)
 class Every:
-    """Steps between what is done beside training; 0 for never.
+    """Steps between lines of the log, evaluations, samples and checkpoints; 0 for never.
 
     Raises:
         UsageError: a negative number.
@@ -51,24 +50,23 @@ class Every:
 class Session:
     """A training on its way to a run folder.
 
-    What it leaves on the way lies in a folder beside that of the run. With a checkpoint everything
-    up to its step is on the disk; what was logged after it is made again.
+    Its files are in a folder next to that of the run until training ends. A checkpoint has
+    everything up to its step; log lines after it are written again.
 
     Args:
         out: the run folder to come.
-        every: when to do what.
-        best: keep the checkpoint of the smallest error on held-out data as well.
+        every: the intervals.
+        best: also keep the checkpoint with the smallest error on held-out data.
         track: a kind of `scorefield.runs.trackers.tracker`, or None.
 
     Raises:
-        UsageError: ``best`` with nothing held out, or a tracker that is not installed; and as
+        UsageError: ``best`` without held-out data, or a tracker that is not installed; and as
             `Training.resume`.
-        StorageError: as `Training.resume`, or processes that see different folders.
+        StorageError: as `Training.resume`, or workers with different folders.
     """
 
     def __init__(
         self,
-        console: Console,
         training: Training,
         out: Path,
         every: Every,
@@ -77,16 +75,16 @@ class Session:
     ) -> None:
         if best and not training.config.held_out:
             raise UsageError("--keep-best has no effect without --held-out.")
-        self.console, self.training, self.every, self.best = console, training, every, best
+        self.training, self.every, self.best = training, every, best
         self.out, self.work = out, checkpoint.folder_of(out)
         self.writes = training.workers.first
         if self.writes and not checkpoint.steps(self.work):
-            checkpoint.remove(self.work)  # what nothing can go on from
+            checkpoint.remove(self.work)  # which cannot be resumed
         self.done = training.resume(self.work)
         if len(set(training.workers.gathered(self.done))) > 1:
             raise StorageError(
-                f"the processes find different checkpoints in {self.work}: it must be one folder "
-                "for all."
+                f"the workers have different checkpoints in {self.work}: give all workers the same "
+                "folder."
             )
         self.log = Log(self.work / NAME, self.done) if self.writes else None
         self.tracker: Tracker | None = None
@@ -96,7 +94,7 @@ class Session:
         self._mark = time.monotonic(), self.done
 
     def after(self, progress: Progress, stop: bool = False) -> None:
-        """Do what is due after a step; a checkpoint in any case if it is the one to stop at."""
+        """Log, evaluate, sample and save if it is time; always save if training stops here."""
         step, total = progress.step, self.training.fit.steps
 
         def due(interval: int, last: bool = False) -> bool:
@@ -113,7 +111,7 @@ class Session:
             self.save_checkpoint()
 
     def save_checkpoint(self) -> None:
-        """Keep what the training goes on from, beside the last one and those that are to stay."""
+        """Save a checkpoint, next to the last one and to those that stay."""
         self.training.save_checkpoint(self.work, self._stays)
 
     def _stays(self, step: int) -> bool:
@@ -121,7 +119,7 @@ class Session:
         return best or (step > 0 < self.every.keep and step % self.every.keep == 0)
 
     def finish(self) -> None:
-        """Write the run folder with all that belongs to it, and remove the folder beside it."""
+        """Write the run folder with log, samples and checkpoints, and remove the working folder."""
         run = self.training.run
         if not self.writes:
             return
@@ -139,15 +137,14 @@ class Session:
         checkpoint.remove(self.work)
 
     def _compare(self, run: Run) -> None:
-        """Tell how far samples are from held-out data, beside what data itself is."""
+        """Print the energy distance of samples to held-out data, and that of training data."""
         began = time.monotonic()
         try:
             found = self.training.compare(run)
         except NumericalError as error:
-            say(self.console, f"no samples to compare: {error}")
+            say(f"no samples to compare: {error}")
             return
         say(
-            self.console,
             f"energy distance to {found.count} held-out samples: {found.generated:.4f} of samples "
             f"drawn, {found.real:.4f} of training data",
         )
@@ -170,14 +167,13 @@ class Session:
         self._record("train", progress.step, values)
 
     def _evaluate(self, step: int) -> bool:
-        """Tell the error on held-out data; return whether it is the smallest so far."""
+        """Print the error on held-out data; return whether it is the smallest so far."""
         began = time.monotonic()
         errors = self.training.evaluate()
         mean, levels = float(errors.mean()), errors.tolist()
         edges = bins(self.training.denoiser.process).exp().tolist()
         say(
-            self.console,
-            f"held out, step {step}: error {mean:.4f} of that of a Gaussian; "
+            f"held out, step {step}: error {mean:.4f} relative to a Gaussian; "
             f"{' '.join(f'{value:.3f}' for value in levels)} from sigma/alpha {edges[0]:.2g} to "
             f"{edges[-1]:.2g}",
         )
@@ -190,7 +186,7 @@ class Session:
         try:
             x = self.training.averaged.sample(_IDS, seed=self.training.config.seed)
         except NumericalError as error:  # early weights may be anything
-            say(self.console, f"no samples at step {step}: {error}")
+            say(f"no samples at step {step}: {error}")
             return
         if not self.writes:
             return
@@ -211,7 +207,7 @@ class Session:
 
 
 def _write_samples(stem: Path, x: torch.Tensor) -> Path:
-    """Write a picture of images where that can be done, and otherwise an array."""
+    """Write a picture of images if possible, otherwise an array."""
     if x.ndim == 4 and x.shape[1] in (1, 3):
         from scorefield.report import image_grid
 
@@ -231,7 +227,7 @@ def _finite(value: float) -> float | None:
 
 
 def _memory(device: torch.device) -> float:
-    """Return the most memory used so far, in MiB: of the device, or of this process."""
+    """Return the peak memory of the device, or of this process, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     import resource  # which not every system has

@@ -1,4 +1,4 @@
-"""What `scorefield train` does: from a source of data to a run folder."""
+"""`scorefield train`: from data to a run folder."""
 
 from __future__ import annotations
 
@@ -8,92 +8,186 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import tomli_w
-import torch
-from rich.console import Console
+from cyclopts import Parameter
+from pydantic import create_model
 
 from scorefield._internal.errors import Stopped, UsageError
-from scorefield.cli.commands import check_device, say, track
-from scorefield.cli.options import ReadOptions
-from scorefield.cli.session import Every, Session
-from scorefield.data import read
-from scorefield.runs.folder import RunFolder
-from scorefield.runs.summary import parameters
-from scorefield.runs.trainer import Training
+from scorefield.cli.console import console, say, track
+from scorefield.cli.options import (
+    MODEL,
+    OPTIMIZER,
+    PROGRESS,
+    WHAT,
+    WHERE,
+    DeviceName,
+    ReadOptions,
+    option,
+)
 from scorefield.training.config import TrainConfig
-from scorefield.training.workers import SingleWorker, Workers
 
-Distributed = Literal["auto", "ddp", "fsdp"]
+if TYPE_CHECKING:
+    import torch
+
+    from scorefield.cli.session import Session
+    from scorefield.runs.trainer import Training
+    from scorefield.training.workers import Workers
+
+    Settings = TrainConfig
+
+_HEADINGS = {"optim": OPTIMIZER, "conditional": WHAT, "levels": WHAT, "held_out": WHAT}
+
+
+def _settings() -> type[TrainConfig]:
+    """Return the settings with headings; the options of ``optim`` have no prefix."""
+    fields: dict[str, object] = {}
+    for name, field in TrainConfig.model_fields.items():
+        group = _HEADINGS.get(name, MODEL)
+        parameter = Parameter(name="*" if name == "optim" else None, group=group)
+        fields[name] = (Annotated[field.annotation, parameter], field)
+    model: type[TrainConfig] = create_model("Settings", __base__=TrainConfig, **fields)  # type: ignore[call-overload]
+    return model
+
+
+if not TYPE_CHECKING:
+    Settings = _settings()
 
 
 def train(
-    console: Console,
-    source: str,
-    out: Path | None,
-    reading: ReadOptions,
-    config: TrainConfig,
+    data: str,
+    /,
     *,
-    every: Every,
-    keep_best: bool = False,
-    tracker: str | None = None,
-    distributed: Distributed = "auto",
-    device: Literal["cpu", "cuda"] = "cpu",
-    print_config: bool = False,
-    dry_run: bool = False,
+    reading: ReadOptions = ReadOptions(),
+    network: Annotated[str | None, option(MODEL, "auto")] = None,
+    settings: Annotated[Settings | None, Parameter(name="*")] = None,
+    log_every: Annotated[int, option(PROGRESS)] = 50,
+    evaluate_every: Annotated[int, option(PROGRESS)] = 500,
+    sample_every: Annotated[int, option(PROGRESS)] = 1000,
+    checkpoint_every: Annotated[int, option(PROGRESS)] = 500,
+    keep_every: Annotated[int, option(PROGRESS)] = 0,
+    keep_best: Annotated[bool, option(PROGRESS)] = False,
+    tracker: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, option(PROGRESS)] = None,
+    out: Annotated[Path | None, option(WHERE)] = None,
+    config: Annotated[Path | None, option(WHERE)] = None,
+    distributed: Annotated[Literal["auto", "ddp", "fsdp"], option(WHERE)] = "auto",
+    device: Annotated[DeviceName, option(WHERE)] = "cpu",
+    print_config: Annotated[bool, option(WHERE)] = False,
+    dry_run: Annotated[bool, option(WHERE)] = False,
 ) -> None:
-    """Train on a source and write the run folder, at the end and at once.
+    """Train a score field on data and write a run folder.
 
-    On the way there checkpoints lie beside it, and the same command goes on from the last.
+    Run the same command again to resume training that was interrupted. After Ctrl-C or SIGTERM it
+    saves a checkpoint at the end of the current step.
+
+    Parameters
+    ----------
+    data
+        A file of vectors (N, D), signals (N, C, L) or images (N, C, H, W): .npy, .npz, idx; a
+        table: .csv, .parquet; cells: .h5ad; a folder of images; or a built-in set: digits,
+        digits-test, checkerboard, moons, rings, spiral.
+    network
+        Kind of network, as --network.kind. Or your own network, package.module:factory: the factory
+        is called without arguments and returns a torch.nn.Module or a Denoiser.
+    log_every
+        Steps between lines of log.jsonl, which also has the last step; 0 for no lines.
+    evaluate_every
+        Steps between evaluations on held-out data, if there is any; also after the last step; 0
+        for none.
+    sample_every
+        Steps between grids of samples 0 to 63, written to samples/; 0 for none.
+    checkpoint_every
+        Steps between checkpoints, next to the run folder until that is written; 0 for none. The
+        same command resumes from the last one, and ends with the same weights.
+    keep_every
+        Steps between checkpoints that stay in the run, in checkpoints/; 0 for none.
+    keep_best
+        Also keep the checkpoint with the smallest error on held-out data.
+    tracker
+        Also send the numbers of the log to this tracker.
+    out
+        The run folder to write. It must not exist, or be empty. Required for training.
+    config
+        A TOML file of settings, or the config.toml of a run. Options of the command line override
+        it.
+    distributed
+        How the workers that torchrun started divide the work: ddp divides each batch, fsdp also
+        the weights; auto is ddp.
+    device
+        Where to train.
+    print_config
+        Print the settings as TOML, with every default, and exit.
+    dry_run
+        Take three steps, print the time, the memory and the sizes, and exit.
     """
+    import scorefield as sf
+    from scorefield._internal.factory import make_network
+    from scorefield.cli.session import Every, Session
+    from scorefield.runs.build import NONE, Objects
+    from scorefield.runs.folder import RunFolder
+    from scorefield.runs.summary import parameters
+    from scorefield.runs.trainer import Training
+
     if out is None and not (print_config or dry_run):
         raise UsageError("--out: name the run folder to write.")
     if out is not None:
         RunFolder(out).refuse_existing()
-    if reading.labels is not None and not config.conditional:
+    config_ = TrainConfig() if settings is None else TrainConfig(**dict(settings))
+    objects = NONE if network is None else Objects.of(make_network(network))
+    if reading.labels is not None and not config_.conditional:
         raise UsageError(f"--labels {reading.labels} has no effect without --conditional.")
-    data = read(source, **reading.arguments())
-    with _together(distributed, device, config) as (workers, where):
-        console = console if workers.first else Console(quiet=True)
-        training = Training(data, config, workers, where)
+    every = Every(log_every, evaluate_every, sample_every, checkpoint_every, keep_every)
+    items = sf.read(data, **vars(reading))
+    with _workers(distributed, device, config_) as (workers, local):
+        console.quiet = not workers.first
+        training = Training(items, config_, workers, local, objects)
         if print_config:
-            if workers.first:
-                print(tomli_w.dumps(training.config.model_dump(exclude_none=True)), end="")
+            _print_config(training)
             return
         say(
-            console,
-            f"{len(data.x)} samples of shape {data.shape} from {data.name}; "
-            f"{parameters(training.denoiser.network):,} parameters",
+            f"{len(items.x)} samples of shape {items.shape} from {items.name}; "
+            f"{parameters(training.denoiser.network):,} parameters"
         )
         if dry_run:
-            _try(console, training)
+            _try(training)
             return
         assert out is not None
-        _run(console, Session(console, training, out, every, keep_best, tracker))
+        _run(Session(training, out, every, keep_best, tracker))
+
+
+def _print_config(training: Training) -> None:
+    import tomli_w
+
+    if training.workers.first:
+        print(tomli_w.dumps(training.config.model_dump(exclude_none=True)), end="")
 
 
 @contextmanager
-def _together(
-    kind: Distributed, device: str, config: TrainConfig
+def _workers(
+    kind: str, device: DeviceName, config: TrainConfig
 ) -> Iterator[tuple[Workers, torch.device]]:
-    """Give the processes that train, and the device of this one.
+    """Yield the workers that train, and the device of this one.
 
     Raises:
-        UsageError: no such device; processes that nobody started; float16 with divided weights.
+        UsageError: the device does not exist; workers were not started; float16 with fsdp.
     """
+    import torch
+
+    from scorefield.cli.opening import check_device
+    from scorefield.training.workers import SingleWorker
+
     check_device(device)
     if "WORLD_SIZE" not in os.environ:
         if kind != "auto":
             raise UsageError(
-                f"--distributed {kind}: start the processes with torchrun, as in torchrun "
+                f"--distributed {kind}: start the workers with torchrun, as in torchrun "
                 f"--nproc-per-node 2 -m scorefield train ... --distributed {kind}"
             )
         yield SingleWorker(), torch.device(device)
         return
     if kind == "fsdp" and config.optim.precision == "float16":
         raise UsageError(
-            "--optim.precision float16 has a scale that divided weights do not share: use "
+            "--precision float16 needs one scale for all weights, which fsdp divides: use "
             "bfloat16, or --distributed ddp."
         )
     from scorefield.training.distributed import group  # which is slow to import
@@ -106,66 +200,69 @@ def _together(
         yield workers, local
 
 
-def _run(console: Console, session: Session) -> None:
-    """Train to the end, or to where a signal asks to stop."""
-    training, done = session.training, session.done
-    if not done and training.config.optim.minutes:
+def _run(session: Session) -> None:
+    """Train to the end, or until a signal to stop."""
+    training, first = session.training, session.done
+    if not first and training.config.optim.minutes:
         training.pace()
-        say(console, f"{training.fit.steps} steps in {training.config.optim.minutes:g} minutes")
+        say(f"{training.fit.steps} steps in {training.config.optim.minutes:g} minutes")
         if session.every.checkpoint:
             session.save_checkpoint()
     total, began = training.fit.steps, time.monotonic()
-    if done:
+    if first:
         names = " and ".join(training.damaged)
-        said = f"checkpoint {names} damaged: " if names else ""
-        say(console, f"{said}going on from step {done} of {total}")
-    with asked_to_stop() as asked:
+        note = f"checkpoint {names} damaged: " if names else ""
+        say(f"{note}resuming from step {first} of {total}")
+    with stop_signals() as signals:
         for progress in track(
-            console, training, total - done, "training", lambda: f"loss {training.loss:.4f}"
+            training, total - first, "training", lambda: f"loss {training.loss:.4f}"
         ):
-            stop = progress.step < total and _any(asked, training.workers)
+            stop = progress.step < total and _any(signals, training.workers)
             session.after(progress, stop)
             if stop:
                 raise Stopped(
-                    f"stopped after step {progress.step} of {total}; the same command goes on.",
-                    asked[0] if asked else signal.SIGTERM,
+                    f"stopped after step {progress.step} of {total}; the same command resumes.",
+                    signals[0] if signals else signal.SIGTERM,
                 )
     session.finish()
-    say(console, f"trained in {time.monotonic() - began:.1f} s, loss {training.loss:.4f}")
-    say(console, f"run folder: {session.out}")
+    say(f"trained in {time.monotonic() - began:.1f} s, loss {training.loss:.4f}")
+    say(f"run folder: {session.out}")
 
 
-def _any(asked: list[int], workers: Workers) -> bool:
-    """Return whether a process was asked to stop, the same answer in all."""
-    return bool(workers.total(torch.tensor(len(asked))) > 0)
+def _any(signals: list[int], workers: Workers) -> bool:
+    """Return whether any worker received a signal, the same answer in all."""
+    import torch
+
+    return bool(workers.total(torch.tensor(len(signals))) > 0)
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """Give a list that gets the signals to stop, instead of stopping at once; a second one does."""
-    asked: list[int] = []
+def stop_signals() -> Iterator[list[int]]:
+    """Yield a list that collects the signals to stop, so that a step ends; a second one raises."""
+    signals: list[int] = []
 
-    def keep(number: int, frame: object) -> None:
-        if asked:
+    def collect(number: int, frame: object) -> None:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
 
-    before = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {k: signal.signal(k, collect) for k in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _try(console: Console, training: Training) -> None:
-    """Take three steps, and tell what the whole will cost."""
+def _try(training: Training) -> None:
+    """Take three steps, and print the cost of the whole training."""
     import resource  # which not every system has
+
+    from scorefield.runs.summary import parameters
 
     steps, began = iter(training), time.monotonic()
     next(steps)
-    first = time.monotonic() - began
-    each = first
+    first = each = time.monotonic() - began
     if training.fit.steps > 2:
         began = time.monotonic()
         next(steps)
@@ -175,9 +272,8 @@ def _try(console: Console, training: Training) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     total = training.fit.steps
     say(
-        console,
         f"a step takes {each:.2g} s after the first, with {first:.2g} s: {total} steps about "
-        f"{first + each * (total - 1):.0f} s",
+        f"{first + each * (total - 1):.0f} s"
     )
-    say(console, f"memory so far: {peak:.0f} MiB; the run folder: {weights / 2**20:.1f} MiB")
-    say(console, "nothing was written")
+    say(f"memory so far: {peak:.0f} MiB; the run folder: {weights / 2**20:.1f} MiB")
+    say("nothing was written")

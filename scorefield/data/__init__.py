@@ -1,22 +1,6 @@
 """Data: built-in sets, files, and the ways between data and what a field sees."""
 
-from scorefield.data.builtin import BUILTIN, digits, toy
-from scorefield.data.columns import Columns
-from scorefield.data.encoding import Continuous, Encoding, Levels
-from scorefield.data.inspection import inspect
-from scorefield.data.source import Data, read
-from scorefield.data.transform import Standardize
+import lazy_loader
 
-__all__ = [
-    "BUILTIN",
-    "Columns",
-    "Continuous",
-    "Data",
-    "Encoding",
-    "Levels",
-    "Standardize",
-    "digits",
-    "inspect",
-    "read",
-    "toy",
-]
+# names load on first use: a command needs few of them
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -188,8 +188,8 @@ class RunFolder:
         """
         suffix, plans = guidance_suffix(guidance), {}
         for path in sorted((self.path / PLANS).glob("nfe-*.json")):
-            nfe = path.stem.removeprefix("nfe-").removesuffix(suffix)
-            if not nfe.isdecimal():
+            nfe, *scale = path.stem.removeprefix("nfe-").partition(_GUIDANCE)
+            if not nfe.isdecimal() or "".join(scale) != suffix:
                 continue
             try:
                 plans[int(nfe)] = _tuned_plan(path, field)

@@ -1,25 +1,6 @@
 """Training: objectives here, the loop and its parts in their modules."""
 
-from scorefield.training.objective import (
-    EDMWeighting,
-    LikelihoodWeighting,
-    LogNormalTimes,
-    MinSNR,
-    Objective,
-    Simple,
-    TimeDistribution,
-    UniformTimes,
-    Weighting,
-)
+import lazy_loader
 
-__all__ = [
-    "EDMWeighting",
-    "LikelihoodWeighting",
-    "LogNormalTimes",
-    "MinSNR",
-    "Objective",
-    "Simple",
-    "TimeDistribution",
-    "UniformTimes",
-    "Weighting",
-]
+# names load on first use: a command needs few of them
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from scorefield._internal.factory import import_object
 from scorefield.process import LinearSDE, Process, builtin
 from scorefield.solvers import (
     DDIM,
@@ -178,11 +178,7 @@ def load_solver(reference: str) -> Solver:
     Raises:
         ValueError: no such module or name, or the result is not a solver.
     """
-    module, _, name = reference.partition(":")
-    try:
-        value = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"solver={reference!r}: {error}; give package.module:Name.") from error
+    value = import_object(reference, "solver")
     solver = value() if callable(value) and not isinstance(value, Solver) else value
     check_solver("solver", solver)
     result: Solver = solver

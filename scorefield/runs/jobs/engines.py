@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.factory import make_network
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.parts import Columns
 from scorefield.runs.loading import load
@@ -41,16 +42,25 @@ class Task(NamedTuple):
 
 Work = Callable[[Run, Task], Columns]  # picklable
 Made = Iterator[tuple[int, Columns]]
-Engine = Callable[[Run, Path, Work, Iterable[Task]], Made]
+Engine = Callable[[Run, Path, Work, Iterable[Task], str | None], Made]
 
 
-def here(run: Run, folder: Path, work: Work, tasks: Iterable[Task]) -> Made:
+def load_run(folder: Path, network: str | None = None) -> Run:
+    """Load a run; ``network``, as ``package.module:factory``, names a network of the user's own."""
+    return load(folder) if network is None else load(folder, network=make_network(network))
+
+
+def here(
+    run: Run, folder: Path, work: Work, tasks: Iterable[Task], network: str | None = None
+) -> Made:
     """Yield the number and the columns of each part, one after another in this process."""
     for task in tasks:
         yield task.part, work(run, task)
 
 
-def on_ray(run: Run, folder: Path, work: Work, tasks: Iterable[Task]) -> Made:
+def on_ray(
+    run: Run, folder: Path, work: Work, tasks: Iterable[Task], network: str | None = None
+) -> Made:
     """Yield the number and the columns of each part as Ray's workers end them.
 
     The cluster is the one that ``RAY_ADDRESS`` names, or this machine. Each worker loads the run
@@ -65,7 +75,7 @@ def on_ray(run: Run, folder: Path, work: Work, tasks: Iterable[Task]) -> Made:
     import ray
 
     threads, mine = torch.get_num_threads(), not ray.is_initialized()
-    source = folder.resolve(), RunFolder(folder).mark, threads, work
+    source = folder.resolve(), RunFolder(folder).mark, threads, network, work
     try:
         at_once = 2 * _connect(threads)  # so that none waits for this process
         remote = ray.remote(_there).options(
@@ -132,14 +142,16 @@ def _result(done: Any) -> Columns:
     return columns
 
 
-def _there(folder: Path, mark: str, threads: int, work: Work, task: Task) -> Columns:
-    return work(_loaded(folder, mark, threads), task)
+def _there(
+    folder: Path, mark: str, threads: int, network: str | None, work: Work, task: Task
+) -> Columns:
+    return work(_loaded(folder, mark, threads, network), task)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(folder: Path, mark: str, threads: int) -> Run:
+def _loaded(folder: Path, mark: str, threads: int, network: str | None) -> Run:
     torch.set_num_threads(threads)
-    run = load(folder)
+    run = load_run(folder, network)
     if RunFolder(folder).mark != mark:
         raise CheckpointError(
             f"{folder} holds another run on a worker than here: share the folder."

@@ -1,4 +1,4 @@
-"""Means and deviations of columns that come in blocks."""
+"""Means and standard errors of columns that come in blocks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 
 @dataclass
-class Tally:
-    """What is told of a column of numbers.
+class ColumnStatistics:
+    """Running statistics of a column of numbers.
 
     Attributes:
         count, mean: of the numbers so far.
@@ -26,7 +26,7 @@ class Tally:
     largest: float = -math.inf
 
     def add(self, column: np.ndarray) -> None:
-        """Take in a block of numbers, ``(B,)``.
+        """Add a block of numbers, ``(B,)``.
 
         Reference: Chan, Golub and LeVeque (1983), The American Statistician 37.
         """

@@ -1,0 +1,260 @@
+"""`scorefield compare`: plans on a run, by their cost and by the quality of their samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from scorefield._internal.errors import UsageError
+from scorefield._internal.text import one_line
+from scorefield.cli.console import console, say, track
+from scorefield.cli.options import (
+    CALLS,
+    PRECISION,
+    WHAT,
+    Guidance,
+    ItemOptions,
+    Labels,
+    RunPath,
+    Seed,
+    SolverName,
+    option,
+    whole_numbers,
+)
+
+if TYPE_CHECKING:
+    from scorefield.cli.opening import Opened
+    from scorefield.evaluate.metrics import Measurement, Metric
+    from scorefield.field import ScoreField
+    from scorefield.sampling import Plan
+    from scorefield.tuning.frontier import Frontier
+
+ComparedName = Literal["default", "tuned"] | SolverName
+MetricName = Literal["sliced", "energy", "mmd", "frechet", "c2st", "prdc"]
+USUAL: tuple[ComparedName, ...] = (
+    "default",
+    "tuned",
+    "ddim",
+    "heun",
+    "dpm-solver++",
+    "unipc",
+    "dopri5",
+    "ddpm",
+    "euler-maruyama",
+)
+CLASSES: dict[MetricName, str] = {
+    "sliced": "SlicedWasserstein",
+    "energy": "EnergyDistance",
+    "mmd": "MMD",
+    "frechet": "FrechetDistance",
+    "c2st": "C2ST",
+    "prdc": "PRDC",
+}
+_MOST_MOMENTS = 1024  # coordinates of a Fréchet distance
+_WIDEST = 10_000  # columns of characters
+
+
+def compare(
+    run: RunPath,
+    data: Annotated[str | None, option(WHAT)] = None,
+    /,
+    *,
+    held_out: Annotated[bool, option(WHAT)] = False,
+    labels: Labels = None,
+    n: Annotated[int | None, option(WHAT, "512, or as many as there are data for")] = None,
+    item: ItemOptions = ItemOptions(),
+    guidance: Guidance = 1.0,
+    seed: Seed = 0,
+    nfe: Annotated[tuple[str, ...], option(CALLS, "5,10,20")] = ("5,10,20",),
+    solvers: Annotated[tuple[ComparedName, ...] | None, option(CALLS, " ".join(USUAL))] = None,
+    metrics: Annotated[
+        tuple[MetricName, ...] | None, option(PRECISION, "sliced energy c2st")
+    ] = None,
+) -> None:
+    """Compare plans on a run: network calls and time, error of the path, distance to data.
+
+    Each measurement has a confidence interval. The last row is the distance of data to data, which
+    no plan can improve on. Prints a table, and writes frontier.json and a picture to the run
+    folder; `scorefield sample` with --tolerance or --time-per-sample picks from it.
+
+    Parameters
+    ----------
+    data
+        Held-out data: a file of items of the kind the run was trained on, or a built-in set.
+        Without data, only errors and times are measured.
+    held_out
+        The data is that of the training: use only the items that were held out.
+    n
+        Number of samples of each plan.
+    nfe
+        Network calls per sample; each solver takes as many steps as fit.
+    solvers
+        Plans to compare: the default plan, the tuned plans in the run folder, and solvers. bosh3,
+        dopri5 and tsit5 choose their own steps, with tolerances 0.01 and 0.001.
+    metrics
+        Distances to the data.
+    """
+    from scorefield.cli.held_out_data import SAMPLES, as_data, real_data
+    from scorefield.cli.opening import open_run
+    from scorefield.runs.jobs.tables import check_target, refuse_file
+    from scorefield.tuning.frontier import frontier
+
+    budgets = whole_numbers("nfe", nfe)
+    _check_options(data, n, budgets, {"metrics": metrics, "labels": labels, "held-out": held_out})
+    opened = open_run(run, item, guidance)
+    y, field = opened.y, opened.run.toward(opened.y)
+    out = opened.folder.frontier_path(y, opened.run.guidance) if item.out is None else item.out
+    check_target(out, (".json",), item.overwrite)
+    refuse_file(out.with_suffix(".png"), item.overwrite)
+    chosen = _metrics(field, metrics)
+    plans = _plans(opened, field, budgets, solvers)
+    _check_deterministic(data, plans)
+    real = None
+    if data is not None:
+        real = real_data(opened.run, data, y, labels=labels, held_out=held_out, n=n, seed=seed)
+    else:
+        say("no data to compare with: measuring errors and times only")
+    if opened.run.guidance != 1:
+        say(f"guidance {opened.run.guidance:g}: each call evaluates the network twice")
+    result = frontier(
+        field,
+        plans,
+        real=None if real is None else real.real,
+        other=None if real is None else real.other,
+        n=(n or SAMPLES) if real is None else len(real.other),
+        seed=seed,
+        metrics=chosen,
+        features=partial(as_data, opened.run),
+        batch_size=item.batch_size,
+        progress=lambda work: track(work, len(work), "comparing"),
+    )
+    result.save(out)
+    show(result)
+    say(f"frontier: {out}")
+    _draw(result, out.with_suffix(".png"))
+
+
+def _check_options(
+    data: str | None, n: int | None, budgets: Sequence[int], data_options: Mapping[str, object]
+) -> None:
+    from scorefield.tuning.frontier.measure import SMALLEST
+
+    if n is not None and n < SMALLEST:
+        raise UsageError(f"--n {n}: give at least {SMALLEST}.")
+    if min(budgets, default=0) < 2:
+        raise UsageError("--nfe: a plan makes at least 2 network calls.")
+    for name, value in data_options.items():
+        if data is None and value:
+            raise UsageError(f"--{name} has no effect without data to compare with.")
+
+
+def _check_deterministic(data: str | None, plans: Mapping[str, Sequence[Plan]]) -> None:
+    """Reject a comparison of times alone."""
+    every = [plan for several in plans.values() for plan in several]
+    if data is None and all(plan.solver.weak_order is not None for plan in every):
+        raise UsageError(
+            f"--solvers {' '.join(plans)}: these solvers add noise, so they follow no path whose "
+            "error can be measured. Give data to compare with, or solvers of the ODE."
+        )
+
+
+def _metrics(field: ScoreField, names: Sequence[MetricName] | None) -> Sequence[Metric]:
+    from scorefield.evaluate import metrics
+    from scorefield.tuning.frontier import METRICS
+
+    if not names:
+        return METRICS
+    dim = math.prod(field.shape)
+    if "frechet" in names and dim > _MOST_MOMENTS:
+        raise UsageError(
+            f"--metrics frechet: the covariance of {dim} coordinates is too large. In Python, "
+            "scorefield.frontier measures it on features."
+        )
+    return [getattr(metrics, CLASSES[name])() for name in names]
+
+
+def _plans(
+    opened: Opened,
+    field: ScoreField,
+    budgets: Sequence[int],
+    names: Sequence[ComparedName] | None,
+) -> dict[str, list[Plan]]:
+    """Return the plans to compare, by the names of their lines."""
+    from scorefield.cli.plan_options import guidance_option, plans_within
+    from scorefield.runs.folder import PLANS
+
+    result: dict[str, list[Plan]] = {}
+    for name in dict.fromkeys(names or USUAL):
+        plans = _tuned(opened, field) if name == "tuned" else plans_within(name, field, budgets)
+        if plans:
+            result[name] = plans
+        elif names:
+            raise UsageError(
+                f"{opened.folder.path / PLANS} has no plan for this run: run scorefield tune "
+                f"{opened.folder.path}{guidance_option(opened.run.guidance)} first."
+                if name == "tuned"
+                else f"--nfe {budgets[-1]}: a single step of {name} and the end need more calls."
+            )
+    return result
+
+
+def _tuned(opened: Opened, field: ScoreField) -> list[Plan]:
+    """Return the tuned plans of the run, and print which files are for another field."""
+
+    def skip(message: str) -> None:
+        say(one_line(f"left out: {message}"))
+
+    return list(opened.folder.plans(field, opened.run.guidance, skip).values())
+
+
+def show(frontier: Frontier) -> None:
+    """Print a table of the measurements."""
+    names = list(frontier.points[0].values)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("plan", no_wrap=True)
+    for name in ("NFE", "ms", "error", *(name.replace("_", " ") for name in names)):
+        table.add_column(name, justify="right")
+    for point in frontier.points:
+        cost = f"{round(point.nfe, 1):g}", f"{point.milliseconds:.2f}"
+        table.add_row(point.name, *cost, _text(point.error), *_texts(point.values, names))
+    if frontier.floors:
+        table.add_row("data itself", "", "", "", *_texts(frontier.floors, names))
+    # a file has no width that a table could exceed
+    wide = None if console.is_terminal else Console(file=console.file, width=_WIDEST)
+    (wide or console).print(table)
+    of_data = f", against {frontier.m} items of data" if frontier.m else ""
+    paths = f", from paths with error {frontier.teacher:.1g}" if frontier.teacher else ""
+    say(
+        f"{frontier.n} samples of each from the same noises{of_data}; ± half the "
+        f"{frontier.level:.0%} interval. Errors in standard deviations of the data{paths}; ms per "
+        f"sample in batches of {frontier.batch_size} on {frontier.machine}"
+    )
+
+
+def _texts(measurements: Mapping[str, Measurement], names: Iterable[str]) -> list[str]:
+    return [_text(measurements[name]) for name in names]
+
+
+def _text(measurement: Measurement | None) -> str:
+    """Return the value and half the interval, to two digits of the latter."""
+    if measurement is None:
+        return "-"
+    half = (measurement.high - measurement.low) / 2
+    digits = max(0, 1 - math.floor(math.log10(half))) if half else 4
+    return f"{measurement.value:.{digits}f} ± {half:.{digits}f}"
+
+
+def _draw(frontier: Frontier, path: Path) -> None:
+    from scorefield.report import frontier_chart
+
+    try:
+        frontier_chart(frontier).save(path)
+        say(f"picture: {path}")
+    except ImportError as error:
+        say(f"no picture: {error}")

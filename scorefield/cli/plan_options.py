@@ -1,0 +1,272 @@
+"""From the options of a command to a plan: a solver and its times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scorefield import solvers
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.text import one_line
+from scorefield.cli.console import say
+from scorefield.cli.opening import Opened
+from scorefield.cli.options import PlanOptions, SolverOptions
+from scorefield.field import ScoreField
+from scorefield.process import grid as grids
+from scorefield.runs.folder import read_plan
+from scorefield.runs.run import Run
+from scorefield.sampling import (
+    DEFAULT_CALLS,
+    DEFAULT_STEPS,
+    Adaptive,
+    Plan,
+    default_plan,
+    template,
+)
+
+GRIDS: dict[str, Callable[..., Tensor]] = {
+    "balanced": grids.balanced,
+    "uniform": grids.uniform,
+    "quadratic": grids.quadratic,
+    "even-log-snr": grids.even_log_snr,
+    "karras": grids.karras,
+}
+# by the standard deviation of the data
+PREDICTIONS: dict[str, Callable[[float], solvers.Prediction]] = {
+    "angle": solvers.AnglePrediction,
+    "data": lambda c: solvers.DataPrediction(),
+    "noise": lambda c: solvers.NoisePrediction(),
+}
+
+
+def _predictor_corrector() -> solvers.PredictorCorrector:
+    """Return the sampler of Song et al. (2021): a step of the reverse SDE, and a Langevin move."""
+    return solvers.PredictorCorrector(solvers.ReverseDiffusion(), solvers.Langevin())
+
+
+# the solver of each name, and the options it takes
+SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
+    "multistep": (solvers.Multistep, ("order", "prediction", "corrector", "eta")),
+    "singlestep": (solvers.Singlestep, ("order", "prediction")),
+    "dpm-solver": (solvers.dpm_solver, ("order",)),
+    "dpm-solver++": (solvers.dpm_solver_pp, ("order", "sde")),
+    "deis": (solvers.deis, ("order",)),
+    "unipc": (solvers.unipc, ("order", "prediction")),
+    "ddim": (solvers.DDIM, ("eta",)),
+    "ddpm": (solvers.DDPM, ("variance",)),
+    "euler": (solvers.Euler, ()),
+    "midpoint": (solvers.Midpoint, ()),
+    "heun": (solvers.Heun, ()),
+    "bosh3": (solvers.Bosh3, ()),
+    "rk4": (solvers.RK4, ()),
+    "dopri5": (solvers.Dopri5, ()),
+    "tsit5": (solvers.Tsit5, ()),
+    "euler-maruyama": (solvers.EulerMaruyama, ("eta",)),
+    "stochastic-heun": (solvers.StochasticHeun, ("eta",)),
+    "reverse-diffusion": (solvers.ReverseDiffusion, ()),
+    "predictor-corrector": (_predictor_corrector, ()),
+}
+DEFAULT = "default"  # the plan that is fitted to nothing
+# solvers that choose their own steps when compared, and their tolerances
+_ADAPTIVE = ("bosh3", "dopri5", "tsit5")
+_TOLERANCES = (1e-2, 1e-3)
+
+
+@dataclass(frozen=True)
+class NamedPlan:
+    """A plan that options name.
+
+    Attributes:
+        name: that files are named after.
+        note: a line about it.
+    """
+
+    name: str
+    plan: Plan
+    note: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The plan in JSON's types."""
+        times = self.plan.times
+        return {
+            "solver": repr(self.plan.solver),
+            "times": times.tolist() if isinstance(times, Tensor) else repr(times),
+            "finish": self.plan.finish,
+        }
+
+
+def describe_times(settings: Mapping[str, Any]) -> str:
+    """Return the number of steps, or the tolerances, of `NamedPlan.settings`."""
+    times = settings["times"]
+    return times if isinstance(times, str) else f"{len(times) - 1} steps"
+
+
+def choose_plan(opened: Opened, options: PlanOptions, solver: SolverOptions) -> NamedPlan:
+    """Return the plan that options name, for the run with its guidance.
+
+    Raises:
+        UsageError: options that name two plans, or have no effect.
+        CheckpointError: the plan's file, or the comparison of plans, cannot be used.
+        ValueError: an option of the solver out of range; no plan is that accurate or that fast.
+    """
+    chosen = [_flag(k) for k, value in asdict(options).items() if value is not None]
+    by_hand = [_flag(k) for k, value in asdict(solver).items() if value is not None]
+    if options.plan == DEFAULT and len(chosen) == 2 and options.nfe is not None:
+        chosen = chosen[:1]  # the default plan of so many calls
+    if len(chosen) > 1 or (chosen and by_hand):
+        first, *others = [*chosen, *by_hand]
+        raise UsageError(
+            f"{first} and {', '.join(others)} cannot be combined: {first} already selects solver "
+            "and times."
+        )
+    if by_hand:
+        return solver_plan(opened.run, solver)
+    if options.tolerance is not None or options.time_per_sample is not None:
+        return _measured_plan(opened, options)
+    if options.plan not in (None, DEFAULT):
+        path = Path(options.plan)
+        plan = read_plan(path, opened.run.conditional)
+        return NamedPlan(path.stem, plan, describe_tuning(plan))
+    calls, run = DEFAULT_CALLS if options.nfe is None else options.nfe, opened.run
+    if options.plan is None and (tuned := opened.folder.plan(run.conditional, calls, run.guidance)):
+        return NamedPlan(f"tuned-{calls}", tuned, describe_tuning(tuned))
+    note = "the default plan; scorefield tune fits one to the run"
+    return NamedPlan(f"plan-{calls}", default_plan(run.field, calls), note)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def solver_plan(run: Run, options: SolverOptions) -> NamedPlan:
+    """Return the plan of a solver chosen by hand.
+
+    Raises:
+        UsageError: options that the solver does not have, or that exclude each other.
+        ValueError: an option of the solver out of range.
+    """
+    settings = {name: value for name, value in asdict(options).items() if value is not None}
+    name, spacing = settings.pop("solver", "multistep"), settings.pop("grid", None)
+    steps = settings.pop("steps", None)
+    rtol, atol = settings.pop("rtol", None), settings.pop("atol", None)
+    solver = make_solver(name, settings, run.field.data_std)
+    if rtol is None and atol is None:
+        count = DEFAULT_STEPS if steps is None else steps
+        return NamedPlan(f"{name}-{count}", Plan(solver, _times(run.field, spacing, count)))
+    if steps is not None or spacing is not None:
+        raise UsageError(
+            "--steps and --grid have no effect with --rtol or --atol, with which each sample "
+            "chooses its own steps."
+        )
+    rtol = 0.0 if rtol is None else rtol
+    times = Adaptive(rtol, rtol if atol is None else atol)
+    return NamedPlan(f"{name}-adaptive{rtol:g}", Plan(solver, times))
+
+
+def _times(field: ScoreField, spacing: str | None, count: int) -> Tensor:
+    spacing = spacing or "balanced"
+    scale = {"data_std": field.data_std} if spacing == "balanced" else {}
+    return GRIDS[spacing](field.process, count, **scale)
+
+
+def make_solver(name: str, settings: Mapping[str, Any], data_std: float = 1.0) -> solvers.Solver:
+    """Return the solver of a name, for data of a standard deviation.
+
+    Raises:
+        UsageError: an option that the solver does not have.
+    """
+    make, options = SOLVERS[name]
+    for option in settings:
+        if option not in options:
+            owners = [solver for solver, (_, names) in SOLVERS.items() if option in names]
+            raise UsageError(
+                f"--{option} has no effect on {name}: it belongs to {', '.join(owners)}."
+            )
+    settings = {"prediction": "angle", **settings} if name == "multistep" else settings
+    return make(
+        **{k: PREDICTIONS[v](data_std) if k == "prediction" else v for k, v in settings.items()}
+    )
+
+
+def guidance_option(guidance: float) -> str:
+    """Return the option of a command for a guidance; empty without guidance."""
+    return "" if guidance == 1 else f" --guidance {guidance:g}"
+
+
+def describe_tuning(plan: Plan) -> str:
+    """Return one line on the measured error of a plan."""
+    tuning = plan.tuning
+    if tuning is None:
+        return "a plan without a measured error"
+    unchanged = tuning.error == tuning.default
+    kind = "the default plan, which tuning did not improve" if unchanged else "tuned"
+    return (
+        f"{kind}, {tuning.nfe} calls: error {tuning.error:.3g} ± {tuning.stderr:.1g} (default plan "
+        f"{tuning.default:.3g}, teacher {tuning.teacher:.2g}), the distance to the exact path's end"
+    )
+
+
+def _measured_plan(opened: Opened, options: PlanOptions) -> NamedPlan:
+    """Return the plan of a run's frontier with a given error or time, and print which it is.
+
+    Raises:
+        CheckpointError: the run has no frontier, or that of another field.
+        UsageError: times were measured with another batch size.
+        ValueError: no plan is that accurate or that fast.
+    """
+    from scorefield.tuning.frontier.measure import machine
+
+    name, value = next((k, v) for k, v in asdict(options).items() if v is not None)
+    flag, run, folder = _flag(name), opened.run, opened.folder
+    if not 0 < value < math.inf:
+        raise UsageError(f"{flag} {value:g}: give a positive number.")
+    path = folder.frontier_path(opened.y, run.guidance)
+    frontier = folder.frontier(run.conditional, opened.y, run.guidance)
+    if frontier is None:
+        of_class = "" if opened.y is None else f" --y {opened.y}"
+        raise CheckpointError(
+            f"{path} does not exist: run scorefield compare {folder.path}{of_class}"
+            f"{guidance_option(run.guidance)} first."
+        )
+    if options.tolerance is not None:
+        point = frontier.within(options.tolerance)
+    else:
+        if opened.options.batch_size != frontier.batch_size:
+            raise UsageError(
+                f"--batch-size {opened.options.batch_size}: the times in {path} are of batches of "
+                f"{frontier.batch_size}: give that, or compare again."
+            )
+        point = frontier.for_time(value)
+        here = machine(template(run.field).device)
+        if here != frontier.machine:
+            say(f"times were measured on {one_line(frontier.machine)}; this is {here}")
+    most = None if point.error is None else point.error.high + (frontier.teacher or 0.0)
+    accuracy = "" if most is None else f", error at most {most:.3g}"
+    say(
+        f"picked from {path.name}: {one_line(point.name)} of {round(point.nfe, 1):g} calls"
+        f"{accuracy}, {point.milliseconds:.3g} ms per sample"
+    )
+    return NamedPlan(f"{flag[2:]}-{value:g}", point.plan)
+
+
+def plans_within(name: str, field: ScoreField, budgets: Sequence[int]) -> list[Plan]:
+    """Return a solver's plans with as many calls as fit each budget, the finishing call included.
+
+    Those that choose their own steps have one for each of two tolerances instead.
+
+    Raises:
+        ValueError: the default plan of fewer than two calls.
+    """
+    if name == DEFAULT:
+        return [default_plan(field, calls) for calls in budgets]
+    solver = make_solver(name, {}, field.data_std)
+    if name in _ADAPTIVE:
+        return [Plan(solver, Adaptive(rtol, rtol)) for rtol in _TOLERANCES]
+    counts = sorted({(calls - 1) // solver.calls for calls in budgets} - {0})
+    return [Plan(solver, _times(field, None, count)) for count in counts]

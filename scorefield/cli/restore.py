@@ -1,0 +1,281 @@
+"""`scorefield restore`: samples of items from a measurement of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from scorefield._internal.errors import DataError, UsageError
+from scorefield.cli.console import say
+from scorefield.cli.options import (
+    CALLS,
+    MEASUREMENT,
+    SOLVER,
+    WHAT,
+    Items,
+    JobOptions,
+    RunPath,
+    Seed,
+    SolverOptions,
+    option,
+)
+from scorefield.cli.results import ResultKind, Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scorefield.cli.measurement import Measurement
+    from scorefield.cli.plan_options import NamedPlan
+    from scorefield.data.rows import Rows
+    from scorefield.field import ScoreField
+    from scorefield.inverse import Method
+    from scorefield.runs.jobs.engines import Task
+    from scorefield.runs.jobs.parts import Columns
+    from scorefield.runs.run import Run
+    from scorefield.sampling import Plan
+
+MethodName = Literal["mmps", "pigdm", "dps", "replacement", "repaint"]
+_PLACING = ("replacement", "repaint")  # methods that put known values in place
+
+
+def restore(
+    run: RunPath,
+    data: Items,
+    /,
+    *,
+    n: Annotated[int, option(WHAT)] = 1,
+    job: JobOptions = JobOptions(),
+    seed: Seed = 0,
+    mask: Annotated[str | None, option(MEASUREMENT, "empty cells and NaN")] = None,
+    downsample: Annotated[int | None, option(MEASUREMENT)] = None,
+    grey: Annotated[bool, option(MEASUREMENT)] = False,
+    blur: Annotated[float | None, option(MEASUREMENT)] = None,
+    noise: Annotated[float, option(MEASUREMENT)] = 0.0,
+    corrupt: Annotated[bool, option(MEASUREMENT)] = False,
+    nfe: Annotated[int | None, option(CALLS, "20 steps of ddim with --eta 1")] = None,
+    method: Annotated[MethodName, option(SOLVER)] = "mmps",
+    solver: SolverOptions = SolverOptions(),
+) -> None:
+    """Restore items that were measured in part, at low resolution or with noise.
+
+    Samples the items given the measurement; by default it fills in the missing values of a table.
+    Writes a table if the run was trained on a table, otherwise a .npy file; and a picture of
+    images with their measurements. The same command resumes work that was interrupted.
+
+    Parameters
+    ----------
+    n
+        Samples of each item.
+    mask
+        Unknown values: top, bottom, left or right, for that half of an image;
+        box:top,left,height,width in pixels; random:0.7 for that share of the pixels of each item;
+        or a .npy or .png file that is 0 or black where values are unknown.
+    downsample
+        The items are means over square blocks with this side.
+    grey
+        The items are grey versions of color images.
+    blur
+        The items were blurred by a Gaussian with this standard deviation in pixels, with periodic
+        edges.
+    noise
+        Standard deviation of the noise in the items, in the data's units.
+    corrupt
+        The items are complete: apply mask, operator and noise to them first, to try a method.
+    nfe
+        Network calls per sample, with the default plan.
+    method
+        Posterior approximation: mmps uses the field's covariance, pigdm a single variance, dps a
+        gradient step of fixed length; replacement and repaint put known values in place (--mask).
+    """
+    from scorefield.cli.jobs import in_parts, parse_ids, target
+    from scorefield.cli.measurement import Measurement
+    from scorefield.cli.opening import open_run
+
+    if n < 1:
+        raise UsageError(f"--n {n}: give at least 1.")
+    opened = open_run(run, job)
+    name = run / f"restored-{Path(data).stem}-{method}"
+    out = target(RESTORED, opened, name, job.ids)
+    opened.run.check_restoring()
+    options = {"mask": mask, "downsample": downsample, "grey": grey, "blur": blur}
+    shape = opened.run.config.data.shape
+    measurement = Measurement.of(options, shape, noise=noise, corrupt=corrupt, seed=seed)
+    if method in _PLACING and measurement.operator is not None:
+        raise UsageError(f"--method {method} puts known values in place: it needs --mask.")
+    chosen = _plan(opened.run, nfe, solver)
+    _check_method(opened.run.field, method, chosen.plan)
+    items = _items(opened.run, data, measurement)
+    settings = {
+        **options,
+        **measurement.settings,
+        **chosen.settings,
+        "method": method,
+        "n": n,
+        "y": opened.y,
+    }
+    work = partial(
+        _restored,
+        measurement=measurement,
+        method=method,
+        n=n,
+        plan=chosen.plan,
+        y=opened.y,
+        batch_size=job.batch_size,
+    )
+    in_parts(opened, RESTORED, out, work, settings, parse_ids(job.ids, len(items)), items)
+
+
+def _plan(run: Run, nfe: int | None, options: SolverOptions) -> NamedPlan:
+    """Return the plan that the options name; tuned plans are for unconditional samples only."""
+    from scorefield.cli.plan_options import NamedPlan, solver_plan
+    from scorefield.sampling import default_plan, prepare
+
+    if nfe is not None:
+        if options != SolverOptions():
+            raise UsageError(
+                f"--nfe {nfe} cannot be combined with the options of a solver: it already selects "
+                "solver and times."
+            )
+        chosen = NamedPlan("", default_plan(run.field, nfe))
+    else:
+        if options.solver is None:  # as `scorefield.inverse.restoration_plan`
+            eta = 1.0 if options.eta is None else options.eta
+            options = replace(options, solver="ddim", eta=eta)
+        chosen = solver_plan(run, options)
+    prepare(run.field, chosen.plan)  # raises before any work
+    return chosen
+
+
+def _check_method(field: ScoreField, method: Method, plan: Plan) -> None:
+    """Reject a plan that a method cannot use, before any work.
+
+    Raises:
+        UsageError: more repeated steps than a sample has noise for.
+        ValueError: a solver, or steps, that known values cannot be put in place between.
+    """
+    import torch
+    from torch import Tensor
+
+    from scorefield.inverse import Mask
+    from scorefield.inverse.restore import pose
+    from scorefield.noise import PATHS
+    from scorefield.sampling import prepare
+    from scorefield.solvers import RePaint
+
+    if method not in _PLACING:
+        return
+    if method == "repaint" and isinstance(plan.times, Tensor):
+        most = (PATHS - 1) // RePaint.repeats
+        if plan.solver.weak_order is not None and len(plan.times) - 1 > most:
+            raise UsageError(
+                f"--steps {len(plan.times) - 1}: repaint repeats each step {RePaint.repeats} "
+                f"times, and a sample has noise for {most} steps: give at most that."
+            )
+    nothing = Mask(torch.zeros(field.shape, dtype=torch.bool), checked=True)
+    _, placed = pose(method, field, nothing, torch.zeros(1, *field.shape), 0.0, plan, {})
+    prepare(field, placed)
+
+
+def _items(run: Run, source: str, measurement: Measurement) -> Rows:
+    """Return the items of a source.
+
+    Raises:
+        DataError: they do not fit the run or the measurement; nothing is unknown.
+    """
+    from scorefield.data.rows import chunks
+    from scorefield.data.source import read
+
+    x = read(source, learn=False, missing="keep", like=run.config.data).x
+    operator, unknown, first = measurement.operator, 0, 0
+    shape = run.config.data.shape if operator is None else operator.shape(run.config.data.shape)
+    for chunk in chunks(x):
+        if measurement.corrupt:
+            run.check_data(chunk, source)
+        elif tuple(chunk.shape[1:]) != shape:
+            raise DataError(
+                f"{source} has items of shape {tuple(chunk.shape[1:])}: a measurement of this "
+                f"run's {run.config.data.shape} has shape {shape}."
+            )
+        y = measurement.measured(chunk, range(first, first + len(chunk)))
+        first += len(chunk)
+        unknown += int(y.isnan().sum())
+        if operator is None:
+            run.check_partial(y, source, exact=not measurement.noise)
+        elif not bool(y.isfinite().all()):
+            raise DataError(
+                f"{source} has values that are not finite: only --mask allows unknown values."
+            )
+    if operator is None and not unknown and not measurement.noise:
+        raise DataError(
+            f"{source} has no missing values: describe the measurement by --mask, --downsample, "
+            "--grey or --blur."
+        )
+    return x
+
+
+def _restored(
+    run: Run,
+    task: Task,
+    *,
+    measurement: Measurement,
+    method: Method,
+    n: int,
+    plan: Plan,
+    y: int | None,
+    batch_size: int,
+) -> Columns:
+    import torch
+
+    from scorefield.cli.jobs import nfe_column
+    from scorefield.sampling import count_calls
+
+    assert task.x is not None
+    measured = measurement.measured(task.x, task.ids)
+    with count_calls(run.field) as calls:
+        x = run.restore(
+            measured,
+            measurement.operator,
+            measurement.noise,
+            method=method,
+            n=n,
+            solver=plan,
+            y=y,
+            ids=task.ids,
+            seed=measurement.seed,
+            batch_size=batch_size,
+        )
+    drawn = range(task.ids.start * n, task.ids.stop * n)
+    nfe = nfe_column(calls.rows, drawn, batch_size)[: len(x)]
+    columns = {"x": (x if n > 1 else x[:, 0]).numpy(), "nfe": nfe}
+    if x.ndim == 5:
+        rows = [_shown(measured, x), x, *([task.x[:, None].to(x)] if measurement.corrupt else [])]
+        columns["row"] = torch.cat(rows, 1).numpy()
+    return columns
+
+
+def _shown(measured: Tensor, x: Tensor) -> Tensor:
+    """Return the measurements as images of the size of the restored ones ``(N, n, C, H, W)``."""
+    import torch
+    from torch.nn import functional
+
+    size, channels = x.shape[3:], x.shape[2]
+    wide = functional.interpolate(measured.float(), size=size, mode="nearest")
+    least = x.flatten(1).amin(1).reshape(-1, 1, 1, 1)
+    return torch.where(wide.isnan(), least, wide).expand(-1, channels, -1, -1)[:, None].to(x)
+
+
+def _report(settings: Mapping[str, Any], statistics: Statistics) -> None:
+    from scorefield.cli.plan_options import describe_times
+
+    nfe = statistics["nfe"]
+    say(
+        f"{nfe.count} items, {settings['n']} sample(s) each by {settings['method']}, "
+        f"{settings['solver']}, {describe_times(settings)}: NFE {nfe.mean:g} per sample, and "
+        "products with Jacobians"
+    )
+
+
+RESTORED = ResultKind("restoring", "restored", _report, result="x", picture="row", tabular=True)

@@ -1,0 +1,106 @@
+"""`scorefield sample`: samples of a run in the data's units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+from scorefield._internal.errors import UsageError
+from scorefield.cli.console import say
+from scorefield.cli.options import (
+    WHAT,
+    Guidance,
+    JobOptions,
+    PlanOptions,
+    RunPath,
+    Seed,
+    SolverOptions,
+    option,
+)
+from scorefield.cli.results import ResultKind, Statistics
+
+if TYPE_CHECKING:
+    from scorefield.runs.jobs.engines import Task
+    from scorefield.runs.jobs.parts import Columns
+    from scorefield.runs.run import Run
+    from scorefield.sampling import Plan
+
+_SAMPLES = 64
+_IDS = 2**63 - 1
+
+
+def sample(
+    run: RunPath,
+    /,
+    *,
+    n: Annotated[int | None, option(WHAT, str(_SAMPLES))] = None,
+    job: JobOptions = JobOptions(),
+    guidance: Guidance = 1.0,
+    seed: Seed = 0,
+    plan: PlanOptions = PlanOptions(),
+    solver: SolverOptions = SolverOptions(),
+) -> None:
+    """Generate samples of a run, in the data's units.
+
+    Writes a table if the run was trained on a table, otherwise a .npy file; and a picture of
+    images. The same command resumes work that was interrupted.
+
+    Parameters
+    ----------
+    n
+        Number of samples: those with ids 0 to n - 1. Sample k is a function of the seed and k.
+    """
+    from scorefield.cli.jobs import in_parts, parse_ids, target
+    from scorefield.cli.opening import open_run
+    from scorefield.cli.plan_options import choose_plan
+    from scorefield.runs.folder import guidance_suffix
+    from scorefield.sampling import prepare
+
+    if n is not None and job.ids is not None:
+        raise UsageError(f"--n {n} and --ids {job.ids} cannot be combined: --n is --ids 0:{n}.")
+    if n is not None and not 1 <= n <= _IDS:
+        raise UsageError(f"--n {n}: give at least 1.")
+    ids = range(_SAMPLES if n is None else n) if job.ids is None else parse_ids(job.ids, _IDS)
+    opened = open_run(run, job, guidance)
+    chosen = choose_plan(opened, plan, solver)
+    prepare(opened.run.toward(opened.y), chosen.plan)  # raises before any work
+    of_class = "" if job.y is None else f"-{job.y}"
+    name = f"samples-{chosen.name}-seed{seed}{of_class}{guidance_suffix(guidance)}"
+    out = target(SAMPLES, opened, run / name, job.ids)
+    if chosen.note:
+        say(chosen.note)
+    arguments: dict[str, Any] = {"y": opened.y, "seed": seed, "guidance": guidance}
+    work = partial(_samples, plan=chosen.plan, batch_size=job.batch_size, **arguments)
+    in_parts(opened, SAMPLES, out, work, arguments | chosen.settings, ids)
+
+
+def _samples(
+    run: Run,
+    task: Task,
+    *,
+    plan: Plan,
+    seed: int,
+    y: int | None,
+    guidance: float,
+    batch_size: int,
+) -> Columns:
+    from scorefield.cli.jobs import nfe_column
+    from scorefield.sampling import count_calls
+
+    with count_calls(run.field) as calls:
+        x = run.guided(guidance).sample(task.ids, plan, seed=seed, y=y, batch_size=batch_size)
+    return {"x": x.numpy(), "nfe": nfe_column(calls.rows, task.ids, batch_size)}
+
+
+def _report(settings: Mapping[str, Any], statistics: Statistics) -> None:
+    from scorefield.cli.plan_options import describe_times
+    from scorefield.solvers import Fitted
+
+    nfe, solver = statistics["nfe"], settings["solver"]
+    if solver.startswith(Fitted.__name__):
+        solver = "fitted steps"
+    say(f"{nfe.count} samples, {solver}, {describe_times(settings)}: NFE {nfe.mean:g} per sample")
+
+
+SAMPLES = ResultKind("sampling", "samples", _report, result="x", picture="x", tabular=True)

@@ -142,5 +142,5 @@ def test_a_seed_outside_64_bits_is_refused(seed):
 
 @pytest.mark.parametrize("ids", [torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64)])
 def test_ids_that_are_no_list_of_integers_are_refused(ids):
-    with pytest.raises(ValueError, match="needs int64 of shape"):
+    with pytest.raises(ValueError, match="give int64 of shape"):
         sf.Noise(0, ids)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -127,7 +127,7 @@ class History(NamedTuple):
     end: Tensor | None = None
 
     def starts_at(self, t: Tensor) -> bool:
-        """Return whether the newest estimate was made at ``t``."""
+        """Return whether the newest of the estimates, if any, was made at ``t``."""
         return bool(self.times) and _same(self.times[0], t)
 
 
@@ -150,10 +150,21 @@ class Linear(Move):
         z, noise = None, state.noise
         if self.kick is not None:
             z, noise = noise.increment(*self.kick, state.x)
-        x, estimates = self._run(state, z)
+        estimates: tuple[Estimate, ...] = () if state.memory is None else state.memory.tensors
+        if len(estimates) != self.stored:
+            raise ValueError(
+                f"a move of {self.owner!r} needs {self.stored} earlier estimates and the state has "
+                f"{len(estimates)}: pass the state that the previous move returned."
+            )
+        x = start = state.x
+        for instant, point in self.calls:
+            x = start if point is None else point.of(start, estimates, z)
+            estimates = (self.field(x, instant), *estimates)
+        if self.end is not None:
+            x = self.end.of(start, estimates, z)
         store = estimates[self.keep]
         memory = Memory(self.history, store, x, self.owner) if store else None
-        error = None if self.error is None else self.error.of(state.x, estimates, z)
+        error = None if self.error is None else self.error.of(start, estimates, z)
         return State(x, self.s, noise, memory, error)
 
     def transition(self, state: State) -> Prior:
@@ -165,21 +176,8 @@ class Linear(Move):
                 "Gaussian: use EulerMaruyama, DDIM(eta > 0), DDPM, ReverseDiffusion or a noisy "
                 "Multistep."
             )
-        return transition(self._run(state, None)[0], self.end.z)
-
-    def _run(self, state: State, z: Tensor | None) -> tuple[Tensor, Sequence[Estimate]]:
-        """Return (2), without noise if ``z`` is None, and all estimates, newest first."""
-        estimates: tuple[Estimate, ...] = () if state.memory is None else state.memory.tensors
-        if len(estimates) != self.stored:
-            raise ValueError(
-                f"a move of {self.owner!r} needs {self.stored} earlier estimates and the state has "
-                f"{len(estimates)}: pass the state that the previous move returned."
-            )
-        x = start = state.x
-        for instant, point in self.calls:
-            x = start if point is None else point.of(start, estimates, z)
-            estimates = (self.field(x, instant), *estimates)
-        return x if self.end is None else self.end.of(start, estimates, z), estimates
+        mean = replace(self, kick=None)(state).x
+        return transition(mean, self.end.z)
 
 
 def uses(coefficient: Coefficient) -> bool:
@@ -206,9 +204,9 @@ class LinearSolver(Solver):
         kind = None
         while len(moves) < len(t):
             k, last = len(moves), kind
-            kind = len(past.times), past.predicted, past.starts_at(t[k])
+            kind = len(past.times), past.predicted, bool(past.times) and past.starts_at(t[k])
             # the first steps differ while the history fills; the others are computed together
-            alone = kind != last and bool(self.history_length or error or past.times)
+            alone = kind != last and bool(error or past.times or self.history_length)
             stop = k + 1 if alone else len(t)
             moves += self._alike(field, t[k:stop], s[k:stop], past, error)
             past = moves[-1].history

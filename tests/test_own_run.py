@@ -186,3 +186,35 @@ def test_weights_that_a_folder_cannot_hold_are_rejected_when_saved(tmp_path):
     denoiser = sf.Denoiser(Net().bfloat16(), Straight(), sf.X0(), (2,))
     with pytest.raises(UsageError, match=r"network.enter.weight has type torch.bfloat16"):
         sf.Run.of(denoiser).save(tmp_path / "run")
+
+
+def test_plans_of_a_run_follow_it_into_its_folder(trained, tmp_path):
+    """In memory, then in the folder; `sample` uses them, and a search is not made twice."""
+    run = sf.Run.of(own_networks.denoiser(), DATA)
+    plans = run.tune([4, 5], tries=10, noises=32)
+    assert run.plan(4) is plans[4]
+    run.save(tmp_path / "run")
+    again = sf.load(tmp_path / "run", network=own_networks.denoiser())
+    again.field.network.load_state_dict(run.field.network.state_dict())
+    assert list(again.plans) == [4, 5]
+    assert torch.equal(again.sample(3, nfe=4), sf.sample(run.field, 3, plans[4]))
+    errors = []
+    more = again.tune([4, 6], tries=10, noises=32, progress=errors.append)
+    assert len(errors) == 10, "the plan of 4 calls was there"
+    assert errors == sorted(errors, reverse=True)
+    assert list(again.plans) == [4, 5, 6]
+    assert more[4].tuning.error == plans[4].tuning.error
+    assert again.plan(7).tuning is None
+
+
+def test_a_run_is_compared_with_held_out_data_and_checked(trained):
+    run = load(trained[1])
+    frontier = run.compare(DATA, held_out=True, nfe=[6], n=32)
+    assert {"default", "heun", "ddpm"} <= {point.name for point in frontier.points}
+    kept = run.folder.frontier(run.field)
+    assert [p.error for p in kept.points] == [p.error for p in frontier.points]
+    only = run.compare(plans={"mine": sf.default_plan(run.field, 4)}, n=32)
+    assert [(p.name, p.nfe) for p in only.points] == [("mine", 4)]
+    assert run.check(DATA).declared.error < 1.05
+    with pytest.raises(UsageError, match="data=.*the training data of the run"):
+        run.compare("data")

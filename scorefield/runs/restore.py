@@ -16,11 +16,11 @@ from scorefield.inverse import Operator, mask_as_nan, restore as restore_field
 from scorefield.inverse.restore import check_items
 
 if TYPE_CHECKING:
-    from scorefield.runs.run import Run
+    from scorefield.runs.units import DataField
 
 
 def restore(
-    run: Run,
+    run: DataField,
     field: ScoreField,
     measured: Tensor,
     operator: Operator | None,

@@ -253,7 +253,7 @@ class Training:
         """The result: before the last step a view of the weights as they stand, not averaged."""
         decays = self.config.optim.ema
         averages = {decays[k]: self.fit.average(k) for k in range(1, len(decays))}
-        return Run(self.denoiser, self.transform, self._run_config, averages)
+        return Run(self.denoiser, self.transform, self._run_config, averages=averages)
 
     @property
     def averaged(self) -> Run:

@@ -1,0 +1,209 @@
+"""Plans compared on a run, and its network checked, with data of the run's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from scorefield import solvers
+from scorefield._internal.errors import DataError, UsageError
+from scorefield.data import Data
+from scorefield.data.rows import chunks
+from scorefield.data.source import as_data
+from scorefield.evaluate.check import Check, check as check_network
+from scorefield.field import ScoreField
+from scorefield.process import balanced
+from scorefield.runs.folder import held_out_items
+from scorefield.sampling import Adaptive, Plan, default_plan
+from scorefield.training.held_out import split
+from scorefield.tuning.frontier import Frontier, frontier
+from scorefield.tuning.frontier.measure import SMALLEST
+
+if TYPE_CHECKING:
+    from scorefield.runs.run import Run
+
+SAMPLES = 512  # of a plan, if there are as many data
+_MOST = 2048  # items of data
+_CHECKED = 2048  # items of data whose variances the check measures
+_TOLERANCES = (1e-2, 1e-3)  # of solvers that choose their own steps
+
+Plans = Mapping[str, Plan | Sequence[Plan]]
+
+
+class References(NamedTuple):
+    """Real data in the units of the field.
+
+    Attributes:
+        real: to compare samples with, ``(m, *shape)``.
+        other: for the distance of data to data, ``(n, *shape)``, as many as there are samples.
+    """
+
+    real: Tensor
+    other: Tensor
+
+
+def read_data(run: Run, source: Any, labels: Any = None) -> Data:
+    """Return data of a run's kind, and its classes.
+
+    Raises:
+        DataError: as `scorefield.read`; another shape, or values that the run does not allow.
+    """
+    data = as_data(source, labels, learn=False, like=run.config.data)
+    for chunk in chunks(data.x):
+        run.check_data(chunk, data.name)
+    return data
+
+
+def references(
+    run: Run,
+    source: Any,
+    y: int | None = None,
+    *,
+    labels: Any = None,
+    held_out: bool = False,
+    n: int | None = None,
+    seed: int = 0,
+) -> References:
+    """Return data to compare samples with, and as much for the distance of data to data.
+
+    Args:
+        y: the class of the data; None for all.
+        labels: the classes of the items, as for `scorefield.read`.
+        held_out: the data is that of the training: use only the items that were held out.
+        n: the number of samples; by default 512, or as many as there are data for.
+        seed: of the split of the data.
+
+    Raises:
+        UsageError: the training data without ``held_out``; a run without held-out data; too few
+            items.
+        DataError: as `read_data`; data without classes.
+    """
+    if not held_out and isinstance(source, str | PathLike):
+        _check_other(str(source), run.config.data.name)
+    data = read_data(run, source, labels)
+    items = held_out_items(run.config, data) if held_out else torch.arange(len(data.x))
+    if y is not None:
+        items = items[_of_class(run, data, y)[items]]
+    least = SMALLEST if n is None else n
+    if len(items) < 2 * least:
+        of_class = "" if y is None else f" of class {y}"
+        wanted = "" if n is None else f" for n={n}"
+        raise UsageError(
+            f"{data.name} has {len(items)} items{of_class} to compare with: pass {2 * least} or "
+            f"more{wanted}, because half of them measure the distance of data to data."
+        )
+    one, two = split(len(items), 0.5, seed)  # sorted data is shuffled, too
+    one = one[torch.linspace(0, len(one) - 1, min(len(one), _MOST)).long()]
+    two = two[: SAMPLES if n is None else n]
+    return References(run.to_field(data.x[items[one]]), run.to_field(data.x[items[two]]))
+
+
+def _check_other(source: str, trained: str) -> None:
+    """Reject the training data, by name or by file."""
+    one, two = Path(source), Path(trained)
+    if source == trained or (one.exists() and two.exists() and one.samefile(two)):
+        raise UsageError(
+            f"data={source}: this is the training data of the run; pass other data, or "
+            "held_out=True for the items that were held out."
+        )
+
+
+def _of_class(run: Run, data: Data, y: int) -> Tensor:
+    """Return whether each item belongs to a class of the run."""
+    names = run.config.data.class_names
+    if data.y is None:
+        raise DataError(f"labels=None: {data.name} has no classes; pass the labels of its items.")
+    if names and data.class_names:
+        y = data.class_names.index(names[y]) if names[y] in data.class_names else -1
+    return data.y == y if y >= 0 else torch.zeros(len(data.y), dtype=torch.bool)
+
+
+def solver_plans(field: ScoreField, solver: solvers.Solver, budgets: Sequence[int]) -> list[Plan]:
+    """Return a solver's plans with as many steps as fit each budget of network calls."""
+    counts = sorted({(calls - 1) // solver.calls for calls in budgets} - {0})
+    c = field.data_std
+    return [Plan(solver, balanced(field.process, count, data_std=c)) for count in counts]
+
+
+def adaptive_plans(solver: solvers.Solver) -> list[Plan]:
+    """Return a solver's plans that choose their own steps, with tolerances 0.01 and 0.001."""
+    return [Plan(solver, Adaptive(rtol, rtol)) for rtol in _TOLERANCES]
+
+
+def usual_plans(run: Run, budgets: Sequence[int]) -> dict[str, list[Plan]]:
+    """Return the plans that `Run.compare` measures: default, tuned, and those of known solvers.
+
+    Raises:
+        ValueError: as `scorefield.default_plan`.
+    """
+    field, rules = (
+        run.field,
+        {
+            "ddim": solvers.DDIM(),
+            "heun": solvers.Heun(),
+            "dpm-solver++": solvers.dpm_solver_pp(),
+            "unipc": solvers.unipc(),
+            "ddpm": solvers.DDPM(),
+            "euler-maruyama": solvers.EulerMaruyama(),
+        },
+    )
+    plans = {
+        "default": [default_plan(field, calls) for calls in budgets],
+        "tuned": list(run.plans.values()),
+        **{name: solver_plans(field, solver, budgets) for name, solver in rules.items()},
+        "dopri5": adaptive_plans(solvers.Dopri5()),
+    }
+    return {name: several for name, several in plans.items() if several}
+
+
+def compare(
+    run: Run,
+    data: Any,
+    plans: Plans | None,
+    nfe: Sequence[int],
+    y: int | None,
+    *,
+    labels: Any = None,
+    held_out: bool = False,
+    n: int | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Frontier:
+    """Measure plans on a run; see `Run.compare`."""
+    field = run.toward(y)
+    real = other = None
+    if data is not None:
+        real, other = references(run, data, y, labels=labels, held_out=held_out, n=n, seed=seed)
+    result = frontier(
+        field,
+        usual_plans(run, nfe) if plans is None else plans,
+        real=real,
+        other=other,
+        n=(n or SAMPLES) if other is None else len(other),
+        seed=seed,
+        features=lambda z: run.to_field(run.to_data(z)),
+        **settings,
+    )
+    if run.folder is not None:
+        result.save(run.folder.frontier_path(y, run.guidance))
+    return result
+
+
+def check(
+    run: Run, data: Any, y: int | None, *, labels: Any = None, n: int = 64, **settings: Any
+) -> Check:
+    """Compare interpretations of a run's network; see `Run.check`."""
+    condition: dict[str, Any] = {} if y is None else {"y": torch.tensor(y)}
+    x = None
+    if data is not None:
+        items = read_data(run, data, labels)
+        rows = torch.linspace(0, len(items.x) - 1, min(len(items.x), max(n, _CHECKED))).long()
+        x = run.to_field(items.x[rows])
+        if items.y is not None and run.config.data.classes and y is None:
+            condition["y"] = items.y[rows]
+    return check_network(run.field, x, n=n, **settings, **condition)

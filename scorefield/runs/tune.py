@@ -1,0 +1,83 @@
+"""Plans tuned to a run, kept in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from scorefield import __version__
+from scorefield.field import digest
+from scorefield.sampling import Plan, template
+from scorefield.tuning.tuner import Tuner
+
+if TYPE_CHECKING:
+    from scorefield.runs.run import Run
+
+
+class RunTuner:
+    """Tunes plans to a run, for all of its classes in turn.
+
+    In a run folder each plan is written as soon as it is fitted, and an interrupted search resumes.
+
+    Args:
+        run: the run, with its guidance.
+        noises, seed, batch_size: those of `scorefield.Tuner`.
+
+    Raises:
+        UsageError, ValueError: as `scorefield.Tuner`.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        noises: int | None = None,
+        seed: int = 0,
+        batch_size: int | None = None,
+    ) -> None:
+        classes, train = run.config.data.classes, run.config.train
+        # -1 is the absence of a class, if the network learned it and guidance does not use it
+        first = -1 if train.dropout and run.guidance == 1 else 0
+        conditions = {"y": torch.arange(first, classes)} if classes else {}
+        self.run, field = run, run.conditional
+        self.tuner = Tuner(
+            field, noises=noises, conditions=conditions, seed=seed, batch_size=batch_size
+        )
+        self.facts = {
+            "version": __version__,
+            "torch": torch.__version__,
+            "device": template(field).device.type,
+            "field": digest(field),
+            "noises": self.tuner.count,
+            "seed": seed,
+            "batch_size": self.tuner.batch_size,
+        }
+
+    def tune(
+        self,
+        nfe: int,
+        *,
+        tries: int | None = None,
+        polish: int = 0,
+        progress: Callable[[float], None] = lambda error: None,
+    ) -> Plan:
+        """Fit the plan of ``nfe`` network calls, and keep it with the run.
+
+        Args:
+            tries, polish, progress: those of `scorefield.Tuner.tune`.
+
+        Raises:
+            ValueError, NumericalError: as `scorefield.Tuner.tune`.
+            StorageError: no room on the disk.
+        """
+        folder, guidance = self.run.folder, self.run.guidance
+        tried = None if folder is None else folder.tried(nfe, guidance, self.facts)
+        plan = self.tuner.tune(nfe, tries=tries, polish=polish, tried=tried, progress=progress)
+        if folder is None or tried is None:
+            self.run.tuned[guidance, nfe] = plan
+        else:
+            folder.save_plan(plan, guidance)
+            tried.remove()
+        return plan

@@ -1,0 +1,185 @@
+"""The units, the classes and the kinds of data that a run's field is of."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from numbers import Integral
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield._internal.errors import DataError, UsageError
+from scorefield.data.columns import as_table
+from scorefield.data.encoding import Continuous, Encoding
+from scorefield.data.transform import Standardize
+from scorefield.field import ClassifierFree, Denoiser, ScoreField
+from scorefield.networks import Codec
+from scorefield.noise import LEVELS, Noise
+from scorefield.runs import build
+from scorefield.sampling import template
+from scorefield.training.config import RunConfig
+
+
+@dataclass(eq=False)
+class DataField:
+    """A score field and its data: what samples of the field mean.
+
+    Data ``x`` is encoded as continuous vectors ``v``, and standardized to the units ``z`` of the
+    field. For images and plain numbers the encoding changes nothing.
+
+    Attributes:
+        field: the score field of the transformed data.
+        transform: from encoded data to the units of the field.
+        config: the configuration that the field was trained with.
+        guidance: the scale of classifier-free guidance; 1 is no guidance.
+        codec: the autoencoder, for a field of image latents.
+    """
+
+    field: Denoiser
+    transform: Standardize
+    config: RunConfig
+    guidance: float = 1.0
+    codec: Codec | None = None
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """The map from data to continuous vectors."""
+        return build.encoding(self.config.train, self.config.data, self.codec)
+
+    def to_field(self, x: Tensor) -> Tensor:
+        """Return data ``(B, *shape)`` in the field's units; whole numbers as interval centres."""
+        return self.transform.forward(self.encoding.middle(x))
+
+    def to_data(self, z: Tensor) -> Tensor:
+        """Return samples of the field ``(B, *field.shape)`` in the units of the data."""
+        return self.encoding.inverse(self.transform.inverse(z))
+
+    def table(self, x: Tensor) -> dict[str, np.ndarray]:
+        """Return data ``(B, columns)`` as named columns, with texts and whole numbers as they were.
+
+        ``pandas.DataFrame(run.table(x))`` is the table as a frame.
+
+        Raises:
+            DataError: data of another shape, or a run of images.
+        """
+        if len(self.config.data.shape) > 1:
+            raise DataError(
+                f"x: this run is of samples of shape {self.config.data.shape}, not of a table."
+            )
+        self._check_shape(x, "x")
+        return as_table(x.cpu().numpy(), self.config.data.columns)
+
+    def guided(self, scale: float) -> Self:
+        """Return the run with classifier-free guidance towards the class that is sampled.
+
+        Raises:
+            UsageError: a run without classes, or one that learned only classes; a scale that is
+                not finite.
+        """
+        if not math.isfinite(scale):
+            raise UsageError(f"guidance={scale:g}: must be finite; 1 is no guidance.")
+        if scale != 1 and not self.config.data.classes:
+            raise UsageError(
+                f"guidance={scale:g}: this run has no classes; train with conditional."
+            )
+        if scale != 1 and not self.config.train.dropout:
+            raise UsageError(
+                f"guidance={scale:g}: this run was trained with dropout=0, so it did not learn the "
+                "field without a class; train with dropout above 0."
+            )
+        return replace(self, guidance=float(scale))
+
+    def toward(self, y: int | None) -> ScoreField:
+        """Return the field of a class, with the run's guidance; of all classes for None.
+
+        Raises:
+            UsageError: guidance without a class.
+        """
+        if y is None:
+            if self.guidance != 1:
+                raise UsageError(f"guidance={self.guidance:g}: pass the class as y.")
+            return self.field
+        device = template(self.field).device
+        return self.conditional.condition_on(y=torch.tensor(operator.index(y), device=device))
+
+    @property
+    def conditional(self) -> ScoreField:
+        """The field with the run's guidance, not bound to a class; plans are tuned to it."""
+        if self.guidance == 1:
+            return self.field
+        return ClassifierFree(self.field, self.guidance, negative={"y": -1})
+
+    def check_data(self, x: Tensor, name: str = "x") -> None:
+        """Reject data that is not of the run's kind.
+
+        Raises:
+            DataError: another shape, or values that the run's encoding does not allow.
+        """
+        self._check_shape(x, name)
+        self.encoding.check(x, name)
+
+    def check_partial(self, x: Tensor, name: str = "x", *, exact: bool = True) -> None:
+        """Reject data with NaN in places to restore, if the other values are not of the run's kind.
+
+        Args:
+            exact: whether the values are without noise.
+
+        Raises:
+            DataError: as `check_data`.
+        """
+        self._check_shape(x, name)
+        rest = torch.where(x.isnan(), self.encoding.present.to(x), x)
+        (self.encoding if exact else Continuous()).check(rest, name)
+
+    def _check_shape(self, x: Tensor, name: str) -> None:
+        shape = self.config.data.shape
+        if tuple(x.shape[1:]) != shape:
+            raise DataError(
+                f"{name} has samples of shape {tuple(x.shape[1:])}; this run was trained on "
+                f"samples of shape {shape}."
+            )
+
+    def check_density(self) -> None:
+        """Raise `UsageError` for a run of image latents: an image has no density under it."""
+        if self.codec is not None:
+            raise UsageError(
+                "likelihood: this run models autoencoder latents, and an image has no density "
+                "under them. For latents z, use scorefield.log_prob(run.field, z)."
+            )
+
+    def check_restoring(self) -> None:
+        """Raise `UsageError` for a run of image latents, which are not linear in the image."""
+        if self.codec is not None:
+            raise UsageError(
+                "restore: this run models autoencoder latents, and a measurement of an image is "
+                "not linear in them. Use scorefield.restore(run.field, y, scorefield.Nonlinear(f), "
+                "method='dps') with f from latents to y."
+            )
+
+    def dequantized(
+        self, x: Tensor, draws: int, ids: Sequence[int] | Tensor | None, seed: int
+    ) -> tuple[Tensor, list[int], Tensor]:
+        """Return data in the units of the field, each sample ``draws`` times, and their ids.
+
+        The third is the log-density of the data minus that of the first.
+        """
+        self.check_density()
+        self.check_data(x)
+        if not isinstance(draws, Integral) or draws < 1 or (draws > 1 and self.encoding.exact):
+            raise ValueError(
+                f"draws={draws!r}: must be at least 1, and 1 for continuous data without missing "
+                "values."
+            )
+        rows = range(len(x)) if ids is None else [operator.index(k) for k in ids]
+        drawn = [k * int(draws) + j for k in rows for j in range(draws)]
+        wide = x.repeat_interleave(int(draws), 0)
+        wide = wide if wide.is_floating_point() else wide.to(self.transform.mean.dtype)
+        key = torch.tensor(drawn, dtype=torch.int64, device=x.device)
+        v, log_q, _ = self.encoding.forward(wide, Noise(seed, key, stream=LEVELS))
+        return self.transform.forward(v), drawn, self.transform.log_det(self.field.shape) - log_q

@@ -216,5 +216,5 @@ def test_a_run_is_compared_with_held_out_data_and_checked(trained):
     only = run.compare(plans={"mine": sf.default_plan(run.field, 4)}, n=32)
     assert [(p.name, p.nfe) for p in only.points] == [("mine", 4)]
     assert run.check(DATA).declared.error < 1.05
-    with pytest.raises(UsageError, match="data=.*the training data of the run"):
+    with pytest.raises(UsageError, match=r"data=.*the training data of the run"):
         run.compare("data")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from scorefield import __version__
+import scorefield
 from scorefield.field import digest
 from scorefield.sampling import Plan, template
 from scorefield.tuning.tuner import Tuner
@@ -46,7 +46,7 @@ class RunTuner:
             field, noises=noises, conditions=conditions, seed=seed, batch_size=batch_size
         )
         self.facts = {
-            "version": __version__,
+            "version": scorefield.__version__,
             "torch": torch.__version__,
             "device": template(field).device.type,
             "field": digest(field),

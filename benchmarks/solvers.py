@@ -551,7 +551,7 @@ def plot(results: list[dict], counts: tuple[int, ...], path: Path) -> None:
 
 def error_chart(problem: str, series: list[Series], counts: tuple[int, ...]) -> Chart:
     """Return a chart of errors against calls, both logarithmic."""
-    x = Axis.around("network calls", counts, log=True, named=counts)
+    x = Axis.around("network calls", counts, log=True, ticked=counts)
     y = Axis.around(DISTANCE, [y for one in series for _, y in one.points], log=True)
     return Chart(f"{DISTANCE} for {problem}", x, y, series, title=problem)
 

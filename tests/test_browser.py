@@ -233,7 +233,7 @@ def test_the_policy_stops_what_a_name_would_have_to_bring_in(pages, browser, tmp
 def test_without_javascript_the_last_frames_are_there(pages, opened, run):
     page, _, _ = opened(pages[run], java_script_enabled=False)
     assert page.locator("#time input").is_hidden()
-    assert page.get_by_text("Without JavaScript each picture").first.is_visible()
+    assert page.get_by_text("Without JavaScript, every picture").first.is_visible()
     moved, _, _ = opened(pages[run])
     for picture in page.locator("#time .sheet, #time .drawing").all():
         assert shot(picture).std() > 5  # something is seen

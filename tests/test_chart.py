@@ -89,7 +89,7 @@ def test_ticks_are_named_as_where_they_stand_and_neither_few_nor_many(low, high,
 
 
 def test_ticks_can_be_given_and_those_off_the_axis_are_left_out():
-    axis = Axis("", 4, 50, log=True, named=(2, 5, 8, 50, 100))
+    axis = Axis("", 4, 50, log=True, ticked=(2, 5, 8, 50, 100))
     assert [text for _, text in axis.ticks] == ["5", "8", "50"]
     assert [place for place, _ in axis.ticks] == pytest.approx([axis.place(v) for v in (5, 8, 50)])
 

@@ -485,9 +485,34 @@ def test_what_is_missing_is_said_with_a_command_that_exists(moons, tmp_path):
     commands = [line for line in lines if line.startswith("scorefield ")]
     names = {command.split()[1] for command in commands if len(command.split()) > 2}
     assert names == {"report", "sample", "likelihood", "interpolate", "train", "compare", "tune"}
+    of_run = [c for c in commands if len(c.split()) > 2 and "scorefield train" not in c]
+    assert all(shlex.quote(str(moons)) in command for command in of_run)
     for command in commands:
         if len(command.split()) > 2:
             app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_loaded_run_has_the_report_of_its_folder(moons, tmp_path):
+    write_report(moons, "moons", tmp_path / "a.html", items=4)
+    write_report(sf.load(moons), "moons", tmp_path / "b.html", items=4)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_in_memory_has_a_report_with_data_in_memory(tmp_path):
+    x = torch.randn(60, 3)
+    run = small(x)
+    plan = sf.default_plan(run.field, 5)
+    run.tuned[1.0, 5] = replace(plan, tuning=tuning(run.field, 5))
+    text = write_report(run, x[:20], tmp_path / "r.html", items=6).read_text(encoding="utf-8")
+    page = Reader(text)
+    assert "the mean over 6 items of data" in page.words
+    assert "scorefield report RUN DATA --seed 0" in page.words
+    frames = json.loads(page.blocks["script"][0])["calls"]
+    assert frames["panels"][1]["at"] == [None, 0, None]  # the tuned plan, of 4, 5 and 6 calls
+    with pytest.raises(ValueError, match="out=None: the run has no folder"):
+        write_report(run, x)
 
 
 # --- refusals -------------------------------------------------------------------------------------

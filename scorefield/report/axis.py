@@ -20,14 +20,14 @@ class Axis:
         label: the quantity and its unit.
         low, high: the ends of the axis; a logarithmic axis may fall.
         log: whether it is logarithmic.
-        named: the values that get a tick; round values by default.
+        ticked: the values that get a tick; round values by default.
     """
 
     label: str
     low: float
     high: float
     log: bool = False
-    named: Sequence[float] | None = None
+    ticked: Sequence[float] | None = None
 
     @classmethod
     def around(
@@ -35,7 +35,7 @@ class Axis:
         label: str,
         values: Sequence[float],
         log: bool = False,
-        named: Sequence[float] | None = None,
+        ticked: Sequence[float] | None = None,
     ) -> Axis:
         """Return an axis that contains values with some room on both sides.
 
@@ -44,12 +44,12 @@ class Axis:
         if log:
             positive = [v for v in values if v > 0] or [1.0]
             grow = max((max(positive) / min(positive)) ** _ROOM, 1.05)
-            return cls(label, min(positive) / grow, max(positive) * grow, True, named)
+            return cls(label, min(positive) / grow, max(positive) * grow, True, ticked)
         low, high = min(values), max(values)
         room = _ROOM * (high - low)
         if high - low < 1e-9 * max(abs(low), abs(high)) or high == low:
             room = 0.75 * (abs(high) or 1)
-        return cls(label, low - room, high + room, False, named)
+        return cls(label, low - room, high + room, False, ticked)
 
     def place(self, value: float) -> float:
         """Return the place of a value; a value beyond an end lies at that end."""
@@ -62,7 +62,7 @@ class Axis:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """The place and the name of each tick."""
-        values = self.named
+        values = self.ticked
         if values is None:
             values = self._decades() if self.log else self._round()
         return [(self.place(v), f"{v:g}") for v in values if self._contains(v)]

@@ -1,10 +1,10 @@
-"""What a page is made of: sections of parts, each of a kind that the template knows how to set."""
+"""The blocks that sections of a page consist of; the template has a layout for each kind."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from scorefield.report.chart import Chart, Series, legend
 from scorefield.report.view import Picture
@@ -12,15 +12,24 @@ from scorefield.report.view import Picture
 Size = Literal["small", "large", "wide"]
 
 
+class Block:
+    """A part of a section."""
+
+    @property
+    def kind(self) -> str:
+        """The name by which the template chooses the layout."""
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
 class Panel:
-    """A picture with its name.
+    """A picture with a name.
 
     Attributes:
-        name, note: what stands below the picture.
-        alt: what it shows, for who does not see it.
-        at: in a slider, the frame at each of its places, or None for no picture there.
-        notes: in a slider, the note at each of its places.
+        name, note: the text below the picture.
+        alt: a description for readers who do not see it.
+        at: in a slider, the frame at each place, or None where the panel has no picture.
+        notes: in a slider, the note at each place.
     """
 
     name: str
@@ -32,46 +41,43 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Names and what is to say of them."""
+class Facts(Block):
+    """Names, and a text for each."""
 
     rows: Sequence[tuple[str, str]]
-    kind: ClassVar[str] = "facts"
 
 
 @dataclass(frozen=True)
-class Charts:
+class Charts(Block):
     """Charts side by side, with one legend and a remark."""
 
     charts: Sequence[Chart]
     note: str = ""
-    kind: ClassVar[str] = "charts"
 
     @property
     def legend(self) -> list[Series]:
-        """The named series of all of them."""
+        """The named series of all charts."""
         return legend(self.charts)
 
 
 @dataclass(frozen=True)
-class Panels:
-    """Panels side by side, of some size."""
+class Panels(Block):
+    """Panels side by side."""
 
     panels: Sequence[Panel]
     size: Size = "small"
-    kind: ClassVar[str] = "panels"
 
 
 @dataclass(frozen=True)
-class Slider:
-    """Panels that a slider moves, all together.
+class Slider(Block):
+    """Panels that one slider moves.
 
     Attributes:
-        id: its own in the page.
-        label: what it is moved along.
-        labels: what each of its places is called.
+        id: unique in the page.
+        label: the name of the slider.
+        labels: the name of each place.
         size: of the panels.
-        plays: whether there is a button that moves it.
+        plays: whether a button moves it.
     """
 
     id: str
@@ -83,59 +89,49 @@ class Slider:
 
     @property
     def start(self) -> int:
-        """The last place at which all panels have a picture; the last of all if there is none."""
+        """The last place at which all panels have a picture, or else the last place."""
         last = len(self.labels) - 1
         whole = [k for k in range(last + 1) if all(p.at[k] is not None for p in self.panels)]
         return max(whole, default=last)
 
-    kind: ClassVar[str] = "slider"
-
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """Rows of texts under names."""
 
     caption: str
     names: Sequence[str]
     rows: Sequence[Sequence[str]]
-    kind: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True)
-class Text:
-    """Lines of a file, to be unfolded."""
+class Text(Block):
+    """A long text, folded until the reader opens it."""
 
     name: str
     text: str
-    kind: ClassVar[str] = "text"
 
 
 @dataclass(frozen=True)
-class Note:
+class Note(Block):
     """A remark."""
 
     text: str
-    kind: ClassVar[str] = "note"
 
 
 @dataclass(frozen=True)
-class Commands:
-    """Lines to be typed."""
+class Commands(Block):
+    """Lines for a terminal."""
 
     text: str
-    kind: ClassVar[str] = "commands"
 
 
 @dataclass(frozen=True)
-class Missing:
-    """What is not there, and the command that it comes from."""
+class Missing(Block):
+    """A placeholder for a missing part, with the command that creates it."""
 
     text: str
     command: str
-    kind: ClassVar[str] = "missing"
-
-
-Part = Facts | Charts | Panels | Slider | Table | Text | Note | Commands | Missing
 
 
 @dataclass(frozen=True)
@@ -145,4 +141,4 @@ class Section:
     id: str
     title: str
     text: str
-    parts: Sequence[Part]
+    parts: Sequence[Block]

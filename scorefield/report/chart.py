@@ -21,7 +21,7 @@ from scorefield.report.text import printable
 
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 46  # margins around the axes, in pixels
 _PLAIN_BOTTOM = 14  # without a label on the horizontal axis
-# outlines around the origin, one for each colour, for readers who cannot tell colours apart
+# outlines around the origin, one for each colour, for readers who do not see the colours
 _MARKERS = (
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z",
     "M-3.6-3.6h7.2v7.2h-7.2Z",
@@ -206,8 +206,8 @@ def marker(series: Series, at: Point, content: str = "") -> str:
 
 def legend(charts: Iterable[Chart]) -> list[Series]:
     """Return the series of charts that have a name, each name once."""
-    named = {series.name: series for chart in charts for series in chart.series if series.name}
-    return list(named.values())
+    pairs = [(one.name, one) for chart in charts for one in chart.series if one.name]
+    return list(dict(pairs).values())
 
 
 def joined(points: Sequence[Point]) -> str:

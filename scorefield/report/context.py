@@ -88,7 +88,7 @@ class ReportContext:
             self.x, self.source = self._items(as_data(data, learn=False, like=config.data))
             if isinstance(data, str | PathLike):
                 self.data = quoted(data)
-        self.folder = "RUN" if folder is None else quoted(folder)
+        self.folder = "RUN" if folder is None else quoted(folder.path)
         self.log = [] if folder is None else folder.log
         self.frontier = None if folder is None else folder.frontier()
         if self.frontier is not None:
@@ -164,7 +164,7 @@ class ReportContext:
     def class_of_items(self) -> str:
         """A remark on the class that items of data are taken to have, if the run has classes."""
         if self.run.config.data.classes and self.y is None:
-            return " The likelihood and the error are those without a class."
+            return " They are taken as items of any class."
         return self.class_note
 
     @property

@@ -34,8 +34,8 @@ def frontier_chart(frontier: Frontier) -> Figure:
 
     Each name of the frontier is a line; those of stochastic solvers are dashed. Vertical lines are
     the confidence intervals. The grey band is the interval of a metric between two sets of data,
-    and below the error what the exact paths are not sure of. A value of 0 or less lies at the lower
-    edge of a logarithmic axis.
+    and in the chart of the error, the error of the exact paths themselves. A value of 0 or less
+    lies at the lower edge of a logarithmic axis.
     """
     charts = frontier_charts(frontier)
     return Figure(charts, columns=min(3, len(charts)))
@@ -106,7 +106,7 @@ def _chart(
     """Return a chart of one measure against calls."""
     calls = [point.nfe for point, _ in measured]
     ends = min(calls) / 1.1, max(calls) * 1.1
-    x = Axis("network calls per sample (NFE)", *ends, log=True, named=_ticks(calls))
+    x = Axis("network calls per sample (NFE)", *ends, log=True, ticked=_ticks(calls))
     series = [_line(style, measured, name) for name, style in styles.items()]
     best, least = min(measured, key=lambda pair: pair[1].value)
     alt = (
@@ -137,7 +137,7 @@ def _heights(label: str, measurements: Sequence[Measurement], band: Band | None)
 
 
 def _ticks(calls: Sequence[float]) -> list[float]:
-    """Return the numbers of calls to name, rising: the most frequent ones, none too near."""
+    """Return the most frequent numbers of calls that are far enough apart for their names."""
     ticks: list[float] = []
     for count, _ in Counter(calls).most_common():
         if all(abs(math.log(count / tick)) > _NEAR for tick in ticks):

@@ -1,24 +1,25 @@
 "use strict";
 
-// What a slider's places show: of each panel the number of its frame there, or null, and its note.
+// For each slider the names of its places, and for each panel the frame and the note at each place;
+// the frame is null where the panel has no picture.
 const frames = JSON.parse(document.getElementById("frames").textContent);
 
-function show(panel, held, place, label) {
-  const frame = held.at[place];
+function show(panel, content, place, label) {
+  const frame = content.at[place];
   panel.classList.toggle("absent", frame === null);
-  panel.querySelector("[data-note]").textContent = held.notes[place];
+  panel.querySelector("[data-note]").textContent = content.notes[place];
   const picture = panel.querySelector("[data-alt]");
-  const text = `${picture.dataset.alt}; ${frame === null ? held.notes[place] : label}`;
+  const text = `${picture.dataset.alt}; ${frame === null ? content.notes[place] : label}`;
   if (picture.tagName === "IMG") {
     picture.alt = text;
     // the sheet has the last frame on top
-    const shift = frame === null ? 0 : (held.frames - 1 - frame) / held.frames;
+    const shift = frame === null ? 0 : (content.frames - 1 - frame) / content.frames;
     picture.style.transform = `translateY(${-100 * shift}%)`;
     return;
   }
   picture.setAttribute("aria-label", text);
   picture.querySelectorAll("path").forEach((path, layer) => {
-    path.setAttribute("d", frame === null ? "" : held.paths[frame][layer]);
+    path.setAttribute("d", frame === null ? "" : content.paths[frame][layer]);
   });
 }
 

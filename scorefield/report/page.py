@@ -1,7 +1,7 @@
-"""One file of HTML: the template filled in, and a policy that allows what is in it, nothing else.
+"""The HTML file: the template with its values, and a policy that allows nothing from outside.
 
-Every value is escaped by the template. Style and script are named in the policy by their digests,
-so that no other could run, whatever a name in the data says.
+The template escapes every value. The content-security policy has the digests of the one style and
+the one script, so that a browser runs no other, whatever a name in the data contains.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from importlib import resources
 from typing import Any
 
 from scorefield import __version__
-from scorefield.report.blocks import Panels, Part, Section, Slider
+from scorefield.report.blocks import Panels, Section, Slider
 from scorefield.report.style import DARK, LIGHT, VARIABLES, chart_css, optional
 from scorefield.report.text import printable
+from scorefield.report.view import Picture
 
 
 def render(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -26,19 +27,21 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
     """
     jinja, markup = optional("jinja2"), optional("markupsafe").Markup
     parts = [part for section in sections for part in section.parts]
-    script, style = _text("page.js"), _colours() + _text("page.css") + _sheets(parts)
+    groups = [part.panels for part in parts if isinstance(part, Panels | Slider)]
+    sizes = _image_sizes([panel.picture for panels in groups for panel in panels])
+    script, style = _text("page.js"), _colours() + _text("page.css") + sizes
     environment = jinja.Environment(
         autoescape=True,
         undefined=jinja.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_written,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     page: str = environment.from_string(_text("page.html")).render(
         title=title,
         lead=lead,
         sections=sections,
-        frames={part.id: _moves(part) for part in parts if isinstance(part, Slider)},
+        frames={part.id: _frames(part) for part in parts if isinstance(part, Slider)},
         policy=policy(style, script),
         style=markup(style),
         script=markup(script),
@@ -57,11 +60,6 @@ def policy(style: str, script: str) -> str:
     )
 
 
-def _written(value: Any) -> Any:
-    """Return a value of the template as it stands in the page."""
-    return printable(value) if type(value) is str else value
-
-
 def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
@@ -77,10 +75,8 @@ def _colours() -> str:
     return f":root{{{LIGHT.variables}}}{dark}{tones}{chart_css(VARIABLES)}\n"
 
 
-def _sheets(parts: Sequence[Part]) -> str:
-    """Return the sizes of the sheets: where there is room, a whole number of pixels to a pixel."""
-    groups = [part.panels for part in parts if isinstance(part, Panels | Slider)]
-    pictures = [panel.picture for group in groups for panel in group]
+def _image_sizes(pictures: Sequence[Picture]) -> str:
+    """Return the sizes of sheets of images: if there is room, whole screen pixels per pixel."""
     sizes = sorted({(p.width, p.height) for p in pictures if p.uri})
     return "".join(
         f".s{w}x{h}{{aspect-ratio:{w}/{h};width:100%;"
@@ -89,8 +85,8 @@ def _sheets(parts: Sequence[Part]) -> str:
     )
 
 
-def _moves(slider: Slider) -> dict[str, Any]:
-    """Return what the script needs to know of a slider."""
+def _frames(slider: Slider) -> dict[str, Any]:
+    """Return the labels of a slider's places, and the frames and notes of its panels, as JSON."""
     panels = [
         {"at": p.at, "notes": p.notes, "frames": p.picture.frames, "paths": p.picture.paths}
         for p in slider.panels

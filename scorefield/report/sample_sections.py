@@ -12,7 +12,7 @@ from torch import Tensor
 from scorefield.process import balanced
 from scorefield.report import blocks, frames
 from scorefield.report.axis import Axis
-from scorefield.report.blocks import Note, Panel, Panels, Part, Section
+from scorefield.report.blocks import Block, Note, Panel, Panels, Section
 from scorefield.report.chart import Chart
 from scorefield.report.context import ReportContext
 from scorefield.report.reverse_paths import Paths, paths
@@ -37,7 +37,7 @@ def samples(context: ReportContext) -> Section:
     panels = [context.panel("Samples", f"seed {context.seed}", [drawn], False)]
     if x is not None:
         panels.append(context.panel("Data", context.source, [x[: len(drawn)]], False))
-    parts: list[Part] = [Panels(panels, "large"), Note(view.caption + context.class_note)]
+    parts: list[Block] = [Panels(panels, "large"), Note(view.caption + context.class_note)]
     if config.classes:
         parts.append(Panels(_classes(context)))
     if config.classes > _CLASSES:
@@ -92,7 +92,7 @@ def two_ways(context: ReportContext) -> Section:
         f"{_PATHS} paths each, along the direction in which samples vary most, in deviations of "
         "the data and at the data's scale. Paths of one colour have the same start."
     )
-    parts: list[Part] = [blocks.Charts(_path_charts(result)), Note(note), Panels(_ends(context))]
+    parts: list[Block] = [blocks.Charts(_path_charts(result)), Note(note), Panels(_ends(context))]
     return Section("two-ways", "ODE and SDE from the same noise", text, parts)
 
 
@@ -152,7 +152,7 @@ def over_calls(context: ReportContext) -> Section:
         panels.append(_by_calls(context, "Tuned plan", tuned, places))
     limit = context.panel("Reference", f"{nfe} calls", [reference])
     panels.append(replace(limit, at=(0,) * len(places), notes=(limit.note,) * len(places)))
-    parts: list[Part] = [blocks.Slider("calls", "Calls", labels, panels, "large")]
+    parts: list[Block] = [blocks.Slider("calls", "Calls", labels, panels, "large")]
     if not tuned:
         command = f"scorefield tune {context.folder} --nfe 5,8,10"
         parts.append(blocks.Missing("No plans were tuned for this run. To tune some, run", command))

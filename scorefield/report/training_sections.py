@@ -20,7 +20,6 @@ from scorefield.runs.folder import settings
 from scorefield.runs.summary import summary
 from scorefield.training.held_out import HeldOut, bins
 
-RELATIVE_ERROR = "Error on held-out data, relative to a Gaussian"
 _DRAWN = 400  # points of a line
 _STEPS = 10**12  # no training has more
 _TEXT = 20_000  # characters
@@ -30,10 +29,10 @@ def training(context: ReportContext) -> Section:
     """Return the section on the data, the network and the loss during training."""
     facts = [(name, short_name(text)) for name, text in summary(context.run).items()]
     text = tomli_w.dumps(settings(context.run.config)["train"])
-    parts: list[blocks.Part] = [blocks.Facts(facts), blocks.Text("All settings", text[:_TEXT])]
+    parts: list[blocks.Block] = [blocks.Facts(facts), blocks.Text("All settings", text[:_TEXT])]
     lines = {
         "Loss, averaged over 100 steps": _numbers(context, "train", "loss"),
-        RELATIVE_ERROR: _numbers(context, "evaluation", "error"),
+        "Error on held-out data, relative to a Gaussian": _numbers(context, "evaluation", "error"),
     }
     charts = [_line(*line, tone) for tone, line in enumerate(lines.items()) if len(line[1]) > 1]
     if charts:
@@ -104,7 +103,7 @@ def noise_levels(context: ReportContext) -> Section:
     alt = f"Error from the least to the most noise. {series[-1].name}: {values}"
     x = Axis("noise-to-signal ratio σ/α", edges[0], edges[-1], log=True)
     top = max(1.0, *(y for one in series for _, y in one.points))
-    chart = Chart(alt, x, Axis(RELATIVE_ERROR, 0.0, 1.05 * top), series)
+    chart = Chart(alt, x, Axis("Error relative to a Gaussian", 0.0, 1.05 * top), series)
     return Section("levels", title, text, [blocks.Charts([chart], note)])
 
 

@@ -204,7 +204,7 @@ def test_slerp_is_straight_where_no_way_is_distinguished():
         ((sf.Langevin(),), "adds noise or stays in place"),
         ((sf.Heun(), tensor(0.1, 0.9)), "times rise"),
         ((sf.DDIM(), sf.balanced(sf.VP(), 4, to_data=True)), "times end at the data"),
-        ((sf.default_plan(mixture(sf.VP())), tensor(0.9, 0.1)), "a plan has its own times"),
+        ((sf.default_plan(mixture(sf.VP())), tensor(0.9, 0.1)), "a plan, which has its own times"),
         ((sf.DDIM(), sf.Adaptive()), "Adaptive needs an error estimate"),
         ((sf.Heun,), "the class Heun"),
     ],
@@ -285,9 +285,9 @@ def test_a_reversible_step_is_the_recurrence_in_print():
 
 def test_what_no_pair_can_be_made_of_is_refused():
     for make, message in [
-        (lambda: sf.Reversible(sf.Multistep(2)), "rests on earlier ones"),
+        (lambda: sf.Reversible(sf.Multistep(2)), "this solver uses earlier steps"),
         (lambda: sf.Reversible(sf.EulerMaruyama()), "adds noise itself"),
-        (lambda: sf.Churn(sf.Reversible(sf.DDIM()), 1.0, 5), "rests on earlier ones"),
+        (lambda: sf.Churn(sf.Reversible(sf.DDIM()), 1.0, 5), "this solver uses earlier steps"),
     ]:
         with pytest.raises(ValueError, match=message):
             make()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from cases import (
     ALL_PROCESSES,
     ALL_SOLVERS,
     PROCESS_IDS,
+    PROCESSES,
     label,
     linear_alpha_bar,
     mixture,
@@ -161,9 +163,9 @@ def test_a_sample_of_no_ids_is_empty():
 @pytest.mark.parametrize(
     ("n", "options", "message"),
     [
-        (-1, {}, "give n >= 0 or ids >= 0"),
-        ([3, -2], {}, "give n >= 0 or ids >= 0"),
-        (4, {"batch_size": 0}, "batch_size >= 1"),
+        (-1, {}, "must be a number of samples or a list of ids"),
+        ([3, -2], {}, "must be a number of samples or a list of ids"),
+        (4, {"batch_size": 0}, "batch_size=0: must be"),
         (4, {"times": tensor(0.1, 0.5)}, r"times rise.*times.flip\(0\)"),
         (4, {"times": tensor(0.5, 0.7, 0.1)}, "must fall strictly"),
         (4, {"times": tensor(1.2, 0.5)}, "outside the process's"),
@@ -171,10 +173,14 @@ def test_a_sample_of_no_ids_is_empty():
         (4, {"times": tensor(math.nan, 0.1)}, "outside the process's"),
         (4, {"seed": -1}, "seed = -1"),
         (4, {"seed": 1.5}, "seed = 1.5"),
-        (4, {"batch_size": 1.5}, "batch_size = 1.5"),
+        (4, {"batch_size": 1.5}, "batch_size=1.5"),
         (4, {"solver": sf.Heun}, "solver=the class Heun: give a solver, such as Heun()"),
         (4, {"solver": tensor(0.5, 0.1)}, r"solver=tensor.*give a solver, such as Heun\(\)"),
-        (4, {"solver": sf.default_plan(FIELDS[0]), "times": tensor(0.5, 0.1)}, "has its own times"),
+        (
+            4,
+            {"solver": sf.default_plan(FIELDS[0]), "times": tensor(0.5, 0.1)},
+            "times cannot be combined with a plan",
+        ),
     ],
 )
 def test_an_impossible_request_is_refused_before_any_call(n, options, message):
@@ -186,7 +192,7 @@ def test_an_impossible_request_is_refused_before_any_call(n, options, message):
 
 def test_integrate_refuses_a_state_that_does_not_stand_at_the_start():
     at = sf.State(normal(3, 2), tensor(0.7)[0], silent(3))
-    with pytest.raises(ValueError, match=r"stands at t = 0.7 but times start at 0.5"):
+    with pytest.raises(ValueError, match=r"is at t=0.7 and the times start at 0.5"):
         next(sf.integrate(mixture(PROCESS), sf.Heun(), at, tensor(0.5, 0.1)))
 
 
@@ -340,3 +346,165 @@ def test_the_default_plan_never_calls_the_field_below_the_process():
     flat = sf.Gaussian(process, torch.zeros(2), torch.zeros(2, 2))
     with pytest.raises(ValueError, match="data_std = 0: give a positive number"):
         sf.sample(flat, 3)
+
+
+# the face: solver, times, nfe
+
+
+def balanced(field, steps, **ends):
+    return sf.balanced(field.process, steps, data_std=field.data_std, **ends)
+
+
+@pytest.mark.parametrize("nfe", [2, 3, 4, 5, 8, 13, 20])
+def test_a_plan_knows_its_calls(nfe):
+    for process in PROCESSES.values():
+        field = mixture(process)
+        plan = sf.default_plan(field, nfe=nfe)
+        with sf.count_calls(field) as calls:
+            sf.sample(field, 2, plan)
+        assert plan.nfe == calls.count == nfe
+
+
+@every_solver
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_a_plan_of_a_solver_knows_its_calls(solver, steps):
+    field = mixture(PROCESS)
+    for times in (sf.balanced(PROCESS, steps), sf.uniform(PROCESS, steps)):
+        for finish in (True, False):
+            plan = sf.Plan(solver, times, finish)
+            with sf.count_calls(field) as calls:
+                sf.sample(field, 2, plan)
+            assert plan.nfe == calls.count
+
+
+def test_calls_that_depend_on_noise_levels_or_on_the_state_are_not_claimed():
+    times = sf.balanced(PROCESS, 6)
+    restart = sf.Restart(sf.Heun(), 0.1, 1.0)
+    program = sf.Program((sf.Heun(), sf.DDIM()), (1.0,))
+    assert sf.Plan(restart, times).nfe is None
+    assert sf.Plan(program, times).nfe is None
+    assert sf.Plan(sf.Program((sf.Heun(), sf.Midpoint()), (1.0,)), times).nfe == 13
+    assert sf.Plan(sf.Heun(), sf.Adaptive()).nfe is None
+
+
+@pytest.mark.parametrize("nfe", [4, 5, 9, 16])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        sf.DDIM(),
+        sf.Heun(),
+        sf.Multistep(3),
+        sf.RK4(),
+        sf.Restart(sf.DDIM(), 0.1, 1.0),
+        sf.Program((sf.Heun(), sf.DDIM()), (1.0,)),
+    ],
+    ids=str,
+)
+def test_a_solver_makes_as_many_steps_as_its_calls_allow(solver, nfe):
+    field = mixture(PROCESS)
+
+    def calls(**choice):
+        with sf.count_calls(field) as count:
+            sf.sample(field, 1, solver, **choice)
+        return count.count
+
+    least = calls(times=1)
+    if least > nfe:
+        with pytest.raises(ValueError, match=f"nfe={nfe}: must be at least {least}"):
+            calls(nfe=nfe)
+        return
+    made = calls(nfe=nfe)
+    steps = max(steps for steps in range(1, nfe) if calls(times=steps) == made)
+    assert made <= nfe < calls(times=steps + 1)
+    x = sf.sample(field, 3, solver, nfe=nfe)
+    assert torch.equal(x, sf.sample(field, 3, solver, balanced(field, steps)))
+
+
+def test_whole_numbers_of_steps_and_calls_mean_the_same_everywhere():
+    field = mixture(PROCESS)
+    x = sf.sample(field, 5, sf.Heun(), 6)
+    assert torch.equal(x, sf.sample(field, 5, sf.Heun(), balanced(field, 6)))
+    assert torch.equal(
+        sf.sample(field, 5, nfe=6), sf.sample(field, 5, sf.default_plan(field, nfe=6))
+    )
+    plan = sf.default_plan(field, nfe=6)
+    assert torch.equal(sf.sample(field, 5, plan, nfe=6), sf.sample(field, 5, plan))
+    z = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(
+        sf.unroll(field, z, nfe=6), sf.unroll(field, z, sf.default_plan(field, nfe=6))
+    )
+    steps = sf.round_trip_plan(field, nfe=12).times
+    for codes in (
+        sf.encode(field, x, nfe=12),
+        sf.encode(field, x, sf.round_trip_plan(field, nfe=12)),
+        sf.encode(field, x, times=12),
+    ):
+        assert codes.nfe == 24
+        assert torch.equal(codes.z, sf.encode(field, x, times=steps).z)
+    assert torch.equal(
+        sf.decode(field, x, sf.Heun(), nfe=12).x, sf.decode(field, x, sf.Heun(), times=6).x
+    )
+    strip = sf.interpolate(field, x[:2], x[2:4], points=3, nfe=12)
+    assert strip.nfe == 36
+    observed = torch.where(torch.tensor([True, False]), x, math.nan)
+    assert torch.equal(
+        sf.restore(field, observed, nfe=7),
+        sf.restore(field, observed, solver=sf.DDIM(1.0), times=6),
+    )
+
+
+def test_the_samples_of_integrate_from_the_prior_are_those_of_sample():
+    field = mixture(PROCESS)
+    for solver in (sf.Heun(), sf.DDIM(1.0)):
+        *_, state = sf.integrate(field, solver, sf.prior(field, 16, seed=3), 20)
+        x = sf.sample(field, 16, solver, 20, seed=3, batch_size=16, finish=False)
+        assert torch.equal(state.x, x)
+    half = sf.prior(field, [4, 2], 0.5, dtype=torch.float64)
+    assert half.x.dtype == torch.float64
+    states = list(sf.integrate(field, sf.Heun(), half, 3))
+    assert [float(state.t) for state in states] == balanced(field, 3, start=0.5).tolist()
+    whole = sf.prior(field, 5, 0.5, dtype=torch.float64)
+    assert torch.equal(half.x, whole.x[[4, 2]])
+
+
+FIELD = mixture(PROCESS)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sf.sample(FIELD, (16, 2)), r"n=(16, 2) is a tuple: a sample's shape is the field"),
+        (lambda: sf.sample(FIELD, torch.Size([16])), "n=(16,) is a tuple"),
+        (lambda: sf.prior(FIELD, (16, 2)), "Write n=16, or give ids as a list"),
+        (lambda: sf.sample(16, FIELD), "field=16: must be a ScoreField; write the field first"),
+        (lambda: sf.encode(FIELD.process, torch.zeros(1, 2)), "field=VP("),
+        (lambda: sf.log_prob(torch.zeros(1, 2), FIELD), "field=tensor([[0., 0.]]): must be"),
+        (lambda: sf.sample(FIELD, 2, sf.Heun), "solver=the class Heun: give a solver"),
+        (lambda: sf.sample(FIELD, 2, sf.Heun(), 4, nfe=8), "nfe=8: cannot be combined with times"),
+        (lambda: sf.sample(FIELD, 2, sf.default_plan(FIELD, 4), nfe=8), "the plan makes 4 calls"),
+        (lambda: sf.sample(FIELD, 2, sf.Heun(), nfe=2.5), "nfe=2.5: must be a whole number"),
+        (lambda: sf.prior(FIELD, 2, 7.0), "t=7: must be in [0.001, 1]"),
+        (
+            lambda: sf.Gaussian(torch.zeros(2), torch.eye(2), sf.VP()),
+            "process=tensor([0., 0.]): must be a Process; write Gaussian(process, mean, cov",
+        ),
+        (lambda: sf.Gaussian(sf.VP, torch.zeros(2), torch.eye(2)), "process=VP: must be an inst"),
+        (lambda: sf.balanced(sf.VP, 8), "write VP(...)"),
+        (
+            lambda: sf.Denoiser(torch.nn.Identity, sf.VP(), sf.V(), (2,)),
+            "network=Identity: must be an instance; write Identity(...)",
+        ),
+        (
+            lambda: sf.Denoiser(torch.nn.Identity(), sf.VP(), sf.V, (2,)),
+            "parametrization=V: must be an instance; write V(...)",
+        ),
+        (
+            lambda: sf.Denoiser(torch.nn.Identity(), sf.VP, sf.V(), (2,)),
+            "process=VP: must be an instance; write VP(...)",
+        ),
+        (lambda: sf.Denoiser(torch.nn.Identity(), sf.VP(), sf.V(), 2), "shape=2: must be a tuple"),
+    ],
+)
+def test_wrong_kinds_of_arguments_get_one_clear_error(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field.base import Estimate, Instant, ScoreField, Shape
-from scorefield.process import Coefficient, Process, Time
+from scorefield.process import Coefficient, Process, Time, check_instance
 
 
 class Mixture(ScoreField):
@@ -50,6 +50,7 @@ class Mixture(ScoreField):
     def __init__(
         self, process: Process, weights: Tensor, means: Tensor, covariances: Tensor
     ) -> None:
+        check_instance("process", process, Process, "Mixture(process, weights, means, covariances)")
         weights, covariances = weights.double(), covariances.double()
         count, shape = means.shape[0], tuple(means.shape[1:])
         flat = means.double().reshape(count, -1)
@@ -127,6 +128,7 @@ class Gaussian(Mixture):
     """
 
     def __init__(self, process: Process, mean: Tensor, covariance: Tensor) -> None:
+        check_instance("process", process, Process, "Gaussian(process, mean, covariance)")
         super().__init__(process, torch.ones(1), mean[None], covariance[None])
 
 
@@ -141,6 +143,7 @@ class Empirical(ScoreField):
     points: Tensor
 
     def __init__(self, process: Process, data: Tensor) -> None:
+        check_instance("process", process, Process, "Empirical(process, data)")
         if data.ndim < 2 or data.shape[0] < 1:
             raise ValueError(f"data has shape {tuple(data.shape)}: needs (N, ...) with N >= 1.")
         shape: Shape = tuple(data.shape[1:])

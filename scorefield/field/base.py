@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scorefield.process import Coefficient, Process, Time, align, mix, unstack
+from scorefield.process import Coefficient, Process, Time, align, check_instance, mix, unstack
 
 Shape = tuple[int, ...]
 Pair = tuple[Coefficient, Coefficient]
@@ -218,6 +218,9 @@ class ScoreField(nn.Module, ABC):
         mean: float | Tensor = 0.0,
         variance: float | Tensor = 1.0,
     ) -> None:
+        check_instance("process", process, Process, "one such as VP()")
+        if not isinstance(shape, tuple | list):
+            raise ValueError(f"shape={shape!r}: must be a tuple, such as (2,) or (3, 32, 32).")
         super().__init__()
         self.process = process
         self.shape = tuple(shape)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scorefield.field.base import Estimate, Instant, Pair, ScoreField, Shape
 from scorefield.field.parametrization import Parametrization
-from scorefield.process import Coefficient, Process, mix, unstack
+from scorefield.process import Coefficient, Process, check_instance, mix, unstack
 
 Label = Callable[[Process, Tensor], Tensor]
 
@@ -86,6 +86,8 @@ class Denoiser(ScoreField):
         variance: float | Tensor = 1.0,
         label: Label = noise_label,
     ) -> None:
+        check_instance("network", network, nn.Module, "an nn.Module")
+        check_instance("parametrization", parametrization, Parametrization, "one such as V()")
         super().__init__(process, shape, mean, variance)
         for end in (process.t_min, process.t_max):
             coefficients = process.coefficients(torch.tensor(end, dtype=torch.float64))

@@ -33,7 +33,8 @@ def restore(
     method: Method = "mmps",
     n: int = 1,
     solver: Solver | Plan | None = None,
-    times: Tensor | Adaptive | None = None,
+    times: Tensor | int | Adaptive | None = None,
+    nfe: int | None = None,
     ids: Sequence[int] | Tensor | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -50,8 +51,8 @@ def restore(
         method: `MMPS`, `PiGDM` or `DPS`; for masks also `Replacement` or `RePaint`, which wrap the
             solver.
         n: samples of each item.
-        solver, times: as for `scorefield.sample`; `restoration_plan` by default. A plan tuned for
-            the unconditional field is used without its tuning.
+        solver, times, nfe: as for `scorefield.sample`; `restoration_plan` by default. A plan tuned
+            for the unconditional field is used without its tuning.
         ids: the items' numbers, by default ``0 .. N-1``.
         seed: with an id, determines the noise of a sample.
         batch_size: as for `scorefield.sample`.
@@ -72,8 +73,8 @@ def restore(
         raise ValueError(f"{len(items)} ids for {len(measured)} measurements: give one for each.")
     sample_ids = [k * n + j for k in items for j in range(n)]
     if solver is None and times is None:
-        solver = restoration_plan(field)
-    plan = replace(resolve(field, solver, times), tuning=None)
+        solver = restoration_plan(field, nfe)
+    plan = replace(resolve(field, solver, times, nfe), tuning=None)
     out = template(field).new_empty(len(sample_ids), *field.shape)
     for places, rows, _ in batches(sample_ids, batch_size):
         of_item = [place // n for place in places]
@@ -95,13 +96,13 @@ def mask_as_nan(measured: Tensor, operator: Operator | None) -> tuple[Tensor, Op
     return torch.where(operator.observed.to(y.device), y, torch.nan), None
 
 
-def restoration_plan(field: ScoreField) -> Plan:
-    """Return the default plan of a restoration: 20 steps of `DDIM` (1).
+def restoration_plan(field: ScoreField, nfe: int | None = None) -> Plan:
+    """Return the default plan of a restoration: `DDIM` (1), 20 steps or those of ``nfe`` calls.
 
     The correction by a measurement is less accurate than a network's estimates. The noise of the
     SDE removes such errors, and the ODE would keep them; ``benchmarks/inverse.py`` measures it.
     """
-    return resolve(field, DDIM(1.0), None)
+    return resolve(field, DDIM(1.0), nfe=nfe)
 
 
 def check_items(measured: Tensor, operator: Operator | None, sample: Shape) -> None:

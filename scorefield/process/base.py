@@ -38,6 +38,22 @@ _PROBES = 257
 _ZERO = torch.zeros(())
 
 
+def check_instance(name: str, value: object, kind: type, example: str) -> None:
+    """Raise an error that says what to write if an argument is no instance of a class.
+
+    Raises:
+        ValueError: it is a class instead of an instance of one, or of another kind.
+    """
+    if isinstance(value, kind):
+        return
+    if isinstance(value, type):
+        kind_name = value.__name__
+        raise ValueError(f"{name}={kind_name}: must be an instance; write {kind_name}(...).")
+    shown = f"{value!r}".split("\n")[0]
+    shown = shown if len(shown) < 60 else f"{shown[:56]} ..."
+    raise ValueError(f"{name}={shown}: must be a {kind.__name__}; write {example}.")
+
+
 def align(t: Time, x: Tensor) -> Tensor:
     """Return ``t`` in float64, shaped to broadcast against the batch ``x``.
 

@@ -20,7 +20,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from scorefield.process.base import Process
+from scorefield.process.base import Process, check_instance
 
 
 def uniform(
@@ -152,6 +152,7 @@ def growth(log_ratio: Tensor) -> Tensor:
 
 def time_near(process: Process, ratio: float) -> float:
     """Return the time at which ``sigma / alpha`` is ``ratio``, or the end that is nearest."""
+    check_instance("process", process, Process, "one such as VP()")
     ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
     low, high = process.half_log_snr(ends)
     return float(process.time(torch.tensor(-math.log(ratio), dtype=torch.float64).clamp(low, high)))
@@ -213,8 +214,9 @@ def _infinite(first: Tensor) -> ValueError:
 def _ends(
     process: Process, steps: int, start: float | None, end: float | None
 ) -> tuple[Tensor, Tensor]:
+    check_instance("process", process, Process, "one such as VP()")
     if not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"steps = {steps!r}: a grid needs a whole number of steps, at least one.")
+        raise ValueError(f"steps={steps!r}: must be a whole number, at least 1.")
     start = process.t_max if start is None else start
     end = process.t_min if end is None else end
     ends = torch.tensor([start, end], dtype=torch.float64)

@@ -20,24 +20,30 @@ from scorefield.sampling.codes import (
     interpolate,
     slerp,
 )
-from scorefield.sampling.plan import (
+from scorefield.sampling.defaults import (
     DEFAULT_CALLS,
     DEFAULT_STEPS,
-    KINDS,
     ROUND_TRIP_CALLS,
-    Plan,
-    Tuning,
+    Defaults,
     default_plan,
     noisiest,
     resolve,
     round_trip_plan,
     round_trip_solver,
 )
-from scorefield.sampling.sample import (
+from scorefield.sampling.integrate import (
+    Prepared,
     count_calls,
-    from_normal,
     integrate,
     prepare,
+)
+from scorefield.sampling.plan import (
+    KINDS,
+    Plan,
+    Tuning,
+)
+from scorefield.sampling.sample import (
+    from_normal,
     prior,
     sample,
     template,
@@ -52,7 +58,9 @@ __all__ = [
     "Adaptive",
     "Codes",
     "Decoded",
+    "Defaults",
     "Plan",
+    "Prepared",
     "Tuning",
     "as_ids",
     "batches",

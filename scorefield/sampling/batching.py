@@ -15,38 +15,35 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.field import ScoreField
+from scorefield.process import check_instance
 
 
 def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int = 64) -> list[int]:
-    """Return the ids that ``n`` stands for: ``0 .. n-1``, or those given.
+    """Return the ids that ``n`` stands for: ``0 .. n-1`` for a number, or those of a list.
 
     Raises:
-        ValueError: a negative id or ``n``, what is neither, ``batch_size < 1``.
+        ValueError: a tuple, which elsewhere is a shape; a negative id or ``n``; ``batch_size < 1``.
     """
-    ids = _listed(n)
-    if (
-        not isinstance(batch_size, Integral)
-        or batch_size < 1
-        or ids is None
-        or not all(0 <= k < 2**63 for k in ids)
-    ):
+    if isinstance(n, tuple):
+        first = n[0] if n else 0
         raise ValueError(
-            f"n = {n!r}, batch_size = {batch_size}: give n >= 0 or ids >= 0, and batch_size >= 1."
+            f"n={tuple(n)} is a tuple: a sample's shape is the field's. Write n={first}, or give "
+            "ids as a list."
         )
-    return ids
-
-
-def _listed(n: SupportsIndex | Iterable[SupportsIndex] | Tensor) -> list[int] | None:
-    if isinstance(n, Tensor) and n.ndim:
-        n = n.tolist()
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: must be a whole number, at least 1.")
+    listed = n.tolist() if isinstance(n, Tensor) and n.ndim else n
     try:
-        count = operator.index(n)  # type: ignore[arg-type]
+        if isinstance(listed, SupportsIndex):
+            valid, ids = operator.index(listed) >= 0, list(range(operator.index(listed)))
+        else:
+            ids = [operator.index(k) for k in listed]
+            valid = all(0 <= k < 2**63 for k in ids)
     except TypeError:
-        try:
-            return [operator.index(k) for k in n]  # type: ignore[union-attr]
-        except TypeError:
-            return None
-    return list(range(count)) if count >= 0 else None
+        valid = False
+    if not valid:
+        raise ValueError(f"n={n!r}: must be a number of samples or a list of ids, at least 0 each.")
+    return ids
 
 
 def batches(ids: Sequence[int], batch_size: int) -> Iterator[tuple[list[int], list[int], Tensor]]:
@@ -88,6 +85,7 @@ def check_samples(
         ValueError: another shape or type, values that are not finite, another number of ids, a
             network in training.
     """
+    check_field(field)
     if x.shape[1:] != field.shape or not x.is_floating_point() or x.ndim < 2:
         raise ValueError(
             f"x has shape {tuple(x.shape)} and type {x.dtype}: this field takes batches of samples "
@@ -100,6 +98,11 @@ def check_samples(
         raise ValueError(f"{len(rows)} ids for {len(x)} samples: give one for each.")
     check_evaluating(field)
     return rows
+
+
+def check_field(field: object) -> None:
+    """Raise an error if an argument in the place of the field is none."""
+    check_instance("field", field, ScoreField, "the field first, as in sample(field, 16)")
 
 
 def check_evaluating(field: nn.Module) -> None:

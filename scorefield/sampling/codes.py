@@ -27,8 +27,9 @@ from scorefield.field import ScoreField
 from scorefield.noise import Noise
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.batching import as_ids, batches, check_samples, filled, not_finite
-from scorefield.sampling.plan import Plan, resolve, round_trip_plan
-from scorefield.sampling.sample import Prepared, count_calls, prepare
+from scorefield.sampling.defaults import ROUND_TRIP, resolve
+from scorefield.sampling.integrate import Prepared, count_calls, prepare
+from scorefield.sampling.plan import Plan
 from scorefield.solvers import Memory, Solver, State
 
 
@@ -67,8 +68,9 @@ def encode(
     field: ScoreField,
     x: Tensor,
     solver: Solver | Plan | None = None,
-    times: Tensor | Adaptive | None = None,
+    times: Tensor | int | Adaptive | None = None,
     *,
+    nfe: int | None = None,
     check: bool = True,
     ids: Sequence[int] | Tensor | None = None,
     batch_size: int = 64,
@@ -76,10 +78,11 @@ def encode(
     """Carry samples ``(B, *field.shape)`` to the prior.
 
     Args:
-        solver: a solver of the ODE or a `Plan`; `round_trip_plan` of 80 calls unless given.
-        times: as for `scorefield.sample`, falling, and taken upwards; or `Adaptive`. With a solver
-            those of `round_trip_plan` unless given.
-        check: go back and measure, for as many calls more.
+        solver: a solver of the ODE or a `Plan`; `round_trip_plan` of 80 calls by default.
+        times: as for `scorefield.sample`, falling; encoding takes them in reverse. With a solver or
+            as a number of steps, the grid is that of `round_trip_plan`.
+        nfe: calls of the field one way, instead of times.
+        check: go back and measure the error, which doubles the calls.
         ids: which samples these are, for their places in a batch; ``0 .. B-1`` unless given.
         batch_size: as for `sample`: with the same one a code has the same bits in any batch.
 
@@ -88,7 +91,7 @@ def encode(
             not fit the field; a network in training.
         NumericalError: a code is not finite.
     """
-    ways = _Ways(field, solver, times)
+    ways = _Ways(field, solver, times, nfe)
     rows = check_samples(field, x, ids, batch_size)
     with count_calls(field) as calls:
         end, partner = _carry(
@@ -113,8 +116,9 @@ def decode(
     field: ScoreField,
     codes: Codes | Tensor,
     solver: Solver | Plan | None = None,
-    times: Tensor | Adaptive | None = None,
+    times: Tensor | int | Adaptive | None = None,
     *,
+    nfe: int | None = None,
     check: bool = True,
     ids: Sequence[int] | Tensor | None = None,
     batch_size: int = 64,
@@ -125,7 +129,7 @@ def decode(
         ValueError: as `encode`.
         NumericalError: a sample is not finite.
     """
-    ways = _Ways(field, solver, times)
+    ways = _Ways(field, solver, times, nfe)
     z, partner = (codes.z, codes.partner) if isinstance(codes, Codes) else (codes, None)
     rows = check_samples(field, z, ids, batch_size)
     pair = None if partner is None else ways.raw(partner)
@@ -147,8 +151,9 @@ def interpolate(
     a: Tensor,
     b: Tensor,
     solver: Solver | Plan | None = None,
-    times: Tensor | Adaptive | None = None,
+    times: Tensor | int | Adaptive | None = None,
     *,
+    nfe: int | None = None,
     points: int = 9,
     ids: Sequence[int] | Tensor | None = None,
     batch_size: int = 64,
@@ -160,7 +165,7 @@ def interpolate(
     Args:
         points: how many, the ends included.
         ids: which pairs these are, for their places in batches; ``0 .. B-1`` unless given.
-        solver, times, batch_size: as for `encode`.
+        solver, times, nfe, batch_size: as for `encode`.
 
     Raises:
         ValueError: as `encode`; ``a`` and ``b`` that differ in shape; ``points < 2``.
@@ -171,11 +176,11 @@ def interpolate(
     if not isinstance(points, Integral) or points < 2:
         raise ValueError(f"points = {points!r}: a strip has its two ends, so give 2 or more.")
     keys = torch.tensor(as_ids(len(a) if ids is None else ids, batch_size), dtype=torch.int64)
+    plan = _plan(field, solver, times, nfe)
     codes = encode(
         field,
         torch.cat([a, b]),
-        solver,
-        times,
+        plan,
         ids=torch.cat([2 * keys, 2 * keys + 1]),
         batch_size=batch_size,
     )
@@ -186,9 +191,7 @@ def interpolate(
     first, last = codes.z.chunk(2)
     way = torch.stack([slerp(first, last, weight) for weight in weights], 1)
     places = (keys[:, None] * between + torch.arange(between)).flatten()
-    made = decode(
-        field, way.flatten(0, 1), solver, times, check=False, ids=places, batch_size=batch_size
-    )
+    made = decode(field, way.flatten(0, 1), plan, check=False, ids=places, batch_size=batch_size)
     strip = torch.cat([a[:, None], made.x.reshape(way.shape), b[:, None]], 1)
     return Decoded(strip, codes.error.reshape(2, -1).amax(0), codes.nfe + made.nfe)
 
@@ -217,9 +220,13 @@ class _Ways:
     """The way up and the way down, and the units at both ends."""
 
     def __init__(
-        self, field: ScoreField, solver: Solver | Plan | None, times: Tensor | Adaptive | None
+        self,
+        field: ScoreField,
+        solver: Solver | Plan | None,
+        times: Tensor | int | Adaptive | None,
+        nfe: int | None,
     ) -> None:
-        plan = _plan(field, solver, times)
+        plan = _plan(field, solver, times, nfe)
         self.solver = plan.solver
         if isinstance(plan.times, Adaptive):
             begin, end = plan.times.ends(field)
@@ -257,12 +264,13 @@ class _Ways:
         return wide.to(z)
 
 
-def _plan(field: ScoreField, solver: Solver | Plan | None, times: Tensor | Adaptive | None) -> Plan:
-    if not isinstance(solver, Plan) and (solver is None or times is None):
-        usual = round_trip_plan(field)
-        solver = usual.solver if solver is None else solver
-        times = usual.times if times is None else times
-    plan = resolve(field, solver, times)
+def _plan(
+    field: ScoreField,
+    solver: Solver | Plan | None,
+    times: Tensor | int | Adaptive | None,
+    nfe: int | None,
+) -> Plan:
+    plan = resolve(field, solver, times, nfe, ROUND_TRIP)
     if plan.solver.weak_order is not None or plan.solver.order < 1:
         raise ValueError(
             f"{plan.solver!r} adds noise or stays in place, and nothing leads back: give a solver "

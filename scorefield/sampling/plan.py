@@ -1,26 +1,10 @@
-r"""Plans: a solver and its times; and what to do with a field that nobody has measured yet.
-
-`default_plan` is one rule for every field. With ``N`` calls and the data's deviation ``c``, in
-``r = sigma / alpha`` and its growth ``g = log(1 + (r / c)^2)``:
-
-- it starts at ``r = 0.75 N^2 c``, if the process goes higher, from the Gaussian of the data's mean
-  and variance: above, the path is nearly that of the Gaussian, and so few calls do not see more;
-- its times are equally spaced in ``g^(1/q)``, with ``q`` from 3 to 4; from 5 calls on its last step
-  goes to the data, with no call at its end, and below the denoiser finishes;
-- it follows the probability-flow ODE by `Multistep` on the noise angle, the order rising with ``N``
-  from 2 to 5, by polynomials in the noise angle itself below 5 calls and in a power of ``g`` from
-  there on.
-
-The constants were chosen by the distance to the ends of exact paths on four fields, three mixtures
-and a network, and checked on two others: ``benchmarks/solvers.py``.
-"""
+r"""Plans: a solver and its times, and how they are saved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
-from functools import partial
-from numbers import Integral
+from functools import cached_property
 from os import PathLike
 from typing import Any
 
@@ -29,21 +13,11 @@ from torch import Tensor
 
 from scorefield import solvers
 from scorefield._internal.json_values import decode, encode, read_file, write_file
-from scorefield.field import ScoreField, digest
-from scorefield.process import Process, balanced, check_positive, time_near
+from scorefield.field import Estimate, Instant, ScoreField, digest
+from scorefield.noise import Noise
+from scorefield.process import Process, check_times
 from scorefield.sampling.adaptive import Adaptive
-from scorefield.solvers import (
-    AnglePrediction,
-    Exact,
-    Growth,
-    Multistep,
-    Solver,
-    check_solver,
-    level_times,
-)
-
-DEFAULT_CALLS = DEFAULT_STEPS = 20
-ROUND_TRIP_CALLS = 80
+from scorefield.solvers import Solver, State, level_times
 
 
 @dataclass(frozen=True)
@@ -80,20 +54,39 @@ class Tuning:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A solver, the times it visits, and how a run ends.
+    """A solver, the times it visits, and whether the denoiser is called at the end.
 
     Attributes:
         solver: the rule of a step.
         times: the grid, falling, ``(N + 1,)``; or `Adaptive`.
-        finish: whether the denoiser is called at the last time, to take away what noise is left;
-            by `scorefield.sample`, since a solver's run ends at its last time.
-        tuning: what it was fitted to by `scorefield.tune`; such a plan is for that field alone.
+        finish: `scorefield.sample` ends with one more call of the field, which removes the noise of
+            the last time. There is none at `Process.t_data`: give False for such times.
+        tuning: the field that `scorefield.tune` fitted the plan to; it is for that field alone.
     """
 
     solver: Solver
     times: Tensor | Adaptive
     finish: bool = True
     tuning: Tuning | None = None
+
+    @cached_property
+    def nfe(self) -> int | None:
+        """The number of calls of the field for one sample, the denoiser's at the end included.
+
+        None if it is not known before a run: for `Adaptive` times, and for solvers whose calls
+        depend on the noise levels of a process, such as `Restart`.
+        """
+        if self.tuning is not None:
+            return self.tuning.nfe
+        if isinstance(self.times, Adaptive):
+            return None
+        ends = float(self.times.min()), float(self.times.max())
+        levels = (-9.0, -6.0), (-6.0, 6.0), (6.0, 9.0)
+        try:
+            counts = {count_calls_on(_Exponential(*ends, *pair), self) for pair in levels}
+        except ValueError:
+            return None
+        return counts.pop() if len(counts) == 1 else None
 
     def under(self, process: Process) -> Plan:
         """Return a tuned plan for its field's view under another process.
@@ -180,97 +173,44 @@ KINDS = (
 )
 
 
-def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
-    """Return the default plan of ``nfe`` calls of a field.
+@dataclass(frozen=True)
+class _Exponential(Process):
+    """``x_t = x_0 + sigma eps`` with ``log sigma`` linear in time, to count calls on."""
 
-    The denoiser's call is the last one below 5 calls, where the times come down to ``t_min``, and
-    where a process cannot be continued to the data. What the data has that is narrower than the
-    process's lowest noise is lost.
+    t_min: float
+    t_max: float
+    low: float
+    high: float
 
-    Raises:
-        ValueError: ``nfe < 2``; a field of data without deviation, or with one so small that the
-            process's lowest noise hides it.
-    """
-    process, c = field.process, _scale(field, nfe)
-    start = time_near(process, 0.75 * nfe**2 * c)
-    lowest = torch.tensor(process.t_min, dtype=torch.float64)
-    if start <= process.t_min:
-        raise ValueError(
-            f"data of deviation {c:g} disappears in the lowest noise of {process!r}, where sigma / "
-            f"alpha is {float((-process.half_log_snr(lowest)).exp()):.2g}: give the data unit "
-            "deviation, or the process a smaller t_min."
-        )
-    spacing = 3.0 if nfe < 5 else 3.5 if nfe < 8 else 4.0
-    order = 2 if nfe < 5 else 3 if nfe < 12 else 4 if nfe < 20 else 5
-    power = 0.25 if 8 <= nfe < 12 else 0.375
-    exact = Exact() if nfe < 5 else Exact(Growth(c, power))
-    solver = Multistep(order, AnglePrediction(c), exact, start="rising")
-    grid = partial(balanced, process, start=start, data_std=c, power=spacing)
-    if process.t_data is None:
-        return Plan(solver, grid(nfe - 1))
-    times = grid(nfe, to_data=True)
-    # not beyond what a network was trained on by more than another step
-    at_min = process.half_log_snr(lowest) - process.half_log_snr(times[-2]) < 1e-3
-    if nfe < 5 or bool(at_min):
-        return Plan(solver, times[:-1])
-    return Plan(solver, times, finish=False)
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        share = (t - self.t_min) / (self.t_max - self.t_min)
+        return torch.exp(self.low + share * (self.high - self.low))
 
 
-def round_trip_plan(field: ScoreField, nfe: int = ROUND_TRIP_CALLS) -> Plan:
-    """Return the plan to carry data to the prior and back, ``nfe`` calls of a field each way.
+class _Counting(ScoreField):
+    """A field that is 0 and counts its calls."""
 
-    It goes from ``t_min`` to `noisiest`, by `Multistep` of order 4 with its corrector.
+    calls = 0
+
+    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
+        self.calls += 1
+        return Estimate.from_x0(at, x, torch.zeros_like(x))
+
+
+def count_calls_on(process: Process, plan: Plan) -> int:
+    """Return the number of calls that a plan on a grid makes of a field of a process.
 
     Raises:
-        ValueError: ``nfe < 2``; a field of data without deviation.
+        ValueError: times that the process or the solver does not support.
     """
-    process, c = field.process, _scale(field, nfe)
-    times = balanced(process, nfe, start=noisiest(field), end=process.t_min, data_std=c, power=6.0)
-    return Plan(round_trip_solver(c), times, finish=False)
-
-
-def noisiest(field: ScoreField) -> float:
-    """Return the time that whole paths reach: ``t_max``, or where ``alpha`` is still above 0.
-
-    Where no signal is left at ``t_max``, that is the time of a noise of 200 deviations of the data.
-    """
-    process = field.process
-    lost = bool(process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0)
-    return time_near(process, 200 * field.data_std) if lost else process.t_max
-
-
-def round_trip_solver(data_std: float) -> Multistep:
-    """Return the solver that goes between data of a deviation and the prior."""
-    prediction, quadrature = AnglePrediction(data_std), Exact(Growth(data_std, 0.25))
-    return Multistep(4, prediction, quadrature, start="rising", corrector=True)
-
-
-def _scale(field: ScoreField, nfe: int) -> float:
-    """Return the deviation of a field's data, or refuse what no plan can be made of."""
-    if not isinstance(nfe, Integral) or nfe < 2:
-        raise ValueError(f"nfe = {nfe!r}: a plan needs a number of calls of the field, at least 2.")
-    check_positive(data_std=field.data_std)
-    return field.data_std
-
-
-def resolve(
-    field: ScoreField, solver: Solver | Plan | None, times: Tensor | Adaptive | None
-) -> Plan:
-    """Return the plan that the arguments of `scorefield.sample` stand for.
-
-    Raises:
-        ValueError: times beside a plan; what is no solver in the place of one.
-    """
-    if isinstance(solver, Plan):
-        if times is not None:
-            raise ValueError("a plan has its own times: leave one of them out.")
-        solver.check(field)
-        return solver
-    if solver is None and times is None:
-        return default_plan(field)
-    if solver is not None:
-        check_solver("solver", solver)
-    c = field.data_std
-    solver = Multistep(3, AnglePrediction(c)) if solver is None else solver
-    times = balanced(field.process, DEFAULT_STEPS, data_std=c) if times is None else times
-    return Plan(solver, times)
+    assert isinstance(plan.times, Tensor)
+    field, times = _Counting(process, (1,)), check_times(process, plan.times)
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    state = State(zero, times[0], Noise(0, torch.zeros(1, dtype=torch.int64)))
+    with torch.no_grad():
+        for move in plan.solver.moves(field, times[:-1], times[1:]):
+            state = move(state)
+    return field.calls + (plan.finish and bool(times[-1] >= process.t_min))

@@ -1,0 +1,211 @@
+r"""Default plans, and the plan that the arguments of `scorefield.sample` stand for.
+
+`default_plan` is one rule for every field. With ``N`` calls and the data's deviation ``c``, in
+``r = sigma / alpha`` and its growth ``g = log(1 + (r / c)^2)``:
+
+- it starts at ``r = 0.75 N^2 c``, if the process goes higher, from the Gaussian of the data's mean
+  and variance: above, the path is nearly that of the Gaussian, and so few calls do not see more;
+- its times are equally spaced in ``g^(1/q)``, with ``q`` from 3 to 4; from 5 calls on its last step
+  goes to the data, with no call at its end, and below the denoiser finishes;
+- it follows the probability-flow ODE by `Multistep` on the noise angle, the order rising with ``N``
+  from 2 to 5, by polynomials in the noise angle itself below 5 calls and in a power of ``g`` from
+  there on.
+
+The constants were chosen by the distance to the ends of exact paths on four fields, three mixtures
+and a network, and checked on two others: ``benchmarks/solvers.py``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import partial
+from numbers import Integral
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scorefield.field import ScoreField
+from scorefield.process import balanced, check_positive, time_near
+from scorefield.sampling.adaptive import Adaptive
+from scorefield.sampling.batching import check_field
+from scorefield.sampling.plan import Plan, count_calls_on
+from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_solver
+
+DEFAULT_CALLS = DEFAULT_STEPS = 20
+ROUND_TRIP_CALLS = 80
+
+
+def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
+    """Return the default plan of ``nfe`` calls of a field.
+
+    The denoiser's call is the last one below 5 calls, where the times come down to ``t_min``, and
+    where a process cannot be continued to the data. What the data has that is narrower than the
+    process's lowest noise is lost.
+
+    Raises:
+        ValueError: ``nfe < 2``; a field of data without deviation, or with one so small that the
+            process's lowest noise hides it.
+    """
+    process, c = field.process, _scale(field, nfe)
+    start = time_near(process, 0.75 * nfe**2 * c)
+    lowest = torch.tensor(process.t_min, dtype=torch.float64)
+    if start <= process.t_min:
+        raise ValueError(
+            f"data of deviation {c:g} disappears in the lowest noise of {process!r}, where sigma / "
+            f"alpha is {float((-process.half_log_snr(lowest)).exp()):.2g}: give the data unit "
+            "deviation, or the process a smaller t_min."
+        )
+    spacing = 3.0 if nfe < 5 else 3.5 if nfe < 8 else 4.0
+    order = 2 if nfe < 5 else 3 if nfe < 12 else 4 if nfe < 20 else 5
+    power = 0.25 if 8 <= nfe < 12 else 0.375
+    exact = Exact() if nfe < 5 else Exact(Growth(c, power))
+    solver = Multistep(order, AnglePrediction(c), exact, start="rising")
+    grid = partial(balanced, process, start=start, data_std=c, power=spacing)
+    if process.t_data is None:
+        return Plan(solver, grid(nfe - 1))
+    times = grid(nfe, to_data=True)
+    # not beyond what a network was trained on by more than another step
+    at_min = process.half_log_snr(lowest) - process.half_log_snr(times[-2]) < 1e-3
+    if nfe < 5 or bool(at_min):
+        return Plan(solver, times[:-1])
+    return Plan(solver, times, finish=False)
+
+
+def round_trip_plan(field: ScoreField, nfe: int = ROUND_TRIP_CALLS) -> Plan:
+    """Return the plan to carry data to the prior and back, ``nfe`` calls of a field each way.
+
+    It goes from ``t_min`` to `noisiest`, by `Multistep` of order 4 with its corrector.
+
+    Raises:
+        ValueError: ``nfe < 2``; a field of data without deviation.
+    """
+    c = _scale(field, nfe)
+    return Plan(round_trip_solver(c), _round_trip_grid(field, nfe), finish=False)
+
+
+def noisiest(field: ScoreField) -> float:
+    """Return the time that whole paths reach: ``t_max``, or where ``alpha`` is still above 0.
+
+    Where no signal is left at ``t_max``, that is the time of a noise of 200 deviations of the data.
+    """
+    process = field.process
+    lost = bool(process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0)
+    return time_near(process, 200 * field.data_std) if lost else process.t_max
+
+
+def round_trip_solver(data_std: float) -> Multistep:
+    """Return the solver that goes between data of a deviation and the prior."""
+    prediction, quadrature = AnglePrediction(data_std), Exact(Growth(data_std, 0.25))
+    return Multistep(4, prediction, quadrature, start="rising", corrector=True)
+
+
+def check_nfe(nfe: int) -> None:
+    """Raise an error if a number of calls is not a whole number, at least 2."""
+    if not isinstance(nfe, Integral) or nfe < 2:
+        raise ValueError(f"nfe={nfe!r}: must be a whole number of calls of the field, at least 2.")
+
+
+def _scale(field: ScoreField, nfe: int) -> float:
+    """Return the deviation of a field's data, after the checks that both plans share."""
+    check_nfe(nfe)
+    check_positive(data_std=field.data_std)
+    return field.data_std
+
+
+class Defaults(NamedTuple):
+    """The parts of a plan that the caller of a function leaves out.
+
+    Attributes:
+        plan: from a number of calls, without solver and times.
+        solver: from the data's standard deviation, for times without a solver.
+        grid: from a number of steps, for a solver without times.
+        steps: of that grid.
+        finish: `Plan.finish` of a solver with times.
+    """
+
+    plan: Callable[..., Plan]
+    solver: Callable[[float], Solver]
+    grid: Callable[[ScoreField, int], Tensor]
+    steps: int
+    finish: bool
+
+
+def _sampling_grid(field: ScoreField, steps: int, start: float | None = None) -> Tensor:
+    return balanced(field.process, steps, start=start, data_std=field.data_std)
+
+
+def _sampling_solver(data_std: float) -> Solver:
+    return Multistep(3, AnglePrediction(data_std))
+
+
+def _round_trip_grid(field: ScoreField, steps: int) -> Tensor:
+    start, end = noisiest(field), field.process.t_min
+    return balanced(field.process, steps, start=start, end=end, data_std=field.data_std, power=6.0)
+
+
+SAMPLING = Defaults(default_plan, _sampling_solver, _sampling_grid, DEFAULT_STEPS, True)
+ROUND_TRIP = Defaults(round_trip_plan, round_trip_solver, _round_trip_grid, ROUND_TRIP_CALLS, False)
+
+
+def sampling_from(start: float) -> Defaults:
+    """Return the defaults of sampling, with a grid that starts at another time than ``t_max``."""
+    return SAMPLING._replace(grid=partial(_sampling_grid, start=start))
+
+
+def resolve(
+    field: ScoreField,
+    solver: Solver | Plan | None = None,
+    times: Tensor | int | Adaptive | None = None,
+    nfe: int | None = None,
+    default: Defaults = SAMPLING,
+) -> Plan:
+    """Return the plan that the arguments of `scorefield.sample` stand for.
+
+    Args:
+        solver, times, nfe: as for `scorefield.sample`.
+        default: the parts that are left out.
+
+    Raises:
+        ValueError: arguments that exclude each other; a value that is not a field or a solver; an
+            ``nfe`` that is too small for the solver.
+    """
+    check_field(field)
+    if nfe is not None and times is not None:
+        raise ValueError(
+            f"nfe={nfe}: cannot be combined with times, which set the calls. Omit one."
+        )
+    if isinstance(solver, Plan):
+        if times is not None:
+            raise ValueError("times cannot be combined with a plan, which has its own times.")
+        if nfe is not None and nfe != solver.nfe:
+            raise ValueError(f"nfe={nfe}: the plan makes {solver.nfe} calls. Omit nfe.")
+        solver.check(field)
+        return solver
+    if solver is None and times is None:
+        return default.plan(field) if nfe is None else default.plan(field, nfe)
+    if solver is None:
+        solver = default.solver(field.data_std)
+    check_solver("solver", solver)
+    if nfe is not None:
+        return _within(field, solver, nfe, default)
+    if times is None or isinstance(times, int):
+        times = default.grid(field, default.steps if times is None else times)
+    return Plan(solver, times, default.finish)
+
+
+def _within(field: ScoreField, solver: Solver, nfe: int, default: Defaults) -> Plan:
+    """Return the plan of a solver with as many steps as make at most ``nfe`` calls."""
+    check_nfe(nfe)
+
+    def plan(steps: int) -> Plan:
+        return Plan(solver, default.grid(field, steps), default.finish)
+
+    def calls(steps: int) -> int:
+        return count_calls_on(field.process, plan(steps))
+
+    steps = bisect_right(range(1, nfe + 1), nfe, key=calls)
+    if steps == 0:
+        raise ValueError(f"nfe={nfe}: must be at least {calls(1)}, for one step of {solver!r}.")
+    return plan(steps)

@@ -374,7 +374,7 @@ def test_sampling_refuses_a_way_from_data_to_noise_and_a_state_elsewhere():
     field, up = mixture(PROCESSES["VP"]), sf.Adaptive(start=0.1, end=0.9)
     with pytest.raises(ValueError, match="times rise"):
         sf.sample(field, 2, sf.Heun(), up)
-    with pytest.raises(ValueError, match=r"stands at t = 0.7 but times start at 0.1"):
+    with pytest.raises(ValueError, match=r"is at t=0.7 and the times start at 0.1"):
         next(sf.integrate(field, sf.Heun(), sf.State(normal(2, 2), tensor(0.7)[0], silent(2)), up))
 
 

@@ -355,7 +355,7 @@ def torch_network() -> torch.nn.Module:
         ({"prior": sf.Moments(torch.zeros(3), torch.ones(3))}, "4 coordinates"),
         ({"ids": [1]}, "1 ids for 2 samples"),
         ({"ids": [-1, 0]}, "ids >= 0"),
-        ({"batch_size": 0}, "batch_size = 0"),
+        ({"batch_size": 0}, "batch_size=0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:

@@ -263,7 +263,7 @@ def test_strips_between_images(tmp_path, files):
         (3, "decode run nan-codes.npy", "values that are not finite"),
         (2, "decode run pairs.npy", "give its --nfe, by default 80"),
         (2, "encode run x.npy --nfe 10 --reversible", "give a multiple of 4"),
-        (2, "encode run x.npy --nfe 1", "--nfe 1: a plan needs"),
+        (2, "encode run x.npy --nfe 1", "--nfe 1: must be a whole number"),
         (3, "encode run two.npy", "samples of shape (2,)"),
         (3, "encode dice halves.npy", "no whole numbers"),
         (2, "encode run x.npy --out codes.csv", "give a name that ends in .npy"),

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from shell import finishes, tiny
+from test_chart import check_pixels, straight
 from test_page import HOSTILE, small
 
 from scorefield.data import digits
-from scorefield.report import frames, write_report
+from scorefield.report import Figure, frames, write_report
+from scorefield.report.style import DARK, LIGHT
 
 WANTED = os.environ.get("SCOREFIELD_BROWSER", "")
 RUNS = ("images", "table", "signals")
@@ -264,6 +266,21 @@ def test_text_stands_out_from_its_paper(pages, opened, scheme):
         for paper in papers:
             light, dark = sorted(map(luminance, (colour, paper)), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (colour, paper)  # WCAG 2.2, AA
+
+
+@pytest.mark.parametrize(("scheme", "palette"), [("light", LIGHT), ("dark", DARK)])
+def test_a_chart_in_a_file_shows_its_marks_on_light_and_on_dark_paper(
+    opened, tmp_path, scheme, palette
+):
+    figure = Figure([straight(), straight()], columns=2, title="title")
+    figure.save(tmp_path / "f.svg")
+    page, complaints, requests = opened(
+        tmp_path / "f.svg", color_scheme=scheme, device_scale_factor=2
+    )
+    picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+    check_pixels(picture, figure, 2, palette)
+    assert not complaints
+    assert requests == [(tmp_path / "f.svg").as_uri()]
 
 
 def luminance(colour):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scorefield.report.axis import Axis, Point
-from scorefield.report.images import png_address
+from scorefield.report.images import Target, png_address
 from scorefield.report.style import LIGHT
 from scorefield.report.text import printable
 
@@ -114,7 +114,7 @@ class Chart:
         box = f"0 0 {self.width} {self.height}"
         return tag("svg", self.drawing(), viewBox=box, role="img", aria_label=self.alt)
 
-    def save(self, path: str) -> None:
+    def save(self, path: Target) -> None:
         """Write the chart as a file, see `scorefield.report.figure.Figure.save`."""
         from scorefield.report.figure import Figure
 
@@ -152,14 +152,11 @@ class Chart:
         heights = [(self._down(place), name) for place, name in self.y.ticks]
         lines = "".join(f"M{left:g} {y:g}H{right:g}" for y, _ in heights)
         names = [tag("text", text(n), class_="up", x=left - 7, y=y + 4) for y, n in heights]
-        names += [
-            tag("text", text(n), class_="over", x=self._across(place), y=bottom + 17)
-            for place, n in self.x.ticks
-            if self.x.label
-        ]
         if self.x.label:
-            place = {"x": self._across(0.5), "y": self.height - 8}
-            names.append(tag("text", text(self.x.label), class_="over label", **place))
+            places = [(self._across(place), name) for place, name in self.x.ticks]
+            names += [tag("text", text(n), class_="over", x=x, y=bottom + 17) for x, n in places]
+            middle, label = self._across(0.5), text(self.x.label)
+            names.append(tag("text", label, class_="over label", x=middle, y=self.height - 8))
         rule = tag("path", class_="rule", d=f"M{left:g} {bottom:g}H{right:g}")
         return tag("path", class_="grid", d=lines) + rule + "".join(names)
 
@@ -167,10 +164,8 @@ class Chart:
         outline = joined([self.pixel(point) for point in series.points])
         title = tag("title", text(series.name)) if series.name else ""
         parts = [tag("path", class_="halo", d=outline)] if series.halo else []
-        if series.filled:
-            parts.append(tag("path", title, class_="area", d=outline + "Z"))
-        else:
-            parts.append(tag("path", title, class_="line", d=outline))
+        kind, end = ("area", "Z") if series.filled else ("line", "")
+        parts.append(tag("path", title, class_=kind, d=outline + end))
         ends = [
             (self.pixel((x, low)), self.pixel((x, high))[1])
             for (x, _), (low, high) in zip(series.points, series.intervals, strict=False)
@@ -187,10 +182,9 @@ def tag(name: str, content: str = "", /, **attributes: object) -> str:
 
     ``class_`` stands for ``class``, and ``aria_label`` for ``aria-label``.
     """
-    pairs = [f' {k.rstrip("_").replace("_", "-")}="{text(v)}"' for k, v in attributes.items()]
-    return (
-        f"<{name}{''.join(pairs)}>{content}</{name}>" if content else f"<{name}{''.join(pairs)}/>"
-    )
+    pairs = [f'{k.rstrip("_").replace("_", "-")}="{text(v)}"' for k, v in attributes.items()]
+    start = " ".join([name, *pairs])
+    return f"<{start}>{content}</{name}>" if content else f"<{start}/>"
 
 
 def text(value: object) -> str:

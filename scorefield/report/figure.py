@@ -19,6 +19,7 @@ from scorefield.report.style import DARK, LIGHT, chart_css, optional
 
 ZOOM = 2  # pixels of a PNG along a side of one of the SVG
 MARGIN, TITLE, HEADING, ENTRY = 12, 40, 30, 22  # heights of lines of text
+_NAMESPACE = "http://www.w3.org/2000/svg"
 _LETTER, _SWATCH = 7.2, 40  # about the width of a letter of a legend, and of its line
 
 
@@ -116,9 +117,8 @@ class Figure:
         width, height = self.size
         parts = [tag("style", css), tag("rect", class_="paper", width=width, height=height)]
         if self.title:
-            parts.append(
-                tag("text", text(self.title), class_="title", x=MARGIN + LEFT, y=MARGIN + 24)
-            )
+            title = text(self.title)
+            parts.append(tag("text", title, class_="title", x=MARGIN + LEFT, y=MARGIN + 24))
         for k, chart in enumerate(self.charts):
             x, y = self.origin(k)
             tone = "" if chart.tone is None else f" tone{chart.tone}"
@@ -129,16 +129,9 @@ class Figure:
             down = self._down[-1] + ENTRY * (k + 0.5)
             parts += [_entry(series, across, down) for across, series in row]
         alt = ". ".join(filter(None, [self.title, *(chart.alt for chart in self.charts)]))
-        return tag(
-            "svg",
-            tag("title", text(alt)) + "".join(parts),
-            xmlns="http://www.w3.org/2000/svg",
-            viewBox=f"0 0 {width} {height}",
-            width=width,
-            height=height,
-            class_="chart",
-            role="img",
-        )
+        content = tag("title", text(alt)) + "".join(parts)
+        size = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
+        return tag("svg", content, xmlns=_NAMESPACE, class_="chart", role="img", **size)
 
 
 def _entry(series: Series, x: float, y: float) -> str:

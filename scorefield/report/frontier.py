@@ -38,7 +38,7 @@ def frontier_chart(frontier: Frontier) -> Figure:
     lies at the lower edge of a logarithmic axis.
     """
     charts = frontier_charts(frontier)
-    return Figure(charts, columns=min(3, len(charts)))
+    return Figure(charts, columns=max(1, min(3, len(charts))))
 
 
 def frontier_charts(frontier: Frontier) -> list[Chart]:

@@ -244,7 +244,7 @@ def test_what_cannot_be_checked_is_refused():
     network, field, data = exact("VP", sf.V())
     told = denoiser(network, field, sf.V())
     for x, n, message in [
-        (data, 1, "n = 1"),
+        (data, 1, "n=1"),
         (data[:1].expand(8, -1), 64, "do not vary"),
         (data[:1], 64, "do not vary"),
         (data[:0], 64, "do not vary"),

@@ -99,9 +99,9 @@ unet("channels_of_a_unet_without_end", f"multipliers = [{10**12}]")
 unet("heads_that_do_not_divide", "width = 8\nheads = 3")
 for kind in ("song", "adm"):
     unet(f"blocks_of_{kind}_without_end", f"blocks = {10**12}", kind, "tensors or more")
-    unet(f"channels_of_{kind}_without_end", f"multipliers = [{10**12}]", kind, "a network of")
-    unet(f"a_width_of_{kind}_without_end", f"width = {10**12}", kind, "sinusoids of width")
-    unet(f"a_level_of_{kind}_that_is_not_there", "attention = [2]", kind, "at level 2: there are")
+    unet(f"channels_of_{kind}_without_end", f"multipliers = [{10**12}]", kind, "are too many")
+    unet(f"a_width_of_{kind}_without_end", f"width = {10**12}", kind, "width=")
+    unet(f"a_level_of_{kind}_that_is_not_there", "attention = [2]", kind, "attention=2: must be")
     unet(f"levels_of_{kind}_without_pixels", "multipliers = [1, 1, 1, 1]", kind, "multiples of 8")
 FEATURES = 'embedding = "fourier"\nwidening'
 unet("features_without_end", f"{FEATURES} = {10**12}", "song", "does not match config.toml")
@@ -112,7 +112,7 @@ SMALL |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
 SMALL |= {"block_out_channels": [8]}
 foreign(
     "layers_of_a_foreign_network_without_end",
-    "layers_per_block holds a number beyond",
+    "layers_per_block contains a number beyond",
     {"layers_per_block": 10**9},
 )
 foreign(
@@ -122,7 +122,7 @@ foreign(
 )
 foreign(
     "channels_of_a_foreign_network_without_end",
-    "block_out_channels holds a number beyond",
+    "block_out_channels contains a number beyond",
     {"block_out_channels": [10**12]},
 )
 foreign(
@@ -132,21 +132,23 @@ foreign(
 )
 foreign(
     "classes_of_a_foreign_network_without_end",
-    "num_class_embeds holds a number beyond",
+    "num_class_embeds contains a number beyond",
     {"num_class_embeds": 10**12},
 )
-foreign("groups_of_nothing", "cannot be made with its arguments", {"norm_num_groups": 0})
+foreign("groups_of_nothing", "cannot be built from its arguments", {"norm_num_groups": 0})
 foreign("a_block_nobody_knows", "os.system does not exist", {"down_block_types": ["os.system"]})
 foreign("an_argument_nobody_knows", "has no argument '__reduce__'", {"__reduce__": "os.system"})
-foreign("an_argument_in_arguments", "act_fn holds more than numbers", {"act_fn": {"a": 1}})
+foreign(
+    "an_argument_in_arguments", "act_fn contains a value that is not a number", {"act_fn": {"a": 1}}
+)
 foreign(
     "a_foreign_network_of_other_channels",
-    "makes 3 channels of 3, and the data has 1",
+    "has 3 input and 3 output channels, and the data has 1",
     {"in_channels": 3, "out_channels": 3},
 )
 foreign(
     "a_vector_for_each_step",
-    "time_embedding_type 'learned'",
+    "time_embedding_type='learned'",
     {"time_embedding_type": "learned", "num_train_timesteps": 9},
 )
 foreign(
@@ -157,23 +159,23 @@ foreign(
 )
 foreign(
     "positions_without_end",
-    "an embedding of more positions",
+    "more positions than any image",
     '{"in_channels": 1, "sample_size": 100000}',
     "DiTTransformer2DModel",
 )
-foreign("arguments_that_are_a_list", "no JSON object", "[1, 2]")
-foreign("arguments_that_are_no_json", "are no JSON", "{")
-foreign("arguments_in_arguments", "are no JSON: maximum recursion depth", "[" * 50_000)
+foreign("arguments_that_are_a_list", "not a JSON object", "[1, 2]")
+foreign("arguments_that_are_no_json", "are not JSON", "{")
+foreign("arguments_in_arguments", "are not JSON: maximum recursion depth", "[" * 50_000)
 foreign(
     "arguments_of_large_numbers",
-    "are no JSON: Exceeds the limit",
+    "are not JSON: Exceeds the limit",
     '{"in_channels": ' + "9" * 5000 + "}",
 )
-foreign("arguments_that_are_no_numbers", "NaN is no number", '{"norm_eps": NaN}')
+foreign("arguments_that_are_no_numbers", "NaN is not a number", '{"norm_eps": NaN}')
 foreign("arguments_without_end", "at most 65536 characters", '{"act_fn": "' + "a" * 100_000 + '"}')
 foreign(
     "very_many_arguments",
-    "hold more than 1,000 values",
+    "contain more than 1,000 values",
     json.dumps({"block_out_channels": [8] * 5000}),
 )
 
@@ -187,8 +189,10 @@ def codec(name, why, arguments, shape="3, 8, 8"):
 
 codec("layers_of_an_autoencoder_without_end", "layers_per_block", {"layers_per_block": 10**9})
 codec("vectors_of_a_code_without_end", "does not match", {"num_vq_embeddings": 2**20})
-codec("an_autoencoder_that_makes_no_pictures", "makes 9 channels of 3", {"out_channels": 9})
-codec("an_autoencoder_of_other_pictures", "takes 3 channels", {}, "1, 8, 8")
+codec(
+    "an_autoencoder_that_makes_no_pictures", "in_channels=3 and out_channels=9", {"out_channels": 9}
+)
+codec("an_autoencoder_of_other_pictures", "needs 3 channels", {}, "1, 8, 8")
 config("a_million_million_classes", r"^shape", "classes = 1000000000000\nshape")
 config("a_sample_of_a_billion", SHAPE, "shape = [1000000000]")
 config("a_sample_of_no_sides", SHAPE, "shape = []")

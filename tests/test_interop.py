@@ -643,7 +643,7 @@ def test_a_network_that_contradicts_the_latents_is_refused_with_both(latent_work
     assert "UNet2DModel has 1 channels, and the latents of AutoencoderKL have 4" in str(
         raised.value
     )
-    with pytest.raises(sf.errors.CheckpointError, match="multiples of 2, and a sample has shape"):
+    with pytest.raises(sf.errors.CheckpointError, match="sides that are multiples of 2"):
         load(latent_pipeline("VQModel"), shape=(3, 15, 16))
 
 

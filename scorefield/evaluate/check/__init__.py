@@ -1,4 +1,4 @@
-"""Whether a network is what it is declared to be: other interpretations of it, tried on data."""
+"""Checks of a network against its declaration, by comparing interpretations on data."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from scorefield._internal.errors import NumericalError
 from scorefield.evaluate.check.interpretations import Clock, Prediction, clocks, predictions
 from scorefield.evaluate.check.result import Check, Interpretation, Level
-from scorefield.evaluate.check.trial import LEVELS, Answer, Trial, level, rate
+from scorefield.evaluate.check.trial import LEVELS, Answer, Trial, level_of, rate
 from scorefield.field import Denoiser
 from scorefield.sampling import check_evaluating, check_samples, default_plan, sample
 
 __all__ = ["Check", "Interpretation", "Level", "check"]
 
-_CALLS = 20  # of the network for a sample, where there is no data
+_CALLS = 20  # network calls per sample, without data
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
@@ -32,46 +32,50 @@ def check(
     progress: Progress = iter,
     **condition: Any,
 ) -> Check:
-    """Return which interpretation of a denoiser's network data speaks for, and how clearly.
+    """Compare the declared interpretation of a denoiser's network with others, on data.
 
-    Other predictions, other processes and tables, and other labels are tried. Without data other
-    predictions are, each on the samples that it generates.
+    The others have another prediction, another process or table, or another label. Without data
+    only predictions are compared, each on the samples that it generates.
 
     Args:
-        x: data as the field sees it, ``(B, *shape)``, of which ``n`` are tried.
-        n: of data, or of samples for each interpretation; 2 at least.
+        denoiser: in evaluation mode.
+        x: data in the units of the field, ``(B, *shape)``, of which ``n`` are used.
+        n: the number of data, or of samples for each interpretation; at least 2.
         seed: of the noise.
-        progress: gives back the pieces of work it is given, and may show how far it is.
-        condition: what the network is called with; one for all, or with ``x`` a row for each.
+        progress: wraps the list of steps, for example to show a progress bar.
+        condition: conditions of the network; one for all, or with ``x`` one row for each.
 
     Raises:
-        ValueError: ``n < 2``; for ``x`` as `scorefield.log_prob`; data that does not vary, another
-            number of rows of a condition; a network in training; what the network itself refuses.
+        ValueError: ``n < 2``; for ``x`` as `scorefield.log_prob`; constant data; a condition with
+            another number of rows; a network in training mode; errors of the network itself.
     """
     if n < 2:
-        raise ValueError(f"n = {n}: give at least 2.")
+        raise ValueError(f"n={n}: must be at least 2.")
     if x is None:
         check_evaluating(denoiser)
-        return _by_itself(denoiser, n, seed, progress, condition)
+        return _on_samples(denoiser, n, seed, progress, condition)
     if len(x) < 2 or bool((x == x[:1]).all()):
-        raise ValueError(f"{len(x)} samples that do not vary: give at least 2 that do.")
+        raise ValueError(
+            f"x has {len(x)} samples that do not vary: give at least 2 different ones."
+        )
     check_samples(denoiser, x, None, 1)
     rows = torch.linspace(0, len(x) - 1, min(n, len(x))).long()
-    chosen = {name: _chosen(value, rows, len(x)) for name, value in condition.items()}
-    return _on_data(denoiser, Trial(x[rows], _moments(x), denoiser.process, seed), progress, chosen)
+    rows_of = {name: _rows(value, rows, len(x)) for name, value in condition.items()}
+    trial = Trial(x[rows], _moments(x), denoiser.process, seed)
+    return _on_data(denoiser, trial, progress, rows_of)
 
 
-def _chosen(value: Any, rows: Tensor, count: int) -> Any:
-    """Return the rows of a condition that has one for each of the data.
+def _rows(value: Any, rows: Tensor, count: int) -> Any:
+    """Return rows of a condition with one row for each sample; other conditions unchanged.
 
     Raises:
-        ValueError: it has another number of them.
+        ValueError: another number of rows.
     """
     if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 1:
         return value
     if len(value) != count:
         raise ValueError(
-            f"a condition of {len(value)} rows for {count} samples: give one for each."
+            f"a condition has {len(value)} rows for {count} samples: give one for each."
         )
     return value[rows]
 
@@ -81,19 +85,19 @@ def _on_data(
     denoiser: Denoiser, trial: Trial, progress: Progress, condition: Mapping[str, Any]
 ) -> Check:
     kinds, times = predictions(denoiser), clocks(denoiser)
-    tried: dict[str, list[Answer | None]] = {name: [] for name in _names(kinds, times)}
+    answers: dict[str, list[Answer | None]] = {name: [] for name in _names(kinds, times)}
     calls = 0
-    for clock, place in progress(list(product(times, range(LEVELS)))):
+    for clock, level in progress(list(product(times, range(LEVELS)))):
         try:
-            answers, made = trial.answers(denoiser, clock, place, kinds, condition)
+            results, count = trial.answers(denoiser, clock, level, kinds, condition)
         except (ValueError, LookupError, RuntimeError):
             if clock is times[0]:
                 raise
-            answers, made = [None] * len(kinds), 0  # a label that the network does not take
-        calls += made
-        for kind, answer in zip(kinds, answers, strict=True):
-            tried[_name(kind, clock)].append(answer)
-    return _found(tried, len(trial.x0), calls)
+            results, count = [None] * len(kinds), 0  # the network rejects the label
+        calls += count
+        for kind, answer in zip(kinds, results, strict=True):
+            answers[_name(kind, clock)].append(answer)
+    return _check(answers, len(trial.x0), calls)
 
 
 def _names(kinds: Sequence[Prediction], times: Sequence[Clock]) -> list[str]:
@@ -109,41 +113,41 @@ def _name(kind: Prediction, clock: Clock) -> str:
 
 
 @torch.no_grad()
-def _by_itself(
+def _on_samples(
     denoiser: Denoiser, n: int, seed: int, progress: Progress, condition: Mapping[str, Any]
 ) -> Check:
-    tried: dict[str, list[Answer | None]] = {}
+    answers: dict[str, list[Answer | None]] = {}
     clock, kinds = clocks(denoiser)[0], predictions(denoiser)
     for kind in progress(kinds):
         try:
-            x = _generated(denoiser, kind, n, seed, condition)
+            x = _samples(denoiser, kind, n, seed, condition)
         except NumericalError:
             x = None
-        except ValueError:  # a parametrization that ends before the process does
+        except ValueError:  # the parametrization is infinite at an end of the process
             if kind is kinds[0]:
                 raise
             x = None
-        tried[kind.name] = []
+        answers[kind.name] = []
         if x is not None:
             trial = Trial(x, _moments(x), denoiser.process, seed)
-            found = [trial.answers(denoiser, clock, k, [kind], condition) for k in range(LEVELS)]
-            tried[kind.name] = [answer for (answer,), _ in found]
-    return _found(tried, n, _CALLS + LEVELS)
+            results = [trial.answers(denoiser, clock, k, [kind], condition) for k in range(LEVELS)]
+            answers[kind.name] = [answer for (answer,), _ in results]
+    return _check(answers, n, _CALLS + LEVELS)
 
 
-def _generated(
+def _samples(
     denoiser: Denoiser, kind: Prediction, n: int, seed: int, condition: Mapping[str, Any]
 ) -> Tensor | None:
-    """Return samples that an interpretation generates, if they differ.
+    """Return samples generated by a prediction, or None if they are all equal.
 
     Raises:
-        ValueError: it has no coefficients at an end of the process; what the network refuses.
-        NumericalError: they are not finite.
+        ValueError: it has no coefficients at an end of the process; errors of the network.
+        NumericalError: the samples are not finite.
     """
-    network = _Times(denoiser.network, kind.sign)
+    network = _Signed(denoiser.network, kind.sign)
     parts = denoiser.shape, denoiser.mean, denoiser.variance, denoiser.label
-    read = Denoiser(network, denoiser.process, kind.parametrization, *parts)
-    x = sample(read.condition_on(**condition), n, default_plan(read, _CALLS), seed=seed)
+    field = Denoiser(network, denoiser.process, kind.parametrization, *parts)
+    x = sample(field.condition_on(**condition), n, default_plan(field, _CALLS), seed=seed)
     return None if bool((x == x[:1]).all()) else x
 
 
@@ -151,19 +155,21 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.double().mean(0), x.double().var(0)
 
 
-class _Times(nn.Module):
-    def __init__(self, network: nn.Module, factor: float) -> None:
+class _Signed(nn.Module):
+    """A network times a sign."""
+
+    def __init__(self, network: nn.Module, sign: float) -> None:
         super().__init__()
-        self.network, self.factor = network, factor
+        self.network, self.sign = network, sign
 
     def forward(self, x: Tensor, label: Tensor, **condition: Any) -> Tensor:
         output: Tensor = self.network(x, label, **condition)
-        return self.factor * output
+        return self.sign * output
 
 
-def _found(tried: Mapping[str, Sequence[Answer | None]], samples: int, calls: int) -> Check:
-    found = rate(tried)
-    ranked = tuple(sorted(found, key=lambda one: one.error))
-    declared = next(iter(tried.values()))
-    levels = tuple(level(answer) for answer in declared if answer is not None)
-    return Check(found[0], ranked, levels, samples, calls)
+def _check(answers: Mapping[str, Sequence[Answer | None]], samples: int, calls: int) -> Check:
+    interpretations = rate(answers)
+    ranked = tuple(sorted(interpretations, key=lambda one: one.error))
+    declared = next(iter(answers.values()))
+    levels = tuple(level_of(answer) for answer in declared if answer is not None)
+    return Check(interpretations[0], ranked, levels, samples, calls)

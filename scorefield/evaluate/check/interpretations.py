@@ -30,7 +30,7 @@ from scorefield.process import EDM, VE, VP, Cosine, Flow, Process, SubVP, Tabula
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network's output may be: that of a parametrization, times ``sign``."""
+    """A possible output of a network: that of a parametrization, times ``sign``."""
 
     name: str
     parametrization: Parametrization
@@ -39,14 +39,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Clock:
-    """Which noise level the number that a network is told may stand for; as declared, no name."""
+    """A possible meaning of a network's label: a process and a label of its times.
+
+    The declared one has no name.
+    """
 
     name: str
     process: Process
     label: Label
 
 
-_NAMED = (
+_PREDICTIONS = (
     Prediction("eps-prediction", Eps()),
     Prediction("x0-prediction", X0()),
     Prediction("score-prediction", Score()),
@@ -57,15 +60,15 @@ _NAMED = (
 
 
 def predictions(denoiser: Denoiser) -> list[Prediction]:
-    """Return what a denoiser's network may predict, first what it is said to."""
-    said = denoiser.parametrization
+    """Return possible predictions of a denoiser's network, first the declared one."""
+    declared = denoiser.parametrization
     deviations = {f"{d:g}": d for d in (denoiser.data_std, 0.5, 1.0)}
-    if isinstance(said, Preconditioned):
-        deviations[f"{said.data_std:g}"] = said.data_std
-    known = [*_NAMED, *map(_preconditioned, deviations.values())]
-    first = [p for p in known if p.parametrization == said and p.sign == 1]
-    first = first[:1] or [Prediction(repr(said), said)]
-    return [*first, *(p for p in known if p not in first)]
+    if isinstance(declared, Preconditioned):
+        deviations[f"{declared.data_std:g}"] = declared.data_std
+    options = [*_PREDICTIONS, *map(_preconditioned, deviations.values())]
+    first = [p for p in options if p.parametrization == declared and p.sign == 1]
+    first = first[:1] or [Prediction(repr(declared), declared)]
+    return [*first, *(p for p in options if p not in first)]
 
 
 def _preconditioned(data_std: float) -> Prediction:
@@ -74,16 +77,18 @@ def _preconditioned(data_std: float) -> Prediction:
 
 
 def clocks(denoiser: Denoiser) -> list[Clock]:
-    """Return what the number that a denoiser's network is told may mean, first what it is said to.
+    """Return possible meanings of a network's label: the declared one, then other ones.
 
-    Other processes with the same label come first, and then other labels of the same process.
+    Those are other processes with the same label, and other labels of the same process.
     """
     process, label = denoiser.process, denoiser.label
-    found = [Clock("", process, label)]
     kinds = _tables(process) if isinstance(process, Tabulated) else _PROCESSES
-    found += [Clock(name, other, label) for name, other in kinds.items() if other != process]
     labels = _labels(process)
-    return found + [Clock(k, process, other) for k, other in labels.items() if other != label]
+    return [
+        Clock("", process, label),
+        *(Clock(name, other, label) for name, other in kinds.items() if other != process),
+        *(Clock(name, process, other) for name, other in labels.items() if other != label),
+    ]
 
 
 _PROCESSES: dict[str, Process] = {
@@ -98,10 +103,10 @@ _PROCESSES: dict[str, Process] = {
 
 def _tables(process: Tabulated) -> dict[str, Process]:
     count = len(process.alpha_bar)
-    made = {f"the {name} table": make(count) for name, make in TABLES.items()}
+    tables = {f"the {name} table": make(count) for name, make in TABLES.items()}
     for name in ("the linear table", "the scaled-linear table"):
-        made[f"{name} with no signal at its end"] = without_signal(made[name])
-    return {name: Tabulated(table) for name, table in made.items()}
+        tables[f"{name} with no signal at its end"] = without_signal(tables[name])
+    return {name: Tabulated(table) for name, table in tables.items()}
 
 
 def _labels(process: Process) -> dict[str, Label]:

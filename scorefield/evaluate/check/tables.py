@@ -1,8 +1,8 @@
-"""The tables of ``alpha_bar`` that released networks were trained with.
+"""The tables of ``alpha_bar`` of released networks.
 
 Reference: Ho et al. (2020), arXiv:2006.11239 (linear); Rombach et al. (2022), arXiv:2112.10752
 (scaled linear); Nichol and Dhariwal (2021), arXiv:2102.09672 (cosine); Xu et al. (2022),
-arXiv:2203.02923 (sigmoid); Lin et al. (2024), arXiv:2305.08891, of no signal at the end.
+arXiv:2203.02923 (sigmoid); Lin et al. (2024), arXiv:2305.08891 (no signal at the end).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def scaled_linear(count: int) -> Tensor:
 
 
 def cosine(count: int) -> Tensor:
-    """Return ``cos^2`` of an angle that grows evenly, with ``beta`` at most 0.999."""
+    """Return ``cos^2`` of a linearly growing angle, with ``beta`` at most 0.999."""
     angle = (torch.linspace(0, 1, count + 1, dtype=torch.float64) + 0.008) / 1.008
     bar = (angle * math.pi / 2).cos() ** 2
     return (bar[1:] / bar[:-1]).clamp(min=0.001).cumprod(0)
@@ -50,6 +50,6 @@ TABLES: dict[str, Callable[[int], Tensor]] = {
 
 
 def without_signal(alpha_bar: Tensor) -> Tensor:
-    """Return a table stretched so that ``alpha`` is 0 at its end, and as it was at its start."""
+    """Return a table rescaled so that ``alpha`` is 0 at its end and unchanged at its start."""
     alpha = alpha_bar.sqrt()
     return ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2

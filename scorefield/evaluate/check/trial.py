@@ -1,18 +1,18 @@
-r"""Interpretations of a network tried on data: how far from it they are, level by level.
+r"""Errors of interpretations of a network on data, by noise level.
 
-For data ``x_0`` noised to a level, a denoiser that has learned something is nearer to it than the
-answer ``z`` of a Gaussian with the data's mean ``m`` and variances ``v``::
+The error of a denoiser on noised data ``x_0`` is measured relative to that of ``z``, the estimate
+for a Gaussian with the data's mean ``m`` and variances ``v``::
 
     e = E |x_0 - E[x_0 | x]|^2  /  E |x_0 - z|^2                                            (1)
     z = m + alpha v / (alpha^2 v + sigma^2) (x - alpha m)
 
-Both see the same noise, so most of its variance cancels in the quotient. A wrong interpretation has
-many times that error. Whatever the data, a posterior mean has at every level::
+Both have the same noise, so most of its variance cancels in the quotient. A wrong interpretation
+has many times that error. For any data, a posterior mean has at every noise level::
 
     E[score(x)] = 0                                                                         (2)
     E[(x_0 - E[x_0 | x]) . E[x_0 | x]] = 0                                                  (3)
 
-of which (3) is told as the slope of ``x_0`` on its estimate, which is then 1.
+(3) is reported as the slope of ``x_0`` on its estimate, which is then 1.
 
 Reference: Efron (2011), Tweedie's formula and selection bias; Vincent (2011), A connection between
 score matching and denoising autoencoders.
@@ -35,19 +35,19 @@ from scorefield.noise import EVALUATION, Noise
 from scorefield.process import Process, time_near
 
 LEVELS = 8
-_LOWEST, _HIGHEST = 0.05, 10.0  # of sigma / alpha over the data's deviation
+_LOWEST, _HIGHEST = 0.05, 10.0  # sigma / alpha over the standard deviation of the data
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an interpretation says of data at one level.
+    """The estimates of an interpretation at one noise level.
 
     Attributes:
         ratio: ``sigma / alpha``.
-        errors, plain: of each sample, and of the Gaussian for it, as in (1), ``(n,)``.
-        across, along: ``x_0`` times its estimate, and that times itself, ``(n,)``; both about the
-            mean.
-        noise: by how much the noise is mistaken, ``(n, d)``; its mean is that of (2).
+        errors, plain: squared errors of the estimate and of ``z``, as in (1), ``(n,)``.
+        across, along: inner product of ``x_0`` and its estimate, and the estimate's square,
+            ``(n,)``; both relative to the mean.
+        noise: error of the estimated noise, ``(n, d)``; its mean is that of (2).
     """
 
     ratio: float
@@ -59,12 +59,12 @@ class Answer:
 
 
 class Trial:
-    """Data, and the noise it is tried with: the same for all interpretations.
+    """Data and noise, the same for all interpretations.
 
     Args:
-        x0: data as the field sees it, ``(n, *shape)``.
-        moments: mean and variance of its coordinates, known from more of it.
-        process: whose noise levels the data is tried at.
+        x0: data in the units of the field, ``(n, *shape)``.
+        moments: mean and variance of its coordinates, possibly from more data.
+        process: determines the noise levels.
         seed: of the noise.
     """
 
@@ -90,9 +90,9 @@ class Trial:
         kinds: Sequence[Prediction],
         condition: Mapping[str, Any],
     ) -> tuple[list[Answer | None], int]:
-        """Return what each interpretation with a clock says at a level, and the calls that took.
+        """Return the estimates of each interpretation with a clock, and the number of calls.
 
-        None where the clock's process does not reach that level.
+        The estimates are None if the clock's process does not reach the noise level.
         """
         try:
             t = clock.process.time(self.half_log_snr[level])
@@ -103,7 +103,7 @@ class Trial:
         label = clock.label(clock.process, t)
         plain = _each((self.x0 - self._gaussian(x, alpha, sigma)).double() ** 2)
         outputs: dict[float, Tensor] = {}
-        found: list[Answer | None] = []
+        answers: list[Answer | None] = []
         for kind in kinds:
             skip, out, scale = kind.parametrization(alpha, sigma)
             if float(scale) not in outputs:
@@ -111,11 +111,11 @@ class Trial:
             of_x, of_eps = kind.parametrization.of_eps(alpha, sigma)
             output = kind.sign * outputs[float(scale)]
             x0, eps = skip * x + out * output, of_x * x + of_eps * output
-            found.append(self._answer(x0, eps - self.eps[level], plain, float(sigma / alpha)))
-        return found, len(outputs)
+            answers.append(self._answer(x0, eps - self.eps[level], plain, float(sigma / alpha)))
+        return answers, len(outputs)
 
     def _gaussian(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Return what a Gaussian of the data's moments answers."""
+        """Return ``z`` of (1)."""
         gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
         return self.mean + gain * (x - alpha * self.mean)
 
@@ -135,59 +135,59 @@ def _each(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1)
 
 
-def rate(tried: Mapping[str, Sequence[Answer | None]]) -> list[Interpretation]:
+def rate(answers: Mapping[str, Sequence[Answer | None]]) -> list[Interpretation]:
     """Return the interpretations with their errors; the first is the declared one.
 
-    Where one does not reach all levels, its error is what it would be if beyond them it stood to
-    the best of those that do as it stands in the rest. One that does not reach half of them, or has
-    no finite answers, is infinitely wrong.
+    For one that does not reach all levels, the error at the others is extrapolated with a constant
+    ratio to the best complete one. One that reaches fewer than half of them, or is not finite, has
+    an infinite error.
     """
-    whole = [answers for answers in tried.values() if answers and None not in answers]
-    declared = next(iter(tried.values()))
-    best = min(whole, key=lambda answers: _log_error(answers)[0], default=declared)
-    sides = declared, best
-    return [_rate(name, k, tried[name], *sides) for k, name in enumerate(tried)]
+    complete = [own for own in answers.values() if own and None not in own]
+    declared = next(iter(answers.values()))
+    best = min(complete, key=lambda own: _log_error(own)[0], default=declared)
+    return [_rate(name, k, answers[name], declared, best) for k, name in enumerate(answers)]
 
 
 def _rate(
     name: str,
-    place: int,
+    order: int,
     answers: Sequence[Answer | None],
     declared: Sequence[Answer | None],
     best: Sequence[Answer | None],
 ) -> Interpretation:
-    held = [k for k, answer in enumerate(answers) if answer is not None]
-    log_error, own = _log_error([answers[k] for k in held])
-    if math.isinf(log_error) or len(held) < LEVELS / 2:
-        return Interpretation(name, math.inf, -math.inf, 0.0, 0.0, place)
-    beyond = _log_error(best)[0] - _log_error([best[k] for k in held])[0]
-    error = math.exp(log_error + (beyond if len(held) < len(answers) else 0.0))
+    reached = [k for k, answer in enumerate(answers) if answer is not None]
+    log_error, own = _log_error([answers[k] for k in reached])
+    if math.isinf(log_error) or len(reached) < LEVELS / 2:
+        return Interpretation(name, math.inf, -math.inf, 0.0, 0.0, order)
+    beyond = _log_error(best)[0] - _log_error([best[k] for k in reached])[0]
+    error = math.exp(log_error + (beyond if len(reached) < len(answers) else 0.0))
     spread = _jackknife(own)
     if math.isinf(_log_error(declared)[0]):
-        return Interpretation(name, error, math.inf, 0.0, spread, place)
-    said, other = _log_error([declared[k] for k in held])
-    return Interpretation(name, error, said - log_error, _jackknife(other - own), spread, place)
+        return Interpretation(name, error, math.inf, 0.0, spread, order)
+    declared_error, other = _log_error([declared[k] for k in reached])
+    gain = declared_error - log_error
+    return Interpretation(name, error, gain, _jackknife(other - own), spread, order)
 
 
 def _log_error(answers: Sequence[Answer | None]) -> tuple[float, Tensor]:
-    """Return the mean logarithm of (1) over levels, and that without each of the samples."""
-    found = [(answer.errors, answer.plain) for answer in answers if answer is not None]
-    if not found:
+    """Return the mean logarithm of (1) over levels, and the same without each of the samples."""
+    pairs = [(answer.errors, answer.plain) for answer in answers if answer is not None]
+    if not pairs:
         return math.inf, torch.empty(0)
-    errors, plain = map(torch.stack, zip(*found, strict=True))
+    errors, plain = map(torch.stack, zip(*pairs, strict=True))
     mean = float((errors.sum(1) / plain.sum(1)).log().mean())
     without = [part.sum(1, keepdim=True) - part for part in (errors, plain)]
     return (mean if math.isfinite(mean) else math.inf), (without[0] / without[1]).log().mean(0)
 
 
 def _jackknife(without: Tensor) -> float:
-    """Return the standard error of what has these values ``(n,)`` without each of the samples."""
+    """Return the standard error from the values ``(n,)`` without each of the samples."""
     n = len(without)
     return float(((n - 1) / n * (without - without.mean()).square().sum()).sqrt())
 
 
-def level(answer: Answer) -> Level:
-    """Return what is told of an interpretation at one level."""
+def level_of(answer: Answer) -> Level:
+    """Return the statistics of an interpretation at one noise level."""
     n = len(answer.errors)
     biases = answer.noise.mean(0) / (answer.noise.std(0) / math.sqrt(n))
     across, along = answer.across.sum(), answer.along.sum()

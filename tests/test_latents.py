@@ -292,5 +292,5 @@ def test_what_no_pair_can_be_made_of_is_refused():
         with pytest.raises(ValueError, match=message):
             make()
     at = sf.State(normal(2, 2), tensor(0.5, 0.5), sf.Noise(0, torch.arange(2)))
-    with pytest.raises(ValueError, match="one way at a time"):
+    with pytest.raises(ValueError, match="all samples in one direction"):
         sf.Reversible(sf.DDIM()).advance(mixture(sf.VP()), at, tensor(0.4, 0.6))

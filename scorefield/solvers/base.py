@@ -112,7 +112,7 @@ class Solver(ABC):
 
     @property
     def error_order(self) -> float | None:
-        """The order in the step size of the error estimate; None if there is no estimate."""
+        """The order in the step size of the error estimate; None without an estimate."""
         return None
 
     @property

@@ -1,12 +1,12 @@
-r"""Steps by a table of numbers that was fitted to one field.
+r"""Steps by a table of numbers fitted to one field.
 
 In ``y = x / alpha`` and ``r = sigma / alpha`` the probability-flow ODE is the same for every
 process, and so is a step that is linear in the state and in all the estimates so far::
 
     y_{i+1} = a_i y_i + sum_j (b_ij x0_j + c_ij eps_j)                              (1)
 
-with ``j`` newest first. The coefficients belong to the noise levels that they were fitted at, and
-to their order: such a solver runs from its first level to its last, once.
+with ``j`` newest first. The coefficients are valid at the noise levels they were fitted for and in
+their order: such a solver runs once, from its first level to its last.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ class Fitted(LinearSolver):
     """The steps (1); one call each.
 
     Args:
-        levels: ``log r`` of the times a run visits, falling, ``N + 1`` of them; the last may be
-            ``-inf``, the data.
-        table: of each of the ``N`` steps ``a_i``, then ``b_ij`` and ``c_ij`` for each ``j``.
+        levels: ``log r`` of the ``N + 1`` times, falling; the last may be ``-inf``, the data.
+        table: for each of the ``N`` steps ``a_i``, then ``b_ij`` and ``c_ij`` for each ``j``.
 
     Raises:
-        ValueError: levels that do not fall, or a table of another form; at other times than those
-            of the levels, or out of order.
+        ValueError: levels that do not fall, or a table of another form; steps between other times
+            or out of order.
     """
 
     levels: tuple[float, ...]
@@ -47,8 +46,8 @@ class Fitted(LinearSolver):
         sizes = [len(row) for row in self.table]
         if not falling or sizes != [3 + 2 * i for i in range(len(self.levels) - 1)] or not sizes:
             raise ValueError(
-                f"{len(self.levels)} levels and rows of {sizes} numbers: give falling levels, and "
-                "for the steps between them 3, 5, 7, ... numbers."
+                f"table: has rows of {sizes} numbers for {len(self.levels)} levels; give falling "
+                "levels, and for the steps between them 3, 5, 7, ... numbers."
             )
 
     @property
@@ -104,11 +103,11 @@ def level_times(process: Process, levels: Sequence[float]) -> Tensor:
     highest, lowest = (-process.half_log_snr(ends)).tolist()
     least = inner[-1] if last == -math.inf else last
     if any(a <= b for a, b in itertools.pairwise(levels)):
-        raise ValueError(f"levels = {list(levels)}: give falling ones.")
+        raise ValueError(f"levels={list(levels)}: give falling ones.")
     if levels[0] > highest + _NEAR or least < lowest - _NEAR:
         raise ValueError(
-            f"the levels go from sigma/alpha = {_ratio(levels[0]):.3g} to {_ratio(least):.3g}, "
-            f"and {process!r} has {_ratio(highest):.3g} to {_ratio(lowest):.3g}."
+            f"levels: go from sigma/alpha = {_ratio(levels[0]):.3g} to {_ratio(least):.3g}, and "
+            f"{process!r} has {_ratio(highest):.3g} to {_ratio(lowest):.3g}."
         )
     finite = inner if last == -math.inf else levels
     depth = torch.tensor(finite, dtype=torch.float64).clamp(lowest, highest)
@@ -116,5 +115,5 @@ def level_times(process: Process, levels: Sequence[float]) -> Tensor:
     if last > -math.inf:
         return times
     if process.t_data is None:
-        raise ValueError(f"the last level is the data, which {process!r} does not reach.")
+        raise ValueError(f"levels: the last is the data, which {process!r} does not reach.")
     return torch.cat([times, times.new_tensor([process.t_data])])

@@ -52,7 +52,7 @@ class Level:
 
 
 class Past(NamedTuple):
-    """What a rule may use from earlier steps.
+    """The results of earlier steps that a rule may use.
 
     Attributes:
         levels: those of the stored estimates, newest first. If the newest was made at the start of

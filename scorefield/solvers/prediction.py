@@ -1,7 +1,7 @@
-r"""What a multistep method interpolates, in which variable, and the integral of the result.
+r"""The quantity that a multistep method interpolates, the variable, and the integral.
 
-On the probability-flow ODE of every process, some linear prediction ``F`` made of the posterior
-means drives a rescaled state; with ``r = sigma / alpha``::
+On the probability-flow ODE of every process, a linear prediction ``F`` from the posterior means is
+the derivative of a rescaled state; with ``r = sigma / alpha``::
 
     d(x / n) = F(u) w(u) du                                                         (1)
 
@@ -14,7 +14,7 @@ prediction           F                             n                            
 ===================  ============================  ============================  ========  =======
 
 with ``angle = atan(r / c)``; data and noise prediction are its limits ``c = 0`` and ``c = inf``.
-With ``d = eta`` towards the reverse SDE, and ``m = n / alpha``, ``k = 1 + d^2``::
+With noise ``eta``, towards the reverse SDE, and ``m = n / alpha``, ``k = 1 + eta^2``::
 
     x_s / n_s = (m_s / m_t)^(k - 1) x_t / n_t + k int_t^s (m_s / m)^(k - 1) F w du + noise   (2)
 

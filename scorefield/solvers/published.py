@@ -1,11 +1,11 @@
 r"""Methods under the names of their papers: settings of `Multistep`.
 
-By default the integrals are exact. ``published=True`` reproduces the recurrences that papers and
-libraries use, which differ in three ways, with ``v`` the place in log-SNR scaled to the step:
+By default the integrals are exact. ``published=True`` reproduces the recurrences of papers and
+libraries, which differ in three ways; ``v`` is the log-SNR, scaled to 0 to 1 over the step:
 
-- two nodes: the line is taken at the middle of the step, as ``M0 / 2`` instead of ``int v``;
-  UniPC's "bh1" replaces ``M0`` by the step size. Of the same order as the exact integral.
-- three nodes: half the exact ``int v^2``. This costs the third order: the step is then of order 2.
+- two nodes: the value of the line at the middle of the step, ``M0 / 2`` instead of ``int v``;
+  UniPC's "bh1" replaces ``M0`` by the step size. The order is that of the exact integral.
+- three nodes: half the exact ``int v^2``, which lowers the order of the step from 3 to 2.
 - the first steps have the orders 1, 2, 3, ...
 
 Reference: Lu et al. (2022), arXiv:2206.00927, arXiv:2211.01095; Zhang and Chen (2022),
@@ -75,7 +75,7 @@ class Published(Quadrature):
 
 
 def _line(v: Sequence[Tensor], whole: Tensor) -> list[Tensor]:
-    """Return the weights of a line through two nodes, taken at the middle of the step."""
+    """Return the weights of the value at the step's middle of a line through two nodes."""
     weights = [0.5 * whole / (a - b) for a, b in zip(v, reversed(v), strict=True)]
     here = 0 if bool((v[0] == 0).all()) else 1
     weights[here] = whole - weights[1 - here]

@@ -1,8 +1,8 @@
 r"""Steps that are undone to the last digits.
 
-Any single step ``Psi``, from ``t`` towards noise or data, makes a pair of states ``(u, w)`` that an
-algebraic inverse brings back, whatever the size of the step. With the increment ``D_ts(w) =
-Psi_ts(w) - w`` a step towards data is::
+Any single step ``Psi``, towards noise or data, gives a step of a pair of states ``(u, w)`` with an
+algebraic inverse, for any step size. With the increment ``D_ts(w) = Psi_ts(w) - w`` a step towards
+data is::
 
     u_s = u_t + D_ts(w_t),    w_s = w_t - D_st(u_s)                                  (1)
 
@@ -11,8 +11,8 @@ and the one back towards noise solves it for ``(u_t, w_t)``::
     w_t = w_s + D_st(u_s),    u_t = u_s - D_ts(w_t)                                  (2)
 
 The states are ``x`` divided by the deviation of noised data, so that increments are small at every
-noise level. The method in print pulls the pair together by a factor at every step. That is left out
-here: undone, it drives the pair apart, and towards noise nothing would converge.
+noise level. The published method contracts the pair by a factor at every step. It is left out here,
+because its inverse expands the pair, and the steps towards noise would not converge.
 
 Reference: McCallum and Foster (2024), arXiv:2410.11648.
 """
@@ -34,15 +34,15 @@ from scorefield.solvers.renoise import check_base
 class Reversible(Solver):
     """A pair of states (1) around single steps of a base; twice the base's calls a step.
 
-    The partner of the state is its memory: a run that goes on from a state with its memory returns
-    where it came from. A state without memory begins as its own partner.
+    The partner of the state is its memory: the steps back from a state with its memory end at the
+    start. A state without memory begins as its own partner.
 
     Args:
-        base: the solver of the ODE, one without memory.
+        base: the solver of the ODE, without memory.
 
     Raises:
-        ValueError: a base that rests on earlier steps or is noisy itself; steps in different
-            directions for different samples.
+        ValueError: a base that uses earlier steps or adds noise; steps in different directions for
+            different samples.
     """
 
     history_length = 1
@@ -64,7 +64,9 @@ class Reversible(Solver):
     ) -> list[Move]:
         down = s < t
         if bool(down.any()) and not bool(down.all()):
-            raise ValueError("Reversible goes one way at a time: all towards data, or to noise.")
+            raise ValueError(
+                "s: Reversible steps all samples in one direction, to data or to noise."
+            )
         c = field.data_std if field.data_std > 0 else 1.0
         here, there = (unstack(field.process.prior(0.0, c**2, time).std) for time in (t, s))
         ways = self.base.moves(field, t, s), self.base.moves(field, s, t)
@@ -84,7 +86,7 @@ class _Pair(Move):
     s: Tensor
 
     def _increment(self, u: Tensor, noise: Any, forth: bool) -> Tensor:
-        """Return ``D`` of a base's step from here to there, or back."""
+        """Return ``D`` of the base's step from ``t`` to ``s``, or back."""
         move, time = (self.forth, self.t) if forth else (self.back, self.s)
         scale, other = (self.here, self.there) if forth else (self.there, self.here)
         end = move(State(mix((scale, u)), time, noise)).x

@@ -6,10 +6,10 @@ A method is a tableau ``(a, b, c)``. With ``h = s - t``::
     x_s = x + h sum_i b_i k_i
 
 A method with an embedded one, of weights ``b^``, estimates its error as ``h sum_i (b_i - b^_i)
-k_i``. Where ``b^`` has one entry more, it weighs the slope at ``(x_s, s)`` too, which is then the
-first of the next step ("first same as last").
+k_i``. If ``b^`` has one entry more, the last one is the weight of the slope at ``(x_s, s)``, which
+is then the first slope of the next step ("first same as last").
 
-On EDM's clock and scale: ``field.under(EDM())``.
+For EDM's time and scale: ``field.under(EDM())``.
 
 Reference: Hairer, Nørsett and Wanner (1993), Solving Ordinary Differential Equations I, chapter II.
 """
@@ -29,9 +29,9 @@ from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
 class Tableau:
     """An explicit Runge-Kutta method: stages ``a``, weights ``b``, nodes ``c``, and its order.
 
-    ``embedded`` are the weights ``b^`` of a method of one order less, if there is one. The end of a
-    step may be counted from the last stage's point in part, by the share ``through``, which is
-    chosen so that a slope drops out: ``x_s = (1 - q) x + q x_m + h sum_j (b_j - q a_mj) k_j``.
+    ``embedded`` are the weights ``b^`` of a method of one order less, if there is one. A share ``q``,
+    `through`, of the end may start from the last stage's point ``x_m`` instead of ``x``, so that
+    one slope cancels: ``x_s = (1 - q) x + q x_m + h sum_j (b_j - q a_mj) k_j``.
     """
 
     order: int

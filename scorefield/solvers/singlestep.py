@@ -5,8 +5,8 @@ the step's start and the stage before, and integrated as `Multistep` does::
 
     order 2:  c = 0, 1/2         order 3:  c = 0, 1/3, 2/3
 
-so that a step is DDIM plus corrections. Two and three calls a step, no memory; the difference to
-the result of one order less, from the same calls, estimates the error.
+so that a step is DDIM plus corrections. A step makes two or three calls and stores nothing. The
+error estimate is the difference to the result of one order less, from the same calls.
 
 Reference: Lu et al. (2022), arXiv:2206.00927, algorithms 1 and 2; arXiv:2211.01095.
 """
@@ -31,7 +31,7 @@ class Singlestep(LinearSolver):
 
     Args:
         order: 2 or 3: as many calls a step.
-        prediction: what is interpolated.
+        prediction: the interpolated quantity.
         quadrature: how the lines are integrated.
 
     Raises:

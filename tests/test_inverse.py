@@ -553,10 +553,10 @@ BAD = [
         lambda: sf.MMPS(VECTORS, sf.Matrix(ROWS), torch.ones(3, 2))(torch.ones(5, 4), 0.5),
         "3 measurements for a batch of 5",
     ),
-    (lambda: sf.Replacement(HALF, torch.ones(4), -1.0), "noise_std = -1"),
+    (lambda: sf.Replacement(HALF, torch.ones(4), -1.0), "noise_std=-1"),
     (lambda: sf.Replacement(HALF, torch.full((4,), math.nan)), "finite values"),
     (lambda: sf.RePaint(sf.Multistep(2), sf.Replacement(HALF, MEAN)), "Multistep"),
-    (lambda: sf.RePaint(sf.DDIM(), sf.Replacement(HALF, MEAN), 0), "0 repeat"),
+    (lambda: sf.RePaint(sf.DDIM(), sf.Replacement(HALF, MEAN), 0), "repeats=0: must be at least 1"),
     (lambda: sf.sample(VECTORS, 2, sf.Replacement(HALF, MEAN)), "stays at its time"),
     (
         lambda: sf.sample(

@@ -295,13 +295,13 @@ def test_a_table_that_is_none_is_refused(levels, table, message):
 def test_a_fitted_solver_refuses_other_times_and_another_turn():
     field = ring()
     solver, _ = student(field).learn(LEVELS)
-    with pytest.raises(ValueError, match="use its own times"):
+    with pytest.raises(ValueError, match="use the solver's own times"):
         sf.sample(field, 2, solver, sf.uniform(field.process, 4))
     times = solver.times(field.process)
     at = sf.State(torch.zeros(2, 2).double(), times[1], sf.Noise(0, torch.arange(2)))
     with pytest.raises(ValueError, match="step 0 of a fitted solver"):
         solver.advance(field, at, times[2])
-    with pytest.raises(ValueError, match=r"the levels go from sigma/alpha = 2.2e\+04"):
+    with pytest.raises(ValueError, match=r"levels: go from sigma/alpha = 2.2e\+04"):
         level_times(sf.VP(), (10.0, 0.0))
     with pytest.raises(ValueError, match="give falling ones"):
         level_times(sf.VP(), (0.0, 0.0))

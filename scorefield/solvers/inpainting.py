@@ -64,8 +64,8 @@ class Replacement(Solver):
             raise ValueError(f"noise_std={self.noise_std}: give a deviation >= 0.")
         if self.observed.dtype != torch.bool or bool((self.observed & ~self.y.isfinite()).any()):
             raise ValueError(
-                f"observed: has type {self.observed.dtype}; give torch.bool, and finite y of shape "
-                f"{tuple(self.y.shape)} where it is true."
+                f"observed: has type {self.observed.dtype}; give torch.bool, and finite values "
+                f"of y (shape {tuple(self.y.shape)}) where it is true."
             )
 
     def moves(

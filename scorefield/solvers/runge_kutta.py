@@ -29,9 +29,9 @@ from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
 class Tableau:
     """An explicit Runge-Kutta method: stages ``a``, weights ``b``, nodes ``c``, and its order.
 
-    ``embedded`` are the weights ``b^`` of a method of one order less, if there is one. A share ``q``,
-    `through`, of the end may start from the last stage's point ``x_m`` instead of ``x``, so that
-    one slope cancels: ``x_s = (1 - q) x + q x_m + h sum_j (b_j - q a_mj) k_j``.
+    ``embedded`` are the weights ``b^`` of a method of one order less, if there is one. A share
+    ``q``, `through`, of the end may start from the last stage's point ``x_m`` instead of ``x``, so
+    that one slope cancels: ``x_s = (1 - q) x + q x_m + h sum_j (b_j - q a_mj) k_j``.
     """
 
     order: int

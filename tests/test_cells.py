@@ -237,7 +237,7 @@ def damage(file):
     [
         (spoil_gene, r"entries of genes 0 to 8, counted from 0, and 8 genes"),
         (spoil_negative, r"entries of genes -1 to 7, counted from 0, and 8 genes"),
-        (spoil_kind_of_index, "the indices of /X are no integers"),
+        (spoil_kind_of_index, "the indices of /X are not integers"),
         (spoil_unsigned_rows, "the rows of /X do not add up"),
         (damage, r"cannot be read as \.h5ad"),
     ],

@@ -192,7 +192,7 @@ def test_a_table_is_read_by_the_rules(learned):
     dropped = read(path, missing="drop")
     assert len(dropped.x) == 4000 - data.incomplete
     assert not dropped.columns.missing
-    with pytest.raises(DataError, match=r"item \d+, column size: nan.*--missing drop"):
+    with pytest.raises(DataError, match=r"item \d+, column size: nan.*missing=\"drop"):
         read(path, missing="refuse")
 
 

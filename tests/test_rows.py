@@ -47,7 +47,7 @@ def test_a_bad_value_and_a_gap_are_found_in_whatever_chunk(tmp_path, monkeypatch
         read(tmp_path / "x.npy")
     x[33, 1] = np.nan
     np.save(tmp_path / "x.npy", x)
-    with pytest.raises(DataError, match=r"index \(33, 1\): nan.*--missing drop"):
+    with pytest.raises(DataError, match=r"index \(33, 1\): nan.*missing=\"drop"):
         read(tmp_path / "x.npy")
     dropped = read(tmp_path / "x.npy", missing="drop", in_memory=0)
     expected = torch.from_numpy(np.delete(x, 33, 0)).float()

@@ -1,4 +1,4 @@
-"""Data: built-in sets, files, and the ways between data and what a field sees."""
+"""Data: built-in sets, files and objects, and the transforms between data and a field."""
 
 import lazy_loader
 

@@ -70,5 +70,5 @@ def toy(name: str, n: int = 4096, seed: int = 0) -> Tensor:
         arm = np.stack([np.cos(angle), np.sin(angle)], 1) * angle[:, None] / 4
         points = np.where(half[:, None], arm, -arm) + 0.06 * z
     else:
-        raise ValueError(f"no toy set {name!r}: give one of {', '.join(TOYS)}.")
+        raise ValueError(f"name={name!r}: not a toy set; give one of {', '.join(TOYS)}.")
     return torch.from_numpy(points.astype(np.float32))

@@ -1,7 +1,7 @@
-"""Cells × genes: AnnData's .h5ad files, by h5py, read a few cells at a time.
+"""Cells × genes: AnnData's .h5ad files, read a few cells at a time by h5py.
 
-Format: https://anndata.readthedocs.io/en/latest/fileformat-prose.html, with the older form in which
-a table is one compound array.
+Format: https://anndata.readthedocs.io/en/latest/fileformat-prose.html, and the older
+form, in which a table is one compound array.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from scorefield._internal.errors import DataError
 from scorefield.data.contents import Coded, Contents, Values, coded
 from scorefield.data.limits import UNREADABLE, reason
 
-_MOST_SQUEEZED = 1100  # times; deflate, which such files are packed with, reaches 1,030
+_LARGEST_RATIO = 1100  # of compression; deflate, which such files use, reaches 1,030
 _SPARE = 2**20  # bytes
 
 
 def read_h5ad(path: Path, layer: str | None = None) -> Contents:
-    """Open a file of cells; its genes are the columns, and what is said of cells is by name.
+    """Open a file of cells: the genes are the columns, and ``obs`` gives classes by name.
 
     Args:
-        layer: instead of the main matrix ``X``.
+        layer: a layer to read instead of the main matrix ``X``.
 
     Raises:
         DataError: h5py missing, another kind of file, no such layer, a matrix stored by columns,
@@ -48,7 +48,7 @@ def read_h5ad(path: Path, layer: str | None = None) -> Contents:
         kind = _Sparse if isinstance(matrix, h5py.Group) else _Dense
         values: Values = kind(path, matrix)
         genes = _texts(_column(path, file, "var", _index(file, "var")))
-        columns = {name: partial(_said, path, file, name) for name in _names(file, "obs")}
+        columns = {name: partial(_classes, path, file, name) for name in _names(file, "obs")}
     if len(values.shape) != 2 or len(genes) != values.shape[1]:
         raise DataError(f"{path} has a matrix of shape {values.shape} for {len(genes)} genes.")
     unique = len(set(genes)) == len(genes)
@@ -57,7 +57,7 @@ def read_h5ad(path: Path, layer: str | None = None) -> Contents:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Tell as one `DataError` what h5py and NumPy raise for a file that is damaged."""
+    """Raise errors of h5py and NumPy on a damaged file as one `DataError`."""
     try:
         yield
     except DataError:
@@ -82,7 +82,7 @@ class _Dense:
 
 
 class _Sparse:
-    """Rows of a matrix on the disk of which only what is not zero is stored, row by row."""
+    """Rows of a sparse matrix on the disk, stored row by row."""
 
     def __init__(self, path: Path, group: Any) -> None:
         kind = group.attrs.get("encoding-type", group.attrs.get("h5sparse_format", ""))
@@ -96,7 +96,7 @@ class _Sparse:
         shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
         self.shape, self.dtype = tuple(map(int, shape)), self.data.dtype
         if self.genes.dtype.kind not in "iu" or ends.dtype.kind not in "iu":
-            raise DataError(f"{path}: the indices of {group.name} are no integers.")
+            raise DataError(f"{path}: the indices of {group.name} are not integers.")
         self.ends = np.asarray(ends).astype(np.int64)
         rising = len(self.ends) == self.shape[0] + 1 and bool((np.diff(self.ends) >= 0).all())
         if (
@@ -117,10 +117,10 @@ class _Sparse:
         return out
 
     def _add(self, out: np.ndarray, ends: np.ndarray) -> None:
-        """Add the entries of rows that follow each other; SciPy too sums those of one gene.
+        """Add the entries of consecutive rows; repeated entries of a gene are summed, as in SciPy.
 
         Raises:
-            DataError: an entry of a gene that there is not.
+            DataError: an entry of a gene outside the matrix.
         """
         span = slice(int(ends[0]), int(ends[-1]))
         genes = self.genes[span]
@@ -134,10 +134,10 @@ class _Sparse:
 
 
 def _inside(path: Path, group: Any, name: str) -> Any:
-    """Return what lies under a name, in this file and of a size that the file can hold.
+    """Return the group or array of a name, which is in this file and fits into it.
 
     Raises:
-        DataError: it is a link, or its data lies elsewhere, or it declares more than that.
+        DataError: a link, data in another file, or a larger declared size.
     """
     import h5py
 
@@ -149,21 +149,19 @@ def _inside(path: Path, group: Any, name: str) -> Any:
     if isinstance(parent, h5py.Dataset):
         if parent.external or parent.is_virtual:
             raise DataError(f"{path}: the data of {name} lies in other files: save it as a whole.")
-        size, held = math.prod(parent.shape) * parent.dtype.itemsize, parent.id.get_storage_size()
-        if size > _MOST_SQUEEZED * held + _SPARE:
-            raise DataError(f"{path}: {name} declares {size} bytes and holds {held}.")
+        size, stored = math.prod(parent.shape) * parent.dtype.itemsize, parent.id.get_storage_size()
+        if size > _LARGEST_RATIO * stored + _SPARE:
+            raise DataError(f"{path}: {name} declares {size} bytes and holds {stored}.")
     return parent
 
 
 def _index(file: Any, table: str) -> str:
     """Return the name of the column that names the rows of a table."""
-    found = file[table].attrs.get("_index")
-    if isinstance(found, bytes):
-        return found.decode()
-    if found is None:  # the older form
+    name = file[table].attrs.get("_index")
+    if name is None:  # the older form
         names = file[table].dtype.names or ("index",)
         return "index" if "index" in names else str(names[0])
-    return str(found)
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _names(file: Any, table: str) -> list[str]:
@@ -177,25 +175,25 @@ def _names(file: Any, table: str) -> list[str]:
 def _column(path: Path, file: Any, table: str, name: str) -> Any:
     import h5py
 
-    found = _inside(path, file, table)
-    if isinstance(found, h5py.Dataset):
-        return _list(path, f"{table}/{name}", found[name])
-    column = _inside(path, found, name)
+    parent = _inside(path, file, table)
+    if isinstance(parent, h5py.Dataset):
+        return _list(path, f"{table}/{name}", parent[name])
+    column = _inside(path, parent, name)
     return column if isinstance(column, h5py.Group) else _list(path, f"{table}/{name}", column)
 
 
-def _list(path: Path, name: str, found: Any) -> np.ndarray:
+def _list(path: Path, name: str, values: Any) -> np.ndarray:
     """Return the values of a column, or of a part of one."""
-    if len(found.shape) != 1:
-        raise DataError(f"{path}: {name} has shape {found.shape}: needs one value for each row.")
-    return np.asarray(found)
+    if len(values.shape) != 1:
+        raise DataError(f"{path}: {name} has shape {values.shape}: needs one value for each row.")
+    return np.asarray(values)
 
 
-def _said(path: Path, file: Any, name: str) -> Coded:
-    """Return what a column says of the cells: the labels of a categorical one, else its values.
+def _classes(path: Path, file: Any, name: str) -> Coded:
+    """Return the classes of a column of ``obs``: its categories, or else its values.
 
     Raises:
-        DataError: a column that cannot be read, or holds other than one known value for each cell.
+        DataError: a column that cannot be read, or does not hold one value for each cell.
     """
     import h5py
 
@@ -203,25 +201,25 @@ def _said(path: Path, file: Any, name: str) -> Coded:
         column = _column(path, file, "obs", name)
         if isinstance(column, h5py.Group):
             pair = ("values", "mask") if "mask" in column else ("categories", "codes")
-            known, second = (
+            first, second = (
                 _list(path, f"obs/{name}/{part}", _inside(path, column, part)) for part in pair
             )
-            known = _texts(known)
+            labels = _texts(first)
             if "mask" not in column:
-                return _categories(path, name, second, known)
-            known[second.astype(bool)] = ""
-            return coded(known)
+                return _categories(path, name, second, labels)
+            labels[second.astype(bool)] = ""
+            return coded(labels)
         if (older := _older(path, file, name)) is not None:
             return _categories(path, name, column, older)
         return coded(_texts(column))
 
 
-def _categories(path: Path, name: str, codes: np.ndarray, known: np.ndarray) -> Coded:
+def _categories(path: Path, name: str, codes: np.ndarray, labels: np.ndarray) -> Coded:
     if codes.dtype.kind not in "iu":
         raise DataError(f"{path}: obs/{name} holds codes of type {codes.dtype}: needs integers.")
-    if len(codes) and not -1 <= codes.min() <= codes.max() < len(known):
-        raise DataError(f"{path}: obs/{name} holds codes beyond its {len(known)} categories.")
-    return Coded(codes.astype(np.int64), tuple(known))
+    if len(codes) and not -1 <= codes.min() <= codes.max() < len(labels):
+        raise DataError(f"{path}: obs/{name} holds codes beyond its {len(labels)} categories.")
+    return Coded(codes.astype(np.int64), tuple(labels))
 
 
 def _older(path: Path, file: Any, name: str) -> np.ndarray | None:
@@ -236,7 +234,7 @@ def _older(path: Path, file: Any, name: str) -> np.ndarray | None:
 
 
 def _texts(array: np.ndarray) -> np.ndarray:
-    """Return values as text; missing ones as empty."""
+    """Return values as texts; missing ones are empty."""
     if array.dtype.kind in "SO":
         return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in array], dtype=str)
     texts = array.astype(str)

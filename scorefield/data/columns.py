@@ -1,21 +1,18 @@
 """Vectors whose columns differ in kind: numbers, categories, constants, missing values.
 
-A column of the data is one number: a value, a category's code, or NaN where there is none. What a
-field learns of it:
+A column of the data is one number: a value, the code of a category, or NaN for a missing value. A
+field learns from it:
 
 - a number: itself;
-- a whole number: itself with noise from 0 to 1 on top, or to 1/2 in a column of few of them;
-- two categories: 0 or 1 with noise from 0 to 1/2; more of them: one coordinate each, 1 for the one
-  that is meant and 0 for the rest, with such noise on all; a missing
-  value is a category of its own;
+- a whole number: itself with noise from 0 to 1 on top, or to 1/2 in a column of few values;
+- two categories: 0 or 1 with noise from 0 to 1/2; more of them: one coordinate each, 1 for the
+  category and 0 for the rest, with such noise on all; a missing value is another category;
 - a constant: nothing;
 - a number with missing values: itself, or normal noise of the column's mean and deviation where
-  it is missing; and a coordinate that says so, 0 or 1 with noise to 1/2.
+  it is missing; and a coordinate for that, 0 or 1 with noise to 1/2.
 
-Noise to 1/2 leaves room between the values: what a field blurs at their edges is not taken for the
-next one.
-
-So samples have whole numbers, categories, constants and missing values where the data has them.
+Noise to 1/2 leaves room between the values, so a small error of a field does not change the value.
+Samples have whole numbers, categories, constants and missing values where the data has them.
 """
 
 from __future__ import annotations
@@ -43,9 +40,9 @@ class Kind(ABC):
     """Columns ``x`` ``(B, n)`` of one kind, and their coordinates ``v`` ``(B, size)``.
 
     Attributes:
-        size: how many coordinates they have.
+        size: the number of coordinates.
         width: of the noise on each.
-        absent: which of them say that a value is missing: all, the last or none.
+        absent: the coordinates for missing values: all, the last or none.
     """
 
     size: int
@@ -66,7 +63,7 @@ class Kind(ABC):
 
     @abstractmethod
     def needs(self, column: int) -> str:
-        """Return what the values of the column of a place must be, for a message."""
+        """Return the condition on the values of a column, for a message."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +141,8 @@ class Category(Kind):
         return torch.where(missing, math.nan, code.to(v))
 
     def fits(self, x: Tensor) -> Tensor:
-        known = (x >= 0) & (x < len(self.labels)) & (x == x.floor())
-        return known | (x.isnan() & (self.labels[-1] == MISSING))
+        code = (x >= 0) & (x < len(self.labels)) & (x == x.floor())
+        return code | (x.isnan() & (self.labels[-1] == MISSING))
 
     def needs(self, column: int) -> str:
         return f"one of {', '.join(map(repr, self.labels))}"
@@ -153,7 +150,7 @@ class Category(Kind):
 
 @dataclass(frozen=True)
 class Constant(Kind):
-    """Values that never change, of which there is nothing to learn."""
+    """Values that never change, which have no coordinates."""
 
     values: tuple[float, ...]
     size = 0
@@ -169,12 +166,12 @@ class Constant(Kind):
         return x.float() == torch.tensor(self.values, device=x.device)
 
     def needs(self, column: int) -> str:
-        return f"{self.values[column]:g}, the only value there was in training"
+        return f"{self.values[column]:g}, the only value in the training data"
 
 
 @dataclass(frozen=True)
 class Flag(Kind):
-    """Whether numbers are missing; the numbers themselves are of a kind of their own."""
+    """Whether numbers are missing; the numbers themselves are another kind."""
 
     size: int
     width = NARROW
@@ -202,7 +199,7 @@ class Columns(Encoding):
     """The encoding of vectors ``(B, count)`` with given columns.
 
     Raises:
-        ValueError: names that are not the columns'; columns that are all constant.
+        ValueError: names that do not match the columns; columns that are all constant.
     """
 
     def __init__(self, config: ColumnsConfig, count: int) -> None:
@@ -226,14 +223,14 @@ class Columns(Encoding):
         for (kind, _), span in zip(self.parts, self.spans, strict=True):
             self.absent[span][kind.absent] = True
         self.present = torch.tensor([self._present(name) for name in self.names])
-        # of what stands where a number is missing, a whole one with its noise; elsewhere unused
-        laws = torch.tensor([config.missing.get(name, (0.0, 1.0)) for name in self.names])
-        mean, std = self.base(laws[:, :1].T)[0], self.base(laws[:, 1:].T)[0]
+        # moments of the noise in the place of missing numbers, with the noise of whole numbers
+        normal = torch.tensor([config.missing.get(name, (0.0, 1.0)) for name in self.names])
+        mean, std = self.base(normal[:, :1].T)[0], self.base(normal[:, 1:].T)[0]
         self.mean = mean + self.width / 2
         self.std = (std**2 + self.width**2 / 12).sqrt()
 
     def _parts(self) -> list[tuple[Kind, list[int]]]:
-        """Return the kinds, each with its columns: as few parts as there can be."""
+        """Return the kinds, each with all its columns."""
         config, names = self.config, list(enumerate(self.names))
         whole = [k for k, name in names if name in config.whole]
         constant = [k for k, name in names if name in config.constant]
@@ -256,7 +253,7 @@ class Columns(Encoding):
         return parts + [(Category(config.categories[name]), [k]) for k, name in texts]
 
     def _present(self, name: str) -> float:
-        """Return a value that a column may have: of a category the first label's code."""
+        """Return a value that a column may have; for a category, the code of the first label."""
         config = self.config
         return config.constant.get(name, config.whole.get(name, (0.0, 0.0))[0])
 
@@ -279,10 +276,10 @@ class Columns(Encoding):
         if not self.config.missing:
             return Encoded(v, uniform.sum().expand(len(v)), noise)
         eps, noise = noise.normal(v)
-        gone, std = v.isnan(), self.std.to(v)
+        missing, std = v.isnan(), self.std.to(v)
         log_q = -(eps**2) / 2 - (std * math.sqrt(2 * math.pi)).log()
-        v = torch.where(gone, self.mean.to(v) + std * eps, v)
-        return Encoded(v, torch.where(gone, log_q, uniform).sum(1), noise)
+        v = torch.where(missing, self.mean.to(v) + std * eps, v)
+        return Encoded(v, torch.where(missing, log_q, uniform).sum(1), noise)
 
     def middle(self, x: Tensor) -> Tensor:
         v = self.base(x)
@@ -291,19 +288,16 @@ class Columns(Encoding):
     def inverse(self, v: Tensor) -> Tensor:
         x = v.new_zeros(len(v), self.count)
         for (kind, columns), span in zip(self.parts, self.spans, strict=True):
-            x[:, columns] += kind.inverse(
-                v[:, span]
-            )  # the NaN of a missing value covers the number under it
+            # the NaN of a missing value covers the number under it
+            x[:, columns] += kind.inverse(v[:, span])
         return x
 
-    def told(self, gone: Tensor) -> Tensor:
-        parts = (
-            (~gone[:, columns]).expand(-1, kind.size)
-            if len(columns) == 1
-            else ~gone[:, columns[: kind.size]]
+    def observed(self, missing: Tensor) -> Tensor:
+        parts = [
+            (~missing[:, columns[: kind.size]]).expand(-1, kind.size)
             for kind, columns in self.parts
-        )
-        return torch.cat(list(parts), 1) | self.absent.to(gone.device)
+        ]
+        return torch.cat(parts, 1) | self.absent.to(missing.device)
 
     def check(self, x: Tensor, name: str) -> None:
         partly = torch.tensor([n in self.config.missing for n in self.names], device=x.device)

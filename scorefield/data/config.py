@@ -10,18 +10,18 @@ from scorefield._internal.frozen import Frozen
 
 
 def numbered(count: int) -> tuple[str, ...]:
-    """Return what columns without names are called: by their places, from 0."""
+    """Return the names of columns without names: their positions, from 0."""
     return tuple(map(str, range(count)))
 
 
 class ColumnsConfig(Frozen):
-    """What the columns of vectors hold; those that are not named below are continuous numbers.
+    """The kinds of the columns of vectors; columns not listed here are continuous numbers.
 
     Attributes:
-        names: of the columns; ``0, 1, ...`` if there are none.
+        names: of the columns; ``0, 1, ...`` if empty.
         whole: columns of whole numbers, with the least and the greatest.
-        categories: columns of text or of truth values, which are codes ``0, 1, ...`` in order; an
-            empty text stands for a missing value.
+        categories: columns of texts or truth values, with their labels, whose codes are their
+            positions; an empty text stands for a missing value.
         constant: columns that never change, with their value.
         missing: columns of numbers that may be missing, with the mean and deviation of the rest.
     """
@@ -42,8 +42,8 @@ class CodecConfig(Frozen):
     """An autoencoder of diffusers, for pictures from -1 to 1.
 
     Attributes:
-        architecture: the name of its class there.
-        arguments: what its class is made with, as the JSON text of an object.
+        architecture: the name of its class in diffusers.
+        arguments: arguments of that class, as the JSON text of an object.
         scale: of the latents, after the shift.
         shift: of the latents.
     """
@@ -55,17 +55,17 @@ class CodecConfig(Frozen):
 
 
 class DataConfig(Frozen):
-    """What the network was trained on.
+    """The data that a network was trained on.
 
     Attributes:
-        name: the source as it was given.
-        shape: of one sample, as the data has it.
-        count: of samples; None for a run that was imported.
-        classes: 0 unless the run is conditional.
-        class_names: what they are called, if they have names.
+        name: of the source.
+        shape: of one sample.
+        count: the number of samples; None for an imported run.
+        classes: the number of classes; 0 for an unconditional run.
+        class_names: names of the classes, if they have any.
         columns: of vectors.
-        layer: of a file of cells, unless it was the main matrix.
-        codec: what makes the latents that were learned of pictures, unless they were themselves.
+        layer: of a file of cells; None for the main matrix.
+        codec: the autoencoder, if the field is one of latents.
     """
 
     name: str

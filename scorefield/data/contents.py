@@ -1,4 +1,4 @@
-"""What files hold, before anything is decided about it."""
+"""The contents of files and objects, before any choice of columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Values(Protocol):
 
 
 class Coded(NamedTuple):
-    """Codes ``(N,)`` of labels, -1 where there is none."""
+    """Codes ``(N,)`` of labels; -1 for a missing label."""
 
     codes: np.ndarray
     labels: tuple[str, ...]
@@ -32,16 +32,15 @@ class Coded(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """The contents of a source.
 
     Attributes:
-        values: numbers ``(N, ...)``; of a table, NaN where there is none, and for texts their
-            place among the labels.
+        values: numbers ``(N, ...)``; in a table, NaN for a missing value, and codes for texts.
         names: of the columns, if they have names.
-        labels: of the columns that are texts.
-        classes: of the items, if the source itself is sorted by them.
-        by_name: what else the source says of its items.
-        typed: whether whole numbers among the values are meant as such, as in a table.
+        labels: of the columns of texts.
+        classes: of the items, if they lie in folders.
+        by_name: functions that return classes of the items.
+        typed: whether whole numbers are a kind of their own, as in a table.
     """
 
     values: Values
@@ -53,7 +52,7 @@ class Contents:
 
 
 def coded(texts: np.ndarray) -> Coded:
-    """Return the codes of texts ``(N,)``, by their labels in order; an empty text is none."""
+    """Return the codes of texts ``(N,)`` in the order of their labels; an empty text is missing."""
     labels, codes = np.unique(texts, return_inverse=True)
     if len(labels) and labels[0] == "":
         labels, codes = labels[1:], codes - 1
@@ -61,7 +60,7 @@ def coded(texts: np.ndarray) -> Coded:
 
 
 def first_few(names: Sequence[object]) -> str:
-    """Return the first names of a list that may be long, as a list to read."""
+    """Return the first names of a long list, separated by commas."""
     return ", ".join(map(str, names[:_FEW])) + (" …" if len(names) > _FEW else "")
 
 

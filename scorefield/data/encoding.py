@@ -1,8 +1,7 @@
-r"""Between data and the continuous vectors that have a density.
+r"""Encodings of data as continuous vectors, which have a density.
 
-Whole numbers and categories have none. With uniform noise on top they have one, and noise of a
-known density q stands where a value is missing. The probability of the data is then a mean over q,
-and its logarithm bounded from below::
+Whole numbers and categories get uniform noise on top, and missing values are replaced by noise of a
+known density q. The probability of the data is then a mean over q, and its logarithm is bounded::
 
     log p(x) >= E_q [log p(v) - log q(v | x)]                                               (1)
 
@@ -31,7 +30,7 @@ class Encoded(NamedTuple):
     Attributes:
         v: ``(B, ...)``.
         log_q: of (1), ``(B,)``, in nats.
-        noise: what is left of it.
+        noise: the noise that is left.
     """
 
     v: Tensor
@@ -40,14 +39,14 @@ class Encoded(NamedTuple):
 
 
 class Encoding(ABC):
-    """A way from data ``x`` to vectors ``v`` and back.
+    """A transform of data ``x`` to vectors ``v`` and back.
 
     Attributes:
-        width: of the uniform noise on each coordinate of ``v``: 0 where it is continuous, else at
-            most 1; broadcasts against a sample.
-        present: values that data may have, to stand where one is missing; broadcasts against a
-            sample of ``x``.
-        absent: which coordinates of ``v`` say that a value is missing; broadcasts against one.
+        width: of the uniform noise on each coordinate of ``v``: 0 for continuous data, else at most
+            1; broadcasts against a sample.
+        present: valid values to put in the place of missing ones; broadcasts against a sample of
+            ``x``.
+        absent: the coordinates of ``v`` for missing values, a mask; broadcasts against a sample.
     """
 
     width: Tensor
@@ -56,7 +55,7 @@ class Encoding(ABC):
 
     @property
     def exact(self) -> bool:
-        """Whether there is no noise in it, so that densities are no bounds."""
+        """Whether it adds no noise, so that densities are exact."""
         return not bool(self.width.any())
 
     @abstractmethod
@@ -69,32 +68,32 @@ class Encoding(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, noise: Noise) -> Encoded:
-        """Return ``v`` with noise of its own for each sample."""
+        """Return ``v`` with independent noise for each sample."""
 
     @abstractmethod
     def middle(self, x: Tensor) -> Tensor:
-        """Return ``v`` with the mean of the noise, which `inverse` takes back to ``x``."""
+        """Return ``v`` with the mean of the noise; `inverse` returns ``x`` from it."""
 
     @abstractmethod
     def inverse(self, v: Tensor) -> Tensor:
         """Return the data that vectors stand for."""
 
     @abstractmethod
-    def told(self, gone: Tensor) -> Tensor:
-        """Return which coordinates of ``v`` are known where values of ``x`` are ``gone``."""
+    def observed(self, missing: Tensor) -> Tensor:
+        """Return the mask of the coordinates of ``v`` that do not depend on missing values."""
 
     def partial(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `middle` of data with NaN where values are to be found, and which are known.
+        """Return `middle` of data with NaN where values are wanted, and the mask `observed`.
 
-        That none is missing is known. Coordinates that are not known hold anything.
+        The coordinates for missing values are observed; the others outside the mask are arbitrary.
         """
-        gone = x.isnan()
-        return self.middle(torch.where(gone, self.present.to(x), x)), self.told(gone)
+        missing = x.isnan()
+        return self.middle(torch.where(missing, self.present.to(x), x)), self.observed(missing)
 
     def completed(self, x: Tensor, v: Tensor) -> Tensor:
-        """Return data with what `inverse` makes of vectors where it is NaN, and nothing missing."""
-        found = self.inverse(torch.where(self.absent.to(v.device), -math.inf, v))
-        return torch.where(x.isnan(), found, x)
+        """Return data with NaN replaced by the `inverse` of vectors, with nothing missing."""
+        values = self.inverse(torch.where(self.absent.to(v.device), -math.inf, v))
+        return torch.where(x.isnan(), values, x)
 
     @abstractmethod
     def check(self, x: Tensor, name: str) -> None:
@@ -106,14 +105,14 @@ class Encoding(ABC):
 
 
 def spread(base: Tensor, width: Tensor, u: Tensor) -> Tensor:
-    """Return ``base + width u`` for ``u`` below 1, kept below ``base + width`` by rounding too."""
+    """Return ``base + width u`` for ``u < 1``, less than ``base + width`` after rounding too."""
     width = width.to(base)
     return torch.minimum(base + width * u, torch.nextafter(base + width, base))
 
 
 @dataclass(frozen=True)
 class Continuous(Encoding):
-    """Data that is continuous already."""
+    """Data that is already continuous."""
 
     width = present = torch.zeros(())
     absent = torch.zeros((), dtype=torch.bool)
@@ -133,8 +132,8 @@ class Continuous(Encoding):
     def inverse(self, v: Tensor) -> Tensor:
         return v
 
-    def told(self, gone: Tensor) -> Tensor:
-        return ~gone
+    def observed(self, missing: Tensor) -> Tensor:
+        return ~missing
 
     def check(self, x: Tensor, name: str) -> None:
         bad = (~x.isfinite()).nonzero()
@@ -172,15 +171,15 @@ class Levels(Encoding):
     def inverse(self, v: Tensor) -> Tensor:
         return v.floor().clamp(0, self.count - 1)
 
-    def told(self, gone: Tensor) -> Tensor:
-        return ~gone
+    def observed(self, missing: Tensor) -> Tensor:
+        return ~missing
 
     def check(self, x: Tensor, name: str) -> None:
         bad = ((x != x.floor()) | (x < 0) | (x >= self.count)).nonzero()
         if len(bad):
             first = tuple(bad[0].tolist())
             raise DataError(
-                f"{name} has {len(bad)} value(s) that are no whole numbers from 0 to "
+                f"{name} has {len(bad)} value(s) that are not whole numbers from 0 to "
                 f"{self.count - 1}, the first at index {first}: {float(x[first]):g}. Give data as "
                 f"it is in {self.count} levels, or train without levels."
             )

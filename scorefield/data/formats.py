@@ -1,7 +1,7 @@
-"""What a file holds: NumPy's arrays and the idx format of MNIST here, the rest by module.
+"""File formats: NumPy's arrays and the idx format of MNIST here, the rest in modules of their own.
 
-Sizes that a file declares are compared with what it holds before anything is allocated, and nothing
-in a file is run.
+Declared sizes are compared with the size of the file before memory is allocated. No code in a file
+is executed.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 
 
 def read_file(path: Path, layer: str | None = None, use: Use = ALL) -> Contents:
-    """Return what a file or a folder of images holds, by the ending of its name.
+    """Return the contents of a file or a folder of images, by the ending of its name.
 
     Args:
         layer: of a file of cells.
-        use: what is wanted of a table.
+        use: the columns of a table that are read.
 
     Raises:
-        DataError: an ending that is not known, a file that is not what its ending says, or one that
-            is larger, unpacked, than its own size or than memory allows.
+        DataError: an unknown ending, a file that does not match its ending, or one that unpacks to
+            more than its own size or memory allows.
     """
     suffix = path.suffix if path.suffix != ".gz" else Path(path.stem).suffix + ".gz"
     if layer is not None and suffix != ".h5ad":
@@ -53,7 +53,7 @@ def read_file(path: Path, layer: str | None = None, use: Use = ALL) -> Contents:
     if path.is_dir():
         return read_images(path)
     if not path.is_file():
-        raise DataError(f"{path} cannot be read: it is no plain file.")
+        raise DataError(f"{path} cannot be read: it is not a plain file.")
     if suffix == ".h5ad":
         return read_h5ad(path, layer)
     if suffix in TABLES:
@@ -62,10 +62,10 @@ def read_file(path: Path, layer: str | None = None, use: Use = ALL) -> Contents:
         suffix = ".idx"
     if suffix not in ARRAYS:
         raise DataError(
-            f"{path} ends in none of {', '.join(KINDS)}, and is no folder of images: save the data "
-            "as one of them."
+            f"{path} ends in none of {', '.join(KINDS)}, and is not a folder of images: save the "
+            "data as one of them."
         )
-    # NumPy parses the header of an array as Python does, which has opinions on how it is spelled
+    # NumPy parses the header of an array as Python, which may warn of its spelling
     with warnings.catch_warnings(action="ignore"):
         return Contents(ARRAYS[suffix](path))
 
@@ -127,8 +127,8 @@ def _idx(path: Path) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {reason(error)}") from None
     if len(data) != size:
-        held = f"{len(data)}" if len(data) < size else "more"
-        raise DataError(f"{path} declares {size} bytes of data {shape} and holds {held}.")
+        holds = f"{len(data)}" if len(data) < size else "more"
+        raise DataError(f"{path} declares {size} bytes of data {shape} and holds {holds}.")
     if not size:
         raise DataError(f"{path} has shape {shape}: it holds no data.")
     return np.frombuffer(data, kind).reshape(shape).astype(kind.newbyteorder("="))

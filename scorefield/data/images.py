@@ -1,9 +1,10 @@
-"""Folders of images, by Pillow, decoded as they are asked for."""
+"""Folders of images, decoded by Pillow when they are read."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,22 @@ _MOST_PIXELS = 2**25  # of one image
 _GREY = ("1", "L")
 
 
-def read_images(folder: Path) -> Contents:
-    """Open a folder of images of one size; those in subfolders have these as their classes.
+def _check_pillow(path: Path) -> None:
+    if find_spec("PIL") is None:
+        raise DataError(f"{path}: images need Pillow; pip install 'scorefield[images]'.")
 
-    Grey images have one channel, others three; transparency is laid over white. Values are 0 to
-    255.
+
+def read_images(folder: Path) -> Contents:
+    """Open a folder of images of one size; subfolders are classes.
+
+    Grey images have one channel, others three; transparent images are drawn over white. Values are
+    0 to 255.
 
     Raises:
-        DataError: Pillow missing, no images, images of different sizes, a file that is none, one of
-            more than `_MOST_PIXELS` pixels or of more than 8 bits.
+        DataError: Pillow missing, no images, images of different sizes, a file that is not an
+            image, one of more than `_MOST_PIXELS` pixels or of more than 8 bits.
     """
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise DataError(
-            f"{folder}: images need Pillow; pip install 'scorefield[images]'."
-        ) from None
+    _check_pillow(folder)
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in KINDS and p.is_file())
     if not paths:
         raise DataError(f"{folder} holds no images ({', '.join(KINDS)}).")
@@ -56,15 +57,12 @@ def read_images(folder: Path) -> Contents:
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Return one image as bytes ``(H, W)``, whatever its colours.
+    """Return one image of any colours as grey bytes ``(H, W)``.
 
     Raises:
         DataError: as `read_images`.
     """
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise DataError(f"{path}: images need Pillow; pip install 'scorefield[images]'.") from None
+    _check_pillow(path)
     size, _ = _head(path)
     grey: np.ndarray = _Images([path], size, 1)[np.zeros(1, np.int64)][0, 0]
     return grey

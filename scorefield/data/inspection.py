@@ -1,4 +1,4 @@
-"""What a file of data holds, and what training would make of it."""
+"""A summary of a source of data, before training on it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SHOWN = 8
 
 
 def inspect(source: str | Path, labels: str | Path | None = None, **options: Any) -> dict[str, str]:
-    """Return what there is to know of data before training on it, by name.
+    """Return the properties of data that matter for training, by name.
 
     Args:
-        labels, options: those of `read`.
+        labels, options: the arguments of `read`.
 
     Raises:
-        DataError: there is no such file, or it cannot be read at all.
+        DataError: the file does not exist, or cannot be read at all.
     """
     if str(source) in BUILTIN:
         contents = Contents(read(source).x.numpy())  # type: ignore[attr-defined]
@@ -37,20 +37,20 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
         use = Use.of(labels, options.get("without", ()), options.get("like"))
         contents = read_contents(source, options.get("layer"), use)
     values = contents.values
-    found = {"shape": f"{values.shape}", "type": f"{values.dtype}"}
+    summary = {"shape": f"{values.shape}", "type": f"{values.dtype}"}
     if values.dtype.kind in "biuf" and all(values.shape):
-        found |= _values(values)
+        summary |= _values(values)
     if contents.by_name:
-        found["said of each"] = _few(list(contents.by_name)) + ": each may be --labels"
+        summary["columns for labels"] = _few(list(contents.by_name))
     try:
         data = read(source, labels, **options)
     except DataError as error:
-        return found | {"training": f"refused: {error}"}
-    return found | _training(data, values) | _columns(data)
+        return summary | {"training": f"rejected: {error}"}
+    return summary | _training(data, values) | _columns(data)
 
 
 def _values(values: Values) -> dict[str, str]:
-    """Return range and moments of all that is finite, and where the rest is."""
+    """Return range and moments of the finite values, and the place of the others."""
     moments = Moments.none()
     low, high, bad, first = np.inf, -np.inf, 0, ()
     for span in spans(values.shape):
@@ -64,13 +64,13 @@ def _values(values: Values) -> dict[str, str]:
             some = batch[finite]
             moments = moments.joined(Moments.of(torch.from_numpy(some)))
             low, high = min(low, some.min()), max(high, some.max())
-    found = {}
+    summary = {}
     if moments.count:
-        found["values"] = (
+        summary["values"] = (
             f"{low:g} to {high:g}, mean {float(moments.mean):.4g}, "
             f"deviation {float(moments.variance.sqrt()):.4g}"
         )
-    return found | {"not finite": f"{bad}, the first at index {first}" if bad else "none"}
+    return summary | {"not finite": f"{bad}, the first at index {first}" if bad else "none"}
 
 
 def _training(data: Data, values: Values) -> dict[str, str]:
@@ -78,52 +78,49 @@ def _training(data: Data, values: Values) -> dict[str, str]:
     turned = data.is_image and len(values.shape) == 4 and tuple(values.shape[1:]) != data.shape
     each = "feature" if len(data.shape) == 1 else "channel"
     network = "a U-Net" if data.is_image else "an MLP"
-    found = {
+    summary = {
         "training": f"{len(data.x)} {kind} of shape {data.shape}"
         + (", turned from channels last" if turned else ""),
         "transform": f"to zero mean and unit variance, each {each} by itself",
-        "network": f"{network}, unless --network.kind says otherwise",
+        "network": f"{network} by default",
     }
     if data.classes:
         names = f": {_few(list(data.class_names))}" if data.class_names else ""
-        found["classes"] = f"{data.classes}{names}, for --conditional"
-    return found
+        summary["classes"] = f"{data.classes}{names}, for a conditional run"
+    return summary
 
 
-def told(columns: ColumnsConfig) -> dict[str, str]:
-    """Return what there is to say of columns that are not continuous numbers."""
-    found = {}
+def column_summary(columns: ColumnsConfig) -> dict[str, str]:
+    """Return the columns that are not continuous numbers, by kind."""
+    summary = {}
     if columns.whole:
-        found["whole columns"] = _few(list(columns.whole))
+        summary["whole columns"] = _few(list(columns.whole))
     for column, labels in list(columns.categories.items())[:_SHOWN]:
-        found[f"category {column}"] = _few([label or "(none)" for label in labels])
+        summary[f"category {column}"] = _few([label or "(missing)" for label in labels])
     if columns.constant:
-        found["constant"] = f"{_few(list(columns.constant))}: put back into samples as they are"
+        summary["constant"] = f"{_few(list(columns.constant))}: samples have the same values"
     if columns.missing:
-        found["missing values learned"] = _few(list(columns.missing))
-    return found
+        summary["missing values learned"] = _few(list(columns.missing))
+    return summary
 
 
 def _columns(data: Data) -> dict[str, str]:
-    """Return what is said of the columns of vectors, and of whole numbers anywhere."""
-    found, columns = told(data.columns), data.columns
+    """Return the kinds of the columns of vectors, and whether all data is whole numbers."""
+    summary, columns = column_summary(data.columns), data.columns
     if data.incomplete:
-        kept = bool(columns.missing) or any(
-            MISSING in labels for labels in columns.categories.values()
-        )
-        found["incomplete"] = f"{data.incomplete} items miss a value: " + (
-            "learned as missing" if kept else "left out"
-        )
+        learned = columns.missing or any(MISSING in each for each in columns.categories.values())
+        treatment = "learned as missing" if learned else "left out"
+        summary["incomplete"] = f"{data.incomplete} items lack a value: {treatment}"
     if columns.plain and (top := _levels(data)):
-        found["whole numbers"] = (
-            f"from 0 to {top - 1}: with --levels {top} likelihoods are bits per dimension, and "
-            "samples whole numbers"
+        summary["whole numbers"] = (
+            f"from 0 to {top - 1}: with levels={top} likelihoods are bits per dimension, and "
+            "samples are whole numbers"
         )
-    return found
+    return summary
 
 
 def _levels(data: Data) -> int:
-    """Return how many levels there are if all values are whole numbers from 0, else 0."""
+    """Return the number of levels if all values are whole numbers from 0, else 0."""
     top = 0.0
     for chunk in chunks(data.x):
         if not bool((chunk == chunk.floor()).all()) or float(chunk.min()) < 0:

@@ -1,4 +1,4 @@
-"""The classes of samples: from a file, from a column, or from the folders that images lie in."""
+"""The classes of samples: from a file, a column, an array, or the folders of images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from scorefield.data.use import MOST_CLASSES
 
 
 def classes_of(contents: Contents, labels: Any, name: str) -> tuple[Coded | None, tuple[str, ...]]:
-    """Return the classes that labels stand for, and the columns of the samples they take up.
+    """Return the classes that labels stand for, and the columns that hold them.
 
     Raises:
-        DataError: neither a file nor a column; classes that do not fit the samples.
+        DataError: neither a file nor a column; classes that do not match the samples.
     """
     count = contents.values.shape[0]
     if labels is None:
@@ -33,7 +33,7 @@ def classes_of(contents: Contents, labels: Any, name: str) -> tuple[Coded | None
     if not Path(labels).exists():
         there = (*contents.by_name, *contents.names)
         raise DataError(
-            f"there are no labels {text}: no such file, and no such column in {name}"
+            f"labels={text}: no such file, and no such column in {name}"
             + (f", which has {first_few(there)}." if there else ".")
         )
     return Coded(file_labels(Path(labels), count), ()), ()
@@ -49,9 +49,9 @@ def file_labels(path: Path, count: int) -> np.ndarray:
 
 
 def array_labels(labels: Any, count: int) -> Coded:
-    """Return the classes that a tensor, an array or a list gives: integers from 0, or texts.
+    """Return the classes of a tensor, an array or a list: integers from 0, or texts.
 
-    Integers are the classes themselves, -1 where one is not known; texts are counted in order.
+    Integers are the classes themselves, -1 for an unknown one; texts are coded in order.
 
     Raises:
         DataError: another number of them than ``count``, or numbers that are not such integers.
@@ -90,17 +90,19 @@ def _column(contents: Contents, column: str, name: str) -> Coded:
         return Coded(codes, contents.labels[column])
     if not bool((values[~missing] == np.floor(values[~missing])).all()):
         raise DataError(f"{name}, column {column} holds numbers that are not whole: no classes.")
-    found = np.unique(values[~missing])
-    codes = np.where(missing, -1, np.searchsorted(found, values)).astype(np.int64)
-    return Coded(codes, tuple(f"{value:.0f}" for value in found))
+    labels = np.unique(values[~missing])
+    codes = np.where(missing, -1, np.searchsorted(labels, values)).astype(np.int64)
+    return Coded(codes, tuple(f"{value:.0f}" for value in labels))
 
 
 def _checked(classes: Coded, count: int, where: str) -> Coded:
     if len(classes.codes) != count:
-        raise DataError(f"{where} says something of {len(classes.codes)} items, not of {count}.")
+        raise DataError(f"{where} has {len(classes.codes)} items, but the data has {count}.")
     if not 0 < len(classes.labels) <= min(MOST_CLASSES, count // 2):
         raise DataError(
-            f"{where} has {len(classes.labels)} different values for {count} samples: these are no "
-            "classes."
+            f"{where} has {len(classes.labels)} different values for {count} samples: too many "
+            "for classes."
+            if classes.labels
+            else f"{where} has no values."
         )
     return classes

@@ -1,4 +1,4 @@
-"""Pictures by the latents of an autoencoder, which have a density where pictures have none."""
+"""Images as latents of an autoencoder, which have a density."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from scorefield.noise import Noise
 
 @dataclass(frozen=True)
 class Latents(Encoding):
-    """What a codec makes of pictures.
+    """The encoding of images by an autoencoder.
 
     Attributes:
-        codec: between what it sees and latents.
-        pixels: between pictures and continuous vectors.
-        transform: between these and what the codec sees.
+        codec: the autoencoder.
+        pixels: the encoding of images as continuous vectors.
+        transform: from these to the autoencoder's input.
     """
 
     codec: Codec
@@ -52,10 +52,11 @@ class Latents(Encoding):
     def inverse(self, v: Tensor) -> Tensor:
         return self.pixels.inverse(self.transform.inverse(self.codec.decode(v)))
 
-    def told(self, gone: Tensor) -> Tensor:
-        # every latent is of many pixels
-        whole = ~gone.flatten(1).any(1)
-        return whole.reshape(-1, *[1] * (gone.ndim - 1)).expand(-1, *self.shape(gone.shape[1:]))
+    def observed(self, missing: Tensor) -> Tensor:
+        # every latent depends on many pixels
+        whole = ~missing.flatten(1).any(1)
+        shape = self.shape(missing.shape[1:])
+        return whole.reshape(-1, *[1] * (missing.ndim - 1)).expand(-1, *shape)
 
     def check(self, x: Tensor, name: str) -> None:
         self.pixels.check(x, name)

@@ -1,4 +1,4 @@
-"""How the values of a source become samples: which columns, in whose codes, and which way round."""
+"""The layout of samples in the values of a source: columns, codes and the place of channels."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True)
 class Layout:
-    """Samples out of values.
+    """A map from the values of a source to samples.
 
     Attributes:
         values: of the source.
-        names: of the columns that are used.
-        labels: of those that are texts.
-        order: their places, or None for all as they come.
-        codes: for columns whose labels the source counts in another order, the code of each.
+        names: of the selected columns.
+        labels: of the selected columns of texts.
+        order: positions of the selected columns; None for all of them.
+        codes: the run's code of each label, for columns that the source codes differently.
     """
 
     values: Values
@@ -36,20 +36,20 @@ class Layout:
     codes: Mapping[int, np.ndarray] | None = None
 
     def picked(self, batch: np.ndarray) -> np.ndarray:
-        """Return the columns that are used of values ``(B, ...)``."""
+        """Return the selected columns of values ``(B, ...)``."""
         return batch if self.order is None else batch[:, self.order]
 
     def numbers(self, batch: np.ndarray) -> np.ndarray:
-        """Return what was picked as float32, in the layout of the source."""
+        """Return selected columns as float32, in the layout of the source."""
         with np.errstate(over="ignore"):
-            found = batch.astype(np.float32)
+            values = batch.astype(np.float32)
         for column, code in (self.codes or {}).items():
-            there = ~np.isnan(found[:, column])
-            found[there, column] = code[found[there, column].astype(np.int64)]
-        return found
+            present = ~np.isnan(values[:, column])
+            values[present, column] = code[values[present, column].astype(np.int64)]
+        return values
 
     def turned(self, batch: np.ndarray) -> np.ndarray:
-        """Return numbers with the channels, if there are any, in the second place."""
+        """Return numbers with the channels, if there are any, in the second axis."""
         shape = self.values.shape
         if len(shape) == 3 and self.values.dtype == np.uint8:
             return batch[:, None]
@@ -62,7 +62,7 @@ class Layout:
         return torch.from_numpy(np.ascontiguousarray(self.turned(self.numbers(self.picked(batch)))))
 
     def rows(self, keep: np.ndarray, in_memory: int) -> Rows:
-        """Return the samples of the given numbers: a tensor, or if that is too large read later."""
+        """Return the samples of these numbers: a tensor, or rows to read later if too large."""
         sample = tuple(self.tensor(self.values[keep[:1]]).shape[1:])
         if 4 * len(keep) * int(np.prod(sample)) > in_memory:
             return Read(self.values, self.tensor, keep, sample)
@@ -75,11 +75,11 @@ class Layout:
 def layout(
     contents: Contents, without: tuple[str, ...], name: str, like: ColumnsConfig | None
 ) -> Layout:
-    """Return the layout of all columns but some, or of those that a run was trained on.
+    """Return the layout of all columns but some, or of the columns of a run.
 
     Raises:
-        DataError: a column that is not there; one of texts where the run has numbers, or the other
-            way round; a text that the run does not know.
+        DataError: an absent column; texts where the run has numbers, or the other way round; a
+            text that is not among the run's labels.
     """
     names = contents.names
     if not names and len(contents.values.shape) == 2:
@@ -94,9 +94,9 @@ def layout(
     if not without:
         return Layout(contents.values, contents.names, contents.labels)
     order = np.array([k for k, column in enumerate(names) if column not in without])
-    kept = tuple(names[k] for k in order)
-    labels = {k: v for k, v in contents.labels.items() if k in kept}
-    return Layout(contents.values, kept, labels, order)
+    selected = tuple(names[k] for k in order)
+    labels = {k: v for k, v in contents.labels.items() if k in selected}
+    return Layout(contents.values, selected, labels, order)
 
 
 def _like(contents: Contents, name: str, like: ColumnsConfig) -> Layout:
@@ -120,9 +120,9 @@ def _codes(contents: Contents, name: str, column: str, like: ColumnsConfig) -> n
             f"{name}, column {column} holds texts such as {theirs[0]!r}: the run was trained on "
             "numbers."
         )
-    known = f"the run knows {', '.join(map(repr, ours))}."
+    allowed = f"the run has {', '.join(map(repr, ours))}."
     if strange := [label for label in theirs if label not in ours]:
-        raise DataError(f"{name}, column {column} holds {strange[0]!r}: {known}")
+        raise DataError(f"{name}, column {column} holds {strange[0]!r}: {allowed}")
     if not theirs and not np.isnan(whole(contents.values)[:, contents.names.index(column)]).all():
-        raise DataError(f"{name}, column {column} holds numbers: {known}")
+        raise DataError(f"{name}, column {column} holds numbers: {allowed}")
     return np.array([ours.index(label) for label in theirs], np.float32)

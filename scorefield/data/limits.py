@@ -1,7 +1,7 @@
-"""How much a file may unpack to, before it does.
+"""Limits on the size of a file's contents, checked before they are unpacked.
 
-What a file declares is compared with what it holds, and what it unpacks to with its own size and
-with memory.
+A declared size is compared with the size of the file, and the unpacked size with both the size of
+the file and memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HEADER = 1 << 14  # bytes at the start of an array
 _DIRECTORY = 1 << 20  # bytes of an archive's list of members
 _LINE = 1 << 24  # characters of a table's row
 
-# what the libraries raise for bytes that are not what they should be
+# errors that the libraries raise for malformed bytes
 UNREADABLE = (
     OSError,
     ValueError,
@@ -46,17 +46,17 @@ UNREADABLE = (
 
 
 def reason(error: Exception) -> str:
-    """Return what an error says, or its name if it says nothing."""
+    """Return the message of an error, or its name if it has none."""
     return str(error) or type(error).__name__
 
 
 def member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    """Return what an archive holds of data."""
+    """Return the member of an archive that holds the data."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if "x" not in members and len(members) != 1:
         raise DataError(f"{path} holds {', '.join(members) or 'nothing'}: name the data x.")
     member = members.get("x") or next(iter(members.values()))
-    # the other ways to compress may ask for any amount of memory
+    # other methods of compression may take any amount of memory
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("it is compressed in another way than NumPy does")
     return member
@@ -68,44 +68,45 @@ def check_directory(path: Path) -> None:
         file.seek(-min(path.stat().st_size, 1 << 17), io.SEEK_END)
         tail = file.read()
     for mark, place, form in ((b"PK\6\6", 40, "<Q"), (b"PK\5\6", 12, "<I")):
-        found = tail.rfind(mark)
-        if found >= 0:
-            (size,) = struct.unpack_from(form, tail, found + place)
-            if _DIRECTORY < size != 2**32 - 1:  # which stands for "see the other mark"
+        start = tail.rfind(mark)
+        if start >= 0:
+            (size,) = struct.unpack_from(form, tail, start + place)
+            if _DIRECTORY < size != 2**32 - 1:  # this value refers to the other mark
                 raise ValueError(f"its list of members takes {sizes.words(size)}")
 
 
-def check_array(file: IO[bytes], held: int) -> int:
-    """Return the size of an array, or refuse one whose header does not fit the bytes there are."""
+def check_array(file: IO[bytes], length: int) -> None:
+    """Refuse an array whose header does not match the number of bytes in its file."""
     head = io.BytesIO(file.read(_HEADER))
     version, form = np.lib.format.read_magic(head), np.lib.format
     read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
     shape, _, kind = read(head)
     if kind.hasobject or not kind.itemsize:
         raise ValueError(f"values of type {kind} are not read")
-    size, rest = math.prod(shape) * kind.itemsize, held - head.tell()
+    size, rest = math.prod(shape) * kind.itemsize, length - head.tell()
     if size != rest:
         raise ValueError(f"it declares {size} bytes of data {shape} and holds {rest}")
-    return size
 
 
 def check_size(path: Path, size: int) -> None:
-    """Refuse to unpack more than a file of its size plausibly holds, or than memory does."""
+    """Refuse to unpack more than is plausible for the file's size, or than memory allows."""
     if size > max(_SMALL, _RATIO * path.stat().st_size):
         raise DataError(
             f"{path} unpacks to {sizes.words(size)}, more than {_RATIO} times its own size: save "
-            "it uncompressed, if that is meant."
+            "it uncompressed if that is right."
         )
     if size > sizes.memory():
         raise DataError(
             f"{path} holds {sizes.words(size)}, and there are {sizes.words(sizes.memory())} of "
-            "memory: give a part of it."
+            "memory: use a part of it."
         )
 
 
 def lines(path: Path, file: IO[str]) -> Iterator[str]:
-    """Yield the lines of a table: none is read further than a row may be long."""
+    """Yield the lines of a table, each of limited length."""
     while line := file.readline(_LINE):
         if len(line) == _LINE:
-            raise DataError(f"{path} holds a line of {_LINE:,} characters or more: no table's row.")
+            raise DataError(
+                f"{path} holds a line of {_LINE:,} characters or more: too long for a row."
+            )
         yield line

@@ -58,8 +58,8 @@ def _column(table: Any, name: Any) -> Coded:
 
 def texts(values: np.ndarray) -> np.ndarray:
     """Return values ``(N,)`` as texts, by the rules of a table; missing ones are empty."""
-    found = (str(value).strip() for value in values.tolist())
-    return np.array(["" if text.lower() in {*MISSING, "<na>"} else text for text in found], str)
+    every = (str(value).strip() for value in values.tolist())
+    return np.array(["" if text.lower() in {*MISSING, "<na>"} else text for text in every], str)
 
 
 def _values(source: Any) -> Values:
@@ -77,7 +77,7 @@ def array(source: Any) -> np.ndarray:
 
 
 class _Sparse:
-    """Rows of a sparse matrix, made dense as they are asked for."""
+    """Rows of a sparse matrix, made dense when they are read."""
 
     def __init__(self, matrix: Any) -> None:
         self.matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else matrix

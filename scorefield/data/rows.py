@@ -1,4 +1,4 @@
-"""Samples that are read as they are asked for, so that data may be larger than memory."""
+"""Samples that are read when they are needed, so that data may be larger than memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK = 2**22  # numbers in memory at a time, where one pass over all is needed
 
 
 class Rows(Protocol):
-    """What training needs of data ``(N, ...)``; a `Tensor` is one way to have it."""
+    """The interface of data ``(N, ...)`` in training, which a `Tensor` has too."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,7 +30,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, items: Tensor, /) -> Tensor:
-        """Return the samples of the given numbers, int64 ``(B,)`` on the CPU: ``(B, ...)``."""
+        """Return the samples of these numbers, int64 ``(B,)`` on the CPU: ``(B, ...)``."""
         ...
 
 
@@ -45,7 +45,7 @@ def is_rows(x: object) -> bool:
 
 @dataclass(frozen=True)
 class Read(Rows):
-    """Some rows of a file's values, each batch by way of a function that makes it a tensor."""
+    """Some rows of a file's values, each batch converted to a tensor by a function."""
 
     values: Values
     convert: Callable[[np.ndarray], Tensor]
@@ -64,26 +64,26 @@ class Read(Rows):
 
 
 def spans(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Yield the numbers of all rows of ``(N, ...)`` in their order, a bounded amount at a time."""
+    """Yield the numbers of all rows of ``(N, ...)`` in order, a bounded amount at a time."""
     step = max(1, _CHUNK // max(1, math.prod(shape[1:])))
     for start in range(0, shape[0], step):
         yield np.arange(start, min(start + step, shape[0]))
 
 
 def chunks(rows: Rows) -> Iterator[Tensor]:
-    """Yield all samples in their order, a bounded amount at a time."""
+    """Yield all samples in order, a bounded amount at a time."""
     for span in spans(rows.shape):
         yield rows[torch.from_numpy(span)]
 
 
 def digest(rows: Rows) -> str:
     """Return a digest of the shape and the values of all samples."""
-    found = hashlib.sha256(f"{tuple(rows.shape)}".encode())
+    result = hashlib.sha256(f"{tuple(rows.shape)}".encode())
     for chunk in chunks(rows):
-        found.update(chunk.contiguous().numpy().tobytes())
-    return found.hexdigest()
+        result.update(chunk.contiguous().numpy().tobytes())
+    return result.hexdigest()
 
 
 def moments_of(rows: Rows, through: Callable[[Tensor], Tensor]) -> Moments:
-    """Return the moments of all samples, each batch by way of a function, by one pass."""
+    """Return the moments of all samples, each batch converted by a function, in one pass."""
     return reduce(Moments.joined, (Moments.of(through(chunk)) for chunk in chunks(rows)))

@@ -1,4 +1,4 @@
-"""Reading data: from a file or a built-in set to samples to learn from, or a clear refusal."""
+"""Reading data: from files, built-in sets and objects to samples, or a clear error."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from scorefield.data.use import ALL, Use
 
 Missing = Literal["refuse", "drop", "keep"]
 
-IN_MEMORY = 2**30  # bytes; what is larger is read as it is needed
-_COPIES = 8  # of a sample, where all are looked at
+IN_MEMORY = 2**30  # bytes; larger data is read when it is needed
+_COPIES = 8  # of a sample, in the survey of all
 _COARSEST = 0.01  # deviations that float32 may round by
 _SMALLEST, _LARGEST = 1e-30, 1e38  # within which float32 squares and sums without loss
 _WHOLE = 2.0**24  # above this float32 does not hold every whole number
@@ -44,13 +44,13 @@ class Data:
 
     Attributes:
         x: float32 ``(N, ...)``: ``(N, D)`` vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images;
-            a tensor, or read as it is asked for.
-        y: int64 ``(N,)`` classes from 0, -1 where a sample's is not known; or None.
-        name: what to call it in messages.
+            a tensor, or rows that are read when they are needed.
+        y: int64 ``(N,)`` classes from 0, -1 for an unknown class; or None.
+        name: of the data, in messages.
         class_names: of the classes, if they have names.
-        columns: what the columns of vectors hold.
-        incomplete: how many samples had missing values.
-        layer: of a file of cells, unless it is the main matrix.
+        columns: the kinds of the columns of vectors.
+        incomplete: the number of samples with missing values.
+        layer: of a file of cells; None for the main matrix.
     """
 
     x: Rows
@@ -72,8 +72,8 @@ class Data:
         layer: str | None = None,
     ) -> None:
         if not is_rows(x):
-            made = read(x, y, name=name)
-            values = [getattr(made, field.name) for field in fields(self)]
+            data = read(x, y, name=name)
+            values = [getattr(data, field.name) for field in fields(self)]
         else:
             if not (y is None or (isinstance(y, Tensor) and y.dtype is torch.int64)):
                 codes, labels = array_labels(y, len(x))
@@ -94,7 +94,7 @@ class Data:
 
     @property
     def classes(self) -> int:
-        """How many classes there are; 0 without labels."""
+        """The number of classes; 0 without labels."""
         if self.y is None:
             return 0
         return len(self.class_names) or int(self.y.max()) + 1
@@ -107,7 +107,7 @@ def read(
     name: str | None = None,
     learn: bool = True,
     missing: Missing | None = None,
-    without: tuple[str, ...] = (),
+    without: str | tuple[str, ...] = (),
     layer: str | None = None,
     like: DataConfig | None = None,
     in_memory: int = IN_MEMORY,
@@ -119,8 +119,8 @@ def read(
     ``-ubyte`` and their ``.gz``, as MNIST comes.
 
     An array ``(N, D)`` holds vectors, ``(N, C, L)`` signals and ``(N, C, H, W)`` images. Images
-    with the channels last are turned, and ``(N, H, W)`` of unsigned bytes are grey images. Of
-    `digits` this is the training split, and ``digits-test`` is what was held out.
+    with the channels last are transposed, and ``(N, H, W)`` of unsigned bytes are grey images.
+    ``digits`` is the training split, and ``digits-test`` the held-out split.
 
     In memory: tensors, arrays, sparse matrices; tables of pandas, polars and others that have the
     Arrow C interface or ``__dataframe__``; AnnData objects.
@@ -131,20 +131,21 @@ def read(
             cells; or a tensor, an array or a list of integers or texts. The default for a folder of
             images is the names of its subfolders.
         name: what messages call the data; the default is the source, or ``data`` for an object.
-        learn: refuse what a distribution cannot be learned from.
-        missing: what to do about missing values in vectors: refuse them, drop the samples, or keep
-            them and learn where they are; keep for tables and refuse for the rest unless given. To
-            keep them in images and signals they must not be learned from.
+        learn: refuse data that no distribution can be learned from.
+        missing: the treatment of missing values in vectors: refuse them, drop their samples, or
+            keep them and learn where they are. The default is to keep them in tables and to refuse
+            them elsewhere. In images and signals they can be kept only with ``learn=False``.
         without: columns to leave out.
-        layer: of an .h5ad file, instead of ``X``.
-        like: of a run: columns are found by their names, and texts by its labels.
-        in_memory: bytes; data that is larger is read as it is asked for.
+        layer: a layer of cells to read instead of ``X``.
+        like: data of a run, whose columns are selected by name and whose labels are used.
+        in_memory: bytes; larger data is read when it is needed.
 
     Raises:
         DataError: the name or file is unknown, cannot be read, has an unsuitable shape or type,
-            holds values that are not finite, has no samples; to learn from: fewer than two, or
-            nothing that changes.
+            holds values that are not finite, or has no samples; with ``learn``, fewer than two
+            samples, or none that differ.
     """
+    without = (without,) if isinstance(without, str) else without
     path = isinstance(source, str | Path)
     name = name or (str(source) if path else "data")
     if path and str(source) in BUILTIN:
@@ -154,23 +155,23 @@ def read(
         layer = like.layer
     contents = read_contents(source, layer, Use.of(labels, without, like), name)
     _check(contents, name)
-    classes, taken = classes_of(contents, labels, name)
+    classes, class_columns = classes_of(contents, labels, name)
     ours = None if like is None else like.columns
-    made = layout(contents, (*without, *taken), name, ours)
+    samples = layout(contents, (*without, *class_columns), name, ours)
     policy = missing or ("keep" if contents.typed or like else "refuse")
-    found = survey(made, name, policy, anywhere=missing == "keep" and not learn)
-    if learn and len(found.keep) < 2:
+    facts = survey(samples, name, policy, anywhere=missing == "keep" and not learn)
+    if learn and len(facts.keep) < 2:
         raise DataError(
-            f"{name} has {len(found.keep)} sample(s): a distribution needs two or more."
+            f"{name} has {len(facts.keep)} sample(s): a distribution needs two or more."
         )
-    rows = made.rows(found.keep, in_memory)
-    columns = ours or ColumnsConfig(names=made.names)
+    rows = samples.rows(facts.keep, in_memory)
+    columns = ours or ColumnsConfig(names=samples.names)
     if learn:
-        _check_resolved(found, made, name)
-        columns = _columns(found, made, contents.typed, name)
-    y = None if classes is None else torch.from_numpy(classes.codes[found.keep])
+        _check_resolved(facts, samples, name)
+        columns = _columns(facts, samples, contents.typed, name)
+    y = None if classes is None else torch.from_numpy(classes.codes[facts.keep])
     class_names = () if classes is None else classes.labels
-    return Data(rows, y, name, class_names, columns, found.incomplete, layer)
+    return Data(rows, y, name, class_names, columns, facts.incomplete, layer)
 
 
 def _classes(labels: Any, count: int) -> Any:
@@ -179,7 +180,7 @@ def _classes(labels: Any, count: int) -> Any:
 
 
 def as_data(source: Any, y: Any = None, **options: Any) -> Data:
-    """Return data as it is, or what `read` makes of anything else; with classes, if any are given.
+    """Return data as it is, and anything else through `read`; with classes ``y`` unless None.
 
     Args:
         options: those of `read`.
@@ -200,7 +201,7 @@ def read_contents(
     """Return the contents of a file, a folder or an object; the arguments are those of `read_file`.
 
     Raises:
-        DataError: there is none, it cannot be read, or a single sample is too large.
+        DataError: it does not exist, it cannot be read, or a single sample is too large.
     """
     if not isinstance(source, str | Path):
         return from_object(source, name, layer, use)
@@ -208,7 +209,7 @@ def read_contents(
     if not path.exists():
         close = difflib.get_close_matches(str(source), BUILTIN, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Built in: {', '.join(BUILTIN)}."
-        raise DataError(f"there is no data {source}: no such file, no such built-in set. {hint}")
+        raise DataError(f"data {source}: no such file, and no such built-in set. {hint}")
     contents = read_file(path, layer, use)
     sample, there = contents.values.shape[1:], sizes.memory()
     if _COPIES * 8 * math.prod(sample) > there:
@@ -233,64 +234,64 @@ def _check(contents: Contents, name: str) -> None:
         raise DataError(f"{name} has no samples.")
 
 
-def _check_resolved(found: Survey, made: Layout, name: str) -> None:
-    """Refuse features, or channels, that float32 cannot tell apart or sum.
+def _check_resolved(survey: Survey, samples: Layout, name: str) -> None:
+    """Refuse features or channels that float32 does not resolve or cannot sum.
 
     Raises:
         DataError: naming the first.
     """
-    size = np.fmax(np.abs(found.low), np.abs(found.high)).astype(np.float64)
-    spread = found.moments.variance.sqrt().numpy()
+    size = np.fmax(np.abs(survey.low), np.abs(survey.high)).astype(np.float64)
+    spread = survey.moments.variance.sqrt().numpy()
     coarse = size * 2.0**-24 > _COARSEST * spread
     changes = spread > 1e-14 * size  # beyond what summing in float64 may leave of a constant
     bad = np.flatnonzero(changes & (coarse | (spread < _SMALLEST) | (size > _LARGEST)))
     if len(bad):
         k = int(bad[0])
-        which = f"column {made.names[k]}" if made.names else f"feature or channel {k}"
+        which = f"column {samples.names[k]}" if samples.names else f"feature or channel {k}"
         raise DataError(
             f"{name} has values of size {size[k]:.3g} in {which} that spread by {spread[k]:.3g}, "
-            "which float32 does not resolve: subtract what they have in common, or change the "
-            "unit."
+            "which float32 does not resolve: subtract a common offset, or change the unit."
         )
 
 
-def _columns(found: Survey, made: Layout, typed: bool, name: str) -> ColumnsConfig:
-    """Return what the columns of vectors hold, by the rules of `scorefield.data.columns`.
+def _columns(survey: Survey, samples: Layout, typed: bool, name: str) -> ColumnsConfig:
+    """Return the kinds of the columns of vectors, by the rules of `scorefield.data.columns`.
 
     Raises:
-        DataError: nothing that changes; a column without values, or with one value and missing
-            ones; a channel that never changes.
+        DataError: only constant columns; a column without values, or with one value and missing
+            ones; a constant channel.
     """
-    constant = (found.low == found.high) & (found.missing == 0)
-    vectors = len(made.values.shape) == 2
+    constant = (survey.low == survey.high) & (survey.missing == 0)
+    vectors = len(samples.values.shape) == 2
     if not vectors or constant.all():
         if constant.any():
-            what = "feature" if vectors else "channel"
+            kind = "feature" if vectors else "channel"
             places = np.flatnonzero(constant).tolist()
             raise DataError(
-                f"{name} has {len(places)} constant {what}(s), {first_few(places)}: they have "
+                f"{name} has {len(places)} constant {kind}(s), {first_few(places)}: they have "
                 "no density. Remove them."
             )
         return ColumnsConfig()
     whole, categories, fixed, partly = {}, {}, {}, {}
-    for k, column in enumerate(made.names or numbered(len(constant))):
-        low, high = float(found.low[k]), float(found.high[k])
-        if column in made.labels:
-            categories[column] = (*made.labels[column], *([MISSING] if found.missing[k] else []))
+    for k, column in enumerate(samples.names or numbered(len(constant))):
+        low, high = float(survey.low[k]), float(survey.high[k])
+        if column in samples.labels:
+            extra = [MISSING] if survey.missing[k] else []
+            categories[column] = (*samples.labels[column], *extra)
             continue
         if constant[k]:
             fixed[column] = low
-        elif typed and found.whole[k] and max(abs(low), abs(high)) < _WHOLE:
+        elif typed and survey.whole[k] and max(abs(low), abs(high)) < _WHOLE:
             whole[column] = (low, high)
-        if found.missing[k]:
+        if survey.missing[k]:
             if not low < high:
                 raise DataError(
                     f"{name}, column {column} holds {'no values' if low != low else 'one value'} "
-                    f"besides {found.missing[k]} missing value(s): leave it out with --without "
-                    f"{column}, or say --missing drop."
+                    f"besides {survey.missing[k]} missing value(s): leave it out with "
+                    f'without="{column}", or use missing="drop".'
                 )
-            moments = found.moments
+            moments = survey.moments
             partly[column] = (float(moments.mean[k]), float(moments.variance[k].sqrt()))
     return ColumnsConfig(
-        names=made.names, whole=whole, categories=categories, constant=fixed, missing=partly
+        names=samples.names, whole=whole, categories=categories, constant=fixed, missing=partly
     )

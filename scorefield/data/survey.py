@@ -1,4 +1,4 @@
-"""One look at every value of a source, before training: what is there, and what is missing."""
+"""A survey of every value of a source before training: ranges, kinds and missing values."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from scorefield.data.rows import spans
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is in each column of vectors, or each channel of the rest, ``(C,)``.
+    """Statistics of each column of vectors, or each channel of other data, ``(C,)``.
 
     Attributes:
-        keep: numbers of the items that are used.
-        incomplete: how many items miss a value.
-        missing: how many values are missing.
-        low, high: of the values that are not missing; NaN where there are none.
-        whole: whether they are whole numbers.
-        moments: of the values as the source has them, before they became float32.
+        keep: numbers of the items to use.
+        incomplete: the number of items that lack a value.
+        missing: the number of missing values.
+        low, high: range of the other values; NaN without any.
+        whole: whether these are whole numbers.
+        moments: of the source's values, before rounding to float32.
     """
 
     keep: np.ndarray
@@ -36,17 +36,17 @@ class Survey:
 
 
 def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> Survey:
-    """Look at all items.
+    """Read all items once and return their statistics.
 
     Args:
         name: of the source, for messages.
-        missing: refuse, drop the items, or keep them.
-        anywhere: not of vectors alone, but of images and signals too, where it is keep.
+        missing: refuse missing values, drop their items, or keep them.
+        anywhere: allow missing values in images and signals too.
 
     Raises:
         DataError: a value that is not finite in float32, or missing where that is refused.
     """
-    parts, kept, incomplete = [], [], 0
+    parts, keep, incomplete = [], [], 0
     moments = Moments.none()
     for span in spans(layout.values.shape):
         raw = layout.picked(layout.values[span])
@@ -58,13 +58,13 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
         rows = absent.reshape(len(absent), -1).any(1)
         incomplete += int(rows.sum())
         use = ~rows | (missing != "drop")
-        kept.append(span[use])
+        keep.append(span[use])
         parts.append(_columns(_by_column(layout, batch[use])))
         wide = torch.from_numpy(_by_column(layout, raw[use]).astype(np.float64))
         moments = moments.joined(Moments.of(wide))
     absent, low, high, whole = zip(*parts, strict=True)
     return Survey(
-        np.concatenate(kept),
+        np.concatenate(keep),
         incomplete,
         np.sum(absent, 0),
         np.fmin.reduce(low),
@@ -81,7 +81,7 @@ def _by_column(layout: Layout, batch: np.ndarray) -> np.ndarray:
 
 
 def _columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return missing values, least and greatest value, and whether all are whole, by column."""
+    """Return for each column: missing values, least, greatest, and whether all are whole."""
     absent = np.isnan(values)
     low = np.where(absent, np.inf, values).min(0, initial=np.inf)
     high = np.where(absent, -np.inf, values).max(0, initial=-np.inf)
@@ -93,10 +93,10 @@ def _columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
 def _refusal(raw: np.ndarray, bad: np.ndarray, item: int, name: str, names: tuple[str, ...]) -> str:
     _, *rest = bad[0].tolist()
     where = f"item {item}, column {names[rest[0]]}" if names else f"index {(item, *rest)}"
-    found, advice = raw[tuple(bad[0])], "Remove or impute them"
-    if np.isnan(found) and raw.ndim == 2:
-        advice += ", or say --missing drop (without these items) or --missing keep"
+    value, advice = raw[tuple(bad[0])], "Remove or impute them"
+    if np.isnan(value) and raw.ndim == 2:
+        advice += ', or use missing="drop" (without these items) or missing="keep"'
     return (
         f"{name} has {len(bad)} value(s) that are not finite numbers in float32, the first at "
-        f"{where}: {found}. {advice}."
+        f"{where}: {value}. {advice}."
     )

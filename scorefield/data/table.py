@@ -1,12 +1,13 @@
 """Tables: CSV, or parquet by pyarrow.
 
-A column of a table is of numbers or of texts, and a cell may be empty. The first row is a header
-unless all its cells are numbers, or missing values beside numbers, or empty.
+A column of a table holds numbers or texts, and a cell may be empty. The first row is a header,
+except if all its cells are numbers, numbers and missing values, or empty.
 """
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import compress, islice
 from pathlib import Path
@@ -27,10 +28,10 @@ def read_csv(path: Path, use: Use = ALL) -> Contents:
     """Read a table of numbers and texts, in two passes.
 
     Args:
-        use: the columns that are not of use are left empty, whatever they hold.
+        use: the columns to read; the others are left empty.
 
     Raises:
-        DataError: rows of different lengths, a column of both numbers and texts, one of more texts
+        DataError: rows of different lengths, a column of both numbers and texts, or of more texts
             than `Use.most`.
     """
     check_size(path, path.stat().st_size)
@@ -40,7 +41,7 @@ def read_csv(path: Path, use: Use = ALL) -> Contents:
     except StopIteration:
         raise DataError(f"{path} holds no rows.") from None
     header = is_header(first)
-    names = _named(path, first) if header else _placed(len(first), use)
+    names = _unique(path, first) if header else _placed(len(first), use)
     columns, count = [_Column(path, name, use) for name in names], 0
     used = use.picks(names)
     for line, row in islice(_rows(path), header, None):
@@ -63,7 +64,7 @@ def read_csv(path: Path, use: Use = ALL) -> Contents:
 
 
 class _Column:
-    """What the first pass finds in a column."""
+    """The contents of a column, collected in the first pass."""
 
     def __init__(self, path: Path, name: str, use: Use) -> None:
         self.path, self.name, self.use = path, name, use
@@ -110,21 +111,19 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path} cannot be read as a table: {reason(error)}") from None
 
 
-def _named(path: Path | str, names: list[str]) -> tuple[str, ...]:
-    """Return the names of columns; one without is called by its place, from 1."""
-    found = tuple(name.strip() or f"column {k}" for k, name in enumerate(names, 1))
-    before = set[str]()
-    for name in found:
-        if name in before:
+def _unique(path: Path | str, names: list[str]) -> tuple[str, ...]:
+    """Return the names of columns; one without a name is called by its position, from 1."""
+    columns = tuple(name.strip() or f"column {k}" for k, name in enumerate(names, 1))
+    for name, count in Counter(columns).items():
+        if count > 1:
             raise DataError(f"{path} has two columns named {name}: rename one of them.")
-        before.add(name)
-    return found
+    return columns
 
 
 def _placed(count: int, use: Use) -> tuple[str, ...]:
     """Return the names of columns without a header: 1, 2, ...
 
-    Or those of a run, if they are all numbers: its own samples then come without a header.
+    If the names of a run are all numbers, they are used: its samples have no header either.
     """
     if len(use.names) == count and not is_header(use.names):
         return use.names
@@ -132,7 +131,7 @@ def _placed(count: int, use: Use) -> tuple[str, ...]:
 
 
 def is_header(row: Iterable[str]) -> bool:
-    """Tell whether the first row of a table names its columns."""
+    """Return whether the first row of a table names its columns."""
     texts = {cell.strip().lower() for cell in row}
     numbers = {text for text in texts if _is_number(text)}
     return not texts - numbers <= (MISSING if numbers else {""})
@@ -143,7 +142,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return "_" not in cell  # which Python takes for a spelling of 10_000
+    return "_" not in cell  # Python reads 10_000 as a number
 
 
 def read_parquet(path: Path, use: Use = ALL) -> Contents:
@@ -153,7 +152,7 @@ def read_parquet(path: Path, use: Use = ALL) -> Contents:
         use: as for `read_csv`.
 
     Raises:
-        DataError: a column of another type, or one of more texts than `Use.most`.
+        DataError: a column of another type, or of more texts than `Use.most`.
     """
     table, names = _arrow(path, use)
     return _contents(path, table, names, use)
@@ -182,7 +181,7 @@ def read_frame(frame: Any, name: str, use: Use = ALL) -> Contents:
             table = interchange.from_dataframe(frame)
     except (*UNREADABLE, pyarrow.ArrowException) as error:
         raise DataError(f"{name} cannot be read as a table: {reason(error)}") from None
-    names = _named(name, table.column_names)
+    names = _unique(name, table.column_names)
     if not names or not table.num_rows:
         raise DataError(f"{name} holds no {'rows' if names else 'columns'}.")
     picked = list(compress(range(len(names)), use.picks(names)))
@@ -191,7 +190,7 @@ def read_frame(frame: Any, name: str, use: Use = ALL) -> Contents:
 
 
 def _contents(path: Path | str, table: Any, names: tuple[str, ...], use: Use) -> Contents:
-    """Return the contents of an Arrow table of the columns that are of use."""
+    """Return the contents of an Arrow table of the selected columns."""
     values, labels = np.full((table.num_rows, len(names)), np.nan), dict[str, tuple[str, ...]]()
     places = np.flatnonzero(use.picks(names))
     for place, column in zip(places, table.columns, strict=True):
@@ -207,12 +206,12 @@ def _check_types(path: Path | str, columns: Iterable[Any]) -> None:
         if not (_is_text(column.type) or _is_number_type(column.type)):
             raise DataError(
                 f"{path}, column {column.name}: of type {column.type}, neither numbers nor "
-                f"texts: leave it out with --without {column.name}."
+                f'texts: leave it out with without="{column.name}".'
             )
 
 
 def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
-    """Return a table of the columns that are of use, and the names of all."""
+    """Return a table of the selected columns, and the names of all."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -223,7 +222,7 @@ def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
     limits = {"thrift_string_size_limit": THRIFT, "thrift_container_size_limit": THRIFT}
     try:
         with parquet.ParquetFile(path, **limits) as file:
-            names, head = _named(path, file.schema_arrow.names), file.metadata
+            names, head = _unique(path, file.schema_arrow.names), file.metadata
             columns = list(compress(file.schema_arrow, use.picks(names)))
         _check_types(path, columns)
         if not columns or not head.num_rows:
@@ -231,7 +230,7 @@ def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
         groups = [head.row_group(k) for k in range(head.num_row_groups)]
         unpacked = sum(group.total_byte_size for group in groups)
         check_size(path, max(unpacked, 8 * head.num_rows * len(names)))
-        # as codes: a short text may stand in any number of rows
+        # as codes, because a short text may be in any number of rows
         coded = [column.name for column in columns if pyarrow.types.is_string(column.type)]
         with parquet.ParquetFile(path, read_dictionary=coded, **limits) as file:
             return file.read([column.name for column in columns]), names
@@ -259,9 +258,9 @@ def _is_number_type(kind: Any) -> bool:
 def _codes(
     path: Path | str, name: str, column: Any, use: Use
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the codes of a column of texts or truth values, NaN for none, and their labels.
+    """Return the codes of a column of texts or truth values, NaN if missing, and their labels.
 
-    Texts are those that `read_csv` would find, so that samples may be written as either.
+    Texts are as in `read_csv`, so that samples may be written in either format.
     """
     from pyarrow import types
 
@@ -281,7 +280,7 @@ def _codes(
         raise DataError(
             f"{path}, column {name}: {len(labels)} different texts, " + use.too_many(name)
         )
-    known = {label: code for code, label in enumerate(labels)}
-    codes = np.array([known.get(text, np.nan) for text in texts] or [np.nan])
-    found = codes[np.searchsorted(used, np.nan_to_num(places)).clip(max=len(codes) - 1)]
-    return np.where(np.isnan(places), np.nan, found), tuple(labels)
+    code_of = {label: code for code, label in enumerate(labels)}
+    codes = np.array([code_of.get(text, np.nan) for text in texts] or [np.nan])
+    every = codes[np.searchsorted(used, np.nan_to_num(places)).clip(max=len(codes) - 1)]
+    return np.where(np.isnan(places), np.nan, every), tuple(labels)

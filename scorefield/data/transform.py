@@ -1,4 +1,4 @@
-"""The transform between encoded data and what a field sees, with its log-determinant."""
+"""The transform between encoded data and a field's input, with its log-determinant."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Standardize:
     def of_levels(cls, levels: int, low: float, high: float, shape: tuple[int, ...]) -> Standardize:
         """Return the transform that takes whole numbers ``0 .. levels - 1`` to ``low .. high``.
 
-        Each stands in the middle of the unit interval above it. Without levels, nothing changes.
+        Each lies in the middle of the unit interval above it. Without levels, nothing changes.
         """
         each = (shape[0], *[1] * (len(shape) - 1))
         if not levels:
@@ -66,5 +66,5 @@ class Standardize:
 
 def moments(rows: Rows, encoding: Encoding) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each coordinate of encoded data, its noise included: float64."""
-    found, width = moments_of(rows, encoding.base), encoding.width.double()
-    return found.mean + width / 2, found.variance + width**2 / 12
+    base, width = moments_of(rows, encoding.base), encoding.width.double()
+    return base.mean + width / 2, base.variance + width**2 / 12

@@ -1,4 +1,4 @@
-"""Which columns of a table are read, and as what."""
+"""The choice of the columns of a table, and of their kinds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MOST_CLASSES = 10_000
 
 @dataclass(frozen=True)
 class Use:
-    """What is wanted of a table.
+    """The columns of a table to read.
 
     Attributes:
-        names: of the columns that are of use, in their order; all if there are none.
-        without: columns that are of no use.
-        texts: columns of texts, whether or not these could be numbers.
-        classes: what names the classes, if anything does: it may be a column.
+        names: of the columns, in order; all columns if empty.
+        without: columns to leave out.
+        texts: columns of texts, even if all of these are numbers.
+        classes: the column of classes, if there is one.
     """
 
     names: tuple[str, ...] = ()
@@ -31,26 +31,26 @@ class Use:
 
     @classmethod
     def of(cls, labels: Any, without: tuple[str, ...], like: DataConfig | None) -> Use:
-        """Return what the arguments of `scorefield.data.read` ask for."""
+        """Return the columns for the arguments of `scorefield.data.read`."""
         classes = str(labels) if isinstance(labels, str | Path) else None
         if like is None:
             return cls(without=without, classes=classes)
         return cls(like.columns.names, without, frozenset(like.columns.categories), classes)
 
     def picks(self, names: Sequence[str]) -> list[bool]:
-        """Return which columns are of use."""
+        """Return for each column whether it is read."""
         wanted = {*(self.names or names)} - {*self.without} | {self.classes}
         return [name in wanted for name in names]
 
     def most(self, name: str) -> int:
-        """Return how many texts a column may hold."""
+        """Return the largest number of texts in a column."""
         return MOST_CLASSES if name == self.classes else MOST_LABELS
 
     def too_many(self, name: str) -> str:
-        """Return what a message says of a column that holds more."""
+        """Return the end of a message on a column that holds more."""
         if name == self.classes:
             return "too many for classes: name another column."
-        return f"too many for a category: leave the column out with --without {name}."
+        return f'too many for a category: leave the column out with without="{name}".'
 
 
 ALL = Use()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from scorefield.data.config import DataConfig
-from scorefield.data.inspection import told
+from scorefield.data.inspection import column_summary
 from scorefield.runs.run import Run
 
 
@@ -22,7 +22,7 @@ def summary(run: Run) -> dict[str, str]:
         "imported from": run.config.source or "",
         "data": f"{data.name}: {amount(data)} of shape {data.shape}",
         "values": f"whole numbers in {config.levels} levels" if config.levels else "",
-        **told(data.columns),
+        **column_summary(data.columns),
         "classes": str(data.classes) if data.classes else "none",
         "process": f"{process}",
         "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",

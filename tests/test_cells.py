@@ -94,7 +94,7 @@ def test_a_layer_and_what_is_said_of_cells(tmp_path):
     assert known == np.delete(KINDS, 4).tolist()
     assert data.y[4] == -1
     assert read(path, labels="batch").class_names == ("one", "two")
-    assert "kind" in inspect(path)["said of each"]
+    assert "kind" in inspect(path)["columns for labels"]
     with pytest.raises(DataError, match="depth has 30 different values"):
         read(path, labels="depth")
     with pytest.raises(DataError, match="has no layer raw: it has counts"):
@@ -279,7 +279,7 @@ def test_integers_with_gaps_are_labels(tmp_path):
         group = file.create_group("obs/donor")
         group.attrs["encoding-type"] = "nullable-integer"
         group["values"], group["mask"] = np.arange(30) % 3 + 5, np.arange(30) == 7
-    assert "donor" in inspect(path)["said of each"]
+    assert "donor" in inspect(path)["columns for labels"]
     data = read(path, labels="donor")
     assert data.class_names == ("5", "6", "7")
     assert data.y.tolist() == [-1 if k == 7 else k % 3 for k in range(30)]
@@ -294,7 +294,7 @@ def test_integers_with_gaps_are_labels(tmp_path):
         ("obs/kind/codes", np.arange(30), "obs/kind holds codes beyond its 3 categories"),
         ("obs/kind/categories", np.zeros((3, 2)), r"categories has shape \(3, 2\)"),
         ("obs/kind", np.zeros((30, 2), int), r"obs/kind has shape \(30, 2\): needs one value"),
-        ("obs/kind", np.zeros(29, int), "says something of 29 items, not of 30"),
+        ("obs/kind", np.zeros(29, int), "has 29 items, but the data has 30"),
         ("var/symbol", np.zeros((8, 2), int), r"var/symbol has shape \(8, 2\): needs one value"),
     ],
 )

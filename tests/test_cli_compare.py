@@ -286,7 +286,7 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
         ),
         (2, "compare run few.npy", r"few.npy has 63 items .* give 64 or more"),
         (3, "compare run two.npy", r"two.npy has samples of shape \(2,\)"),
-        (3, "compare run nowhere.npy", "there is no data nowhere.npy"),
+        (3, "compare run nowhere.npy", "data nowhere.npy"),
         (3, "compare run more.npy --held-out", "140 items, and this run was trained on 200"),
         (2, "compare classes x.npy --held-out", "this run has no held-out data"),
         (3, "compare classes more.npy --y 0", "more.npy has no classes: give them with --labels"),

@@ -245,7 +245,7 @@ def test_strips_between_images(tmp_path, files):
         (3, "likelihood run two.npy", "samples of shape (2,); this run was trained on"),
         (3, "likelihood run wide.npy", "times as wide as the training data"),
         (3, "likelihood run none.npy", "no such file"),
-        (3, "likelihood dice halves.npy", "no whole numbers from 0 to 5"),
+        (3, "likelihood dice halves.npy", "not whole numbers from 0 to 5"),
         (4, "likelihood none x.npy", "none: this run folder does not exist"),
         (
             5,

@@ -36,12 +36,12 @@ def test_images_of_bytes_are_described(told):
     assert found["training"] == "5 images (C, H, W) of shape (3, 8, 8), turned from channels last"
     assert "each channel by itself" in found["transform"]
     assert found["network"].startswith("a U-Net")
-    assert "with --levels" in found["whole numbers"]
+    assert "with levels=" in found["whole numbers"]
 
 
 def test_levels_are_one_more_than_the_largest_value(told):
     found = told(np.array([[0, 3], [7, 1], [2, 2]]))
-    assert found["whole numbers"].startswith("from 0 to 7: with --levels 8")
+    assert found["whole numbers"].startswith("from 0 to 7: with levels=8")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_levels_are_one_more_than_the_largest_value(told):
 )
 def test_what_training_would_refuse_is_told_with_its_reason(told, array, reason):
     found = told(array)
-    assert found["training"].startswith("refused: ")
+    assert found["training"].startswith("rejected: ")
     assert reason in found["training"]
 
 
@@ -69,8 +69,8 @@ def test_the_command_prints_it(capsys):
     finishes("data", "inspect", "digits")
     text = " ".join(capsys.readouterr().out.split())
     assert "(1297, 1, 8, 8)" in text
-    assert "10, for --conditional" in text
-    assert "with --levels 17" in text
+    assert "10, for a conditional run" in text
+    assert "with levels=17" in text
     assert end("data", "inspect", "nowhere.npy") == 3
     assert "no such file" in capsys.readouterr().err
 

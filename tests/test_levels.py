@@ -181,7 +181,7 @@ def test_numbers_are_the_same_whatever_their_type(continuous, leveled):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.tensor([[0.5, 1.0]]), r"no whole numbers from 0 to 3, the first at index \(0, 0\)"),
+        (torch.tensor([[0.5, 1.0]]), r"not whole numbers from 0 to 3, the first at index \(0, 0\)"),
         (torch.tensor([[0.0, 4.0]]), r"the first at index \(0, 1\): 4"),
         (torch.tensor([[0.0, -1.0]]), "give data as it is in 4 levels"),
         (torch.tensor([[0.0, 1.0, 2.0]]), r"samples of shape \(3,\); this run was trained on"),
@@ -198,5 +198,5 @@ def test_settings_without_effect_are_refused(leveled, continuous):
         continuous[0].log_prob(torch.zeros(2, 2), draws=2)
     with pytest.raises(ValueError, match="draws=0"):
         leveled.log_prob(torch.zeros(2, 2), draws=0)
-    with pytest.raises(DataError, match="no whole numbers from 0 to 1"):
+    with pytest.raises(DataError, match="not whole numbers from 0 to 1"):
         sf.train(Data(dice(10)[0], None, "dice"), config=TrainConfig(levels=2, **QUICK))

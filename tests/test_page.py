@@ -531,7 +531,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
         (2, [".", "--out", "other.html"], "exists already"),
         (2, [".", "--held-out"], "pass the data that the run was trained on"),
         (2, [".", "moons", "--held-out"], "has no held-out data"),
-        (3, [".", "nothing.npy"], "there is no data nothing.npy"),
+        (3, [".", "nothing.npy"], "data nothing.npy"),
         (3, [".", "x.npy"], "shape (5,)"),
         (2, [".", "--seed", "-1"], "seed=-1"),
     ]

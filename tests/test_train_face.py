@@ -280,7 +280,7 @@ def test_a_setting_that_is_not_allowed_is_refused_in_one_line(settings, message)
         (POINTS, np.linspace(0, 1, 20), "y has shape .* needs 20 integers or texts"),
         (POINTS, [0, 1], r"y has shape \(2,\)"),
         (POINTS, KINDS[:5], r"y has shape \(5,\)"),
-        (POINTS, "species", "no labels species"),
+        (POINTS, "species", "labels=species: no such file"),
         (POINTS, [0, 400] * 10, "labels from 0 to 400 for 20 samples"),
         (POINTS, [f"{k}" for k in range(20)], "y has 20 different values for 20 samples"),
         (POINTS[:, 0], None, r"Write x\[:, None\]"),

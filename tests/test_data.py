@@ -163,7 +163,9 @@ def test_the_checkerboard_fills_eight_squares_evenly():
 
 
 def test_an_unknown_toy_set_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="name='moon': not a toy set; give one of checkerboard, moons"):
+    with pytest.raises(
+        ValueError, match="name='moon': not a toy set; give one of checkerboard, moons"
+    ):
         toy("moon")
 
 

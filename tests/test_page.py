@@ -533,7 +533,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
         (2, [".", "moons", "--held-out"], "has no held-out data"),
         (3, [".", "nothing.npy"], "data nothing.npy"),
         (3, [".", "x.npy"], "shape (5,)"),
-        (2, [".", "--seed", "-1"], "seed=-1"),
+        (2, [".", "--seed", "-1"], "--seed -1: give an integer from 0"),
     ]
     for code, arguments, message in cases:
         assert message in run(code, "report", *arguments)

@@ -56,7 +56,7 @@ class ReportContext:
         run: a run or a run folder; the other arguments are those of `write_report`.
 
     Raises:
-        UsageError: a number out of range; ``held_out`` without data.
+        ValueError: a number out of range; ``held_out`` without data.
         DataError: data that cannot be read, or is not of the run's kind.
         CheckpointError: a file of the run folder that cannot be used.
     """
@@ -71,10 +71,10 @@ class ReportContext:
         n: int | None = None,
         items: int | None = None,
     ) -> None:
-        ranges = (("seed", seed, 0, 2**64 - 1), ("n", n, 1, 64), ("items", items, 1, 2000))
-        for name, value, low, high in ranges:
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"{name}={value}: must be from {low} to {high}.")
+        Noise(seed, torch.arange(0))  # rejects a seed out of range
+        for name, value, most in (("n", n, 64), ("items", items, 2000)):
+            if value is not None and not 1 <= value <= most:
+                raise UsageError(f"{name}={value}: must be from 1 to {most}.")
         if held_out and data is None:
             raise UsageError("held_out=True: pass the data that the run was trained on as data.")
         self.run = run if isinstance(run, Run) else load(Path(run))

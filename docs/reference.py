@@ -124,12 +124,26 @@ def page(room: str, names: list[str]) -> str:
     return "\n".join(parts)
 
 
+def commands() -> str:
+    """Return the page of the command line: every command with its options."""
+    from scorefield.cli.app import app
+
+    text = app.generate_docs(output_format="rst")
+    sections = text[text.index(".. _cyclopts-scorefield-train:") :]
+    title = "Commands and options"
+    return (
+        f"{title}\n{'=' * len(title)}\n\nEvery command with its options, as ``--help`` prints "
+        f"them.\n\n{sections}"
+    )
+
+
 def write(app: Any) -> None:
     """Write the pages, where their text has changed."""
     folder = Path(app.srcdir) / "api"
     folder.mkdir(exist_ok=True)
     contents = pages()
     texts = {room.strip("_"): page(room, names) for room, names in contents.items()}
+    texts["commands"] = commands()
     toc = "\n".join(f"   {name}" for name in texts)
     title = "API reference"
     texts["index"] = (

@@ -1,100 +1,66 @@
 """Solvers: rules that step a state from one time to another."""
 
-from scorefield.solvers.base import Memory, Move, Solver, State, check_solver
-from scorefield.solvers.corrector import Hold, Langevin, PredictorCorrector, annealed_langevin
-from scorefield.solvers.fitted import Fitted, level_times
-from scorefield.solvers.inpainting import RePaint, Replacement
-from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
-from scorefield.solvers.multistep import Multistep
-from scorefield.solvers.one_step import OneStep
+from scorefield.solvers.base import (
+    Memory as Memory,
+    Move as Move,
+    Solver as Solver,
+    State as State,
+    check_solver as check_solver,
+)
+from scorefield.solvers.corrector import (
+    Hold as Hold,
+    Langevin as Langevin,
+    PredictorCorrector as PredictorCorrector,
+    annealed_langevin as annealed_langevin,
+)
+from scorefield.solvers.fitted import Fitted as Fitted, level_times as level_times
+from scorefield.solvers.inpainting import RePaint as RePaint, Replacement as Replacement
+from scorefield.solvers.linear import (
+    Level as Level,
+    LinearSolver as LinearSolver,
+    Past as Past,
+    Row as Row,
+    Rule as Rule,
+)
+from scorefield.solvers.multistep import Multistep as Multistep
+from scorefield.solvers.one_step import OneStep as OneStep
 from scorefield.solvers.prediction import (
-    AnglePrediction,
-    DataPrediction,
-    Exact,
-    Growth,
-    NoisePrediction,
-    OwnTime,
-    Power,
-    Prediction,
-    Quadrature,
+    AnglePrediction as AnglePrediction,
+    DataPrediction as DataPrediction,
+    Exact as Exact,
+    Growth as Growth,
+    NoisePrediction as NoisePrediction,
+    OwnTime as OwnTime,
+    Power as Power,
+    Prediction as Prediction,
+    Quadrature as Quadrature,
 )
-from scorefield.solvers.program import Program
-from scorefield.solvers.published import Published, deis, dpm_solver, dpm_solver_pp, unipc
-from scorefield.solvers.renoise import Ancestral, Churn, Restart
-from scorefield.solvers.reversible import Reversible
+from scorefield.solvers.program import Program as Program
+from scorefield.solvers.published import (
+    Published as Published,
+    deis as deis,
+    dpm_solver as dpm_solver,
+    dpm_solver_pp as dpm_solver_pp,
+    unipc as unipc,
+)
+from scorefield.solvers.renoise import Ancestral as Ancestral, Churn as Churn, Restart as Restart
+from scorefield.solvers.reversible import Reversible as Reversible
 from scorefield.solvers.runge_kutta import (
-    RK4,
-    Bosh3,
-    Dopri5,
-    Euler,
-    Heun,
-    Midpoint,
-    RungeKutta,
-    Tableau,
-    Tsit5,
+    RK4 as RK4,
+    Bosh3 as Bosh3,
+    Dopri5 as Dopri5,
+    Euler as Euler,
+    Heun as Heun,
+    Midpoint as Midpoint,
+    RungeKutta as RungeKutta,
+    Tableau as Tableau,
+    Tsit5 as Tsit5,
 )
-from scorefield.solvers.singlestep import Singlestep
+from scorefield.solvers.singlestep import Singlestep as Singlestep
 from scorefield.solvers.stochastic import (
-    DDIM,
-    DDPM,
-    EulerMaruyama,
-    ReverseDiffusion,
-    StochasticHeun,
+    DDIM as DDIM,
+    DDPM as DDPM,
+    EulerMaruyama as EulerMaruyama,
+    ReverseDiffusion as ReverseDiffusion,
+    StochasticHeun as StochasticHeun,
 )
-
-__all__ = [
-    "DDIM",
-    "DDPM",
-    "RK4",
-    "Ancestral",
-    "AnglePrediction",
-    "Bosh3",
-    "Churn",
-    "DataPrediction",
-    "Dopri5",
-    "Euler",
-    "EulerMaruyama",
-    "Exact",
-    "Fitted",
-    "Growth",
-    "Heun",
-    "Hold",
-    "Langevin",
-    "Level",
-    "LinearSolver",
-    "Memory",
-    "Midpoint",
-    "Move",
-    "Multistep",
-    "NoisePrediction",
-    "OneStep",
-    "OwnTime",
-    "Past",
-    "Power",
-    "Prediction",
-    "PredictorCorrector",
-    "Program",
-    "Published",
-    "Quadrature",
-    "RePaint",
-    "Replacement",
-    "Restart",
-    "ReverseDiffusion",
-    "Reversible",
-    "Row",
-    "Rule",
-    "RungeKutta",
-    "Singlestep",
-    "Solver",
-    "State",
-    "StochasticHeun",
-    "Tableau",
-    "Tsit5",
-    "annealed_langevin",
-    "check_solver",
-    "deis",
-    "dpm_solver",
-    "dpm_solver_pp",
-    "level_times",
-    "unipc",
-]

@@ -11,20 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scorefield.evaluate.certify.distribution import (
-    affine_moments,
+    affine_moments as affine_moments,
     langevin,
-    measure_weak_orders,
-    p_value,
+    measure_weak_orders as measure_weak_orders,
+    p_value as p_value,
 )
-from scorefield.evaluate.certify.order import calls_per_step, exact_ends, measure_order, product
+from scorefield.evaluate.certify.order import (
+    calls_per_step as calls_per_step,
+    exact_ends as exact_ends,
+    measure_order as measure_order,
+    product as product,
+)
 from scorefield.evaluate.certify.subjects import (
-    ODE_SOLVERS,
-    PROCESSES,
-    SDE_SOLVERS,
+    ODE_SOLVERS as ODE_SOLVERS,
+    PROCESSES as PROCESSES,
+    SDE_SOLVERS as SDE_SOLVERS,
     Make,
-    choose,
+    choose as choose,
     for_steps,
-    load_solver,
+    load_solver as load_solver,
 )
 from scorefield.process import VP, Process
 from scorefield.solvers import Solver, check_solver
@@ -133,23 +138,3 @@ def line(certificates: Sequence[Certificate]) -> str:
     claim += ", its own distribution" if first.biased else ""
     cells = [first.solver, claim, f"{first.calls:g}", *(c.cell for c in certificates)]
     return f"| {' | '.join(cells)} |"
-
-
-__all__ = [
-    "ODE_SOLVERS",
-    "PROCESSES",
-    "SDE_SOLVERS",
-    "Certificate",
-    "affine_moments",
-    "calls_per_step",
-    "certify",
-    "choose",
-    "exact_ends",
-    "header",
-    "line",
-    "load_solver",
-    "measure_order",
-    "measure_weak_orders",
-    "p_value",
-    "product",
-]

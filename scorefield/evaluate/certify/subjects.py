@@ -7,42 +7,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from scorefield import solvers
 from scorefield._internal.factory import import_object
 from scorefield.process import LinearSDE, Process, builtin
 from scorefield.solvers import (
-    DDIM,
-    DDPM,
-    RK4,
-    Ancestral,
     AnglePrediction,
-    Bosh3,
-    Churn,
     DataPrediction,
-    Dopri5,
-    Euler,
-    EulerMaruyama,
     Exact,
     Growth,
-    Heun,
     Langevin,
-    Midpoint,
     Multistep,
     NoisePrediction,
     Power,
-    PredictorCorrector,
-    Program,
-    Restart,
-    ReverseDiffusion,
-    Reversible,
     Singlestep,
     Solver,
-    StochasticHeun,
-    Tsit5,
-    annealed_langevin,
     check_solver,
-    deis,
-    dpm_solver_pp,
-    unipc,
 )
 
 Make = Callable[[int], Solver]  # the solver for a grid of so many steps
@@ -57,15 +36,15 @@ _A, _D, _N = AnglePrediction(), DataPrediction(), NoisePrediction()
 _LARGE = Langevin(0.5, 4)  # its bias, and so its order, is measurable
 
 _ODE: dict[str, Solver | Make] = {
-    "Euler": Euler(),
-    "Midpoint": Midpoint(),
-    "Heun": Heun(),
-    "Bosh3": Bosh3(),
-    "RK4": RK4(),
-    "Dopri5": Dopri5(),
-    "Tsit5": Tsit5(),
-    "EulerMaruyama(0)": EulerMaruyama(0.0),
-    "DDIM": DDIM(),
+    "Euler": solvers.Euler(),
+    "Midpoint": solvers.Midpoint(),
+    "Heun": solvers.Heun(),
+    "Bosh3": solvers.Bosh3(),
+    "RK4": solvers.RK4(),
+    "Dopri5": solvers.Dopri5(),
+    "Tsit5": solvers.Tsit5(),
+    "EulerMaruyama(0)": solvers.EulerMaruyama(0.0),
+    "DDIM": solvers.DDIM(),
     "Singlestep(2, data)": Singlestep(2),
     "Singlestep(3, data)": Singlestep(3),
     "Singlestep(2, noise)": Singlestep(2, _N),
@@ -79,45 +58,45 @@ _ODE: dict[str, Solver | Make] = {
     "Multistep(4, angle, growth)": Multistep(4, _A, Exact(Growth())),
     "Multistep(5, angle, growth)": Multistep(5, _A, Exact(Growth())),
     "Multistep(3, data, power)": Multistep(3, _D, Exact(Power(7.0))),
-    "DEIS(3)": deis(3),
-    "UniPC(1)": unipc(1),
-    "UniPC(2)": unipc(2),
-    "UniPC(3)": unipc(3),
-    "UniPC(2, noise)": unipc(2, prediction=_N),
-    "UniPC(4, angle)": unipc(4, prediction=_A),
-    "DPM-Solver++(2M), published": dpm_solver_pp(2, published=True),
-    "UniPC(2, bh1), published": unipc(2, variant="bh1", published=True),
-    "Reversible(DDIM)": Reversible(DDIM()),
-    "Reversible(Singlestep(2))": Reversible(Singlestep(2)),
-    "Program(Heun, Singlestep(2), Multistep(2))": Program(
-        (Heun(), Singlestep(2), Multistep(2)), (5.0, 1.5)
+    "DEIS(3)": solvers.deis(3),
+    "UniPC(1)": solvers.unipc(1),
+    "UniPC(2)": solvers.unipc(2),
+    "UniPC(3)": solvers.unipc(3),
+    "UniPC(2, noise)": solvers.unipc(2, prediction=_N),
+    "UniPC(4, angle)": solvers.unipc(4, prediction=_A),
+    "DPM-Solver++(2M), published": solvers.dpm_solver_pp(2, published=True),
+    "UniPC(2, bh1), published": solvers.unipc(2, variant="bh1", published=True),
+    "Reversible(DDIM)": solvers.Reversible(solvers.DDIM()),
+    "Reversible(Singlestep(2))": solvers.Reversible(Singlestep(2)),
+    "Program(Heun, Singlestep(2), Multistep(2))": solvers.Program(
+        (solvers.Heun(), Singlestep(2), Multistep(2)), (5.0, 1.5)
     ),
 }
 _SDE: dict[str, Solver | Make] = {
-    "EulerMaruyama": EulerMaruyama(),
-    "EulerMaruyama(0.5)": EulerMaruyama(0.5),
-    "StochasticHeun": StochasticHeun(),
-    "ReverseDiffusion": ReverseDiffusion(),
-    "DDIM(0.5)": DDIM(0.5),
-    "DDIM(1)": DDIM(1.0),
-    "DDPM(forward)": DDPM("forward"),
-    "SDE-DPM-Solver++(1)": dpm_solver_pp(1, sde=True),
-    "SDE-DPM-Solver++(2M)": dpm_solver_pp(2, sde=True),
+    "EulerMaruyama": solvers.EulerMaruyama(),
+    "EulerMaruyama(0.5)": solvers.EulerMaruyama(0.5),
+    "StochasticHeun": solvers.StochasticHeun(),
+    "ReverseDiffusion": solvers.ReverseDiffusion(),
+    "DDIM(0.5)": solvers.DDIM(0.5),
+    "DDIM(1)": solvers.DDIM(1.0),
+    "DDPM(forward)": solvers.DDPM("forward"),
+    "SDE-DPM-Solver++(1)": solvers.dpm_solver_pp(1, sde=True),
+    "SDE-DPM-Solver++(2M)": solvers.dpm_solver_pp(2, sde=True),
     "Multistep(2, noise, 0.5)": Multistep(2, _N, eta=0.5),
     "Multistep(2, angle, 1)": Multistep(2, _A, eta=1.0),
-    "Ancestral(DDIM)": Ancestral(DDIM()),
-    "Ancestral(Heun, 0.5)": Ancestral(Heun(), 0.5),
-    "Ancestral(Singlestep(2))": Ancestral(Singlestep(2)),
-    "Churn(Heun)": lambda steps: Churn(Heun(), churn=1.0, steps=steps),
-    "Restart(Heun)": lambda steps: Restart(
-        Heun(), low=0.6, high=1.5, repeats=2, steps=max(1, steps // 2)
+    "Ancestral(DDIM)": solvers.Ancestral(solvers.DDIM()),
+    "Ancestral(Heun, 0.5)": solvers.Ancestral(solvers.Heun(), 0.5),
+    "Ancestral(Singlestep(2))": solvers.Ancestral(Singlestep(2)),
+    "Churn(Heun)": lambda steps: solvers.Churn(solvers.Heun(), churn=1.0, steps=steps),
+    "Restart(Heun)": lambda steps: solvers.Restart(
+        solvers.Heun(), low=0.6, high=1.5, repeats=2, steps=max(1, steps // 2)
     ),
-    "Program(Heun, EulerMaruyama, Multistep(2))": Program(
-        (Heun(), EulerMaruyama(), Multistep(2)), (2.0, 0.8)
+    "Program(Heun, EulerMaruyama, Multistep(2))": solvers.Program(
+        (solvers.Heun(), solvers.EulerMaruyama(), Multistep(2)), (2.0, 0.8)
     ),
-    "PredictorCorrector(DDIM, Langevin)": PredictorCorrector(DDIM(), _LARGE),
-    "PredictorCorrector(Multistep(2), Langevin)": PredictorCorrector(Multistep(2), _LARGE),
-    "AnnealedLangevin": annealed_langevin(_LARGE.snr, _LARGE.moves_per_step),
+    "PredictorCorrector(DDIM, Langevin)": solvers.PredictorCorrector(solvers.DDIM(), _LARGE),
+    "PredictorCorrector(Multistep(2), Langevin)": solvers.PredictorCorrector(Multistep(2), _LARGE),
+    "AnnealedLangevin": solvers.annealed_langevin(_LARGE.snr, _LARGE.moves_per_step),
 }
 ODE_SOLVERS: dict[str, Make] = {name: for_steps(solver) for name, solver in _ODE.items()}
 SDE_SOLVERS: dict[str, Make] = {name: for_steps(solver) for name, solver in _SDE.items()}

@@ -21,6 +21,7 @@ from scorefield.field.denoiser import (
     time_label,
 )
 from scorefield.field.digest import (
+    check_same,
     digest,
 )
 from scorefield.field.guidance import (
@@ -60,6 +61,7 @@ __all__ = [
     "Tilted",
     "V",
     "Velocity",
+    "check_same",
     "digest",
     "noise_label",
     "ratio_label",

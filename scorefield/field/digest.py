@@ -37,6 +37,32 @@ def digest(value: Any) -> str:
     return hashlib.sha256(_told(value)).hexdigest()
 
 
+def check_same(
+    field: ScoreField, digests: tuple[str, str], subject: str, advice: tuple[str, str]
+) -> None:
+    """Reject a field whose digest, or that of its process, is another one.
+
+    Args:
+        digests: of the field and of its process.
+        subject: the start of the message, such as "the plan was tuned for".
+        advice: the ends of the two messages.
+
+    Raises:
+        ValueError: with the first letters of both digests.
+    """
+    actual, of_process = digest(field), digest(field.process)
+    if actual != digests[0]:
+        raise ValueError(
+            f"{subject} the field {digests[0][:12]}, but this field is {actual[:12]}: other "
+            f"weights, another process or another guidance. {advice[0]}"
+        )
+    if of_process != digests[1]:
+        raise ValueError(
+            f"{subject} the process {digests[1][:12]}, but this field's, {field.process!r}, is "
+            f"{of_process[:12]}. {advice[1]}"
+        )
+
+
 def _told(value: Any) -> bytes:
     if isinstance(value, ScoreField):
         value = value.origin

@@ -1,12 +1,12 @@
-r"""Plans fitted to a field: the levels and the steps that a budget of calls is best spent on.
+r"""Plans tuned to a field: the noise levels and steps that make the best use of a number of calls.
 
-Some starting noises are followed finely to the data, by a `Teacher`. A `Student` then fits the
-steps between given levels in closed form, and a `Search` moves the levels to the least mean
-distance from the teacher's ends, of noises that had no part in the fit. Whether the plan is better
-than the default one is decided by noises that had no part in either.
+A `Teacher` follows some starting noises to the data, in many small steps. A `Student` then fits
+the steps between given noise levels in closed form, and a `Search` moves the levels to the least
+mean distance from the ends of the teacher's paths, measured on noises that the steps were not
+fitted to. A third set of noises decides whether the plan is better than the default plan.
 
 Reference: Powell (1964), The Computer Journal 7; Zhou et al. (2024), arXiv:2312.00094, and Xue et
-al. (2024), arXiv:2402.17376, of levels fitted to a network.
+al. (2024), arXiv:2402.17376 (levels fitted to a network).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def tune(
     batch_size: int | None = None,
     progress: Callable[[float], None] = lambda error: None,
 ) -> Plan:
-    """Fit a plan of ``nfe`` calls to a field; the default one is kept where it is better.
+    """Fit a plan of ``nfe`` network calls to a field; return the default plan if that is better.
 
-    `Tuner` fits several to the same noises.
+    The plan's ``tuning`` holds the measured errors. `Tuner` fits several plans to the same noises.
 
     Args:
         noises, conditions, seed, batch_size: those of `Tuner`.

@@ -1,4 +1,4 @@
-"""Starting noises, with the conditions they are under, and a field's calls on all of them."""
+"""Starting noises with their conditions, and the evaluation of a field on all of them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from scorefield.solvers import State
 
 @dataclass(frozen=True)
 class Noises:
-    """Where paths of a field begin.
+    """Starting points of the paths of a field.
 
     Attributes:
         field: the field.
         z: standard normal, ``(N, *field.shape)``.
-        conditions: what the field is given, ``(N, ...)`` each.
-        batch_size: how many the field sees at once.
+        conditions: of the field, ``(N, ...)`` each.
+        batch_size: samples per call of the field.
     """
 
     field: ScoreField
@@ -40,7 +40,7 @@ class Noises:
         return math.prod(self.field.shape)
 
     def places(self) -> list[slice]:
-        """Return where each batch lies."""
+        """Return the slice of each batch."""
         return [slice(k, k + self.batch_size) for k in range(0, len(self), self.batch_size)]
 
     def conditions_of(self, place: slice) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ class Noises:
         return {name: rows[place] for name, rows in self.conditions.items()}
 
     def batches(self) -> Iterator[tuple[slice, ScoreField]]:
-        """Yield where each batch lies, and the field under its conditions."""
+        """Yield the slice of each batch, and the field under its conditions."""
         for place in self.places():
             condition = self.conditions_of(place)
             yield place, self.field.condition_on(**condition) if condition else self.field
@@ -57,21 +57,21 @@ class Noises:
         """Return ``x0`` and ``eps`` of all samples ``(N, *shape)`` at an instant, ``(N, d)``."""
         x0, eps = x.new_empty(len(x), self.dim), x.new_empty(len(x), self.dim)
         for place in self.places():
-            found = self.field(x[place], at, **self.conditions_of(place))
-            x0[place], eps[place] = found.x0.flatten(1), found.eps.flatten(1)
+            estimate = self.field(x[place], at, **self.conditions_of(place))
+            x0[place], eps[place] = estimate.x0.flatten(1), estimate.eps.flatten(1)
         return x0, eps
 
     @torch.no_grad()
     def carried(self, plan: Plan) -> Tensor:
-        """Return where a plan of the ODE takes the noises, float64 ``(N, d)``."""
-        found = []
+        """Return the samples of a plan of the ODE from the noises, float64 ``(N, d)``."""
+        samples = []
         for place, field in self.batches():
-            run = prepare(field, plan)
-            x = from_normal(field, self.z[place], run.first)
-            at = run(State(x, run.first, Noise(0, torch.arange(len(x), device=x.device))))
+            prepared = prepare(field, plan)
+            x = from_normal(field, self.z[place], prepared.first)
+            at = prepared(State(x, prepared.first, Noise(0, torch.arange(len(x), device=x.device))))
             x = field(at.x, at.t).x0 if plan.finish else at.x
-            found.append(x.flatten(1).double())
-        return torch.cat(found)
+            samples.append(x.flatten(1).double())
+        return torch.cat(samples)
 
     def where(self, chosen: slice | Tensor) -> Noises:
         """Return some of the noises."""
@@ -82,7 +82,7 @@ class Noises:
 def draw(
     field: ScoreField, count: int, conditions: Mapping[str, Tensor], seed: int, batch_size: int
 ) -> Noises:
-    """Return noises ``0 .. count-1``, two and two with the conditions' rows by turns.
+    """Return noises ``0 .. count-1``, each row of the conditions for two of them in turn.
 
     Raises:
         ValueError: conditions of different lengths, or none.
@@ -92,12 +92,14 @@ def draw(
     z = Noise(seed, ids, stream=TUNING).draw(field.shape, like)[0]
     lengths = {name: rows.shape[0] if rows.ndim else 0 for name, rows in conditions.items()}
     if conditions and (len(set(lengths.values())) > 1 or min(lengths.values()) < 1):
-        raise ValueError(f"conditions have {lengths} rows: give one and the same number of each.")
+        raise ValueError(
+            f"conditions have {lengths} rows: they must have the same number, at least 1."
+        )
     turns = {name: rows.to(like.device)[ids // 2 % len(rows)] for name, rows in conditions.items()}
     return Noises(field, z, turns, batch_size)
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Return how far samples are from others over the root of the dimension, ``(N,)``."""
-    found: Tensor = (x - y).norm(dim=1) / math.sqrt(y.shape[1])
-    return found
+    """Return the distance of each sample to another, divided by the root of the dimension."""
+    result: Tensor = (x - y).norm(dim=1) / math.sqrt(y.shape[1])
+    return result

@@ -1,8 +1,8 @@
-r"""All the steps of a fitted solver moved together, by the gradient through the field's calls.
+r"""All steps of a fitted solver improved together, by the gradient through the field's calls.
 
-The closed-form fit makes one step after another the best it can be; what is best for the last state
-is not quite that. Here the mean distance at the end is a function of all coefficients of state and
-data estimates, and L-BFGS goes down it.
+The closed-form fit makes each step the best one in itself. That is not quite the best for the last
+state. Here the mean distance at the end is a function of all coefficients of states and data
+estimates, and L-BFGS minimizes it.
 
 Reference: Liu and Nocedal (1989), On the limited memory BFGS method.
 """
@@ -23,13 +23,13 @@ from scorefield.tuning.student import Student
 
 
 def polished(student: Student, solver: Fitted, rounds: int) -> Fitted:
-    """Return the steps that ``rounds`` of L-BFGS make of a solver's, or those that it had.
+    """Return a solver's steps after ``rounds`` of L-BFGS, or the solver if they are not better.
 
-    They are moved by the noises that the student sees, and kept if those that it does not see end
-    nearer. Each round is about one evaluation with gradient of all the calls.
+    The gradient is of the noises that the student is fitted to; the others decide whether the new
+    steps are better. Each round costs about one evaluation, with gradient, of all calls.
     """
-    noises = student.noises.where(student.seen)
-    end = student.teacher.end[student.seen]
+    noises = student.noises.where(student.fitted)
+    end = student.teacher.end[student.fitted]
     walk = _Walk(noises, solver, student.teacher.data_std)
     moved = [torch.zeros(i + 2, dtype=torch.float64, requires_grad=True) for i in range(walk.steps)]
     optimizer = torch.optim.LBFGS(moved, max_iter=rounds, line_search_fn="strong_wolfe")
@@ -45,16 +45,16 @@ def polished(student: Student, solver: Fitted, rounds: int) -> Fitted:
         return total
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    found = walk.moved([step.detach() for step in moved])
-    left = student.noises.where(~student.seen)
-    wanted = student.teacher.end[~student.seen]
-    plans = (Plan(s, s.times(left.field.process), finish=False) for s in (solver, found))
-    before, after = (float(distances(left.carried(plan), wanted).mean()) for plan in plans)
-    return found if after < before else solver
+    result = walk.moved([step.detach() for step in moved])
+    others = student.noises.where(~student.fitted)
+    target = student.teacher.end[~student.fitted]
+    plans = (Plan(s, s.times(others.field.process), finish=False) for s in (solver, result))
+    before, after = (float(distances(others.carried(plan), target).mean()) for plan in plans)
+    return result if after < before else solver
 
 
 class _Walk:
-    """A fitted solver's steps with their coefficients moved, in units that make them alike."""
+    """A fitted solver's steps with changed coefficients, in units of similar size."""
 
     def __init__(self, noises: Noises, solver: Fitted, data_std: float) -> None:
         process = noises.field.process
@@ -67,11 +67,11 @@ class _Walk:
 
     @property
     def steps(self) -> int:
-        """How many there are."""
+        """The number of steps."""
         return len(self.solver.table)
 
     def moved(self, moved: Sequence[Tensor]) -> Fitted:
-        """Return the solver with its coefficients moved."""
+        """Return the solver with changed coefficients."""
         table = []
         for row, step, unit in zip(self.solver.table, moved, self.units, strict=True):
             changed = list(row)
@@ -81,19 +81,19 @@ class _Walk:
         return Fitted(self.solver.levels, tuple(table))
 
     def end(self, moved: Sequence[Tensor], place: slice) -> Tensor:
-        """Return the data that some of the noises become, ``(N, d)``, with a gradient."""
+        """Return the samples of some of the noises, ``(N, d)``, with a gradient."""
         z = self.noises.z[place]
         y = from_normal(self.noises.field, z, self.first).flatten(1).double() / self.alphas[0]
-        found: list[tuple[Tensor, Tensor]] = []
+        estimates: list[tuple[Tensor, Tensor]] = []
         rows = zip(self.solver.table, moved, self.units, self.instants, self.alphas, strict=False)
         for row, step, unit, at, alpha in rows:
-            seen = (y * alpha).reshape(z.shape).to(z)
-            estimate = self.noises.field(seen, at, **self.noises.conditions_of(place))
+            x = (y * alpha).reshape(z.shape).to(z)
+            estimate = self.noises.field(x, at, **self.noises.conditions_of(place))
             pair = estimate.x0.flatten(1).double(), estimate.eps.flatten(1).double()
-            found.insert(0, pair)
+            estimates.insert(0, pair)
             change = (step / unit).to(y)
             y = (row[0] + change[0]) * y
-            for j, (x0, eps) in enumerate(found):
+            for j, (x0, eps) in enumerate(estimates):
                 y = y + (row[1 + 2 * j] + change[1 + j]) * x0 + row[2 + 2 * j] * eps
         ends: Tensor = y * self.alphas[-1]
         return ends

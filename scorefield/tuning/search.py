@@ -1,8 +1,8 @@
-r"""The search for noise levels: Powell's method, from changes of all to changes of single ones.
+r"""The search for noise levels, by Powell's method.
 
-Levels ``l_0 > l_1 > ... > l_{n-1}`` are written by the first and by how far each falls,
-``l_{i-1} - l_i = log(1 + e^{g_i})``, and the ``g_i`` by their cosine transform, so that the first
-directions of the search change all steps alike, and the last single ones.
+Levels ``l_0 > l_1 > ... > l_{n-1}`` are parametrized by the first level and the differences
+``l_{i-1} - l_i = log(1 + e^{g_i})``, and the ``g_i`` by their cosine transform. So the first
+directions of the search change all steps in the same way, and the last ones single steps.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _OUTSIDE = 1e9  # for levels that the process does not reach
 
 
 class Search:
-    """The least error so far, and the levels that have it.
+    """A search, with the least error so far and its levels.
 
     Args:
-        student: what fits steps between levels.
-        last: the last level, which stays.
-        tried: the errors of levels, added to; those in it are not tried again.
+        student: fits the steps between levels.
+        last: the last level, which does not change.
+        tried: the errors of levels that were tried; new ones are added.
         progress: called after each try, with the least error so far.
     """
 
@@ -42,7 +42,7 @@ class Search:
         self.best: Levels = ()
 
     def loss(self, packed: np.ndarray) -> float:
-        """Return the error that the best steps between levels leave."""
+        """Return the error of the best steps between levels."""
         levels = unpacked(packed, self.last)
         if levels not in self.tried:
             self.tried[levels] = self._error(levels)
@@ -54,18 +54,18 @@ class Search:
 
     def _error(self, levels: Levels) -> float:
         try:
-            error = float(self.student.learn(levels).error[~self.student.seen].mean())
+            error = float(self.student.learn(levels).error[~self.student.fitted].mean())
         except ValueError:  # levels beyond the process
             return _OUTSIDE
         return error if math.isfinite(error) else _OUTSIDE
 
     def run(self, starts: Sequence[Sequence[float]], tries: int) -> Fitted:
-        """Return the best steps that Powell's method finds, from the best of the starts.
+        """Return the best steps of Powell's method, from the best of the starts.
 
-        Where it ends before all tries are spent, it begins again from the next.
+        If it converges before all tries are used, it starts again from the next one.
 
         Args:
-            tries: of levels in all; the starts that come after as many are left out.
+            tries: of levels in total; at most as many starts are used.
         """
         from scipy.optimize import minimize
 
@@ -80,20 +80,20 @@ class Search:
 
 
 def packed(levels: Sequence[float]) -> np.ndarray:
-    """Return numbers without bounds that stand for all levels but the last."""
+    """Return unbounded parameters of all levels but the last."""
     inner = np.array(levels[:-1])
     falls = np.log(np.expm1(inner[:-1] - inner[1:]))
     return np.concatenate([inner[:1], _cosines(len(falls)).T @ falls])
 
 
 def unpacked(numbers: np.ndarray, last: float) -> Levels:
-    """Return the levels that `packed` made numbers of, and the last one."""
+    """Return the levels of the parameters that `packed` returns, and the last level."""
     falls = np.logaddexp(0, _cosines(len(numbers) - 1) @ numbers[1:])
     return (float(numbers[0]), *(numbers[0] - np.cumsum(falls)).tolist(), last)
 
 
 def _cosines(n: int) -> np.ndarray:
-    """Return the orthonormal cosine transform, a column for each wave, ``(n, n)``."""
+    """Return the orthonormal cosine transform, one wave in each column, ``(n, n)``."""
     k = np.arange(n)
     waves = np.cos(np.pi * (k[:, None] + 0.5) * k / max(n, 1)) * math.sqrt(2 / max(n, 1))
     waves[:, :1] /= math.sqrt(2)

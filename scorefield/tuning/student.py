@@ -1,13 +1,13 @@
 r"""Steps between given noise levels, fitted to the paths of a teacher.
 
-In ``y = x / alpha``, step by step: the step of a general rule, and on top what ridge least squares
-makes of the state and of all estimates of the data so far, to meet the teacher's path at the next
+In ``y = x / alpha``, each step is that of a general rule plus a correction. The correction is a
+ridge regression on the state and all data estimates so far, towards the teacher's path at the next
 level::
 
     y_{i+1} = rule(y_i, x0, eps) + w_0 y_i + sum_j w_j x0_j                         (1)
 
-The walk goes on from the state that (1) makes, so that later steps repair what earlier ones left.
-No gradient goes through the network.
+The next step starts from the state of (1), so later steps correct the errors of earlier ones. No
+gradient through the network is needed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from scorefield.tuning.noises import Noises, distances
 from scorefield.tuning.teacher import Teacher
 
 _RIDGE = 1e-8  # of the mean of the diagonal
-_ROUNDS, _LEAST = 4, 1e-3  # of least squares, and the least distance told from none, to the mean
+_ROUNDS = 4  # of least squares
+_LEAST = 1e-3  # the smallest distance that a weight depends on, relative to the mean
 
 
 class Lesson(NamedTuple):
-    """Steps that were fitted, and the distance of each noise's end from the teacher's, ``(N,)``."""
+    """Fitted steps, and the distance of each sample from the end of the teacher's path, ``(N,)``."""
 
     solver: Fitted
     error: Tensor
@@ -39,20 +40,20 @@ class Lesson(NamedTuple):
 
 @dataclass(frozen=True)
 class Student:
-    """What steps are fitted with.
+    """Fits steps to the paths of a teacher.
 
     Attributes:
-        noises: where the paths begin.
+        noises: the starting points of the paths.
         teacher: the paths.
-        chosen: the coordinates that the teacher keeps and the regression sees, ``(M,)``.
-        seen: which of the noises the regression sees, ``(N,)`` of truth values.
+        chosen: the coordinates of the teacher's paths and of the regression, ``(M,)``.
+        fitted: the noises of the regression, a mask ``(N,)``.
         rule: the rule of (1).
     """
 
     noises: Noises
     teacher: Teacher
     chosen: Tensor
-    seen: Tensor
+    fitted: Tensor
     rule: Multistep
 
     @torch.no_grad()
@@ -60,7 +61,7 @@ class Student:
         """Fit the steps between levels.
 
         Raises:
-            ValueError: levels that do not fall, or that the process does not reach.
+            ValueError: levels that are not decreasing, or beyond the range of the process.
         """
         field, z = self.noises.field, self.noises.z
         times = level_times(field.process, levels)
@@ -78,10 +79,10 @@ class Student:
             for (b, c), x0, eps in zip(pairs, x0s, epss, strict=False):
                 step.add_(x0, alpha=b).add_(eps, alpha=c)
             last = i + 2 == len(levels)
-            # without a level at the data, x itself is to be the data at the last one
+            # without a level at the data, x at the last level must be the data
             end = self.teacher.end[:, self.chosen] / alphas[-1] if last else None
-            wanted = self.teacher.at(levels[i + 1]) if end is None else end
-            more, *of_x0 = self._weights(levels[i], y, x0s, wanted, step)
+            target = self.teacher.at(levels[i + 1]) if end is None else end
+            more, *of_x0 = self._weights(levels[i], y, x0s, target, step)
             y = step.add_(y, alpha=more)
             for w, x0 in zip(of_x0, x0s, strict=True):
                 y.add_(x0, alpha=w)
@@ -97,41 +98,41 @@ class Student:
         self, process: Process, times: Tensor, alphas: Sequence[float], i: int
     ) -> tuple[float, list[tuple[float, float]]]:
         """Return the coefficients of the rule's step: of ``y``, and of both means, newest first."""
-        kept = range(max(0, i - self.rule.history_length), i)
-        t, s, *past = (Level(process, times[k : k + 1]) for k in (i, i + 1, *reversed(kept)))
+        numbers = range(max(0, i - self.rule.history_length), i)
+        t, s, *past = (Level(process, times[k : k + 1]) for k in (i, i + 1, *reversed(numbers)))
         end = self.rule.rule(t, s, Past(tuple(past)), False).end
         assert end is not None  # it makes one call a step
         pairs = [(float(b) / alphas[i + 1], float(c) / alphas[i + 1]) for b, c in end.means]
         return float(end.x) * alphas[i] / alphas[i + 1], pairs
 
     def _weights(
-        self, level: float, y: Tensor, x0s: Sequence[Tensor], wanted: Tensor, step: Tensor
+        self, level: float, y: Tensor, x0s: Sequence[Tensor], target: Tensor, step: Tensor
     ) -> list[float]:
-        """Return ``w_0, w_1, ...`` of (1), by the noises and coordinates that are seen."""
+        """Return ``w_0, w_1, ...`` of (1), from the noises and coordinates of the regression."""
 
-        def seen(v: Tensor) -> Tensor:
-            return v[self.seen][:, self.chosen].double()
+        def rows(v: Tensor) -> Tensor:
+            return v[self.fitted][:, self.chosen].double()
 
         unit = self.teacher.data_std
         units = [math.hypot(math.exp(level), unit), *[unit] * len(x0s)]
-        columns = torch.stack([seen(v) / u for v, u in zip((y, *x0s), units, strict=True)], -1)
-        weights = _ridge(columns, wanted[self.seen] - seen(step)).tolist()
+        columns = torch.stack([rows(v) / u for v, u in zip((y, *x0s), units, strict=True)], -1)
+        weights = _ridge(columns, target[self.fitted] - rows(step)).tolist()
         return [w / u for w, u in zip(weights, units, strict=True)]
 
 
-def _ridge(columns: Tensor, wanted: Tensor) -> Tensor:
-    """Return the weights ``(k,)`` that bring ``columns`` ``(N, d, k)`` nearest to ``wanted``.
+def _ridge(columns: Tensor, target: Tensor) -> Tensor:
+    """Return the weights ``(k,)`` whose combination of ``columns`` ``(N, d, k)`` is nearest.
 
-    The mean distance over the ``N`` is made least, not that of squares, which the few paths that
-    fork between modes would rule: by least squares, reweighted with the distances left.
+    Minimizes the mean distance over the ``N`` samples, by reweighted least squares. The mean square
+    would be dominated by the few paths that fork between modes.
     """
-    share = torch.ones_like(wanted[:, 0])
+    share = torch.ones_like(target[:, 0])
     for _ in range(_ROUNDS):
         gram = torch.einsum("n,ndi,ndj->ij", share, columns, columns)
-        right = torch.einsum("n,ndi,nd->i", share, columns, wanted)
+        right = torch.einsum("n,ndi,nd->i", share, columns, target)
         ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
         weights: Tensor = torch.linalg.solve(gram + ridge, right)
-        left = (wanted - columns @ weights).norm(dim=1)
-        share = 1 / (left + _LEAST * left.mean()).clamp(min=torch.finfo(left.dtype).tiny)
+        rest = (target - columns @ weights).norm(dim=1)
+        share = 1 / (rest + _LEAST * rest.mean()).clamp(min=torch.finfo(rest.dtype).tiny)
         share = share / share.mean()
     return weights

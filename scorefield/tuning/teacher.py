@@ -1,11 +1,11 @@
-r"""Fine paths of the probability-flow ODE, to learn from.
+r"""Paths of the probability-flow ODE in many small steps, to fit plans to.
 
 In ``z = x / n``, ``n = sqrt(c^2 alpha^2 + sigma^2)``, and the angle ``u = atan(sigma / (c alpha))``
-of data of deviation ``c``, a path is smooth from noise to data::
+of data of standard deviation ``c``, a path is smooth from noise to data::
 
     dz/du = (c alpha eps - sigma x0 / c) / n                                        (1)
 
-so a cubic through values and slopes tells it anywhere between the nodes of a fine run.
+so cubic interpolation of values and slopes is accurate between the nodes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Teacher:
     Attributes:
         z: at the nodes, from noise to data, float64 ``(nodes, N, M)``.
         slope: (1) there.
-        angle: of the nodes, falling, float64 ``(nodes,)``.
+        angle: of the nodes, decreasing, float64 ``(nodes,)``.
         data_std: ``c``.
         end: ``x / alpha`` of the data in all coordinates, float64 ``(N, d)``.
     """
@@ -59,9 +59,9 @@ class Teacher:
 
 
 def teach(noises: Noises, chosen: Tensor) -> Teacher:
-    """Follow the paths of noises to the data and keep them in the ``chosen`` coordinates ``(M,)``.
+    """Return the paths of noises to the data, in the ``chosen`` coordinates ``(M,)``.
 
-    Takes a call of the field for each of 192 nodes; see `ends`.
+    Needs a call of the field for each of 192 nodes; see `ends`.
     """
     times = _times(noises.field, NODES)
     count, keep = len(noises), (len(chosen), len(times))
@@ -69,8 +69,8 @@ def teach(noises: Noises, chosen: Tensor) -> Teacher:
     slope = torch.empty_like(z)
     end = torch.empty(count, noises.dim, dtype=torch.float64, device=noises.z.device)
     for place, field in noises.batches():
-        found = _follow(field, noises.z[place], times, chosen)
-        z[:, place], slope[:, place], end[place] = found
+        path = _follow(field, noises.z[place], times, chosen)
+        z[:, place], slope[:, place], end[place] = path
     c = noises.field.data_std
     angle = (-noises.field.process.half_log_snr(times)).exp().div(c).atan()
     return Teacher(z, slope, angle.to(z.device), c, end)
@@ -79,14 +79,14 @@ def teach(noises: Noises, chosen: Tensor) -> Teacher:
 def ends(noises: Noises, nodes: int = NODES) -> Tensor:
     """Return ``x / alpha`` at the data of the paths of noises, float64 ``(N, d)``.
 
-    The paths begin at `scorefield.sampling.noisiest`; where the process cannot be continued to the
-    data, the denoiser goes there from ``t_min``. Takes a call of the field for each of the
+    The paths begin at `scorefield.sampling.noisiest`. If the process does not reach the data, the
+    last step is that of the denoiser, from ``t_min``. Needs a call of the field for each of the
     ``nodes``.
     """
     times = _times(noises.field, nodes)
-    nothing = torch.empty(0, dtype=torch.int64)
-    found = [_follow(field, noises.z[place], times, nothing) for place, field in noises.batches()]
-    return torch.cat([path.end for path in found])
+    none = torch.empty(0, dtype=torch.int64)
+    paths = [_follow(field, noises.z[place], times, none) for place, field in noises.batches()]
+    return torch.cat([path.end for path in paths])
 
 
 class _Path(NamedTuple):
@@ -113,7 +113,7 @@ def _follow(field: ScoreField, noise: Tensor, times: Tensor, chosen: Tensor) -> 
         z.append(_smooth(process, times[k], c, state.x.flatten(1)[:, chosen]))
         if state.memory is not None:  # whose newest estimate is that of the node before
             slopes.append(_slope(process, times[k - 1], c, state.memory.tensors[0], chosen))
-    slopes.append(slopes[-1])  # what an unneeded call would tell
+    slopes.append(slopes[-1])  # that of the last node would need another call
     last = state.x if process.t_data is not None else field(state.x, state.t).x0
     return _Path(torch.stack(z), torch.stack(slopes), last.flatten(1).double())
 
@@ -123,7 +123,7 @@ def _smooth(process: Process, t: Tensor, c: float, x: Tensor) -> Tensor:
     return x.double() / math.hypot(c * alpha, sigma)
 
 
-def _slope(process: Process, t: Tensor, c: float, found: Estimate, chosen: Tensor) -> Tensor:
+def _slope(process: Process, t: Tensor, c: float, estimate: Estimate, chosen: Tensor) -> Tensor:
     alpha, sigma = (float(v) for v in process.coefficients(t))
-    eps, x0 = (w.flatten(1)[:, chosen].double() for w in (found.eps, found.x0))
+    eps, x0 = (w.flatten(1)[:, chosen].double() for w in (estimate.eps, estimate.x0))
     return (c * alpha * eps - sigma / c * x0) / math.hypot(c * alpha, sigma)

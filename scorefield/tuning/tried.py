@@ -1,4 +1,4 @@
-"""What a search has tried, in a file: what was broken off goes on from it."""
+"""The record of a search in a file, from which an interrupted search resumes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scorefield.tuning.search import Levels
 
 
 class Tried(dict[Levels, float]):
-    """Errors by levels, every one of them on the disk as soon as it is known.
+    """Errors by levels; each is written to the disk as soon as it is measured.
 
     Args:
-        path: of the file, a JSON value a line; what is there is taken up if it is of the same
-            search, and replaced otherwise, with the first error that is known.
-        facts: what the errors depend on besides the levels, in JSON's types.
+        path: of the file, with one JSON value in each line. A record of the same search is
+            continued; another one is replaced when the first error is added.
+        facts: everything that the errors depend on besides the levels, in JSON's types.
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ class Tried(dict[Levels, float]):
         super().__setitem__(levels, error)
 
     def remove(self) -> None:
-        """Remove the file, when the plan is found."""
+        """Remove the file after the search."""
         self.path.unlink(missing_ok=True)
 
 
@@ -50,15 +50,15 @@ def _levels(text: list[str]) -> Levels:
 
 
 def _lines(path: Path) -> list[Any]:
-    """Return the values of a file's whole lines, and cut off one that was cut short."""
+    """Return the values of a file's complete lines, and remove an incomplete one."""
     if not path.exists():
         return [None]
-    found, content = [], path.read_bytes()
+    values, content = [], path.read_bytes()
     whole = content.rfind(b"\n") + 1
-    os.truncate(path, whole)  # what is added next must not be joined to half a line
+    os.truncate(path, whole)  # the next line must not be joined to an incomplete one
     for line in content[:whole].decode(errors="replace").splitlines():
         try:
-            found.append(json.loads(line))
+            values.append(json.loads(line))
         except json.JSONDecodeError:
             return [None]
-    return found or [None]
+    return values or [None]

@@ -1,4 +1,4 @@
-"""Tuning: from a field to plans, one for each number of calls."""
+"""Tuning: from a field to a plan for each number of network calls."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import NODES, Teacher, ends, teach
 
 _STARTS = [(q, f) for q in (3.0, 4.0, 5.0) for f in (0.3, 0.75, 2.0)]
-_KEPT = 2**24  # numbers of the teacher's paths
-_HUGE = 2**15  # coordinates from which on fewer noises will do
+_PATHS = 2**24  # numbers of the teacher's paths
+_HUGE = 2**15  # coordinates above which fewer noises suffice
 
 
 class Tuner:
     """Fits plans to one field, all to the same noises.
 
-    Holds for each of three times ``noises`` paths the state and, while it fits a plan of ``nfe``
-    calls, ``2 nfe`` estimates, and 2^24 numbers of two kinds beside.
+    Memory: the states of three times ``noises`` paths, ``2 nfe`` estimates of two thirds of them,
+    and 2^25 numbers for the teacher's paths.
 
     Args:
         field: to fit to.
-        noises: that the steps are fitted to, and as many again to choose levels by, and to judge;
-            from 32 to 512 by the dimension unless given.
-        conditions: what the field is given, ``(K, ...)`` each; the noises have them by turns. A
-            plan holds for the field under any condition, and is best for those.
+        noises: that the steps are fitted to; as many others choose the levels, and as many others
+            measure the error. By default 32 to 512, by the dimension.
+        conditions: of the field, ``(K, ...)`` each; the noises have them in turn. A plan is valid
+            for the field under any condition, and best for these.
         seed: determines the noises.
-        batch_size: how many the field sees at once; from 64 to 512 by the dimension unless given.
+        batch_size: samples per call of the field; by default 64 to 512, by the dimension.
 
     Raises:
         UsageError: SciPy is missing.
@@ -62,7 +62,7 @@ class Tuner:
         check_evaluating(field)
         if (noises is not None and noises < 8) or (batch_size is not None and batch_size < 1):
             raise ValueError(
-                f"noises = {noises}, batch_size = {batch_size}: give at least 8, and at least 1."
+                f"noises={noises}, batch_size={batch_size}: must be at least 8, and at least 1."
             )
         self.field, self.seed = field, seed
         dim = math.prod(field.shape)
@@ -84,37 +84,35 @@ class Tuner:
         tried: MutableMapping[Levels, float] | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
-        """Return the plan of ``nfe`` calls that fits best; the default one where that is better.
+        """Return the best plan of ``nfe`` network calls; the default plan if that is better.
 
-        Takes about ``2 noises (nfe tries + 240)`` evaluations of single samples.
+        Needs about ``2 noises (nfe tries + 240)`` evaluations of single samples.
 
         Args:
-            tries: of levels; 1200 / nfe and at least 80 unless given.
-            polish: rounds of `polished` at the end, by the gradient through the field's calls,
-                whose memory grows with ``nfe``; 30 may take up to a third off the error, or nothing
+            tries: of noise levels; by default 1200 / nfe, and at least 80.
+            polish: rounds of `polished` at the end, by gradients through the network calls. Memory
+                grows with ``nfe``. 30 rounds lower the error by up to a third
                 (``benchmarks/plans.py``).
-            tried: errors of levels that were tried before, as this left them there: what was
-                broken off goes on from them, to the same plan.
+            tried: errors of levels from an interrupted search, to which new ones are added; the
+                search resumes, and ends with the same plan.
             progress: called after each try, with the least error so far.
 
         Raises:
             ValueError: as `scorefield.default_plan`; ``tries < 1``.
-            NumericalError: the field's exact paths do not end in finite numbers.
+            NumericalError: the field's paths do not end in finite numbers.
         """
         default = default_plan(self.field, nfe)
         tries = usual_tries(nfe) if tries is None else tries
         if tries < 1 or polish < 0:
-            raise ValueError(
-                f"tries = {tries}, polish = {polish}: give at least 1, and at least 0."
-            )
+            raise ValueError(f"tries={tries}, polish={polish}: must be at least 1, and at least 0.")
         if not bool(self._truth[0].isfinite().all()):
             raise NumericalError(
-                "the field gives values that are not finite, so there is nothing to fit a plan to: "
-                "look at the network."
+                "field: its paths end in values that are not finite, so a plan cannot be fitted; "
+                "check the network."
             )
         assert isinstance(default.solver, Multistep)
-        seen = torch.arange(2 * self.count) % 2 == 0
-        student = Student(self.learned, self._teacher, self._chosen, seen, default.solver)
+        half = torch.arange(2 * self.count) % 2 == 0
+        student = Student(self.learned, self._teacher, self._chosen, half, default.solver)
         starts = _starts(self.field, default, nfe)
         search = Search(student, starts[0][-1], {} if tried is None else tried, progress)
         fitted = search.run(starts, tries)
@@ -124,8 +122,8 @@ class Tuner:
 
     @cached_property
     def _chosen(self) -> Tensor:
-        """Coordinates that the regression sees, all if there is room."""
-        dim, most = self.learned.dim, _KEPT // (NODES * 2 * self.count)
+        """The coordinates of the regression; all of them if there is room."""
+        dim, most = self.learned.dim, _PATHS // (NODES * 2 * self.count)
         order = torch.randperm(dim, generator=torch.Generator().manual_seed(self.seed))
         return order[: max(1, most)].sort().values
 
@@ -135,13 +133,13 @@ class Tuner:
 
     @cached_property
     def _truth(self) -> tuple[Tensor, float]:
-        """The ends of the fresh paths, and how far from them the teacher's own are."""
+        """The ends of the paths of fresh noises, and the teacher's mean distance from them."""
         end, coarse = ends(self.fresh, 2 * NODES), ends(self.fresh)
         return end, float(distances(coarse, end).mean())
 
     def _better(self, fitted: Plan, default: Plan) -> Plan:
-        """Return the better of two plans by fresh noises, with what was measured."""
-        end, off = self._truth
+        """Return the better of two plans on fresh noises, with the measured errors."""
+        end, teacher = self._truth
         ours, usual = (distances(self.fresh.carried(p), end) for p in (fitted, default))
         best, error = (fitted, ours) if ours.mean() < usual.mean() else (default, usual)
         assert isinstance(best.times, Tensor)
@@ -155,7 +153,7 @@ class Tuner:
             error=float(error.mean()),
             stderr=float(error.std()) / math.sqrt(len(error)),
             default=float(usual.mean()),
-            teacher=off,
+            teacher=teacher,
             noises=self.count,
             seed=self.seed,
         )
@@ -163,25 +161,25 @@ class Tuner:
 
 
 def usual_tries(nfe: int) -> int:
-    """Return how many levels are tried for a plan unless told."""
+    """Return the default number of tries for a plan."""
     return max(80, 1200 // nfe)
 
 
 def _starts(field: ScoreField, default: Plan, nfe: int) -> list[list[float]]:
-    """Return levels to begin with: those of the default plan, and of other spacings."""
+    """Return starting levels: those of the default plan, and of other spacings."""
     process, c = field.process, field.data_std
     assert isinstance(default.times, Tensor)
-    # where there is no data to step to, the default plan's last call is at the last level itself
-    found = [] if process.t_data is None else [_levels(field, default.times[:nfe])]
+    # if the process does not reach the data, the default plan's last call is at the last level
+    starts = [] if process.t_data is None else [_levels(field, default.times[:nfe])]
     for power, factor in _STARTS:
         start = time_near(process, factor * nfe**2 * c)
         times = balanced(process, nfe, start=start, data_std=c, power=power, end=process.t_min)
-        found.append(_levels(field, times[:nfe]))
-    return found
+        starts.append(_levels(field, times[:nfe]))
+    return starts
 
 
 def _levels(field: ScoreField, times: Tensor) -> list[float]:
-    """Return the levels of times, and that of the end."""
+    """Return the noise levels of times, and the last level."""
     process = field.process
     last = -math.inf
     if process.t_data is None:

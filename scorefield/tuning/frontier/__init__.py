@@ -1,4 +1,4 @@
-"""The measured frontier: what plans are worth on one field, against what they cost."""
+"""The measured frontier: error and sample quality of plans on one field, against their cost."""
 
 from scorefield.tuning.frontier.measure import METRICS, frontier
 from scorefield.tuning.frontier.result import Frontier, Point

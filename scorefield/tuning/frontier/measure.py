@@ -1,15 +1,15 @@
-r"""Measuring plans: their calls, their time, their distance from exact paths and from real data.
+r"""Measurements of plans: network calls, time, distance from exact paths and from real data.
 
-Every plan starts from the same noises. One that follows the probability-flow ODE is told by how far
-it ends from where the exact path does, ``y_k`` from standard normal noise ``z_k``::
+Every plan starts from the same noises. The error of a plan of the probability-flow ODE is the
+distance of its samples ``x_k`` from the ends ``y_k`` of the exact paths from the same noise::
 
     e_k = |x_k - y_k| / sqrt(d),    error = mean over k of e_k                      (1)
 
-with an interval for the mean over new noises, by `Measurement.of_mean`. This is
-the solver's error and nothing else: the field's own is in both terms of the difference. The exact
-paths are those of a fine run, checked by one of half as many steps.
+with an interval for the mean over new noises, by `Measurement.of_mean`. This is the error of the
+solver alone: the error of the field cancels in the difference. The exact paths have many small
+steps, and their own error is estimated with half as many.
 
-The distance to real data holds all of it, and serves plans that add noise as well.
+The distance to real data contains both errors, and applies to plans that add noise, too.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from scorefield.tuning.noises import Noises, distances
 from scorefield.tuning.teacher import NODES, ends
 
 METRICS: tuple[Metric, ...] = (SlicedWasserstein(), EnergyDistance(), C2ST())
-SMALLEST = 32  # samples that a metric has a standard error of
-_TIMES = 3  # that the time of a batch is taken
+SMALLEST = 32  # samples, for the standard error of a metric
+_TIMES = 3  # measurements of the time of a batch
 
-Named = tuple[str, Plan]
+NamedPlan = tuple[str, Plan]
 
 
 def frontier(
@@ -62,44 +62,46 @@ def frontier(
     features: Callable[[Tensor], Tensor] = lambda x: x,
     level: float = 0.95,
     batch_size: int = 64,
-    progress: Callable[[Sequence[Named]], Iterable[Named]] = iter,
+    progress: Callable[[Sequence[NamedPlan]], Iterable[NamedPlan]] = iter,
 ) -> Frontier:
-    """Measure what plans are worth on a field, and what they cost.
+    """Measure error, sample quality and cost of plans on a field.
 
-    Takes the calls of all plans for each of ``n`` samples, and 288 more if one follows the ODE.
+    Needs the calls of all plans for each of ``n`` samples, and 288 more if a plan follows the ODE.
 
     Args:
         field: to measure on.
-        plans: by the name of the line they are on; each a `Plan` or several.
-        real: held-out data as the field sees it, ``(m, *field.shape)``, to tell distances from.
-        other: more of it, ``n`` or more, for the floor.
-        n: how many samples, of the ids ``0 .. n-1``.
+        plans: by name; each a `Plan` or several, which form a line.
+        real: held-out data in the units of the field, ``(m, *field.shape)``, to measure distances.
+        other: more of it, at least ``n``, for the distance of data to data (the floor).
+        n: number of samples, with the ids ``0 .. n-1``.
         seed: with an id, determines the noise of a sample.
-        metrics: of the distance to data. Where every plan adds noise, `Frontier.for_time` goes by
-            the first, which is to be less for better samples.
-        features: what metrics are told of instead of the samples and the data themselves.
+        metrics: of the distance to data. If every plan adds noise, `Frontier.for_time` uses the
+            first, which must be lower for better samples.
+        features: of samples and data, which metrics compare; by default the samples and data.
         level: of the confidence intervals.
         batch_size: samples per call of the field.
-        progress: is given the work and yields it, as a progress bar does.
+        progress: takes the list of plans and yields them, as a progress bar does.
 
     Raises:
-        ValueError: no plans, or one that does not fit the field; data of another shape, or too
-            little of it; as `scorefield.sample` and `scorefield.evaluate.metrics.compare`.
+        ValueError: no plans, or a plan of another field; data of another shape, or too few items;
+            as `scorefield.sample` and `scorefield.evaluate.metrics.compare`.
         NumericalError: as `scorefield.sample`.
     """
     work = _work(plans)
     metric_names(metrics)
     _check(field, n, batch_size, level, real, other)
     for name, plan in work:
-        run = prepare(field, plan)
-        if run.first < run.last:
-            raise ValueError(f"the times of {name} rise: samples go from t_max down.")
+        prepared = prepare(field, plan)
+        if prepared.first < prepared.last:
+            raise ValueError(f"plans: the times of {name} increase; samples start at t_max.")
     like = template(field)
-    followed = any(plan.solver.weak_order is None for _, plan in work)
-    reached, teacher = _reached(field, n, seed, batch_size) if followed else (None, None)
+    deterministic = any(plan.solver.weak_order is None for _, plan in work)
+    paths, teacher = _path_ends(field, n, seed, batch_size) if deterministic else (None, None)
     against, rest = (None if x is None else features(x.to(like)) for x in (real, other))
-    judge = _Judge(reached, against, rest, features, metrics, level, seed)
-    judged = [judge(*named, _run(field, named[1], n, seed, batch_size)) for named in progress(work)]
+    judge = _Judge(paths, against, rest, features, metrics, level, seed)
+    judged = [
+        judge(name, plan, _run(field, plan, n, seed, batch_size)) for name, plan in progress(work)
+    ]
     return Frontier(
         field=digest(field),
         process=digest(field.process),
@@ -117,42 +119,42 @@ def frontier(
 
 
 def machine(device: torch.device) -> str:
-    """Return what is told of a machine beside the times that were taken there."""
+    """Return the description of a machine that is stored with times measured on it."""
     where = f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} thread(s)"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     return f"{where}, torch {torch.__version__}"
 
 
-class _Made(NamedTuple):
-    """Samples, and what one costs."""
+class _Samples(NamedTuple):
+    """Samples, and the cost of one."""
 
     x: Tensor
     nfe: float
     milliseconds: float
 
 
-def _run(field: ScoreField, plan: Plan, n: int, seed: int, batch_size: int) -> _Made:
+def _run(field: ScoreField, plan: Plan, n: int, seed: int, batch_size: int) -> _Samples:
     """Draw samples batch by batch, and time every batch but the first, which warms up."""
     blocks = [range(first, min(first + batch_size, n)) for first in range(0, n, batch_size)]
     seconds: list[float] = []
 
-    def made(ids: range) -> Tensor:
+    def timed(ids: range) -> Tensor:
         began = time.perf_counter()
         x = sample(field, ids, plan, seed=seed, batch_size=batch_size)
         seconds.append(time.perf_counter() - began)
         return x
 
     with count_calls(field) as calls:
-        x = torch.cat([made(ids) for ids in blocks])
+        x = torch.cat([timed(ids) for ids in blocks])
     while len(seconds) <= _TIMES:
-        made(blocks[0])
+        timed(blocks[0])
     nfe = calls.count / len(blocks)
-    return _Made(x, nfe, 1e3 * statistics.median(seconds[1:]) / batch_size)
+    return _Samples(x, nfe, 1e3 * statistics.median(seconds[1:]) / batch_size)
 
 
-def _reached(field: ScoreField, n: int, seed: int, batch_size: int) -> tuple[Tensor, float]:
-    """Return where the exact paths end, ``(n, d)``, and how far those of half as many steps do."""
+def _path_ends(field: ScoreField, n: int, seed: int, batch_size: int) -> tuple[Tensor, float]:
+    """Return the ends of the exact paths, ``(n, d)``, and the error of paths of half the steps."""
     like = template(field)
     z, _ = Noise(seed, torch.arange(n, device=like.device)).draw(field.shape, like)
     fine, coarse = (ends(Noises(field, z, {}, batch_size), nodes) for nodes in (NODES, NODES // 2))
@@ -161,9 +163,9 @@ def _reached(field: ScoreField, n: int, seed: int, batch_size: int) -> tuple[Ten
 
 @dataclass(frozen=True)
 class _Judge:
-    """What all plans are judged by; the arguments are those of `frontier`, and where paths end."""
+    """Measures samples; the arguments are those of `frontier`, and the ends of the exact paths."""
 
-    reached: Tensor | None
+    paths: Tensor | None
     real: Tensor | None
     other: Tensor | None
     features: Callable[[Tensor], Tensor]
@@ -171,37 +173,39 @@ class _Judge:
     level: float
     seed: int
 
-    def __call__(self, name: str, plan: Plan, made: _Made) -> tuple[Point, dict[str, Measurement]]:
-        """Return what a plan is worth, and the floors, which are the same for all."""
+    def __call__(
+        self, name: str, plan: Plan, samples: _Samples
+    ) -> tuple[Point, dict[str, Measurement]]:
+        """Return the measurements of a plan, and the floors, which are the same for all plans."""
         error = None
-        if self.reached is not None and plan.solver.weak_order is None:
+        if self.paths is not None and plan.solver.weak_order is None:
             error = Measurement.of_mean(
-                distances(made.x.flatten(1).double(), self.reached), self.level
+                distances(samples.x.flatten(1).double(), self.paths), self.level
             )
-        cost = made.nfe, made.milliseconds
+        cost = samples.nfe, samples.milliseconds
         if self.real is None:
             return Point(name, plan, *cost, error, {}, {}), {}
-        told = compare(
-            self.features(made.x),
+        result = compare(
+            self.features(samples.x),
             self.real,
             other=self.other,
             metrics=self.metrics,
             level=self.level,
             seed=self.seed,
         )
-        return Point(name, plan, *cost, error, told.values, told.excesses), told.floors
+        return Point(name, plan, *cost, error, result.values, result.excesses), result.floors
 
 
-def _work(plans: Mapping[str, Plan | Sequence[Plan]]) -> list[Named]:
+def _work(plans: Mapping[str, Plan | Sequence[Plan]]) -> list[NamedPlan]:
     work = []
-    for name, given in plans.items():
-        several = given if isinstance(given, Sequence) else (given,)
+    for name, value in plans.items():
+        several = value if isinstance(value, Sequence) else (value,)
         for plan in several:
             if not isinstance(plan, Plan):
-                raise ValueError(f"plans of {name} hold {plan!r}: give plans, such as Plan(...).")
+                raise ValueError(f"plans: {name} holds {plan!r}; pass plans, such as Plan(...).")
             work.append((name, plan))
     if not work:
-        raise ValueError("plans is empty: give some, such as {'default': default_plan(field, 10)}.")
+        raise ValueError("plans={}: pass plans, such as {'default': default_plan(field, 10)}.")
     return work
 
 
@@ -213,18 +217,19 @@ def _check(
     real: Tensor | None,
     other: Tensor | None,
 ) -> None:
-    """Refuse what would be refused after the first plan has run."""
+    """Reject arguments that would be rejected only after the first plan was measured."""
     check_level(level)
     check_evaluating(field)
     least = 2 if real is None else SMALLEST
     if n < least or batch_size < 1:
         raise ValueError(
-            f"n = {n}, batch_size = {batch_size}: needs {least} samples, and a batch of one."
+            f"n={n}, batch_size={batch_size}: must be at least {least}, and at least 1."
         )
     if real is None and other is not None:
-        raise ValueError("other is for the floor of distances to real: give real as well.")
+        raise ValueError("other: has no effect without real, the data to measure distances to.")
     for name, x, needed in (("real", real, SMALLEST), ("other", other, n)):
         if x is not None and (x.shape[1:] != field.shape or len(x) < needed):
             raise ValueError(
-                f"{name} has shape {tuple(x.shape)}: needs {needed} or more of {field.shape}."
+                f"{name}: has shape {tuple(x.shape)}, but needs {needed} or more samples of shape "
+                f"{field.shape}."
             )

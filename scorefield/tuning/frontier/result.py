@@ -1,4 +1,4 @@
-"""What was measured of plans on one field; choosing among them, and a file of it."""
+"""Measurements of plans on one field: the choice of a plan, and their file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from scorefield._internal.json_values import read_file, write_file
 from scorefield.evaluate.metrics import Measurement
-from scorefield.field import ScoreField, digest
+from scorefield.field import ScoreField, check_same
 from scorefield.process import check_positive
 from scorefield.sampling import Plan
 
@@ -19,10 +19,10 @@ FORMAT = "scorefield-frontier"
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """What one plan costs, and what its samples are worth.
+    """The cost of a plan, and the quality of its samples.
 
     Attributes:
-        name: what the plan is called; plans of one name make a line.
+        name: of the plan; plans of one name form a line.
         plan: the plan.
         nfe: calls of the field for a sample; for adaptive steps the mean over the batches, in
             each of which all wait for the last.
@@ -48,7 +48,7 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """What plans are worth on one field, each from the same starting noises.
+    """Measurements of plans on one field, all from the same starting noises.
 
     Attributes:
         field: the `scorefield.field.digest` of the field.
@@ -79,79 +79,72 @@ class Frontier:
     points: tuple[Point, ...]
 
     def within(self, tolerance: float) -> Point:
-        """Return the cheapest plan whose error is sure to be within a tolerance.
+        """Return the plan of fewest calls whose upper bound of the error is within a tolerance.
 
-        Of the plans whose upper confidence bound is, with what the exact paths are not sure of
-        added, the one with fewest calls; of several, the fastest.
+        The upper bound of a plan's error is that of its confidence interval, plus the error of the
+        exact paths. Of several plans with the fewest calls, the fastest.
 
         Raises:
-            ValueError: none is, or so exactly is nothing known; naming the nearest.
+            ValueError: no plan is, naming the nearest; a tolerance below the error of the exact paths.
         """
         check_positive(tolerance=tolerance)
-        doubt = self.teacher or 0.0
-        known = [(p.error.high + doubt, p) for p in self.points if p.error is not None]
-        if not known:
-            raise ValueError("no plan was measured against exact paths: add one of the ODE.")
+        bound = self.teacher or 0.0
+        bounds = [(p.error.high + bound, p) for p in self.points if p.error is not None]
+        if not bounds:
+            raise ValueError(
+                "no plan was measured against exact paths: add one without noise, such as Heun."
+            )
         if self.teacher is not None and tolerance < self.teacher:
             raise ValueError(
-                f"tolerance = {tolerance:g}: the exact paths are known to {self.teacher:.2g} only."
+                f"tolerance={tolerance:g}: must be above the error of the exact paths, "
+                f"{self.teacher:.2g}."
             )
-        fits = [p for high, p in known if high <= tolerance]
+        fits = [p for high, p in bounds if high <= tolerance]
         if not fits:
-            high, nearest = min(known, key=lambda pair: pair[0])
+            high, nearest = min(bounds, key=lambda pair: pair[0])
             raise ValueError(
-                f"tolerance = {tolerance:g}: no plan is sure to be within it. The nearest, "
-                f"{_called(nearest)}, is within {high:.3g}."
+                f"tolerance={tolerance:g}: no plan has an error surely below it. The nearest, "
+                f"{_label(nearest)}, has at most {high:.3g}."
             )
         return min(fits, key=lambda p: (p.nfe, p.milliseconds))
 
     def for_time(self, milliseconds: float) -> Point:
-        """Return the best plan that takes no longer for a sample.
+        """Return the best plan whose time for a sample is within a limit.
 
-        That is the one of least error. Where no plan at all has an error, it is the one whose first
-        metric is least.
+        The best plan has the least error. If no plan has an error, it has the least first metric.
 
         Raises:
-            ValueError: none is so fast, naming the fastest; nothing to tell the better by.
+            ValueError: no plan is that fast, naming the fastest; neither errors nor metrics.
         """
         check_positive(milliseconds=milliseconds)
         by_error = [p for p in self.points if p.error is not None]
-        known = by_error or [p for p in self.points if p.values]
-        if not known:
-            raise ValueError("no plan has an error or a metric to tell the better by.")
-        fits = [p for p in known if p.milliseconds <= milliseconds]
+        measured = by_error or [p for p in self.points if p.values]
+        if not measured:
+            raise ValueError("no plan has an error or a metric to compare: measure with data.")
+        fits = [p for p in measured if p.milliseconds <= milliseconds]
         if not fits:
-            fastest = min(known, key=lambda p: p.milliseconds)
+            fastest = min(measured, key=lambda p: p.milliseconds)
             raise ValueError(
-                f"milliseconds = {milliseconds:g}: no plan takes so little for a sample. The "
-                f"fastest, {_called(fastest)}, takes {fastest.milliseconds:.3g} ms."
+                f"milliseconds={milliseconds:g}: no plan is that fast for a sample. The fastest, "
+                f"{_label(fastest)}, takes {fastest.milliseconds:.3g} ms."
             )
         return min(fits, key=lambda p: (_merit(p), p.nfe))
 
     def check(self, field: ScoreField) -> None:
-        """Refuse a field that the plans were not measured on.
+        """Reject a field that the plans were not measured on.
 
         Raises:
             ValueError: another field, or its view under another process.
         """
-        found, process = digest(field), digest(field.process)
-        if found != self.field:
-            raise ValueError(
-                f"the plans were measured on the field {self.field[:12]}, and this field is "
-                f"{found[:12]}: other weights, another process or another guidance. Measure again."
-            )
-        if process != self.process:
-            raise ValueError(
-                f"the plans have times of the process {self.process[:12]}, and this field's, "
-                f"{field.process!r}, is {process[:12]}: take the view they were measured on."
-            )
+        advice = "Measure again.", "Use the view that the plans were measured on."
+        check_same(field, (self.field, self.process), "the plans were measured on", advice)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write it as JSON, at once or not at all.
 
         Raises:
             ValueError: a plan whose solver is not one of `scorefield.solvers`.
-            StorageError: there is no room for it.
+            StorageError: no room on the disk.
         """
         facts = {k: v for k, v in vars(self).items() if k not in ("floors", "points")}
         parts = {"floors": _plain(self.floors), "points": [_encoded(p) for p in self.points]}
@@ -159,28 +152,28 @@ class Frontier:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Frontier:
-        """Read what `save` has written.
+        """Read a file that `save` has written.
 
         Raises:
-            ValueError: the file holds no frontier.
+            ValueError: the file does not hold a frontier.
             OSError: it cannot be read.
         """
         try:
-            held = read_file(path, FORMAT)
-            points = tuple(_decoded(point) for point in held.pop("points"))
-            found = cls(**held | {"floors": _estimates(held["floors"])}, points=points)
-            _check_facts(found)
+            values = read_file(path, FORMAT)
+            points = tuple(_decoded(point) for point in values.pop("points"))
+            result = cls(**values | {"floors": _measurements(values["floors"])}, points=points)
+            _check_facts(result)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{path} holds no frontier: {error}.") from None
-        return found
+            raise ValueError(f"{path} does not hold a frontier: {error}.") from None
+        return result
 
 
-def _called(point: Point) -> str:
+def _label(point: Point) -> str:
     return f"{point.name} of {round(point.nfe, 1):g} calls"
 
 
 def _merit(point: Point) -> float:
-    """Return what is less for a better plan."""
+    """Return the measure that is lower for a better plan."""
     return (point.error or next(iter(point.values.values()))).value
 
 
@@ -203,40 +196,39 @@ def _encoded(point: Point) -> dict[str, Any]:
     }
 
 
-def _decoded(held: Mapping[str, Any]) -> Point:
-    error = None if held["error"] is None else _estimate(held["error"])
-    _numbers(held["nfe"], held["milliseconds"])
+def _decoded(values: Mapping[str, Any]) -> Point:
+    error = None if values["error"] is None else _measurement(values["error"])
+    _check_numbers(values["nfe"], values["milliseconds"])
     return Point(
-        str(held["name"]),
-        Plan.decoded(held["plan"]),
-        held["nfe"],
-        held["milliseconds"],
+        str(values["name"]),
+        Plan.decoded(values["plan"]),
+        values["nfe"],
+        values["milliseconds"],
         error,
-        _estimates(held["values"]),
-        _estimates(held["excesses"]),
+        _measurements(values["values"]),
+        _measurements(values["excesses"]),
     )
 
 
-def _estimates(held: Mapping[str, Any]) -> dict[str, Measurement]:
-    return {str(name): _estimate(value) for name, value in held.items()}
+def _measurements(values: Mapping[str, Any]) -> dict[str, Measurement]:
+    return {str(name): _measurement(value) for name, value in values.items()}
 
 
-def _estimate(held: Mapping[str, Any]) -> Measurement:
-    found = Measurement(**held)
-    _numbers(*vars(found).values())
-    return found
+def _measurement(values: Mapping[str, Any]) -> Measurement:
+    result = Measurement(**values)
+    _check_numbers(*vars(result).values())
+    return result
 
 
-def _check_facts(found: Frontier) -> None:
-    _numbers(
-        found.n, found.m, found.dim, found.level, found.seed, found.batch_size, found.teacher or 0
-    )
-    if not all(isinstance(text, str) for text in (found.field, found.process, found.machine)):
-        raise ValueError("its parts are of other types")
+def _check_facts(facts: Frontier) -> None:
+    counts = facts.n, facts.m, facts.dim, facts.seed, facts.batch_size
+    _check_numbers(*counts, facts.level, facts.teacher or 0)
+    if not all(isinstance(text, str) for text in (facts.field, facts.process, facts.machine)):
+        raise ValueError("a value has another type")
 
 
-def _numbers(*given: Any) -> None:
-    """Refuse what is no finite number; true and false are none."""
-    for value in given:
+def _check_numbers(*values: Any) -> None:
+    """Reject values that are not finite numbers, True and False among them."""
+    for value in values:
         if type(value) not in (int, float) or not math.isfinite(value):
-            raise ValueError(f"{value!r} is no number")
+            raise ValueError(f"{value!r} is not a finite number")

@@ -326,8 +326,8 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
             "--tolerance and --time-per-sample cannot be combined",
         ),
         (2, "sample told --tolerance 0", "--tolerance 0: give a positive number"),
-        (2, "sample told --tolerance 0.0005", "no plan is sure to be within it"),
-        (2, "sample told --time-per-sample 1e-9 --batch-size 32", "no plan takes so little"),
+        (2, "sample told --tolerance 0.0005", "no plan has an error surely below it"),
+        (2, "sample told --time-per-sample 1e-9 --batch-size 32", "no plan is that fast"),
         (
             2,
             "sample told --time-per-sample 9",
@@ -336,7 +336,7 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
         (4, "sample dice --tolerance 1", "run scorefield compare dice first"),
         (4, "sample classes --y 0 --tolerance 1", "run scorefield compare classes --y 0 first"),
         (4, "sample other --tolerance 1", "other/frontier.json: the plans were measured on"),
-        (4, "sample damaged --tolerance 1", "damaged/frontier.json holds no frontier"),
+        (4, "sample damaged --tolerance 1", "damaged/frontier.json does not hold a frontier"),
     ],
 )
 def test_refusals(files, compared, fails, code, command, message):

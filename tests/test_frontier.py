@@ -154,7 +154,8 @@ def test_the_cheapest_plan_that_is_sure_is_picked(quick):
     for plan, error in zip(plans, exact, strict=True):
         assert found.within(1.3 * error).plan is plan
     with pytest.raises(
-        ValueError, match=r"no plan is sure .* nearest, ddim of 25 calls, is within"
+        ValueError,
+        match=r"no plan has an error surely below it. The nearest, ddim of 25 calls, has at most",
     ):
         found.within(0.9 * exact[0])
 
@@ -267,7 +268,7 @@ def test_of_plans_with_as_many_calls_the_fastest_is_taken():
     assert made(one, two).within(0.402) is two
     assert made(one, two).within(0.4005) is one, "the paths themselves are known to 0.001"
     assert made(one, two).within(0.35) is one
-    with pytest.raises(ValueError, match=r"the exact paths are known to 0\.001 only"):
+    with pytest.raises(ValueError, match=r"above the error of the exact paths, 0\.001"):
         made(one).within(1e-4)
 
 
@@ -330,7 +331,7 @@ def test_another_field_is_refused_with_both_digests(saved):
     with pytest.raises(ValueError, match=f"{found.field[:12]}.*other weights"):
         found.check(denoiser(1))
     found.check(denoiser().condition_on(y=1))
-    with pytest.raises(ValueError, match="the plans have times of the process"):
+    with pytest.raises(ValueError, match="the plans were measured on the process"):
         found.check(denoiser().under(sf.Flow(t_min=0.01, t_max=0.99)))
 
 
@@ -373,7 +374,7 @@ def broken(change):
 def test_a_file_that_holds_no_frontier_is_refused(saved, tmp_path, text):
     path = tmp_path / "frontier.json"
     path.write_text(text(json.loads(saved[2].read_text())))
-    with pytest.raises(ValueError, match=r"frontier\.json holds no frontier: .*") as refused:
+    with pytest.raises(ValueError, match=r"frontier\.json does not hold a frontier: .*") as refused:
         Frontier.load(path)
     assert "\n" not in str(refused.value)
 
@@ -426,24 +427,24 @@ HEUN = Plan(sf.Heun(), sf.balanced(PROCESS, 2))
 @pytest.mark.parametrize(
     ("plans", "options", "message"),
     [
-        ({}, {}, "plans is empty"),
-        ({"heun": []}, {}, "plans is empty"),
-        ({"heun": sf.Heun()}, {}, "plans of heun"),
+        ({}, {}, "plans={}: pass plans"),
+        ({"heun": []}, {}, "plans={}: pass plans"),
+        ({"heun": sf.Heun()}, {}, "plans: heun holds"),
         ({"heun": [HEUN, Plan(sf.Heun(), sf.uniform(sf.EDM(), 3))]}, {}, "outside the process's"),
         ({"heun": Plan(sf.DDIM(), sf.Adaptive())}, {}, "Adaptive needs an error estimate"),
-        ({"heun": HEUN}, {"n": 1}, "n = 1, batch_size = 64: needs 2 samples"),
-        ({"heun": HEUN}, {"batch_size": 0}, "batch_size = 0"),
+        ({"heun": HEUN}, {"n": 1}, "n=1: must be at least 2"),
+        ({"heun": HEUN}, {"batch_size": 0}, "batch_size=0"),
         ({"heun": HEUN}, {"level": 1.0}, "level=1"),
-        ({"heun": HEUN}, {"n": 16, "real": torch.zeros(40, 2)}, "n = 16, .* needs 32 samples"),
-        ({"heun": HEUN}, {"n": 40, "real": torch.zeros(40, 3)}, r"real has shape \(40, 3\)"),
-        ({"heun": HEUN}, {"n": 40, "real": torch.zeros(9, 2)}, r"real has shape \(9, 2\)"),
+        ({"heun": HEUN}, {"n": 16, "real": torch.zeros(40, 2)}, "n=16: must be at least 32"),
+        ({"heun": HEUN}, {"n": 40, "real": torch.zeros(40, 3)}, r"real: has shape \(40, 3\)"),
+        ({"heun": HEUN}, {"n": 40, "real": torch.zeros(9, 2)}, r"real: has shape \(9, 2\)"),
         (
             {"heun": HEUN},
             {"n": 41, "real": torch.zeros(40, 2), "other": torch.zeros(40, 2)},
-            r"other has shape \(40, 2\): needs 41 or more",
+            r"other: has shape \(40, 2\), but needs 41 or more",
         ),
-        ({"heun": HEUN}, {"other": torch.zeros(512, 2)}, "give real as well"),
-        ({"heun": HEUN}, {"metrics": []}, "metrics is empty"),
+        ({"heun": HEUN}, {"other": torch.zeros(512, 2)}, "other: has no effect without real"),
+        ({"heun": HEUN}, {"metrics": []}, r"metrics=\(\)"),
         ({"heun": HEUN}, {"metrics": [C2ST(), C2ST(3)]}, "c2st_accuracy twice"),
     ],
 )

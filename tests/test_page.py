@@ -542,7 +542,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ("{", "holds no frontier"),
+        ("{", "does not hold a frontier"),
         (frontier([point("a", 0, 1.0)]), "less than one call"),
         (frontier([point("a", 5, 1e200)]), "larger numbers"),
         (frontier([point("a", 5, 1.0)] * 1001), "more points"),

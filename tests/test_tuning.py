@@ -103,7 +103,7 @@ def test_a_field_that_is_not_finite_is_fitted_no_plan():
         def estimate(self, x, at):
             return sf.Estimate.from_x0(at, x, x * torch.inf)
 
-    with pytest.raises(NumericalError, match="nothing to fit a plan to"):
+    with pytest.raises(NumericalError, match="field: its paths end in values that are not finite"):
         sf.tune(Overflown(sf.VP(), (2,)), 4, noises=8, tries=1)
 
 
@@ -246,11 +246,11 @@ def test_polishing_moves_all_steps_to_a_smaller_error():
 def test_a_polish_that_noises_unseen_do_not_bear_out_is_left():
     taught = student(ring(), 64)
     solver, _ = taught.learn(LEVELS)
-    backwards = replace(taught, seen=~taught.seen)
+    backwards = replace(taught, fitted=~taught.fitted)
     unseen = taught.teacher.end.clone()
-    unseen[~taught.seen] = taught.noises.carried(
+    unseen[~taught.fitted] = taught.noises.carried(
         Plan(solver, solver.times(taught.noises.field.process), finish=False)
-    )[~taught.seen]  # of which the solver meets the ends as it is
+    )[~taught.fitted]  # of which the solver meets the ends as it is
     exact = replace(taught, teacher=replace(taught.teacher, end=unseen))
     assert polished(exact, solver, 5) == solver
     assert polished(backwards, solver, 5) != solver
@@ -259,7 +259,7 @@ def test_a_polish_that_noises_unseen_do_not_bear_out_is_left():
 def test_conditions_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\{'a': 2, 'b': 3\} rows"):
         sf.tune(ring(), 4, conditions={"a": torch.zeros(2), "b": torch.zeros(3)})
-    with pytest.raises(ValueError, match="give one and the same number"):
+    with pytest.raises(ValueError, match="they must have the same number"):
         sf.tune(ring(), 4, conditions={"a": torch.tensor(1)})
 
 

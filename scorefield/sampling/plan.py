@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scorefield import solvers
 from scorefield._internal.json_values import decode, encode, read_file, write_file
-from scorefield.field import Estimate, Instant, ScoreField, digest
+from scorefield.field import Estimate, Instant, ScoreField, check_same, digest
 from scorefield.noise import Noise
 from scorefield.process import Process, check_times
 from scorefield.sampling.adaptive import Adaptive
@@ -100,25 +100,15 @@ class Plan:
         return replace(self, times=level_times(process, tuning.levels), tuning=tuning)
 
     def check(self, field: ScoreField) -> None:
-        """Refuse a field that the plan was not fitted to.
+        """Reject a field that the plan was not tuned to.
 
         Raises:
             ValueError: a tuned plan, and another field, or its view under another process.
         """
-        if self.tuning is None:
-            return
-        found, process = digest(field), digest(field.process)
-        if found != self.tuning.field:
-            raise ValueError(
-                f"the plan was tuned for the field {self.tuning.field[:12]}, and this field is "
-                f"{found[:12]}: other weights, another process or another guidance. Tune a plan "
-                "for it, or use default_plan."
-            )
-        if process != self.tuning.process:
-            raise ValueError(
-                f"the plan has times of the process {self.tuning.process[:12]}, and this field's, "
-                f"{field.process!r}, is {process[:12]}: take plan.under(field.process)."
-            )
+        if self.tuning is not None:
+            digests = self.tuning.field, self.tuning.process
+            advice = "Tune a plan for it, or use default_plan.", "Use plan.under(field.process)."
+            check_same(field, digests, "the plan was tuned for", advice)
 
     def encoded(self) -> dict[str, Any]:
         """Return the plan as JSON can hold it.

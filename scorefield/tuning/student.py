@@ -32,7 +32,7 @@ _LEAST = 1e-3  # the smallest distance that a weight depends on, relative to the
 
 
 class Lesson(NamedTuple):
-    """Fitted steps, and the distance of each sample from the end of the teacher's path, ``(N,)``."""
+    """Fitted steps, and each sample's distance from the end of the teacher's path, ``(N,)``."""
 
     solver: Fitted
     error: Tensor

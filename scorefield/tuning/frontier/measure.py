@@ -221,10 +221,10 @@ def _check(
     check_level(level)
     check_evaluating(field)
     least = 2 if real is None else SMALLEST
-    if n < least or batch_size < 1:
-        raise ValueError(
-            f"n={n}, batch_size={batch_size}: must be at least {least}, and at least 1."
-        )
+    if n < least:
+        raise ValueError(f"n={n}: must be at least {least}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1.")
     if real is None and other is not None:
         raise ValueError("other: has no effect without real, the data to measure distances to.")
     for name, x, needed in (("real", real, SMALLEST), ("other", other, n)):

@@ -85,7 +85,7 @@ class Frontier:
         exact paths. Of several plans with the fewest calls, the fastest.
 
         Raises:
-            ValueError: no plan is, naming the nearest; a tolerance below the error of the exact paths.
+            ValueError: no plan is, naming the nearest; a tolerance below the error of the paths.
         """
         check_positive(tolerance=tolerance)
         bound = self.teacher or 0.0

@@ -33,7 +33,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -551,7 +551,7 @@ def plot(results: list[dict], counts: tuple[int, ...], path: Path) -> None:
 
 def error_chart(problem: str, series: list[Series], counts: tuple[int, ...]) -> Chart:
     """Return a chart of errors against calls, both logarithmic."""
-    x = Axis.around("network calls", counts, log=True, ticked=counts)
+    x = replace(Axis.around("network calls", counts, log=True), ticked=counts)
     y = Axis.around(DISTANCE, [y for one in series for _, y in one.points], log=True)
     return Chart(f"{DISTANCE} for {problem}", x, y, series, title=problem)
 

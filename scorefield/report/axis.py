@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _TICKS, _ROOM = 5, 0.06
-_WIDE = 5.0  # the ratio of values from which an axis is logarithmic
 
 Point = tuple[float, float]
 
@@ -30,13 +29,7 @@ class Axis:
     ticked: Sequence[float] | None = None
 
     @classmethod
-    def around(
-        cls,
-        label: str,
-        values: Sequence[float],
-        log: bool = False,
-        ticked: Sequence[float] | None = None,
-    ) -> Axis:
+    def around(cls, label: str, values: Sequence[float], log: bool = False) -> Axis:
         """Return an axis that contains values with some room on both sides.
 
         A logarithmic axis contains those above 0.
@@ -44,12 +37,12 @@ class Axis:
         if log:
             positive = [v for v in values if v > 0] or [1.0]
             grow = max((max(positive) / min(positive)) ** _ROOM, 1.05)
-            return cls(label, min(positive) / grow, max(positive) * grow, True, ticked)
+            return cls(label, min(positive) / grow, max(positive) * grow, log=True)
         low, high = min(values), max(values)
         room = _ROOM * (high - low)
         if high - low < 1e-9 * max(abs(low), abs(high)) or high == low:
             room = 0.75 * (abs(high) or 1)
-        return cls(label, low - room, high + room, False, ticked)
+        return cls(label, low - room, high + room)
 
     def place(self, value: float) -> float:
         """Return the place of a value; a value beyond an end lies at that end."""
@@ -89,8 +82,3 @@ class Axis:
             if 2 <= len(inside) <= _TICKS + 2:
                 return inside
         return inside[:: -(-len(inside) // _TICKS)] if len(inside) > 1 else self._round()
-
-
-def is_wide(values: Sequence[float]) -> bool:
-    """Return whether values are positive and so far apart that a logarithmic axis suits them."""
-    return min(values) > 0 and max(values) > _WIDE * min(values)

@@ -153,12 +153,8 @@ class ReportContext:
     @property
     def missing_data(self) -> Missing:
         """The placeholder of a section that needs data."""
-        return Missing("This section needs data. To add it, run", self.report_command)
-
-    @property
-    def report_command(self) -> str:
-        """The command that makes the report, with data."""
-        return f"scorefield report {self.folder} {self.data}"
+        command = f"scorefield report {self.folder} {self.data}"
+        return Missing("This section needs data. To add it, run", command)
 
     @property
     def class_of_items(self) -> str:

@@ -40,11 +40,12 @@ class Figure:
     @property
     def size(self) -> tuple[int, int]:
         """The width and the height of the SVG, in pixels."""
-        return self._across[-1] + MARGIN, self._down[-1] + ENTRY * len(self._rows) + MARGIN
+        return self._right + MARGIN, self._down[-1] + ENTRY * len(self._rows) + MARGIN
 
     def origin(self, k: int) -> tuple[int, int]:
         """Return the pixel of the upper left corner of the k-th chart."""
-        return self._across[k % self.columns], self._down[k // self.columns] + HEADING
+        row, column = divmod(k, self.columns)
+        return MARGIN + column * self._width, self._down[row] + HEADING
 
     def svg(self) -> str:
         """Return the figure as a document with its own colours, for light and for dark paper."""
@@ -85,11 +86,14 @@ class Figure:
         Path(path).write_bytes(self.svg().encode() if ending == ".svg" else self.png())
 
     @property
-    def _across(self) -> list[int]:
-        """The left edges of the columns, and the right edge of the last."""
-        columns = [self.charts[k :: self.columns] for k in range(self.columns)]
-        widths = [max(chart.width for chart in column) for column in columns if column]
-        return list(accumulate(widths, initial=MARGIN))
+    def _width(self) -> int:
+        """The width of a column."""
+        return max(chart.width for chart in self.charts)
+
+    @property
+    def _right(self) -> int:
+        """The right edge of the last column."""
+        return MARGIN + self._width * min(self.columns, len(self.charts))
 
     @property
     def _down(self) -> list[int]:
@@ -103,7 +107,7 @@ class Figure:
     def _rows(self) -> list[list[tuple[float, Series]]]:
         """The entries of the legend row by row, and the pixel from the left of each."""
         rows: list[list[tuple[float, Series]]] = []
-        at, right = float("inf"), self._across[-1]
+        at, right = float("inf"), self._right
         for series in legend(self.charts):
             width = _SWATCH + _LETTER * len(series.name) + 18
             if at + width > right:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from scorefield._internal.errors import CheckpointError
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
-from scorefield.report.axis import Axis, is_wide
+from scorefield.report.axis import Axis
 from scorefield.report.blocks import Charts, Missing, Note, Section, Table
 from scorefield.report.chart import Band, Chart, Series
 from scorefield.report.figure import Figure
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ERROR = "Error to the exact path, per coordinate"
 _POINTS, _LARGEST = 1000, 1e30
 _METRICS = 3  # of the page
+_WIDE = 5.0  # the ratio of values from which an axis is logarithmic
 _NEAR = 0.2  # in the logarithm of calls: ticks whose names would overlap
 
 Measured = Sequence[tuple[Point, Measurement]]
@@ -130,10 +131,10 @@ def _line(style: Series, measured: Measured, name: str) -> Series:
 def _heights(label: str, measurements: Sequence[Measurement], band: Band | None) -> Axis:
     """Return the axis of a measure, logarithmic if its values are positive and far apart."""
     values = [m.value for m in measurements] + ([] if band is None else [band.high])
-    ends = [v for m in measurements for v in (m.low, m.high)]
-    if is_wide(values):
-        return Axis.around(label, [*values, *(m.high for m in measurements)], log=True)
-    return Axis.around(label, [*ends, *(() if band is None else (band.low, band.high))])
+    log = min(values) > 0 and max(values) > _WIDE * min(values)
+    # a logarithmic axis does not reach down to an interval that touches 0
+    lows = [] if log else [m.low for m in measurements] + ([] if band is None else [band.low])
+    return Axis.around(label, [*values, *lows, *(m.high for m in measurements)], log)
 
 
 def _ticks(calls: Sequence[float]) -> list[float]:

@@ -252,7 +252,7 @@ def test_what_cannot_be_checked_is_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             check(told, x, n=n)
-    with pytest.raises(ValueError, match="a condition of 7 rows for 2048 samples"):
+    with pytest.raises(ValueError, match="a condition has 7 rows for 2048 samples"):
         check(told, data, y=torch.zeros(7))
 
     class Demanding(nn.Module):

@@ -163,7 +163,7 @@ def test_settings_reach_the_method():
         ),
         (
             lambda f, y: sf.restore(f, y, sf.Nonlinear(torch.exp)),
-            "operator=Nonlinear: MMPS needs a linear",
+            "operator=Nonlinear: MMPS needs a subclass of LinearOperator",
         ),
         (lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), -1.0), "noise_std=-1"),
         (

@@ -58,7 +58,7 @@ def load(
 
 def _foreign(source: Source, shape: tuple[int, ...] | None, none: int | None) -> ForeignNetwork:
     network, scheduler, where = source.network, source.scheduler, source.where
-    process, parametrization, label, low = noising(scheduler)
+    process = noising(scheduler)
     count = class_count(network.architecture, network.settings)
     if none is None and network.architecture == "DiTTransformer2DModel":
         none = count - 1
@@ -72,17 +72,14 @@ def _foreign(source: Source, shape: tuple[int, ...] | None, none: int | None) ->
         source=f"{where}: {network.architecture}{of_latents} with {type(scheduler).__name__}",
         name=Path(where).name,
         shape=_shape(source, codec) if shape is None else _images(shape),
-        process=process,
-        parametrization=parametrization,
-        label=label,
+        noising=process,
         network=DiffusersConfig(
             architecture=network.architecture,  # type: ignore[arg-type]
             arguments=json.dumps(network.settings),
             unconditional=none,
         ),
         weights=network.inner,
-        low=low,
-        data_std=_STD * (1 - low) if codec is None else _LATENT_STD,
+        data_std=_STD * (1 - process.low) if codec is None else _LATENT_STD,
         classes=count - (none is not None),
         unconditional=none is not None,
         codec=codec,

@@ -73,14 +73,12 @@ def load(
 def _foreign(tensors: dict[str, Tensor], settings: Settings, where: str) -> ForeignNetwork:
     source = f"{where}: {settings.names[1]} with {settings.names[0]} of EDM"
     shape, classes = _samples(settings.images, tensors, where)
-    noising, config = settings.meaning.noising, settings.network(shape[-1], classes)
+    config = settings.network(shape[-1], classes)
     return ForeignNetwork(
         source=source,
         name=Path(where).stem,
         shape=shape,
-        process=noising.process,
-        parametrization=noising.parametrization,
-        label=noising.label,
+        noising=settings.meaning.noising,
         network=config,
         weights=_convert(tensors, settings, config, shape, classes, where),
         data_std=settings.meaning.data_std,

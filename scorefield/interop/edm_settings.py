@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, Positi
 
 from scorefield._internal.errors import UsageError
 from scorefield._internal.frozen import Frozen
-from scorefield.interop.scheduler_process import Noising
+from scorefield.interop.foreign import Noising
 from scorefield.interop.settings import one_line_errors, validate
 from scorefield.training.config import (
     ADMConfig,

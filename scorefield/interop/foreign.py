@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,19 @@ class DataOptions:
             )
 
 
+class Noising(NamedTuple):
+    """The process, the parametrization and the label of a network.
+
+    Attributes:
+        low: the network's value of black; white is 1, and the mean is assumed to be midway.
+    """
+
+    process: ProcessConfig
+    parametrization: ParametrizationConfig
+    label: LabelConfig
+    low: float = -1.0
+
+
 @dataclass(frozen=True)
 class ForeignNetwork:
     """A network trained elsewhere, in our configuration.
@@ -76,9 +90,9 @@ class ForeignNetwork:
         source: description of the network and of its place.
         name: of the data, if known.
         shape: of a sample; of the pictures if the network models their latents.
-        process, parametrization, label, network: as in `scorefield.training.config.TrainConfig`.
+        noising: the process, the parametrization and the label.
+        network: as in `scorefield.training.config.TrainConfig`.
         weights: of the network, by the names of its parameters.
-        low, high: range of pictures in the network's units; the mean is assumed to be midway.
         data_std: the library's usual standard deviation of the data.
         classes: the number of classes, without one that stands for no class.
         unconditional: whether the network also works without a class.
@@ -88,13 +102,9 @@ class ForeignNetwork:
     source: str
     name: str
     shape: tuple[int, ...]
-    process: ProcessConfig
-    parametrization: ParametrizationConfig
-    label: LabelConfig
+    noising: Noising
     network: NetworkConfig
     weights: Mapping[str, Tensor]
-    low: float = -1.0
-    high: float = 1.0
     data_std: float = 0.5
     classes: int = 0
     unconditional: bool = False
@@ -126,10 +136,10 @@ class ForeignNetwork:
         check_config(config)
         denoiser = new_denoiser(config.train, data)
         denoiser.network.load_state_dict({k: v.float() for k, v in self.weights.items()})
-        denoiser.mean = torch.full(shape, (self.low + self.high) / 2)
+        denoiser.mean = torch.full(shape, (self.noising.low + 1) / 2)
         denoiser.variance = torch.full(shape, (options.data_std or self.data_std) ** 2)
         pixels = levels if self.codec is None else 0
-        transform = Standardize.of_levels(pixels, self.low, self.high, shape)
+        transform = Standardize.of_levels(pixels, self.noising.low, 1.0, shape)
         run = Run(denoiser.eval(), transform, config, codec=self._codec())
         return run if options.data is None else _measure(run, options.data)
 
@@ -143,9 +153,9 @@ class ForeignNetwork:
 
     def _training(self, shape: tuple[int, ...], levels: int) -> TrainConfig:
         config = TrainConfig(
-            process=self.process,
-            parametrization=self.parametrization,
-            label=self.label,
+            process=self.noising.process,
+            parametrization=self.noising.parametrization,
+            label=self.noising.label,
             network=self.network,
             levels=levels,
             conditional=bool(self.classes),

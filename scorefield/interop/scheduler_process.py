@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.interop.foreign import Noising
 from scorefield.training.config import (
     EDMConfig,
     FlowConfig,
-    LabelConfig,
     ParametrizationConfig,
     PlainLabel,
     PlainParametrization,
     PreconditionedConfig,
-    ProcessConfig,
     TabulatedConfig,
     TimeLabelConfig,
 )
@@ -31,19 +30,6 @@ _PREDICTIONS: dict[str, ParametrizationConfig] = {
     "sample": PlainParametrization(kind="x0"),
     "v_prediction": PlainParametrization(kind="v"),
 }
-
-
-class Noising(NamedTuple):
-    """The process, the parametrization and the label of a network.
-
-    Attributes:
-        low: the network's value of black; white is 1.
-    """
-
-    process: ProcessConfig
-    parametrization: ParametrizationConfig
-    label: LabelConfig
-    low: float = -1.0
 
 
 def build_scheduler(values: Mapping[str, Any], where: str) -> Any:

@@ -33,8 +33,7 @@ from scorefield.data.rows import Rows
 from scorefield.interop import score_sde_weights
 from scorefield.interop.conversion import convert, negate, outline
 from scorefield.interop.edm_settings import Resolutions, Steps, scales
-from scorefield.interop.foreign import DataOptions, ForeignNetwork
-from scorefield.interop.scheduler_process import Noising
+from scorefield.interop.foreign import DataOptions, ForeignNetwork, Noising
 from scorefield.interop.settings import one_line_errors, read_config, validate
 from scorefield.interop.weight_files import by_name, read_checkpoint
 from scorefield.networks import SongUNet
@@ -230,7 +229,7 @@ def _averaged(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
 def _foreign(tensors: Mapping[str, Tensor], settings: _Config, where: str) -> ForeignNetwork:
     side = settings.data.image_size
     shape = (settings.data.num_channels, side, side)
-    noising, config = settings.noising(), settings.network()
+    config = settings.network()
     network = outline(config, shape, 0, where)
     zero = -math.log(settings.unit)
     table = score_sde_weights.song(cast(SongUNet, network), config.encoder, 4.0, zero)
@@ -239,9 +238,7 @@ def _foreign(tensors: Mapping[str, Tensor], settings: _Config, where: str) -> Fo
         source=f"{where}: {settings.model.name} with {settings.training.sde} of score_sde",
         name=settings.data.dataset,
         shape=shape,
-        process=noising.process,
-        parametrization=noising.parametrization,
-        label=noising.label,
+        noising=settings.noising(),
         network=config,
         weights=negate(converted) if settings.training.sde == "vesde" else converted,
     )

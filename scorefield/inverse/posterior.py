@@ -34,7 +34,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -70,6 +70,7 @@ class Posterior(ScoreField, ABC):
 
     measured: Tensor
     noise_std: Tensor
+    linear: ClassVar[bool] = False  # whether the operator must be linear
 
     def __init__(
         self,
@@ -79,6 +80,11 @@ class Posterior(ScoreField, ABC):
         noise_std: float | Tensor = 0.0,
     ) -> None:
         super().__init__(base.process, base.shape, base.mean, base.variance)
+        if self.linear and not isinstance(operator, LinearOperator):
+            raise ValueError(
+                f"operator={type(operator).__name__}: {type(self).__name__} needs a subclass of "
+                "LinearOperator; use DPS (method='dps') for other operators."
+            )
         self.base, self.operator = base, operator
         shape = operator.shape(base.shape)
         self.register_buffer("measured", self._rows(measured, shape))
@@ -163,20 +169,7 @@ class _Linear(Posterior, ABC):
     """A posterior field whose weights solve ``(s^2 + A C A^T) w = y - A mu``, sample by sample."""
 
     operator: LinearOperator
-
-    def __init__(
-        self,
-        base: ScoreField,
-        operator: LinearOperator,
-        measured: Tensor,
-        noise_std: float | Tensor = 0.0,
-    ) -> None:
-        if not isinstance(operator, LinearOperator):
-            raise ValueError(
-                f"operator={type(operator).__name__}: {type(self).__name__} needs a linear "
-                "operator, a subclass of LinearOperator; use DPS (method='dps') otherwise."
-            )
-        super().__init__(base, operator, measured, noise_std)
+    linear = True
 
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:
         variance = self.noise_std.to(residual) ** 2

@@ -6,23 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from scorefield.networks.embedding import Sinusoids, add_class
+from scorefield.networks.embedding import Embedding, Sinusoids
 from scorefield.networks.residual import Style
 from scorefield.networks.trunk import Layout, Trunk
-
-
-class _Embedding(nn.Module):
-    """The class is added to the label after the perceptron."""
-
-    def __init__(self, inputs: int, width: int, classless: bool, classes: int) -> None:
-        super().__init__()
-        self.noise, self.classless = Sinusoids(inputs, last=False), classless
-        self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
-        self.of_class = nn.Embedding(classes + 1, width) if classes else None
-
-    def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
-        h = self.mix(self.noise(label))
-        return nn.functional.silu(add_class(h, self.of_class, y, self.classless))
 
 
 class ADM(nn.Module):
@@ -67,7 +53,8 @@ class ADM(nn.Module):
                 f"the scales with attention, {attending}, multiples of head."
             )
         self.channels = channels
-        self.embedding = _Embedding(width, 4 * width, classless, classes)
+        noise = Sinusoids(width, last=False)
+        self.embedding = Embedding(4 * width, classes, classless, noise)
         layout = Layout(
             channels=channels,
             outputs=channels * (1 + variances),

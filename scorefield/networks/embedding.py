@@ -54,7 +54,7 @@ class Sinusoids(nn.Module):
 
     def __init__(self, width: int, last: bool) -> None:
         super().__init__()
-        count = width // 2
+        self.width, count = width, width // 2
         if width % 2 or not 2 <= width <= _WIDEST:
             raise ValueError(f"width={width}: must be an even number up to {_WIDEST:,}.")
         powers = [_SLOWEST ** (k / max(1, count - last)) for k in range(count)]
@@ -91,24 +91,46 @@ class Fourier(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], 1)
 
 
+class Octaves(nn.Module):
+    """Cosines and sines of a label of the size of a logarithm, over six octaves."""
+
+    width = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        # on the CPU first: on "meta", torch would load half a compiler for these two functions
+        ends = math.log(_LOWEST), math.log(_HIGHEST)
+        steps = torch.linspace(*ends, self.width // 2, device="cpu")
+        frequencies = torch.exp(steps).to(torch.get_default_device())
+        self.frequencies = nn.Buffer(frequencies, persistent=False)
+
+    def forward(self, label: Tensor) -> Tensor:
+        """Return ``(B, 32)`` from labels ``(B,)``."""
+        angles = label[:, None] * self.frequencies.to(label)
+        return torch.cat([angles.cos(), angles.sin()], 1)
+
+
 class Embedding(nn.Module):
     """Embeds a noise label and an optional class in one vector.
 
     Args:
         width: of the result.
         classes: the number of classes, or 0.
+        classless: with classes, whether no class is accepted.
+        noise: features ``(B, width)`` of the label, with an attribute ``width``.
     """
 
-    def __init__(self, width: int, classes: int = 0) -> None:
+    def __init__(
+        self,
+        width: int,
+        classes: int = 0,
+        classless: bool = True,
+        noise: Octaves | Sinusoids | None = None,
+    ) -> None:
         super().__init__()
-        self.classes = classes
-        # on the CPU first: on "meta", torch would load half a compiler for these two functions
-        steps = torch.linspace(math.log(_LOWEST), math.log(_HIGHEST), 16, device="cpu")
-        frequencies = torch.exp(steps).to(torch.get_default_device())
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        self.mix = nn.Sequential(
-            nn.Linear(2 * len(frequencies), width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.noise, self.classless = noise or Octaves(), classless
+        inputs = self.noise.width
+        self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
         self.of_class = nn.Embedding(classes + 1, width) if classes else None
 
     def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
@@ -118,6 +140,5 @@ class Embedding(nn.Module):
             ValueError: a class outside ``[-1, classes)``, or any class for an unconditional
                 network.
         """
-        angles = label[:, None] * self.frequencies.to(label)  # type: ignore[operator]
-        result: Tensor = self.mix(torch.cat([angles.cos(), angles.sin()], 1))
-        return nn.functional.silu(add_class(result, self.of_class, y))
+        h = self.mix(self.noise(label))
+        return nn.functional.silu(add_class(h, self.of_class, y, self.classless))

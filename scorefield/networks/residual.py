@@ -1,4 +1,4 @@
-"""The residual block of DDPM++, NCSN++ and ADM."""
+"""The residual block of all U-Nets here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Style:
         projected: residuals are projected wherever the resolution changes, instead of only where
             the number of channels changes.
         eps: of the group norms.
+        group, groups: fewest channels in a group, and most groups, of the norms.
         head: channels per attention head; 0 for a single head.
         taps: of the filter for halving and doubling images.
     """
@@ -29,7 +30,9 @@ class Style:
     scaled: bool
     rescaled: bool
     projected: bool
-    eps: float
+    eps: float = 1e-5
+    group: int = 4
+    groups: int = 32
     head: int = 0
     taps: Sequence[float] = (1, 1)
 
@@ -38,8 +41,9 @@ class Style:
         return (a + b) * math.sqrt(0.5) if self.rescaled else a + b
 
     def norm(self, channels: int) -> nn.GroupNorm:
-        """Return a norm of up to 32 groups, with at least four channels each."""
-        return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=self.eps)
+        """Return a group norm."""
+        count = min(self.groups, max(1, channels // self.group))
+        return nn.GroupNorm(count, channels, eps=self.eps)
 
     def attention(self, channels: int) -> Attention:
         """Return self-attention."""

@@ -10,29 +10,12 @@ from torch import Tensor, nn
 from scorefield.networks.attention import Attention
 from scorefield.networks.embedding import Embedding
 from scorefield.networks.recompute import through
+from scorefield.networks.residual import Block, Style
 
 _GROUP = 8
 
 
-class _Block(nn.Module):
-    """Two convolutions with a residual, modulated by the embedding."""
-
-    def __init__(self, inputs: int, outputs: int, width: int) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(max(1, inputs // _GROUP), inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.modulation = nn.Linear(width, 2 * outputs)
-        self.norm2 = nn.GroupNorm(max(1, outputs // _GROUP), outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(nn.functional.silu(self.norm1(x)))
-        scale, shift = self.modulation(embedding)[..., None, None].chunk(2, 1)
-        h = self.norm2(h) * (1 + scale) + shift
-        out: Tensor = self.skip(x) + self.conv2(nn.functional.silu(h))
-        return out
+_STYLE = Style(scaled=True, rescaled=False, projected=False, group=_GROUP, groups=2**16)
 
 
 class UNet(nn.Module):
@@ -79,21 +62,21 @@ class UNet(nn.Module):
         skips, current = [], sizes[0]
         for scale, size in enumerate(sizes):
             for _ in range(blocks):
-                self.down.append(_Block(current, size, 4 * width))
+                self.down.append(Block(current, size, 4 * width, _STYLE))
                 current = size
                 skips.append(size)
             if scale < len(sizes) - 1:
                 self.shrink.append(nn.Conv2d(size, size, 3, stride=2, padding=1))
-        self.middle = nn.ModuleList(_Block(current, current, 4 * width) for _ in range(2))
-        self.attention = Attention(current, heads, nn.GroupNorm(current // _GROUP, current))
+        self.middle = nn.ModuleList(Block(current, current, 4 * width, _STYLE) for _ in range(2))
+        self.attention = Attention(current, heads, _STYLE.norm(current))
         for scale, size in reversed(list(enumerate(sizes))):
             for _ in range(blocks):
-                self.up.append(_Block(current + skips.pop(), size, 4 * width))
+                self.up.append(Block(current + skips.pop(), size, 4 * width, _STYLE))
                 current = size
             if scale > 0:
                 self.grow.append(nn.Conv2d(size, size, 3, padding=1))
         self.blocks = blocks
-        self.norm = nn.GroupNorm(max(1, current // _GROUP), current)
+        self.norm = _STYLE.norm(current)
         self.leave = nn.Conv2d(current, channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
 

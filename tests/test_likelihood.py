@@ -10,8 +10,7 @@ from scipy import stats
 import scorefield as sf
 from scorefield._internal.errors import NumericalError
 from scorefield.evaluate.certify import PROCESSES
-from scorefield.likelihood import Directions
-from scorefield.likelihood.divergence import trace
+from scorefield.likelihood.divergence import Directions, trace
 
 
 def mixture(process: sf.Process, dim: int, parts: int, seed: int = 0) -> sf.Mixture:
@@ -75,7 +74,7 @@ def test_steps_of_each_sample_reach_their_tolerance(name: str) -> None:
     errors = []
     for tolerance in (1e-3, 1e-6):
         control = sf.Adaptive(tolerance, tolerance)
-        found = sf.log_prob(field, x, adaptive=control, probes=0, prior=full(field))
+        found = sf.log_prob(field, x, times=control, probes=0, prior=full(field))
         error = (found.value - truth(field, x)).abs() - found.prior_mismatch.abs()
         assert (error <= 10 * found.solver_error).all()
         assert float((error / found.solver_error).median()) <= 1
@@ -87,12 +86,10 @@ def test_steps_of_each_sample_reach_their_tolerance(name: str) -> None:
 def test_calls_of_adaptive_steps_are_each_samples_own() -> None:
     field = mixture(sf.VP(), 4, 3)
     x, control = draws(field, 3), sf.Adaptive(1e-4, 1e-4)
-    whole = sf.log_prob(field, x, adaptive=control, probes=0, batch_size=4)
+    whole = sf.log_prob(field, x, times=control, probes=0, batch_size=4)
     for k in range(3):
         with sf.count_calls(field) as calls:
-            alone = sf.log_prob(
-                field, x[k : k + 1], adaptive=control, probes=0, ids=[k], batch_size=4
-            )
+            alone = sf.log_prob(field, x[k : k + 1], times=control, probes=0, ids=[k], batch_size=4)
         assert calls.count == int(alone.nfe) == int(whole.nfe[k])
     assert len(set(whole.nfe.tolist())) > 1
 
@@ -101,7 +98,7 @@ def test_probes_stay_the_same_along_adaptive_steps() -> None:
     """E-5: with new probes in every call no step would be within a tolerance, however small."""
     field = mixture(sf.VP(), 16, 3)
     x = draws(field, 400)
-    found = sf.log_prob(field, x, adaptive=sf.Adaptive(1e-4, 1e-4), probes=16, batch_size=200)
+    found = sf.log_prob(field, x, times=sf.Adaptive(1e-4, 1e-4), probes=16, batch_size=200)
     off = (found.value - truth(field, x)) / found.stderr
     assert 0.9 < float(off.square().mean().sqrt()) < 1.25
     assert found.solver_error.max() < 0.05 * found.stderr.min()
@@ -185,8 +182,8 @@ def test_probes_belong_to_sample_and_node() -> None:
         {"probes": 0},
         {"probes": 4},
         {"stderr": 0.6},
-        {"adaptive": sf.Adaptive(1e-3, 1e-3)},
-        {"adaptive": sf.Adaptive(1e-3, 1e-3), "probes": 4},
+        {"times": sf.Adaptive(1e-3, 1e-3)},
+        {"times": sf.Adaptive(1e-3, 1e-3), "probes": 4},
     ],
 )
 def test_value_does_not_depend_on_the_batch(settings: dict) -> None:
@@ -316,7 +313,7 @@ def test_bits_per_dim() -> None:
     assert float(found.bits_per_dim(3072)) == pytest.approx(1.3257, abs=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"adaptive": sf.Adaptive(1e-2, 1e-2)}])
+@pytest.mark.parametrize("settings", [{}, {"times": sf.Adaptive(1e-2, 1e-2)}])
 def test_float32_network_and_inference_mode(settings: dict) -> None:
     """A network in single precision gives what it gives outside inference mode."""
     torch.manual_seed(0)
@@ -347,14 +344,14 @@ def torch_network() -> torch.nn.Module:
         ({"probes": 1}, "probes = 1"),
         ({"probes": 4, "stderr": 0.1}, "leave one of them out"),
         ({"stderr": -1.0}, "stderr = -1"),
-        ({"adaptive": sf.Adaptive(), "nfe": 20}, "adaptive chooses its own calls"),
-        ({"adaptive": sf.Adaptive(), "stderr": 0.1}, "leave nfe and stderr out"),
-        ({"adaptive": sf.Adaptive(end=0.1)}, "leave start and end out"),
+        ({"times": sf.Adaptive(), "nfe": 20}, "nfe=20: cannot be combined with times"),
+        ({"times": sf.Adaptive(), "stderr": 0.1}, "stderr=0.1: cannot be combined"),
+        ({"times": sf.Adaptive(end=0.1)}, "leave start and end out"),
         ({"max_probes": 2}, "max_probes = 2"),
         ({"prior": "gaussian"}, "prior = 'gaussian'"),
         ({"prior": sf.Moments(torch.zeros(3), torch.ones(3))}, "4 coordinates"),
         ({"ids": [1]}, "1 ids for 2 samples"),
-        ({"ids": [-1, 0]}, "ids >= 0"),
+        ({"ids": [-1, 0]}, "list of ids, at least 0"),
         ({"batch_size": 0}, "batch_size=0"),
     ],
 )
@@ -454,3 +451,79 @@ def test_the_error_of_a_bound_falls_with_its_calls() -> None:
 def test_calls_of_a_bound_come_in_pairs(nfe: float) -> None:
     with pytest.raises(ValueError, match="give an even number of calls, 4 or more"):
         sf.elbo(mixture(sf.VP(), 4, 2), torch.zeros(2, 4), nfe=nfe)
+
+
+# a solver of one's choice
+
+
+SOLVERS = [
+    (sf.DDIM(), 1),
+    (sf.Heun(), 2),
+    (sf.Singlestep(), 2),
+    (sf.RK4(), 4),
+    (sf.Dopri5(), 5),
+    (sf.Multistep(4, corrector=True), 4),
+]
+
+
+@pytest.mark.parametrize(
+    ("process", "parts"), [(sf.VP(), 1), (sf.VP(), 3), (sf.Flow(), 3), (sf.EDM(), 3)], ids=str
+)
+@pytest.mark.parametrize(("solver", "order"), SOLVERS, ids=str)
+def test_a_solver_integrates_the_density_at_its_order(
+    process: sf.Process, parts: int, solver: sf.Solver, order: int
+) -> None:
+    """Twice the steps leave a share of 2^-order of the error, on a mixture and a Gaussian."""
+    field = mixture(process, 2, parts)
+    x = draws(field, 3)
+    exact = truth(field, x)
+    errors = []
+    for steps in (40, 80):
+        with sf.count_calls(field) as calls:
+            result = sf.log_prob(field, x, solver, steps, prior=full(field), batch_size=3)
+        assert calls.count == int(result.nfe[0])
+        errors.append(float((result.value - exact).abs().max()))
+    assert errors[1] < max(1.5 * 2.0**-order * errors[0], 5e-6), "at the least the prior's error"
+    assert errors[1] < (1.0 if order == 1 else 0.05)
+    if solver.error_order is None:
+        assert result.solver_error.isnan().all()
+    else:
+        assert (result.solver_error > 0.1 * (result.value - exact).abs()).all()
+
+
+class HalfHeun(sf.OneStep):
+    """Heun's method as a user writes it."""
+
+    order, calls = 2, 2
+
+    def step(self, field: sf.ScoreField, state: sf.State, s: torch.Tensor) -> torch.Tensor:
+        first = field(state.x, state.t).velocity
+        ahead = state.x + (s - state.t) * first
+        return state.x + (s - state.t) * (first + field(ahead, s).velocity) / 2
+
+
+def test_the_density_by_steps_of_ones_own_or_by_a_budget_is_that_of_the_same_grid() -> None:
+    field = mixture(sf.VP(), 2, 3)
+    x = draws(field, 3)
+    own = sf.log_prob(field, x, HalfHeun(), 30)
+    torch.testing.assert_close(own.value, sf.log_prob(field, x, sf.Heun(), 30).value)
+    budget = sf.log_prob(field, x, sf.RK4(), nfe=30)
+    assert torch.equal(budget.value, sf.log_prob(field, x, sf.RK4(), 6).value)
+    assert (budget.nfe == 27).all()
+    adaptive = sf.log_prob(field, x, sf.Dopri5(), sf.Adaptive(1e-4, 1e-4))
+    assert torch.equal(adaptive.value, sf.log_prob(field, x, times=sf.Adaptive(1e-4, 1e-4)).value)
+    fine = sf.log_prob(field, x, sf.Dopri5(), 60)
+    for result in (adaptive, sf.log_prob(field, x, times=200)):
+        torch.testing.assert_close(result.value, fine.value, rtol=1e-3, atol=1e-3)
+    rough = sf.log_prob(field, x, sf.Heun(), sf.Adaptive(1e-3, 1e-3))
+    assert ((rough.value - fine.value).abs() < rough.solver_error + 1e-3).all()
+
+
+def test_a_solver_that_adds_noise_gives_no_density() -> None:
+    field = mixture(sf.VP(), 2, 3)
+    x = draws(field, 1)
+    for solver in (sf.DDIM(1.0), sf.EulerMaruyama(), sf.Langevin()):
+        with pytest.raises(ValueError, match="nothing leads back"):
+            sf.log_prob(field, x, solver, 20)
+    with pytest.raises(ValueError, match="Adaptive needs an error estimate"):
+        sf.log_prob(field, x, sf.RK4(), sf.Adaptive())

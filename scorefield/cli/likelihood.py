@@ -122,7 +122,7 @@ def _rows(
     settings = {**options, **arguments, "batch_size": batch_size}
     if "rtol" in settings:
         rtol = settings.pop("rtol")
-        settings["adaptive"] = Adaptive(rtol, rtol)
+        settings["times"] = Adaptive(rtol, rtol)
     estimate = run.elbo if bound else run.log_prob
     result = estimate(task.x, ids=task.ids, **settings)
     columns = {name: value.cpu().numpy() for name, value in vars(result).items()}

@@ -16,7 +16,7 @@ where the first order is most of it, added as well.
 What is Gaussian is done in closed form. For data of covariance eigenvalues ``e_k``, ``Q`` is near
 ``sum_k r^2 / (e_k + r^2)``, which is taken out of the integral and integrated exactly, and the law
 at ``r_1`` is near ``N(mean, covariance + r_1^2)``, from which `Moments` starts. The rest is summed
-over fixed `scorefield.likelihood.nodes`, or by adaptive `scorefield.likelihood.steps`.
+over fixed `scorefield.likelihood.nodes`, or by a solver's `scorefield.likelihood.steps`.
 
 Reference: Chen et al. (2018), arXiv:1806.07366; Grathwohl et al. (2019), arXiv:1810.01367
 (probes); Song et al. (2021), arXiv:2011.13456, appendix D.2.
@@ -38,10 +38,21 @@ from scorefield.likelihood.divergence import PROBE_BITS, Directions
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.likelihood.nodes import Nodes
 from scorefield.likelihood.result import Likelihood
-from scorefield.likelihood.steps import Steps
+from scorefield.likelihood.steps import END_CALLS, Steps
 from scorefield.noise import PROBES, Noise
-from scorefield.process import check_positive, time_near
-from scorefield.sampling import Adaptive, batches, check_samples, filled, not_finite
+from scorefield.process import balanced, check_positive, time_near
+from scorefield.sampling import (
+    ROUND_TRIP,
+    Adaptive,
+    Plan,
+    batches,
+    check_ode,
+    check_samples,
+    filled,
+    not_finite,
+    resolve,
+)
+from scorefield.solvers import Dopri5, Solver
 
 DEFAULT_CALLS = 40
 _FEWEST, _MOST = 8, 2**10
@@ -53,9 +64,10 @@ _PROBES = 8
 def log_prob(
     field: ScoreField,
     x: Tensor,
+    solver: Solver | Plan | None = None,
+    times: Tensor | int | Adaptive | None = None,
     *,
     nfe: int | None = None,
-    adaptive: Adaptive | None = None,
     probes: int | None = None,
     stderr: float | None = None,
     max_probes: int = 4096,
@@ -70,9 +82,12 @@ def log_prob(
     others: at one ``batch_size`` it is the same to the last bit alone and in any batch.
 
     Args:
-        nfe: calls of the field for each sample, 8 or more; 40 unless given.
-        adaptive: instead of ``nfe``: each sample chooses its steps, so that the error of a step is
-            within the tolerances, for the integral in nats.
+        solver: a solver of the ODE, or a `Plan` of one, that integrates sample and log-density
+            together. Without it, and without times, a quadrature along the path.
+        times: as for `scorefield.encode`, a grid or a number of steps; ``x`` is the data at its
+            last time. Or `Adaptive`: each sample chooses its steps, so that the error of a step is
+            within the tolerances, for the integral in nats; by `Dopri5` without a solver.
+        nfe: calls of the field for each sample, 8 or more; 40 by default.
         probes: for the trace, 2 or more; 0 for an exact trace. Unless given, exact up to 128
             coordinates and 8 probes beyond.
         stderr: instead of probes: double them until each sample's standard error is within this,
@@ -90,7 +105,7 @@ def log_prob(
             adaptive steps than ``max_steps``.
     """
     rows = check_samples(field, x, ids, batch_size)
-    _check(nfe, adaptive, probes, stderr, max_probes)
+    _check(nfe, probes, stderr, max_probes)
     dim = math.prod(field.shape)
     exact = probes == 0 or (probes is None and dim <= (_EXACT if stderr is None else _PROBES))
     directions = Directions(0 if exact else _PROBES if probes is None else probes)
@@ -98,11 +113,13 @@ def log_prob(
     top = last_time(field, moments)
     goal, most = (math.inf, 0) if stderr is None else (stderr, max_probes)
     with torch.inference_mode(False):  # whose tensors no gradient could be taken of
-        rule = (
-            Nodes(field, DEFAULT_CALLS if nfe is None else nfe, moments, top, directions)
-            if adaptive is None
-            else Steps(field, adaptive, moments, top, directions)
-        )
+        rule: Nodes | Steps
+        if solver is None and times is None:
+            count = DEFAULT_CALLS if nfe is None else nfe
+            rule = Nodes(field, count, moments, top, directions)
+        else:
+            plan = _plan(field, solver, times, nfe, top, stderr)
+            rule = Steps(field, plan, moments, top, directions)
         x = x.clone()
         out = x.new_zeros(len(fields(Likelihood)), len(x), dtype=torch.float64)
         for places, at, slots in batches(rows, batch_size):
@@ -127,9 +144,36 @@ def last_time(field: ScoreField, moments: Moments) -> float:
     return time_near(field.process, _TOP * moments.deviation)
 
 
+def _plan(
+    field: ScoreField,
+    solver: Solver | Plan | None,
+    times: Tensor | int | Adaptive | None,
+    nfe: int | None,
+    top: float,
+    stderr: float | None,
+) -> Plan:
+    """Return the plan of a solver or times, or raise an error if they cannot give a likelihood."""
+    if stderr is not None:
+        raise ValueError(f"stderr={stderr:g}: cannot be combined with solver or times; use probes.")
+
+    def grid(field: ScoreField, steps: int) -> Tensor:
+        end, c = field.process.t_min, field.data_std
+        return balanced(field.process, steps, start=top, end=end, data_std=c, power=6.0)
+
+    if solver is None and isinstance(times, Adaptive):
+        solver = Dopri5()
+    if nfe is not None and times is None and not isinstance(solver, Plan):
+        nfe -= END_CALLS
+    default = ROUND_TRIP._replace(grid=grid, steps=DEFAULT_CALLS)
+    plan = resolve(field, solver, times, nfe, default)
+    if isinstance(plan.times, Adaptive) and (plan.times.start, plan.times.end) != (None, None):
+        raise ValueError("a likelihood goes from t_min to the prior: leave start and end out.")
+    check_ode(plan.solver)
+    return plan
+
+
 def _check(
     nfe: int | None,
-    adaptive: Adaptive | None,
     probes: int | None,
     stderr: float | None,
     max_probes: int,
@@ -137,14 +181,6 @@ def _check(
     """Refuse settings out of range."""
     if nfe is not None and (not isinstance(nfe, Integral) or not _FEWEST <= nfe < _MOST):
         raise ValueError(f"nfe = {nfe!r}: give a number of calls from {_FEWEST} to {_MOST - 1}.")
-    if adaptive is not None:
-        if nfe is not None or stderr is not None:
-            raise ValueError(
-                "adaptive chooses its own calls, with the number of probes given: leave nfe and "
-                "stderr out."
-            )
-        if adaptive.start is not None or adaptive.end is not None:
-            raise ValueError("a likelihood goes from t_min to the prior: leave start and end out.")
     if probes is not None and stderr is not None:
         raise ValueError(f"probes = {probes} and stderr = {stderr:g}: leave one of them out.")
     if probes is not None and (

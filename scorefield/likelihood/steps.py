@@ -1,9 +1,10 @@
-r"""The line integral of a log-density by steps that each sample chooses for itself.
+r"""The line integral of a log-density by any solver of the probability-flow ODE.
 
-The integral joins the state: beside the ``d`` coordinates of ``y`` a sample has one for each probe,
-or one in all, ``l``, with ``dl / dlog r`` the trace less its Gaussian part. Dormand and Prince's
-method takes both through ``r``. Probes are drawn once and kept along the path: a trace that changed
-from call to call would be no function that steps could follow.
+The integral joins the state: besides the ``d`` coordinates of ``y = x / alpha`` a sample has one
+for each probe, or one in all, ``l``, with ``dl / dlog r`` the trace less its Gaussian part. So
+``dl / dr`` plays the part of ``eps``, and a field of ``alpha (y, l)`` on any process has both: its
+solvers integrate both. Probes are drawn once and stay the same along the path, since steps cannot
+follow a trace that changes from call to call.
 """
 
 from __future__ import annotations
@@ -21,36 +22,42 @@ from scorefield.likelihood.divergence import Directions, trace
 from scorefield.likelihood.ends import Ends, far
 from scorefield.likelihood.moments import Moments
 from scorefield.noise import Noise
-from scorefield.process import EDM
-from scorefield.sampling import Adaptive, walk
-from scorefield.solvers import Dopri5, State
+from scorefield.process import EDM, check_times
+from scorefield.sampling import Adaptive, Plan, walk
+from scorefield.solvers import State
 
-_BEFORE = 0.8  # of the last r, where the field is asked once more
+END_CALLS = 3  # at both ends of a path, for the prior and the budget
+_BEFORE = 0.8  # of the last r, where the field is evaluated once more
 
 
 class Steps:
-    """Runs of a field from ``t_min`` to a last time; the arguments are those of `Nodes`.
+    """Runs of a field from data to a last time; the other arguments are those of `Nodes`.
+
+    Adaptive steps go in ``r``, whatever the process; a grid goes in the process's own time.
 
     Args:
-        control: the tolerances, per step: of ``y`` per coordinate, of the integral in nats.
+        plan: a solver of the ODE, with a grid that falls to the time of the data, or the tolerances
+            of a step: of ``y`` per coordinate, of the integral in nats.
     """
 
     def __init__(
-        self,
-        field: ScoreField,
-        control: Adaptive,
-        moments: Moments,
-        top: float,
-        directions: Directions,
+        self, field: ScoreField, plan: Plan, moments: Moments, top: float, directions: Directions
     ) -> None:
-        ends = torch.tensor([field.process.t_min, top], dtype=torch.float64)
+        self.solver, times = plan.solver, plan.times
+        if not isinstance(times, Adaptive):
+            times = check_times(field.process, times.flip(0))
+        begin, end = (field.process.t_min, top) if isinstance(times, Adaptive) else times[[0, -1]]
+        ends = torch.tensor([float(begin), float(end)], dtype=torch.float64)
         alpha, sigma = field.process.coefficients(ends)
         self.low, self.high = (sigma / alpha).tolist()
-        field = field.under(EDM(t_min=self.low, t_max=self.high))
-        # the first step tried is within the data's deviation, however far away the prior is
-        first = min(control.first, 0.1 * moments.deviation / (self.high - self.low))
-        self.control = replace(control, start=self.low, end=self.high, first=first)
-        self.field, self.moments, self.directions = field, moments, directions
+        self.view = field.under(EDM(t_min=self.low, t_max=self.high))
+        self.field = field if isinstance(times, Tensor) else self.view
+        self.alpha = float(alpha[0])
+        if isinstance(times, Adaptive):
+            # the first step tried is within the data's deviation, however far away the prior is
+            first = min(times.first, 0.1 * moments.deviation / (self.high - self.low))
+            times = replace(times, start=self.low, end=self.high, first=first)
+        self.times, self.moments, self.directions = times, moments, directions
         self.dim = math.prod(field.shape)
 
     def solve(self, x: Tensor, noise: Noise, rows: Sequence[int], goal: float, most: int) -> Tensor:
@@ -61,35 +68,68 @@ class Steps:
         joined = _Joined(self.field, self.moments, self.directions, noise)
         y = x.flatten(1)
         begin = torch.cat([y, y.new_zeros(len(y), joined.count)], 1)
-        t = torch.full((len(x),), self.low, dtype=torch.float64)
-        error, calls = y.new_zeros(len(y)), 3 + y.new_zeros(len(y))
-        stood, begun = t, torch.zeros(len(y), dtype=torch.bool)
-        for at in walk(joined, Dopri5(), State(begin, t, noise), self.control):
-            if at.error is None:
-                continue
-            # as if alone: a step knows its first call once one has been taken
-            calls = calls + ((stood < self.high) * (Dopri5().calls + ~begun)).to(calls)
-            begun, stood = begun | (at.t.flatten().cpu() != stood), at.t.flatten().cpu()
-            error = error + joined.error(at)
-            if bool((stood[list(rows)] == self.high).all()):
-                break
-        last = joined.split(at.x)
-        first_eps, first_trace = joined.look(y, self.low)
-        eps, mean = joined.look(last[0], self.high)
-        before = last[0] - (1 - _BEFORE) * self.high * eps
-        before_eps, _ = joined.look(before, _BEFORE * self.high)
+        if isinstance(self.times, Adaptive):
+            state, error, calls = self._adapt(joined, begin, noise, rows, self.times)
+        else:
+            state, error, calls = self._follow(joined, begin, noise, self.times)
+        y_end, integral = joined.split(state)
+        first_eps, first_trace = self._look(y, self.low, noise)
+        eps, mean = self._look(y_end, self.high, noise)
+        before = y_end - (1 - _BEFORE) * self.high * eps
+        before_eps, _ = self._look(before, _BEFORE * self.high, noise)
         r = torch.tensor([self.low, _BEFORE * self.high, self.high], dtype=torch.float64)
         ends = Ends(
             self.moments,
             r.to(y.device)[:, None, None],
-            torch.stack([y, before, last[0]]),
+            torch.stack([y, before, y_end]),
             torch.stack([first_eps, before_eps, eps]),
         )
+        calls = calls + END_CALLS
         products = calls * self.directions.products(self.dim)
         out = ends.fields(
-            last[1].T, error, (first_trace, mean), calls, products, self.directions.exact
+            integral.T, error, (first_trace, mean), calls, products, self.directions.exact
         )
         return out[:, list(rows)]
+
+    def _adapt(
+        self, joined: _Joined, begin: Tensor, noise: Noise, rows: Sequence[int], control: Adaptive
+    ) -> tuple[State, Tensor, Tensor]:
+        """Return the last state, the error of each sample and its calls, as if it were alone."""
+        error, calls = begin.new_zeros(len(begin)), begin.new_zeros(len(begin))
+        t = torch.full((len(begin),), self.low, dtype=torch.float64)
+        begun, first_calls = torch.zeros(len(begin), dtype=torch.bool), None
+        for state in walk(joined, self.solver, State(begin, t, noise), control):
+            if state.error is None:
+                continue
+            # some methods make one call more until a step of the sample has been accepted
+            first_calls = joined.calls - self.solver.calls if first_calls is None else first_calls
+            calls = calls + ((t < self.high) * (self.solver.calls + first_calls * ~begun)).to(calls)
+            begun, t = begun | (state.t.flatten().cpu() != t), state.t.flatten().cpu()
+            error = error + joined.error(state)
+            if bool((t[list(rows)] == self.high).all()):
+                break
+        return state, error, calls
+
+    def _follow(
+        self, joined: _Joined, begin: Tensor, noise: Noise, times: Tensor
+    ) -> tuple[State, Tensor, Tensor]:
+        """Return the last state on a grid, the error of each sample and the calls of all.
+
+        The error is not known, NaN, for a solver without an error estimate.
+        """
+        estimates = self.solver.error_order is not None
+        error = begin.new_full((len(begin),), 0.0 if estimates else math.nan)
+        state = State(begin * self.alpha, times[0], noise)
+        for move in self.solver.moves(joined, times[:-1], times[1:], error=estimates):
+            state = move(state)
+            error = error + joined.error(state) if estimates else error
+        return state, error, torch.full_like(error, joined.calls)
+
+    def _look(self, y: Tensor, r: float, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Return ``eps`` ``(B, d)`` and the mean trace ``(B,)`` at one noise level."""
+        at = self.view.instants(torch.tensor([r], dtype=torch.float64))[0]
+        eps, traces = trace(self.view, y.reshape(-1, *self.view.shape), at, self.directions, noise)
+        return eps.flatten(1), traces.mean(0)
 
 
 class _Joined(ScoreField):
@@ -103,35 +143,33 @@ class _Joined(ScoreField):
         super().__init__(base.process, (self.dim + self.count,), 0.0, c**2)
         self.base, self.moments = base, moments
         self.directions, self.noise = directions, noise
-        # so that a step's size, a mean over coordinates, sees the integral as it sees all of y
+        # so that a step's size, a mean over coordinates, weighs the integral as it does all of y
         self.scale = math.sqrt((self.dim + self.count) / self.count)
+        self.calls = 0
 
     def prepare_times(self, t: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)
 
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``y`` ``(B, d)`` and the integral ``(B, K)`` of a joined state."""
-        return x[:, : self.dim], x[:, self.dim :] / self.scale
+    def split(self, state: State, error: bool = False) -> tuple[Tensor, Tensor]:
+        """Return ``y`` ``(B, d)`` and the integral ``(B, K)`` of a state, or their errors."""
+        values = state.error if error else state.x
+        assert values is not None
+        joined = values / self.process.alpha(state.t).to(values.device)
+        return joined[:, : self.dim], joined[:, self.dim :] / self.scale
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        y = x[:, : self.dim].reshape(-1, *self.base.shape)
-        eps, traces = trace(self.base, y, at.prepared, self.directions, self.noise)
-        r = torch.as_tensor(at.sigma, dtype=torch.float64, device=x.device).reshape(-1, 1)
-        gaussian = self.moments.trace(r)[:, None]
+        self.calls += 1
+        shaped = x[:, : self.dim].reshape(-1, *self.base.shape)
+        eps, traces = trace(self.base, shaped, at.prepared, self.directions, self.noise)
+        r = torch.as_tensor(at.sigma / at.alpha, dtype=torch.float64, device=x.device)
+        gaussian = self.moments.trace(r.reshape(-1, 1))[:, None]
         self.eps = eps.flatten(1)
-        rest = self.scale * (traces.T - gaussian) / r
+        rest = self.scale * (traces.T - gaussian) / r.reshape(-1, 1)
         return Estimate.from_eps(at, x, torch.cat([self.eps, rest], 1))
 
-    def error(self, at: State) -> Tensor:
-        """Return a step's error in nats: of the integral, and of (1) for what ``y`` is off by."""
-        assert at.error is not None
-        off, own = self.split(at.error)
-        r = at.t.reshape(-1)
-        return own.mean(1).abs() + far(r, self.moments) * (self.eps * off).sum(1).abs() / r
-
-    def look(self, y: Tensor, r: float) -> tuple[Tensor, Tensor]:
-        """Return ``eps`` ``(B, d)`` and the mean trace ``(B,)`` at one noise level."""
-        at = self.base.instants(torch.tensor([r], dtype=torch.float64))[0]
-        shaped = y.reshape(-1, *self.base.shape)
-        eps, traces = trace(self.base, shaped, at, self.directions, self.noise)
-        return eps.flatten(1), traces.mean(0)
+    def error(self, state: State) -> Tensor:
+        """Return a step's error in nats: of the integral, and of (1) for the error of ``y``."""
+        error, integral = self.split(state, error=True)
+        alpha, sigma = self.process.coefficients(state.t)
+        r = (sigma / alpha).reshape(-1).to(error.device)
+        return integral.mean(1).abs() + far(r, self.moments) * (self.eps * error).sum(1).abs() / r

@@ -27,7 +27,7 @@ from scorefield.field import ScoreField
 from scorefield.noise import Noise
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.batching import as_ids, batches, check_samples, filled, not_finite
-from scorefield.sampling.defaults import ROUND_TRIP, resolve
+from scorefield.sampling.defaults import ROUND_TRIP, check_ode, resolve
 from scorefield.sampling.integrate import Prepared, count_calls, prepare
 from scorefield.sampling.plan import Plan
 from scorefield.solvers import Memory, Solver, State
@@ -271,11 +271,7 @@ def _plan(
     nfe: int | None,
 ) -> Plan:
     plan = resolve(field, solver, times, nfe, ROUND_TRIP)
-    if plan.solver.weak_order is not None or plan.solver.order < 1:
-        raise ValueError(
-            f"{plan.solver!r} adds noise or stays in place, and nothing leads back: give a solver "
-            "of the ODE, such as Multistep(), Heun() or Reversible(Singlestep())."
-        )
+    check_ode(plan.solver)
     return plan
 
 

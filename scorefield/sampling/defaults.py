@@ -114,6 +114,15 @@ def _scale(field: ScoreField, nfe: int) -> float:
     return field.data_std
 
 
+def check_ode(solver: Solver) -> None:
+    """Raise an error if a solver does not follow the probability-flow ODE, which goes both ways."""
+    if solver.weak_order is not None or solver.order < 1:
+        raise ValueError(
+            f"solver={solver!r}: adds noise or stays in place, and nothing leads back; use a "
+            "solver of the ODE, such as Multistep(), Heun() or Reversible(Singlestep())."
+        )
+
+
 class Defaults(NamedTuple):
     """The parts of a plan that the caller of a function leaves out.
 

@@ -146,6 +146,15 @@ def test_noise_goes_on_where_an_own_step_stopped():
     assert torch.equal(quiet.normal(state.x)[0], state.noise.normal(state.x)[0])
 
 
+@pytest.mark.parametrize("solver", [Clipped(), Reverse()], ids=repr)
+def test_a_run_of_an_own_solver_is_one_graph(solver):
+    times, noise = sf.balanced(PROCESS, 3), sf.Noise(0, torch.arange(4))
+    run = sf.prepare(mixture(PROCESS), solver, times)
+    state = sf.State(normal(4, 2, dtype=torch.float32), times[0], noise)
+    compiled = torch.compile(run, fullgraph=True, backend="eager")(state).x
+    torch.testing.assert_close(compiled, run(state).x, rtol=1e-4, atol=1e-4)
+
+
 def test_several_calls_of_a_step_are_counted_and_its_order_is_claimed():
     field, times = mixture(PROCESS), sf.balanced(PROCESS, 12)
     with sf.count_calls(field) as calls:
@@ -236,6 +245,22 @@ def test_an_own_solver_is_found_by_its_module_and_name():
         ((title, solver),) = certify.choose(f"{__name__}:{name}")[0].items()
         assert title == name
         assert solver(7) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "solvers", "processes"),
+    [
+        ("ddim", ["DDIM"], 8),
+        ("UniPC(2)", ["UniPC(2)"], 8),
+        ("ddim(", ["DDIM(0.5)", "DDIM(1)"], 8),
+        ("edm", [*certify.ODE_SOLVERS, *certify.SDE_SOLVERS], 1),
+        ("all", [*certify.ODE_SOLVERS, *certify.SDE_SOLVERS], 8),
+    ],
+)
+def test_a_word_stands_for_solvers_and_processes(word, solvers, processes):
+    chosen, names = certify.choose(word)
+    assert list(chosen) == solvers
+    assert len(names) == processes
 
 
 def make():

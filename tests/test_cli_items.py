@@ -233,7 +233,7 @@ def test_strips_between_images(tmp_path, files):
 @pytest.mark.parametrize(
     ("code", "command", "message"),
     [
-        (2, "likelihood run x.npy --out p.txt", "p.txt: give a name that ends in .csv or .parquet"),
+        (2, "likelihood run x.npy --out p.txt", "p.txt: must end in .csv or .parquet"),
         (2, "likelihood run x.npy --out no/p.csv", "in a folder that exists"),
         (2, "likelihood run x.npy --nfe 3", "--nfe 3: give a number of calls"),
         (2, "likelihood run x.npy --nfe 9 --rtol 1e-3", "adaptive chooses its own calls"),
@@ -256,7 +256,7 @@ def test_strips_between_images(tmp_path, files):
         (
             2,
             "likelihood run x.npy --out run --overwrite",
-            "run is a folder: give --out a file's name",
+            "--out run: is a folder; pass the name of a file",
         ),
         (3, "decode run strings.npy", "codes are floating-point numbers, one item or more"),
         (3, "decode run none-codes.npy", "codes are floating-point numbers, one item or more"),
@@ -266,7 +266,7 @@ def test_strips_between_images(tmp_path, files):
         (2, "encode run x.npy --nfe 1", "--nfe 1: must be a whole number"),
         (3, "encode run two.npy", "samples of shape (2,)"),
         (3, "encode dice halves.npy", "no whole numbers"),
-        (2, "encode run x.npy --out codes.csv", "give a name that ends in .npy"),
+        (2, "encode run x.npy --out codes.csv", "must end in .npy"),
         (3, "decode run codes-of-two.npy", "codes of shape (3,), or (2, 3) with --reversible"),
         (3, "decode run whole-codes.npy", "codes are floating-point numbers"),
         (2, "interpolate run x.npy --pairs 0-1", "--pairs 0-1: give two numbers"),
@@ -316,7 +316,7 @@ def test_what_is_no_jobs_is_not_touched(tmp_path, files, capsys):
         parts.mkdir(exist_ok=True)
         (parts / "settings.json").write_bytes(content.encode("utf-8", "surrogateescape"))
         assert end(*command) == 6
-        assert "it is no job's: remove it" in capsys.readouterr().err
+        assert "does not hold a job" in capsys.readouterr().err
     (parts / "settings.json").unlink()
     assert end(*command) == 6
 

@@ -126,9 +126,9 @@ def test_the_processes_of_an_array_are_all_different_shards():
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
-        ({"RANK": "a", "WORLD_SIZE": "2"}, "RANK 'a' is no whole number"),
+        ({"RANK": "a", "WORLD_SIZE": "2"}, "RANK 'a' is not a whole number"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK 2 is not below WORLD_SIZE 2"),
-        ({"JOB_COMPLETION_INDEX": "0"}, "SCOREFIELD_SHARDS is not: set it to the job's"),
+        ({"JOB_COMPLETION_INDEX": "0"}, "SCOREFIELD_SHARDS is not: set it to the number of"),
         # an array 1,5,7
         (
             {
@@ -136,12 +136,12 @@ def test_the_processes_of_an_array_are_all_different_shards():
                 "SLURM_ARRAY_TASK_COUNT": "3",
                 "SLURM_ARRAY_TASK_MIN": "1",
             },
-            "not among 3 evenly spaced from 1",
+            "is not one of 3 numbers with equal steps from 1",
         ),
     ],
 )
 def test_variables_that_name_no_shard_are_refused(environment, says):
-    with pytest.raises(UsageError, match="give --shard") as raised:
+    with pytest.raises(UsageError, match="pass shard") as raised:
         find_shard(None, environment)
     assert says in str(raised.value)
 
@@ -327,7 +327,7 @@ def test_a_long_list_of_ids_is_cut(sampling, monkeypatch):
     folder = shared(sampling)
     for k in range(1, 10, 2):
         (folder / f"00000{k}.part").unlink()
-    monkeypatch.setattr(jobs, "_TOLD", 2)
+    monkeypatch.setattr(jobs, "_LISTED", 2)
     says = "are the ids 8:16 of shard 0/3, 24:32 of shard 1/3, and 3 more: run the command again"
     with pytest.raises(StorageError, match=says):
         list(find_job(sampling.out).parts())
@@ -337,7 +337,7 @@ def test_a_shard_of_another_job_is_refused(sampling, capsys):
     sampling.shard("0/3")
     before = listing(sampling.parts)
     assert end(*sampling.command, "--out", sampling.out, "--shard", "1/3", "--seed", 1) == 2
-    assert "differs in seed: go on with its settings" in capsys.readouterr().err
+    assert "differs in seed: use the settings of that job" in capsys.readouterr().err
     assert listing(sampling.parts) == before
 
 
@@ -381,15 +381,15 @@ def overtaken(monkeypatch, other):
         (2, "sample run --ids=-1:2", "--ids -1:2: give a:b"),
         (2, "sample run --ids 0:4 --n 3", "--n is --ids 0:3"),
         (2, "sample run --ids 0:9223372036854775808", "the items are 0 to"),
-        (2, "sample run --shard 3/3", "--shard 3/3: give i/n, with i from 0 to n - 1"),
-        (2, "sample run --shard a", "--shard a: give i/n"),
-        (2, "sample run --shard 0/0", "--shard 0/0: give i/n"),
+        (2, "sample run --shard 3/3", "--shard 3/3: must be i/n, with i from 0 to n - 1"),
+        (2, "sample run --shard a", "--shard a: must be i/n"),
+        (2, "sample run --shard 0/0", "--shard 0/0: must be i/n"),
         (2, "sample run --engine spark", '"ray"'),
         (2, "likelihood run x.npy --ids 30:41", "--ids 30:41: the items are 0 to 39"),
         (2, "encode run x.npy --ids 40:41", "--ids 40:41: the items are 0 to 39"),
         (2, "decode run codes.npy --ids 0:99", "the items are 0 to 39"),
-        (2, "likelihood run x.npy --shard 1/1", "--shard 1/1: give i/n"),
-        (6, "merge none.npy", "no parts of none.npy: .none.npy.parts does not exist"),
+        (2, "likelihood run x.npy --shard 1/1", "--shard 1/1: must be i/n"),
+        (6, "merge none.npy", "none.npy has no parts: .none.npy.parts does not exist"),
     ],
 )
 def test_what_names_no_ids_or_shard_is_refused(fails, code, command, message):
@@ -400,7 +400,7 @@ def test_a_merge_replaces_a_file_only_if_asked(sampling, capsys):
     shared(sampling)
     sampling.out.write_bytes(b"mine")
     assert end("merge", sampling.out) == 2
-    assert "exists already: give another --out, or --overwrite" in capsys.readouterr().err
+    assert "exists already; pass another file, or --overwrite" in capsys.readouterr().err
     assert sampling.out.read_bytes() == b"mine"
     finishes("merge", sampling.out, "--overwrite")
     assert sampling.out.read_bytes() == sampling.whole
@@ -416,7 +416,7 @@ def test_a_merge_refuses_what_is_no_jobs(tmp_path, capsys, settings):
     (folder / "shards").write_text("1")
     before = listing(tmp_path)
     assert end("merge", tmp_path / "x.npy") == 6
-    assert "remove it" in capsys.readouterr().err
+    assert "Remove the folder" in capsys.readouterr().err
     assert listing(tmp_path) == before
 
 

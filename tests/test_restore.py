@@ -175,7 +175,7 @@ def test_settings_reach_the_method():
             lambda f, y: restore_data(f, UNITS, Continuous(), y, sf.Matrix(ROWS), 0.0),
             r"\(4,\).*\(2,\)",
         ),
-        (lambda f, y: restore_data(f, UNITS, Continuous(), y, None, -1.0), "noise_std = -1"),
+        (lambda f, y: restore_data(f, UNITS, Continuous(), y, None, -1.0), "noise_std=-1"),
         (
             lambda f, y: restore_data(f, UNITS, Columns(KINDS, 6), y, sf.Matrix(ROWS), 0.0),
             "no unit",
@@ -473,7 +473,7 @@ FAILURES = [
     (3, ["run", "infinite.npy"], "infinite.npy"),
     (3, ["table", "whole.csv"], "no missing values"),
     (3, ["table", "strange.csv"], "owl"),
-    (3, ["table", "birds.csv", "--noise", 1], "no unit in common"),
+    (3, ["table", "birds.csv", "--noise", 1], "no common unit"),
     (2, ["pictures", "small.npy", "--downsample", 2, "--method", "repaint"], "--method repaint"),
     (2, ["run", "gappy.npy", "--method", "repaint", "--nfe", 20], "RePaint"),
     (2, ["run", "gappy.npy", "--plan", "mine.json"], "Unknown option: --plan"),

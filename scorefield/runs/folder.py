@@ -184,7 +184,7 @@ class RunFolder:
             skip: called with a message for each file that cannot be used, which is then skipped.
 
         Raises:
-            CheckpointError: as `plan`, if there is no ``skip``.
+            CheckpointError: as `plan`, without ``skip``.
         """
         suffix, plans = guidance_suffix(guidance), {}
         for path in sorted((self.path / PLANS).glob("nfe-*.json")):
@@ -231,7 +231,7 @@ class RunFolder:
     def frontier(
         self, field: ScoreField | None = None, y: int | None = None, guidance: float = 1.0
     ) -> Frontier | None:
-        """Return what `Run.compare` measured, or None.
+        """Return the measurements of `Run.compare`, or None.
 
         Args:
             field: that it must have been measured on; by default it is not checked.
@@ -265,7 +265,7 @@ class RunFolder:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The records of the training, empty if there is no log."""
+        """The records of the training; empty without a log."""
         path = self.path / LOG
         if not path.is_file():
             return []

@@ -1,4 +1,4 @@
-"""What a file of weights declares of itself, in its header, compared with the file.
+"""The header of a weights file, checked against the file.
 
 Reference: the safetensors format, https://huggingface.co/docs/safetensors.
 """
@@ -18,7 +18,7 @@ _LARGEST = 1 << 21  # bytes: 200 for each tensor there may be
 
 
 class Place(BaseModel):
-    """What the header tells of one tensor: of numbers, or of the counts in a checkpoint."""
+    """The entry of one tensor: weights (F32), or counts (I64)."""
 
     dtype: Literal["F32", "I64"]
     shape: tuple[NonNegativeInt, ...]
@@ -26,7 +26,7 @@ class Place(BaseModel):
 
     @property
     def size(self) -> int:
-        """The bytes it takes."""
+        """The size of the tensor in bytes."""
         return (4 if self.dtype == "F32" else 8) * math.prod(self.shape)
 
 
@@ -35,23 +35,23 @@ _HEADER = TypeAdapter(Places)
 
 
 def read(path: Path, copies: int = 1) -> Places:
-    """Return the places of the tensors in a file, which fill it to the last byte.
+    """Return the places of the tensors in a file; together they fill the file.
 
     Args:
-        copies: how many times the tensors of a network there may be.
+        copies: the largest number of copies of a network's tensors.
 
     Raises:
         CheckpointError: the file is missing, or its header does not describe it.
     """
     most = copies * _LARGEST
     try:
-        held = path.stat().st_size
+        size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(most, held - 8):
+            if not 2 <= length <= min(most, size - 8):
                 raise CheckpointError(
-                    f"{path} cannot be read: it declares a header of {length} bytes, in a file of "
-                    f"{held}, where at most {most} are used."
+                    f"{path} cannot be read: it declares a header of {length} bytes; the file has "
+                    f"{size}, and a header at most {most}."
                 )
             values = json.loads(file.read(length))
         if isinstance(values, dict):
@@ -65,19 +65,19 @@ def read(path: Path, copies: int = 1) -> Places:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: its header is {error}") from None
-    _check(path, places, held - 8 - length)
+    _check(path, places, size - 8 - length)
     return places
 
 
-def _check(path: Path, places: Places, held: int) -> None:
+def _check(path: Path, places: Places, size: int) -> None:
     end = 0
     for name, place in sorted(places.items(), key=lambda item: item[1].data_offsets):
         start, stop = place.data_offsets
         if start != end or stop - start != place.size:
             raise CheckpointError(
                 f"{path} cannot be read: {name} of shape {place.shape} has the bytes from {start} "
-                f"to {stop}, after {end} of others."
+                f"to {stop}, but the previous tensor ends at {end}."
             )
         end = stop
-    if end != held:
-        raise CheckpointError(f"{path} cannot be read: it declares {end} bytes and holds {held}.")
+    if end != size:
+        raise CheckpointError(f"{path} cannot be read: it declares {end} bytes and holds {size}.")

@@ -48,42 +48,42 @@ def restore_data(
     noise_std: float,
     **settings: Any,
 ) -> Tensor:
-    """Return what `restore` does, with operator, measurements and samples in the data's units.
+    """Return the samples of `scorefield.restore`, with all arguments in the units of the data.
 
-    Whole numbers are measured in the middle of their intervals. Known entries without noise come
-    back as they were.
+    Whole numbers stand for the centres of their intervals. Entries without noise are returned
+    unchanged.
 
     Raises:
-        DataError: known entries that are not of the encoding; an operator, or noise, for columns
-            of different kinds.
+        DataError: entries that the encoding does not allow; an operator, or noise, for columns of
+            different kinds.
         ValueError, NumericalError: as `restore`.
     """
     if not noise_std >= 0:
-        raise ValueError(f"noise_std = {noise_std:g}: give a deviation, 0 or more.")
+        raise ValueError(f"noise_std={noise_std:g}: must be at least 0.")
     measured, operator = mask_as_nan(measured, operator)
     if encoding.width.ndim and (operator is not None or noise_std):
         raise DataError(
-            "columns of different kinds have no unit in common: leave out the operator and the "
-            "noise, and give NaN for what is not known."
+            "operator, noise_std: columns of different kinds have no common unit; pass neither, "
+            "and mark missing values with NaN."
         )
     if operator is not None:
         mean = transform.mean - encoding.width / 2
         mean, std = (v.expand(field.shape)[None] for v in (mean, transform.std))
         check_items(measured, operator, field.shape)
-        inner, told = operator.standardized(measured, mean, std)
-        z = restore_field(field, told, inner, noise_std, **settings)
+        inner, values = operator.standardized(measured, mean, std)
+        z = restore_field(field, values, inner, noise_std, **settings)
         return _each(z, lambda flat: encoding.inverse(transform.inverse(flat)))
-    v, known = encoding.partial(measured)
-    told = torch.where(known, transform.forward(v), torch.nan)
+    v, present = encoding.partial(measured)
+    values = torch.where(present, transform.forward(v), torch.nan)
     spread = (noise_std**2 + encoding.width**2 / 12).sqrt()  # of the noise, and in the interval
-    z = restore_field(field, told, None, spread / transform.std, **settings)
+    z = restore_field(field, values, None, spread / transform.std, **settings)
     count = z.shape[1]
 
     def data(flat: Tensor) -> Tensor:
-        found = transform.inverse(flat)
+        v = transform.inverse(flat)
         if noise_std:
-            return encoding.inverse(found)
-        return encoding.completed(measured.repeat_interleave(count, 0), found)
+            return encoding.inverse(v)
+        return encoding.completed(measured.repeat_interleave(count, 0), v)
 
     return _each(z, data)
 

@@ -123,7 +123,7 @@ class Run(DataInference):
         """Generate data ``(n, *shape)``; the arguments are those of `scorefield.sample`.
 
         Args:
-            nfe: network calls per sample, by `plan`; by default 20, if there is no solver.
+            nfe: network calls per sample, by `plan`; by default 20, without a solver.
             y: the class to generate; None for all classes.
         """
         if solver is None and times is None:
@@ -216,7 +216,7 @@ class Run(DataInference):
         return compare(self, data, plans, nfe, y, **settings)
 
     def check(self, data: Any = None, *, y: int | None = None, **settings: Any) -> Check:
-        """Measure whether the network is what the configuration says.
+        """Measure whether the network matches the configuration.
 
         Args:
             data: as for `scorefield.train`; by default samples of the run.

@@ -1,4 +1,4 @@
-"""What a run is, in words."""
+"""A run in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scorefield.runs.run import Run
 
 
 def summary(run: Run) -> dict[str, str]:
-    """Return what a run was trained on, and how, by name."""
+    """Return the data, the process, the network and the training of a run, by name."""
     process, data, config = run.field.process, run.config.data, run.config.train
     ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
     low, high = torch.exp(-process.half_log_snr(ends)).tolist()
@@ -18,7 +18,7 @@ def summary(run: Run) -> dict[str, str]:
     kind = network.pop("kind")
     network.pop("arguments", None)  # pages of them
     settings = ", ".join(f"{name} {value}" for name, value in network.items())
-    found = {
+    rows = {
         "imported from": run.config.source or "",
         "data": f"{data.name}: {amount(data)} of shape {data.shape}",
         "values": f"whole numbers in {config.levels} levels" if config.levels else "",
@@ -29,20 +29,18 @@ def summary(run: Run) -> dict[str, str]:
         "parametrization": f"{run.field.parametrization}",
         "network": f"{kind} of {parameters(run.field.network):,} parameters: {settings}",
     }
-    if run.config.source is None:
-        found["training"] = (
-            f"{config.optim.steps} steps of {config.optim.batch_size}, seed {config.seed}"
-        )
     if run.config.loss is not None:
-        found["loss"] = f"{run.config.loss:.4f}"
-    return {name: text for name, text in found.items() if text}
+        optim = config.optim
+        rows["training"] = f"{optim.steps} steps of {optim.batch_size}, seed {config.seed}"
+        rows["loss"] = f"{run.config.loss:.4f}"
+    return {name: text for name, text in rows.items() if text}
 
 
 def amount(data: DataConfig) -> str:
-    """Return how many samples there were, as far as that is known."""
+    """Return the number of samples, if the configuration has it."""
     return "samples" if data.count is None else f"{data.count:,} samples"
 
 
 def parameters(network: torch.nn.Module) -> int:
-    """Return how many numbers a network learns."""
+    """Return the number of parameters of a network."""
     return sum(p.numel() for p in network.parameters())

@@ -1,4 +1,4 @@
-"""Experiment trackers, which get the numbers of the log as well; each is an extra."""
+"""Experiment trackers, which receive the numbers of the log; each needs its package."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from scorefield._internal.errors import UsageError
 
 
 class Tracker(ABC):
-    """Where the numbers of a run go besides its log."""
+    """A destination of the numbers of a run, in addition to its log."""
 
     @abstractmethod
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Take numbers by their names, such as ``train/loss``."""
+        """Record numbers by their names, such as ``train/loss``."""
 
     @abstractmethod
     def close(self) -> None:
-        """Bring everything to where it belongs."""
+        """Write everything that is left."""
 
 
 class TensorBoard(Tracker):
-    """Event files in a folder; those of steps that come again are marked as such."""
+    """Event files in a folder; steps that are repeated replace the earlier ones."""
 
     def __init__(self, folder: Path, step: int) -> None:
         _need("tensorboard")
@@ -42,7 +42,7 @@ class TensorBoard(Tracker):
 
 
 class Hosted(Tracker):
-    """wandb or trackio, which share their calls; where they write is for their own settings."""
+    """wandb or trackio, which have the same interface; their own settings choose the place."""
 
     def __init__(self, package: str, name: str, settings: Mapping[str, Any]) -> None:
         self.package = _need(package)
@@ -61,9 +61,9 @@ def tracker(
     """Return the tracker of a kind: tensorboard, wandb or trackio.
 
     Args:
-        folder: for the files of one that writes them beside the run.
+        folder: for the files of tensorboard.
         name, settings: of the run.
-        step: how many steps are done already.
+        step: number of steps that are done already.
 
     Raises:
         UsageError: its package is not installed.
@@ -78,5 +78,5 @@ def _need(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError:
         raise UsageError(
-            f"--tracker {package} needs a package: pip install 'scorefield[{package}]'."
+            f"tracker={package}: needs a package; pip install 'scorefield[{package}]'."
         ) from None

@@ -37,7 +37,7 @@ class DataField:
         field: the score field of the transformed data.
         transform: from encoded data to the units of the field.
         config: the configuration that the field was trained with.
-        guidance: the scale of classifier-free guidance; 1 is no guidance.
+        guidance: the scale of classifier-free guidance; 1 means without guidance.
         codec: the autoencoder, for a field of image latents.
     """
 
@@ -83,7 +83,7 @@ class DataField:
                 not finite.
         """
         if not math.isfinite(scale):
-            raise UsageError(f"guidance={scale:g}: must be finite; 1 is no guidance.")
+            raise UsageError(f"guidance={scale:g}: must be finite; 1 means without guidance.")
         if scale != 1 and not self.config.data.classes:
             raise UsageError(
                 f"guidance={scale:g}: this run has no classes; train with conditional."

@@ -1,7 +1,7 @@
-"""Engines: where the parts of a job are worked out, here or by the workers of a Ray cluster.
+"""Engines compute the parts of a job, in this process or by the workers of a Ray cluster.
 
-A part is a function of the run, its ids and their data alone: the same wherever it is made, and
-made again after a worker was lost.
+A part is a pure function of the run, its ids and their data, so it is the same on any worker, and
+is computed again if its worker is lost.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from scorefield.runs.jobs.parts import Columns
 from scorefield.runs.loading import load
 from scorefield.runs.run import Run
 
-_RETRIES = 3  # of a part whose worker was lost
+_RETRIES = 3  # of a part whose worker is lost
 
 
 class Task(NamedTuple):
-    """A part to be made.
+    """A part to compute.
 
     Attributes:
         part: its number.
         ids: of its items.
-        x: their data, ``(len(ids), ...)``, or None where they are made of noise.
+        x: their data, ``(len(ids), ...)``, or None if they are sampled from noise.
     """
 
     part: int
@@ -41,8 +41,8 @@ class Task(NamedTuple):
 
 
 Work = Callable[[Run, Task], Columns]  # picklable
-Made = Iterator[tuple[int, Columns]]
-Engine = Callable[[Run, Path, Work, Iterable[Task], str | None], Made]
+Parts = Iterator[tuple[int, Columns]]
+Engine = Callable[[Run, Path, Work, Iterable[Task], str | None], Parts]
 
 
 def load_run(folder: Path, network: str | None = None) -> Run:
@@ -52,32 +52,32 @@ def load_run(folder: Path, network: str | None = None) -> Run:
 
 def here(
     run: Run, folder: Path, work: Work, tasks: Iterable[Task], network: str | None = None
-) -> Made:
-    """Yield the number and the columns of each part, one after another in this process."""
+) -> Parts:
+    """Yield the number and the columns of each part, computed in this process."""
     for task in tasks:
         yield task.part, work(run, task)
 
 
 def on_ray(
     run: Run, folder: Path, work: Work, tasks: Iterable[Task], network: str | None = None
-) -> Made:
-    """Yield the number and the columns of each part as Ray's workers end them.
+) -> Parts:
+    """Yield the number and the columns of each part when a worker of Ray has computed it.
 
-    The cluster is the one that ``RAY_ADDRESS`` names, or this machine. Each worker loads the run
-    once, from the same folder. A part takes as many CPUs as torch has threads here, since its bits
-    may depend on them.
+    The cluster is that of ``RAY_ADDRESS``, or this machine. Each worker loads the run once, from
+    the same folder. A part takes as many CPUs as torch has threads here, because its bits may
+    depend on them.
 
     Raises:
-        UsageError: no such cluster, or no machine in it with so many CPUs.
-        CheckpointError: a worker finds another run in the folder.
-        RuntimeError: a part was lost with its worker again and again.
+        UsageError: the cluster does not exist, or its machines have too few CPUs.
+        CheckpointError: the folder holds another run on a worker.
+        RuntimeError: a part was lost with its worker several times.
     """
     import ray
 
     threads, mine = torch.get_num_threads(), not ray.is_initialized()
     source = folder.resolve(), RunFolder(folder).mark, threads, network, work
     try:
-        at_once = 2 * _connect(threads)  # so that none waits for this process
+        at_once = 2 * _connect(threads)  # so that workers do not wait for this process
         remote = ray.remote(_there).options(
             num_cpus=threads, max_retries=_RETRIES, name="scorefield part"
         )
@@ -101,15 +101,15 @@ def find_engine(name: str) -> Engine:
     """Return the engine of a name.
 
     Raises:
-        UsageError: what it needs is not installed.
+        UsageError: its package is not installed.
     """
     if name == "ray" and importlib.util.find_spec("ray") is None:
-        raise UsageError("--engine ray needs Ray: pip install 'scorefield[ray]'.")
+        raise UsageError("engine=ray: needs Ray; pip install 'scorefield[ray]'.")
     return ENGINES[name]
 
 
 def _connect(threads: int) -> int:
-    """Join the cluster, and return how many parts it does at once."""
+    """Join the cluster, and return the number of parts that it computes at once."""
     import ray
 
     try:
@@ -120,12 +120,12 @@ def _connect(threads: int) -> int:
             logging_level="ERROR",
         )
     except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"--engine ray: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"engine=ray: {str(error).splitlines()[0]}") from None
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     if max(cpus) < threads:
         raise UsageError(
-            f"--engine ray: torch has {threads} threads here, and no machine of the cluster more "
-            f"than {max(cpus):g} CPUs: set OMP_NUM_THREADS to fewer."
+            f"engine=ray: torch has {threads} threads here, but a machine of the cluster has at "
+            f"most {max(cpus):g} CPUs; set OMP_NUM_THREADS to fewer."
         )
     return sum(int(count // threads) for count in cpus)
 
@@ -154,6 +154,6 @@ def _loaded(folder: Path, mark: str, threads: int, network: str | None) -> Run:
     run = load_run(folder, network)
     if RunFolder(folder).mark != mark:
         raise CheckpointError(
-            f"{folder} holds another run on a worker than here: share the folder."
+            f"{folder} holds another run on a worker: use a folder that all machines share."
         )
     return run

@@ -1,7 +1,7 @@
-"""Long jobs in parts: each part is written whole, and a job that was cut goes on where it stopped.
+"""Long jobs in parts: each part is written at once, and an interrupted job resumes.
 
-The parts lie in a folder beside the result, with what they were made from. Processes that know
-nothing of each other may make them, each its shard. They are put together when the last is there.
+The parts are in a folder next to the result, together with all settings they depend on. Independent
+processes may compute them, each its shard. The result is written when all parts exist.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ Columns = dict[str, np.ndarray]
 
 _SETTINGS, _SHARDS = "settings.json", "shards"
 _DIGEST = 32  # bytes
-_TOLD = 6  # spans of ids in a message
+_LISTED = 6  # ranges of ids in a message
 
 
 class Job:
-    """Neighbouring ids in parts, on their way to ``out``.
+    """A range of ids in parts, whose result is written to ``out``.
 
     Args:
-        out: the file that the whole will be written to.
-        settings: all that the result depends on, in JSON's types. A part belongs to a job with
-            equal settings alone.
-        ids: what the job is over, of step 1.
-        block: how many ids a part has; where they begin at a multiple of it, so do the parts.
-        shards: how many processes share it, which does not change the parts.
+        out: the file of the result.
+        settings: everything that the result depends on, in JSON's types. Only jobs with equal
+            settings share parts.
+        ids: of the items, with step 1.
+        block: number of ids in a part; parts begin at its multiples.
+        shards: number of processes that share the job; the parts do not depend on it.
 
     Raises:
-        UsageError: parts of another job lie where this one's belong.
-        StorageError: what lies there is no job's.
+        UsageError: the folder holds parts of another job.
+        StorageError: the folder does not hold a job.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Job:
             self._check_same()
 
     def __len__(self) -> int:
-        """Return how many parts there are in all."""
+        """Return the number of parts."""
         return -(-self.ids.stop // self.block) - self.ids.start // self.block
 
     def missing(self, parts: Iterable[int]) -> list[int]:
-        """Return which of the parts are still to be made, damaged ones among them."""
+        """Return the parts that do not exist yet, or are damaged."""
         return [k for k in parts if self._read(k) is None]
 
     def items(self, part: int) -> range:
@@ -69,31 +69,31 @@ class Job:
         return range(max(begin, self.ids.start), min(begin + self.block, self.ids.stop))
 
     def write(self, part: int, columns: Columns) -> None:
-        """Keep a part, at once or not at all.
+        """Write a part, at once or not at all.
 
         Raises:
-            UsageError, StorageError: as at the start, if another job was quicker.
+            UsageError, StorageError: as `Job`, if another job has started here meanwhile.
         """
         if not self._begun:
             self._begin()
         buffer = io.BytesIO()
         np.savez(buffer, **columns)  # type: ignore[arg-type]
         data = buffer.getvalue()
-        kept = data + self._digest(part, data)
-        write(self._path(part), lambda file: file.write(kept), len(kept))
+        content = data + self._digest(part, data)
+        write(self._path(part), lambda file: file.write(content), len(content))
 
     def parts(self) -> Iterator[Columns]:
         """Yield the columns of all parts, one after another.
 
         Raises:
-            StorageError: a part is not there, or damaged; the message names all of them.
+            StorageError: a part is missing or damaged; the message names all of them.
         """
         for k in range(len(self)):
             columns = self._read(k)
             if columns is None:
                 raise StorageError(
                     f"{self.out} is not complete. Missing or damaged are the ids "
-                    f"{self._told(self.missing(range(len(self))))}: run the command again for "
+                    f"{self._ranges(self.missing(range(len(self))))}: run the command again for "
                     "them, and then merge."
                 )
             yield columns
@@ -103,7 +103,7 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _begin(self) -> None:
-        """Make the folder with its settings at once, so that of two jobs one is refused."""
+        """Create the folder with its settings at once, which rejects the second of two jobs."""
         if not self.folder.exists():
             written = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}-", dir=self.out.parent))
             try:
@@ -123,12 +123,12 @@ class Job:
         names = differing(theirs, self.settings)
         if names:
             raise UsageError(
-                f"{self.folder} holds parts of a job that differs in {names}: go on "
-                "with its settings, give another --out, or remove the folder."
+                f"{self.folder} holds parts of a job that differs in {names}: use the settings of "
+                "that job, pass another out, or remove the folder."
             )
 
     def _read(self, part: int) -> Columns | None:
-        """Return a part's columns, or None if it is not there or not as it was written."""
+        """Return the columns of a part, or None if it is missing or damaged."""
         path = self._path(part)
         if not path.exists():
             return None
@@ -139,8 +139,8 @@ class Job:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return dict(archive)
 
-    def _told(self, parts: list[int]) -> str:
-        """Return the ids of parts and the shards they belong to, as a list to read."""
+    def _ranges(self, parts: list[int]) -> str:
+        """Return the ids of parts, and their shards, as text."""
         spans: list[tuple[int, int, str]] = []
         for k in parts:
             ids = self.items(k)
@@ -149,10 +149,10 @@ class Job:
                 spans[-1] = (spans[-1][0], ids.stop, whose)
             else:
                 spans.append((ids.start, ids.stop, whose))
-        told = [f"{begin}:{end}{whose}" for begin, end, whose in spans[:_TOLD]]
-        if len(spans) > _TOLD:
-            told.append(f"and {len(spans) - _TOLD} more")
-        return ", ".join(told)
+        texts = [f"{begin}:{end}{whose}" for begin, end, whose in spans[:_LISTED]]
+        if len(spans) > _LISTED:
+            texts.append(f"and {len(spans) - _LISTED} more")
+        return ", ".join(texts)
 
     def _digest(self, part: int, data: bytes) -> bytes:
         return hashlib.sha256(self._text + f"{part}:".encode() + data).digest()
@@ -162,14 +162,14 @@ class Job:
 
 
 def find_job(out: Path) -> Job:
-    """Return the job whose parts lie beside ``out``.
+    """Return the job with parts next to ``out``.
 
     Raises:
-        StorageError: there is none, or what lies there is no job's.
+        StorageError: the folder of the parts does not exist, or does not hold a job.
     """
     folder = _folder(out)
     if not folder.exists():
-        raise StorageError(f"there are no parts of {out}: {folder} does not exist.")
+        raise StorageError(f"{out} has no parts: {folder} does not exist.")
     settings = _read_settings(folder)
     try:
         begin, end, block = map(int, (*settings["ids"], settings["block"]))
@@ -195,5 +195,5 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def _no_jobs(folder: Path) -> StorageError:
     return StorageError(
-        f"{folder} has no {_SETTINGS} that can be read, so it is no job's: remove it."
+        f"{folder} does not hold a job: {_SETTINGS} cannot be read. Remove the folder."
     )

@@ -1,7 +1,7 @@
-"""Shards: the share of a job that one process does, as it is told or as its launcher says.
+"""Shards: the share of a job that one process computes.
 
-A launcher tells a process its place in environment variables. The tasks of a SLURM array may each
-have several processes, and so the places multiply.
+Its number is an argument, or comes from environment variables of the launcher. The tasks of a SLURM
+array may have several processes each; then the numbers are combined.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from scorefield._internal.errors import UsageError
 
-# of a process among those started with it; the first pair that is set tells
+# number and count of the processes of a launcher; the first pair that is set is used
 _PROCESSES = (
     ("RANK", "WORLD_SIZE"),
     ("SLURM_PROCID", "SLURM_NTASKS"),
@@ -27,7 +27,7 @@ class Shard:
     Attributes:
         index: from 0.
         count: how many shares there are.
-        origin: the variables that say so, empty if the user did.
+        origin: the environment variables that it comes from; empty for an argument.
     """
 
     index: int = 0
@@ -38,25 +38,25 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def share(self, parts: int) -> range:
-        """Return its parts: neighbours, and as many as every other shard's or one more."""
+        """Return its parts, which are neighbours; shards differ by at most one part."""
         return range(parts * self.index // self.count, parts * (self.index + 1) // self.count)
 
 
 def owner(part: int, parts: int, count: int) -> Shard:
-    """Return which of ``count`` shards has a part in its share."""
+    """Return the one of ``count`` shards that a part belongs to."""
     return Shard((count * (part + 1) - 1) // parts, count)
 
 
 def find_shard(text: str | None, environment: Mapping[str, str]) -> Shard:
-    """Return the shard that ``i/n`` names, or the environment if there is no text.
+    """Return the shard of ``i/n``; without text, that of the environment.
 
     Raises:
-        UsageError: no shard, or variables that contradict each other.
+        UsageError: another form, or variables that contradict each other.
     """
     if text is not None:
         first, _, last = text.partition("/")
         if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-            raise UsageError(f"--shard {text}: give i/n, with i from 0 to n - 1, such as 0/4.")
+            raise UsageError(f"shard={text}: must be i/n, with i from 0 to n - 1, such as 0/4.")
         return Shard(int(first), int(last))
     shard = Shard()
     for place in (_array(environment), _process(environment)):
@@ -77,8 +77,8 @@ def _array(environment: Mapping[str, str]) -> Shard:
     count = _number(environment, counts)
     if rest or not 0 <= index < count:
         raise UsageError(
-            f"{name} {environment[name]} is not among {count} evenly spaced from {first}: number "
-            "the array so, or give --shard."
+            f"{name} {environment[name]} is not one of {count} numbers with equal steps from "
+            f"{first}: change the array, or pass shard."
         )
     return Shard(index, count, name)
 
@@ -90,13 +90,13 @@ def _process(environment: Mapping[str, str]) -> Shard:
         if counts not in environment:
             if name == "JOB_COMPLETION_INDEX":
                 raise UsageError(
-                    f"{name} is set but {counts} is not: set it to the job's completions, or give "
-                    "--shard."
+                    f"{name} is set but {counts} is not: set it to the number of completions, or "
+                    "pass shard."
                 )
             continue
         index, count = _number(environment, name), _number(environment, counts)
         if not 0 <= index < count:
-            raise UsageError(f"{name} {index} is not below {counts} {count}: give --shard.")
+            raise UsageError(f"{name} {index} is not below {counts} {count}: pass shard.")
         return Shard(index, count, name)
     return Shard()
 
@@ -106,4 +106,4 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"{name} {text!r} is no whole number: give --shard.") from None
+        raise UsageError(f"{name} {text!r} is not a whole number: pass shard.") from None

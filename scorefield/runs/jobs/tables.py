@@ -20,17 +20,17 @@ TABLE = (".csv", ".parquet")
 
 
 def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
-    """Refuse a name that no result can be written to, before any work.
+    """Reject a file that a result cannot be written to, before any work.
 
     Raises:
-        UsageError: another ending, a folder that does not exist, a file that would be lost, pyarrow
+        UsageError: another ending, a folder that does not exist, a file that exists, pyarrow is
             missing.
     """
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: give --out a file's name in it.")
+        raise UsageError(f"out={path}: is a folder; pass the name of a file in it.")
     if path.suffix not in endings or not path.parent.is_dir():
         raise UsageError(
-            f"{path}: give a name that ends in {' or '.join(endings)}, in a folder that exists."
+            f"out={path}: must end in {' or '.join(endings)}, in a folder that exists."
         )
     refuse_file(path, overwrite)
     if path.suffix == ".parquet":
@@ -38,15 +38,15 @@ def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
             import pyarrow  # noqa: F401
         except ImportError:
             raise UsageError(
-                f"{path}: parquet needs pyarrow; pip install 'scorefield[parquet]', or give a "
-                "name that ends in .csv."
+                f"out={path}: needs pyarrow; pip install 'scorefield[parquet]', or pass a name "
+                "that ends in .csv."
             ) from None
 
 
 def refuse_file(path: Path, overwrite: bool) -> None:
-    """Raise `UsageError` if a file is there and is to stay."""
+    """Raise `UsageError` if a file exists and must not be replaced."""
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already: give another --out, or --overwrite.")
+        raise UsageError(f"out={path}: exists already; pass another file, or overwrite=True.")
 
 
 def write_array(path: Path, count: int, blocks: Iterable[np.ndarray]) -> None:
@@ -68,7 +68,7 @@ def write_array(path: Path, count: int, blocks: Iterable[np.ndarray]) -> None:
 def write_table(path: Path, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
     """Write blocks of columns, at once or not at all; numbers in CSV keep all their digits.
 
-    Names that are all numbers are left out of CSV, where no reader could tell them from a row.
+    A CSV file has no header if all names are numbers, because readers would take it for a row.
     """
     fill = _fill_parquet if path.suffix == ".parquet" else _fill_csv
     write(path, lambda file: fill(file, blocks))
@@ -85,21 +85,21 @@ def _fill_csv(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> Non
 
 
 def _cells(column: np.ndarray) -> list[object]:
-    """Return what a CSV file says of each value, in as few digits as tell it; nothing of a gap."""
-    gaps = column.dtype.kind == "f" and bool(np.isnan(column).any())
+    """Return the cells of a column, with as few digits as are exact; None for a missing value."""
+    missing = column.dtype.kind == "f" and bool(np.isnan(column).any())
     short = map(float, column.astype(str)) if column.dtype == np.float32 else column.tolist()
-    return [None if gaps and value != value else value for value in short]
+    return [None if missing and value != value else value for value in short]
 
 
 def _fill_parquet(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    def made(block: Mapping[str, np.ndarray]) -> pyarrow.Table:
+    def table(block: Mapping[str, np.ndarray]) -> pyarrow.Table:
         return pyarrow.table({k: pyarrow.array(v, from_pandas=True) for k, v in block.items()})
 
-    tables = map(made, blocks)
+    tables = map(table, blocks)
     first = next(tables)
     with parquet.ParquetWriter(file, first.schema) as writer:
-        for table in chain([first], tables):
-            writer.write_table(table)
+        for rows in chain([first], tables):
+            writer.write_table(rows)

@@ -183,7 +183,7 @@ def test_a_checkpoint_that_is_whole_and_of_something_else_is_refused(tmp_path, s
     else:
         tensors = {"step": tensors["step"]}
     checkpoint.save(tmp_path, 5, tensors, facts)
-    with pytest.raises(StorageError, match="holds no training to go on from"):
+    with pytest.raises(StorageError, match="does not hold a training to continue"):
         start().resume(tmp_path)
 
 

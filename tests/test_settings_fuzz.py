@@ -180,7 +180,7 @@ def test_settings_are_taken_and_printed_as_they_are_or_refused(tmp_path, data, c
             "network.width 100000",
             "network: weights, gradients, averages and moments take 4.5 TiB",
         ),  # 25 width^2 weights
-        ("network.depth 1000000000000", "network: 6,000,000,000,012 tensors, where 10,000 are"),
+        ("network.depth 1000000000000", "network: 6,000,000,000,012 tensors, where at most 10,000"),
         (
             "optim.batch-size 1000000000000",
             "optim.batch_size=1000000000000: samples of shape (3,) take 10.9",
@@ -196,4 +196,4 @@ def test_what_cannot_fit_is_refused_with_what_it_takes_and_what_there_is(
     code, _, error = printed(capsys, data[0], *kind, f"--{name}", value)
     assert code == 2
     assert message in error
-    assert "there are 8.0 GiB of memory" in error or "10,000 are the most" in error
+    assert "there are 8.0 GiB of memory" in error or "at most 10,000 are allowed" in error

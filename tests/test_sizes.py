@@ -68,7 +68,7 @@ def test_the_largest_number_of_tensors_that_is_trained_is_also_loaded(tmp_path):
     training.run.save(tmp_path / "run")
     assert len(load(tmp_path / "run").field.network.state_dict()) == 12 + 6 * depth
     network["depth"] += 1
-    with pytest.raises(UsageError, match="10,000 are the most: take fewer blocks"):
+    with pytest.raises(UsageError, match="at most 10,000 are allowed: use fewer blocks"):
         Training(data, c.TrainConfig.model_validate({"network": network}))
 
 

@@ -401,7 +401,7 @@ def test_objects_of_ours_are_known_by_their_kind():
 
 
 def test_an_own_network_is_tried_before_it_is_trained():
-    with pytest.raises(UsageError, match="y is -1 where a class is hidden"):
+    with pytest.raises(UsageError, match="y is -1 for a hidden class"):
         train(POINTS, KINDS, network=Net(3))
     assert train(POINTS, KINDS, network=Net(3), dropout=0.0).config.data.classes == 3
     with pytest.raises(

@@ -83,10 +83,10 @@ _KINDS: dict[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects that the user brings; each goes before what a configuration builds.
+    """The user's own objects, which replace the objects of a configuration.
 
     Attributes:
-        network: a module called as `scorefield.field.Denoiser` says.
+        network: a module with the call of `scorefield.field.Denoiser`.
     """
 
     network: nn.Module | None = None
@@ -98,7 +98,7 @@ class Objects:
 
     @classmethod
     def of(cls, network: nn.Module | Denoiser | None, **others: Any) -> Objects:
-        """Return the objects of a bare network, or of a denoiser with all that it is made of."""
+        """Return the objects of a bare network, or all those of a denoiser."""
         if isinstance(network, Denoiser):
             names = ("network", "process", "parametrization", "label")
             return cls(**{name: getattr(network, name) for name in names} | others)
@@ -106,32 +106,25 @@ class Objects:
 
     def described(self, config: c.TrainConfig) -> c.TrainConfig:
         """Return the configuration with these objects in it: by their kinds, or as custom."""
-        brought = {
-            name: _described(value, _KINDS[name])
-            for name in _KINDS
-            if (value := getattr(self, name)) is not None
-        }
-        if not brought:
-            return config
-        return c.TrainConfig.model_validate({**dict(config), **brought})
+        own = {name: getattr(self, name) for name in _KINDS}
+        changes = {k: _description(v, _KINDS[k]) for k, v in own.items() if v is not None}
+        return c.TrainConfig.model_validate({**dict(config), **changes}) if changes else config
 
 
 NONE = Objects()
 
 
-def _described(value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
+def _description(value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of an object of one of the kinds, or of the user's own."""
-    plain, scale = (
-        (value.label, {"scale": value.factor}) if isinstance(value, Scaled) else (value, {})
-    )
-    for kind, known in kinds.items():
-        if known is plain and (kind == "time" or not scale):
-            return {"kind": kind, **scale}
-        if type(value) is known and dataclasses.is_dataclass(value):
+    scaled = isinstance(value, Scaled)
+    for kind, constructor in kinds.items():
+        if constructor is value or (scaled and kind == "time" and constructor is value.label):
+            return {"kind": kind, **({"scale": value.factor} if scaled else {})}
+        if type(value) is constructor and dataclasses.is_dataclass(value):
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
             return {"kind": kind, **{name: _plain(field) for name, field in fields.items()}}
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return {"kind": "custom", "name": f"{named.__module__}.{named.__qualname__}"}
+    own = value if hasattr(value, "__qualname__") else type(value)
+    return {"kind": "custom", "name": f"{own.__module__}.{own.__qualname__}"}
 
 
 def _plain(value: Any) -> Any:
@@ -139,35 +132,38 @@ def _plain(value: Any) -> Any:
 
 
 def process(config: c.ProcessConfig, own: Process | None = None) -> Process:
-    """Return the user's own process, or the one that is configured."""
-    return own or _of_kind(PROCESSES, "process", config)(**_options(config))
+    """Return the user's own process, or the configured one."""
+    result: Process = _constructor("process", config)(**_options(config)) if own is None else own
+    return result
 
 
 def parametrization(
     config: c.ParametrizationConfig, own: p.Parametrization | None = None
 ) -> p.Parametrization:
-    """Return the user's own parametrization, or the one that is configured."""
-    return own or _of_kind(PARAMETRIZATIONS, "parametrization", config)(**_options(config))
+    """Return the user's own parametrization, or the configured one."""
+    if own is None:
+        own = _constructor("parametrization", config)(**_options(config))
+    return own
 
 
 def label(config: c.LabelConfig, own: Label | None = None) -> Label:
-    """Return the user's own noise label, or the one that is configured."""
+    """Return the user's own noise label, or the configured one."""
     if own is not None:
         return own
-    plain = _of_kind(LABELS, "label", config)
+    plain: Label = _constructor("label", config)
     return Scaled(plain, config.scale) if config.kind == "time" else plain
 
 
 def objective(config: c.TrainConfig, objects: Objects = NONE) -> o.Objective:
     """Return the training objective."""
-    weighting, times = config.weighting, config.times
-    return o.Objective(
-        objects.weighting or _of_kind(WEIGHTINGS, "weighting", weighting)(**_options(weighting)),
-        objects.times or _of_kind(TIMES, "times", times)(**_options(times)),
+    weighting, times = (
+        getattr(objects, name) or _constructor(name, each)(**_options(each))
+        for name, each in (("weighting", config.weighting), ("times", config.times))
     )
+    return o.Objective(weighting, times)
 
 
-def _of_kind(kinds: Mapping[str, Any], name: str, config: Any) -> Any:
+def _constructor(name: str, config: Any) -> Any:
     """Return the constructor of a kind.
 
     Raises:
@@ -175,10 +171,10 @@ def _of_kind(kinds: Mapping[str, Any], name: str, config: Any) -> Any:
     """
     if config.kind == "custom":
         raise UsageError(
-            f"{name}={config.name or 'custom'}: an object of your own is not built by a "
-            f"configuration; pass the object as {name}=."
+            f"{name}={config.name or 'custom'}: a configuration cannot build an object of your "
+            f"own; pass the object as {name}=."
         )
-    return kinds[config.kind]
+    return _KINDS[name][config.kind]
 
 
 @torch.no_grad()
@@ -194,26 +190,21 @@ def check_network(denoiser: Denoiser, classes: int, hidden: bool) -> None:
     device = next((p.device for p in denoiser.network.parameters()), torch.device("cpu"))
     x = torch.zeros(2, *denoiser.shape, device=device)
     y = {"y": torch.tensor([0, -1 if hidden else 0], device=x.device)} if classes else {}
-    called = f"network(x, label{', y=y' if y else ''}) with x of shape {tuple(x.shape)}"
     was_training = denoiser.network.training
     denoiser.network.eval()
+    call = (
+        f"network={type(denoiser.network).__name__}: network(x, label{', y=y' if y else ''}) with "
+        f"x of shape {tuple(x.shape)}"
+    )
     try:
         shape = tuple(denoiser.ask(x, x.new_zeros(()), **y).shape)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        advice = (
-            " y is -1 where a class is hidden: learn it, or set dropout=0." if y and hidden else ""
-        )
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"network={type(denoiser.network).__name__}: {called} fails: {reason}.{advice}"
-        ) from error
+        advice = " y is -1 for a hidden class; learn it, or set dropout=0." * bool(y and hidden)
+        raise UsageError(f"{call} fails: {str(error).splitlines()[0]}.{advice}") from error
     finally:
         denoiser.network.train(was_training)
     if shape != x.shape:
-        raise UsageError(
-            f"network={type(denoiser.network).__name__}: {called} returns shape {shape}: "
-            "it must return the shape of x."
-        )
+        raise UsageError(f"{call} returns shape {shape}: return the shape of x.")
 
 
 def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -221,10 +212,10 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
 
     Raises:
         ValueError: a U-Net for samples that are not images ``(C, H, W)``, or do not halve between
-            its levels; what the network itself refuses.
+            its levels; other settings that the network rejects.
     """
     config = concrete_network(config, shape)
-    made_by = _of_kind(NETWORKS, "network", config)
+    constructor = _constructor("network", config)
     options = _options(config)
     if config.kind == "mlp":
         return MLP(math.prod(shape), classes=classes, **options)
@@ -236,10 +227,10 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
         levels = len(options["multipliers"])
         halved = f"to be halved between the {levels} levels of the network"
         _check_sides(shape, 2 ** (levels - 1), halved)
-    made: nn.Module = made_by(shape[0], classes=classes, **options)
-    if isinstance(made, Diffusers):
-        _check_sides(shape, made.multiple, f"for {made.architecture} to divide them")
-    return made
+    result: nn.Module = constructor(shape[0], classes=classes, **options)
+    if isinstance(result, Diffusers):
+        _check_sides(shape, result.multiple, f"for {result.architecture} to divide them")
+    return result
 
 
 def _check_sides(shape: tuple[int, ...], multiple: int, why: str) -> None:
@@ -250,8 +241,8 @@ def _check_sides(shape: tuple[int, ...], multiple: int, why: str) -> None:
         )
 
 
-def knows_none(config: c.NetworkConfig) -> bool:
-    """Tell whether a network of classes has one that stands for none."""
+def is_classless(config: c.NetworkConfig) -> bool:
+    """Return whether a conditional network also takes y = -1, for no class."""
     if config.kind in ("song", "adm"):
         return config.classless
     return config.kind != "diffusers" or config.unconditional is not None
@@ -267,7 +258,7 @@ def codec(config: CodecConfig) -> Codec:
 
 
 def codec_outline(config: CodecConfig) -> Codec:
-    """Return an autoencoder whose tensors have shapes and no memory.
+    """Return an autoencoder on the meta device, which takes no memory.
 
     Raises:
         ValueError: as `codec`.
@@ -286,20 +277,20 @@ def encoding(config: c.TrainConfig, data: DataConfig, by: Codec | None = None) -
         ValueError: columns that do not fit the data.
     """
     if by is not None:
-        seen = Standardize.of_levels(config.levels, -1.0, 1.0, data.shape)
-        return Latents(by, Levels(config.levels) if config.levels else Continuous(), seen)
+        pixels = Standardize.of_levels(config.levels, -1.0, 1.0, data.shape)
+        return Latents(by, Levels(config.levels) if config.levels else Continuous(), pixels)
     if config.levels:
         return Levels(config.levels)
     columns = data.columns
     if len(data.shape) > 1 or columns.plain:
         return Continuous()
     if data.shape[0] > MOST_COLUMNS:
-        raise ValueError(f"{data.shape[0]:,} columns, where {MOST_COLUMNS:,} are the most.")
+        raise ValueError(f"{data.shape[0]:,} columns: at most {MOST_COLUMNS:,} are allowed.")
     return Columns(columns, data.shape[0])
 
 
 def field_shape(config: c.TrainConfig, data: DataConfig) -> tuple[int, ...]:
-    """Return the shape of a sample as the field sees it.
+    """Return the shape of a sample in the field's input.
 
     Raises:
         ValueError: as `encoding`, or as `scorefield.networks.Codec.shape`.
@@ -310,7 +301,7 @@ def field_shape(config: c.TrainConfig, data: DataConfig) -> tuple[int, ...]:
 
 
 def outline(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Return a network whose tensors have shapes and no memory.
+    """Return a network on the meta device, which takes no memory.
 
     Raises:
         ValueError: as `network`.
@@ -322,10 +313,10 @@ def outline(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
 def network_size(
     config: c.NetworkConfig, shape: tuple[int, ...], classes: int
 ) -> tuple[int, float]:
-    """Return how many tensors and how many numbers a network has, without making it.
+    """Return the number of tensors and of parameters of a network, without building it.
 
-    Of our own networks every block after the first adds the same, so two small outlines tell; those
-    of others check themselves how large they are. Numbers that no tensor could count are infinite.
+    In our own networks every block after the first adds the same, so two small outlines suffice;
+    other networks check their own size. Numbers beyond those of any tensor are infinite.
 
     Raises:
         ValueError: as `network`.
@@ -355,7 +346,7 @@ def _outline_size(
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves normal numbers undrawn: for this function on "meta", torch loads half a compiler."""
+    """Skips normal initialization: on "meta", torch would load half a compiler for it."""
 
     def __torch_function__(
         self,
@@ -384,7 +375,7 @@ def resolved(config: c.TrainConfig, shape: tuple[int, ...]) -> c.TrainConfig:
 def concrete_network(
     config: c.NetworkConfig, shape: tuple[int, ...]
 ) -> c.MLPConfig | c.UNetConfig | c.SongConfig | c.ADMConfig | c.DiffusersConfig | c.CustomConfig:
-    """Return the kind and width of network that a configuration stands for."""
+    """Return the configuration of a network with its kind and width filled in."""
     if config.kind == "auto":
         config = c.UNetConfig() if len(shape) == 3 else c.MLPConfig()
     if config.kind == "diffusers" or config.kind == "custom" or config.width is not None:

@@ -16,7 +16,7 @@ from scorefield.runs.build import Objects
 from scorefield.training.config import OptimConfig, TrainConfig
 from scorefield.training.objective import TimeDistribution, Weighting
 
-# settings that may be an object of the user's own, and what it must be
+# settings that may be an object of the user's own, and its base classes
 _OBJECTS: dict[str, tuple[type, ...]] = {
     "network": (nn.Module, Denoiser),
     "process": (Process,),
@@ -27,7 +27,7 @@ _OBJECTS: dict[str, tuple[type, ...]] = {
 }
 _OPTIM, _TRAIN = set(OptimConfig.model_fields), set(TrainConfig.model_fields)
 # words of other libraries
-_MEANT = {
+_SYNONYMS = {
     "epochs": "steps",
     "iterations": "steps",
     "learning_rate": "lr",
@@ -55,7 +55,7 @@ def configured(
     for name, value in settings.items():
         if name not in _OPTIM | _TRAIN:
             near = difflib.get_close_matches(name, _OPTIM | _TRAIN, n=1)
-            close = _MEANT.get(name) or (near[0] if near else "")
+            close = _SYNONYMS.get(name) or (near[0] if near else "")
             hint = f"did you mean {close}?" if close else f"settings are {', '.join(_names())}."
             raise TypeError(f"train() has no setting {name!r}: {hint}")
         if name in _OPTIM:
@@ -70,10 +70,10 @@ def configured(
             _check_object(name, value)
             objects[name] = value
     try:
-        built = TrainConfig.model_validate({**values, "optim": optim})
+        result = TrainConfig.model_validate({**values, "optim": optim})
     except ValidationError as error:
         raise UsageError(_message(error)) from None
-    return built, Objects.of(objects.pop("network", None), **objects)
+    return result, Objects.of(objects.pop("network", None), **objects)
 
 
 def _names() -> list[str]:

@@ -43,9 +43,9 @@ class Quality:
     """Energy distances to held-out data, in units of the data's deviations.
 
     Attributes:
-        count: how many samples each set has.
-        generated: of samples of the field.
-        real: of data that was trained on: what even a perfect field would show.
+        count: the number of samples in each set.
+        generated: distance of samples of the field.
+        real: distance of training data, which a perfect field would have.
     """
 
     count: int
@@ -57,20 +57,20 @@ class Training:
     """A training run in progress: iterate to train, then take `run`.
 
     Args:
-        data: what to learn.
-        config: how.
-        workers: those that train together.
-        device: where to train.
-        objects: objects of the user's own, such as a network, for which the configuration has no
-            kind. The network is called with ``y = -1`` where a class is hidden.
+        data: the training data.
+        config: the settings.
+        workers: processes that train together.
+        device: the device to train on.
+        objects: the user's own objects, such as a network, which the configuration cannot name.
+            The network is called with ``y = -1`` where a class is hidden.
 
     Attributes:
         best: the step of the smallest error on held-out data so far, and the error.
-        damaged: the names of checkpoints that were passed over when it went on.
+        damaged: the names of damaged checkpoints that `resume` has skipped.
 
     Raises:
-        ValueError: a conditional run on data without classes, or one that leaves classes out
-            though its network knows none; a network that does not fit.
+        ValueError: a conditional run on data without classes; hidden classes for a network that
+            needs one; a network that does not match the data or does not fit into memory.
     """
 
     def __init__(
@@ -84,15 +84,15 @@ class Training:
         config = objects.described(TrainConfig() if config is None else config)
         if config.conditional and data.y is None:
             raise UsageError(
-                f"{data.name} has no classes to condition on: give labels, or leave out "
-                "conditional."
+                f"conditional=True: {data.name} has no classes to condition on; give labels, "
+                "or leave out conditional."
             )
-        if config.conditional and not build.knows_none(config.network):
+        if config.conditional and not build.is_classless(config.network):
             _check_all_have_classes(data, config.dropout)
         if config.levels and data.columns.categories:
             raise UsageError(
-                f"levels = {config.levels}: {data.name} has columns of texts, which are no levels. "
-                "Leave levels out: a table's whole numbers stay whole without."
+                f"levels={config.levels}: {data.name} has columns of texts, which are not levels. "
+                "Leave levels out; the whole numbers of a table stay whole anyway."
             )
         self.config = build.resolved(config, data.shape)
         self.data_config = describe_data(data, self.config)
@@ -121,8 +121,8 @@ class Training:
         self._losses: deque[float] = deque(maxlen=100)
         self._began, self._paced = time.monotonic(), not self.config.optim.minutes
         y = data.y if config.conditional else None
-        self.learned, held = split(len(data.x), self.config.held_out, self.config.seed)
-        self.held_out = HeldOut(data.x, y, held, self._seen, self.config.seed)
+        self.learned, rest = split(len(data.x), self.config.held_out, self.config.seed)
+        self.held_out = HeldOut(data.x, y, rest, self._prepared, self.config.seed)
         self.fit = fit(
             self.denoiser,
             build.objective(self.config, objects),
@@ -130,13 +130,13 @@ class Training:
             y,
             optim=self.config.optim.model_copy(update={"minutes": 0.0}),
             dropout=self.config.dropout,
-            prepare=self._seen,
+            prepare=self._prepared,
             seed=self.config.seed,
             among=self.learned,
             workers=workers,
         )
 
-    def _seen(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
+    def _prepared(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
         v, _, noise = self.encoding.forward(x, noise)
         return self.transform.forward(v), noise
 
@@ -147,10 +147,10 @@ class Training:
             yield progress
 
     def pace(self) -> None:
-        """Fix the number of steps from the minutes there are, if that is asked for.
+        """Fix the number of steps from ``minutes``, if that is set.
 
-        Some steps are taken to see what one costs, and then taken back: the run is the one that a
-        run with as many steps would have been. That is done once; a checkpoint has the number.
+        A trial measures the time of a step and is then undone: the run is the same as one with that
+        number of steps. This happens once, and a checkpoint keeps the number.
         """
         if not self._paced:
             self._paced = True
@@ -158,7 +158,7 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """The seconds since this was set up, and those before the checkpoint that was resumed."""
+        """The seconds since the start, with those before the checkpoint that was resumed."""
         return time.monotonic() - self._began
 
     def evaluate(self) -> Tensor:
@@ -173,7 +173,7 @@ class Training:
         return errors
 
     def compare(self, run: Run) -> Quality:
-        """Return how far samples of the result are from held-out data.
+        """Return the distances of samples of the result from held-out data.
 
         Args:
             run: `run`, after the last step.
@@ -183,32 +183,32 @@ class Training:
         """
         count = min(len(self.held_out.items), len(self.learned), _COMPARED)
         if count < 2:
-            raise ValueError("fewer than two samples are held out: raise held_out.")
-        held = run.to_field(self.data.x[self.held_out.items[:count]])
+            raise ValueError("fewer than two samples are held out: increase held_out.")
+        reference = run.to_field(self.data.x[self.held_out.items[:count]])
         spread = torch.linspace(0, len(self.learned) - 1, count).long()  # over sorted data too
         learned = run.to_field(self.data.x[self.learned[spread]])
         samples = run.to_field(run.sample(count, seed=self.config.seed).cpu())
-        return Quality(count, energy_distance(samples, held), energy_distance(learned, held))
+        distances = (energy_distance(each, reference) for each in (samples, learned))
+        return Quality(count, *distances)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What the run is of, in JSON's types."""
-        kept = [digest(rows) for rows in (self.data.x, self.data.y) if rows is not None]
-        # by what the columns are, the same numbers are learned in another way
-        meant = self.data_config.model_dump_json(exclude={"name"})
-        columns = hashlib.sha256(meant.encode()).hexdigest()
+        """Settings and digests of the data, in JSON's types."""
+        rows = [digest(rows) for rows in (self.data.x, self.data.y) if rows is not None]
+        # the same numbers are learned in another way if the kinds of the columns differ
+        columns = self.data_config.model_dump_json(exclude={"name"}).encode()
         settings = self.config.model_dump(mode="json")
-        return {"settings": settings, "data": kept, "columns": columns}
+        return {"settings": settings, "data": rows, "columns": hashlib.sha256(columns).hexdigest()}
 
     def save_checkpoint(
         self, folder: Path, stays: Callable[[int], bool] = lambda step: False
     ) -> None:
-        """Keep what the run goes on from, at once or not at all, and the last one before.
+        """Write a checkpoint, as a whole or not at all; the one before is kept too.
 
         Args:
-            stays: which steps' checkpoints are not to be removed later.
+            stays: whether the checkpoint of a step is never removed.
         """
-        state = self.fit.state()  # to which every process has its share to add
+        state = self.fit.state()  # every worker adds its share
         own = {
             "losses": list(self._losses),
             "best": self.best,
@@ -219,28 +219,29 @@ class Training:
             checkpoint.save(folder, self.fit.step, state, {**self.facts, **own}, stays)
 
     def resume(self, folder: Path) -> int:
-        """Go on from the newest checkpoint in a folder, if there is one; return the steps done.
+        """Continue from the newest checkpoint in a folder, if any; return the number of steps.
 
         Raises:
-            UsageError: it is of another run.
-            StorageError: all checkpoints there are damaged, or hold something else.
+            UsageError: the checkpoint is from another run.
+            StorageError: all checkpoints are damaged, or are not from a training.
         """
-        kept = checkpoint.newest(folder)
-        if kept is None:
+        latest = checkpoint.newest(folder)
+        if latest is None:
             return 0
-        checkpoint.check_same(folder, kept, self.facts)
+        checkpoint.check_same(folder, latest, self.facts)
+        facts = latest.facts
         try:
-            self.fit.restore(kept.tensors)
-            self._losses.extend(map(float, kept.facts["losses"]))
-            best = kept.facts["best"]
+            self.fit.restore(latest.tensors)
+            self._losses.extend(map(float, facts["losses"]))
+            best = facts["best"]
             self.best = None if best is None else (int(best[0]), float(best[1]))
-            self.fit.steps = int(kept.facts["steps"])
-            self._began = time.monotonic() - float(kept.facts["seconds"])
+            self.fit.steps = int(facts["steps"])
+            self._began = time.monotonic() - float(facts["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise StorageError(
-                f"{folder} holds no training to go on from: {error}. Remove it to begin again."
+                f"{folder} does not hold a training to continue: {error}. Remove it to begin again."
             ) from None
-        self.damaged, self._paced = kept.damaged, True
+        self.damaged, self._paced = latest.damaged, True
         return self.fit.step
 
     @property
@@ -250,7 +251,7 @@ class Training:
 
     @property
     def run(self) -> Run:
-        """The result: before the last step a view of the weights as they stand, not averaged."""
+        """The result; before the last step, a view of the current weights, not averaged."""
         decays = self.config.optim.ema
         averages = {decays[k]: self.fit.average(k) for k in range(1, len(decays))}
         return Run(self.denoiser, self.transform, self._run_config, averages=averages)
@@ -262,7 +263,7 @@ class Training:
 
     @property
     def _run_config(self) -> RunConfig:
-        # with the number of steps instead of the minutes it came from, the run can be repeated
+        # with the number of steps in place of the minutes, the run can be repeated
         counted = {"steps": self.fit.steps, "minutes": 0.0}
         optim = self.config.optim.model_copy(update=counted)
         config = self.config.model_copy(update={"optim": optim})
@@ -311,14 +312,14 @@ def train(
 
 
 def _check_all_have_classes(data: Data, dropout: float) -> None:
-    """Refuse to leave classes out for a network that has none to stand for that."""
+    """Refuse to hide classes from a network that needs one for each sample."""
     if dropout:
         raise UsageError(
-            f"dropout = {dropout:g}: this network has no class that stands for none, to be told "
-            "where a class is left out: give --dropout 0, or a network that has one."
+            f"dropout={dropout:g}: this network needs a class for every sample; set dropout=0, or "
+            "use a network with classless=True."
         )
     if data.y is not None and bool((data.y < 0).any()):
         raise UsageError(
-            f"{data.name} has samples without a class, and this network no class that stands for "
-            "none: give each of them a class, or a network that has one."
+            f"{data.name} has samples without a class, but this network needs one for every sample:"
+            " give each a class, or use a network with classless=True."
         )

@@ -22,7 +22,7 @@ from scorefield.report.style import BLUE, INK, ORANGE
 
 BINS, SMOOTHING = 160, 2.0
 SLICES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the steps
-TITLE = "Two kinds of path from the same noise to data"
+TITLE = "Two kinds of path from the same noise to data, by their first coordinate"
 SDE_TITLE = "Reverse SDE: fresh noise at every step"
 ODE_TITLE = "Probability-flow ODE: no noise after the start"
 BOTH_TITLE = "Density at five times: SDE left of each line, ODE right of it"

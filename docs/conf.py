@@ -1,6 +1,9 @@
 """The site of the documentation: ``make docs`` builds it, with warnings as errors."""
 
+import logging
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import scorefield
@@ -34,6 +37,13 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+
+# The kernel of these pages has a profile of its own, which does not report its local connection.
+logging.getLogger("traitlets").setLevel(logging.WARNING)
+profile = Path(tempfile.mkdtemp(), "profile_default")
+profile.mkdir()
+(profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n")
+os.environ["IPYTHONDIR"] = str(profile.parent)
 
 # Docstrings: Google style; a name in single backticks is a link where the reference has it.
 default_role = "py:obj"

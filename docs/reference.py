@@ -98,17 +98,21 @@ def resolve(path: str) -> Any:
     return value
 
 
-def entry(path: str) -> str:
-    """Return the directive of an entry."""
+def entry(path: str, documented: list[Any]) -> str:
+    """Return the directive of an entry; members of bases without an entry are shown as its own."""
     value = resolve(path)
     if inspect.isclass(value):
-        return f".. autoclass:: {path}\n   :members:\n   :show-inheritance:\n"
+        text = f".. autoclass:: {path}\n   :members:\n   :show-inheritance:\n"
+        bases = [base for base in value.__mro__[1:] if base.__module__.startswith("scorefield")]
+        if bases and not any(base is other for base in bases for other in documented):
+            text += "   :inherited-members: Module\n"
+        return text
     if callable(value):
         return f".. autofunction:: {path}\n"
     return f".. autodata:: {path}\n"
 
 
-def page(room: str, names: list[str]) -> str:
+def page(room: str, names: list[str], documented: list[Any]) -> str:
     """Return the text of a page."""
     title = TITLES.get(room, room.capitalize())
     parts = [f"{title}\n{'=' * len(title)}\n"]
@@ -120,7 +124,7 @@ def page(room: str, names: list[str]) -> str:
         if module != previous and module.count("."):
             parts.append(f"{module}\n{'-' * len(module)}\n")
             previous = module
-        parts.append(entry(path))
+        parts.append(entry(path, documented))
     return "\n".join(parts)
 
 
@@ -142,7 +146,8 @@ def write(app: Any) -> None:
     folder = Path(app.srcdir) / "api"
     folder.mkdir(exist_ok=True)
     contents = pages()
-    texts = {room.strip("_"): page(room, names) for room, names in contents.items()}
+    documented = [resolve(path) for names in contents.values() for path in names]
+    texts = {room.strip("_"): page(room, names, documented) for room, names in contents.items()}
     texts["commands"] = commands()
     toc = "\n".join(f"   {name}" for name in texts)
     title = "API reference"

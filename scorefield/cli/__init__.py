@@ -1,7 +1,7 @@
-"""The command line: one thin command per public function.
+"""The command line: one file a command.
 
-Importing this package imports neither torch nor the rest of scorefield, so that ``--help`` answers
-at once; each command imports what it needs when it runs.
+Importing this package loads neither torch nor the rest of scorefield, so that ``--help`` answers at
+once; a command imports its modules when it runs.
 """
 
 from scorefield.cli.app import main

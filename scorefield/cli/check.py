@@ -8,7 +8,7 @@ from rich.table import Table
 
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.console import console, say, track
-from scorefield.cli.options import WHAT, Labels, Network, RunPath, Seed, option
+from scorefield.cli.options import ITEMS, Labels, Network, RunPath, Seed, option
 
 if TYPE_CHECKING:
     from scorefield.evaluate.check import Check
@@ -19,11 +19,11 @@ _ITEMS = 2048  # at least, for the variances of the data
 
 def check(
     run: RunPath,
-    data: Annotated[str | None, option(WHAT)] = None,
+    data: Annotated[str | None, option(ITEMS)] = None,
     /,
     *,
-    n: Annotated[int, option(WHAT)] = 64,
-    y: Annotated[str | None, option(WHAT, "all classes")] = None,
+    n: Annotated[int, option(ITEMS)] = 64,
+    y: Annotated[str | None, option(ITEMS, "all classes")] = None,
     labels: Labels = None,
     seed: Seed = 0,
     network: Network = None,

@@ -16,8 +16,8 @@ from scorefield._internal.text import one_line
 from scorefield.cli.console import console, say, track
 from scorefield.cli.options import (
     CALLS,
+    ITEMS,
     PRECISION,
-    WHAT,
     Guidance,
     ItemOptions,
     Labels,
@@ -62,12 +62,12 @@ _WIDEST = 10_000  # columns of characters
 
 def compare(
     run: RunPath,
-    data: Annotated[str | None, option(WHAT)] = None,
+    data: Annotated[str | None, option(ITEMS)] = None,
     /,
     *,
-    held_out: Annotated[bool, option(WHAT)] = False,
+    held_out: Annotated[bool, option(ITEMS)] = False,
     labels: Labels = None,
-    n: Annotated[int | None, option(WHAT, "512, or as many as there are data for")] = None,
+    n: Annotated[int | None, option(ITEMS, "512, or as many as there are data for")] = None,
     item: ItemOptions = ItemOptions(),
     guidance: Guidance = 1.0,
     seed: Seed = 0,

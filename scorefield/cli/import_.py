@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield._internal.text import one_line
 from scorefield.cli.console import say
-from scorefield.cli.options import WHAT, WHERE, option
+from scorefield.cli.options import ITEMS, WHERE, option
 
 if TYPE_CHECKING:
     from scorefield.runs.run import Run
@@ -27,14 +27,14 @@ def import_(
     source: str,
     /,
     *,
-    kind: Annotated[SourceKind | None, option(WHAT, "detected")] = None,
-    config: Annotated[Path | None, option(WHAT)] = None,
-    shape: Annotated[tuple[int, ...] | None, option(WHAT, "from the source")] = None,
-    unconditional: Annotated[int | None, option(WHAT)] = None,
-    data_std: Annotated[float | None, option(WHAT, "0.5 for images")] = None,
-    levels: Annotated[int | None, option(WHAT, "256 for images")] = None,
-    data: Annotated[str | None, option(WHAT)] = None,
-    pickle: Annotated[bool, option(WHAT)] = False,
+    kind: Annotated[SourceKind | None, option(ITEMS, "detected")] = None,
+    config: Annotated[Path | None, option(ITEMS)] = None,
+    shape: Annotated[tuple[int, ...] | None, option(ITEMS, "from the source")] = None,
+    unconditional: Annotated[int | None, option(ITEMS)] = None,
+    data_std: Annotated[float | None, option(ITEMS, "0.5 for images")] = None,
+    levels: Annotated[int | None, option(ITEMS, "256 for images")] = None,
+    data: Annotated[str | None, option(ITEMS)] = None,
+    pickle: Annotated[bool, option(ITEMS)] = False,
     out: Annotated[Path, option(WHERE)],
 ) -> None:
     """Import a network that another library trained, as a run folder.

@@ -9,7 +9,7 @@ from typing import Annotated
 from scorefield._internal.errors import UsageError
 from scorefield.cli.console import draw, say
 from scorefield.cli.encode import EachWay, plan_of_calls
-from scorefield.cli.options import WHAT, ItemOptions, Items, RunPath, option
+from scorefield.cli.options import ITEMS, ItemOptions, Items, RunPath, option
 from scorefield.cli.results import ResultKind
 
 
@@ -18,8 +18,8 @@ def interpolate(
     data: Items,
     /,
     *,
-    pairs: Annotated[list[str], option(WHAT)],
-    points: Annotated[int, option(WHAT)] = 9,
+    pairs: Annotated[list[str], option(ITEMS)],
+    points: Annotated[int, option(ITEMS)] = 9,
     item: ItemOptions = ItemOptions(),
     nfe: EachWay = None,
 ) -> None:

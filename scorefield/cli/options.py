@@ -1,4 +1,4 @@
-"""Options that several commands share, with their help, grouped by what they decide.
+"""Options that several commands share, with their help, grouped under headings.
 
 Nothing here imports torch, so that a command prints its help at once.
 """
@@ -15,7 +15,7 @@ from cyclopts import Group, Parameter
 from scorefield._internal.errors import UsageError
 
 # the headings of all commands, in the order of a command's help
-WHAT = Group.create_ordered("What")
+ITEMS = Group.create_ordered("What")
 MEASUREMENT = Group.create_ordered("Measurement")
 MODEL = Group.create_ordered(
     "Process, network and loss",
@@ -77,14 +77,14 @@ Network = Annotated[
 ]
 AnyScale = Annotated[
     bool,
-    option(WHAT),
+    option(ITEMS),
     Parameter(help="Accept data whose scale differs strongly from that of the training data."),
 ]
-Seed = Annotated[int, option(WHAT), Parameter(help="Seed of all noise.")]
+Seed = Annotated[int, option(ITEMS), Parameter(help="Seed of all noise.")]
 Overwrite = Annotated[bool, option(WHERE), Parameter(help="Replace existing files.")]
 Guidance = Annotated[
     float,
-    option(WHAT),
+    option(ITEMS),
     Parameter(
         help="Scale of classifier-free guidance towards the class of --y. A scale other than 1 "
         "evaluates the network twice in each call."
@@ -92,7 +92,7 @@ Guidance = Annotated[
 ]
 Labels = Annotated[
     Path | None,
-    option(WHAT),
+    option(ITEMS),
     Parameter(
         help="The classes of the data: a .npy file of N integers from 0, a column of a table, or "
         "an annotation of the cells in an .h5ad file. Images in folders have the folders' names."
@@ -108,15 +108,15 @@ class ReadOptions:
     labels: Labels = None
 
     missing: Annotated[
-        Literal["refuse", "drop", "keep"] | None, option(WHAT, "keep for tables, else refuse")
+        Literal["refuse", "drop", "keep"] | None, option(ITEMS, "keep for tables, else refuse")
     ] = None
     """Missing values in vectors: refuse the data, drop the samples, or keep them and learn where
     values are missing."""
 
-    without: Annotated[tuple[str, ...], option(WHAT)] = ()
+    without: Annotated[tuple[str, ...], option(ITEMS)] = ()
     """Columns to leave out."""
 
-    layer: Annotated[str | None, option(WHAT, "X")] = None
+    layer: Annotated[str | None, option(ITEMS, "X")] = None
     """Layer of an .h5ad file to read."""
 
 
@@ -125,7 +125,7 @@ class ReadOptions:
 class ItemOptions:
     """Options of every command that computes something for each item."""
 
-    y: Annotated[str | None, option(WHAT, "all classes")] = None
+    y: Annotated[str | None, option(ITEMS, "all classes")] = None
     """Class of the items, by name or by number from 0 (conditional runs)."""
 
     out: Annotated[Path | None, option(WHERE, "named after the options, in the run folder")] = None
@@ -144,7 +144,7 @@ class ItemOptions:
 class JobOptions(ItemOptions):
     """Options of the commands whose work is divided into parts, for one worker or for several."""
 
-    ids: Annotated[str | None, option(WHAT, "all")] = None
+    ids: Annotated[str | None, option(ITEMS, "all")] = None
     """Only the items a to b - 1, written a:b."""
 
     shard: Annotated[str | None, option(WHERE, "from torchrun, SLURM or Kubernetes")] = None

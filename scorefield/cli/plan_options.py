@@ -258,7 +258,7 @@ def _measured_plan(opened: Opened, options: PlanOptions) -> NamedPlan:
 def plans_within(name: str, field: ScoreField, budgets: Sequence[int]) -> list[Plan]:
     """Return a solver's plans with as many calls as fit each budget, the finishing call included.
 
-    Those that choose their own steps have one for each of two tolerances instead.
+    A solver that chooses its own steps has one plan for each of two tolerances instead.
 
     Raises:
         ValueError: the default plan of fewer than two calls.

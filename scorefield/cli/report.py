@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from scorefield.cli.console import say, track
-from scorefield.cli.options import WHAT, WHERE, Network, Overwrite, RunPath, Seed, option
+from scorefield.cli.options import ITEMS, WHERE, Network, Overwrite, RunPath, Seed, option
 
 
 def report(
@@ -15,9 +15,9 @@ def report(
     data: str | None = None,
     /,
     *,
-    held_out: Annotated[bool, option(WHAT)] = False,
-    n: Annotated[int | None, option(WHAT, "by the size of the data")] = None,
-    items: Annotated[int | None, option(WHAT, "64, or fewer large ones")] = None,
+    held_out: Annotated[bool, option(ITEMS)] = False,
+    n: Annotated[int | None, option(ITEMS, "by the size of the data")] = None,
+    items: Annotated[int | None, option(ITEMS, "64, or fewer large ones")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, option(WHERE, "report.html in the run folder")] = None,
     overwrite: Overwrite = False,

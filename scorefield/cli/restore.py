@@ -12,9 +12,9 @@ from scorefield._internal.errors import DataError, UsageError
 from scorefield.cli.console import say
 from scorefield.cli.options import (
     CALLS,
+    ITEMS,
     MEASUREMENT,
     SOLVER,
-    WHAT,
     Items,
     JobOptions,
     RunPath,
@@ -46,7 +46,7 @@ def restore(
     data: Items,
     /,
     *,
-    n: Annotated[int, option(WHAT)] = 1,
+    n: Annotated[int, option(ITEMS)] = 1,
     job: JobOptions = JobOptions(),
     seed: Seed = 0,
     mask: Annotated[str | None, option(MEASUREMENT, "empty cells and NaN")] = None,

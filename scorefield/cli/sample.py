@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from scorefield._internal.errors import UsageError
 from scorefield.cli.console import say
 from scorefield.cli.options import (
-    WHAT,
+    ITEMS,
     Guidance,
     JobOptions,
     PlanOptions,
@@ -34,7 +34,7 @@ def sample(
     run: RunPath,
     /,
     *,
-    n: Annotated[int | None, option(WHAT, str(_SAMPLES))] = None,
+    n: Annotated[int | None, option(ITEMS, str(_SAMPLES))] = None,
     job: JobOptions = JobOptions(),
     guidance: Guidance = 1.0,
     seed: Seed = 0,

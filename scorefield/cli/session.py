@@ -111,7 +111,7 @@ class Session:
             self.save_checkpoint()
 
     def save_checkpoint(self) -> None:
-        """Save a checkpoint, next to the last one and to those that stay."""
+        """Save a checkpoint, next to the last one and to the permanent ones."""
         self.training.save_checkpoint(self.work, self._stays)
 
     def _stays(self, step: int) -> bool:
@@ -140,16 +140,16 @@ class Session:
         """Print the energy distance of samples to held-out data, and that of training data."""
         began = time.monotonic()
         try:
-            found = self.training.compare(run)
+            quality = self.training.compare(run)
         except NumericalError as error:
             say(f"no samples to compare: {error}")
             return
         say(
-            f"energy distance to {found.count} held-out samples: {found.generated:.4f} of samples "
-            f"drawn, {found.real:.4f} of training data",
+            f"energy distance to {quality.count} held-out samples: {quality.generated:.4f} of samples "
+            f"drawn, {quality.real:.4f} of training data",
         )
         seconds = time.monotonic() - began
-        self._record(FINAL, self.training.fit.steps, {**vars(found), "seconds": seconds})
+        self._record(FINAL, self.training.fit.steps, {**vars(quality), "seconds": seconds})
 
     def _log_step(self, progress: Progress) -> None:
         now, (before, step) = time.monotonic(), self._mark
@@ -178,8 +178,8 @@ class Session:
             f"{edges[-1]:.2g}",
         )
         seconds = time.monotonic() - began
-        found = {"error": _finite(mean), "levels": list(map(_finite, levels)), "edges": edges}
-        self._record("evaluation", step, {**found, "seconds": seconds})
+        values = {"error": _finite(mean), "levels": list(map(_finite, levels)), "edges": edges}
+        self._record("evaluation", step, {**values, "seconds": seconds})
         return self.training.best is not None and self.training.best[0] == step
 
     def _sample(self, step: int) -> None:

@@ -16,10 +16,10 @@ from pydantic import create_model
 from scorefield._internal.errors import Stopped, UsageError
 from scorefield.cli.console import console, say, track
 from scorefield.cli.options import (
+    ITEMS,
     MODEL,
     OPTIMIZER,
     PROGRESS,
-    WHAT,
     WHERE,
     DeviceName,
     ReadOptions,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Settings = TrainConfig
 
-_HEADINGS = {"optim": OPTIMIZER, "conditional": WHAT, "levels": WHAT, "held_out": WHAT}
+_HEADINGS = {"optim": OPTIMIZER, "conditional": ITEMS, "levels": ITEMS, "held_out": ITEMS}
 
 
 def _settings() -> type[TrainConfig]:

@@ -9,8 +9,8 @@ from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.console import meter, say
 from scorefield.cli.options import (
     CALLS,
+    ITEMS,
     PRECISION,
-    WHAT,
     WHERE,
     DeviceName,
     Network,
@@ -34,7 +34,7 @@ def tune(
     /,
     *,
     nfe: Annotated[list[str], option(CALLS)],
-    guidance: Annotated[float, option(WHAT)] = 1.0,
+    guidance: Annotated[float, option(ITEMS)] = 1.0,
     seed: Seed = 0,
     noises: Annotated[int | None, option(PRECISION, "32 to 512, by the dimension")] = None,
     tries: Annotated[int | None, option(PRECISION, "1200 / nfe, at least 80")] = None,
@@ -89,7 +89,7 @@ def tune(
         raise UsageError(f"--polish {polish}: give a number of rounds, or 0.")
     opened, folder = load_run(run, network).guided(guidance), RunFolder(run)
     for calls in budgets:
-        default_plan(opened.field, calls)  # raises if there is no plan of so many calls
+        default_plan(opened.field, calls)  # raises for a number of calls without a plan
     waiting = [calls for calls in budgets if overwrite or not _exists(opened, folder, calls)]
     if not waiting:
         return

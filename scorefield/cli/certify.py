@@ -11,7 +11,7 @@ from scorefield.cli.options import WHERE, Overwrite, option
 
 
 def certify(
-    solvers: str = "all",
+    solver: str = "all",
     /,
     *,
     out: Annotated[Path | None, option(WHERE)] = None,
@@ -26,7 +26,7 @@ def certify(
 
     Parameters
     ----------
-    solvers
+    solver
         all; a process, such as vp; a solver or the first letters of its name, such as heun or
         multistep; or your own solver, package.module:Solver.
     out
@@ -40,13 +40,13 @@ def certify(
         refuse_file(out, overwrite)
         if not out.parent.is_dir():
             raise UsageError(f"{out}: give a name in a folder that exists.")
-    chosen, process_names = certificates.choose(solvers)
+    chosen, process_names = certificates.choose(solver)
     lines, failed = certificates.header(process_names), []
     for text in lines:
         say(text)
     processes = [certificates.PROCESSES[name]() for name in process_names]
-    for name, solver in chosen.items():
-        results = [certificates.certify(solver, process, name=name) for process in processes]
+    for name, make in chosen.items():
+        results = [certificates.certify(make, process, name=name) for process in processes]
         failed += [f"{c.solver} on {c.process}" for c in results if not c.passed]
         lines.append(certificates.line(results))
         say(lines[-1])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scorefield.cli.console import say, show_rows
 from scorefield.cli.options import Network, RunPath
+
+if TYPE_CHECKING:
+    from scorefield.training.config import RunConfig
 
 
 def info(run: RunPath, /, *, network: Network = None) -> None:
@@ -14,27 +18,38 @@ def info(run: RunPath, /, *, network: Network = None) -> None:
     from scorefield.runs.jobs.engines import load_run
     from scorefield.runs.summary import summary
 
-    rows = summary(load_run(run, network))
+    opened = load_run(run, network)
+    rows = summary(opened)
     rows["files"] = ", ".join(sorted(path.name for path in run.iterdir()))
     show_rows(rows)
     say("next:")
-    for command in next_commands(run, network):
+    for command in next_commands(run, held_out_source(opened.config), network):
         say(f"  {command}")
 
 
-def next_commands(run: Path, network: str | None = None) -> list[str]:
-    """Return the commands that make sense for a run, from what its folder lacks."""
+def held_out_source(config: RunConfig) -> list[str]:
+    """Return the arguments that name held-out data of a run, if it is known."""
+    name = config.data.name
+    if name == "digits":
+        return ["digits-test"]
+    return [name, "--held-out"] if config.train.held_out and Path(name).exists() else []
+
+
+def next_commands(run: Path, data: list[str], network: str | None = None) -> list[str]:
+    """Return the commands that make sense for a run, from the files that its folder lacks.
+
+    ``data`` are arguments that name held-out data, if it is known.
+    """
     from scorefield.runs.folder import PLANS, RunFolder
 
-    tuned, compared = any((run / PLANS).glob("*.json")), RunFolder(run).frontier_path().is_file()
-    arguments = [["sample", "--n", "16"]]
-    if not tuned:
-        arguments.append(["tune", "--nfe", "5,10,20"])
-    if not compared:
-        arguments.append(["compare"])
+    commands = [["sample", "--n", "16"]]
+    if not any((run / PLANS).glob("*.json")):
+        commands.append(["tune", "--nfe", "5,10,20"])
+    if RunFolder(run).frontier_path().is_file():
+        commands.append(["sample", "--tolerance", "0.05"])
     else:
-        arguments.append(["sample", "--tolerance", "0.05"])
+        commands.append(["compare", *data])
     if not (run / "report.html").is_file():
-        arguments.append(["report"])
+        commands.append(["report", *data])
     own = [] if network is None else ["--network", network]
-    return [shlex.join(["scorefield", k, str(run), *rest, *own]) for k, *rest in arguments]
+    return [shlex.join(["scorefield", name, str(run), *rest, *own]) for name, *rest in commands]

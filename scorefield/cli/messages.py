@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 # a name of Python with its "=", or a parenthesis; that of a call opens after a word
-_TOKENS = re.compile(r"(?<![\w.=])([a-z]\w*(?:\.\w+)*) ?= ?(?=[^\s=])|[(\[]|[)\]]")
+_TOKENS = re.compile(r"(?<![\w.=])([a-z]\w*(?:\.\w+)*) ?= ?(None\b)?(?=[^\s=])|[(\[]|[)\]]")
 
 
 def message(error: Exception, app: App, words: Sequence[str]) -> str:
@@ -23,18 +23,25 @@ def message(error: Exception, app: App, words: Sequence[str]) -> str:
 
 
 def option_flags(app: App, words: Sequence[str]) -> dict[str, str]:
-    """Return the flags of a command by their names in Python: ``batch_size``, ``optim.steps``."""
+    """Return the flags of a command by their names in Python: ``batch_size``, ``optim.steps``.
+
+    An argument without a flag has an empty one.
+    """
     command = app.parse_commands(list(words))[1][-1]
     flags = {}
     for argument in command.assemble_argument_collection() if command.default_command else ():
-        if argument.name.startswith("--"):
-            flags[argument.name[2:].replace("-", "_")] = argument.name
-            flags[".".join(argument.keys)] = argument.name
+        if not argument.name.startswith("--"):
+            flags[argument.field_info.name] = ""
+            continue
+        flags[argument.name[2:].replace("-", "_")] = argument.name
+        flags[".".join(argument.keys)] = argument.name
     return flags
 
 
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
     """Return a message with ``name=value`` as ``--name value``, if ``name`` is an option.
+
+    ``name=None``, for an option that is missing, becomes ``--name``.
 
     Arguments inside a call, such as ``order`` in ``DDIM(order=2)``, stay as they are.
     """
@@ -48,7 +55,7 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
         elif token in (")", "]"):
             del calls[-1:]
         elif name in flags and not any(calls):
-            return f"{flags[name]} "
+            return flags[name] if match.group(2) else f"{flags[name]} ".lstrip()
         return token
 
     return _TOKENS.sub(replaced, text)

@@ -145,8 +145,8 @@ class Session:
             say(f"no samples to compare: {error}")
             return
         say(
-            f"energy distance to {quality.count} held-out samples: {quality.generated:.4f} of samples "
-            f"drawn, {quality.real:.4f} of training data",
+            f"energy distance to {quality.count} held-out samples: {quality.generated:.4f} of "
+            f"samples drawn, {quality.real:.4f} of training data"
         )
         seconds = time.monotonic() - began
         self._record(FINAL, self.training.fit.steps, {**vars(quality), "seconds": seconds})

@@ -9,12 +9,12 @@ from PIL import Image
 from shell import TINY, end, failing, finishes, listing
 
 import scorefield as sf
-from scorefield.cli import held_out_data
 from scorefield.cli.options import SolverName
 from scorefield.cli.plan_options import SOLVERS, plans_within
 from scorefield.evaluate import metrics
 from scorefield.evaluate.metrics import compare
 from scorefield.field import digest
+from scorefield.runs import comparison
 from scorefield.sampling import Plan, Tuning
 from scorefield.training.held_out import split
 from scorefield.tuning.frontier import Frontier, measure
@@ -118,17 +118,15 @@ def test_held_out_data_is_what_training_did_not_see(files):
     for name in ("run", "dice"):
         run = sf.load(files / name)
         source = str(files / ("x.npy" if name == "run" else "dice.npy"))
-        found = held_out_data.real_data(
-            run, source, None, labels=None, held_out=True, n=None, seed=0
-        )
+        found = comparison.references(run, source, held_out=True)
         held = split(200, 0.4, 0)[1]
         one, two = split(80, 0.5, 0)
         x = np.load(source)
         torch.testing.assert_close(found.real, seen(run, x[held[one]]))
         torch.testing.assert_close(found.other, seen(run, x[held[two]]))
     z = torch.linspace(-3, 3, 20).reshape(10, 2)
-    torch.testing.assert_close(held_out_data.as_data(run, z), seen(run, run.to_data(z).numpy()))
-    torch.testing.assert_close(held_out_data.as_data(run, found.real), found.real)
+    torch.testing.assert_close(run.to_field(run.to_data(z)), seen(run, run.to_data(z).numpy()))
+    torch.testing.assert_close(run.to_field(run.to_data(found.real)), found.real)
 
 
 def test_a_class_is_compared_with_its_own_data(files, tmp_path):
@@ -278,18 +276,22 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
 @pytest.mark.parametrize(
     ("code", "command", "message"),
     [
-        (2, "compare run x.npy", "x.npy is the training data of this run"),
+        (
+            2,
+            "compare run x.npy",
+            "x.npy: this is the training data of the run; pass other data, or --held-out for",
+        ),
         (
             2,
             "compare run more.npy --n 71",
-            r"more.npy has 140 items .* give 142 or more for --n 71",
+            r"more.npy has 140 items .* pass 142 or more for --n 71",
         ),
-        (2, "compare run few.npy", r"few.npy has 63 items .* give 64 or more"),
+        (2, "compare run few.npy", r"few.npy has 63 items .* pass 64 or more"),
         (3, "compare run two.npy", r"two.npy has samples of shape \(2,\)"),
         (3, "compare run nowhere.npy", "data nowhere.npy"),
-        (3, "compare run more.npy --held-out", "140 items, and this run was trained on 200"),
+        (3, "compare run more.npy --held-out", "140 items, but this run was trained on 200"),
         (2, "compare classes x.npy --held-out", "this run has no held-out data"),
-        (3, "compare classes more.npy --y 0", "more.npy has no classes: give them with --labels"),
+        (3, "compare classes more.npy --y 0", "--labels: more.npy has no classes"),
         (
             2,
             "compare classes more.npy --y 1 --labels y-more.npy --n 40 --out f.json",
@@ -304,7 +306,7 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
         (2, "compare run --nfe ten", "--nfe ten: give whole numbers"),
         (2, "compare run --nfe 1", "a plan makes at least 2 network calls"),
         (2, "compare run --nfe 2 --solvers heun", "a single step of heun and the end"),
-        (2, "compare run --solvers tuned", "plans has no plan for this run"),
+        (2, "compare run --solvers tuned", "has no tuned plan for this run"),
         (2, "compare run --solvers magic", "magic"),
         (2, "compare run --out f.txt", "f.txt: must end in .json"),
         (2, "compare told", "frontier.json exists already"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from scorefield.evaluate.check import Check
 
 _ROWS = 6  # of the table of interpretations
-_ITEMS = 2048  # at least, for the variances of the data
 
 
 def check(
@@ -45,10 +44,7 @@ def check(
     y
         Class of all items, by name or by number.
     """
-    import torch
-
-    from scorefield.cli.opening import class_number, read_data
-    from scorefield.evaluate.check import check as check_field
+    from scorefield.cli.opening import class_number
     from scorefield.runs.jobs.engines import load_run
 
     if n < 2:
@@ -56,24 +52,13 @@ def check(
     if labels is not None and data is None:
         raise UsageError("--labels has no effect without data.")
     opened = load_run(run, network)
-    condition: dict[str, Any] = {}
-    if (number := class_number(opened, y)) is not None:
-        condition["y"] = torch.tensor(number)
-    x = None
-    if data is not None:
-        items = read_data(opened, data, labels)
-        count = min(len(items.x), max(n, _ITEMS))
-        rows = torch.linspace(0, len(items.x) - 1, count).long()
-        x = opened.to_field(items.x[rows])
-        if items.y is not None and opened.config.data.classes and y is None:
-            condition["y"] = items.y[rows]
-    result = check_field(
-        opened.field,
-        x,
+    result = opened.check(
+        data,
+        y=class_number(opened, y),
+        labels=labels,
         n=n,
         seed=seed,
         progress=lambda work: track(work, len(work), "checking"),
-        **condition,
     )
     show(result)
     if not result.right:

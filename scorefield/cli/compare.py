@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -100,37 +100,31 @@ def compare(
     metrics
         Distances to the data.
     """
-    from scorefield.cli.held_out_data import SAMPLES, as_data, real_data
     from scorefield.cli.opening import open_run
     from scorefield.runs.jobs.tables import check_target, refuse_file
-    from scorefield.tuning.frontier import frontier
 
     budgets = whole_numbers("nfe", nfe)
     _check_options(data, n, budgets, {"metrics": metrics, "labels": labels, "held-out": held_out})
     opened = open_run(run, item, guidance)
-    y, field = opened.y, opened.run.toward(opened.y)
-    out = opened.folder.frontier_path(y, opened.run.guidance) if item.out is None else item.out
+    out = opened.folder.frontier_path(opened.y, guidance) if item.out is None else item.out
     check_target(out, (".json",), item.overwrite)
     refuse_file(out.with_suffix(".png"), item.overwrite)
-    chosen = _metrics(field, metrics)
-    plans = _plans(opened, field, budgets, solvers)
+    chosen = _metrics(opened.run.field, metrics)
+    plans = _plans(opened, budgets, solvers)
     _check_deterministic(data, plans)
-    real = None
-    if data is not None:
-        real = real_data(opened.run, data, y, labels=labels, held_out=held_out, n=n, seed=seed)
-    else:
+    if data is None:
         say("no data to compare with: measuring errors and times only")
-    if opened.run.guidance != 1:
-        say(f"guidance {opened.run.guidance:g}: each call evaluates the network twice")
-    result = frontier(
-        field,
+    if guidance != 1:
+        say(f"guidance {guidance:g}: each call evaluates the network twice")
+    result = replace(opened.run, folder=None).compare(  # which `out` takes the place of
+        data,
         plans,
-        real=None if real is None else real.real,
-        other=None if real is None else real.other,
-        n=(n or SAMPLES) if real is None else len(real.other),
+        y=opened.y,
+        labels=labels,
+        held_out=held_out,
+        n=n,
         seed=seed,
         metrics=chosen,
-        features=partial(as_data, opened.run),
         batch_size=item.batch_size,
         progress=lambda work: track(work, len(work), "comparing"),
     )
@@ -180,23 +174,19 @@ def _metrics(field: ScoreField, names: Sequence[MetricName] | None) -> Sequence[
 
 
 def _plans(
-    opened: Opened,
-    field: ScoreField,
-    budgets: Sequence[int],
-    names: Sequence[ComparedName] | None,
+    opened: Opened, budgets: Sequence[int], names: Sequence[ComparedName] | None
 ) -> dict[str, list[Plan]]:
     """Return the plans to compare, by the names of their lines."""
     from scorefield.cli.plan_options import guidance_option, plans_within
-    from scorefield.runs.folder import PLANS
 
     result: dict[str, list[Plan]] = {}
     for name in dict.fromkeys(names or USUAL):
-        plans = _tuned(opened, field) if name == "tuned" else plans_within(name, field, budgets)
+        plans = _tuned(opened) if name == "tuned" else plans_within(name, opened.run.field, budgets)
         if plans:
             result[name] = plans
         elif names:
             raise UsageError(
-                f"{opened.folder.path / PLANS} has no plan for this run: run scorefield tune "
+                f"{opened.folder.path} has no tuned plan for this run: run scorefield tune "
                 f"{opened.folder.path}{guidance_option(opened.run.guidance)} first."
                 if name == "tuned"
                 else f"--nfe {budgets[-1]}: a single step of {name} and the end need more calls."
@@ -204,13 +194,13 @@ def _plans(
     return result
 
 
-def _tuned(opened: Opened, field: ScoreField) -> list[Plan]:
+def _tuned(opened: Opened) -> list[Plan]:
     """Return the tuned plans of the run, and print which files are for another field."""
 
     def skip(message: str) -> None:
         say(one_line(f"left out: {message}"))
 
-    return list(opened.folder.plans(field, opened.run.guidance, skip).values())
+    return list(opened.folder.plans(opened.run.conditional, opened.run.guidance, skip).values())
 
 
 def show(frontier: Frontier) -> None:

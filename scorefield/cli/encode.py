@@ -49,8 +49,9 @@ def encode(
         Use steps that can be inverted up to rounding. Each code is a pair, and an item costs four
         calls a step.
     """
+    from scorefield.cli.items import read_items
     from scorefield.cli.jobs import in_parts, parse_ids, target
-    from scorefield.cli.opening import open_run, read_items
+    from scorefield.cli.opening import open_run
 
     opened = open_run(run, job)
     out = target(CODES, opened, run / f"codes-{Path(data).stem}", job.ids)

@@ -36,8 +36,9 @@ def interpolate(
     """
     import torch
 
+    from scorefield.cli.items import read_items
     from scorefield.cli.jobs import PICTURE_ITEMS, target
-    from scorefield.cli.opening import open_run, read_items
+    from scorefield.cli.opening import open_run
     from scorefield.runs.jobs.tables import write_array
 
     opened = open_run(run, item)

@@ -71,8 +71,9 @@ def likelihood(
         The distribution at the largest noise level: a Gaussian with the moments of the data, or
         a standard normal one.
     """
+    from scorefield.cli.items import read_items
     from scorefield.cli.jobs import in_parts, parse_ids, target
-    from scorefield.cli.opening import open_run, read_items
+    from scorefield.cli.opening import open_run
 
     everything = {
         "nfe": nfe,

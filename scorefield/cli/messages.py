@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 # a name of Python with its "=", or a parenthesis; that of a call opens after a word
-_TOKENS = re.compile(r"(?<![\w.=])([a-z]\w*(?:\.\w+)*) ?= ?(None\b)?(?=[^\s=])|[(\[]|[)\]]")
+_TOKENS = re.compile(
+    r"(?<![\w.=])([a-z]\w*(?:\.\w+)*) ?= ?(?:(None|True)\b|(?=[^\s=]))|[(\[]|[)\]]"
+)
 
 
 def message(error: Exception, app: App, words: Sequence[str]) -> str:
@@ -41,9 +43,8 @@ def option_flags(app: App, words: Sequence[str]) -> dict[str, str]:
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
     """Return a message with ``name=value`` as ``--name value``, if ``name`` is an option.
 
-    ``name=None``, for an option that is missing, becomes ``--name``.
-
-    Arguments inside a call, such as ``order`` in ``DDIM(order=2)``, stay as they are.
+    ``name=None``, for an option that is missing, and ``name=True`` become ``--name``. Arguments
+    inside a call, such as ``order`` in ``DDIM(order=2)``, stay as they are.
     """
     calls: list[bool] = []  # the open parentheses, and whether each belongs to a call
 
@@ -55,7 +56,7 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
         elif token in (")", "]"):
             del calls[-1:]
         elif name in flags and not any(calls):
-            return flags[name] if match.group(2) else f"{flags[name]} ".lstrip()
+            return (flags[name] or name) if match.group(2) else f"{flags[name]} ".lstrip()
         return token
 
     return _TOKENS.sub(replaced, text)

@@ -72,9 +72,7 @@ SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
     "predictor-corrector": (_predictor_corrector, ()),
 }
 DEFAULT = "default"  # the plan that is fitted to nothing
-# solvers that choose their own steps when compared, and their tolerances
-_ADAPTIVE = ("bosh3", "dopri5", "tsit5")
-_TOLERANCES = (1e-2, 1e-3)
+_ADAPTIVE = ("bosh3", "dopri5", "tsit5")  # solvers that choose their own steps when compared
 
 
 @dataclass(frozen=True)
@@ -263,10 +261,9 @@ def plans_within(name: str, field: ScoreField, budgets: Sequence[int]) -> list[P
     Raises:
         ValueError: the default plan of fewer than two calls.
     """
+    from scorefield.runs.comparison import adaptive_plans, solver_plans
+
     if name == DEFAULT:
         return [default_plan(field, calls) for calls in budgets]
     solver = make_solver(name, {}, field.data_std)
-    if name in _ADAPTIVE:
-        return [Plan(solver, Adaptive(rtol, rtol)) for rtol in _TOLERANCES]
-    counts = sorted({(calls - 1) // solver.calls for calls in budgets} - {0})
-    return [Plan(solver, _times(field, None, count)) for count in counts]
+    return adaptive_plans(solver) if name in _ADAPTIVE else solver_plans(field, solver, budgets)

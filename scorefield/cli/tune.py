@@ -24,9 +24,8 @@ from scorefield.cli.options import (
 if TYPE_CHECKING:
     from scorefield.runs.folder import RunFolder
     from scorefield.runs.run import Run
+    from scorefield.runs.tune import RunTuner
     from scorefield.sampling import Plan
-    from scorefield.tuning import Tuner
-    from scorefield.tuning.tried import Tried
 
 
 def tune(
@@ -71,16 +70,12 @@ def tune(
     overwrite
         Tune again if a plan exists.
     """
-    import torch
-
-    from scorefield import __version__
     from scorefield.cli.opening import check_device
     from scorefield.cli.plan_options import describe_tuning
-    from scorefield.field import digest
     from scorefield.runs.folder import RunFolder
     from scorefield.runs.jobs.engines import load_run
+    from scorefield.runs.tune import RunTuner
     from scorefield.sampling import default_plan
-    from scorefield.tuning import Tuner
 
     budgets = whole_numbers("nfe", nfe)
     if tries is not None and tries < 1:
@@ -90,36 +85,18 @@ def tune(
     opened, folder = load_run(run, network).guided(guidance), RunFolder(run)
     for calls in budgets:
         default_plan(opened.field, calls)  # raises for a number of calls without a plan
-    waiting = [calls for calls in budgets if overwrite or not _exists(opened, folder, calls)]
-    if not waiting:
+    missing = [calls for calls in budgets if overwrite or not _exists(opened, folder, calls)]
+    if not missing:
         return
     check_device(device)
     opened.field.to(device)
-    classes = opened.config.data.classes
-    # -1 is the absence of a class, if the network learned it and guidance does not use it
-    first = -1 if opened.config.train.dropout and opened.guidance == 1 else 0
-    conditions = {"y": torch.arange(first, classes)} if classes else {}
-    field = opened.conditional
-    tuner = Tuner(field, noises=noises, conditions=conditions, seed=seed, batch_size=batch_size)
-    facts = {
-        "version": __version__,
-        "torch": torch.__version__,
-        "device": device,
-        "field": digest(field),
-        "noises": tuner.count,
-        "seed": seed,
-        "batch_size": tuner.batch_size,
-    }
-    for calls in waiting:
-        tried = folder.tried(calls, guidance, facts)
-        plan = _tuned(tuner, calls, tries, polish, tried)
-        path = folder.save_plan(plan, guidance)
-        tried.remove()
-        say(describe_tuning(plan))
-        say(f"plan: {path}")
+    tuner = RunTuner(opened, noises=noises, seed=seed, batch_size=batch_size)
+    for calls in missing:
+        say(describe_tuning(_tuned(tuner, calls, tries, polish)))
+        say(f"plan: {folder.plan_path(calls, guidance)}")
 
 
-def _tuned(tuner: Tuner, calls: int, tries: int | None, polish: int, tried: Tried) -> Plan:
+def _tuned(tuner: RunTuner, calls: int, tries: int | None, polish: int) -> Plan:
     from scorefield.tuning.tuner import usual_tries
 
     count, least = tries or usual_tries(calls), math.inf
@@ -130,7 +107,7 @@ def _tuned(tuner: Tuner, calls: int, tries: int | None, polish: int, tried: Trie
             least = error
             advance()
 
-        return tuner.tune(calls, tries=count, polish=polish, tried=tried, progress=progress)
+        return tuner.tune(calls, tries=count, polish=polish, progress=progress)
 
 
 def _exists(run: Run, folder: RunFolder, calls: int) -> bool:

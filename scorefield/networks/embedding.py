@@ -12,27 +12,6 @@ _SLOWEST = 1e-4  # of sinusoids, in radians per unit of label
 _WIDEST = 2**16
 
 
-def add_class(
-    h: Tensor, of_class: nn.Embedding | None, y: Tensor | None, classless: bool = True
-) -> Tensor:
-    """Return ``h`` ``(B, width)`` plus the row of each class ``y``; row 0 stands for no class, -1.
-
-    Raises:
-        ValueError: a class outside the table, or any class without a table; no class where the
-            network needs one.
-    """
-    if of_class is None:
-        if y is not None:
-            raise ValueError("y: this network has no classes; leave it out.")
-        return h
-    classes = of_class.num_embeddings - 1
-    y = torch.full(h.shape[:1], -1, device=h.device) if y is None else y
-    if bool(((y < (-1 if classless else 0)) | (y >= classes)).any()):
-        raise unknown_class(y, classes, classless)
-    row: Tensor = of_class((y + 1).expand(h.shape[:1]))
-    return h + row
-
-
 def unknown_class(y: Tensor, classes: int, classless: bool) -> ValueError:
     """Return the error for classes outside ``[0, classes)``, or -1 where that is allowed."""
     none = ", or -1 for none" if classless else "; it cannot go without a class"
@@ -80,6 +59,7 @@ class Fourier(nn.Module):
 
     def __init__(self, width: int, spread: float = 16.0) -> None:
         super().__init__()
+        self.width = width
         self.frequencies = nn.Buffer(torch.empty(width // 2))
         self.phases = nn.Buffer(torch.zeros(width // 2))
         nn.init.normal_(self.frequencies, std=spread)
@@ -118,6 +98,7 @@ class Embedding(nn.Module):
         classes: the number of classes, or 0.
         classless: with classes, whether no class is accepted.
         noise: features ``(B, width)`` of the label, with an attribute ``width``.
+        early: add the class before the perceptron instead of after it.
     """
 
     def __init__(
@@ -125,13 +106,14 @@ class Embedding(nn.Module):
         width: int,
         classes: int = 0,
         classless: bool = True,
-        noise: Octaves | Sinusoids | None = None,
+        noise: Octaves | Sinusoids | Fourier | None = None,
+        early: bool = False,
     ) -> None:
         super().__init__()
-        self.noise, self.classless = noise or Octaves(), classless
+        self.noise, self.classless, self.early = noise or Octaves(), classless, early
         inputs = self.noise.width
         self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
-        self.of_class = nn.Embedding(classes + 1, width) if classes else None
+        self.of_class = nn.Embedding(classes + 1, inputs if early else width) if classes else None
 
     def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
         """Return ``(B, width)`` from labels ``(B,)`` and classes ``(B,)``, -1 for no class.
@@ -140,5 +122,20 @@ class Embedding(nn.Module):
             ValueError: a class outside ``[-1, classes)``, or any class for an unconditional
                 network.
         """
-        h = self.mix(self.noise(label))
-        return nn.functional.silu(add_class(h, self.of_class, y, self.classless))
+        h = self.noise(label)
+        if self.early:
+            return nn.functional.silu(self.mix(self._add_class(h, y)))
+        return nn.functional.silu(self._add_class(self.mix(h), y))
+
+    def _add_class(self, h: Tensor, y: Tensor | None) -> Tensor:
+        """Return ``h`` plus the row of each class ``y``; row 0 stands for no class, -1."""
+        if self.of_class is None:
+            if y is not None:
+                raise ValueError("y: this network has no classes; leave it out.")
+            return h
+        classes = self.of_class.num_embeddings - 1
+        y = torch.full(h.shape[:1], -1, device=h.device) if y is None else y
+        if bool(((y < (-1 if self.classless else 0)) | (y >= classes)).any()):
+            raise unknown_class(y, classes, self.classless)
+        row: Tensor = self.of_class((y + 1).expand(h.shape[:1]))
+        return h + row

@@ -7,27 +7,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from scorefield.networks.embedding import Fourier, Sinusoids, add_class
+from scorefield.networks.embedding import Embedding, Fourier, Sinusoids
 from scorefield.networks.residual import Style
 from scorefield.networks.trunk import Decoder, Encoder, Layout, Trunk
-
-
-class _Embedding(nn.Module):
-    """The class is added to the label before the perceptron."""
-
-    def __init__(
-        self, noise: Sinusoids | Fourier, inputs: int, width: int, classless: bool, classes: int
-    ) -> None:
-        super().__init__()
-        self.noise, self.classless = noise, classless
-        self.of_class = nn.Embedding(classes + 1, inputs) if classes else None
-        self.mix = nn.Sequential(
-            nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-        )
-
-    def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
-        out: Tensor = self.mix(add_class(self.noise(label), self.of_class, y, self.classless))
-        return out
 
 
 class SongUNet(nn.Module):
@@ -75,7 +57,7 @@ class SongUNet(nn.Module):
             raise ValueError(f"width={width}: must be a multiple of 4.")
         wide, inputs = 4 * width, widening * width
         noise = Sinusoids(inputs, last=True) if embedding == "positional" else Fourier(inputs)
-        self.embedding = _Embedding(noise, inputs, wide, classless, classes)
+        self.embedding = Embedding(wide, classes, classless, noise, early=True)
         style = Style(scaled=False, rescaled=rescaled, projected=True, eps=1e-6, taps=taps)
         layout = Layout(
             channels=channels,

@@ -644,7 +644,7 @@ def test_a_pickle_is_read_only_if_asked_for_and_with_its_own_configuration(tmp_p
         (
             {"class_name": "VPPrecond", "beta_d": 1.7e308, "beta_min": 1.7e308},
             UsageError,
-            "safetensors: beta_max: Input should be a finite number.$",
+            "safetensors: beta_max=inf: Input should be a finite number.$",
         ),
         ({"sigma_data": "much"}, UsageError, "sigma_data='much': Input should be a valid number"),
         ({"channel_mult_emb": 2}, UsageError, "channel_mult_emb=2: Input should be 4"),
@@ -714,7 +714,7 @@ def test_what_contradicts_weights_of_edm_is_refused_with_both_sides(work, change
         ({"data": {}, "training": {}}, "data.image_size: Field required"),
         (
             config_of("vesde", centered=False, sigma_max=1.7e308),
-            "pth: t_max: Input should be a finite number.$",
+            "pth: t_max=inf: Input should be a finite number.$",
         ),
     ],
 )
@@ -750,15 +750,23 @@ def fails(work, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "arguments", "message"),
     [
-        (2, ["edm.pt"], "nor is there a --config of EDM or of score_sde: say with --kind"),
+        (2, ["edm.pt"], "--config is not a configuration of EDM or of score_sde: give --kind"),
         (2, ["edm.pt", "--kind", "edm"], "config is missing; give EDM's network_kwargs"),
         (2, ["edm.pt", "--kind", "score_sde"], "give --config"),
-        (2, ["checkpoint_9.pth", "--config", "vesde.json", "--pickle"], "--pickle: checkpoints of"),
-        (2, ["edm.pt", "--config", "training_options.json", "--shape", "3", "8", "8"], "--shape: "),
+        (
+            2,
+            ["checkpoint_9.pth", "--config", "vesde.json", "--pickle"],
+            "--pickle has no effect for score_sde",
+        ),
+        (
+            2,
+            ["edm.pt", "--config", "training_options.json", "--shape", "3", "8", "8"],
+            "--shape has no effect for edm",
+        ),
         (2, ["edm.pt", "--config", "of-edm2.json"], "of-edm2.json: class_name='EDM2Precond'"),
         (4, ["edm.pt", "--config", "x.npy"], "x.npy cannot be read"),
         (4, ["x.npy", "--config", "training_options.json"], "x.npy cannot be read"),
-        (4, ["none.pt", "--config", "training_options.json"], "there is no none.pt"),
+        (4, ["none.pt", "--config", "training_options.json"], "none.pt does not exist"),
         (
             4,
             ["checkpoint_9.pth", "--config", "training_options.json"],

@@ -52,13 +52,16 @@ def one_line_errors(source: str, kind: type[ValueError] = UsageError) -> Iterato
     """Reduce a validation error in the block to one line.
 
     Raises:
-        kind: with the first setting that a configuration rejects.
+        kind: with the first setting that a model rejects.
     """
     try:
         yield
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise kind(f"{source}: {_place(first)}: {first['msg']}.") from None
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        plain = isinstance(first["input"], str | int | float | list | tuple)
+        value = f"={repr(first['input'])[:60]}" if plain else ""
+        raise kind(f"{source}: {place}{value}: {first['msg']}.") from None
 
 
 def validate(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
@@ -67,13 +70,5 @@ def validate(model: type[Model], values: Mapping[str, Any], source: str) -> Mode
     Raises:
         UsageError: with the first value that it rejects.
     """
-    try:
+    with one_line_errors(source):
         return model.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        value = "" if first["type"] == "missing" else f"={repr(first['input'])[:60]}"
-        raise UsageError(f"{source}: {_place(first)}{value}: {first['msg']}.") from None
-
-
-def _place(error: Mapping[str, Any]) -> str:
-    return ".".join(str(part) for part in error["loc"])

@@ -10,10 +10,12 @@ from .evaluate.metrics import Metric as Metric
 from .field import (
     X0 as X0,
     ClassifierFree as ClassifierFree,
+    Coefficients as Coefficients,
     Denoiser as Denoiser,
     Empirical as Empirical,
     Eps as Eps,
     Estimate as Estimate,
+    FieldWrapper as FieldWrapper,
     Gaussian as Gaussian,
     Instant as Instant,
     Mixture as Mixture,

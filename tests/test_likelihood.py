@@ -488,7 +488,7 @@ def test_a_solver_integrates_the_density_at_its_order(
     if solver.error_order is None:
         assert result.solver_error.isnan().all()
     else:
-        assert (result.solver_error > 0.1 * (result.value - exact).abs()).all()
+        assert (result.solver_error + 5e-6 > 0.1 * (result.value - exact).abs()).all()
 
 
 class HalfHeun(sf.OneStep):

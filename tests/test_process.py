@@ -13,7 +13,6 @@ from cases import (
     ALL_PROCESSES,
     COVARIANCE,
     IDENTITY,
-    MEAN,
     PROCESS_IDS,
     interior_times,
     linear_alpha_bar,
@@ -333,18 +332,6 @@ def test_prior_density_sums_over_every_coordinate_of_a_sample():
     torch.testing.assert_close(prior.log_prob(x), exact)
 
 
-def test_prior_mismatch_is_the_divergence_from_the_noised_data_to_the_prior():
-    from torch.distributions import MultivariateNormal, kl_divergence
-
-    for prior in (sf.VP().prior(), sf.VE().prior(MEAN, COVARIANCE.diagonal()), sf.EDM().prior(0.5)):
-        mean, covariance = MEAN + 0.3, COVARIANCE + 0.1
-        std = prior.std.expand(2)
-        target = MultivariateNormal(prior.mean.expand(2), torch.diag(std**2))
-        exact = kl_divergence(MultivariateNormal(mean, covariance), target).item()
-        assert prior.mismatch(mean, covariance) == pytest.approx(exact, rel=1e-10)
-    assert sf.VP().prior().mismatch(torch.zeros(2), IDENTITY) == pytest.approx(0, abs=1e-12)
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -466,3 +453,53 @@ def test_a_linear_sde_may_oscillate(frequency):
         alpha, sigma = process.coefficients(tensor(t)[0])
         torch.testing.assert_close(alpha, phi[0, 0], rtol=1e-9, atol=0)
         torch.testing.assert_close(sigma**2, covariance[0, 0], rtol=1e-9, atol=0)
+
+
+class Plain(sf.Process):
+    """A process as a user writes it, with a parameter in an `__init__` of its own."""
+
+    def __init__(self, power=1.0):
+        self.power = power
+        super().__init__(t_max=0.99)
+
+    def alpha(self, t):
+        return torch.cos(torch.pi / 2 * t**self.power)
+
+    def sigma(self, t):
+        return torch.sin(torch.pi / 2 * t**self.power)
+
+
+def test_an_own_process_needs_alpha_and_sigma_alone():
+    class Quarter(sf.Process):
+        def alpha(self, t):
+            return torch.cos(torch.pi / 2 * t)
+
+        def sigma(self, t):
+            return torch.sin(torch.pi / 2 * t)
+
+    own = Quarter()
+    assert (own.t_min, own.t_max, own.t_data) == (1e-3, 0.999, 0.0)
+    assert repr(own) == "Quarter(t_min=0.001, t_max=0.999)"
+    assert Quarter(t_max=0.5).t_max == 0.5
+    t = torch.linspace(0.001, 0.999, 9, dtype=torch.float64)
+    torch.testing.assert_close(own.half_log_snr(t), -(torch.pi / 2 * t).tan().log())
+    torch.testing.assert_close(own.time(own.half_log_snr(t)), t)
+    torch.testing.assert_close(own.diffusion(t) ** 2, torch.pi * (torch.pi / 2 * t).tan())
+    for process in (own, Plain()):
+        field = sf.Gaussian(process, torch.zeros(2), torch.eye(2))
+        for solver in (sf.Heun(), sf.EulerMaruyama(), sf.DDPM()):
+            x = sf.sample(field, 500, solver, 20, dtype=torch.float64)
+            assert (x.var(0) - 1).abs().max() < 0.3
+        assert sf.log_prob(field, torch.zeros(1, 2)).value.item() == pytest.approx(
+            -math.log(2 * math.pi), abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("wrong", [lambda t: 0.5, lambda t: torch.ones(())], ids=["float", "shape"])
+def test_an_own_process_of_other_than_tensors_is_named(wrong):
+    class Wrong(Plain):
+        def alpha(self, t):
+            return wrong(t)
+
+    with pytest.raises(ValueError, match=r"Wrong\(.*alpha\(t\) must be a tensor of the shape"):
+        Wrong()

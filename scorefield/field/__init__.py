@@ -7,6 +7,7 @@ from scorefield.field.analytic import (
 )
 from scorefield.field.base import (
     Estimate,
+    FieldWrapper,
     Instant,
     Pair,
     ScoreField,
@@ -31,6 +32,7 @@ from scorefield.field.guidance import (
 )
 from scorefield.field.parametrization import (
     X0,
+    Coefficients,
     Eps,
     Parametrization,
     Preconditioned,
@@ -42,10 +44,12 @@ from scorefield.field.parametrization import (
 __all__ = [
     "X0",
     "ClassifierFree",
+    "Coefficients",
     "Denoiser",
     "Empirical",
     "Eps",
     "Estimate",
+    "FieldWrapper",
     "Gaussian",
     "Instant",
     "Label",

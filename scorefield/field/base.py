@@ -53,15 +53,9 @@ class Instant:
     @classmethod
     def of(cls, process: Process, t: Time, x: Tensor) -> Instant:
         """Return the instant of a process at a time for the batch ``x``, times as in `align`."""
-        return instants(process, align(t, x)[None])[0]
-
-
-def instants(process: Process, t: Tensor, prepared: Sequence[Any] | None = None) -> list[Instant]:
-    """Return the instants of the times ``t`` ``(N, ...)``, each in the form `align` returns."""
-    alphas, sigmas = (unstack(c) for c in process.coefficients(t))
-    items = [None] * len(t) if prepared is None else prepared
-    columns = zip(t.unbind(), alphas, sigmas, items, strict=True)
-    return [Instant(process, *column) for column in columns]
+        t = align(t, x)
+        alpha, sigma = (unstack(c[None])[0] for c in process.coefficients(t))
+        return cls(process, t, alpha, sigma)
 
 
 class Estimate(NamedTuple):
@@ -134,12 +128,12 @@ class Estimate(NamedTuple):
     @property
     def x0(self) -> Tensor:
         """``E[x_0 | x]``."""
-        return self.combine(1.0, 0.0)
+        return mix(*zip(self.of_x0, self.basis, strict=True))
 
     @property
     def eps(self) -> Tensor:
         """``E[eps | x]``."""
-        return self.combine(0.0, 1.0)
+        return mix(*zip(self.of_eps, self.basis, strict=True))
 
     @property
     def score(self) -> Tensor:
@@ -249,7 +243,10 @@ class ScoreField(nn.Module, ABC):
                 "DDIM, can go to a time beyond."
             )
         t = t.clamp(process.t_min, process.t_max)
-        return instants(process, t, self.prepare_times(t))
+        prepared = self.prepare_times(t) or [None] * len(t)
+        alphas, sigmas = (unstack(c) for c in process.coefficients(t))
+        rows = zip(t.unbind(), alphas, sigmas, prepared, strict=True)
+        return [Instant(process, *row) for row in rows]
 
     def prepare_times(self, t: Tensor) -> Sequence[Any] | None:
         """Compute what `estimate` needs at the times ``(N, ...)``: one `Instant.prepared` each.
@@ -266,6 +263,8 @@ class ScoreField(nn.Module, ABC):
             ValueError: a sample does not have the field's shape, or ``t`` does not fit ``x``.
         """
         if isinstance(t, Instant):
+            if t.prepared is None and type(self).prepare_times is not ScoreField.prepare_times:
+                t = self.instants(t.t[None])[0]  # it is of a field that wraps this one
             return self.estimate(x, t, **condition)
         if x.shape[1:] != self.shape:
             raise ValueError(
@@ -333,19 +332,30 @@ class _Under(ScoreField):
         return Estimate(at, x, (x, found.basis[1]), (scale * p, q), (scale * p_eps, q_eps))
 
 
-class _Conditioned(ScoreField):
-    def __init__(self, base: ScoreField, condition: dict[str, Any]) -> None:
+class FieldWrapper(ScoreField):
+    """A field that changes the estimates of another, with its process, shape and moments.
+
+    The base class of guidance. A subclass writes `estimate`, and calls the other field in it by
+    ``self.base(x, at.prepared, **condition)``.
+    """
+
+    def __init__(self, base: ScoreField) -> None:
         super().__init__(base.process, base.shape, base.mean, base.variance)
         self.base = base
+
+    def prepare_times(self, t: Tensor) -> Sequence[Any]:
+        return self.base.instants(t)
+
+
+class _Conditioned(FieldWrapper):
+    def __init__(self, base: ScoreField, condition: dict[str, Any]) -> None:
+        super().__init__(base)
         self.condition = condition
 
     @property
     def origin(self) -> ScoreField:
         return self.base.origin
 
-    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
-        return self.base.instants(t)
-
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        found: Estimate = self.base(x, at.prepared, **{**self.condition, **condition})
-        return found
+        estimate: Estimate = self.base(x, at.prepared, **{**self.condition, **condition})
+        return estimate

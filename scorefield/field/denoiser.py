@@ -112,7 +112,7 @@ class Denoiser(ScoreField):
     def prepared(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
         """Return what `prepare_times` does, by the coefficients at the times."""
         skip, out, scale = self.parametrization(alpha, sigma)
-        of_eps = self.parametrization.of_eps(alpha, sigma)
+        of_eps = (1 - alpha * skip) / sigma, -alpha * out / sigma
         scales, *columns = (unstack(c) for c in (scale, skip, out, *of_eps))
         pairs = zip(*columns[:2], strict=True), zip(*columns[2:], strict=True)
         labels = self.label(self.process, t)

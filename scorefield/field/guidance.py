@@ -27,14 +27,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scorefield.field.base import Estimate, Instant, ScoreField
+from scorefield.field.base import Estimate, FieldWrapper, Instant, ScoreField
 from scorefield.process import mix
 
 Scale = float | Callable[[float], float]
 Pair = tuple[Tensor, Tensor]
 
 
-class ClassifierFree(ScoreField):
+class ClassifierFree(FieldWrapper):
     """The field (1) of one network that was trained with and without its condition.
 
     It needs a condition, in the call or by `condition_on`; one plan serves every condition.
@@ -69,8 +69,8 @@ class ClassifierFree(ScoreField):
                 f"interval = {interval}, rescale = {rescale}: give 0 <= low < high, and a rescale "
                 "from 0 to 1."
             )
-        super().__init__(base.process, base.shape, base.mean, base.variance)
-        self.base, self.scale = base, scale
+        super().__init__(base)
+        self.scale = scale
         self.negative = None if negative is None else dict(negative)
         self.interval, self.rescale = (low, high), rescale
 
@@ -126,7 +126,7 @@ class ClassifierFree(ScoreField):
         return (x0, eps), (other_x0, other_eps)
 
 
-class Tilted(ScoreField):
+class Tilted(FieldWrapper):
     """The field of a density that is multiplied by a potential, (2) or (3).
 
     Args:
@@ -145,11 +145,8 @@ class Tilted(ScoreField):
         *,
         clean: bool = False,
     ) -> None:
-        super().__init__(base.process, base.shape, base.mean, base.variance)
-        self.base, self.log_potential, self.scale, self.clean = base, log_potential, scale, clean
-
-    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
-        return self.base.instants(t)
+        super().__init__(base)
+        self.log_potential, self.scale, self.clean = log_potential, scale, clean
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         through = torch.is_grad_enabled() and x.requires_grad  # as for a likelihood

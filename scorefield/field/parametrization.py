@@ -46,7 +46,19 @@ class Coefficients(NamedTuple):
 
 
 class Parametrization(ABC):
-    """Maps ``(alpha, sigma)`` to the coefficients of (1)."""
+    """Maps ``(alpha, sigma)`` to the coefficients of (1).
+
+    For one of your own, write the mean of the data as ``skip x + out network(scale x)``. Of a
+    network that predicts ``x_0 - x / alpha``::
+
+        @dataclass(frozen=True)
+        class Correction(sf.Parametrization):
+            def __call__(self, alpha, sigma):
+                one = torch.ones_like(alpha)
+                return sf.Coefficients(1 / alpha, one, one)
+
+    The target of the training follows from it.
+    """
 
     @abstractmethod
     def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:

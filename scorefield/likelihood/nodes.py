@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.field import Estimate, Instant, ScoreField
+from scorefield.field import Estimate, FieldWrapper, Instant, ScoreField
 from scorefield.likelihood.divergence import Directions, trace
 from scorefield.likelihood.ends import Ends, far
 from scorefield.likelihood.moments import Moments
@@ -99,12 +99,12 @@ class Nodes:
         return out[:, rows]
 
 
-class _Traced(ScoreField):
+class _Traced(FieldWrapper):
     """A field that keeps what it was asked and what it said, with the traces."""
 
     def __init__(self, base: ScoreField, directions: Directions) -> None:
-        super().__init__(base.process, base.shape, base.mean, base.variance)
-        self.base, self.directions = base, directions
+        super().__init__(base)
+        self.directions = directions
 
     def opened(self, noise: Noise) -> _Traced:
         """Forget what was kept; draw probes from ``noise`` from now on."""
@@ -112,9 +112,6 @@ class _Traced(ScoreField):
         self.seen: list[tuple[Instant, Tensor, Tensor]] = []
         self.traces: list[Tensor] = []
         return self
-
-    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
-        return self.base.instants(t)
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         eps, traces = trace(self.base, x, at.prepared, self.directions, self.noise, len(self.seen))

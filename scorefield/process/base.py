@@ -106,19 +106,15 @@ def mix(*terms: tuple[Coefficient, Tensor]) -> Tensor:
                 continue
             if total is not None:
                 total = torch.add(total, x, alpha=coefficient)
-            else:
-                total = x if coefficient == 1 else _scaled(x, coefficient)
+            elif coefficient == 1:
+                total = x
+            else:  # an addition costs the host half as much as a product
+                compiling = torch.compiler.is_compiling()
+                total = coefficient * x if compiling else torch.add(_ZERO, x, alpha=coefficient)
         else:
             weight = coefficient.to(x)
             total = weight * x if total is None else torch.addcmul(total, weight, x)
     return torch.zeros_like(terms[0][1]) if total is None else total
-
-
-def _scaled(x: Tensor, coefficient: float) -> Tensor:
-    """Return ``coefficient * x``, which costs the host twice as much as an addition does."""
-    if torch.compiler.is_compiling():
-        return coefficient * x
-    return torch.add(_ZERO, x, alpha=coefficient)
 
 
 @dataclass(frozen=True)
@@ -142,19 +138,6 @@ class Prior:
         per_coordinate = -0.5 * z**2 - log_std - 0.5 * math.log(2 * math.pi)
         return per_coordinate.reshape(x.shape[0], -1).sum(1)
 
-    def mismatch(self, mean: Tensor, covariance: Tensor) -> float:
-        """Return ``KL(N(mean, covariance) || prior)`` in nats.
-
-        What starting from the prior costs when the noised data is Gaussian with ``mean`` of
-        shape ``(d,)`` and ``covariance`` of shape ``(d, d)``.
-        """
-        mean, covariance = mean.double().flatten(), covariance.double()
-        std = self.std.double().expand_as(mean) if self.std.ndim == 0 else self.std.flatten()
-        shift = (mean - self.mean.double().flatten()) / std
-        ratio = covariance / std[:, None] / std[None, :]
-        log_det = torch.linalg.slogdet(ratio).logabsdet
-        return float(0.5 * (ratio.trace() + shift.square().sum() - mean.numel() - log_det))
-
 
 def total(terms: Tensor) -> Tensor:
     """Return the sum over the last dimension, in the same order however many steps there are.
@@ -173,22 +156,44 @@ def polynomial(coefficients: Tensor, x: Tensor) -> Tensor:
 
 
 class Process(ABC):
-    """A linear forward process: ``alpha``, ``sigma`` and the interval of time they hold on.
+    """A linear forward process. A subclass needs `alpha` and `sigma` and nothing else::
 
-    Subclasses are frozen dataclasses with the fields ``t_min`` and ``t_max`` and write `alpha` and
-    `sigma`. Both take and return a tensor of any shape, and must be made of torch operations, since
-    `rates` differentiates them; for `t_data` they are asked at 0 too. ``sigma(t_min) > 0``; where
-    ``alpha(t_max) = 0``, the reverse SDE has no coefficients at ``t_max`` while the
-    probability-flow ODE has.
+        class Trigonometric(sf.Process):
+            def alpha(self, t):
+                return torch.cos(torch.pi / 2 * t)
+
+            def sigma(self, t):
+                return torch.sin(torch.pi / 2 * t)
+
+    Both take a tensor of any shape and return one of that shape, by torch operations, which `rates`
+    differentiates. A process with parameters is a frozen dataclass; give it the fields ``t_min``
+    and ``t_max`` if they are parameters too.
+
+    Attributes:
+        t_min, t_max: the interval of time. The default, like that of `Flow`, stops short of 0 and
+            1, where ``sigma`` or ``alpha`` of many processes is 0 and a difference of nearly equal
+            numbers has lost its digits.
+        t_origin: the time at which `t_data` looks for the data.
 
     Raises:
-        ValueError: on construction, if the interval is empty, or the noise is not positive, or the
-            log-signal-to-noise ratio does not fall strictly.
+        ValueError: on construction, if the interval is empty, a coefficient is not a finite tensor
+            of the shape of ``t``, the noise is not positive, or the log-signal-to-noise ratio does
+            not fall strictly. Where ``alpha(t_max) = 0``, the reverse SDE has no coefficients at
+            ``t_max``; the probability-flow ODE has.
     """
 
-    t_min: float
-    t_max: float
-    _origin: ClassVar[float] = 0.0  # where `alpha` and `sigma` are asked for the data itself
+    t_min: float = 1e-3
+    t_max: float = 0.999
+    t_origin: ClassVar[float] = 0.0
+
+    def __init__(self, *, t_min: float | None = None, t_max: float | None = None) -> None:
+        for name, value in (("t_min", t_min), ("t_max", t_max)):
+            if value is not None:
+                object.__setattr__(self, name, value)
+        self.__post_init__()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(t_min={self.t_min:g}, t_max={self.t_max:g})"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.t_min) and self.t_min < self.t_max < math.inf):
@@ -197,7 +202,14 @@ class Process(ABC):
                 "give t_min < t_max."
             )
         t = torch.linspace(self.t_min, self.t_max, _PROBES, dtype=torch.float64)
-        alpha, sigma = self.alpha(t), self.sigma(t)
+        for coefficient in (self.alpha, self.sigma):
+            value: object = coefficient(t)
+            if not isinstance(value, Tensor) or value.shape != t.shape:
+                raise ValueError(
+                    f"{self!r}: {coefficient.__name__}(t) must be a tensor of the shape of t, made "
+                    "by torch operations."
+                )
+        alpha, sigma = self.coefficients(t)
         bad = ~(alpha.isfinite() & sigma.isfinite() & (alpha >= 0) & (sigma > 0))
         if bad.any():
             k = int(bad.nonzero()[0])
@@ -269,12 +281,12 @@ class Process(ABC):
                 f"half_log_snr = {worst:g} is outside [{low:g}, {high:g}], "
                 f"the range of {self!r} on [{self.t_min:g}, {self.t_max:g}]."
             )
-        t = self._time_at(target).clamp(self.t_min, self.t_max)
+        t = self.time_at(target).clamp(self.t_min, self.t_max)
         t = torch.where(target <= low, self.t_max, t)
         return torch.where(target >= high, self.t_min, t)
 
-    def _time_at(self, half_log_snr: Tensor) -> Tensor:
-        """Solve for the time, inside the range; processes with a closed form may give it."""
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
+        """Return the time inside the range, for `time`: a hook for processes with a closed form."""
         return _invert(self.half_log_snr, half_log_snr, self.t_min, self.t_max)
 
     def contains(self, t: Tensor) -> bool:
@@ -290,10 +302,10 @@ class Process(ABC):
         None where ``alpha`` and ``sigma`` cannot be continued so far.
         """
         try:
-            alpha, sigma = self.coefficients(torch.tensor(self._origin, dtype=torch.float64))
+            alpha, sigma = self.coefficients(torch.tensor(self.t_origin, dtype=torch.float64))
         except (ArithmeticError, RuntimeError, ValueError):
             return None
-        return self._origin if abs(float(alpha) - 1) < 1e-12 and float(sigma) == 0 else None
+        return self.t_origin if abs(float(alpha) - 1) < 1e-12 and float(sigma) == 0 else None
 
     def perturb(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
         """Return ``x_t`` of (1) for data ``x0`` ``(B, ...)``, times as in `align`, and noise."""
@@ -324,8 +336,7 @@ class Process(ABC):
         """Return the Gaussian that data with this mean and variance has become at ``t``.
 
         ``mean`` and ``variance`` are the data's, one number or one per coordinate; the defaults are
-        those of standardised data. ``t`` is ``t_max`` unless given. Its `Prior.mismatch` tells what
-        ignoring them would cost.
+        those of standardised data. ``t`` is ``t_max`` unless given.
         """
         t = torch.as_tensor(self.t_max if t is None else t, dtype=torch.float64)
         alpha, sigma = self.coefficients(t)

@@ -64,7 +64,7 @@ class VP(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(-_linear_beta_integral(t, self.beta_min, self.beta_max))).sqrt()
 
-    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
         # alpha^2 = 1 / (1 + e^{-2 lambda}) = e^{-B}
         integral = torch.log1p(torch.exp(-2 * half_log_snr))
         return _linear_beta_time(integral, self.beta_min, self.beta_max)
@@ -90,7 +90,7 @@ class SubVP(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.expm1(-_linear_beta_integral(t, self.beta_min, self.beta_max))
 
-    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
         # sigma / alpha = e^{B/2} - e^{-B/2}
         integral = 2 * torch.asinh(0.5 * torch.exp(-half_log_snr))
         return _linear_beta_time(integral, self.beta_min, self.beta_max)
@@ -118,7 +118,7 @@ class VE(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return self.sigma_min * torch.expm1(self._growth * t).sqrt()
 
-    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
         return torch.log1p(torch.exp(-2 * half_log_snr) / self.sigma_min**2) / self._growth
 
     @property
@@ -176,7 +176,7 @@ class Flow(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return t * 1.0
 
-    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
         return 1 / (1 + torch.exp(half_log_snr))
 
 
@@ -196,7 +196,7 @@ class EDM(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return t * 1.0
 
-    def _time_at(self, half_log_snr: Tensor) -> Tensor:
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
         return torch.exp(-half_log_snr)
 
 
@@ -222,7 +222,7 @@ class Tabulated(Process):
     alpha_bar: Sequence[float] | Tensor = field(repr=False)
     t_min: float = 0.0
     t_max: float = math.inf  # the last index of the table
-    _origin: ClassVar[float] = -1.0
+    t_origin: ClassVar[float] = -1.0
 
     def __post_init__(self) -> None:
         table = torch.as_tensor(self.alpha_bar, dtype=torch.float64).detach().cpu()

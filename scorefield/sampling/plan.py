@@ -83,7 +83,7 @@ class Plan:
         ends = float(self.times.min()), float(self.times.max())
         levels = (-9.0, -6.0), (-6.0, 6.0), (6.0, 9.0)
         try:
-            counts = {count_calls_on(_Exponential(*ends, *pair), self) for pair in levels}
+            counts = {count_calls_on(_Exponential(*pair, *ends), self) for pair in levels}
         except ValueError:
             return None
         return counts.pop() if len(counts) == 1 else None
@@ -167,10 +167,10 @@ KINDS = (
 class _Exponential(Process):
     """``x_t = x_0 + sigma eps`` with ``log sigma`` linear in time, to count calls on."""
 
-    t_min: float
-    t_max: float
     low: float
     high: float
+    t_min: float
+    t_max: float
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)

@@ -1,12 +1,12 @@
 """Charts, pictures of samples, and the one-file report of a run.
 
 `write_report` writes the report. `frontier_chart` draws a measured frontier, and `trajectories` the
-paths of a field by the SDE and by the ODE; both return a `Figure`, whose ``save("x.svg")`` writes
-SVG and needs nothing else, and whose ``save("x.png")`` writes PNG. Your own charts are made of
-`Axis`, `Series` and `Chart`. `image_grid` writes images of samples as PNG.
+paths of a field by the SDE and by the ODE. Both return a `Figure`, which ``save("x.svg")`` writes
+as SVG and ``save("x.png")`` as PNG. Your own charts are made of `Axis`, `Series` and `Chart`.
+`image_grid` writes images of samples as PNG.
 
-A PNG and the report need the extra ``scorefield[report]``: resvg_py, Pillow and Jinja, which are
-imported where they are used.
+A PNG, a shaded chart and the report need the extra ``scorefield[report]``: resvg_py, Pillow and
+Jinja, which are imported where they are used.
 """
 
 from scorefield.report.axis import Axis

@@ -56,7 +56,7 @@ REFUSED = {
         1e8 + NORMAL,
         "size 1e.08 in feature or channel 0 .* does not resolve",
     ),
-    "offset 1e8, spread 100": (1e8 + 100 * NORMAL, "subtract what they have in common"),
+    "offset 1e8, spread 100": (1e8 + 100 * NORMAL, "subtract a common offset"),
     "an image around 1e8": (1e8 + RNG.normal(size=(9, 1, 4, 4)), "values of size 1e.08"),
     "whole numbers around 2^40": (2**40 + RNG.integers(0, 9, (30, 2)), "does not resolve"),
     "scale 1e-42": (NORMAL * 1e-42, "change the unit"),

@@ -41,7 +41,7 @@ PROCESSES = {
     "Flow, alpha = 0": sf.Flow(t_max=1.0),
 }
 FIELDS = {name: mixture(process) for name, process in PROCESSES.items()}
-REFUSALS = ["alpha = 0", "has no finite diffusion"]  # what is undefined where there is no signal
+REFUSALS = ["alpha = 0", "has an infinite diffusion"]  # what is undefined where there is no signal
 GRIDS = [sf.uniform, sf.quadratic, sf.even_log_snr, sf.karras, sf.balanced]
 PLAN = "the default plan"
 

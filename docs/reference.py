@@ -105,7 +105,7 @@ def entry(path: str, documented: list[Any]) -> str:
         text = f".. autoclass:: {path}\n   :members:\n   :show-inheritance:\n"
         bases = [base for base in value.__mro__[1:] if base.__module__.startswith("scorefield")]
         if bases and not any(base is other for base in bases for other in documented):
-            text += "   :inherited-members: Module\n"
+            text += "   :inherited-members: Module, BaseModel\n"
         return text
     if callable(value):
         return f".. autofunction:: {path}\n"

@@ -283,7 +283,7 @@ def test_no_tensor_is_larger_than_a_block_or_what_is_kept_of_each_point(metric, 
         ({"metrics": (MMD((1.0,)), MMD((2.0,)))}, "metrics contain squared_mmd twice"),
         ({"level": 1.0}, "level=1: must be between 0 and 1"),
         ({"metrics": [PRDC(k=20)]}, "k=20: must be at most 15"),
-        ({"seed": -1}, "seed = -1: give an integer"),
+        ({"seed": -1}, "seed=-1: give an integer"),
     ],
 )
 def test_refuses_what_cannot_be_compared(arguments, message):

@@ -285,7 +285,7 @@ def test_restore_takes_an_own_operator():
 
 
 def test_dps_accepts_the_noise_that_it_does_not_use():
-    base, t, x = sf.Gaussian(sf.VP(), MEAN, COVARIANCE), tensor(0.4), normal(3, 4, seed=2)
+    base, t, x = sf.Gaussian(sf.VP(), MEAN, COVARIANCE), tensor(0.4)[0], normal(3, 4, seed=2)
     quiet, noisy = (sf.DPS(base, Squares(), Y, noise_std=s)(x, t).x0 for s in (0.0, 0.5))
     assert torch.equal(quiet, noisy)
 

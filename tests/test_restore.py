@@ -178,7 +178,7 @@ def test_settings_reach_the_method():
         (lambda f, y: restore_data(f, UNITS, Continuous(), y, None, -1.0), "noise_std=-1"),
         (
             lambda f, y: restore_data(f, UNITS, Columns(KINDS, 6), y, sf.Matrix(ROWS), 0.0),
-            "no unit",
+            "no common unit",
         ),
     ],
 )

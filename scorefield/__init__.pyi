@@ -78,7 +78,8 @@ from .report.builder import write_report as write_report
 from .runs.folder import RunFolder as RunFolder
 from .runs.loading import load as load
 from .runs.run import Run as Run
-from .runs.trainer import Training as Training, train as train
+from .runs.train import train as train
+from .runs.trainer import Training as Training
 from .sampling import (
     Adaptive as Adaptive,
     Codes as Codes,

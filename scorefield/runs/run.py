@@ -81,8 +81,6 @@ class Run(DataInference):
         settings = {**flags, "held_out": held_out, "seed": seed}
         return run_of(denoiser, data, name, transform, settings)
 
-    # --- plans
-
     def plan(self, nfe: int = DEFAULT_CALLS) -> Plan:
         """Return the plan of ``nfe`` network calls: the tuned one if there is one, or the default.
 
@@ -106,8 +104,6 @@ class Run(DataInference):
         if self.folder is not None:
             return self.folder.plans(self.conditional, self.guidance)
         return {nfe: plan for (scale, nfe), plan in self.tuned.items() if scale == self.guidance}
-
-    # --- sampling
 
     def sample(
         self,
@@ -140,8 +136,6 @@ class Run(DataInference):
     ) -> dict[str, np.ndarray]:
         """Generate rows of a table: `sample` with the same arguments, then `table`."""
         return self.table(self.sample(n, *arguments, **settings))
-
-    # --- tuning and measuring
 
     def tune(
         self,
@@ -231,8 +225,6 @@ class Run(DataInference):
         from scorefield.runs.comparison import check
 
         return check(self, data, y, **settings)
-
-    # --- files
 
     def save(self, folder: str | Path, include: Mapping[str, Path] | None = None) -> None:
         """Write the run to a new folder, at once or not at all; it belongs to it from then on.

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from scorefield._internal.errors import UsageError
+from scorefield.data import Data
 from scorefield.field import Denoiser, Parametrization
 from scorefield.process import Process
-from scorefield.runs.build import Objects
+from scorefield.runs.build import Objects, is_classless
 from scorefield.training.config import OptimConfig, TrainConfig
 from scorefield.training.objective import TimeDistribution, Weighting
 
@@ -74,6 +75,40 @@ def configured(
     except ValidationError as error:
         raise UsageError(_message(error)) from None
     return result, Objects.of(objects.pop("network", None), **objects)
+
+
+def check_settings(config: TrainConfig, data: Data) -> None:
+    """Reject settings that do not fit the data.
+
+    Raises:
+        UsageError: with the setting to change.
+    """
+    if config.conditional and data.y is None:
+        raise UsageError(
+            f"conditional=True: {data.name} has no classes to condition on; give labels, "
+            "or leave out conditional."
+        )
+    if config.conditional and not is_classless(config.network):
+        _check_all_have_classes(data, config.dropout)
+    if config.levels and data.columns.categories:
+        raise UsageError(
+            f"levels={config.levels}: {data.name} has columns of texts, which are not levels. "
+            "Leave levels out; the whole numbers of a table stay whole anyway."
+        )
+
+
+def _check_all_have_classes(data: Data, dropout: float) -> None:
+    """Refuse to hide classes from a network that needs one for each sample."""
+    if dropout:
+        raise UsageError(
+            f"dropout={dropout:g}: this network needs a class for every sample; set dropout=0, or "
+            "use a network with classless=True."
+        )
+    if data.y is not None and bool((data.y < 0).any()):
+        raise UsageError(
+            f"{data.name} has samples without a class, but this network needs one for every sample:"
+            " give each a class, or use a network with classless=True."
+        )
 
 
 def _names() -> list[str]:

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield._internal.errors import StorageError, UsageError
+from scorefield._internal.errors import StorageError
 from scorefield.data import Data, Standardize
 from scorefield.data.rows import chunks, digest
-from scorefield.data.source import as_data
 from scorefield.data.transform import moments
 from scorefield.evaluate.metrics import energy_distance
 from scorefield.noise import Noise
@@ -26,7 +25,7 @@ from scorefield.runs.folder import check_config
 from scorefield.runs.loading import describe_data, new_denoiser
 from scorefield.runs.memory import check_memory
 from scorefield.runs.run import Run
-from scorefield.runs.settings import configured
+from scorefield.runs.settings import check_settings
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
 from scorefield.training.held_out import HeldOut, split
@@ -82,18 +81,7 @@ class Training:
         objects: build.Objects = build.NONE,
     ) -> None:
         config = objects.described(TrainConfig() if config is None else config)
-        if config.conditional and data.y is None:
-            raise UsageError(
-                f"conditional=True: {data.name} has no classes to condition on; give labels, "
-                "or leave out conditional."
-            )
-        if config.conditional and not build.is_classless(config.network):
-            _check_all_have_classes(data, config.dropout)
-        if config.levels and data.columns.categories:
-            raise UsageError(
-                f"levels={config.levels}: {data.name} has columns of texts, which are not levels. "
-                "Leave levels out; the whole numbers of a table stay whole anyway."
-            )
+        check_settings(config, data)
         self.config = build.resolved(config, data.shape)
         self.data_config = describe_data(data, self.config)
         if objects.network is None:
@@ -162,10 +150,7 @@ class Training:
         return time.monotonic() - self._began
 
     def evaluate(self) -> Tensor:
-        """Return the error of the averaged weights on held-out data at each noise level.
-
-        See `scorefield.training.held_out.HeldOut.errors`.
-        """
+        """Return the `HeldOut.errors` of the averaged weights, one for each noise level."""
         errors = self.held_out.errors(self.fit.averaged)
         mean = float(errors.mean())
         if self.best is None or mean < self.best[1]:
@@ -173,10 +158,7 @@ class Training:
         return errors
 
     def compare(self, run: Run) -> Quality:
-        """Return the distances of samples of the result from held-out data.
-
-        Args:
-            run: `run`, after the last step.
+        """Return the distances of samples of the result, `run`, from held-out data.
 
         Raises:
             ValueError: fewer than two samples are held out.
@@ -209,14 +191,10 @@ class Training:
             stays: whether the checkpoint of a step is never removed.
         """
         state = self.fit.state()  # every worker adds its share
-        own = {
-            "losses": list(self._losses),
-            "best": self.best,
-            "steps": self.fit.steps,
-            "seconds": self.seconds,
-        }
         if self.workers.first:
-            checkpoint.save(folder, self.fit.step, state, {**self.facts, **own}, stays)
+            own = {"losses": list(self._losses), "best": self.best, "steps": self.fit.steps}
+            facts = {**self.facts, **own, "seconds": self.seconds}
+            checkpoint.save(folder, self.fit.step, state, facts, stays)
 
     def resume(self, folder: Path) -> int:
         """Continue from the newest checkpoint in a folder, if any; return the number of steps.
@@ -268,58 +246,3 @@ class Training:
         optim = self.config.optim.model_copy(update=counted)
         config = self.config.model_copy(update={"optim": optim})
         return RunConfig(data=self.data_config, train=config, loss=self.loss)
-
-
-def train(
-    data: Any,
-    y: Any = None,
-    *,
-    config: TrainConfig | None = None,
-    device: str | torch.device = "cpu",
-    **settings: Any,
-) -> Run:
-    """Train a field on data and return the finished run.
-
-    Args:
-        data: a tensor or array ``(N, D)``, ``(N, C, L)`` or ``(N, C, H, W)``; a pandas or polars
-            table; an AnnData object; a path or the name of a built-in set; a `scorefield.Data`.
-        y: classes to learn too: a tensor, an array or a list of integers or texts, or the name of
-            a column of the table or of ``obs``. With it ``conditional`` is True by default.
-        config: the settings as one object, such as that of another run.
-        device: where to train.
-        settings: the fields of `scorefield.TrainConfig` and `scorefield.OptimConfig`, which go
-            before those of ``config``: ``steps``, ``minutes``, ``lr``, ``batch_size``, ``network``,
-            ``process``, ``parametrization``, ``conditional``, ``held_out``, ``seed`` and others.
-            A network, process, parametrization, label, weighting or distribution of times is the
-            name of a kind, a configuration, or an object, for example of a class of your own. A
-            network is a module called as ``network(x, label)``, or ``network(x, label, y=y)`` with
-            ``y = -1`` where a class is hidden; it is trained in place.
-
-    Raises:
-        TypeError: an unknown setting.
-        DataError: as `scorefield.read`.
-        ValueError: as `Training` and `scorefield.training.loop.fit`.
-    """
-    if isinstance(y, TrainConfig):
-        raise TypeError("y is a TrainConfig: pass it as config=.")
-    if y is not None and "conditional" not in (config.model_fields_set if config else ()):
-        settings = {"conditional": True, **settings}
-    built, objects = configured(config, settings)
-    training = Training(as_data(data, y), built, device=device, objects=objects)
-    for _ in training:
-        pass
-    return training.run
-
-
-def _check_all_have_classes(data: Data, dropout: float) -> None:
-    """Refuse to hide classes from a network that needs one for each sample."""
-    if dropout:
-        raise UsageError(
-            f"dropout={dropout:g}: this network needs a class for every sample; set dropout=0, or "
-            "use a network with classless=True."
-        )
-    if data.y is not None and bool((data.y < 0).any()):
-        raise UsageError(
-            f"{data.name} has samples without a class, but this network needs one for every sample:"
-            " give each a class, or use a network with classless=True."
-        )

@@ -7,8 +7,7 @@ form, in which a table is one compound array.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from scorefield._internal.errors import DataError
 from scorefield.data.contents import Coded, Contents, Values, coded
-from scorefield.data.limits import UNREADABLE, reason
+from scorefield.data.limits import reading
 
 _LARGEST_RATIO = 1100  # of compression; deflate, which such files use, reaches 1,030
 _SPARE = 2**20  # bytes
@@ -55,15 +54,8 @@ def read_h5ad(path: Path, layer: str | None = None) -> Contents:
     return Contents(values, tuple(genes) if unique else (), by_name=columns)
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Raise errors of h5py and NumPy on a damaged file as one `DataError`."""
-    try:
-        yield
-    except DataError:
-        raise
-    except (*UNREADABLE, LookupError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read as .h5ad: {reason(error)}") from None
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(path, ".h5ad", LookupError, AttributeError)
 
 
 class _Dense:

@@ -11,7 +11,6 @@ import math
 import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,14 +20,7 @@ from scorefield._internal.errors import DataError
 from scorefield.data.cells import read_h5ad
 from scorefield.data.contents import Contents
 from scorefield.data.images import read_images
-from scorefield.data.limits import (
-    UNREADABLE,
-    check_array,
-    check_directory,
-    check_size,
-    member,
-    reason,
-)
+from scorefield.data.limits import check_array, check_directory, check_size, member, reading
 from scorefield.data.table import read_csv, read_parquet
 from scorefield.data.use import ALL, Use
 
@@ -71,21 +63,17 @@ def read_file(path: Path, layer: str | None = None, use: Use = ALL) -> Contents:
 
 
 def _npy(path: Path) -> np.ndarray:
-    try:
+    with reading(path, "a .npy file"):
         with path.open("rb") as file:
             if file.read(4) == b"PK\3\4":
                 raise DataError(f"{path} holds an archive, not one array: name it .npz.")
         with path.open("rb") as file:
             check_array(file, path.stat().st_size)
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except DataError:
-        raise
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as a .npy file: {reason(error)}") from None
 
 
 def _npz(path: Path) -> np.ndarray:
-    try:
+    with reading(path, "a .npz file"):
         with path.open("rb") as file:
             if file.read(6) == np.lib.format.MAGIC_PREFIX:
                 raise DataError(f"{path} holds one array, not an archive: name it .npy.")
@@ -97,35 +85,28 @@ def _npz(path: Path) -> np.ndarray:
                 check_array(head, part.file_size)
             with archive.open(part) as whole:
                 return np.asarray(np.lib.format.read_array(whole, allow_pickle=False))
-    except DataError:
-        raise
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as a .npz file: {reason(error)}") from None
 
 
 def _idx(path: Path) -> np.ndarray:
     opened: Callable[..., gzip.GzipFile] = gzip.open if path.suffix == ".gz" else open  # type: ignore[assignment]
-    try:
-        with opened(path, "rb") as file:
-            head = file.read(4)
-            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not head[3]:
-                raise DataError(f"{path} is not in the idx format.")
-            kind, sides = np.dtype(_IDX_TYPES[head[2]]), file.read(4 * head[3])
-            if len(sides) < 4 * head[3]:
-                raise DataError(f"{path} ends inside its header.")
-            shape = struct.unpack(f">{head[3]}I", sides)
-            size = math.prod(shape) * kind.itemsize
-            if path.suffix != ".gz" and size != path.stat().st_size - file.tell():
-                raise DataError(
-                    f"{path} declares {size} bytes of data {shape} and holds "
-                    f"{path.stat().st_size - file.tell()}."
-                )
-            check_size(path, size)
-            data = bytearray()
-            while len(data) <= size and (some := file.read(min(1 << 20, size + 1 - len(data)))):
-                data += some
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {reason(error)}") from None
+    with reading(path, "an idx file"), opened(path, "rb") as file:
+        head = file.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not head[3]:
+            raise DataError(f"{path} is not in the idx format.")
+        kind, sides = np.dtype(_IDX_TYPES[head[2]]), file.read(4 * head[3])
+        if len(sides) < 4 * head[3]:
+            raise DataError(f"{path} ends inside its header.")
+        shape = struct.unpack(f">{head[3]}I", sides)
+        size = math.prod(shape) * kind.itemsize
+        if path.suffix != ".gz" and size != path.stat().st_size - file.tell():
+            raise DataError(
+                f"{path} declares {size} bytes of data {shape} and holds "
+                f"{path.stat().st_size - file.tell()}."
+            )
+        check_size(path, size)
+        data = bytearray()
+        while len(data) <= size and (some := file.read(min(1 << 20, size + 1 - len(data)))):
+            data += some
     if len(data) != size:
         holds = f"{len(data)}" if len(data) < size else "more"
         raise DataError(f"{path} declares {size} bytes of data {shape} and holds {holds}.")

@@ -13,6 +13,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +30,7 @@ _DIRECTORY = 1 << 20  # bytes of an archive's list of members
 _LINE = 1 << 24  # characters of a table's row
 
 # errors that the libraries raise for malformed bytes
-UNREADABLE = (
+_UNREADABLE = (
     OSError,
     ValueError,
     TypeError,
@@ -45,9 +46,22 @@ UNREADABLE = (
 )
 
 
-def reason(error: Exception) -> str:
-    """Return the message of an error, or its name if it has none."""
-    return str(error) or type(error).__name__
+@contextmanager
+def reading(source: Path | str, form: str, *others: type[Exception]) -> Iterator[None]:
+    """Raise any error on malformed data as one `DataError`.
+
+    Args:
+        form: of the data, as in ``a table``, for the message.
+        others: errors of a library besides the usual ones.
+    """
+    errors: tuple[type[Exception], ...] = (*_UNREADABLE, *others)
+    try:
+        yield
+    except DataError:
+        raise
+    except errors as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{source} cannot be read as {form}: {reason}") from None
 
 
 def member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:

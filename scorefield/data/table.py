@@ -17,7 +17,7 @@ import numpy as np
 
 from scorefield._internal.errors import DataError
 from scorefield.data.contents import Contents
-from scorefield.data.limits import THRIFT, UNREADABLE, check_size, lines, reason
+from scorefield.data.limits import THRIFT, check_size, lines, reading
 from scorefield.data.use import ALL, Use
 
 KINDS = (".csv", ".parquet")
@@ -102,13 +102,13 @@ class _Column:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not empty with their numbers, from 1."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for number, row in enumerate(csv.reader(lines(path, file)), 1):
-                if row:
-                    yield number, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a table: {reason(error)}") from None
+    with (
+        reading(path, "a table", csv.Error),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):
+        for number, row in enumerate(csv.reader(lines(path, file)), 1):
+            if row:
+                yield number, row
 
 
 def _unique(path: Path | str, names: list[str]) -> tuple[str, ...]:
@@ -174,13 +174,9 @@ def read_frame(frame: Any, name: str, use: Use = ALL) -> Contents:
         ) from None
     if hasattr(frame, "reset_index"):  # the names of rows are not data
         frame = frame.reset_index(drop=True)
-    try:
-        if hasattr(frame, "__arrow_c_stream__"):
-            table = pyarrow.table(frame)
-        else:
-            table = interchange.from_dataframe(frame)
-    except (*UNREADABLE, pyarrow.ArrowException) as error:
-        raise DataError(f"{name} cannot be read as a table: {reason(error)}") from None
+    with reading(name, "a table", pyarrow.ArrowException):
+        arrow = hasattr(frame, "__arrow_c_stream__")
+        table = pyarrow.table(frame) if arrow else interchange.from_dataframe(frame)
     names = _unique(name, table.column_names)
     if not names or not table.num_rows:
         raise DataError(f"{name} holds no {'rows' if names else 'columns'}.")
@@ -220,7 +216,7 @@ def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
             f"{path}: parquet needs pyarrow; pip install 'scorefield[parquet]'."
         ) from None
     limits = {"thrift_string_size_limit": THRIFT, "thrift_container_size_limit": THRIFT}
-    try:
+    with reading(path, "parquet", pyarrow.ArrowException):
         with parquet.ParquetFile(path, **limits) as file:
             names, head = _unique(path, file.schema_arrow.names), file.metadata
             columns = list(compress(file.schema_arrow, use.picks(names)))
@@ -234,10 +230,6 @@ def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
         coded = [column.name for column in columns if pyarrow.types.is_string(column.type)]
         with parquet.ParquetFile(path, read_dictionary=coded, **limits) as file:
             return file.read([column.name for column in columns]), names
-    except DataError:
-        raise
-    except (*UNREADABLE, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as parquet: {reason(error)}") from None
 
 
 def _is_text(kind: Any) -> bool:

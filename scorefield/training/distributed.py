@@ -26,7 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from scorefield.training.workers import Workers
+from scorefield.training.workers import Undivided, Workers
 
 TIMEOUT = timedelta(minutes=5)
 
@@ -48,14 +48,8 @@ class _Group(Workers):
         return values
 
 
-class Replicated(_Group):
-    """Each process has all weights."""
-
-    def own(self, network: nn.Module) -> nn.Module:
-        return network
-
-    def divide(self, network: nn.Module) -> None:
-        pass
+class Replicated(_Group, Undivided):
+    """Each worker has all weights."""
 
     def join(self, network: nn.Module) -> nn.Module:
         on = [self.device] if self.device.type == "cuda" else None
@@ -65,12 +59,6 @@ class Replicated(_Group):
         assert isinstance(joined, DistributedDataParallel)
         context: AbstractContextManager[None] = joined.no_sync()
         return context
-
-    def whole(self, tensor: Tensor) -> Tensor:
-        return tensor
-
-    def share(self, tensor: Tensor, like: Tensor) -> Tensor:
-        return tensor
 
 
 class Sharded(_Group):

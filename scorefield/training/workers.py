@@ -62,10 +62,8 @@ class Workers(ABC):
         """Return the values of all workers."""
 
 
-class SingleWorker(Workers):
-    """One process that does everything."""
-
-    rank, size = 0, 1
+class Undivided(Workers):
+    """Workers that have all weights each."""
 
     def own(self, network: nn.Module) -> nn.Module:
         return network
@@ -73,17 +71,23 @@ class SingleWorker(Workers):
     def divide(self, network: nn.Module) -> None:
         pass
 
-    def join(self, network: nn.Module) -> nn.Module:
-        return network
-
-    def hold(self, joined: nn.Module) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor
 
     def share(self, tensor: Tensor, like: Tensor) -> Tensor:
         return tensor
+
+
+class SingleWorker(Undivided):
+    """One process that does everything."""
+
+    rank, size = 0, 1
+
+    def join(self, network: nn.Module) -> nn.Module:
+        return network
+
+    def hold(self, joined: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def total(self, value: Tensor) -> Tensor:
         return value

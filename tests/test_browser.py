@@ -1,4 +1,4 @@
-"""The report in a browser: sliders move pictures, nothing leaves the page, no name does anything.
+"""The report in a browser: sliders move pictures, names are harmless, and nothing is loaded.
 
 Needs Debian's chromium, or the program that SCOREFIELD_BROWSER names. Where SCOREFIELD_BROWSER is
 "needed", as in CI, no browser is a failure.
@@ -91,7 +91,7 @@ every_run = pytest.mark.parametrize("run", RUNS)
 
 
 def looks(slider):
-    """Return what each picture of a slider looks like, and what it is said to be."""
+    """Return the pixels of each picture of a slider, and its description."""
     figures = slider.locator("[data-panel]").all()
     pictures = [figure.locator(".sheet, .drawing") for figure in figures]
     words = [
@@ -243,7 +243,7 @@ def test_without_javascript_the_last_frames_are_there(pages, opened, run):
 
 
 def drawn(page):
-    """Return what decides how the pictures of the first slider look."""
+    """Return the attributes that determine how the pictures of the first slider look."""
     return page.locator("#time").evaluate(
         "e => [...e.querySelectorAll('path')].map(p => p.getAttribute('d')).concat("
         "[...e.querySelectorAll('img')].map(i => i.getBoundingClientRect().top -"

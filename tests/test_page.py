@@ -1,4 +1,4 @@
-"""The report of a run as a file: it shows what was sampled, and no name in it is markup."""
+"""The report of a run as a file: pictures show the samples, and names never become markup."""
 
 import base64
 import hashlib
@@ -70,7 +70,7 @@ def numbers(path):
 
 
 class Reader(HTMLParser):
-    """All that a page holds, by a parser that knows nothing of templates."""
+    """The elements and texts of a page, read by a parser of HTML."""
 
     def __init__(self, text):
         super().__init__()
@@ -104,7 +104,7 @@ class Reader(HTMLParser):
 
 
 def test_on_a_gaussian_the_odes_frames_stand_still_at_the_datas_scale():
-    # the probability flow scales a Gaussian by its deviation, which is what frames are divided by
+    # the probability flow scales a Gaussian by its deviation, and frames are divided by the same
     found = {walk.name: walk for walk in frames.solver_frames(gaussian(), 50, seed=3, y=None)}
     for name in ("Default plan", "Heun"):
         states = torch.stack(found[name].frames)
@@ -378,7 +378,7 @@ def point(name, nfe, value, stochastic=False):
 
 
 def tuning(field, nfe):
-    """Return what a plan tells of its tuning to a field."""
+    """Return the record of a plan that was tuned to a field."""
     worth = {"error": 0.1, "stderr": 0.01, "default": 0.2, "teacher": 0.01, "noises": 8, "seed": 0}
     return Tuning(digest(field), digest(field.process), (), nfe, **worth)
 
@@ -526,7 +526,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(moons, capsys, 
         (4, ["nowhere"], "nowhere: this run folder does not exist"),
         (2, [".", "--n", "0"], "--n 0"),
         (2, [".", "--items", "0"], "--items 0"),
-        (2, [".", "--out", "page.txt"], "ends in .html"),
+        (2, [".", "--out", "page.txt"], "must end in .html"),
         (2, [".", "--out", "no/such/page.html"], "in a folder that exists"),
         (2, [".", "--out", "other.html"], "exists already"),
         (2, [".", "--held-out"], "pass the data that the run was trained on"),

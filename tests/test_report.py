@@ -1,4 +1,4 @@
-"""Pictures: what they show is what they were given, or what is true."""
+"""Pictures of samples and of paths: they show the values they were given, or the exact ones."""
 
 import io
 import math
@@ -122,7 +122,7 @@ def test_both_kinds_of_path_have_the_exact_marginals(many, place):
 
 @pytest.mark.parametrize("place", [0.7, 0.9])
 def test_the_test_of_marginals_sees_a_wrong_law(many, place):
-    # earlier than this, noise hides the data and neighbouring times have nearly one law
+    # earlier, noise hides the data and the distributions of neighbouring times are too close
     field, found = many
     other = marginal_cdf(field, found.times[round((place - 0.3) * 200)])
     for track in (found.sde, found.ode):

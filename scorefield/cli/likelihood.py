@@ -101,6 +101,8 @@ def likelihood(
 def _check_options(options: Mapping[str, Any], bound: bool) -> None:
     if "max_probes" in options and "stderr" not in options:
         raise UsageError("--max-probes has no effect without --stderr.")
+    if "nfe" in options and "rtol" in options:
+        raise UsageError("--nfe and --rtol cannot be combined.")
     for name in options:
         if bound and name not in ("nfe", "prior"):
             raise UsageError(f"--{name.replace('_', '-')} has no effect with --bound.")

@@ -18,11 +18,7 @@ returns a tensor like ``x``. A `scorefield.Denoiser` chooses the label and inter
     x = sf.sample(field, 4)
 """
 
-from scorefield.networks.adm import ADM
-from scorefield.networks.codec import Codec
-from scorefield.networks.diffusers import Diffusers
-from scorefield.networks.mlp import MLP
-from scorefield.networks.song import SongUNet
-from scorefield.networks.unet import UNet
+import lazy_loader
 
-__all__ = ["ADM", "MLP", "Codec", "Diffusers", "SongUNet", "UNet"]
+# names load on first use: a command needs few of them
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

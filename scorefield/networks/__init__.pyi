@@ -1,0 +1,8 @@
+from .adm import ADM
+from .codec import Codec
+from .diffusers import Diffusers
+from .mlp import MLP
+from .song import SongUNet
+from .unet import UNet
+
+__all__ = ["ADM", "MLP", "Codec", "Diffusers", "SongUNet", "UNet"]

@@ -243,7 +243,7 @@ def test_overwrite_replaces_the_files(tmp_path, files, fails):
     first = target.read_bytes()
     again = ["sample", files / "run", "--n", 3, "--steps", 2, "--seed", 9, "--out", target]
     message = fails(2, *again)
-    assert f"{target} exists already" in message
+    assert f"{target}: exists already" in message
     assert "--overwrite" in message
     assert target.read_bytes() == first
     finishes(*again, "--overwrite")
@@ -364,7 +364,7 @@ BAD_SAMPLING = [
     ("run --y 1", "no classes"),
     ("classes --y 3", "0 to 2"),
     ("classes --y -1", "0 to 2"),
-    ("run --out x.npy", "x.npy exists already"),
+    ("run --out x.npy", "--out x.npy: exists already"),
     ("run --out nowhere/z.npy", "a folder that exists"),
     ("run --out z.txt", "ends in .npy"),
     ("", "RUN"),

@@ -309,7 +309,7 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
         (2, "compare run --solvers tuned", "has no tuned plan for this run"),
         (2, "compare run --solvers magic", "magic"),
         (2, "compare run --out f.txt", "f.txt: must end in .json"),
-        (2, "compare told", "frontier.json exists already"),
+        (2, "compare told", "frontier.json: exists already"),
         (4, "compare nowhere", "nowhere: this run folder does not exist"),
         (2, "sample told --tolerance 1 --nfe 4", "--nfe and --tolerance cannot be combined"),
         (

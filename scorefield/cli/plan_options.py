@@ -44,32 +44,27 @@ PREDICTIONS: dict[str, Callable[[float], solvers.Prediction]] = {
 }
 
 
-def _predictor_corrector() -> solvers.PredictorCorrector:
-    """Return the sampler of Song et al. (2021): a step of the reverse SDE, and a Langevin move."""
-    return solvers.PredictorCorrector(solvers.ReverseDiffusion(), solvers.Langevin())
-
-
-# the solver of each name, and the options it takes
-SOLVERS: dict[str, tuple[Callable[..., solvers.Solver], tuple[str, ...]]] = {
-    "multistep": (solvers.Multistep, ("order", "prediction", "corrector", "eta")),
-    "singlestep": (solvers.Singlestep, ("order", "prediction")),
-    "dpm-solver": (solvers.dpm_solver, ("order",)),
-    "dpm-solver++": (solvers.dpm_solver_pp, ("order", "sde")),
-    "deis": (solvers.deis, ("order",)),
-    "unipc": (solvers.unipc, ("order", "prediction")),
-    "ddim": (solvers.DDIM, ("eta",)),
-    "ddpm": (solvers.DDPM, ("variance",)),
-    "euler": (solvers.Euler, ()),
-    "midpoint": (solvers.Midpoint, ()),
-    "heun": (solvers.Heun, ()),
-    "bosh3": (solvers.Bosh3, ()),
-    "rk4": (solvers.RK4, ()),
-    "dopri5": (solvers.Dopri5, ()),
-    "tsit5": (solvers.Tsit5, ()),
-    "euler-maruyama": (solvers.EulerMaruyama, ("eta",)),
-    "stochastic-heun": (solvers.StochasticHeun, ("eta",)),
-    "reverse-diffusion": (solvers.ReverseDiffusion, ()),
-    "predictor-corrector": (_predictor_corrector, ()),
+# the solver of each name, in `scorefield.solvers`, and the options it takes
+SOLVERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "multistep": ("Multistep", ("order", "prediction", "corrector", "eta")),
+    "singlestep": ("Singlestep", ("order", "prediction")),
+    "dpm-solver": ("dpm_solver", ("order",)),
+    "dpm-solver++": ("dpm_solver_pp", ("order", "sde")),
+    "deis": ("deis", ("order",)),
+    "unipc": ("unipc", ("order", "prediction")),
+    "ddim": ("DDIM", ("eta",)),
+    "ddpm": ("DDPM", ("variance",)),
+    "euler": ("Euler", ()),
+    "midpoint": ("Midpoint", ()),
+    "heun": ("Heun", ()),
+    "bosh3": ("Bosh3", ()),
+    "rk4": ("RK4", ()),
+    "dopri5": ("Dopri5", ()),
+    "tsit5": ("Tsit5", ()),
+    "euler-maruyama": ("EulerMaruyama", ("eta",)),
+    "stochastic-heun": ("StochasticHeun", ("eta",)),
+    "reverse-diffusion": ("ReverseDiffusion", ()),
+    "predictor-corrector": ("PredictorCorrector", ()),
 }
 DEFAULT = "default"  # the plan that is fitted to nothing
 _ADAPTIVE = ("bosh3", "dopri5", "tsit5")  # solvers that choose their own steps when compared
@@ -179,17 +174,20 @@ def make_solver(name: str, settings: Mapping[str, Any], data_std: float = 1.0) -
     Raises:
         UsageError: an option that the solver does not have.
     """
-    make, options = SOLVERS[name]
+    attribute, options = SOLVERS[name]
     for option in settings:
         if option not in options:
             owners = [solver for solver, (_, names) in SOLVERS.items() if option in names]
             raise UsageError(
                 f"--{option} has no effect on {name}: it belongs to {', '.join(owners)}."
             )
-    settings = {"prediction": "angle", **settings} if name == "multistep" else settings
-    return make(
-        **{k: PREDICTIONS[v](data_std) if k == "prediction" else v for k, v in settings.items()}
-    )
+    if name == "predictor-corrector":  # of Song et al. (2021)
+        return solvers.PredictorCorrector(solvers.ReverseDiffusion(), solvers.Langevin())
+    arguments = {"prediction": "angle", **settings} if name == "multistep" else dict(settings)
+    if "prediction" in arguments:
+        arguments["prediction"] = PREDICTIONS[arguments["prediction"]](data_std)
+    solver: solvers.Solver = getattr(solvers, attribute)(**arguments)
+    return solver
 
 
 def guidance_option(guidance: float) -> str:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from scorefield import networks
 from scorefield._internal.errors import UsageError
 from scorefield._internal.frozen import Frozen
 from scorefield.data.columns import Columns
 from scorefield.data.config import CodecConfig, DataConfig
 from scorefield.data.encoding import Continuous, Encoding, Levels
-from scorefield.data.latents import Latents
 from scorefield.data.transform import Standardize
 from scorefield.field import (
     Denoiser,
@@ -29,9 +29,11 @@ from scorefield.field import (
     ratio_label,
     time_label,
 )
-from scorefield.networks import ADM, MLP, Codec, Diffusers, SongUNet, UNet
 from scorefield.process import Process, builtin as processes
 from scorefield.training import config as c, objective as o
+
+if TYPE_CHECKING:
+    from scorefield.networks import Codec
 
 MOST_COLUMNS = 2**24
 MOST_TENSORS = 10_000  # of a network: each is an object, and an entry of a header
@@ -60,13 +62,31 @@ WEIGHTINGS: dict[str, type[o.Weighting]] = {
     "min-snr": o.MinSNR,
 }
 LABELS: dict[str, Label] = {"noise": noise_label, "ratio": ratio_label, "time": time_label}
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "mlp": MLP,
-    "unet": UNet,
-    "song": SongUNet,
-    "adm": ADM,
-    "diffusers": Diffusers,
-}
+
+
+class _Networks(Mapping[str, Callable[..., nn.Module]]):
+    """The networks by their kinds; each is imported when it is used."""
+
+    names: ClassVar = {
+        "mlp": "MLP",
+        "unet": "UNet",
+        "song": "SongUNet",
+        "adm": "ADM",
+        "diffusers": "Diffusers",
+    }
+
+    def __getitem__(self, kind: str) -> Callable[..., nn.Module]:
+        constructor: Callable[..., nn.Module] = getattr(networks, self.names[kind])
+        return constructor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+NETWORKS = _Networks()
 TIMES: dict[str, type[o.TimeDistribution]] = {
     "uniform": o.UniformTimes,
     "log-normal": o.LogNormalTimes,
@@ -218,7 +238,7 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
     constructor = _constructor("network", config)
     options = _options(config)
     if config.kind == "mlp":
-        return MLP(math.prod(shape), classes=classes, **options)
+        return networks.MLP(math.prod(shape), classes=classes, **options)
     if len(shape) != 3:
         raise ValueError(
             f"a U-Net takes images (C, H, W), but one sample has shape {shape}: use an MLP."
@@ -228,7 +248,8 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
         halved = f"to be halved between the {levels} levels of the network"
         _check_sides(shape, 2 ** (levels - 1), halved)
     result: nn.Module = constructor(shape[0], classes=classes, **options)
-    if isinstance(result, Diffusers):
+    if config.kind == "diffusers":
+        assert isinstance(result, networks.Diffusers)
         _check_sides(shape, result.multiple, f"for {result.architecture} to divide them")
     return result
 
@@ -254,7 +275,7 @@ def codec(config: CodecConfig) -> Codec:
     Raises:
         ValueError: as `scorefield.networks.Codec`.
     """
-    return Codec(**config.model_dump())
+    return networks.Codec(**config.model_dump())
 
 
 def codec_outline(config: CodecConfig) -> Codec:
@@ -278,6 +299,8 @@ def encoding(config: c.TrainConfig, data: DataConfig, by: Codec | None = None) -
     """
     if by is not None:
         pixels = Standardize.of_levels(config.levels, -1.0, 1.0, data.shape)
+        from scorefield.data.latents import Latents
+
         return Latents(by, Levels(config.levels) if config.levels else Continuous(), pixels)
     if config.levels:
         return Levels(config.levels)

@@ -37,10 +37,7 @@ from scorefield.field import ScoreField
 from scorefield.runs import weights
 from scorefield.runs.weights import CONFIG
 from scorefield.sampling import Plan
-from scorefield.training import checkpoint as checkpoints
 from scorefield.training.config import RunConfig
-from scorefield.training.held_out import split
-from scorefield.training.log import NAME as LOG, records
 
 if TYPE_CHECKING:
     from scorefield.data import Data
@@ -143,7 +140,9 @@ class RunFolder:
     @property
     def checkpoints(self) -> list[int]:
         """The steps of the checkpoints that were kept."""
-        return checkpoints.steps(self.path / CHECKPOINTS)
+        from scorefield.training import checkpoint
+
+        return checkpoint.steps(self.path / CHECKPOINTS)
 
     @property
     def mark(self) -> str:
@@ -266,7 +265,9 @@ class RunFolder:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The records of the training; empty without a log."""
-        path = self.path / LOG
+        from scorefield.training.log import NAME, records
+
+        path = self.path / NAME
         if not path.is_file():
             return []
         _check_small(path)
@@ -393,6 +394,8 @@ def held_out_items(config: RunConfig, data: Data) -> Tensor:
             f"{data.name} has {count} items, but this run was trained on {config.data.count} items "
             f"of {config.data.name}: pass the same data."
         )
+    from scorefield.training.held_out import split
+
     return split(count, config.train.held_out, config.train.seed)[1]
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from scorefield._internal.errors import CheckpointError, UsageError
-from scorefield.data import Data, Standardize
+from scorefield.data import Standardize
 from scorefield.data.config import ColumnsConfig, DataConfig
-from scorefield.data.source import as_data
 from scorefield.data.transform import moments
 from scorefield.field import Denoiser, Label, Parametrization
 from scorefield.process import Process
@@ -21,6 +20,9 @@ from scorefield.runs.folder import RunFolder
 from scorefield.runs.run import Run
 from scorefield.runs.weights import CONFIG
 from scorefield.training.config import RunConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from scorefield.data import Data
 
 Network = nn.Module | Callable[[], nn.Module]
 
@@ -119,6 +121,8 @@ def run_of(
     settings: dict[str, Any],
 ) -> Run:
     """Return a run of any denoiser; see `Run.of`."""
+    from scorefield.data.source import as_data
+
     train = build.Objects.of(denoiser).described(TrainConfig(**settings))
     items = None if data is None else as_data(data)
     if train.conditional and (items is None or items.y is None):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ from scorefield.data.columns import as_table
 from scorefield.data.encoding import Continuous, Encoding
 from scorefield.data.transform import Standardize
 from scorefield.field import ClassifierFree, Denoiser, ScoreField
-from scorefield.networks import Codec
 from scorefield.noise import LEVELS, Noise
 from scorefield.runs import build
 from scorefield.sampling import template
 from scorefield.training.config import RunConfig
+
+if TYPE_CHECKING:
+    from scorefield.networks import Codec
 
 
 @dataclass(eq=False)

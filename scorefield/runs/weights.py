@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from scorefield._internal import sizes
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.runs import build, header
-from scorefield.training import checkpoint as checkpoints
 from scorefield.training.config import RunConfig
 
 CONFIG = "config.toml"
@@ -81,6 +80,8 @@ def read_checkpoint(
         UsageError: no checkpoint of this step.
         CheckpointError: as `read_tensors`.
     """
+    from scorefield.training import checkpoint as checkpoints
+
     available = checkpoints.steps(folder)
     if step not in available:
         raise UsageError(

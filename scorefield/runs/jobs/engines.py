@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError, UsageError
-from scorefield._internal.factory import make_network
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.parts import Columns
 from scorefield.runs.loading import load
@@ -47,7 +46,11 @@ Engine = Callable[[Run, Path, Work, Iterable[Task], str | None], Parts]
 
 def load_run(folder: Path, network: str | None = None) -> Run:
     """Load a run; ``network``, as ``package.module:factory``, names a network of the user's own."""
-    return load(folder) if network is None else load(folder, network=make_network(network))
+    if network is None:
+        return load(folder)
+    from scorefield._internal.factory import make_network
+
+    return load(folder, network=make_network(network))
 
 
 def here(

@@ -13,7 +13,6 @@ import numpy as np
 
 from scorefield._internal.atomic_files import write
 from scorefield._internal.errors import UsageError
-from scorefield.data.table import is_header
 
 ARRAY = (".npy",)
 TABLE = (".csv", ".parquet")
@@ -75,6 +74,8 @@ def write_table(path: Path, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
 
 
 def _fill_csv(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    from scorefield.data.table import is_header
+
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     lines = csv.writer(text, lineterminator="\n")
     for k, block in enumerate(blocks):

@@ -1,8 +1,6 @@
 """Likelihoods: log-densities and bounds of them, with what is uncertain in the numbers."""
 
-from scorefield.likelihood.bound import Bound, elbo
-from scorefield.likelihood.density import log_prob
-from scorefield.likelihood.moments import Moments
-from scorefield.likelihood.result import Likelihood, combined
-
-__all__ = ["Bound", "Likelihood", "Moments", "combined", "elbo", "log_prob"]
+from scorefield.likelihood.bound import Bound as Bound, elbo as elbo
+from scorefield.likelihood.density import log_prob as log_prob
+from scorefield.likelihood.moments import Moments as Moments
+from scorefield.likelihood.result import Likelihood as Likelihood, combined as combined

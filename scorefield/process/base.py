@@ -38,20 +38,20 @@ _PROBES = 257
 _ZERO = torch.zeros(())
 
 
-def check_instance(name: str, value: object, kind: type, example: str) -> None:
-    """Raise an error that says what to write if an argument is no instance of a class.
-
-    Raises:
-        ValueError: it is a class instead of an instance of one, or of another kind.
-    """
-    if isinstance(value, kind):
-        return
+def wrong_kind(name: str, value: object, kind: type, example: str) -> ValueError:
+    """Return the error for an argument that is a class, or of another kind than it must be."""
     if isinstance(value, type):
         kind_name = value.__name__
-        raise ValueError(f"{name}={kind_name}: must be an instance; write {kind_name}(...).")
-    shown = f"{value!r}".split("\n")[0]
-    shown = shown if len(shown) < 60 else f"{shown[:56]} ..."
-    raise ValueError(f"{name}={shown}: must be a {kind.__name__}; write {example}.")
+        return ValueError(f"{name}={kind_name}: must be an instance; write {kind_name}(...).")
+    text = f"{value!r}".split("\n")[0]
+    text = text if len(text) < 60 else f"{text[:56]} ..."
+    return ValueError(f"{name}={text}: must be a {kind.__name__}; write {example}.")
+
+
+def check_instance(name: str, value: object, kind: type, example: str) -> None:
+    """Raise `wrong_kind` if an argument is not an instance of a class."""
+    if not isinstance(value, kind):
+        raise wrong_kind(name, value, kind, example)
 
 
 def align(t: Time, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.field import ScoreField
-from scorefield.process import check_instance
+from scorefield.process import wrong_kind
 
 
 def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int = 64) -> list[int]:
@@ -85,7 +85,7 @@ def check_samples(
         ValueError: another shape or type, values that are not finite, another number of ids, a
             network in training.
     """
-    check_field(field)
+    check_evaluating(field)
     if x.shape[1:] != field.shape or not x.is_floating_point() or x.ndim < 2:
         raise ValueError(
             f"x has shape {tuple(x.shape)} and type {x.dtype}: this field takes batches of samples "
@@ -96,21 +96,17 @@ def check_samples(
     rows = as_ids(len(x) if ids is None else ids, batch_size)
     if len(rows) != len(x):
         raise ValueError(f"{len(rows)} ids for {len(x)} samples: give one for each.")
-    check_evaluating(field)
     return rows
 
 
-def check_field(field: object) -> None:
-    """Raise an error if an argument in the place of the field is none."""
-    check_instance("field", field, ScoreField, "the field first, as in sample(field, 16)")
-
-
-def check_evaluating(field: nn.Module) -> None:
-    """Refuse a network that would draw at random, or mix the samples of a batch.
+def check_evaluating(field: object) -> None:
+    """Raise an error if a field is none, or if it draws at random or mixes a batch's samples.
 
     Raises:
-        ValueError: dropout or batch normalisation is in training.
+        ValueError: another kind of argument; dropout or batch normalisation in training mode.
     """
+    if not isinstance(field, ScoreField):
+        raise wrong_kind("field", field, ScoreField, "the field first, as in sample(field, 16)")
     kinds = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm
     for name, module in field.named_modules():
         if module.training and isinstance(module, kinds):

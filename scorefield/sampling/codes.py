@@ -91,8 +91,8 @@ def encode(
             not fit the field; a network in training.
         NumericalError: a code is not finite.
     """
-    ways = _Ways(field, solver, times, nfe)
     rows = check_samples(field, x, ids, batch_size)
+    ways = _Ways(field, solver, times, nfe)
     with count_calls(field) as calls:
         end, partner = _carry(
             field, ways.up, ways.solver, ways.lift(x), None, rows, batch_size, "code"

@@ -29,7 +29,6 @@ from torch import Tensor
 from scorefield.field import ScoreField
 from scorefield.process import balanced, check_positive, time_near
 from scorefield.sampling.adaptive import Adaptive
-from scorefield.sampling.batching import check_field
 from scorefield.sampling.plan import Plan, count_calls_on
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_solver
 
@@ -180,7 +179,6 @@ def resolve(
         ValueError: arguments that exclude each other; a value that is not a field or a solver; an
             ``nfe`` that is too small for the solver.
     """
-    check_field(field)
     if nfe is not None and times is not None:
         raise ValueError(
             f"nfe={nfe}: cannot be combined with times, which set the calls. Omit one."

@@ -102,7 +102,9 @@ class Prepared:
         memory = state.memory
         if memory is not None and memory.history is not None:
             memory = None
-        state = self._solver.settled(state._replace(memory=memory))
+        state = state._replace(memory=memory)
+        if memory is not None:
+            state = self._solver.settled(state)
         if isinstance(self._steps, Adaptive):
             return self._adapt(self._steps, state, rows)
         for move in self._steps:

@@ -18,7 +18,7 @@ from scorefield.field import Estimate, ScoreField
 from scorefield.noise import Noise
 from scorefield.process import Time, check_times
 from scorefield.sampling.adaptive import Adaptive
-from scorefield.sampling.batching import as_ids, batches, check_evaluating, check_field
+from scorefield.sampling.batching import as_ids, batches, check_evaluating
 from scorefield.sampling.defaults import resolve
 from scorefield.sampling.integrate import Prepared, integrate
 from scorefield.sampling.plan import Plan
@@ -61,9 +61,8 @@ def sample(
             batch normalisation is in training mode.
         NumericalError: the field returned a value that is not finite.
     """
-    plan = resolve(field, solver, times, nfe)
-    ids = as_ids(n, batch_size)
     check_evaluating(field)
+    plan, ids = resolve(field, solver, times, nfe), as_ids(n, batch_size)
     run = Prepared.of(field, plan)
     if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down. Use times.flip(0).")
@@ -101,7 +100,6 @@ def prior(
     Raises:
         ValueError: as `sample`, for ``n``; a time outside ``[t_min, t_max]``.
     """
-    check_field(field)
     like = template(field, dtype)
     noise = Noise(seed, torch.tensor(as_ids(n), device=like.device))
     z, noise = noise.draw(field.shape, like)

@@ -9,6 +9,7 @@ from .base import (
     mix,
     total,
     unstack,
+    wrong_kind,
 )
 from .builtin import (
     EDM,
@@ -64,4 +65,5 @@ __all__ = [
     "total",
     "uniform",
     "unstack",
+    "wrong_kind",
 ]

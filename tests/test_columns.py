@@ -254,14 +254,14 @@ def test_columns_are_found_by_name_and_texts_by_the_labels_of_the_run(learned, t
     assert (read(tmp_path / "only.csv", like=run.config.data, learn=False).x[:, 0] == 2).all()
     for text, message in [
         ("kind,size,eggs\na,1,1\n", "has no column island, which the run was trained on"),
-        ("kind,size,eggs,island\nq,1,1,7\n", "column kind holds 'q': the run knows 'a', 'b', 'c'"),
+        ("kind,size,eggs,island\nq,1,1,7\n", "column kind holds 'q': the run has 'a', 'b', 'c'"),
         ("kind,size,eggs,island\na,big,1,7\n", "column size holds texts such as 'big'"),
     ]:
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(DataError, match=message):
             read(tmp_path / "bad.csv", like=run.config.data, learn=False)
     (tmp_path / "kind.csv").write_text("kind,size,eggs,island\n1,1,1,7\n")
-    with pytest.raises(DataError, match="column kind holds '1': the run knows 'a', 'b', 'c'"):
+    with pytest.raises(DataError, match="column kind holds '1': the run has 'a', 'b', 'c'"):
         read(tmp_path / "kind.csv", like=run.config.data, learn=False)
     table = pyarrow.table({"kind": [1], "size": [1], "eggs": [1], "island": [7]})
     parquet.write_table(table, tmp_path / "kind.parquet")
@@ -297,7 +297,7 @@ def test_classes_may_be_a_column(learned):
     same(eggs.y.float() + 1, read(path).x[:, 2])
     with pytest.raises(DataError, match="column size holds numbers that are not whole"):
         read(path, labels="size")
-    with pytest.raises(DataError, match="no labels color: no such file, and no such column in"):
+    with pytest.raises(DataError, match="labels=color: no such file, and no such column in"):
         read(path, labels="color")
 
 
@@ -321,7 +321,7 @@ def test_a_class_that_is_not_known_is_left_open(tmp_path, capsys):
     same(torch.from_numpy(np.load(tmp_path / "b.npy")), run.sample(3, y=1))
     assert (tmp_path / "b.npy").read_bytes() == (tmp_path / "1.npy").read_bytes()
     assert end("sample", tmp_path / "run", "--y", "c") == 2
-    assert "knows the classes 0 to 1, a, b" in capsys.readouterr().err
+    assert "has the classes 0 to 1, a, b" in capsys.readouterr().err
 
 
 def test_a_data_set_made_by_hand_has_no_columns_of_a_kind():
@@ -409,7 +409,7 @@ def test_whole_numbers_with_gaps_are_standardised_with_the_noise_of_the_gaps():
 
 def test_levels_are_refused_for_texts(texts_only):
     _, folder = texts_only
-    with pytest.raises(ValueError, match="has columns of texts, which are no levels"):
+    with pytest.raises(ValueError, match="has columns of texts, which are not levels"):
         sf.train(read(folder / "t.csv"), config=TrainConfig(levels=3))
 
 

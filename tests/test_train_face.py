@@ -277,7 +277,11 @@ def test_a_setting_that_is_not_allowed_is_refused_in_one_line(settings, message)
 @pytest.mark.parametrize(
     ("data", "y", "message"),
     [
-        (POINTS, np.linspace(0, 1, 20), "y has shape .* needs 20 integers or texts"),
+        (
+            POINTS,
+            np.linspace(0, 1, 20),
+            "y holds 0.05[0-9]* of type float64: classes are integers or texts; round",
+        ),
         (POINTS, [0, 1], r"y has shape \(2,\)"),
         (POINTS, KINDS[:5], r"y has shape \(5,\)"),
         (POINTS, "species", "labels=species: no such file"),

@@ -36,9 +36,14 @@ class Level:
         alpha, sigma: the coefficients there.
     """
 
-    def __init__(self, process: Process, t: Tensor) -> None:
+    def __init__(self, process: Process, t: Tensor, pair: tuple[Tensor, Tensor] | None = None):
         self.process, self.t = process, t
-        self.alpha, self.sigma = process.coefficients(t)
+        self.alpha, self.sigma = process.coefficients(t) if pair is None else pair
+
+    def part(self, first: int, count: int) -> Level:
+        """Return the level of some of the steps."""
+        steps = slice(first, first + count)
+        return Level(self.process, self.t[steps], (self.alpha[steps], self.sigma[steps]))
 
     @cached_property
     def log_ratio(self) -> Tensor:
@@ -217,8 +222,8 @@ class LinearSolver(Solver):
     ) -> list[Move]:
         """Return the moves of steps that have one rule."""
         count, process = len(t), field.process
-        start, end = Level(process, t), Level(process, s)
-        past = _windows(history, start) if history.times else ()
+        start, past = _levels(process, t, history) if history.times else (Level(process, t), ())
+        end = Level(process, s)
         rule = self.rule(start, end, Past(past, history.predicted), error)
         instants = [field.instants(level.t) for level, _ in rule.calls]
         points = [_rows(row, count) for _, row in rule.calls]
@@ -275,19 +280,17 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.device == other.device and torch.equal(one, other)
 
 
-def _windows(history: History, start: Level) -> tuple[Level, ...]:
-    """Return the levels of the estimates stored before each of the steps from ``start``.
+def _levels(process: Process, t: Tensor, history: History) -> tuple[Level, tuple[Level, ...]]:
+    """Return the levels of the starts ``t``, and of the estimates stored before each step.
 
-    The history has the times before the first of them. Each step stores one more: the estimate at
-    its start, or the one at its end where the next step starts there.
+    The history has the times before the first step. Each step stores one more: the estimate at its
+    start, or the one at its end where the next step starts there.
     """
-    t, times = start.t, history.times
+    times = history.times
     at_start = history.starts_at(t[0])
-    line = torch.stack([*reversed(times), *(t[1:] if at_start else t[:-1])])
-    windows = [line[k : k + len(t)] for k in reversed(range(len(times)))]
-    if at_start:
-        return start, *(Level(start.process, times) for times in windows[1:])
-    return tuple(Level(start.process, times) for times in windows)
+    line = Level(process, torch.stack([*reversed(times), *t[int(at_start) :]]))
+    start, *before = (line.part(k, len(t)) for k in reversed(range(len(times) - at_start + 1)))
+    return start, (start, *before) if at_start else tuple(before)
 
 
 def _rows(row: Row | None, count: int) -> list[Any]:

@@ -366,7 +366,7 @@ BAD_SAMPLING = [
     ("classes --y -1", "0 to 2"),
     ("run --out x.npy", "--out x.npy: exists already"),
     ("run --out nowhere/z.npy", "a folder that exists"),
-    ("run --out z.txt", "ends in .npy"),
+    ("run --out z.txt", "end in .npy"),
     ("", "RUN"),
 ]
 

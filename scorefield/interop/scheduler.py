@@ -41,7 +41,7 @@ from scorefield.interop.timesteps import (
     timesteps_of,
 )
 from scorefield.process import Flow, Process, Tabulated, align
-from scorefield.sampling import KINDS, Adaptive, Plan
+from scorefield.sampling import Adaptive, Plan, plan_kinds
 from scorefield.solvers import Multistep, Solver, check_solver
 
 Generators = torch.Generator | list[torch.Generator]
@@ -118,9 +118,9 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             self.betas, self.alphas_cumprod = table(*betas, rescale_betas_zero_snr, snr_shift_scale)
             self._clock = TableClock(Tabulated(self.alphas_cumprod), timestep_spacing, steps_offset)
         self._field = replay_field(self.process, PREDICTIONS[prediction_type])
-        choice = decode(dict(solver), KINDS) if isinstance(solver, Mapping) else solver
+        choice = decode(dict(solver), plan_kinds()) if isinstance(solver, Mapping) else solver
         self.solver, self._plan = _parts(choice, self.process)
-        self.register_to_config(solver=encode(choice, KINDS), trained_betas=trained_betas)
+        self.register_to_config(solver=encode(choice, plan_kinds()), trained_betas=trained_betas)
         self._requests = Requests()
 
     @classmethod

@@ -40,9 +40,9 @@ from scorefield.sampling.integrate import (
     prepare as prepare,
 )
 from scorefield.sampling.plan import (
-    KINDS as KINDS,
     Plan as Plan,
     Tuning as Tuning,
+    plan_kinds as plan_kinds,
 )
 from scorefield.sampling.sample import (
     from_normal as from_normal,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from os import PathLike
 from typing import Any
 
@@ -116,7 +116,7 @@ class Plan:
         Raises:
             ValueError: a solver that is not one of `scorefield.solvers`.
         """
-        found: dict[str, Any] = encode(self, KINDS)
+        found: dict[str, Any] = encode(self, plan_kinds())
         return found
 
     @classmethod
@@ -126,7 +126,7 @@ class Plan:
         Raises:
             ValueError: it is none.
         """
-        plan = decode(dict(held), KINDS)
+        plan = decode(dict(held), plan_kinds())
         if not isinstance(plan, Plan):
             raise ValueError(f"{type(plan).__name__} is no plan")
         return plan
@@ -155,12 +155,14 @@ class Plan:
 
 
 _FORMAT = "scorefield-plan"
-KINDS = (
-    Plan,
-    Tuning,
-    Adaptive,
-    *(kind for kind in vars(solvers).values() if isinstance(kind, type) and is_dataclass(kind)),
-)
+
+
+@cache
+def plan_kinds() -> tuple[type, ...]:
+    """Return the dataclasses that a plan's file may contain."""
+    parts = (getattr(solvers, name) for name in dir(solvers))
+    kinds = (part for part in parts if isinstance(part, type) and is_dataclass(part))
+    return (Plan, Tuning, Adaptive, *kinds)
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ config("tables_in_tables", r"^version = 1", f"{'a.' * 50_000}b = 1\nversion = 1"
 config("a_name_without_end", r"^version = 1", f"{'a' * 500_000} = 1\nversion = 1")
 config(
     "a_table_of_very_many_times",
-    r'kind = "vp"\nbeta_min = 0.1\nbeta_max = 20.0\nt_min = .*\nt_max = 1.0',
+    r'kind = "vp"\nt_min = .*\nt_max = 1.0\nbeta_min = 0.1\nbeta_max = 20.0',
     'kind = "tabulated"\nalpha_bar = '
     + "[" + ",".join(f"0.{k}" for k in range(999_999, 900_000, -1)) + "]",
 )  # fmt: skip

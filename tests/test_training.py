@@ -515,7 +515,9 @@ def test_a_conditional_run_needs_classes():
 def test_classes_are_left_out_only_where_the_network_has_one_for_none(network):
     data = Data(normal(8, 1, 4, 4).float(), torch.arange(8) % 2, "pictures")
     config = c.TrainConfig(conditional=True, network=network.model_copy(update={"width": 4}))
-    with pytest.raises(UsageError, match=r"dropout=0.1: this network needs a class for every sample"):
+    with pytest.raises(
+        UsageError, match=r"dropout=0.1: this network needs a class for every sample"
+    ):
         Training(data, config)
     config = config.model_copy(update={"dropout": 0.0})
     assert Training(data, config).config.dropout == 0

@@ -143,7 +143,7 @@ foreign(
 )
 foreign(
     "a_foreign_network_of_other_channels",
-    "has 3 input and 3 output channels, and the data has 1",
+    "3 input and 3 output channels: the data has 1",
     {"in_channels": 3, "out_channels": 3},
 )
 foreign(

@@ -816,7 +816,7 @@ def spoiled(work, name, part, **changes):
         (4, "unet", {"layers_per_block": 10**9}, "layers_per_block contains a number beyond"),
         (4, "unet", {"layers_per_block": 2}, "the weights do not match the network: missing"),
         (4, "unet", {"block_out_channels": [8, 32]}, "has shape (16,), and the network"),
-        (4, "unet", {"out_channels": 5}, "has 1 input and 5 output channels"),
+        (4, "unet", {"out_channels": 5}, "1 input and 5 output channels"),
         (4, "unet", {"out_channels": 0}, "cannot be built from its arguments: out_channels=0"),
         (4, "unet", {"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
     ],
@@ -848,7 +848,7 @@ def test_what_a_folder_says_is_checked_before_anything_is_made(
         (
             4,
             "pipeline --out new --shape 3 8 8",
-            "has 1 input and 1 output channels, and the data has 3",
+            "1 input and 1 output channels: the data has 3",
         ),
         (4, "pipeline --out new --shape 1 8 7", "8 by 7 pixels: both sides must be multiples of 2"),
     ],

@@ -137,8 +137,7 @@ def _converted(tensors: Mapping[str, Tensor], origin: Origin, like: Tensor, sour
             f"{name} has shape {tuple(tensors[name].shape)}" for name in origin.names
         )
         raise CheckpointError(
-            f"{source}: {shapes}, which does not give the shape {tuple(like.shape)} of the "
-            "configuration."
+            f"{source}: {shapes}, which does not give the shape {tuple(like.shape)}."
         )
     return result.contiguous()
 

@@ -119,8 +119,7 @@ def _shape(source: Source, codec: CodecConfig | None) -> tuple[int, ...]:
     sides = side if isinstance(side, list | tuple) else (side, side)
     if not all(isinstance(one, int) for one in sides):
         raise UsageError(
-            f"{network.architecture} has sample_size={side!r}: give the shape of a sample, such as "
-            "shape=(3, 32, 32)."
+            f"{network.architecture} has sample_size={side!r}: give the shape, such as (3, 32, 32)."
         )
     channels = network.settings.get("in_channels")
     if codec is None:

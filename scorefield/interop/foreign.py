@@ -181,8 +181,7 @@ def check_weights(outline: nn.Module, weights: Mapping[str, Tensor], source: str
     expected = {name: tuple(value.shape) for name, value in outline.state_dict().items()}
     if len(expected) > build.MOST_TENSORS:
         raise CheckpointError(
-            f"{source}: the network has {len(expected):,} tensors: at most {build.MOST_TENSORS:,} "
-            "are allowed."
+            f"{source}: {len(expected):,} tensors: at most {build.MOST_TENSORS:,} are allowed."
         )
     missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     if missing or extra:
@@ -193,8 +192,7 @@ def check_weights(outline: nn.Module, weights: Mapping[str, Tensor], source: str
     for name, shape in expected.items():
         if tuple(weights[name].shape) != shape:
             raise CheckpointError(
-                f"{source}: {name} has shape {tuple(weights[name].shape)}, and the network needs "
-                f"{shape}."
+                f"{source}: {name} has shape {tuple(weights[name].shape)}, and the network {shape}."
             )
         if not bool(weights[name].isfinite().all()):
             raise CheckpointError(f"{source}: {name} has values that are not finite.")

@@ -145,8 +145,7 @@ def _weights(folder: Path) -> Path:
     for kind in ("safetensors", "bin"):
         if any(folder.glob(f"{_WEIGHTS}*.{kind}.index*.json")):
             raise CheckpointError(
-                f"{folder} has weights in several files: save them in one, by save_pretrained "
-                "with max_shard_size."
+                f"{folder} has weights in several files: save them in one, with max_shard_size."
             )
         files = sorted(folder.glob(f"{_WEIGHTS}*.{kind}"), key=lambda p: (len(p.name), p.name))
         if files:

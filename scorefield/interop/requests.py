@@ -117,8 +117,7 @@ class Requests:
         readable = not isinstance(timestep, Tensor) or timestep.is_cpu
         if readable and _number(timestep) != expected:
             raise ValueError(
-                f"timestep={_number(timestep):g}: must be {expected:g}, that of the sample; use "
-                "the timesteps in order."
+                f"timestep={_number(timestep):g}: must be {expected:g}, that of the sample."
             )
         return position
 
@@ -136,8 +135,7 @@ class Requests:
         t, values = _number(timestep), grid.values
         if t not in values:
             raise ValueError(
-                f"timestep={t:g}: must be one of the {len(values)} scheduler.timesteps from "
-                f"{values[0]:g} to {values[-1]:g}."
+                f"timestep={t:g}: not in scheduler.timesteps, {values[0]:g} to {values[-1]:g}."
             )
         x = _another(sample, torch.promote_types(sample.dtype, torch.float32))
         return self._started(grid, values.index(t), x)

@@ -51,10 +51,7 @@ def solver_arguments(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[
         if config.get(name):
             raise ValueError(f"{name}={config[name]!r}: {why}, which is not supported.")
     if config.get("timestep_type", "discrete") != "discrete":
-        raise ValueError(
-            f"timestep_type={config['timestep_type']!r}: must be 'discrete', the label of the "
-            "network."
-        )
+        raise ValueError(f"timestep_type={config['timestep_type']!r}: must be 'discrete'.")
     arguments = {name: config[name] for name in _USED if name in config}
     if "beta_start" not in config:
         _check_flow(config, own)

@@ -78,8 +78,7 @@ def noising(scheduler: Any) -> Noising:
     name, settings = type(scheduler).__name__, getattr(scheduler, "config", None)
     if settings is None:
         raise UsageError(
-            f"{name} is not a scheduler of this version of diffusers: give an object such as "
-            "diffusers.DDPMScheduler()."
+            f"{name} is not a scheduler of this version of diffusers: give such an object."
         )
     if name.endswith(_DISTILLED):
         raise UsageError(

@@ -62,8 +62,7 @@ class TableClock(Clock):
             raise ValueError(f"timestep_spacing={self.spacing!r}: must be one of {SPACINGS}.")
         if self.spacing == "balanced" and not bool(self._signal > 0):
             raise ValueError(
-                'timestep_spacing="balanced": the table ends at alpha = 0, where log-SNR is '
-                'infinite; use "trailing".'
+                'timestep_spacing="balanced": the table ends at alpha = 0; use "trailing".'
             )
 
     def spaced(self, count: int, mu: float | None) -> Tensor:

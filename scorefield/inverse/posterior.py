@@ -159,8 +159,7 @@ def _deviation(noise_std: float | Tensor, shape: tuple[int, ...]) -> Tensor:
     own = tuple(noise.shape)
     if not broadcasts(own if len(own) <= len(shape) else own[1:], shape):
         raise ValueError(
-            f"noise_std has shape {own}, and a measurement {shape}: give a number, or a value for "
-            "each entry."
+            f"noise_std has shape {own}, and a measurement {shape}: give a number or one per entry."
         )
     return noise
 

@@ -116,13 +116,11 @@ class Diffusers(nn.Module):
         sides = settings.in_channels, settings.out_channels or settings.in_channels
         if sides not in ((channels, channels), (channels, 2 * channels)):
             raise ValueError(
-                f"{self.architecture} has {sides[0]} input and {sides[1]} output channels, and the "
-                f"data has {channels}."
+                f"{sides[0]} input and {sides[1]} output channels: the data has {channels}."
             )
         if settings.get("time_embedding_type") == "learned":
             raise ValueError(
-                f"{self.architecture} has time_embedding_type='learned': it is not defined "
-                "between the steps of a table."
+                "time_embedding_type='learned': not defined between the steps of a table."
             )
         for name in ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type"):
             if settings.get(name) is not None:

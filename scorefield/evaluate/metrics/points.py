@@ -47,8 +47,7 @@ def check_points(name: str, points: Tensor) -> None:
     bad = int((~points.isfinite()).sum())
     if bad:
         raise ValueError(
-            f"{name} has {bad} of {points.numel()} values that are not finite: remove them, or "
-            "find their cause."
+            f"{name} has {bad} of {points.numel()} values that are not finite: remove them."
         )
 
 

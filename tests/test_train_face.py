@@ -280,7 +280,7 @@ def test_a_setting_that_is_not_allowed_is_refused_in_one_line(settings, message)
         (
             POINTS,
             np.linspace(0, 1, 20),
-            "y holds 0.05[0-9]* of type float64: classes are integers or texts; round",
+            "y holds 0.05[0-9]* of type float64: needs 20 integers or texts; round",
         ),
         (POINTS, [0, 1], r"y has shape \(2,\)"),
         (POINTS, KINDS[:5], r"y has shape \(5,\)"),

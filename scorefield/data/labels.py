@@ -69,8 +69,8 @@ def _counted(y: np.ndarray, count: int, where: str, least: int) -> np.ndarray:
         y = y.astype(np.int64)  # from a table, whose numbers are all of one type
     if y.shape == (count,) and y.dtype.kind == "f":
         raise DataError(
-            f"{where} holds {y[y != np.floor(y)][0]:g} of type {y.dtype}: needs {count} integers or "
-            "texts; round the numbers, or make them a column of the data."
+            f"{where} holds {y[y != np.floor(y)][0]:g} of type {y.dtype}: needs {count} integers "
+            "or texts; round the numbers, or make them a column of the data."
         )
     if y.shape != (count,) or y.dtype.kind not in "iu":
         raise DataError(

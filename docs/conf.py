@@ -29,8 +29,6 @@ exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
-smartquotes = False  # options begin with two hyphens
-
 # Pages in the format of notebooks are run, and an error in one ends the build.
 nb_execution_mode = "force"
 nb_execution_in_temp = True

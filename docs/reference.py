@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -134,6 +135,9 @@ def commands() -> str:
 
     text = app.generate_docs(output_format="rst")
     sections = text[text.index(".. _cyclopts-scorefield-train:") :]
+    # an option outside of a literal becomes one, or its hyphens would become a dash
+    option = re.compile(r"``.*?``|(--[a-z][\w.-]*\w)", re.DOTALL)
+    sections = option.sub(lambda m: f"``{m[1]}``" if m[1] else m[0], sections)
     title = "Commands and options"
     return (
         f"{title}\n{'=' * len(title)}\n\nEvery command with its options, as ``--help`` prints "

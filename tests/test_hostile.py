@@ -99,12 +99,7 @@ unet("channels_of_a_unet_without_end", f"multipliers = [{10**12}]")
 unet("heads_that_do_not_divide", "width = 8\nheads = 3")
 for kind in ("song", "adm"):
     unet(f"blocks_of_{kind}_without_end", f"blocks = {10**12}", kind, "tensors or more")
-    unet(
-        f"channels_of_{kind}_without_end",
-        f"multipliers = [{10**12}]",
-        kind,
-        "a network of more than 1024 EiB",
-    )
+    unet(f"channels_of_{kind}_without_end", f"multipliers = [{10**12}]", kind, "than any memory")
     unet(f"a_width_of_{kind}_without_end", f"width = {10**12}", kind, "width=")
     unet(f"a_level_of_{kind}_that_is_not_there", "attention = [2]", kind, "attention=2: must be")
     unet(f"levels_of_{kind}_without_pixels", "multipliers = [1, 1, 1, 1]", kind, "multiples of 8")

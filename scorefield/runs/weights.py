@@ -138,7 +138,9 @@ def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) ->
 
 def _check_network_size(config: RunConfig, shape: tuple[int, ...]) -> None:
     tensors, numbers = build.network_size(config.train.network, shape, config.data.classes)
-    if tensors > build.MOST_TENSORS or math.isinf(numbers):
+    if math.isinf(numbers):
+        raise ValueError("its network is larger than any memory.")
+    if tensors > build.MOST_TENSORS:
         raise ValueError(
             f"a network of {sizes.words(4 * numbers)} and {tensors:,} tensors or more; at most "
             f"{build.MOST_TENSORS:,} tensors are allowed."

@@ -7,7 +7,7 @@ covariance, with ``r = Q^T (x - alpha mu)``::
     E[eps | x] = sigma Q r / (alpha^2 e + sigma^2)                                  (2)
     E[x_0 | x] = mu + alpha Q (e r / (alpha^2 e + sigma^2))                         (3)
 
-Neither cancels at small ``sigma`` or ``alpha``; only ``r`` does, where ``x`` is large beside it. A
+Neither cancels at small ``sigma`` or ``alpha``; only ``r`` does, where ``x`` is much larger. A
 mixture averages its components' means with the posterior weights of the components; the empirical
 distribution of a data set is the mixture with ``C = 0``.
 """
@@ -133,7 +133,7 @@ class Gaussian(Mixture):
 
 
 class Empirical(ScoreField):
-    """The ideal denoiser of a data set: what a network that memorised it would say.
+    """The ideal denoiser of a data set, which a network that memorised it would approach.
 
     Args:
         process: the forward process.

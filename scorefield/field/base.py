@@ -1,8 +1,7 @@
 r"""Score fields: one learned or exact function behind every solver, likelihood and guidance.
 
-A field answers one question: given a noisy ``x = alpha x_0 + sigma eps`` at time ``t``, what are
-the posterior means of ``x_0`` and ``eps``? The answer is an `Estimate`, and everything else is a
-linear view of it::
+A field maps a noisy ``x = alpha x_0 + sigma eps`` at time ``t`` to the posterior means of ``x_0``
+and ``eps``: an `Estimate`. All other quantities are linear in it::
 
     score    = grad log p_t(x) = -E[eps | x] / sigma                                (1)
     v        = alpha E[eps | x] - sigma E[x_0 | x]                                  (2)
@@ -11,8 +10,8 @@ linear view of it::
 (3) is the drift ``f x - g^2 score / 2`` of the probability-flow ODE, in the form that stays finite
 at ``alpha = 0``. (1) with ``x_0`` is Tweedie's formula.
 
-What depends on the time alone is worked out before the call, as an `Instant`, for all the times of
-a grid at once.
+Coefficients that depend on the time alone are computed before the call, as an `Instant`, for all
+the times of a grid at once.
 
 Reference: Robbins (1956); Efron (2011), Tweedie's formula; Song et al. (2021), arXiv:2011.13456.
 """
@@ -59,16 +58,16 @@ class Instant:
 
 
 class Estimate(NamedTuple):
-    """What a field says of ``x`` at one time: the posterior means of data and noise.
+    """The posterior means of data and noise, for ``x`` at one time.
 
-    Both are linear in what the field computed, and it is kept as it came, so that neither mean
+    Both are stored as linear combinations of the values that the field computed, so that neither
     loses digits at small ``alpha`` or ``sigma``::
 
         x0 = p u + q w,    eps = p' u + q' w                                        (4)
 
     Attributes:
         at: the time.
-        x: what the field saw, ``(B, ...)``; it equals ``alpha x0 + sigma eps``.
+        x: the input of the field, ``(B, ...)``; it equals ``alpha x0 + sigma eps``.
         basis: ``(u, w)`` of (4), like ``x``.
         of_x0, of_eps: ``(p, q)`` and ``(p', q')`` of (4).
     """
@@ -89,7 +88,7 @@ class Estimate(NamedTuple):
         """Complete an estimate of the noise: ``x0 = (x - sigma eps) / alpha``.
 
         Raises:
-            ValueError: ``alpha = 0``, where the noise tells nothing of the data.
+            ValueError: ``alpha = 0``, where the noise does not determine the data.
         """
         _check_signal(at)
         return cls(at, x, (x, eps), (1 / at.alpha, -at.sigma / at.alpha), (0.0, 1.0))
@@ -99,7 +98,7 @@ class Estimate(NamedTuple):
         """Complete an estimate of ``grad log p_t(x)``, by (1).
 
         Raises:
-            ValueError: ``alpha = 0``, where the score tells nothing of the data.
+            ValueError: ``alpha = 0``, where the score does not determine the data.
         """
         _check_signal(at)
         of_x0 = (1 / at.alpha, at.sigma**2 / at.alpha)
@@ -188,8 +187,8 @@ def _check_signal(at: Instant) -> None:
         return  # a look would wait for the device
     if bool((torch.as_tensor(alpha) == 0).any()):
         raise ValueError(
-            f"alpha = 0 at t = {float(at.t.max()):g}, where noise and score tell nothing of the "
-            "data: estimate x0, v or the velocity there, or end the process before it."
+            f"alpha = 0 at t = {float(at.t.max()):g}, where noise and score do not determine "
+            "the data: estimate x0, v or the velocity there, or end the process before it."
         )
 
 
@@ -228,7 +227,7 @@ class ScoreField(nn.Module, ABC):
     def instants(self, t: Tensor) -> list[Instant]:
         """Return the instants of times ``(N, ...)``, each in the form `align` returns.
 
-        Any of them stands for its time in a call of the field, and saves what it has prepared.
+        A call of the field takes any of them as its time, with its coefficients already computed.
 
         Raises:
             ValueError: a time lies outside ``[t_min, t_max]``. Times on a device are not looked at,
@@ -280,7 +279,7 @@ class ScoreField(nn.Module, ABC):
 
     @property
     def origin(self) -> ScoreField:
-        """The field that `under` or `condition_on` made this view of; itself if it is no view."""
+        """The field of which `under` or `condition_on` made this view, or the field itself."""
         return self
 
     def under(self, process: Process) -> ScoreField:
@@ -324,12 +323,12 @@ class _Under(ScoreField):
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         scale, instant = at.prepared
-        seen = mix((scale, x))
-        found = self.base(seen, instant, **condition)
-        if found.basis[0] is not seen:
-            return Estimate(at, x, found.basis, found.of_x0, found.of_eps)
-        (p, q), (p_eps, q_eps) = found.of_x0, found.of_eps
-        return Estimate(at, x, (x, found.basis[1]), (scale * p, q), (scale * p_eps, q_eps))
+        scaled = mix((scale, x))
+        estimate = self.base(scaled, instant, **condition)
+        if estimate.basis[0] is not scaled:
+            return Estimate(at, x, estimate.basis, estimate.of_x0, estimate.of_eps)
+        (p, q), (p_eps, q_eps) = estimate.of_x0, estimate.of_eps
+        return Estimate(at, x, (x, estimate.basis[1]), (scale * p, q), (scale * p_eps, q_eps))
 
 
 class FieldWrapper(ScoreField):

@@ -49,8 +49,8 @@ class Scaled:
         return self.factor * self.label(process, t)
 
 
-class Seen(NamedTuple):
-    """What a denoiser needs of a time: label, type of the network, coefficients of (1) and (2)."""
+class PreparedTime(NamedTuple):
+    """A time, prepared: type of the network, label, coefficients of (1) and (2)."""
 
     dtype: torch.dtype | None
     label: Tensor
@@ -67,10 +67,10 @@ class Denoiser(ScoreField):
             and ``label`` ``(B,)``, both of the parameters' type, which need not be the state's;
             returns ``(B, *shape)``.
         process: the process of the noisy data.
-        parametrization: what the network predicts.
+        parametrization: the quantity that the network predicts.
         shape: the shape of one sample.
         mean, variance: the data's moments, as in `ScoreField`.
-        label: how the network is told the noise level.
+        label: the function of the time that the network takes as its noise label.
 
     Raises:
         ValueError: the parametrization has no finite coefficients at one of the process's ends.
@@ -110,7 +110,7 @@ class Denoiser(ScoreField):
         return self.prepared(t, *self.process.coefficients(t))
 
     def prepared(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
-        """Return what `prepare_times` does, by the coefficients at the times."""
+        """Return the items of `prepare_times`, from the coefficients at the times."""
         skip, out, scale = self.parametrization(alpha, sigma)
         of_eps = (1 - alpha * skip) / sigma, -alpha * out / sigma
         scales, *columns = (unstack(c) for c in (scale, skip, out, *of_eps))
@@ -120,10 +120,10 @@ class Denoiser(ScoreField):
         labels = labels if parameter is None else labels.to(parameter)
         dtype = None if parameter is None else parameter.dtype
         rows = labels.reshape(len(t), -1).unbind()
-        return [Seen(dtype, *row) for row in zip(rows, scales, *pairs, strict=True)]
+        return [PreparedTime(dtype, *row) for row in zip(rows, scales, *pairs, strict=True)]
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        prepared: Seen = at.prepared
+        prepared: PreparedTime = at.prepared
         output = self.output(x, at, **condition)
         if output.dtype is not x.dtype:
             output = output.to(x)
@@ -132,17 +132,17 @@ class Denoiser(ScoreField):
     def output(self, x: Tensor, at: Instant, **condition: Any) -> Tensor:
         """Return the bare network's output at ``x`` ``(B, *shape)`` and one of its instants."""
         dtype, label, scale, _, _ = at.prepared
-        seen = x if isinstance(scale, float) and scale == 1 else mix((scale, x))
-        if seen.dtype is not dtype:
+        inputs = x if isinstance(scale, float) and scale == 1 else mix((scale, x))
+        if inputs.dtype is not dtype:
             dtype = dtype or x.dtype
-            seen, label = seen.to(dtype), label.to(dtype)
+            inputs, label = inputs.to(dtype), label.to(dtype)
         network: Any = self._modules["network"]  # as an attribute it costs as much as a kernel
-        result: Tensor = network(seen, label.expand(x.shape[0]), **condition)
+        result: Tensor = network(inputs, label.expand(x.shape[0]), **condition)
         return result
 
-    def ask(self, seen: Tensor, label: Tensor, **condition: Any) -> Tensor:
-        """Return the bare network's output for what it sees ``(B, *shape)`` and a label ``()``."""
-        parameter = next(self.network.parameters(), seen)
-        seen, label = seen.to(parameter), label.to(parameter)
-        result: Tensor = self.network(seen, label.expand(len(seen)), **condition)
+    def ask(self, inputs: Tensor, label: Tensor, **condition: Any) -> Tensor:
+        """Return the bare network's output for its input ``(B, *shape)`` and a label ``()``."""
+        parameter = next(self.network.parameters(), inputs)
+        inputs, label = inputs.to(parameter), label.to(parameter)
+        result: Tensor = self.network(inputs, label.expand(len(inputs)), **condition)
         return result

@@ -1,4 +1,4 @@
-"""What a field is, as a digest: for results that hold for one field and must not meet another."""
+"""A digest of a field, for results that hold for that field alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from scorefield.field.base import ScoreField
 
 _MODULE = frozenset(vars(nn.Module()))
-_KNOWN: Any = (
+_CACHE: Any = (
     WeakTensorKeyDictionary()
 )  # tensor -> (state, digest): weights are read once, not per call
 
@@ -27,14 +27,14 @@ def digest(value: Any) -> str:
 
     Of modules that is their kind, weights, buffers and attributes; of this package's functions the
     name, of others their code, which another Python may compile otherwise. Views of a field, by
-    another process or with conditions bound, have its digest. What is private (``_name``) and no
-    weight is taken to follow from the rest. Not seen are globals that a function reads, and weights
-    that are changed in place through ``.data``.
+    another process or with conditions bound, have its digest. Private
+    attributes (``_name``) other than weights are assumed to follow from the rest. Globals that a
+    function reads, and weights changed in place through ``.data``, are not noticed.
 
     Raises:
-        ValueError: a part of a kind whose value cannot be told.
+        ValueError: a part of a kind that has no digest.
     """
-    return hashlib.sha256(_told(value)).hexdigest()
+    return hashlib.sha256(_hashed(value)).hexdigest()
 
 
 def check_same(
@@ -63,22 +63,22 @@ def check_same(
         )
 
 
-def _told(value: Any) -> bytes:
+def _hashed(value: Any) -> bytes:
     if isinstance(value, ScoreField):
         value = value.origin
     value = getattr(value, "_orig_mod", value)  # what torch.compile has wrapped
     if isinstance(value, Tensor):
         return _tensor(value)
     parts = _parts(value)
-    found = hashlib.sha256(_kind(value).encode())
+    sha = hashlib.sha256(_kind(value).encode())
     for part in parts if isinstance(parts, list) else [parts]:
-        content = part if isinstance(part, bytes) else _told(part)
-        found.update(len(content).to_bytes(8, "big") + content)
-    return found.digest()
+        content = part if isinstance(part, bytes) else _hashed(part)
+        sha.update(len(content).to_bytes(8, "big") + content)
+    return sha.digest()
 
 
 def _parts(value: Any) -> list[Any] | bytes:
-    """Return what a value consists of, or the bytes that tell all of it."""
+    """Return the parts of a value, or bytes that determine it."""
     if value is None or isinstance(value, bool | int | float | complex | str | torch.dtype):
         return repr(value).encode()
     if isinstance(value, bytes):
@@ -88,9 +88,9 @@ def _parts(value: Any) -> list[Any] | bytes:
     if isinstance(value, tuple | list):
         return list(value)
     if isinstance(value, Set):
-        return sorted(_told(item) for item in value)
+        return sorted(_hashed(item) for item in value)
     if isinstance(value, Mapping):
-        return sorted(_told(key) + _told(item) for key, item in value.items())
+        return sorted(_hashed(key) + _hashed(item) for key, item in value.items())
     if isinstance(value, type | BuiltinFunctionType):
         return f"{value.__module__}.{value.__qualname__}".encode()
     if isinstance(value, FunctionType):
@@ -142,19 +142,19 @@ def _public(items: Mapping[str, Any]) -> dict[str, Any]:
 def _kind(value: Any) -> str:
     kind = type(value)
     # a user's class has another module where its file is run as a script
-    known = kind.__module__.partition(".")[0] in ("scorefield", "torch", "builtins")
-    return f"{kind.__module__}.{kind.__qualname__}" if known else kind.__qualname__
+    cached = kind.__module__.partition(".")[0] in ("scorefield", "torch", "builtins")
+    return f"{kind.__module__}.{kind.__qualname__}" if cached else kind.__qualname__
 
 
 def _tensor(value: Tensor) -> bytes:
     state = None if value.is_inference() else (value._version, value.data_ptr(), value.dtype)
-    known = _KNOWN.get(value)
-    if known is not None and state is not None and known[0] == state:
-        kept: bytes = known[1]
-        return kept
-    held = value.detach().cpu().contiguous()
-    found = hashlib.sha256(f"{held.dtype} {tuple(held.shape)}".encode())
-    found.update(held.flatten().view(torch.uint8).numpy().data)
+    cached = _CACHE.get(value)
+    if cached is not None and state is not None and cached[0] == state:
+        result: bytes = cached[1]
+        return result
+    values = value.detach().cpu().contiguous()
+    sha = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}".encode())
+    sha.update(values.flatten().view(torch.uint8).numpy().data)
     if state is not None:
-        _KNOWN[value] = state, found.digest()
-    return found.digest()
+        _CACHE[value] = state, sha.digest()
+    return sha.digest()

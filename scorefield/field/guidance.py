@@ -1,4 +1,4 @@
-r"""Guidance: fields made of fields, whose scores are moved towards what is wanted.
+r"""Guidance: fields made of fields, whose scores point more towards a condition.
 
 All of them stay fields, so that every solver works with them, and a sample does not depend on its
 batch. With scores ``s`` of the same noisy ``x``::
@@ -9,9 +9,9 @@ batch. With scores ``s`` of the same noisy ``x``::
     s = sum_k w_k s_k                          products of densities, and quotients          (4)
 
 (1) to (3) are densities raised to a power at every noise level; for ``w != 1`` no process noises
-data to those, so samples follow no law that can be told, sharper as ``w`` grows. (2) with the true
-classifier and ``w = 1`` is the conditional field exactly; (3) leaves out how ``x_0`` spreads about
-its mean.
+data to those, so the samples' distribution has no closed form; it is sharper as ``w`` grows. (2)
+with the true classifier and ``w = 1`` is the conditional field exactly; (3) leaves out how ``x_0``
+spreads about its mean.
 
 Reference: Ho and Salimans (2022), arXiv:2207.12598; Dhariwal and Nichol (2021), arXiv:2105.05233;
 Chung et al. (2023), arXiv:2209.14687; Kynkäänniemi et al. (2024), arXiv:2404.07724, of intervals;
@@ -93,8 +93,8 @@ class ClassifierFree(FieldWrapper):
         inner, w = at.prepared
         self._check(condition)
         if isinstance(w, float) and w == 1:
-            found: Estimate = self.base(x, inner, **condition)
-            return Estimate(at, x, found.basis, found.of_x0, found.of_eps)
+            estimate: Estimate = self.base(x, inner, **condition)
+            return Estimate(at, x, estimate.basis, estimate.of_x0, estimate.of_eps)
         with_it, without = self._both(x, inner, condition)
         w = w if isinstance(w, float) else w.to(x)
         x0, eps = (
@@ -121,8 +121,8 @@ class ClassifierFree(FieldWrapper):
             return (one.x0, one.eps), (other.x0, other.eps)
         pairs = {k: torch.cat([_rows(v, x), _rows(self.negative[k], x)]) for k, v in wanted.items()}
         when = at if at.t.ndim == 0 else torch.cat([at.t, at.t])
-        found = self.base(torch.cat([x, x]), when, **pairs)
-        (x0, other_x0), (eps, other_eps) = found.x0.chunk(2), found.eps.chunk(2)
+        estimate = self.base(torch.cat([x, x]), when, **pairs)
+        (x0, other_x0), (eps, other_eps) = estimate.x0.chunk(2), estimate.eps.chunk(2)
         return (x0, eps), (other_x0, other_eps)
 
 
@@ -151,17 +151,17 @@ class Tilted(FieldWrapper):
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         through = torch.is_grad_enabled() and x.requires_grad  # as for a likelihood
         with torch.enable_grad():
-            seen = x if through else x.detach().requires_grad_()
-            found = self.base(seen, at.prepared, **condition)
-            log_q = self._log_q(seen, at, found)
-            (push,) = torch.autograd.grad(log_q.sum(), seen, create_graph=through)
-            x0 = found.x0 + self.scale * at.sigma**2 / at.alpha * push
-            eps = found.eps - self.scale * at.sigma * push
+            inputs = x if through else x.detach().requires_grad_()
+            estimate = self.base(inputs, at.prepared, **condition)
+            log_q = self._log_q(inputs, at, estimate)
+            (push,) = torch.autograd.grad(log_q.sum(), inputs, create_graph=through)
+            x0 = estimate.x0 + self.scale * at.sigma**2 / at.alpha * push
+            eps = estimate.eps - self.scale * at.sigma * push
         return Estimate(at, x, (x0, eps) if through else (x0.detach(), eps.detach()))
 
-    def _log_q(self, x: Tensor, at: Instant, found: Estimate) -> Tensor:
+    def _log_q(self, x: Tensor, at: Instant, estimate: Estimate) -> Tensor:
         if self.clean:
-            log_q = self.log_potential(found.x0)
+            log_q = self.log_potential(estimate.x0)
         else:
             log_q = self.log_potential(x, at.t.expand(len(x), *at.t.shape[1:]).reshape(-1))
         if log_q.shape != (len(x),):
@@ -179,8 +179,7 @@ class Product(ScoreField):
         fields: any.
         weights: ``w_k``, negative ones for what to leave; where they do not sum to 1 the field has
             no value at ``alpha = 0``.
-        mean, variance: of what is generated, as for `ScoreField`; those of the first field unless
-            given.
+        mean, variance: of the samples, as for `ScoreField`; by default those of the first field.
 
     Raises:
         ValueError: fields of different processes or shapes, another number of weights, none.
@@ -212,10 +211,10 @@ class Product(ScoreField):
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         total = sum(self.weights)
-        found = [f(x, t, **condition) for f, t in zip(self.fields, at.prepared, strict=True)]
+        estimate = [f(x, t, **condition) for f, t in zip(self.fields, at.prepared, strict=True)]
         x0, eps = (
             mix(*((w, part) for w, part in zip(self.weights, parts, strict=True)))
-            for parts in zip(*((e.x0, e.eps) for e in found), strict=True)
+            for parts in zip(*((e.x0, e.eps) for e in estimate), strict=True)
         )
         if total != 1:
             x0 = mix((1.0, x0), ((1 - total) / at.alpha, x))
@@ -223,7 +222,7 @@ class Product(ScoreField):
 
 
 def _rows(value: Any, x: Tensor) -> Tensor:
-    """Return a condition with a row for each sample; what has one row, or none, is for all.
+    """Return a condition with a row for each sample, from one with as many, with one, or with none.
 
     Raises:
         ValueError: another number of rows.

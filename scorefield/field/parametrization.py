@@ -1,4 +1,4 @@
-r"""What a network predicts, as three coefficients of the noise level.
+r"""Parametrizations: the prediction of a network, as three coefficients of the noise level.
 
 Whatever its head outputs, a denoiser is linear in it::
 
@@ -78,7 +78,7 @@ class Parametrization(ABC):
 
 @dataclass(frozen=True)
 class Eps(Parametrization):
-    """The noise. Undefined where ``alpha = 0``: there the noise tells nothing of the data."""
+    """The noise. Undefined where ``alpha = 0``: there the noise does not determine the data."""
 
     def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:
         return Coefficients(1 / alpha, -sigma / alpha, torch.ones_like(alpha))

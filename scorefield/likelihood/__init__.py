@@ -1,4 +1,4 @@
-"""Likelihoods: log-densities and bounds of them, with what is uncertain in the numbers."""
+"""Likelihoods: log-densities and bounds of them, with estimates of their errors."""
 
 from scorefield.likelihood.bound import Bound as Bound, elbo as elbo
 from scorefield.likelihood.density import log_prob as log_prob

@@ -5,9 +5,9 @@ theorem bounds the log-density, on every process and whatever weighting the fiel
 
     log p(x) >= E log p_1(y_1) + int E[d - |eps - a eps_hat(y_rho, r)|^2] dlog rho       (1)
 
-The bound is reached by the exact score, up to what ``p_1`` is beside the law at ``r_1``. For a
-Gaussian with the data's moments (1) is known, and is its log-density at ``x``; only what the field
-says beside it is estimated::
+The exact score reaches the bound, up to the difference of ``p_1`` from the distribution at ``r_1``.
+For a Gaussian with the data's moments (1) is known: its log-density at ``x``. Only the difference
+of the field from that Gaussian is estimated::
 
     E[a (e - g) . (2 eps - a (e + g))],    e, g: the field's noise and the Gaussian's        (2)
 
@@ -66,7 +66,7 @@ def elbo(
 ) -> Bound:
     """Return a lower bound of the log-density of each sample of ``x`` ``(B, *field.shape)``.
 
-    It is for the density that `log_prob` tells, in the field's units, and needs no Jacobian. A
+    It bounds the density that `log_prob` computes, in the field's units, without a Jacobian. A
     sample's bound does not depend on the others.
 
     Args:
@@ -89,16 +89,18 @@ def elbo(
         batch = filled(x, places, at, batch_size).double()
         noise = Noise(seed, slots.to(x.device), stream=BOUND)
         with torch.no_grad():
-            beside = _beside(field, moments, batch, noise, nfe // 2, low, high)
-        spread = (beside.diff(dim=0) ** 2).sum(0) / (2 * (len(beside) - 1) * len(beside))
-        value = moments.log_prob(batch.flatten(1), low) + beside.mean(0)
+            difference = _difference(field, moments, batch, noise, nfe // 2, low, high)
+        spread = (difference.diff(dim=0) ** 2).sum(0) / (
+            2 * (len(difference) - 1) * len(difference)
+        )
+        value = moments.log_prob(batch.flatten(1), low) + difference.mean(0)
         out[:, places] = torch.stack([value, spread.sqrt()])[:, at]
     if bad := [rows[k] for k in not_finite(out.T)]:
         raise NumericalError(f"the bound of samples {bad[:5]} is not finite.")
     return Bound(out[0], out[1], torch.full_like(out[0], nfe))
 
 
-def _beside(
+def _difference(
     field: ScoreField,
     moments: Moments,
     x: Tensor,
@@ -107,8 +109,8 @@ def _beside(
     low: float,
     high: float,
 ) -> Tensor:
-    """Return what (2) adds to the integral in each stratum, ``(K, B)``."""
-    c, found = moments.deviation, []
+    """Return the part of (2) in each stratum, ``(K, B)``."""
+    c, strata = moments.deviation, []
     top = math.log1p((high**2 - low**2) / c**2) ** (1 / _POWER)
     for k in range(count):
         u, noise = noise.uniform(x)
@@ -123,9 +125,9 @@ def _beside(
         for eps in (z, -z):
             y = x + rho.reshape(shape) * eps
             alpha = field.process.alpha(t).reshape(shape)
-            said = moments.along(field(alpha * y, t).eps.flatten(1))
-            ours = moments.eps(y.flatten(1), r[:, None])
-            gap = 2 * moments.along(eps.flatten(1)) - a * (said + ours)
-            each.append((a * (said - ours) * gap).sum(1))
-        found.append(dlog * 0.5 * (each[0] + each[1]))
-    return torch.stack(found)
+            learned = moments.along(field(alpha * y, t).eps.flatten(1))
+            gaussian = moments.eps(y.flatten(1), r[:, None])
+            gap = 2 * moments.along(eps.flatten(1)) - a * (learned + gaussian)
+            each.append((a * (learned - gaussian) * gap).sum(1))
+        strata.append(dlog * 0.5 * (each[0] + each[1]))
+    return torch.stack(strata)

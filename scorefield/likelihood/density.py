@@ -8,15 +8,16 @@ obeys ``dq/dr + div(q eps) = 0``. So along *any* path ``y(r)`` from the data to 
     Q = sigma tr(d eps / d x) = d - tr(d E[x_0 | x] / d y)                          (2)
 
 The second term of (1) vanishes on the ODE's own path, where this is the change of variables of
-continuous flows. On the path that a solver leaves behind, which is only near, it is the first order
-of what the solver's error does. A learned score is not quite the gradient of a density, and least
-so near the data, where the term is faded out. It is told as an error, and with 48 nodes or more,
-where the first order is most of it, added as well.
+continuous flows. On the path of a solver, which is only close, it is the first order of the effect
+of the solver's error. A learned score is not quite the gradient of a density, least of all close to
+the data, where the term is faded out. It is reported as an error, and with 48 nodes or more, where
+the first order dominates, added as well.
 
-What is Gaussian is done in closed form. For data of covariance eigenvalues ``e_k``, ``Q`` is near
-``sum_k r^2 / (e_k + r^2)``, which is taken out of the integral and integrated exactly, and the law
-at ``r_1`` is near ``N(mean, covariance + r_1^2)``, from which `Moments` starts. The rest is summed
-over fixed `scorefield.likelihood.nodes`, or by a solver's `scorefield.likelihood.steps`.
+The Gaussian part is done in closed form. For data of covariance eigenvalues ``e_k``, ``Q`` is near
+``sum_k r^2 / (e_k + r^2)``, which is taken out of the integral and integrated exactly, and the
+distribution at ``r_1`` is near ``N(mean, covariance + r_1^2)``, from which `Moments`
+starts. The rest is summed over fixed `scorefield.likelihood.nodes`, or by a solver's
+`scorefield.likelihood.steps`.
 
 Reference: Chen et al. (2018), arXiv:1806.07366; Grathwohl et al. (2019), arXiv:1810.01367
 (probes); Song et al. (2021), arXiv:2011.13456, appendix D.2.
@@ -57,7 +58,7 @@ from scorefield.solvers import Dopri5, Solver
 DEFAULT_CALLS = 40
 _FEWEST, _MOST = 8, 2**10
 _TOP = 200.0  # the noise at the prior's end, in the data's deviations
-_EXACT = 128  # coordinates up to which the trace is exact unless told otherwise
+_EXACT = 128  # coordinates up to which the trace is exact by default
 _PROBES = 8
 
 
@@ -88,14 +89,14 @@ def log_prob(
             last time. Or `Adaptive`: each sample chooses its steps, so that the error of a step is
             within the tolerances, for the integral in nats; by `Dopri5` without a solver.
         nfe: calls of the field for each sample, 8 or more; 40 by default.
-        probes: for the trace, 2 or more; 0 for an exact trace. Unless given, exact up to 128
+        probes: for the trace, 2 or more; 0 for an exact trace. By default exact up to 128
             coordinates and 8 probes beyond.
         stderr: instead of probes: double them until each sample's standard error is within this,
             at ``nfe`` more calls every time; exact where that costs no more products.
         max_probes: how far ``stderr`` may go.
-        prior: the law at the noisiest end: the data's moments, as the field or a `Moments` has
-            them; or "standard", for data of zero mean and unit variance.
-        ids: which samples these are, as the probes' key; ``0 .. B-1`` unless given.
+        prior: the distribution at the noisiest end: the data's moments, of the field or a `Moments`;
+            or "standard", for data of zero mean and unit variance.
+        ids: which samples these are, as the probes' key; by default ``0 .. B-1``.
         batch_size: the batch that the field sees; with the nodes and ``d`` it makes up the memory.
 
     Raises:
@@ -126,16 +127,16 @@ def log_prob(
             batch = filled(x, places, at, batch_size).double()
             noise = Noise(seed, slots.to(x.device), stream=PROBES)
             out[:, places] = rule.solve(batch, noise, at, goal, most)
-    found = Likelihood(*out)
-    if not bool((found.stderr <= goal).all()):
-        worst = int(found.stderr.argmax())
+    result = Likelihood(*out)
+    if not bool((result.stderr <= goal).all()):
+        worst = int(result.stderr.argmax())
         raise NumericalError(
             f"stderr = {goal:g} is not met with {max_probes} probes: sample {rows[worst]} has "
-            f"{float(found.stderr[worst]):.2g}. Give a larger stderr or max_probes, or probes=0."
+            f"{float(result.stderr[worst]):.2g}. Give a larger stderr or max_probes, or probes=0."
         )
-    if bad := [rows[k] for k in not_finite(found.value)]:
+    if bad := [rows[k] for k in not_finite(result.value)]:
         raise NumericalError(f"the log-density of samples {bad[:5]} is not finite.")
-    return found
+    return result
 
 
 def last_time(field: ScoreField, moments: Moments) -> float:
@@ -187,8 +188,8 @@ def _check(
         not isinstance(probes, Integral) or probes == 1 or not 0 <= probes < 2**PROBE_BITS
     ):
         raise ValueError(
-            f"probes = {probes!r}: give 0 for an exact trace, or 2 to {2**PROBE_BITS - 1}, of "
-            "which a standard error can be told."
+            f"probes = {probes!r}: give 0 for an exact trace, or 2 to {2**PROBE_BITS - 1}, for "
+            "a standard error."
         )
     if stderr is not None:
         check_positive(stderr=stderr)

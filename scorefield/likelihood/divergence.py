@@ -24,7 +24,7 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Directions:
-    """What a Jacobian is multiplied with: unit vectors, or the probes ``first ... last - 1``.
+    """The vectors times which a Jacobian is computed: unit vectors, or the probes ``first ... last - 1``.
 
     Attributes:
         last: how many probes there are; 0 for unit vectors.
@@ -63,21 +63,21 @@ def trace(
     An exact trace is one row, ``(1, B)``.
 
     Raises:
-        ValueError: what the field computed carries no gradient.
+        ValueError: the field's output carries no gradient.
     """
     with torch.enable_grad():
-        seen = x.clone().requires_grad_()
-        found_by = field(seen, at)
-        if not all(part.requires_grad for part in found_by.basis):
+        inputs = x.clone().requires_grad_()
+        estimate = field(inputs, at)
+        if not all(part.requires_grad for part in estimate.basis):
             raise ValueError(
                 "the field's output carries no gradient, as under torch.no_grad() or detach(), and "
                 "a log-density needs its Jacobian: let it through, or use elbo, which needs none."
             )
-        eps = found_by.eps
-        vectors = directions.vectors(seen.detach(), noise, node)
-        found = [(_pull(eps, seen, v) * v).flatten(2).sum(2) for v in vectors]
+        eps = estimate.eps
+        vectors = directions.vectors(inputs.detach(), noise, node)
+        products = [(_pull(eps, inputs, v) * v).flatten(2).sum(2) for v in vectors]
     sigma = torch.as_tensor(at.sigma, dtype=torch.float64, device=x.device).reshape(-1)
-    traces = sigma * torch.cat(found)
+    traces = sigma * torch.cat(products)
     return eps.detach(), traces.sum(0, keepdim=True) if directions.exact else traces
 
 

@@ -1,4 +1,4 @@
-"""What both ends of a path say: the prior's density, and the parts of the budget."""
+"""The two ends of a path: the prior's density, and the parts of the budget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NEAR = 0.2  # of the data's deviation
 def far(r: Tensor, moments: Moments) -> Tensor:
     """Return how good the score ``eps / r`` of a learned field is for the size of an error.
 
-    From 1 far from the data down to 0 at the data, where most of it is what a network is off by.
+    From 1 far from the data down to 0 at the data, where most of it is the network's own error.
     """
     return 1 / (1 + (_NEAR * moments.deviation / r) ** 2)
 
@@ -29,8 +29,8 @@ class Ends:
         y, eps: the points and the field's noise there, ``(3, B, d)``.
 
     Attributes:
-        value: the prior's log-density at the last point, with what of the trace's integral is
-            Gaussian.
+        value: the prior's log-density at the last point, with the Gaussian part of the
+            trace's integral.
     """
 
     def __init__(self, moments: Moments, r: Tensor, y: Tensor, eps: Tensor) -> None:
@@ -79,9 +79,9 @@ class Ends:
         )
 
     def truncation(self, trace: Tensor) -> Tensor:
-        """Return what the noise left changes, from the trace at the first point."""
+        """Return the effect of the noise left, from the trace at the first point."""
         return 0.5 * (trace - self._first)
 
     def prior_mismatch(self, trace: Tensor) -> Tensor:
-        """Return what it costs that the law is not the prior, from the trace at the last point."""
+        """Return the effect of a distribution other than the prior, from the trace at the last point."""
         return 0.5 * (trace - self._gaussian) - self._beyond

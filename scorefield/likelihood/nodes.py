@@ -1,6 +1,6 @@
 r"""The line integral of a log-density by fixed nodes, `scorefield.likelihood.density` (1).
 
-What is Gaussian is taken out in closed form; the rest vanishes like a power at both ends. In ``w =
+The Gaussian part is taken out in closed form; the rest vanishes like a power at both ends. In ``w =
 log(1 + (r / c)^2)^(1/6)``, or the seventh root with few nodes, it is smooth, and the integral is a
 trapezoid sum over equally spaced nodes, corrected at the ends by differences (Gregory's rule).
 Every node draws its own probes: the sum is linear in them, so it stays unbiased, and their errors
@@ -26,7 +26,7 @@ from scorefield.sampling import prepare, round_trip_solver
 from scorefield.solvers import State
 
 _FEW = 36  # nodes, below which they are denser towards the data
-_MANY = 48  # nodes, from which on the path is so near that the first order of its error is most
+_MANY = 48  # nodes, from which on the first order of the path's error dominates
 _GREGORY = (-1 / 12, -1 / 24, -19 / 720, -3 / 160)
 
 
@@ -36,7 +36,7 @@ class Nodes:
     Args:
         field: whose density it is.
         count: how many nodes.
-        moments: what is taken out in closed form, and the law at the last node.
+        moments: the Gaussian of the closed form, and of the distribution at the last node.
         top: the last time.
         directions: of the traces.
     """
@@ -73,7 +73,7 @@ class Nodes:
         with torch.no_grad():
             end = self.run(State(x * float(self.alpha[0]), self.times[0], noise))
             traced(end.x, end.t)
-        path = _Path(self, traced.seen)
+        path = _Path(self, traced.records)
         traces, directions = torch.stack(traced.traces), self.directions
         products = calls * directions.products(self.dim)
         out = path.result(traces, directions, calls, products)
@@ -88,7 +88,7 @@ class Nodes:
             new = torch.stack(
                 [
                     trace(traced.base, at, instant, directions, noise, node)[1]
-                    for node, (instant, at, _) in enumerate(traced.seen)
+                    for node, (instant, at, _) in enumerate(traced.records)
                 ]
             )
             traces = new if directions.exact else torch.cat([traces, new], 1)
@@ -100,22 +100,24 @@ class Nodes:
 
 
 class _Traced(FieldWrapper):
-    """A field that keeps what it was asked and what it said, with the traces."""
+    """A field that records its inputs and estimates, with the traces."""
 
     def __init__(self, base: ScoreField, directions: Directions) -> None:
         super().__init__(base)
         self.directions = directions
 
     def opened(self, noise: Noise) -> _Traced:
-        """Forget what was kept; draw probes from ``noise`` from now on."""
+        """Clear the records; draw probes from ``noise`` from now on."""
         self.noise = noise
-        self.seen: list[tuple[Instant, Tensor, Tensor]] = []
+        self.records: list[tuple[Instant, Tensor, Tensor]] = []
         self.traces: list[Tensor] = []
         return self
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        eps, traces = trace(self.base, x, at.prepared, self.directions, self.noise, len(self.seen))
-        self.seen.append((at.prepared, x, eps))
+        eps, traces = trace(
+            self.base, x, at.prepared, self.directions, self.noise, len(self.records)
+        )
+        self.records.append((at.prepared, x, eps))
         self.traces.append(traces)
         return Estimate.from_eps(at, x, eps)
 
@@ -123,18 +125,18 @@ class _Traced(FieldWrapper):
 class _Path:
     """The path that a solver left: everything in the integral but the traces."""
 
-    def __init__(self, nodes: Nodes, seen: Sequence[tuple[Instant, Tensor, Tensor]]) -> None:
+    def __init__(self, nodes: Nodes, records: Sequence[tuple[Instant, Tensor, Tensor]]) -> None:
         self.nodes = nodes
         r, m, dlog = nodes.r, nodes.m, nodes.dlog[:, None, None]
-        y = torch.stack([x.flatten(1) for _, x, _ in seen]) / nodes.alpha
-        eps = torch.stack([eps.flatten(1) for _, _, eps in seen])
+        y = torch.stack([x.flatten(1) for _, x, _ in records]) / nodes.alpha
+        eps = torch.stack([eps.flatten(1) for _, _, eps in records])
         z = y / m
         slope = (eps - r / m**2 * y) / m * (r * dlog)
-        # m (D z - slope) is what the path's dy is beside the ODE's
-        beside = (nodes.derivative @ z.flatten(1)).reshape(z.shape) - slope
-        off = (eps * beside * m / r).sum(2) * far(r, nodes.moments)[:, 0]
-        self.beside = (nodes.weights[:, None] * off).sum(0)
-        self.added = self.beside if len(nodes.times) >= _MANY else 0 * self.beside
+        # m (D z - slope) is the difference of the path's dy from the ODE's
+        difference = (nodes.derivative @ z.flatten(1)).reshape(z.shape) - slope
+        off = (eps * difference * m / r).sum(2) * far(r, nodes.moments)[:, 0]
+        self.difference = (nodes.weights[:, None] * off).sum(0)
+        self.added = self.difference if len(nodes.times) >= _MANY else 0 * self.difference
         self.ends = Ends(nodes.moments, r[[0, -2, -1]], y[[0, -2, -1]], eps[[0, -2, -1]])
 
     def result(self, traces: Tensor, directions: Directions, nfe: int, products: int) -> Tensor:
@@ -145,7 +147,7 @@ class _Path:
             ((weights * nodes.dlog)[:, None, None] * rest).sum(0)
             for weights in (nodes.weights, nodes.lower)
         )
-        error = (totals - lower).mean(0).abs() + self.beside.abs()
+        error = (totals - lower).mean(0).abs() + self.difference.abs()
         mean = traces.mean(1)
         return self.ends.fields(
             totals + self.added, error, (mean[0], mean[-1]), nfe, products, directions.exact

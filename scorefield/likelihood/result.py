@@ -1,4 +1,4 @@
-"""A log-density, and a budget of what is uncertain in it."""
+"""A log-density, and a budget of its errors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Likelihood:
     Attributes:
         value: the log-density of ``x`` with the process's lowest noise on it.
         stderr: the standard error of ``value`` from the probes; 0 for an exact trace.
-        solver_error: an estimate of what the steps cost, from two rules that differ in order, and
+        solver_error: an estimate of the steps' error, from two rules that differ in order, and
             from how far the path strays.
-        truncation: an estimate of what the noise left at ``t_min`` changes: add it for the density
+        truncation: an estimate of the effect of the noise left at ``t_min``: add it for the density
             of the data itself, where that is smooth at this scale.
-        prior_mismatch: an estimate of what it costs that the law at the other end is not the
+        prior_mismatch: an estimate of the error from a distribution at the other end that is not the
             prior's Gaussian: add it for the density of a field that is exact.
         nfe: calls of the field for each sample.
         products: products with its Jacobian for each sample.
@@ -38,7 +38,7 @@ class Likelihood:
     probes: Tensor
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Return the ends of Student's confidence interval for what the probes leave open.
+        """Return the ends of Student's confidence interval, for the noise of the probes.
 
         Raises:
             ValueError: ``level`` outside (0, 1).
@@ -53,14 +53,14 @@ class Likelihood:
         return -self.value / (dim * math.log(2))
 
 
-def combined(found: Likelihood, draws: int) -> Likelihood:
+def combined(result: Likelihood, draws: int) -> Likelihood:
     """Return the importance-weighted bound from several draws for each sample, one after another.
 
-    The logarithm of the mean density, less what the probes' noise adds to it in the second order.
+    The logarithm of the mean density, less the second order of the probes' noise in it.
 
     Reference: Burda et al. (2016), arXiv:1509.00519.
     """
-    value, error = (v.reshape(-1, draws) for v in (found.value, found.stderr))
+    value, error = (v.reshape(-1, draws) for v in (result.value, result.stderr))
     weights = value.softmax(1)
     noise = 0.5 * (weights * (1 - weights) * error**2).sum(1)
 
@@ -70,10 +70,10 @@ def combined(found: Likelihood, draws: int) -> Likelihood:
     return Likelihood(
         value.logsumexp(1) - math.log(draws) - noise,
         ((weights * error) ** 2).sum(1).sqrt(),
-        mean(found.solver_error),
-        mean(found.truncation),
-        mean(found.prior_mismatch),
-        found.nfe.reshape(-1, draws).sum(1),
-        found.products.reshape(-1, draws).sum(1),
-        found.probes.reshape(-1, draws).amin(1),
+        mean(result.solver_error),
+        mean(result.truncation),
+        mean(result.prior_mismatch),
+        result.nfe.reshape(-1, draws).sum(1),
+        result.products.reshape(-1, draws).sum(1),
+        result.probes.reshape(-1, draws).amin(1),
     )

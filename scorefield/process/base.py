@@ -290,7 +290,7 @@ class Process(ABC):
         return _invert(self.half_log_snr, half_log_snr, self.t_min, self.t_max)
 
     def contains(self, t: Tensor) -> bool:
-        """Tell whether every time lies in ``[t_min, t_max]``, up to rounding."""
+        """Return whether every time lies in ``[t_min, t_max]``, up to rounding."""
         low, high = self.t_min - _SLACK * abs(self.t_min), self.t_max + _SLACK * abs(self.t_max)
         return bool(((t >= low) & (t <= high)).all())
 
@@ -336,7 +336,7 @@ class Process(ABC):
         """Return the Gaussian that data with this mean and variance has become at ``t``.
 
         ``mean`` and ``variance`` are the data's, one number or one per coordinate; the defaults are
-        those of standardised data. ``t`` is ``t_max`` unless given.
+        those of standardised data. ``t`` is ``t_max`` by default.
         """
         t = torch.as_tensor(self.t_max if t is None else t, dtype=torch.float64)
         alpha, sigma = self.coefficients(t)

@@ -307,12 +307,12 @@ def _monotone_slopes(y: Tensor) -> Tensor:
 
 
 def _solve_spline(right: Tensor) -> Tensor:
-    """Solve with 1 beside a diagonal of 4, 2 at either end: by elimination, in linear memory."""
-    diagonal, found = [2.0], right.tolist()
-    for k in range(1, len(found)):
-        diagonal.append((2.0 if k == len(found) - 1 else 4.0) - 1 / diagonal[-1])
-        found[k] -= found[k - 1] / diagonal[k - 1]
-    found[-1] /= diagonal[-1]
-    for k in reversed(range(len(found) - 1)):
-        found[k] = (found[k] - found[k + 1]) / diagonal[k]
-    return torch.tensor(found, dtype=right.dtype)
+    """Solve with 1 next to a diagonal of 4, or 2 at either end: by elimination, in linear memory."""
+    diagonal, values = [2.0], right.tolist()
+    for k in range(1, len(values)):
+        diagonal.append((2.0 if k == len(values) - 1 else 4.0) - 1 / diagonal[-1])
+        values[k] -= values[k - 1] / diagonal[k - 1]
+    values[-1] /= diagonal[-1]
+    for k in reversed(range(len(values) - 1)):
+        values[k] = (values[k] - values[k + 1]) / diagonal[k]
+    return torch.tensor(values, dtype=right.dtype)

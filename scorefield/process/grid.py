@@ -1,7 +1,7 @@
 r"""Grids: the times a solver visits, as a decreasing float64 tensor on the CPU.
 
-Each function returns ``steps + 1`` times from ``start`` (``t_max`` unless given) to ``end``
-(``t_min`` unless given, but for `balanced`), equally spaced in a quantity of its own::
+Each function returns ``steps + 1`` times from ``start`` (by default ``t_max``) to ``end`` (by
+default ``t_min``, but for `balanced`), equally spaced in a quantity of its own::
 
     uniform:       t
     quadratic:     t^(1/power)
@@ -9,7 +9,7 @@ Each function returns ``steps + 1`` times from ``start`` (``t_max`` unless given
     karras:        (sigma / alpha)^(1/rho)
     balanced:      growth^(1/4), growth = log(1 + (sigma / (c alpha))^2), the data's deviation c
 
-A grid is only a tensor: any decreasing one inside the process's interval will do in its place.
+A grid is only a tensor: any decreasing one inside the process's interval can replace it.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def balanced(
 
     A root of log-SNR where noise dominates and of ``sigma`` where data does, so the same grid
     serves any process. Unless ``end`` is given, it stops where ``sigma / alpha = 0.4 c / steps``:
-    with few steps the denoiser finishes better than another step would. What the data has that is
-    narrower than that is lost; give ``end=process.t_min`` to keep it.
+    with few steps the denoiser finishes better than another step would. Details of the data that are
+    narrower than that are lost; ``end=process.t_min`` keeps them.
 
     With ``to_data`` the spacing is down to no noise at all, and the last time is `Process.t_data`.
     No other lies below ``t_min``: where the spacing would bring one there, the others are equally
@@ -188,11 +188,11 @@ def check_times(process: Process, times: Tensor) -> Tensor:
     return times
 
 
-def check_positive(**given: float) -> None:
-    """Refuse what is no positive number, by its name."""
-    for name, value in given.items():
+def check_positive(**values: float) -> None:
+    """Raise an error, by its name, if a value is not a positive number."""
+    for name, value in values.items():
         if not 0 < value < math.inf:
-            raise ValueError(f"{name} = {value:g}: give a positive number.")
+            raise ValueError(f"{name}={value:g}: must be a positive number.")
 
 
 def _fractions(steps: int) -> Tensor:

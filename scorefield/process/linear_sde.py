@@ -60,19 +60,19 @@ class _Pieces:
         """
         count = math.ceil(math.log2(high / low))
         for finer in range(5):
-            made = cls._at_chebyshev_points(f, low, high, count * 2**finer)
+            result = cls._at_chebyshev_points(f, low, high, count * 2**finer)
             edges = torch.linspace(0, 1, count * 2**finer + 1, dtype=torch.float64)
             t = low * torch.exp(math.log(high / low) * (edges[:-1] + 0.3 * edges[1]))
-            error = (made(t) - f(t)).abs()
+            error = (result(t) - f(t)).abs()
             if bool((error < 1e-11).all()):
-                return made
+                return result
         if not bool((error < tolerance).all()):
             worst = t[error.nan_to_num(math.inf).argmax()]
             raise ValueError(
                 f"drift or diffusion is not smooth enough near t = {worst:g}: give functions that "
                 "are smooth on [0, t_max]."
             )
-        return made
+        return result
 
     @classmethod
     def _at_chebyshev_points(cls, f: Rate, low: float, high: float, count: int) -> _Pieces:
@@ -155,11 +155,11 @@ class LinearSDE(Process):
     def _variance(self, t: Tensor) -> Tensor:
         total = _integral(self.drift_fn, t)[..., None]
         u = 0.5 * (1 + _NODES.to(t)) * t[..., None]
-        kept = torch.exp(2 * (total - _integral(self.drift_fn, u)))
-        return 0.5 * t * (_WEIGHTS.to(t) * kept * self.diffusion_fn(u) ** 2).sum(-1)
+        decay = torch.exp(2 * (total - _integral(self.drift_fn, u)))
+        return 0.5 * t * (_WEIGHTS.to(t) * decay * self.diffusion_fn(u) ** 2).sum(-1)
 
     def _split_log_alpha(self, t: Tensor) -> Tensor:
-        """The mean again, over two halves: what a rule that has converged does not change."""
+        """The mean again, over two halves: the same if the rule has converged."""
         second = _integral(lambda u: self.drift_fn(t[..., None] / 2 + u), t / 2)
         return _integral(self.drift_fn, t / 2) + second
 
@@ -168,15 +168,15 @@ class LinearSDE(Process):
         total = self._split_log_alpha(t)
         first = self._variance(half) * torch.exp(2 * (total - _integral(self.drift_fn, half)))
         u = half[..., None] + 0.5 * (1 + _NODES.to(t)) * half[..., None]
-        kept = torch.exp(2 * (total[..., None] - self._split_log_alpha(u)))
-        return first + 0.5 * half * (_WEIGHTS.to(t) * kept * self.diffusion_fn(u) ** 2).sum(-1)
+        decay = torch.exp(2 * (total[..., None] - self._split_log_alpha(u)))
+        return first + 0.5 * half * (_WEIGHTS.to(t) * decay * self.diffusion_fn(u) ** 2).sum(-1)
 
-    def _check(self, moment: str, symbol: str, t: Tensor, given: Tensor, sde: Tensor) -> None:
-        wrong = ~((given - sde).abs() <= self.rtol * sde.abs())
+    def _check(self, moment: str, symbol: str, t: Tensor, value: Tensor, sde: Tensor) -> None:
+        wrong = ~((value - sde).abs() <= self.rtol * sde.abs())
         if wrong.any():
             k = int(wrong.nonzero()[0])
             raise ValueError(
-                f"the {moment} disagrees at t = {t[k]:g}: {symbol} is {given[k]:.8g}, but drift "
+                f"the {moment} disagrees at t = {t[k]:g}: {symbol} is {value[k]:.8g}, but drift "
                 f"and diffusion give {sde[k]:.8g}. Correct one of the pair, or, if only drift and "
                 "diffusion were given, make them smooth on [0, t_max]."
             )

@@ -9,9 +9,9 @@ e_last^(0.4/k)``, for an error of order ``k``: a proportional-integral control. 
 own time, and nothing is shared between samples, so that the steps of one do not depend on the
 others; one that has arrived keeps its place in the batch until all have. No step leaves the
 interval, and none crosses more of the noise angle ``atan(sigma / (c alpha))`` than ``longest``: an
-estimate from a few calls may miss what lies between them, and at any other place in the angle
-little does. A stochastic step that is repeated follows the same Brownian path, so that the law is
-kept.
+estimate from a few calls may miss reason lies between them, and at any other place in the angle
+little does. A stochastic step that is repeated follows the same Brownian path, so that its
+distribution is kept.
 
 Reference: Hairer, Nørsett and Wanner (1993), section II.4; Söderlind (2003), Digital filters in
 adaptive time-stepping.
@@ -40,7 +40,7 @@ class Adaptive:
 
     Args:
         rtol, atol: relative and absolute tolerance of a step, >= 0 and not both 0.
-        start, end: the first and the last time; ``t_max`` and ``t_min`` unless given.
+        start, end: the first and the last time; by default ``t_max`` and ``t_min``.
         first: the first step tried, as a share of the interval.
         longest: the noise angle that a step may cross, in radians, of pi / 2 in all.
         max_steps: how many steps, repeated ones included, a sample may try.
@@ -81,7 +81,7 @@ class Adaptive:
         ends = torch.tensor([start, end], dtype=torch.float64)
         if start == end or not process.contains(ends):
             raise ValueError(
-                f"from t = {start:g} to {end:g} is no way inside [{process.t_min:g}, "
+                f"start={start:g}, end={end:g}: must be two times in [{process.t_min:g}, "
                 f"{process.t_max:g}]."
             )
         return start, end
@@ -193,8 +193,10 @@ def _check_progress(
     stuck = ~fine & ((s - at.t).abs() < 1e-12 * abs(length))
     if bool(stuck.any()):
         ids = at.noise.ids[stuck.flatten().to(at.noise.ids.device)][:5].tolist()
-        what = "the field is not finite" if not bool(e[stuck].isfinite().all()) else "no step does"
+        reason = (
+            "the field is not finite" if not bool(e[stuck].isfinite().all()) else "no step does"
+        )
         raise NumericalError(
-            f"{solver!r} is stuck at t = {float(at.t[stuck][0]):g} for samples {ids}: {what}, "
+            f"{solver!r} is stuck at t = {float(at.t[stuck][0]):g} for samples {ids}: {reason}, "
             "however small. Raise the tolerances, or use float64."
         )

@@ -79,7 +79,7 @@ def not_finite(x: Tensor) -> list[int]:
 def check_samples(
     field: ScoreField, x: Tensor, ids: Sequence[int] | Tensor | None, batch_size: int
 ) -> list[int]:
-    """Return the ids of samples ``(B, *field.shape)``, ``0 .. B-1`` unless given.
+    """Return the ids of samples ``(B, *field.shape)``, by default ``0 .. B-1``.
 
     Raises:
         ValueError: another shape or type, values that are not finite, another number of ids, a

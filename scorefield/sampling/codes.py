@@ -2,7 +2,7 @@ r"""Latent codes: data carried to the prior and back by the probability-flow ODE
 
 The ODE joins a sample and a point of the prior one to one. A code is that point in the prior's own
 units, ``z = (x_T - mean) / deviation``: for data that the field knows it is near a standard normal.
-What a solver makes of it is one to one up to the solver's error, which is measured by going back.
+A solver's result is one to one up to the solver's error, which is measured by going back.
 
 Between two codes the way is along the prior's shell: directions turn at a constant rate (slerp),
 and lengths change linearly.
@@ -38,10 +38,10 @@ class Codes(NamedTuple):
 
     Attributes:
         z: ``(B, *field.shape)``, standard normal for data that the field knows.
-        error: the length of what a round trip changes, relative to that of the sample, or of data
-            in general if that is longer, ``(B,)``; NaN where it was not measured.
+        error: the length of the change by a round trip, relative to that of the sample, or of data
+            in general if that is longer, ``(B,)``; NaN if it was not measured.
         nfe: calls of the field for each batch, the way back included.
-        partner: like ``z``, what a `Reversible` solver needs besides to come back; or None.
+        partner: like ``z``, the second state that a `Reversible` solver needs to go back; or None.
     """
 
     z: Tensor
@@ -83,7 +83,7 @@ def encode(
             as a number of steps, the grid is that of `round_trip_plan`.
         nfe: calls of the field one way, instead of times.
         check: go back and measure the error, which doubles the calls.
-        ids: which samples these are, for their places in a batch; ``0 .. B-1`` unless given.
+        ids: which samples these are, for their places in a batch; by default ``0 .. B-1``.
         batch_size: as for `sample`: with the same one a code has the same bits in any batch.
 
     Raises:
@@ -164,7 +164,7 @@ def interpolate(
 
     Args:
         points: how many, the ends included.
-        ids: which pairs these are, for their places in batches; ``0 .. B-1`` unless given.
+        ids: which pairs these are, for their places in batches; by default ``0 .. B-1``.
         solver, times, nfe, batch_size: as for `encode`.
 
     Raises:
@@ -191,9 +191,9 @@ def interpolate(
     first, last = codes.z.chunk(2)
     way = torch.stack([slerp(first, last, weight) for weight in weights], 1)
     places = (keys[:, None] * between + torch.arange(between)).flatten()
-    made = decode(field, way.flatten(0, 1), plan, check=False, ids=places, batch_size=batch_size)
-    strip = torch.cat([a[:, None], made.x.reshape(way.shape), b[:, None]], 1)
-    return Decoded(strip, codes.error.reshape(2, -1).amax(0), codes.nfe + made.nfe)
+    decoded = decode(field, way.flatten(0, 1), plan, check=False, ids=places, batch_size=batch_size)
+    strip = torch.cat([a[:, None], decoded.x.reshape(way.shape), b[:, None]], 1)
+    return Decoded(strip, codes.error.reshape(2, -1).amax(0), codes.nfe + decoded.nfe)
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
@@ -212,8 +212,8 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     sine = torch.where(straight, 1.0, sine)
     turned = (((1 - weight) * angle).sin() * p + (weight * angle).sin() * q) / sine
     turned = torch.lerp(*lengths, weight) * turned
-    made = torch.where(straight, torch.lerp(one, two, weight), turned)
-    return made.reshape(a.shape).to(a)
+    decoded = torch.where(straight, torch.lerp(one, two, weight), turned)
+    return decoded.reshape(a.shape).to(a)
 
 
 class _Ways:
@@ -250,11 +250,11 @@ class _Ways:
         return self.alpha * x
 
     def land(self, x: Tensor) -> Tensor:
-        """Return what stands at the last time in the data's units."""
+        """Return values at the last time in the data's units."""
         return x / self.alpha
 
     def standard(self, x: Tensor) -> Tensor:
-        """Return what stands at the first time in the prior's units."""
+        """Return values at the first time in the prior's units."""
         wide = (x.double() - self.prior.mean.to(x.device)) / self.prior.std.to(x.device)
         return wide.to(x)
 
@@ -283,15 +283,15 @@ def _carry(
     partner: Tensor | None,
     ids: Sequence[int],
     batch_size: int,
-    what: str,
+    label: str,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return where a run takes samples, and what its solver wants to find on the way back."""
+    """Return the ends of a run for samples, and the second states that its solver needs to go back."""
     out, pair = torch.empty_like(x), None
     for places, rows, slots in batches(ids, batch_size):
         begin = State(filled(x, places, rows, batch_size), run.first, Noise(0, slots.to(x.device)))
         if partner is not None:
-            kept = filled(partner, places, rows, batch_size)
-            begin = begin._replace(memory=Memory(None, kept, begin.x, solver))
+            second = filled(partner, places, rows, batch_size)
+            begin = begin._replace(memory=Memory(None, second, begin.x, solver))
         with torch.no_grad():
             end = run(begin, rows)
         out[places] = end.x[rows]
@@ -300,19 +300,19 @@ def _carry(
             pair = torch.empty_like(x) if pair is None else pair
             pair[places] = memory.tensors[rows]
     if bad := [ids[k] for k in not_finite(out)]:
-        raise NumericalError(f"the {what} of {bad[:5]} is not finite ({solver!r}).")
+        raise NumericalError(f"the {label} of {bad[:5]} is not finite ({solver!r}).")
     return out, pair
 
 
-def _apart(found: Tensor, wanted: Tensor, usual: float) -> Tensor:
+def _apart(actual: Tensor, wanted: Tensor, usual: float) -> Tensor:
     """Return the distance of each sample to another, float64 ``(B,)``.
 
     Relative to the other's length, or where that is longer, to the length of numbers of the usual
     size.
     """
-    found, wanted = found.double().flatten(1), wanted.double().flatten(1)
+    actual, wanted = actual.double().flatten(1), wanted.double().flatten(1)
     length = wanted.norm(dim=1).clamp(min=usual * math.sqrt(wanted.shape[1]))
-    apart: Tensor = (found - wanted).norm(dim=1) / length
+    apart: Tensor = (actual - wanted).norm(dim=1) / length
     return apart
 
 

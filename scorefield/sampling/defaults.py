@@ -40,8 +40,8 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     """Return the default plan of ``nfe`` calls of a field.
 
     The denoiser's call is the last one below 5 calls, where the times come down to ``t_min``, and
-    where a process cannot be continued to the data. What the data has that is narrower than the
-    process's lowest noise is lost.
+    where a process cannot be continued to the data. Details of the data that are narrower than
+    the process's lowest noise are lost.
 
     Raises:
         ValueError: ``nfe < 2``; a field of data without deviation, or with one so small that the
@@ -65,7 +65,7 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     if process.t_data is None:
         return Plan(solver, grid(nfe - 1))
     times = grid(nfe, to_data=True)
-    # not beyond what a network was trained on by more than another step
+    # one step beyond the noise levels of the training at most
     at_min = process.half_log_snr(lowest) - process.half_log_snr(times[-2]) < 1e-3
     if nfe < 5 or bool(at_min):
         return Plan(solver, times[:-1])

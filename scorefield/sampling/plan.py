@@ -22,7 +22,7 @@ from scorefield.solvers import Solver, State, level_times
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a plan was fitted to, and what it was found to be worth there.
+    """The field that a plan was fitted to, and the errors measured there.
 
     Distances are of noises that had no part in the fit, each from the end of its exact path, over
     the root of the dimension; a mean over noises.
@@ -60,7 +60,7 @@ class Plan:
         solver: the rule of a step.
         times: the grid, falling, ``(N + 1,)``; or `Adaptive`.
         finish: `scorefield.sample` ends with one more call of the field, which removes the noise of
-            the last time. There is none at `Process.t_data`: give False for such times.
+            the last time. Give False for times that end at `Process.t_data`, without noise.
         tuning: the field that `scorefield.tune` fitted the plan to; it is for that field alone.
     """
 
@@ -116,19 +116,19 @@ class Plan:
         Raises:
             ValueError: a solver that is not one of `scorefield.solvers`.
         """
-        found: dict[str, Any] = encode(self, plan_kinds())
-        return found
+        encoded: dict[str, Any] = encode(self, plan_kinds())
+        return encoded
 
     @classmethod
-    def decoded(cls, held: Mapping[str, Any]) -> Plan:
-        """Return the plan that `encoded` made ``held`` of, the same to the last bit.
+    def decoded(cls, data: Mapping[str, Any]) -> Plan:
+        """Return the plan that `encoded` made ``data`` of, the same to the last bit.
 
         Raises:
             ValueError: it is none.
         """
-        plan = decode(dict(held), plan_kinds())
+        plan = decode(dict(data), plan_kinds())
         if not isinstance(plan, Plan):
-            raise ValueError(f"{type(plan).__name__} is no plan")
+            raise ValueError(f"{type(plan).__name__} is not a plan")
         return plan
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -136,7 +136,7 @@ class Plan:
 
         Raises:
             ValueError: as `encoded`.
-            StorageError: there is no room for it.
+            StorageError: the disk is full.
         """
         write_file(path, _FORMAT, self.encoded())
 

@@ -50,7 +50,7 @@ def sample(
             calls allow, the last call of ``finish`` included.
         seed: with an id, determines all the noise of a sample.
         finish: end with one more call of the field, Tweedie's posterior mean at the last time.
-            Without it, samples keep the noise of that time. There is none at `Process.t_data`.
+            Without it, samples keep the noise of that time. Not at `Process.t_data`.
         batch_size: samples per call of the field. Results are bit-identical only for the same batch
             size. Consecutive ids fill batches best: split work into blocks of ``batch_size`` ids.
         dtype: of the state; by default that of the field's parameters, or torch's default.

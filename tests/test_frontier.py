@@ -276,7 +276,7 @@ def test_of_plans_with_as_many_calls_the_fastest_is_taken():
 def test_what_is_no_tolerance_or_time_is_refused(bad):
     found = made(point("one", 4, 2, 0.2))
     for choose in (found.within, found.for_time):
-        with pytest.raises(ValueError, match="give a positive number"):
+        with pytest.raises(ValueError, match="must be a positive number"):
             choose(bad)
 
 

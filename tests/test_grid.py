@@ -133,7 +133,7 @@ def test_times_that_no_solver_can_follow_are_refused(times, message):
     ("grid", "name"), [(sf.quadratic, "power"), (sf.karras, "rho"), (sf.balanced, "data_std")]
 )
 def test_a_shape_that_is_no_positive_number_is_refused_by_name(grid, name, value):
-    with pytest.raises(ValueError, match=rf"{name} = .*: give a positive number"):
+    with pytest.raises(ValueError, match=rf"{name}=.*: must be a positive number"):
         grid(sf.VP(), 4, **{name: value})
 
 

@@ -344,7 +344,7 @@ def test_the_default_plan_never_calls_the_field_below_the_process():
     with pytest.raises(ValueError, match="deviation 1e-07 disappears in the lowest noise"):
         sf.sample(hidden, 3)
     flat = sf.Gaussian(process, torch.zeros(2), torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="data_std = 0: give a positive number"):
+    with pytest.raises(ValueError, match="data_std=0: must be a positive number"):
         sf.sample(flat, 3)
 
 

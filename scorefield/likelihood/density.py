@@ -94,7 +94,7 @@ def log_prob(
         stderr: instead of probes: double them until each sample's standard error is within this,
             at ``nfe`` more calls every time; exact where that costs no more products.
         max_probes: how far ``stderr`` may go.
-        prior: the distribution at the noisiest end: the data's moments, of the field or a `Moments`;
+        prior: the distribution at the noisiest end: the data's moments, from field or `Moments`;
             or "standard", for data of zero mean and unit variance.
         ids: which samples these are, as the probes' key; by default ``0 .. B-1``.
         batch_size: the batch that the field sees; with the nodes and ``d`` it makes up the memory.

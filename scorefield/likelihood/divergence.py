@@ -24,7 +24,7 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Directions:
-    """The vectors times which a Jacobian is computed: unit vectors, or the probes ``first ... last - 1``.
+    """Vectors to multiply a Jacobian by: unit vectors, or the probes ``first ... last - 1``.
 
     Attributes:
         last: how many probes there are; 0 for unit vectors.

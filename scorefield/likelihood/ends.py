@@ -83,5 +83,5 @@ class Ends:
         return 0.5 * (trace - self._first)
 
     def prior_mismatch(self, trace: Tensor) -> Tensor:
-        """Return the effect of a distribution other than the prior, from the trace at the last point."""
+        """Return the effect of another distribution than the prior, from the trace there."""
         return 0.5 * (trace - self._gaussian) - self._beyond

@@ -21,8 +21,8 @@ class Likelihood:
             from how far the path strays.
         truncation: an estimate of the effect of the noise left at ``t_min``: add it for the density
             of the data itself, where that is smooth at this scale.
-        prior_mismatch: an estimate of the error from a distribution at the other end that is not the
-            prior's Gaussian: add it for the density of a field that is exact.
+        prior_mismatch: an estimate of the error where the distribution at the other end is not
+            the prior's Gaussian: add it for the density of a field that is exact.
         nfe: calls of the field for each sample.
         products: products with its Jacobian for each sample.
         probes: how many the value is a mean of; 0 for an exact trace.

@@ -307,7 +307,7 @@ def _monotone_slopes(y: Tensor) -> Tensor:
 
 
 def _solve_spline(right: Tensor) -> Tensor:
-    """Solve with 1 next to a diagonal of 4, or 2 at either end: by elimination, in linear memory."""
+    """Solve with 1 next to a diagonal of 4, or 2 at the ends: elimination in linear memory."""
     diagonal, values = [2.0], right.tolist()
     for k in range(1, len(values)):
         diagonal.append((2.0 if k == len(values) - 1 else 4.0) - 1 / diagonal[-1])

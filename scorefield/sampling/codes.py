@@ -285,7 +285,7 @@ def _carry(
     batch_size: int,
     label: str,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the ends of a run for samples, and the second states that its solver needs to go back."""
+    """Return where a run ends, and the second states that its solver needs to go back."""
     out, pair = torch.empty_like(x), None
     for places, rows, slots in batches(ids, batch_size):
         begin = State(filled(x, places, rows, batch_size), run.first, Noise(0, slots.to(x.device)))

@@ -107,7 +107,7 @@ def balanced(
 
     A root of log-SNR where noise dominates and of ``sigma`` where data does, so the same grid
     serves any process. Unless ``end`` is given, it stops where ``sigma / alpha = 0.4 c / steps``:
-    with few steps the denoiser finishes better than another step would. Narrower details of the data
+    with few steps the denoiser finishes better than another step would. Narrower details of data
     are lost; ``end=process.t_min`` keeps them.
 
     With ``to_data`` the spacing is down to no noise at all, and the last time is `Process.t_data`.

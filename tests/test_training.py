@@ -521,7 +521,7 @@ def test_classes_are_left_out_only_where_the_network_has_one_for_none(network):
         Training(data, config)
     config = config.model_copy(update={"dropout": 0.0})
     assert Training(data, config).config.dropout == 0
-    with pytest.raises(UsageError, match="pictures has samples without a class, and this network"):
+    with pytest.raises(UsageError, match="pictures has samples without a class, but this network"):
         Training(replace(data, y=torch.arange(8) % 3 - 1), config)
 
 

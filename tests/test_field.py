@@ -394,7 +394,9 @@ def test_an_impossible_field_or_call_is_refused(build, message):
 @pytest.mark.parametrize("t", [1.0, torch.tensor([0.5, 1.0])], ids=["one time", "one for each"])
 def test_noise_and_score_are_refused_where_they_tell_nothing_of_the_data(make, t):
     process, x = sf.Flow(t_max=1.0), torch.zeros(2, 3)
-    with pytest.raises(ValueError, match="alpha = 0 at t = 1, where noise and score tell nothing"):
+    with pytest.raises(
+        ValueError, match="alpha = 0 at t = 1, where noise and score do not determine"
+    ):
         make(sf.Instant.of(process, t, x), x, x)
 
 

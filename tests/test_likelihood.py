@@ -343,7 +343,7 @@ def torch_network() -> torch.nn.Module:
         ({"nfe": 7}, "nfe = 7"),
         ({"probes": 1}, "probes = 1"),
         ({"probes": 4, "stderr": 0.1}, "leave one of them out"),
-        ({"stderr": -1.0}, "stderr = -1"),
+        ({"stderr": -1.0}, "stderr=-1"),
         ({"times": sf.Adaptive(), "nfe": 20}, "nfe=20: cannot be combined with times"),
         ({"times": sf.Adaptive(), "stderr": 0.1}, "stderr=0.1: cannot be combined"),
         ({"times": sf.Adaptive(end=0.1)}, "leave start and end out"),
@@ -376,7 +376,7 @@ def test_bad_samples_are_refused() -> None:
 
 def test_error_that_cannot_be_met_is_refused() -> None:
     field = mixture(sf.VP(), 64, 3)
-    with pytest.raises(NumericalError, match=r"stderr = 0.001 is not met with 16 probes"):
+    with pytest.raises(NumericalError, match=r"stderr=0.001 is not met with 16 probes"):
         sf.log_prob(field, draws(field, 4), stderr=1e-3, max_probes=16)
 
 

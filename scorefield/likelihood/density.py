@@ -131,7 +131,7 @@ def log_prob(
     if not bool((result.stderr <= goal).all()):
         worst = int(result.stderr.argmax())
         raise NumericalError(
-            f"stderr = {goal:g} is not met with {max_probes} probes: sample {rows[worst]} has "
+            f"stderr={goal:g} is not met with {max_probes} probes: sample {rows[worst]} has "
             f"{float(result.stderr[worst]):.2g}. Give a larger stderr or max_probes, or probes=0."
         )
     if bad := [rows[k] for k in not_finite(result.value)]:

@@ -112,6 +112,7 @@ COMMANDS = [
     "restore run x.npy --mask random:0.5 --corrupt --nfe 4 --ids 0:3 --out r.npy",
     "tune run --nfe 3 --noises 8 --tries 2",
     "compare run --nfe 4 --solvers default heun --n 32 --out f.json",
+    "report run x.npy --items 2 --n 4 --out r.html",
     "info run",
 ]
 
@@ -121,7 +122,9 @@ def test_every_command_takes_the_network(inside, capsys):
         finishes(*command.split(), *OWN, *([] if "info" in command else ["--overwrite"]))
     shown = capsys.readouterr().out
     assert "--network mine:make" in shown, "in the commands that info suggests"
-    assert {"l.csv", "c.npy", "d.npy", "i.npy", "r.npy", "f.json"} <= listing(inside).keys()
+    assert {"l.csv", "c.npy", "d.npy", "i.npy", "r.npy", "f.json", "r.html"} <= listing(
+        inside
+    ).keys()
     assert (inside / "run" / "plans" / "nfe-3.json").is_file()
 
 

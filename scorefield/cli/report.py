@@ -44,10 +44,11 @@ def report(
     """
     from scorefield._internal import sizes
     from scorefield.report.builder import ReportBuilder
+    from scorefield.runs.jobs.engines import load_run
 
     began = time.monotonic()
     builder = ReportBuilder(
-        run,
+        load_run(run, network),
         data,
         out,
         held_out=held_out,

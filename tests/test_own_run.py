@@ -218,3 +218,9 @@ def test_a_run_is_compared_with_held_out_data_and_checked(trained):
     assert run.check(DATA).declared.error < 1.05
     with pytest.raises(UsageError, match=r"data=.*the training data of the run"):
         run.compare("data")
+
+
+def test_a_run_spends_network_calls_on_the_steps_of_a_solver(trained):
+    run, _ = trained
+    # four steps of two calls each, and the denoiser at the end
+    assert torch.equal(run.sample(3, sf.Heun(), nfe=9), run.sample(3, sf.Heun(), 4))

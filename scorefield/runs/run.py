@@ -109,7 +109,7 @@ class Run(DataInference):
         self,
         n: int | Sequence[int] | Tensor,
         solver: Solver | Plan | None = None,
-        times: Tensor | Adaptive | None = None,
+        times: Tensor | int | Adaptive | None = None,
         *,
         nfe: int | None = None,
         seed: int = 0,
@@ -119,16 +119,13 @@ class Run(DataInference):
         """Generate data ``(n, *shape)``; the arguments are those of `scorefield.sample`.
 
         Args:
-            nfe: network calls per sample, by `plan`; by default 20, without a solver.
+            nfe: network calls per sample. Without a solver the plan is that of `plan`, of 20 calls
+                by default.
             y: the class to generate; None for all classes.
         """
         if solver is None and times is None:
-            solver = self.plan(DEFAULT_CALLS if nfe is None else nfe)
-        elif nfe is not None:
-            raise ValueError(
-                f"nfe={nfe}: cannot be combined with solver or times; pass one of them."
-            )
-        z = sample(self.toward(y), n, solver, times, seed=seed, batch_size=batch_size)
+            solver, nfe = self.plan(DEFAULT_CALLS if nfe is None else nfe), None
+        z = sample(self.toward(y), n, solver, times, nfe=nfe, seed=seed, batch_size=batch_size)
         return self.to_data(z)
 
     def sample_table(

@@ -154,7 +154,7 @@ BAD = [
     ("nix:make", "--network nix:make: nix cannot be imported: ModuleNotFoundError"),
     ("broken:make", "broken cannot be imported: ModuleNotFoundError: No module named 'nothing"),
     ("mine:nix", "--network mine:nix: module mine has no attribute nix"),
-    ("mine:NUMBER", "--network mine:NUMBER: a int is not callable"),
+    ("mine:NUMBER", "--network mine:NUMBER: its type is int, which is not callable"),
     ("mine:raises", "the factory raised RuntimeError: no weights here"),
     ("mine:text", "the factory returned a str: return a torch.nn.Module or a Denoiser"),
 ]

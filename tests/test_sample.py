@@ -503,6 +503,19 @@ FIELD = mixture(PROCESS)
             "process=VP: must be an instance; write VP(...)",
         ),
         (lambda: sf.Denoiser(torch.nn.Identity(), sf.VP(), sf.V(), 2), "shape=2: must be a tuple"),
+        (lambda: sf.log_prob(FIELD, [[0.0, 0.0]]), "x=[[0.0, 0.0]]: must be a Tensor; write torch"),
+        (lambda: sf.encode(FIELD, torch.zeros(2, 2).numpy()), "write torch.as_tensor(x)"),
+        (lambda: sf.log_prob(FIELD, torch.zeros(0, 2)), "x has no samples"),
+        (lambda: FIELD([[0.0, 0.0]], 0.5), "write torch.as_tensor(x)"),
+        (lambda: sf.Gaussian(sf.VP(), [0.0], torch.eye(1)), "mean=[0.0]: must be a Tensor"),
+        (lambda: sf.sample(FIELD, 2, sf.Heun(), 8.0), "times=8: must be a number of steps"),
+        (lambda: sf.sample(FIELD, 2, sf.Dopri5(), sf.Adaptive), "write Adaptive(...)"),
+        (lambda: sf.balanced(8, sf.VP()), "process=8: must be a Process"),
+        (lambda: sf.prior(2, FIELD), "field=2: must be a ScoreField; write the field first"),
+        (
+            lambda: next(sf.integrate(FIELD, sf.Heun(), torch.zeros(2, 2), 8)),
+            "state=Tensor(...): must be a State; write one such as prior(field, 16)",
+        ),
     ],
 )
 def test_wrong_kinds_of_arguments_get_one_clear_error(call, message):

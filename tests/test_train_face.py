@@ -247,6 +247,8 @@ def test_y_makes_a_run_conditional_but_not_against_a_configuration():
         ({"learning_rate": 3}, "did you mean lr"),
         ({"batchsize": 3}, "did you mean batch_size"),
         ({"heldout": 0.1}, "did you mean held_out"),
+        ({"labels": KINDS}, "did you mean y"),
+        ({"without": ["a"]}, r"train\(scorefield.read\(path, without=...\)\)"),
         ({"zzz": 3}, "settings are accumulate, batch_size"),
     ],
 )
@@ -265,6 +267,7 @@ def test_an_unknown_setting_is_named_with_the_one_that_was_meant(settings, messa
         ({"network": 5}, "network=5: pass the name of a kind, a configuration, or an object"),
         ({"held_out": 1.0}, "held_out=1.0: input should be less than 1"),
         ({"process": {"kind": "vp", "sigma_max": 3}}, "process.vp.sigma_max=3"),
+        ({"config": {"steps": 3}}, "config=.*must be a TrainConfig; pass settings as keywords"),
         ({"conditional": True}, "no classes to condition on"),
     ],
 )
@@ -300,6 +303,27 @@ def test_a_setting_that_is_not_allowed_is_refused_in_one_line(settings, message)
 def test_data_that_cannot_be_learned_from_is_refused_in_one_line(data, y, message):
     with pytest.raises(DataError, match=message) as error:
         train(data, y)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: run.sample(2, y="gull"), "y='gull': give the number of one class"),
+        (lambda run: run.sample(2, y=[0, 1]), r"y=\[0, 1\]: give the number of one class"),
+        (lambda run: run.guided("2"), "guidance='2': must be a finite number"),
+        (lambda run: run.log_prob(POINTS), r"x=ndarray\(...\): .*write torch.as_tensor\(x\)"),
+        (lambda run: run.restore(POINTS), r"measured=ndarray\(...\): .*write torch.as_tensor"),
+        (lambda run: run.table(POINTS), r"write torch.as_tensor\(x\)"),
+        (lambda run: sf.sample(run, 2), r"field=Run\(...\): must be a ScoreField; write run.field"),
+        (lambda run: sf.default_plan(run, 5), "such as run.field"),
+        (lambda run: sf.ClassifierFree(run, 2.0), "such as run.field"),
+    ],
+)
+def test_wrong_kinds_of_arguments_of_a_run_get_one_clear_error(call, message):
+    run = train(POINTS, KINDS)
+    with pytest.raises(ValueError, match=message) as error:
+        call(run)
     assert "\n" not in str(error.value)
 
 

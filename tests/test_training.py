@@ -505,7 +505,7 @@ def test_the_class_is_hidden_as_often_as_dropout_says(dropout):
 
 
 def test_a_conditional_run_needs_classes():
-    with pytest.raises(UsageError, match="points has no classes to condition on; give labels"):
+    with pytest.raises(UsageError, match="points has no classes to condition on; pass them as y"):
         Training(points(), config_of(conditional=True))
 
 

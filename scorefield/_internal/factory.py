@@ -44,7 +44,9 @@ def make_network(name: str) -> Any:
 
     factory = import_object(name, "network")
     if not callable(factory):
-        raise UsageError(f"network={name}: a {type(factory).__name__} is not callable.")
+        raise UsageError(
+            f"network={name}: its type is {type(factory).__name__}, which is not callable."
+        )
     try:
         network = factory()
     except Exception as error:  # anything that the user's function raises

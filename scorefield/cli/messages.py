@@ -76,4 +76,5 @@ def _setting_message(problem: Mapping[str, Any], flags: Mapping[str, str]) -> st
             return f"{flag} {context['tag']}: give one of {context['expected_tags']}."
         case "extra_forbidden" if kind:
             return f"{flag}: {place[0]} of kind {kind} has no such setting."
-    return f"{flag} {problem['input']!r}: {problem['msg']}."
+    text = problem["msg"]
+    return f"{flag} {problem['input']}: {text[0].lower()}{text[1:]}."

@@ -129,7 +129,7 @@ def choose_plan(opened: Opened, options: PlanOptions, solver: SolverOptions) -> 
     calls, run = DEFAULT_CALLS if options.nfe is None else options.nfe, opened.run
     if options.plan is None and (tuned := opened.folder.plan(run.conditional, calls, run.guidance)):
         return NamedPlan(f"tuned-{calls}", tuned, describe_tuning(tuned))
-    note = "the default plan; scorefield tune fits one to the run"
+    note = "using the default plan; scorefield tune fits a plan to the run"
     return NamedPlan(f"plan-{calls}", default_plan(run.field, calls), note)
 
 

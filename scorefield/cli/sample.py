@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scorefield.sampling import Plan
 
 _SAMPLES = 64
+_SHOWN = 60  # characters of a solver
 _IDS = 2**63 - 1
 
 
@@ -100,6 +101,8 @@ def _report(settings: Mapping[str, Any], statistics: Statistics) -> None:
     nfe, solver = statistics["nfe"], settings["solver"]
     if solver.startswith(Fitted.__name__):
         solver = "fitted steps"
+    elif len(solver) > _SHOWN:
+        solver = f"{solver.split(',')[0]}, ...)"
     say(f"{nfe.count} samples, {solver}, {describe_times(settings)}: NFE {nfe.mean:g} per sample")
 
 

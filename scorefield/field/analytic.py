@@ -51,6 +51,7 @@ class Mixture(ScoreField):
         self, process: Process, weights: Tensor, means: Tensor, covariances: Tensor
     ) -> None:
         check_instance("process", process, Process, "Mixture(process, weights, means, covariances)")
+        check_instance("weights", weights, Tensor, "torch.as_tensor(weights)")
         weights, covariances = weights.double(), covariances.double()
         count, shape = means.shape[0], tuple(means.shape[1:])
         flat = means.double().reshape(count, -1)
@@ -129,6 +130,8 @@ class Gaussian(Mixture):
 
     def __init__(self, process: Process, mean: Tensor, covariance: Tensor) -> None:
         check_instance("process", process, Process, "Gaussian(process, mean, covariance)")
+        check_instance("mean", mean, Tensor, "torch.as_tensor(mean)")
+        check_instance("covariance", covariance, Tensor, "torch.as_tensor(covariance)")
         super().__init__(process, torch.ones(1), mean[None], covariance[None])
 
 
@@ -144,6 +147,7 @@ class Empirical(ScoreField):
 
     def __init__(self, process: Process, data: Tensor) -> None:
         check_instance("process", process, Process, "Empirical(process, data)")
+        check_instance("data", data, Tensor, "torch.as_tensor(data)")
         if data.ndim < 2 or data.shape[0] < 1:
             raise ValueError(f"data has shape {tuple(data.shape)}: needs (N, ...) with N >= 1.")
         shape: Shape = tuple(data.shape[1:])

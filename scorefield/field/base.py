@@ -265,6 +265,7 @@ class ScoreField(nn.Module, ABC):
             if t.prepared is None and type(self).prepare_times is not ScoreField.prepare_times:
                 t = self.instants(t.t[None])[0]  # it is of a field that wraps this one
             return self.estimate(x, t, **condition)
+        check_instance("x", x, Tensor, "torch.as_tensor(x)")
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}: this field takes batches of samples of shape "
@@ -339,6 +340,7 @@ class FieldWrapper(ScoreField):
     """
 
     def __init__(self, base: ScoreField) -> None:
+        check_instance("base", base, ScoreField, "a field, such as run.field")
         super().__init__(base.process, base.shape, base.mean, base.variance)
         self.base = base
 

@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from scorefield.field import Shape
 from scorefield.inverse.base import LinearOperator, Operator
+from scorefield.process import check_instance
 
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 _REACH = 3.0  # standard deviations at which a Gaussian kernel is cut off
@@ -52,6 +53,7 @@ class Mask(LinearOperator):
     checked: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_instance("observed", self.observed, Tensor, "torch.tensor([True, False])")
         count, total = int(self.observed.sum()), self.observed.numel()
         if self.observed.dtype != torch.bool or not (self.checked or 0 < count < total):
             raise ValueError(

@@ -43,7 +43,7 @@ from scorefield.field import Estimate, Instant, ScoreField
 from scorefield.inverse.base import LinearOperator, Operator
 from scorefield.inverse.operators import broadcasts
 from scorefield.inverse.residuals import norm, solve
-from scorefield.process import Coefficient, mix
+from scorefield.process import Coefficient, check_instance, mix
 
 _LONGEST = 3.0  # standard deviations of the data, for the last term of (2)
 _TOLERANCE = 1e-5  # of the systems (3) and (4)
@@ -79,6 +79,9 @@ class Posterior(ScoreField, ABC):
         measured: Tensor,
         noise_std: float | Tensor = 0.0,
     ) -> None:
+        check_instance("base", base, ScoreField, "a field, such as run.field")
+        check_instance("operator", operator, Operator, "one such as Matrix(matrix)")
+        check_instance("measured", measured, Tensor, "torch.as_tensor(measured)")
         super().__init__(base.process, base.shape, base.mean, base.variance)
         if self.linear and not isinstance(operator, LinearOperator):
             raise ValueError(

@@ -17,6 +17,7 @@ from torch import Tensor
 from scorefield._internal.errors import DataError
 from scorefield.field import ScoreField, Shape
 from scorefield.inverse import DPS, MMPS, Mask, Operator, PiGDM
+from scorefield.process import check_instance
 from scorefield.sampling import Adaptive, Plan, as_ids, batches, filled, resolve, sample, template
 from scorefield.solvers import DDIM, PredictorCorrector, RePaint, Replacement, Solver
 
@@ -90,6 +91,7 @@ def restore(
 
 def mask_as_nan(measured: Tensor, operator: Operator | None) -> tuple[Tensor, Operator | None]:
     """Return measurements as floating-point numbers, with NaN in place of a `Mask`."""
+    check_kinds(measured, operator)
     y = measured if measured.is_floating_point() else measured.to(torch.get_default_dtype())
     if not isinstance(operator, Mask):
         return y, operator
@@ -105,8 +107,16 @@ def restoration_plan(field: ScoreField, nfe: int | None = None) -> Plan:
     return resolve(field, DDIM(1.0), nfe=nfe)
 
 
+def check_kinds(measured: object, operator: object) -> None:
+    """Raise `ValueError` if measurements are not a tensor, or an operator is not one."""
+    if operator is not None:
+        check_instance("operator", operator, Operator, "restore(field, measured, operator)")
+    check_instance("measured", measured, Tensor, "torch.as_tensor(measured)")
+
+
 def check_items(measured: Tensor, operator: Operator | None, sample: Shape) -> None:
     """Raise `DataError` if measurements do not fit the operator and a sample's shape."""
+    check_kinds(measured, operator)
     shape = sample if operator is None else operator.shape(sample)
     if tuple(measured.shape[1:]) != shape:
         raise DataError(

@@ -80,7 +80,7 @@ def elbo(
     """
     rows = check_samples(field, x, ids, batch_size)
     if not isinstance(nfe, Integral) or nfe < 4 or nfe % 2:
-        raise ValueError(f"nfe = {nfe!r}: give an even number of calls, 4 or more.")
+        raise ValueError(f"nfe={nfe!r}: give an even number of calls, 4 or more.")
     moments = resolved(field, prior).to(x.device)
     ends = torch.tensor([field.process.t_min, last_time(field, moments)], dtype=torch.float64)
     low, high = (-field.process.half_log_snr(ends)).exp().tolist()

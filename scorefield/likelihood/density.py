@@ -181,7 +181,7 @@ def _check(
 ) -> None:
     """Refuse settings out of range."""
     if nfe is not None and (not isinstance(nfe, Integral) or not _FEWEST <= nfe < _MOST):
-        raise ValueError(f"nfe = {nfe!r}: give a number of calls from {_FEWEST} to {_MOST - 1}.")
+        raise ValueError(f"nfe={nfe!r}: give a number of calls from {_FEWEST} to {_MOST - 1}.")
     if probes is not None and stderr is not None:
         raise ValueError(f"probes = {probes} and stderr = {stderr:g}: leave one of them out.")
     if probes is not None and (

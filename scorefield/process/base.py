@@ -43,8 +43,9 @@ def wrong_kind(name: str, value: object, kind: type, example: str) -> ValueError
     if isinstance(value, type):
         kind_name = value.__name__
         return ValueError(f"{name}={kind_name}: must be an instance; write {kind_name}(...).")
-    text = f"{value!r}".split("\n")[0]
-    text = text if len(text) < 60 else f"{text[:56]} ..."
+    text = f"{value!r}"
+    if len(text) >= 60 or "\n" in text:
+        text = f"{type(value).__name__}(...)"
     return ValueError(f"{name}={text}: must be a {kind.__name__}; write {example}.")
 
 

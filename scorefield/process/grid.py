@@ -20,7 +20,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from scorefield.process.base import Process, check_instance
+from scorefield.process.base import Process, check_instance, wrong_kind
 
 
 def uniform(
@@ -118,6 +118,7 @@ def balanced(
         ValueError: also if ``alpha(start) = 0``; ``to_data`` with an end, or for a process without
             a time of the data.
     """
+    check_instance("process", process, Process, "one such as VP()")
     check_positive(data_std=data_std, power=power)
     if to_data and (end is not None or process.t_data is None):
         raise ValueError(
@@ -166,7 +167,13 @@ def check_times(process: Process, times: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than two times, not strictly monotone, or outside the process's interval.
     """
+    if isinstance(times, type):
+        raise wrong_kind("times", times, Tensor, "a grid")
     times = torch.as_tensor(times, dtype=torch.float64).to("cpu")
+    if not times.ndim:
+        raise ValueError(
+            f"times={times.item():g}: must be a number of steps, an integer, or a grid of times."
+        )
     if times.ndim != 1 or times.numel() < 2:
         raise ValueError(
             f"times have shape {tuple(times.shape)}: give two or more, shape (N + 1,)."

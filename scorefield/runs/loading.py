@@ -104,8 +104,8 @@ def _check_objects(files: RunFolder, objects: build.Objects) -> None:
         if saved.kind == "custom" and passed is None:
             raise UsageError(
                 f"{name}=None: the {name} of this run is your own ({saved.name[:_SHOWN]!r}). Pass "
-                f"it again: scorefield.load({str(files.path)!r}, {name}=...), or pass a whole "
-                "Denoiser as network."
+                f"it again, as in scorefield.load({str(files.path)!r}, {name}=...), or pass a "
+                "whole Denoiser as network; at the command line, --network package.module:factory."
             )
         now = getattr(described, name)
         same = now == saved or now.kind == saved.kind == "custom" or name == "network"

@@ -180,7 +180,7 @@ class Run(DataInference):
         data: Any = None,
         plans: Mapping[str, Plan | Sequence[Plan]] | None = None,
         *,
-        nfe: Sequence[int] = (5, 10, 20),
+        nfe: int | Sequence[int] = (5, 10, 20),
         y: int | None = None,
         **settings: Any,
     ) -> Frontier:
@@ -191,7 +191,7 @@ class Run(DataInference):
         Args:
             data: as for `scorefield.train`; None to measure errors and times only.
             plans: by name; by default the default plan, tuned plans, and seven known solvers.
-            nfe: network calls of the default plans and solvers.
+            nfe: network calls of the default plans and solvers, one number or several.
             y: the class; None for all classes.
             settings: ``labels``, ``held_out``, ``n`` and ``seed`` of
                 `scorefield.runs.comparison.references`, and ``metrics``, ``level``, ``batch_size``
@@ -204,7 +204,8 @@ class Run(DataInference):
         """
         from scorefield.runs.comparison import compare
 
-        return compare(self, data, plans, nfe, y, **settings)
+        budgets = [nfe] if isinstance(nfe, int) else nfe
+        return compare(self, data, plans, budgets, y, **settings)
 
     def check(self, data: Any = None, *, y: int | None = None, **settings: Any) -> Check:
         """Measure whether the network matches the configuration.

@@ -27,10 +27,14 @@ _OBJECTS: dict[str, tuple[type, ...]] = {
     "times": (TimeDistribution,),
 }
 _OPTIM, _TRAIN = set(OptimConfig.model_fields), set(TrainConfig.model_fields)
+# arguments of `scorefield.read`
+_OF_DATA = {"without", "missing", "layer"}
 # words of other libraries
 _SYNONYMS = {
+    "classes": "y",
     "epochs": "steps",
     "iterations": "steps",
+    "labels": "y",
     "learning_rate": "lr",
     "model": "network",
     "schedule": "process",
@@ -51,13 +55,20 @@ def configured(
         TypeError: a name that is not a setting.
         UsageError: a value that is not allowed.
     """
+    if not isinstance(config, TrainConfig | None):
+        raise UsageError(
+            f"config={config!r}: must be a TrainConfig; pass settings as keywords, steps=20."
+        )
     values = dict(config or TrainConfig())
     optim, objects = dict(values.pop("optim")), dict[str, Any]()
     for name, value in settings.items():
         if name not in _OPTIM | _TRAIN:
             near = difflib.get_close_matches(name, _OPTIM | _TRAIN, n=1)
             close = _SYNONYMS.get(name) or (near[0] if near else "")
-            hint = f"did you mean {close}?" if close else f"settings are {', '.join(_names())}."
+            if name in _OF_DATA:
+                hint = f"read the data with it, train(scorefield.read(path, {name}=...))."
+            else:
+                hint = f"did you mean {close}?" if close else f"settings are {', '.join(_names())}."
             raise TypeError(f"train() has no setting {name!r}: {hint}")
         if name in _OPTIM:
             optim[name] = value
@@ -85,7 +96,7 @@ def check_settings(config: TrainConfig, data: Data) -> None:
     """
     if config.conditional and data.y is None:
         raise UsageError(
-            f"conditional=True: {data.name} has no classes to condition on; give labels, "
+            f"conditional=True: {data.name} has no classes to condition on; pass them as y, "
             "or leave out conditional."
         )
     if config.conditional and not is_classless(config.network):

@@ -30,9 +30,10 @@ def train(
             a column of the table or of ``obs``. With it ``conditional`` is True by default.
         config: the settings as one object, such as that of another run.
         device: where to train.
-        settings: the fields of `scorefield.TrainConfig` and `scorefield.OptimConfig`, which go
-            before those of ``config``: ``steps``, ``minutes``, ``lr``, ``batch_size``, ``network``,
-            ``process``, ``parametrization``, ``conditional``, ``held_out``, ``seed`` and others.
+        settings: the fields of `scorefield.TrainConfig` and `scorefield.OptimConfig`, which
+            override those of ``config``: ``steps``, ``minutes``, ``lr``, ``batch_size``,
+            ``network``, ``process``, ``parametrization``, ``conditional``, ``held_out``, ``seed``
+            and others.
             A network, process, parametrization, label, weighting or distribution of times is the
             name of a kind, a configuration, or an object, for example of a class of your own. A
             network is a module called as ``network(x, label)``, or ``network(x, label, y=y)`` with

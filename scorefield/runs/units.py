@@ -7,7 +7,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from scorefield.data.encoding import Continuous, Encoding
 from scorefield.data.transform import Standardize
 from scorefield.field import ClassifierFree, Denoiser, ScoreField
 from scorefield.noise import LEVELS, Noise
+from scorefield.process import check_instance
 from scorefield.runs import build
 from scorefield.sampling import template
 from scorefield.training.config import RunConfig
@@ -84,8 +85,10 @@ class DataField:
             UsageError: a run without classes, or one that learned only classes; a scale that is
                 not finite.
         """
-        if not math.isfinite(scale):
-            raise UsageError(f"guidance={scale:g}: must be finite; 1 means without guidance.")
+        if not isinstance(scale, Real) or not math.isfinite(scale):
+            raise UsageError(
+                f"guidance={scale!r}: must be a finite number; 1 means without guidance."
+            )
         if scale != 1 and not self.config.data.classes:
             raise UsageError(
                 f"guidance={scale:g}: this run has no classes; train with conditional."
@@ -101,14 +104,21 @@ class DataField:
         """Return the field of a class, with the run's guidance; of all classes for None.
 
         Raises:
-            UsageError: guidance without a class.
+            UsageError: guidance without a class; a class that is not an integer.
         """
         if y is None:
             if self.guidance != 1:
                 raise UsageError(f"guidance={self.guidance:g}: pass the class as y.")
             return self.field
+        try:
+            number = operator.index(y)
+        except TypeError:
+            raise UsageError(
+                f"y={y!r}: give the number of one class, from 0; "
+                "run.config.data.class_names has the names."
+            ) from None
         device = template(self.field).device
-        return self.conditional.condition_on(y=torch.tensor(operator.index(y), device=device))
+        return self.conditional.condition_on(y=torch.tensor(number, device=device))
 
     @property
     def conditional(self) -> ScoreField:
@@ -140,6 +150,7 @@ class DataField:
         (self.encoding if exact else Continuous()).check(rest, name)
 
     def _check_shape(self, x: Tensor, name: str) -> None:
+        check_instance(name, x, Tensor, f"torch.as_tensor({name})")
         shape = self.config.data.shape
         if tuple(x.shape[1:]) != shape:
             raise DataError(

@@ -61,7 +61,7 @@ class Adaptive:
         tolerances = self.rtol, self.atol
         if not all(0 <= tol < math.inf for tol in tolerances) or not any(tolerances):
             raise ValueError(
-                f"rtol = {self.rtol:g}, atol = {self.atol:g}: give numbers >= 0, not both 0."
+                f"rtol={self.rtol:g}, atol={self.atol:g}: give numbers >= 0, not both 0."
             )
         if not (0 < self.first <= 1 and self.longest > 0 and self.max_steps >= 1):
             raise ValueError(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.field import ScoreField
-from scorefield.process import wrong_kind
+from scorefield.process import check_instance, wrong_kind
 
 
 def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int = 64) -> list[int]:
@@ -86,11 +86,14 @@ def check_samples(
             network in training.
     """
     check_evaluating(field)
+    check_instance("x", x, Tensor, "torch.as_tensor(x)")
     if x.shape[1:] != field.shape or not x.is_floating_point() or x.ndim < 2:
         raise ValueError(
             f"x has shape {tuple(x.shape)} and type {x.dtype}: this field takes batches of samples "
             f"of shape {field.shape}, in a floating type."
         )
+    if not len(x):
+        raise ValueError("x has no samples.")
     if bad := not_finite(x):
         raise ValueError(f"x is not finite in samples {bad[:5]}.")
     rows = as_ids(len(x) if ids is None else ids, batch_size)
@@ -106,7 +109,9 @@ def check_evaluating(field: object) -> None:
         ValueError: another kind of argument; dropout or batch normalisation in training mode.
     """
     if not isinstance(field, ScoreField):
-        raise wrong_kind("field", field, ScoreField, "the field first, as in sample(field, 16)")
+        of_run = isinstance(getattr(field, "field", None), ScoreField)
+        example = "run.field" if of_run else "the field first, as in sample(field, 16)"
+        raise wrong_kind("field", field, ScoreField, example)
     kinds = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm
     for name, module in field.named_modules():
         if module.training and isinstance(module, kinds):

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.process import balanced, check_positive, time_near
+from scorefield.process import balanced, check_instance, check_positive, time_near
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.plan import Plan, count_calls_on
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_solver
@@ -47,6 +47,7 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
         ValueError: ``nfe < 2``; a field of data without deviation, or with one so small that the
             process's lowest noise hides it.
     """
+    check_instance("field", field, ScoreField, "a field, such as run.field")
     process, c = field.process, _scale(field, nfe)
     start = time_near(process, 0.75 * nfe**2 * c)
     lowest = torch.tensor(process.t_min, dtype=torch.float64)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.field import ScoreField
-from scorefield.process import align, check_times
+from scorefield.process import align, check_instance, check_times
 from scorefield.sampling.adaptive import Adaptive, check_estimate, walk
 from scorefield.sampling.defaults import resolve, sampling_from
 from scorefield.sampling.plan import Plan
@@ -39,6 +39,7 @@ def integrate(
         ValueError: times that are not monotone, leave the process's interval, or do not start at
             the state's time; adaptive steps for a solver without an error estimate.
     """
+    check_instance("state", state, State, "one such as prior(field, 16)")
     t = align(state.t, state.x)
     plan = resolve(field, solver, times, default=sampling_from(float(t.flatten()[0])))
     solver, times, state = plan.solver, plan.times, state._replace(t=t)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from scorefield._internal.errors import NumericalError
 from scorefield.field import Estimate, ScoreField
 from scorefield.noise import Noise
-from scorefield.process import Time, check_times
+from scorefield.process import Time, check_instance, check_times
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.batching import as_ids, batches, check_evaluating
 from scorefield.sampling.defaults import resolve
@@ -100,6 +100,7 @@ def prior(
     Raises:
         ValueError: as `sample`, for ``n``; a time outside ``[t_min, t_max]``.
     """
+    check_instance("field", field, ScoreField, "the field first, as in prior(field, 16)")
     like = template(field, dtype)
     noise = Noise(seed, torch.tensor(as_ids(n), device=like.device))
     z, noise = noise.draw(field.shape, like)

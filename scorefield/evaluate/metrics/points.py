@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from scorefield.process import check_instance
+
 # float64 numbers in the working tensors of a metric: 32 MiB
 BLOCK = 2**22
 
@@ -37,6 +39,7 @@ def point_clouds(x: Tensor, y: Tensor, second: str = "y") -> tuple[Tensor, Tenso
 
 def check_points(name: str, points: Tensor) -> None:
     """Raise `ValueError` if a sample has fewer than two points, or complex or infinite values."""
+    check_instance(name, points, Tensor, f"torch.as_tensor({name})")
     if points.ndim < 1 or points.shape[0] < 2 or points.numel() == 0:
         raise ValueError(
             f"{name} has shape {tuple(points.shape)}: must be (N, ...), with at least 2 points of "

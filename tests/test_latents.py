@@ -225,7 +225,7 @@ def test_samples_that_do_not_fit_are_refused():
         sf.decode(field, normal(2, 2), ids=[1])
     with pytest.raises(ValueError, match="give pairs"):
         sf.interpolate(field, normal(2, 2), normal(3, 2))
-    with pytest.raises(ValueError, match="points = 1"):
+    with pytest.raises(ValueError, match="points=1"):
         sf.interpolate(field, normal(2, 2), normal(2, 2), points=1)
     with pytest.raises(NumericalError, match=r"the code of \[0, 1\] is not finite"):
         sf.encode(

@@ -340,15 +340,15 @@ def torch_network() -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"nfe": 7}, "nfe = 7"),
-        ({"probes": 1}, "probes = 1"),
+        ({"nfe": 7}, "nfe=7"),
+        ({"probes": 1}, "probes=1"),
         ({"probes": 4, "stderr": 0.1}, "leave one of them out"),
         ({"stderr": -1.0}, "stderr=-1"),
         ({"times": sf.Adaptive(), "nfe": 20}, "nfe=20: cannot be combined with times"),
         ({"times": sf.Adaptive(), "stderr": 0.1}, "stderr=0.1: cannot be combined"),
         ({"times": sf.Adaptive(end=0.1)}, "leave start and end out"),
-        ({"max_probes": 2}, "max_probes = 2"),
-        ({"prior": "gaussian"}, "prior = 'gaussian'"),
+        ({"max_probes": 2}, "max_probes=2"),
+        ({"prior": "gaussian"}, "prior='gaussian'"),
         ({"prior": sf.Moments(torch.zeros(3), torch.ones(3))}, "4 coordinates"),
         ({"ids": [1]}, "1 ids for 2 samples"),
         ({"ids": [-1, 0]}, "list of ids, at least 0"),
@@ -370,7 +370,7 @@ def test_bad_samples_are_refused() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             sf.log_prob(field, x)
-    with pytest.raises(ValueError, match=r"level = 1"):
+    with pytest.raises(ValueError, match=r"level=1"):
         sf.log_prob(field, torch.zeros(1, 4)).interval(1)
 
 

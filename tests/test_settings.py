@@ -176,7 +176,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path, files, capsys, mo
         ("train x.npy --config none.toml --dry-run", "--config none.toml: No such file"),
         ("train x.npy --config no.toml --dry-run", "--config no.toml is not TOML"),
         ("train x.npy --config unknown.toml --dry-run", "speed"),
-        ("train x.npy --config bad.toml --dry-run", "--lr 'fast': Input should be a valid number"),
+        ("train x.npy --config bad.toml --dry-run", "--lr fast: input should be a valid number"),
         ("train x.npy --config", "--config"),
     ],
 )

@@ -18,8 +18,9 @@ from scorefield.cli.messages import message
 
 app = App(
     name="scorefield",
-    help="Diffusion models in continuous time: learn one score field, choose the integrator "
-    "afterwards.",
+    help="Diffusion models in continuous time: train one score field, choose the solver afterwards."
+    "\n\n`train` writes a run, a folder with the trained field, and the other commands use it. To "
+    "begin: `scorefield train moons --out runs/moons`, then `scorefield sample runs/moons`.",
     help_format="markdown",
     default_parameter=Parameter(consume_multiple=True),  # --without a b, --ema 0.99 0.9
     config=(apply_settings,),  # of `train`
@@ -28,10 +29,10 @@ app = App(
 
 # the commands, by heading; each is a function in the file of its name
 COMMANDS = {
-    "Make a run": ("train", "import_"),
+    "Make a run": ("data", "train", "import_"),
     "Use a run": ("sample", "likelihood", "encode", "decode", "interpolate", "restore"),
     "Examine a run": ("info", "tune", "compare", "check", "report"),
-    "Other": ("data", "merge", "certify"),
+    "Other": ("merge", "certify"),
 }
 for heading, names in COMMANDS.items():
     group = Group.create_ordered(heading)

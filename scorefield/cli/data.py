@@ -7,7 +7,7 @@ from cyclopts import App
 from scorefield.cli.console import show_rows
 from scorefield.cli.options import ReadOptions
 
-data = App(name="data", help="Inspect data.", help_format="markdown")
+data = App(name="data", help="Inspect data before training.", help_format="markdown")
 
 
 @data.command

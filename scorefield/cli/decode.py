@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from scorefield._internal.errors import DataError, UsageError
-from scorefield.cli.encode import EachWay, plan_of_calls, report_round_trip
-from scorefield.cli.options import JobOptions, RunPath
+from scorefield.cli.encode import plan_of_calls, report_round_trip
+from scorefield.cli.options import CALLS, JobOptions, RunPath, option
 from scorefield.cli.results import ResultKind, Statistics
 
 if TYPE_CHECKING:
@@ -27,7 +29,11 @@ def decode(
     /,
     *,
     job: JobOptions = JobOptions(),
-    nfe: EachWay = None,
+    nfe: Annotated[
+        int | None,
+        option(CALLS, "80"),
+        Parameter(help="Network calls per item, as many as encoded the codes."),
+    ] = None,
 ) -> None:
     """Decode latent codes to data.
 

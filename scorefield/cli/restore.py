@@ -85,7 +85,7 @@ def restore(
     corrupt
         The items are complete: apply mask, operator and noise to them first, to try a method.
     nfe
-        Network calls per sample, with the default plan.
+        Use the default plan with this number of network calls per sample.
     method
         Posterior approximation: mmps uses the field's covariance, pigdm a single variance, dps a
         gradient step of fixed length; replacement and repaint put known values in place (--mask).

@@ -42,7 +42,7 @@ def sample(
     plan: PlanOptions = PlanOptions(),
     solver: SolverOptions = SolverOptions(),
 ) -> None:
-    """Generate samples of a run, in the data's units.
+    """Generate samples of a run, in the units of the data.
 
     Writes a table if the run was trained on a table, otherwise a .npy file; and a picture of
     images. The same command resumes work that was interrupted.

@@ -183,15 +183,15 @@ def _check(
     if nfe is not None and (not isinstance(nfe, Integral) or not _FEWEST <= nfe < _MOST):
         raise ValueError(f"nfe={nfe!r}: give a number of calls from {_FEWEST} to {_MOST - 1}.")
     if probes is not None and stderr is not None:
-        raise ValueError(f"probes = {probes} and stderr = {stderr:g}: leave one of them out.")
+        raise ValueError(f"probes={probes} and stderr={stderr:g}: leave one of them out.")
     if probes is not None and (
         not isinstance(probes, Integral) or probes == 1 or not 0 <= probes < 2**PROBE_BITS
     ):
         raise ValueError(
-            f"probes = {probes!r}: give 0 for an exact trace, or 2 to {2**PROBE_BITS - 1}, for "
+            f"probes={probes!r}: give 0 for an exact trace, or 2 to {2**PROBE_BITS - 1}, for "
             "a standard error."
         )
     if stderr is not None:
         check_positive(stderr=stderr)
     if not isinstance(max_probes, Integral) or not _PROBES <= max_probes < 2**PROBE_BITS:
-        raise ValueError(f"max_probes = {max_probes!r}: give {_PROBES} to {2**PROBE_BITS - 1}.")
+        raise ValueError(f"max_probes={max_probes!r}: give {_PROBES} to {2**PROBE_BITS - 1}.")

@@ -97,7 +97,7 @@ def resolved(field: ScoreField, prior: Moments | PriorName) -> Moments:
             )
         return prior
     if prior not in ("moments", "standard"):
-        raise ValueError(f"prior = {prior!r}: give 'moments', 'standard' or Moments.of(data).")
+        raise ValueError(f"prior={prior!r}: give 'moments', 'standard' or Moments.of(data).")
     return Moments.of_field(field) if prior == "moments" else Moments.standard(field)
 
 

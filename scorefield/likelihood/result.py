@@ -44,7 +44,7 @@ class Likelihood:
             ValueError: ``level`` outside (0, 1).
         """
         if not 0 < level < 1:
-            raise ValueError(f"level = {level:g}: give a number between 0 and 1, such as 0.95.")
+            raise ValueError(f"level={level:g}: give a number between 0 and 1, such as 0.95.")
         half = student(level, (self.probes - 1).clamp(min=1)) * self.stderr
         return self.value - half, self.value + half
 

@@ -174,7 +174,7 @@ def interpolate(
     if a.shape != b.shape:
         raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}: give pairs.")
     if not isinstance(points, Integral) or points < 2:
-        raise ValueError(f"points = {points!r}: a strip has its two ends, so give 2 or more.")
+        raise ValueError(f"points={points!r}: a strip has its two ends, so give 2 or more.")
     keys = torch.tensor(as_ids(len(a) if ids is None else ids, batch_size), dtype=torch.int64)
     plan = _plan(field, solver, times, nfe)
     codes = encode(

@@ -29,7 +29,7 @@ class CustomConfig(Frozen):
     """An object of the user's own, which no configuration can build.
 
     Attributes:
-        name: class of an own object, for readers. Nothing is imported by this name.
+        name: Class of your own object, for information only; nothing is imported by it (custom).
     """
 
     kind: Literal["custom"] = "custom"
@@ -46,10 +46,10 @@ class VPConfig(_Process):
     """Variance preserving.
 
     Attributes:
-        beta_min: beta at time 0 (vp, subvp).
-        beta_max: beta at time 1 (vp, subvp).
-        t_min: time at which generation ends; the default depends on the process.
-        t_max: time at which generation starts; the default depends on the process.
+        beta_min: Beta at time 0 (vp, subvp).
+        beta_max: Beta at time 1 (vp, subvp).
+        t_min: Time at which generation ends; the default depends on the process.
+        t_max: Time at which generation starts; the default depends on the process.
     """
 
     kind: Literal["vp"] = "vp"
@@ -67,8 +67,8 @@ class VEConfig(_Process):
     """Variance exploding.
 
     Attributes:
-        sigma_min: smallest noise level (ve).
-        sigma_max: largest noise level (ve).
+        sigma_min: Smallest noise level (ve).
+        sigma_max: Largest noise level (ve).
     """
 
     kind: Literal["ve"] = "ve"
@@ -80,7 +80,7 @@ class CosineConfig(_Process):
     """Cosine.
 
     Attributes:
-        offset: offset of the angle at time 0 (cosine).
+        offset: Offset of the angle at time 0 (cosine).
     """
 
     kind: Literal["cosine"] = "cosine"
@@ -99,7 +99,7 @@ class TabulatedConfig(_Process):
     """A discrete table.
 
     Attributes:
-        alpha_bar: table of cumulative products (tabulated).
+        alpha_bar: Table of cumulative products (tabulated).
     """
 
     kind: Literal["tabulated"] = "tabulated"
@@ -127,7 +127,7 @@ class PreconditionedConfig(Frozen):
     """EDM's preconditioning.
 
     Attributes:
-        data_std: standard deviation of the field's data (preconditioned).
+        data_std: Standard deviation of the field's data (preconditioned).
     """
 
     kind: Literal["preconditioned"] = "preconditioned"
@@ -147,7 +147,7 @@ class TimeLabelConfig(Frozen):
     """The time.
 
     Attributes:
-        scale: factor of the time (time).
+        scale: Factor of the time (time).
     """
 
     kind: Literal["time"] = "time"
@@ -165,7 +165,7 @@ class EDMWeightingConfig(Frozen):
     """EDM's weighting.
 
     Attributes:
-        data_std: standard deviation of the field's data (edm).
+        data_std: Standard deviation of the field's data (edm).
     """
 
     kind: Literal["edm"] = "edm"
@@ -176,7 +176,7 @@ class MinSNRConfig(Frozen):
     """Min-SNR weighting.
 
     Attributes:
-        gamma: signal-to-noise ratio above which errors count less (min-snr).
+        gamma: Signal-to-noise ratio above which errors count less (min-snr).
     """
 
     kind: Literal["min-snr"] = "min-snr"
@@ -196,8 +196,8 @@ class LogNormalConfig(Frozen):
     """Log-normal noise levels.
 
     Attributes:
-        mean: mean of log(sigma / alpha) (log-normal).
-        std: standard deviation of log(sigma / alpha) (log-normal).
+        mean: Mean of log(sigma / alpha) (log-normal).
+        std: Standard deviation of log(sigma / alpha) (log-normal).
     """
 
     kind: Literal["log-normal"] = "log-normal"
@@ -215,9 +215,9 @@ class MLPConfig(Frozen):
     """A residual perceptron.
 
     Attributes:
-        width: width of the hidden layers; the default depends on the network.
-        depth: residual blocks (mlp).
-        recompute: recompute the inside of the blocks in the backward pass instead of storing it
+        width: Width of the hidden layers; the default depends on the network.
+        depth: Residual blocks (mlp).
+        recompute: Recompute the inside of the blocks in the backward pass instead of storing it
             (mlp, unet). That takes less memory and about a third more time, for the same gradients.
     """
 
@@ -238,9 +238,9 @@ class UNetConfig(_Levels):
     """A U-Net.
 
     Attributes:
-        multipliers: channel multiplier of each resolution level (unet, song, adm).
-        blocks: residual blocks of each level (unet, song, adm).
-        heads: attention heads (unet).
+        multipliers: Channel multiplier of each resolution level (unet, song, adm).
+        blocks: Residual blocks of each level (unet, song, adm).
+        heads: Attention heads (unet).
     """
 
     kind: Literal["unet"] = "unet"
@@ -252,14 +252,14 @@ class SongConfig(_Levels):
     """DDPM++ and NCSN++.
 
     Attributes:
-        attention: levels with self-attention, 0 for the finest (song, adm).
-        embedding: embedding of the noise level: sinusoids, or random Fourier features (song).
-        widening: width of that embedding, in multiples of the width (song).
-        encoder: connection of each encoder level to the input (song).
-        decoder: whether the output comes from the finest level or from all levels (song).
-        taps: filter through which images are halved and doubled (song).
-        rescaled: divide sums of two branches by the root of 2 (song).
-        classless: learn the unconditional field too, in a conditional run (song, adm).
+        attention: Levels with self-attention, 0 for the finest (song, adm).
+        embedding: Embedding of the noise level: sinusoids, or random Fourier features (song).
+        widening: Width of that embedding, in multiples of the width (song).
+        encoder: Connection of each encoder level to the input (song).
+        decoder: Whether the output comes from the finest level or from all levels (song).
+        taps: Filter through which images are halved and doubled (song).
+        rescaled: Divide sums of two branches by the root of 2 (song).
+        classless: Learn the unconditional field too, in a conditional run (song, adm).
     """
 
     kind: Literal["song"] = "song"
@@ -277,8 +277,8 @@ class ADMConfig(_Levels):
     """ADM.
 
     Attributes:
-        head: channels per head (adm).
-        variances: expect a second output for each channel, which is ignored (adm).
+        head: Channels per head (adm).
+        variances: Expect a second output for each channel, which is ignored (adm).
     """
 
     kind: Literal["adm"] = "adm"
@@ -292,9 +292,9 @@ class DiffusersConfig(Frozen):
     """A network of diffusers.
 
     Attributes:
-        architecture: name of the class in diffusers (diffusers).
-        arguments: arguments of that class, as the JSON text of an object (diffusers).
-        unconditional: class that stands for "no class", if it was learned (diffusers).
+        architecture: Name of the class in diffusers (diffusers).
+        arguments: Arguments of that class, as the JSON text of an object (diffusers).
+        unconditional: Class that stands for "no class", if it was learned (diffusers).
     """
 
     kind: Literal["diffusers"] = "diffusers"
@@ -336,21 +336,21 @@ class OptimConfig(Frozen):
     """The optimizer and its schedule.
 
     Attributes:
-        steps: optimizer steps.
-        minutes: training time, instead of a number of steps; 0 to use steps. A short trial measures
+        steps: Optimizer steps.
+        minutes: Training time, instead of a number of steps; 0 to use steps. A short trial measures
             the time of a step and fixes their number. Evaluations and samples take extra time.
-        batch_size: samples per step.
-        lr: peak learning rate of AdamW, after a linear warm-up and before a cosine decay to zero.
-        warmup: steps of the warm-up.
-        weight_decay: weight decay of AdamW.
-        clip: largest norm of the gradient.
-        accumulate: parts of a batch that are computed one after another, to save memory.
-        ema: decay of the average of the weights, which the run uses. After n steps the decay is
+        batch_size: Samples per step.
+        lr: Peak learning rate of AdamW, after a linear warm-up and before a cosine decay to zero.
+        warmup: Steps of the warm-up.
+        weight_decay: Weight decay of AdamW.
+        clip: Largest norm of the gradient.
+        accumulate: Parts of a batch that are computed one after another, to save memory.
+        ema: Decay of the average of the weights, which the run uses. After n steps the decay is
             min(ema, (1 + n) / (10 + n)), so that early weights are forgotten. With several decays
             the run uses the first, and the other averages are saved too.
-        low_discrepancy: spread the noise levels evenly instead of drawing them independently.
-        precision: number format of the network's arithmetic; weights stay float32.
-        compile: compile the network for training.
+        low_discrepancy: Spread the noise levels evenly instead of drawing them independently.
+        precision: Number format of the network's arithmetic; weights stay float32.
+        compile: Compile the network for training.
     """
 
     steps: PositiveInt = 2000
@@ -371,22 +371,22 @@ class TrainConfig(Frozen):
     """All settings of a training run.
 
     Attributes:
-        process: the forward process.
-        parametrization: quantity that the network predicts.
-        label: the network's input for the noise level: noise is log(sigma / alpha) / 4, ratio is
+        process: The forward process.
+        parametrization: Quantity that the network predicts.
+        label: The network's input for the noise level: noise is log(sigma / alpha) / 4, ratio is
             sigma / alpha, and time is the time of the process.
-        weighting: weight of the loss at each noise level.
-        times: distribution of the training times.
-        network: kind of network and its size.
-        optim: the optimizer.
-        levels: number of values of data in whole numbers from 0, such as 256 for bytes; 0 for
-            continuous data. Noise makes such data continuous in training, samples are whole numbers
-            again, and likelihoods are bits per dimension.
-        conditional: learn the classes too.
-        dropout: probability that a class is hidden, so that the unconditional field is learned too.
-        held_out: share of the data that is never trained on, to measure the error there. The seed
+        weighting: Weight of the loss at each noise level.
+        times: Distribution of the training times.
+        network: Kind of network and its size.
+        optim: The optimizer.
+        levels: Number of values, for data of whole numbers from 0, such as 256 for bytes; 0 for
+            continuous data. Training adds noise to make such data continuous, samples are whole
+            numbers again, and likelihoods are in bits per dimension.
+        conditional: Learn the classes too.
+        dropout: Probability that a class is hidden, so that the unconditional field is learned too.
+        held_out: Share of the data that is never trained on, to measure the error there. The seed
             decides which samples these are.
-        seed: seed of the weights, the order of the data and the noise.
+        seed: Seed of the weights, the order of the data and the noise.
     """
 
     process: ProcessConfig = VPConfig()
@@ -407,8 +407,8 @@ class RunConfig(Frozen):
     """The configuration file of a run, which is complete with its weights.
 
     Attributes:
-        loss: at the end of training; None for an imported run.
-        source: origin of an imported run; None for one that was trained here.
+        loss: At the end of training; None for an imported run.
+        source: Origin of an imported run; None for one that was trained here.
     """
 
     version: Literal[1] = 1

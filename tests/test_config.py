@@ -205,7 +205,7 @@ def test_the_network_built_has_the_size_configured():
     assert unet.enter.in_channels == 3
     assert unet.attention.norm.num_channels == 48
     assert len(unet.down) == 6
-    assert unet.embedding.classes == 5
+    assert unet.embedding.of_class.num_embeddings == 6  # and one for no class
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 9)])

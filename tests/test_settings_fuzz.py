@@ -182,8 +182,8 @@ def test_settings_are_taken_and_printed_as_they_are_or_refused(tmp_path, data, c
         ),  # 25 width^2 weights
         ("network.depth 1000000000000", "network: 6,000,000,000,012 tensors, where at most 10,000"),
         (
-            "optim.batch-size 1000000000000",
-            "optim.batch_size=1000000000000: samples of shape (3,) take 10.9",
+            "batch-size 1000000000000",
+            "--batch-size 1000000000000: samples of shape (3,) take 10.9",
         ),
     ],
 )
@@ -192,7 +192,7 @@ def test_what_cannot_fit_is_refused_with_what_it_takes_and_what_there_is(
 ):
     monkeypatch.setattr("scorefield._internal.sizes.memory", lambda: 2**33)
     name, value = setting.split()
-    kind = [] if name.startswith("optim") else ["--network.kind", "mlp"]
+    kind = [] if name == "batch-size" else ["--network.kind", "mlp"]
     code, _, error = printed(capsys, data[0], *kind, f"--{name}", value)
     assert code == 2
     assert message in error

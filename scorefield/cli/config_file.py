@@ -34,9 +34,14 @@ def apply_settings(app: App, commands: tuple[str, ...], arguments: ArgumentColle
     if not files:
         return
     values = read_settings(Path(files[0].value))
-    values |= values.pop("optim", {})  # whose options have no prefix
+    optim = values.pop("optim", {})
+    if not isinstance(optim, dict):
+        raise UsageError(f"--config {files[0].value}: optim must be a table, [optim].")
+    values |= optim  # whose options have no prefix
     for name, table in list(values.items()):
         kind = arguments.get(f"--{name}.kind", None)
+        if not isinstance(table, dict):
+            continue
         if kind and kind.tokens and table.get("kind") not in (None, kind.tokens[0].value):
             del values[name]
     Dict(values, use_commands_as_keys=False, source=files[0].value)(app, commands, arguments)

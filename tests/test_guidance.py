@@ -252,6 +252,7 @@ def test_a_product_of_one_law_over_another_makes_the_samples_of_their_quotient()
         (lambda f: sf.ClassifierFree(f, 2.0, interval=(2, 1)), "low < high"),
         (lambda f: sf.ClassifierFree(f, 2.0, rescale=2), "from 0 to 1"),
         (lambda f: sf.Product([f, f], (1.0,)), "1 weights for 2 fields"),
+        (lambda f: sf.Product(f, f), "give a list"),
         (lambda f: sf.Product([f, part(sf.Flow(), 0)], (1.0, 1.0)), "one process"),
         (lambda f: sf.Product([], ()), "0 weights for 0 fields"),
         (lambda f: sf.Tilted(f, lambda x, t: x)(normal(3, 2, seed=0), 0.5), r"shape \(3, 2\)"),

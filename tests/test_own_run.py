@@ -108,6 +108,8 @@ def test_objects_that_are_not_those_of_the_run_are_rejected(trained):
     assert "has shape (16, 3), but network=Net describes (8, 3)" in message
     message = refusal(folder, UsageError, **own | {"network": own_networks.number})
     assert message.startswith("network=<function number")
+    message = refusal(folder, UsageError, **own | {"network": torch.nn.Linear})
+    assert message.endswith("pass an instance, Linear(...).")
     other = torch.nn.Identity()
     assert "does not match network=Identity" in refusal(
         folder, CheckpointError, **own | {"network": other}

@@ -167,7 +167,10 @@ def test_settings_reach_the_method():
         ),
         (lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), -1.0), "noise_std=-1"),
         (lambda f, y: sf.restore(f, y, sf.Matrix), "operator=Matrix: must be an instance"),
-        (lambda f, y: sf.restore(f, sf.Matrix(torch.eye(4)), y), r"write restore\(field, measured"),
+        (
+            lambda f, y: sf.restore(f, sf.Matrix(torch.eye(4)), y),
+            r"must be an Operator; write restore\(field, ",
+        ),
         (lambda f, y: sf.restore(f, y.tolist()), r"write torch.as_tensor\(measured\)"),
         (
             lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), torch.ones(5)),

@@ -64,6 +64,7 @@ def files(tmp_path_factory):
     np.save(folder / "images.npy", rng.integers(0, 17, (10, 8, 8), dtype=np.uint8))
     (folder / "no.toml").write_text("levels = = 3")
     (folder / "unknown.toml").write_text("[optim]\nspeed = 3\n")
+    (folder / "short.toml").write_text("network = 'unett'\n")
     (folder / "flat.toml").write_text("optim = 3\n")
     (folder / "bad.toml").write_text("[optim]\nlr = 'fast'\n")
     return folder
@@ -178,6 +179,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path, files, capsys, mo
         ("train x.npy --config no.toml --dry-run", "--config no.toml is not TOML"),
         ("train x.npy --config unknown.toml --dry-run", "speed"),
         ("train x.npy --config bad.toml --dry-run", "--lr fast: input should be a valid number"),
+        ("train x.npy --config short.toml --dry-run", "--network unett: give one of 'auto'"),
         ("train x.npy --config flat.toml --dry-run", "optim must be a table, [optim]"),
         ("train x.npy --config", "--config"),
     ],

@@ -260,6 +260,11 @@ def test_an_unknown_setting_is_named_with_the_one_that_was_meant(settings, messa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        pytest.param(
+            {"device": "cuda"},
+            "device='cuda': torch finds no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU"),
+        ),
         ({"steps": 0}, "steps=0: input should be greater than 0"),
         ({"batch_size": "big"}, "batch_size='big': "),
         ({"network": "unett"}, "network='unett': the kinds are .*'unet'"),

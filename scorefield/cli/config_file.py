@@ -40,6 +40,8 @@ def apply_settings(app: App, commands: tuple[str, ...], arguments: ArgumentColle
     values |= optim  # whose options have no prefix
     for name, table in list(values.items()):
         kind = arguments.get(f"--{name}.kind", None)
+        if kind and isinstance(table, str):  # short for a table with this kind
+            values[name] = table = {"kind": table}
         if not isinstance(table, dict):
             continue
         if kind and kind.tokens and table.get("kind") not in (None, kind.tokens[0].value):

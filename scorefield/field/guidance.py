@@ -192,6 +192,8 @@ class Product(ScoreField):
         mean: float | Tensor | None = None,
         variance: float | Tensor | None = None,
     ) -> None:
+        if isinstance(fields, ScoreField) or isinstance(weights, ScoreField):
+            raise ValueError("fields: give a list, as in Product([field, other], (1.0, 1.0)).")
         kinds = {(repr(field.process), field.shape) for field in fields}
         if len(kinds) != 1 or len(weights) != len(fields):
             raise ValueError(

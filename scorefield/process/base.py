@@ -46,7 +46,8 @@ def wrong_kind(name: str, value: object, kind: type, example: str) -> ValueError
     text = f"{value!r}"
     if len(text) >= 60 or "\n" in text:
         text = f"{type(value).__name__}(...)"
-    return ValueError(f"{name}={text}: must be a {kind.__name__}; write {example}.")
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    return ValueError(f"{name}={text}: must be {article} {kind.__name__}; write {example}.")
 
 
 def check_instance(name: str, value: object, kind: type, example: str) -> None:

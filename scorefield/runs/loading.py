@@ -87,7 +87,13 @@ def _module(network: Network | None) -> nn.Module | None:
     """Return a module, or the module that a factory makes."""
     if network is None or isinstance(network, nn.Module):
         return network
-    module = network() if callable(network) else network
+    try:
+        module = network() if callable(network) else network
+    except TypeError as error:
+        if not isinstance(network, type):
+            raise
+        name = network.__name__
+        raise UsageError(f"network={name}: {error}; pass an instance, {name}(...).") from None
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"network={network!r}: pass a module, a function without arguments that returns one, "

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from scorefield._internal.errors import UsageError
 from scorefield.data.source import as_data
 from scorefield.runs.run import Run
 from scorefield.runs.settings import configured
@@ -48,6 +49,8 @@ def train(
         raise TypeError("y is a TrainConfig: pass it as config=.")
     if y is not None and "conditional" not in (config.model_fields_set if config else ()):
         settings = {"conditional": True, **settings}
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device={str(device)!r}: torch finds no GPU here; use device='cpu'.")
     built, objects = configured(config, settings)
     training = Training(as_data(data, y), built, device=device, objects=objects)
     for _ in training:

@@ -143,8 +143,9 @@ def choose(word: str) -> tuple[dict[str, Make], list[str]]:
     exact = [name for name in matches if name.lower() == lower]
     if not matches:
         raise ValueError(
-            f"solver={word!r}: an unknown name. Give a process ({', '.join(PROCESSES)}), a solver "
-            f"({', '.join(everything)}), or your own as package.module:Name."
+            f"solver={word!r}: an unknown name. Give all, a process ({', '.join(PROCESSES)}), the "
+            "beginning of a solver's name, such as heun, multistep or ddim, or your own solver as "
+            "package.module:Name."
         )
     return {name: everything[name] for name in exact or matches}, list(PROCESSES)
 

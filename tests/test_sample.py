@@ -510,6 +510,13 @@ FIELD = mixture(PROCESS)
         (lambda: sf.Gaussian(sf.VP(), [0.0], torch.eye(1)), "mean=[0.0]: must be a Tensor"),
         (lambda: sf.sample(FIELD, 2, sf.Heun(), 8.0), "times=8: must be a number of steps"),
         (lambda: sf.sample(FIELD, 2, sf.Dopri5(), sf.Adaptive), "write Adaptive(...)"),
+        (lambda: FIELD.under(sf.Flow), "process=Flow: must be an instance; write Flow(...)"),
+        (lambda: sf.Training(torch.zeros(4, 2)), "data=Tensor(...): must be a Data; write Data(x)"),
+        (lambda: sf.Matrix([[1.0]]), "matrix=[[1.0]]: must be a Tensor"),
+        (
+            lambda: sf.metrics.compare(torch.rand(64, 2), torch.rand(64, 2), metrics=["mmd"]),
+            "metric='mmd': must be a Metric; write one such as metrics.EnergyDistance()",
+        ),
         (lambda: sf.balanced(8, sf.VP()), "process=8: must be a Process"),
         (lambda: sf.prior(2, FIELD), "field=2: must be a ScoreField; write the field first"),
         (

@@ -291,6 +291,7 @@ class ScoreField(nn.Module, ABC):
         Raises:
             ValueError: ``process`` reaches noise levels outside this field's own.
         """
+        check_instance("process", process, Process, "one such as VP()")
         return _Under(self, process)
 
     def condition_on(self, **condition: Any) -> ScoreField:

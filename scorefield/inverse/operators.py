@@ -239,6 +239,7 @@ class Matrix(LinearOperator):
     matrix: Tensor
 
     def __post_init__(self) -> None:
+        check_instance("matrix", self.matrix, Tensor, "torch.as_tensor(matrix)")
         if self.matrix.ndim != 2 or not bool(self.matrix.isfinite().all()):
             raise ValueError(
                 f"matrix has shape {tuple(self.matrix.shape)}: must be (m, d) and finite, where d "

@@ -20,6 +20,7 @@ from scorefield.data.rows import chunks, digest
 from scorefield.data.transform import moments
 from scorefield.evaluate.metrics import energy_distance
 from scorefield.noise import Noise
+from scorefield.process import check_instance
 from scorefield.runs import build
 from scorefield.runs.folder import check_config
 from scorefield.runs.loading import describe_data, new_denoiser
@@ -80,6 +81,7 @@ class Training:
         device: str | torch.device = "cpu",
         objects: build.Objects = build.NONE,
     ) -> None:
+        check_instance("data", data, Data, "Data(x)")
         config = objects.described(TrainConfig() if config is None else config)
         check_settings(config, data)
         self.config = build.resolved(config, data.shape)

@@ -83,10 +83,14 @@ def read_checkpoint(
     from scorefield.training import checkpoint as checkpoints
 
     available = checkpoints.steps(folder)
+    if not available:
+        raise UsageError(
+            f"checkpoint={step}: {folder.parent} has no checkpoints; train with --keep-every."
+        )
     if step not in available:
         raise UsageError(
             f"checkpoint={step}: {folder.parent} has checkpoints of the steps "
-            f"{available or 'none'}; choose one of them."
+            f"{available}; choose one of them."
         )
     prefix = f"average.{average}.module."
     plain_file(folder, f"{checkpoints.name(step)}/{checkpoints.MANIFEST}")

@@ -141,11 +141,12 @@ def unroll(
         ValueError: another shape, adaptive steps; as `integrate`.
     """
     plan = resolve(field, solver, times, nfe)
-    if z.shape[1:] != field.shape or isinstance(plan.times, Adaptive):
+    if z.shape[1:] != field.shape:
         raise ValueError(
-            f"z has shape {tuple(z.shape)}, and times are {plan.times!r}: give a batch of samples "
-            f"of shape {field.shape}, and a grid."
+            f"z has shape {tuple(z.shape)}: give a batch of samples of shape {field.shape}."
         )
+    if isinstance(plan.times, Adaptive):
+        raise ValueError(f"times={plan.times!r}: give a grid or a number of steps.")
     grid = check_times(field.process, plan.times)
     noise = Noise(seed, torch.arange(len(z), device=z.device)).draw(field.shape, z)[1]
     state = plan.solver.settled(State(from_normal(field, z, grid[0]), grid[0], noise))

@@ -29,6 +29,7 @@ from scorefield.evaluate.metrics.mmd import MMD
 from scorefield.evaluate.metrics.points import check_points
 from scorefield.evaluate.metrics.prdc import PRDC
 from scorefield.evaluate.metrics.sliced import SlicedWasserstein
+from scorefield.process import check_instance
 
 # all except the Fréchet distance, which costs d^3 for every half and has the largest bias
 METRICS: tuple[Metric, ...] = (SlicedWasserstein(), EnergyDistance(), MMD(), C2ST(), PRDC())
@@ -113,6 +114,8 @@ def metric_names(metrics: Sequence[Metric]) -> list[str]:
     Raises:
         ValueError: no metrics, or two with the same name.
     """
+    for metric in metrics:
+        check_instance("metric", metric, Metric, "one such as metrics.EnergyDistance()")
     names = [name for metric in metrics for name in metric.names or (type(metric).__name__,)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:

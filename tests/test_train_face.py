@@ -332,6 +332,12 @@ def test_wrong_kinds_of_arguments_of_a_run_get_one_clear_error(call, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_class_may_be_bound_to_a_field_as_a_number():
+    run = train(POINTS, KINDS)
+    z = sf.sample(run.field.condition_on(y=1), 4, nfe=4)
+    assert torch.equal(run.to_data(z), run.sample(4, nfe=4, y=1))
+
+
 def test_a_configuration_in_the_place_of_classes_is_refused():
     with pytest.raises(TypeError, match="pass it as config="):
         sf.train(POINTS, TrainConfig())

@@ -295,7 +295,7 @@ class ScoreField(nn.Module, ABC):
         return _Under(self, process)
 
     def condition_on(self, **condition: Any) -> ScoreField:
-        """Return the field with conditioning bound once, so that solvers carry none."""
+        """Return the field with conditioning bound once: tensors or numbers, such as ``y=3``."""
         return _Conditioned(self, condition)
 
 
@@ -359,5 +359,9 @@ class _Conditioned(FieldWrapper):
         return self.base.origin
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        estimate: Estimate = self.base(x, at.prepared, **{**self.condition, **condition})
+        every = {**self.condition, **condition}
+        for name, value in every.items():
+            if isinstance(value, int | float):
+                every[name] = torch.tensor(value, device=x.device)
+        estimate: Estimate = self.base(x, at.prepared, **every)
         return estimate

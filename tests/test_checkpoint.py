@@ -170,7 +170,7 @@ def test_asked_to_stop_it_keeps_the_step_and_goes_on(tmp_path, files, number, co
     process.send_signal(number)
     _, error = process.communicate(timeout=100)
     assert process.returncode == code, error
-    assert "the same command goes on" in error
+    assert "the same command resumes" in error
     assert "Traceback" not in error
     stopped = int(error.split("after step ")[1].split()[0])
     newest = sorted(checkpoint.folder_of(out).glob("0*"))[-1]

@@ -166,7 +166,7 @@ def test_a_command_takes_its_shard_from_the_environment(sampling, capsys, monkey
 
 KILLED = """
 import os, signal, sys
-from scorefield import files
+from scorefield._internal import atomic_files as files
 from scorefield.cli import main
 
 publish = files.publish
@@ -499,8 +499,8 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
 
 DYING = """
 import os, signal, sys
-from scorefield import engines
-from scorefield.cli import main, sampling
+from scorefield.cli import main, sample as sampling
+from scorefield.runs.jobs import engines
 
 log, mark, *arguments = sys.argv[1:]
 whole = sampling._samples

@@ -18,7 +18,7 @@ _ROWS = 6  # of the table of interpretations
 
 def check(
     run: RunPath,
-    data: Annotated[str | None, option(ITEMS)] = None,
+    data: str | None = None,
     /,
     *,
     n: Annotated[int, option(ITEMS)] = 64,

@@ -62,12 +62,12 @@ _WIDEST = 10_000  # columns of characters
 
 def compare(
     run: RunPath,
-    data: Annotated[str | None, option(ITEMS)] = None,
+    data: str | None = None,
     /,
     *,
     held_out: Annotated[bool, option(ITEMS)] = False,
     labels: Labels = None,
-    n: Annotated[int | None, option(ITEMS, "512, or as many as there are data for")] = None,
+    n: Annotated[int | None, option(ITEMS, "512, or as many as the data allows")] = None,
     item: ItemOptions = ItemOptions(),
     guidance: Guidance = 1.0,
     seed: Seed = 0,
@@ -89,7 +89,7 @@ def compare(
         Held-out data: a file of items of the kind the run was trained on, or a built-in set.
         Without data, only errors and times are measured.
     held_out
-        The data is that of the training: use only the items that were held out.
+        Use only the items that training held out; DATA is the training data.
     n
         Number of samples of each plan.
     nfe

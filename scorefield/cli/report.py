@@ -34,7 +34,7 @@ def report(
     data
         A file of items of the kind the run was trained on, or a built-in set.
     held_out
-        Use only the data that was held out from training. The data is that of the training.
+        Use only the items that training held out; DATA is the training data.
     n
         Samples in each panel of the sliders.
     items

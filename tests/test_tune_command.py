@@ -232,7 +232,9 @@ def test_guidance_that_leads_nowhere_is_refused(classes, capsys, monkeypatch):
     for scale in ("nan", "inf"):
         assert "must be a finite number" in fails(2, "sample", "run", "--guidance", scale, "--y", 0)
         assert "must be a finite number" in fails(2, "tune", "run", "--nfe", 5, "--guidance", scale)
-        assert "must be a finite number" in fails(2, "compare", "run", "--guidance", scale, "--y", 0)
+        assert "must be a finite number" in fails(
+            2, "compare", "run", "--guidance", scale, "--y", 0
+        )
     assert "no classes" in fails(2, "tune", "plain", "--nfe", 5, "--guidance", 2)
     one, two = (sf.load(classes / "run").guided(w).conditional for w in (2.0, 3.0))
     finishes("tune", "run", "--nfe", 6, "--guidance", 2, *FEW)

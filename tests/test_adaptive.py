@@ -347,10 +347,10 @@ def test_a_solver_without_an_error_estimate_is_refused_before_any_call(solver):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rtol": 0.0, "atol": 0.0}, "rtol = 0, atol = 0: give numbers >= 0, not both 0"),
-        ({"rtol": -1e-3}, "rtol = -0.001"),
-        ({"atol": math.nan}, "atol = nan"),
-        ({"rtol": math.inf}, "rtol = inf"),
+        ({"rtol": 0.0, "atol": 0.0}, "rtol=0, atol=0: give numbers >= 0, not both 0"),
+        ({"rtol": -1e-3}, "rtol=-0.001"),
+        ({"atol": math.nan}, "atol=nan"),
+        ({"rtol": math.inf}, "rtol=inf"),
         ({"first": 0.0}, "first = 0.*needs 0 < first <= 1"),
         ({"first": 1.5}, "first = 1.5.*needs 0 < first <= 1"),
         ({"longest": 0.0}, "longest = 0.*longest > 0"),

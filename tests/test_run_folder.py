@@ -51,7 +51,7 @@ def test_configuration_and_tensors_are_those_of_the_run(run):
         assert torch.equal(tensors[f"network.{name}"], value)
     with pytest.raises(UsageError, match=r"ema=0.5: .* has averages of decay 0.999"):
         folder.tensors(ema=0.5)
-    with pytest.raises(UsageError, match=r"checkpoint=3: .* of the steps none"):
+    with pytest.raises(UsageError, match=r"checkpoint=3: .* has no checkpoints"):
         folder.tensors(checkpoint=3)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-COPIED = ("frontier.png", "samples.png", "strips.png", "trajectories.png")
+COPIED = ("run/frontier.png", "samples.png", "strips.png", "trajectories.png")
 PLACES = {"time": 12, "calls": 1}  # of the sliders: noise-to-signal ratio about 0.5, and 5 calls
 
 
@@ -40,7 +40,7 @@ def main(demo: Path) -> None:
     """Copy and take all pictures."""
     images = Path(__file__).parent / "images"
     for name in COPIED:
-        shutil.copyfile(demo / name, images / name)
+        shutil.copyfile(demo / name, images / Path(name).name)
     screenshot(demo / "report.html", images / "report.png")
 
 

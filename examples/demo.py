@@ -42,9 +42,10 @@ def train(folder: Path) -> sf.Run:
                 file.write(json.dumps(record) + "\n")
             if progress.step % (STEPS // 10) == 0:
                 print(f"step {progress.step} of {STEPS}: loss {training.loss:.3f}", flush=True)
-    training.run.save(folder, {log.name: log})
+    run = training.run
+    run.save(folder, {log.name: log})
     log.unlink()
-    return training.run
+    return run
 
 
 def compare(run: sf.Run, path: Path) -> None:

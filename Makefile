@@ -36,7 +36,7 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(DEMO) $(SITE) docs/api
+	rm -rf $(VENV) $(DEMO) $(SITE) docs/api jupyter_execute
 
 # Torch first and pinned, so that nothing else decides which build is taken.
 $(VENV)/run.stamp: pyproject.toml constraints.txt

@@ -71,7 +71,7 @@ def sample(
     out = like.new_empty(len(ids), *field.shape)
     for places, rows, slots in batches(ids, batch_size):
         with torch.no_grad():
-            begin = prior(field, slots, run.first, seed=seed, dtype=like.dtype)
+            begin = _start(field, slots, run.first, seed, like)
             state = run(begin, rows)
             x = field(state.x, state.t).x0 if finish else state.x
             if not bool(x[rows].isfinite().all()):
@@ -101,14 +101,17 @@ def prior(
         ValueError: as `sample`, for ``n``; a time outside ``[t_min, t_max]``.
     """
     check_instance("field", field, ScoreField, "the field first, as in prior(field, 16)")
-    like = template(field, dtype)
-    noise = Noise(seed, torch.tensor(as_ids(n), device=like.device))
-    z, noise = noise.draw(field.shape, like)
     t = torch.as_tensor(field.process.t_max if t is None else t, dtype=torch.float64)
     if not field.process.contains(t):
         process = field.process
         raise ValueError(f"t={float(t):g}: must be in [{process.t_min:g}, {process.t_max:g}].")
-    return State(field.process.prior(field.mean, field.variance, t).draw(z), t, noise)
+    return _start(field, torch.tensor(as_ids(n)), t, seed, template(field, dtype))
+
+
+def _start(field: ScoreField, ids: Tensor, t: Tensor, seed: int, like: Tensor) -> State:
+    """Return the prior's state at ``t`` for ids ``(B,)``, of the type and device of ``like``."""
+    z, noise = Noise(seed, ids.to(like.device)).draw(field.shape, like)
+    return State(from_normal(field, z, t), t, noise)
 
 
 def from_normal(field: ScoreField, z: Tensor, t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks trained with diffusers: from a folder, a pipeline, or a network and a scheduler."""
+"""Networks trained with diffusers as runs, and its pipelines as fields."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data.config import CodecConfig
 from scorefield.data.rows import Rows
 from scorefield.interop.foreign import DataOptions, ForeignNetwork
+from scorefield.interop.pipeline_field import field
 from scorefield.interop.pipelines import Part, Source, read_folder, source_of
 from scorefield.interop.scheduler_process import noising
 from scorefield.interop.settings import one_line_errors
@@ -17,6 +18,8 @@ from scorefield.networks.diffusers import class_count
 from scorefield.runs import build
 from scorefield.runs.run import Run
 from scorefield.training.config import DiffusersConfig
+
+__all__ = ["field", "load"]
 
 _STD, _LATENT_STD = 0.25, 1.0  # standard deviations of pictures over their range, and of latents
 

@@ -24,7 +24,7 @@ from scorefield.training.config import (
 
 _MOST = 10_000  # entries of a table
 FLOW = "flow_prediction"
-_DISTILLED = "LCMScheduler", "TCDScheduler"  # for latents and for flows
+DISTILLED = "LCMScheduler", "TCDScheduler"  # for latents and for flows
 _PREDICTIONS: dict[str, ParametrizationConfig] = {
     "epsilon": PlainParametrization(kind="eps"),
     "sample": PlainParametrization(kind="x0"),
@@ -80,7 +80,7 @@ def noising(scheduler: Any) -> Noising:
         raise UsageError(
             f"{name} is not a scheduler of this version of diffusers: give such an object."
         )
-    if name.endswith(_DISTILLED):
+    if name.endswith(DISTILLED):
         raise UsageError(
             f"{name}: distilled networks map noise directly to data and do not represent a score; "
             "import the network before distillation, with its scheduler."

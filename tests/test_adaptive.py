@@ -222,7 +222,7 @@ def test_a_sample_nobody_asked_for_cannot_fail_a_request():
         def estimate(self, x, at, **condition):
             found = super().estimate(x, at, **condition)
             near = ((x - bad.to(x)).norm(dim=1) < 0.05)[:, None]
-            return sf.Estimate.from_x0(at, x, torch.where(near, math.nan, found.x0))
+            return sf.Estimate.from_x0(x, at, torch.where(near, math.nan, found.x0))
 
     field = Broken(process, whole.weights, whole.means, whole.covariances)
     control = sf.Adaptive(1e-2, 1e-2)

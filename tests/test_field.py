@@ -66,7 +66,7 @@ def noisy(process, t, count=8):
 def test_every_view_of_an_estimate_leads_back_to_all_the_others(process, view):
     for t in interior_times(process):
         found = mixture(process)(x := noisy(process, t), t)
-        back = getattr(sf.Estimate, f"from_{view}")(found.at, x, getattr(found, view))
+        back = getattr(sf.Estimate, f"from_{view}")(x, found.at, getattr(found, view))
         for other in ("x0", "eps", "score", "v", "velocity"):
             want, got = getattr(found, other), getattr(back, other)
             assert (got - want).norm() <= 1e-12 * want.norm()
@@ -360,7 +360,7 @@ def test_under_refuses_a_process_that_reaches_further_than_the_field():
 def test_given_binds_a_condition_that_a_call_may_still_override():
     class Shifted(sf.ScoreField):
         def estimate(self, x, at, *, shift=0.0):
-            return sf.Estimate.from_x0(at, x, x * 0 + shift)
+            return sf.Estimate.from_x0(x, at, x * 0 + shift)
 
     field = Shifted(sf.VP(), (2,))
     x = normal(3, 2)
@@ -397,7 +397,7 @@ def test_noise_and_score_are_refused_where_they_tell_nothing_of_the_data(make, t
     with pytest.raises(
         ValueError, match="alpha = 0 at t = 1, where noise and score do not determine"
     ):
-        make(sf.Instant.of(process, t, x), x, x)
+        make(x, sf.Instant.of(process, t, x), x)
 
 
 @pytest.mark.parametrize("process", [sf.Flow(), sf.Cosine()], ids=["Flow", "Cosine"])

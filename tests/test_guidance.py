@@ -42,7 +42,7 @@ class Labelled(sf.ScoreField):
         for k, field in enumerate(fields, -1):
             found, own = field(x, at.t), (y == k)[:, None]
             x0, eps = torch.where(own, found.x0, x0), torch.where(own, found.eps, eps)
-        return sf.Estimate(at, x, (x0, eps))
+        return sf.Estimate(x, at, (x0, eps))
 
 
 def slope(log_density, x):
@@ -61,7 +61,7 @@ class Told(sf.ScoreField):
         mean = text.mean(1)
         total = at.alpha**2 + at.sigma**2
         x0 = mean + at.alpha / total * (x - at.alpha * mean)
-        return sf.Estimate.from_x0(at, x, x0)
+        return sf.Estimate.from_x0(x, at, x0)
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -279,7 +279,7 @@ class Towards(sf.FieldWrapper):
 
     def estimate(self, x, at, **condition):
         found = self.base(x, at.prepared, **condition)
-        return sf.Estimate.from_score(at, x, found.score + 0.5)
+        return sf.Estimate.from_score(x, at, found.score + 0.5)
 
 
 class Direct(sf.ScoreField):
@@ -290,7 +290,7 @@ class Direct(sf.ScoreField):
         self.base = base
 
     def estimate(self, x, at):
-        return sf.Estimate.from_score(at, x, self.base(x, at).score + 0.5)
+        return sf.Estimate.from_score(x, at, self.base(x, at).score + 0.5)
 
 
 def test_guidance_of_ones_own_works_with_every_solver_around_every_field():

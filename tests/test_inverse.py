@@ -331,7 +331,7 @@ class Sheared(sf.ScoreField):
     """A field of a Jacobian as no density has it: nearly 0 where the first number is measured."""
 
     def estimate(self, x, at, **condition):
-        return sf.Estimate.from_x0(at, x, torch.stack([1e-3 * x[:, 0] + x[:, 1], x[:, 0]], 1))
+        return sf.Estimate.from_x0(x, at, torch.stack([1e-3 * x[:, 0] + x[:, 1], x[:, 0]], 1))
 
 
 def test_no_push_is_longer_than_three_deviations_of_the_data():

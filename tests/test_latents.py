@@ -29,7 +29,7 @@ class Balls(sf.ScoreField):
         away = x[:, None] - alpha * self.means.to(x)
         weights = (-0.5 * away.square().sum(2, keepdim=True) / total).softmax(1)
         x0 = self.means.to(x) + alpha * self.std**2 / total * away
-        return sf.Estimate.from_x0(at, x, (weights * x0).sum(1))
+        return sf.Estimate.from_x0(x, at, (weights * x0).sum(1))
 
     def data(self, count):
         return self.means[torch.arange(count) % 2] + self.std * normal(count, len(self.means[0]))

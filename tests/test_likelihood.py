@@ -403,7 +403,7 @@ class Wrong(sf.ScoreField):
         self.base, self.share = base, share
 
     def estimate(self, x: torch.Tensor, at: sf.Instant, **condition: object) -> sf.Estimate:
-        return sf.Estimate.from_eps(at, x, self.share * self.base(x, at.t).eps)
+        return sf.Estimate.from_eps(x, at, self.share * self.base(x, at.t).eps)
 
 
 def test_the_bound_of_a_wrong_score_is_below_in_the_mean() -> None:

@@ -67,7 +67,7 @@ class Scaled(sf.ScoreField):
 
     def estimate(self, x, at, **condition):
         found = self.base(x, at.t, **condition)
-        return sf.Estimate.from_score(at, x, self.scale * found.score)
+        return sf.Estimate.from_score(x, at, self.scale * found.score)
 
 
 def test_an_attribute_of_a_field_is_part_of_its_digest():

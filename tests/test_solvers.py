@@ -504,7 +504,7 @@ class Misjudged(sf.Gaussian):
     def estimate(self, x, at, **condition):
         found = super().estimate(x, at, **condition)
         if at.sigma > 2.0 * at.alpha:
-            return sf.Estimate.from_eps(at, x, 1.05 * found.eps)
+            return sf.Estimate.from_eps(x, at, 1.05 * found.eps)
         return found
 
 
@@ -579,7 +579,7 @@ def test_a_field_that_is_not_finite_is_named_with_its_time_samples_and_solver():
                 return found
             eps = found.eps.clone()
             eps[2] = math.nan
-            return sf.Estimate.from_eps(at, x, eps)
+            return sf.Estimate.from_eps(x, at, eps)
 
     field = Broken(sf.VP(), MEAN, COVARIANCE)
     times = grid(field.process, 8, False)

@@ -222,7 +222,7 @@ def test_e27_the_conditional_score_is_minus_eps_over_sigma_of_the_process(
     kernel = torch.distributions.Normal(kept * x0, variance.sqrt())
     (score,) = torch.autograd.grad(kernel.log_prob(x).sum(), x)
     at = sf.Instant.of(process, t, x)
-    got = sf.Estimate.from_eps(at, x.detach(), eps).score
+    got = sf.Estimate.from_eps(x.detach(), at, eps).score
     torch.testing.assert_close(got, score, rtol=1e-6, atol=1e-6)
     document = -eps / (1 - process.alpha(t) ** 2).sqrt()
     is_vp = process == sf.VP()

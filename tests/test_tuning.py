@@ -101,7 +101,7 @@ def test_what_a_plan_is_said_to_be_worth_holds_for_other_noises():
 def test_a_field_that_is_not_finite_is_fitted_no_plan():
     class Overflown(sf.ScoreField):
         def estimate(self, x, at):
-            return sf.Estimate.from_x0(at, x, x * torch.inf)
+            return sf.Estimate.from_x0(x, at, x * torch.inf)
 
     with pytest.raises(NumericalError, match="field: its paths end in values that are not finite"):
         sf.tune(Overflown(sf.VP(), (2,)), 4, noises=8, tries=1)
@@ -185,7 +185,7 @@ class Moved(sf.ScoreField):
         assert len(to) == len(x)
         centre = torch.stack([to, -to], 1).to(x)
         weight = at.alpha / (at.alpha**2 + at.sigma**2)
-        return sf.Estimate.from_x0(at, x, centre + weight * (x - at.alpha * centre))
+        return sf.Estimate.from_x0(x, at, centre + weight * (x - at.alpha * centre))
 
 
 def test_a_process_without_data_is_tuned_to_what_its_last_call_tells():

@@ -87,7 +87,7 @@ class Mixture(ScoreField):
         eps = sigma * (scaled.flatten(1) @ axes)
         pulled = (self._eigenvalues.to(x) * scaled).flatten(1) @ axes
         x0 = share @ self.means.to(x) + alpha * pulled
-        return Estimate(at, x, (x0.reshape(x.shape), eps.reshape(x.shape)))
+        return Estimate(x, at, (x0.reshape(x.shape), eps.reshape(x.shape)))
 
     def log_prob(self, x: Tensor, t: Time) -> Tensor:
         """Return ``log p_t`` of each sample of ``x`` ``(B, *shape)``, in nats, shape ``(B,)``."""
@@ -158,7 +158,7 @@ class Empirical(ScoreField):
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         share = self._log_joint(x, at).softmax(1)
         x0 = (share @ self.points.to(x)).reshape(x.shape)
-        return Estimate.from_x0(at, x, x0)
+        return Estimate.from_x0(x, at, x0)
 
     def log_prob(self, x: Tensor, t: Time) -> Tensor:
         """Return ``log p_t`` of each sample of ``x`` ``(B, *shape)``, in nats, shape ``(B,)``."""

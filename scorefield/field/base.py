@@ -66,35 +66,35 @@ class Estimate(NamedTuple):
         x0 = p u + q w,    eps = p' u + q' w                                        (4)
 
     Attributes:
-        at: the time.
         x: the input of the field, ``(B, ...)``; it equals ``alpha x0 + sigma eps``.
+        at: the time.
         basis: ``(u, w)`` of (4), like ``x``.
         of_x0, of_eps: ``(p, q)`` and ``(p', q')`` of (4).
     """
 
-    at: Instant
     x: Tensor
+    at: Instant
     basis: tuple[Tensor, Tensor]
     of_x0: Pair = (1.0, 0.0)
     of_eps: Pair = (0.0, 1.0)
 
     @classmethod
-    def from_x0(cls, at: Instant, x: Tensor, x0: Tensor) -> Estimate:
+    def from_x0(cls, x: Tensor, at: Instant, x0: Tensor) -> Estimate:
         """Complete an estimate of the data: ``eps = (x - alpha x0) / sigma``."""
-        return cls(at, x, (x, x0), (0.0, 1.0), (1 / at.sigma, -at.alpha / at.sigma))
+        return cls(x, at, (x, x0), (0.0, 1.0), (1 / at.sigma, -at.alpha / at.sigma))
 
     @classmethod
-    def from_eps(cls, at: Instant, x: Tensor, eps: Tensor) -> Estimate:
+    def from_eps(cls, x: Tensor, at: Instant, eps: Tensor) -> Estimate:
         """Complete an estimate of the noise: ``x0 = (x - sigma eps) / alpha``.
 
         Raises:
             ValueError: ``alpha = 0``, where the noise does not determine the data.
         """
         _check_signal(at)
-        return cls(at, x, (x, eps), (1 / at.alpha, -at.sigma / at.alpha), (0.0, 1.0))
+        return cls(x, at, (x, eps), (1 / at.alpha, -at.sigma / at.alpha), (0.0, 1.0))
 
     @classmethod
-    def from_score(cls, at: Instant, x: Tensor, score: Tensor) -> Estimate:
+    def from_score(cls, x: Tensor, at: Instant, score: Tensor) -> Estimate:
         """Complete an estimate of ``grad log p_t(x)``, by (1).
 
         Raises:
@@ -102,22 +102,22 @@ class Estimate(NamedTuple):
         """
         _check_signal(at)
         of_x0 = (1 / at.alpha, at.sigma**2 / at.alpha)
-        return cls(at, x, (x, score), of_x0, (0.0, -at.sigma))
+        return cls(x, at, (x, score), of_x0, (0.0, -at.sigma))
 
     @classmethod
-    def from_v(cls, at: Instant, x: Tensor, v: Tensor) -> Estimate:
+    def from_v(cls, x: Tensor, at: Instant, v: Tensor) -> Estimate:
         """Complete an estimate of (2): a rotation of ``x`` and ``v`` by the noise angle."""
         norm2 = at.alpha**2 + at.sigma**2
         cos, sin = at.alpha / norm2, at.sigma / norm2
-        return cls(at, x, (x, v), (cos, -sin), (sin, cos))
+        return cls(x, at, (x, v), (cos, -sin), (sin, cos))
 
     @classmethod
-    def from_velocity(cls, at: Instant, x: Tensor, velocity: Tensor) -> Estimate:
+    def from_velocity(cls, x: Tensor, at: Instant, velocity: Tensor) -> Estimate:
         """Complete an estimate of (3), the time derivative along the probability-flow ODE."""
         alpha_rate, sigma_rate = _rates(at)
         det = at.alpha * sigma_rate - at.sigma * alpha_rate
         of_x0 = (sigma_rate / det, -at.sigma / det)
-        return cls(at, x, (x, velocity), of_x0, (-alpha_rate / det, at.alpha / det))
+        return cls(x, at, (x, velocity), of_x0, (-alpha_rate / det, at.alpha / det))
 
     @property
     def t(self) -> Tensor:
@@ -168,7 +168,7 @@ class Estimate(NamedTuple):
         u, w = map(choose, self.basis, other.basis)
         p, q = map(choose, self.of_x0, other.of_x0)
         p_eps, q_eps = map(choose, self.of_eps, other.of_eps)
-        return Estimate(at, choose(self.x, other.x), (u, w), (p, q), (p_eps, q_eps))
+        return Estimate(choose(self.x, other.x), at, (u, w), (p, q), (p_eps, q_eps))
 
     def weights(self, of_x0: Coefficient, of_eps: Coefficient) -> Pair:
         """Return the coefficients of ``u`` and ``w`` in ``of_x0 x0 + of_eps eps``."""
@@ -328,9 +328,9 @@ class _Under(ScoreField):
         scaled = mix((scale, x))
         estimate = self.base(scaled, instant, **condition)
         if estimate.basis[0] is not scaled:
-            return Estimate(at, x, estimate.basis, estimate.of_x0, estimate.of_eps)
+            return Estimate(x, at, estimate.basis, estimate.of_x0, estimate.of_eps)
         (p, q), (p_eps, q_eps) = estimate.of_x0, estimate.of_eps
-        return Estimate(at, x, (x, estimate.basis[1]), (scale * p, q), (scale * p_eps, q_eps))
+        return Estimate(x, at, (x, estimate.basis[1]), (scale * p, q), (scale * p_eps, q_eps))
 
 
 class FieldWrapper(ScoreField):

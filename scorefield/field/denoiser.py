@@ -127,7 +127,7 @@ class Denoiser(ScoreField):
         output = self.output(x, at, **condition)
         if output.dtype is not x.dtype:
             output = output.to(x)
-        return Estimate(at, x, (x, output), prepared.of_x0, prepared.of_eps)
+        return Estimate(x, at, (x, output), prepared.of_x0, prepared.of_eps)
 
     def output(self, x: Tensor, at: Instant, **condition: Any) -> Tensor:
         """Return the bare network's output at ``x`` ``(B, *shape)`` and one of its instants."""

@@ -94,7 +94,7 @@ class ClassifierFree(FieldWrapper):
         self._check(condition)
         if isinstance(w, float) and w == 1:
             estimate: Estimate = self.base(x, inner, **condition)
-            return Estimate(at, x, estimate.basis, estimate.of_x0, estimate.of_eps)
+            return Estimate(x, at, estimate.basis, estimate.of_x0, estimate.of_eps)
         with_it, without = self._both(x, inner, condition)
         w = w if isinstance(w, float) else w.to(x)
         x0, eps = (
@@ -104,7 +104,7 @@ class ClassifierFree(FieldWrapper):
             share = 1 + self.rescale * (_deviation(with_it[0]) / _deviation(x0) - 1)
             change = (share - 1) * x0
             x0, eps = x0 + change, eps - at.alpha / at.sigma * change
-        return Estimate(at, x, (x0, eps))
+        return Estimate(x, at, (x0, eps))
 
     def _check(self, condition: Mapping[str, Any]) -> None:
         names = sorted(condition) if self.negative is None else sorted(self.negative)
@@ -157,7 +157,7 @@ class Tilted(FieldWrapper):
             (push,) = torch.autograd.grad(log_q.sum(), inputs, create_graph=through)
             x0 = estimate.x0 + self.scale * at.sigma**2 / at.alpha * push
             eps = estimate.eps - self.scale * at.sigma * push
-        return Estimate(at, x, (x0, eps) if through else (x0.detach(), eps.detach()))
+        return Estimate(x, at, (x0, eps) if through else (x0.detach(), eps.detach()))
 
     def _log_q(self, x: Tensor, at: Instant, estimate: Estimate) -> Tensor:
         if self.clean:
@@ -220,7 +220,7 @@ class Product(ScoreField):
         )
         if total != 1:
             x0 = mix((1.0, x0), ((1 - total) / at.alpha, x))
-        return Estimate(at, x, (x0, eps))
+        return Estimate(x, at, (x0, eps))
 
 
 def _rows(value: Any, x: Tensor) -> Tensor:

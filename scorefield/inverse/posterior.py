@@ -147,7 +147,7 @@ class Posterior(ScoreField, ABC):
             longest = _LONGEST * self.base.data_std * x[0].numel() ** 0.5
             change = change * (longest / norm(change)).clamp(max=1.0)
             x0, eps = x0 + change, mix((1.0, eps), (-at.alpha / at.sigma, change))
-        return Estimate(at, x, (x0, eps) if differentiable else (x0.detach(), eps.detach()))
+        return Estimate(x, at, (x0, eps) if differentiable else (x0.detach(), eps.detach()))
 
     def observed(self, y: Tensor) -> Tensor:
         """Return measurements with 0 where not observed."""

@@ -119,7 +119,7 @@ class _Traced(FieldWrapper):
         )
         self.records.append((at.prepared, x, eps))
         self.traces.append(traces)
-        return Estimate.from_eps(at, x, eps)
+        return Estimate.from_eps(x, at, eps)
 
 
 class _Path:

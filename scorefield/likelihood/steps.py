@@ -165,7 +165,7 @@ class _Joined(ScoreField):
         gaussian = self.moments.trace(r.reshape(-1, 1))[:, None]
         self.eps = eps.flatten(1)
         rest = self.scale * (traces.T - gaussian) / r.reshape(-1, 1)
-        return Estimate.from_eps(at, x, torch.cat([self.eps, rest], 1))
+        return Estimate.from_eps(x, at, torch.cat([self.eps, rest], 1))
 
     def error(self, state: State) -> Tensor:
         """Return a step's error in nats: of the integral, and of (1) for the error of ``y``."""

@@ -189,7 +189,7 @@ class _Counting(ScoreField):
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         self.calls += 1
-        return Estimate.from_x0(at, x, torch.zeros_like(x))
+        return Estimate.from_x0(x, at, torch.zeros_like(x))
 
 
 def count_calls_on(process: Process, plan: Plan) -> int:

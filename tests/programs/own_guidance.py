@@ -12,7 +12,7 @@ class Pulled(sf.ScoreField):
 
     def estimate(self, x, at, **condition):
         x0 = self.base.estimate(x, at, **condition).x0
-        return sf.Estimate.from_x0(at, x, x0 + self.strength * (self.point - x0))
+        return sf.Estimate.from_x0(x, at, x0 + self.strength * (self.point - x0))
 
 
 field = sf.Gaussian(sf.VP(), torch.zeros(2), torch.eye(2))

@@ -750,9 +750,8 @@ def fails(work, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "arguments", "message"),
     [
-        (2, ["edm.pt"], "--config is not a configuration of EDM or of score_sde: give --kind"),
-        (2, ["edm.pt", "--kind", "edm"], "config is missing; give EDM's network_kwargs"),
-        (2, ["edm.pt", "--kind", "score_sde"], "give --config"),
+        (2, ["edm.pt"], "--config: edm.pt needs a configuration: give EDM's network_kwargs"),
+        (2, ["checkpoint_9.pth"], "--config: checkpoint_9.pth needs a configuration: give that of"),
         (
             2,
             ["checkpoint_9.pth", "--config", "vesde.json", "--pickle"],

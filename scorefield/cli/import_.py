@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield._internal.text import one_line
 from scorefield.cli.console import say
 from scorefield.cli.options import ITEMS, WHERE, option
 
-if TYPE_CHECKING:
-    from scorefield.runs.run import Run
-
 SourceKind = Literal["diffusers", "edm", "score_sde"]
 _ROWS = ("process", "noise levels", "parametrization", "network", "data", "values", "classes")
-# options that the files of each kind answer themselves
-_ANSWERED = {
-    "diffusers": ("config",),
-    "edm": ("shape", "unconditional"),
-    "score_sde": ("shape", "unconditional"),
+# the options of each kind
+_ACCEPTED = {
+    "diffusers": ("pipeline", "variant", "shape", "unconditional", "pickle"),
+    "edm": ("config", "pickle"),
+    "score_sde": ("config",),
 }
 
 
@@ -29,6 +26,8 @@ def import_(
     *,
     kind: Annotated[SourceKind | None, option(ITEMS, "detected")] = None,
     config: Annotated[Path | None, option(ITEMS)] = None,
+    pipeline: Annotated[Path | None, option(ITEMS)] = None,
+    variant: Annotated[str | None, option(ITEMS)] = None,
     shape: Annotated[tuple[int, ...] | None, option(ITEMS, "from the source")] = None,
     unconditional: Annotated[int | None, option(ITEMS)] = None,
     data_std: Annotated[float | None, option(ITEMS, "0.5 for images")] = None,
@@ -44,12 +43,17 @@ def import_(
     Parameters
     ----------
     source
-        A folder that save_pretrained of a diffusers pipeline wrote; or a file of weights of EDM or
-        of score_sde, with --config.
+        A folder of diffusers: a pipeline, a network alone, a training checkpoint, or a repository
+        in the hub's cache; or a file of weights of EDM or of score_sde, with --config.
     kind
         The library of the source.
     config
         A JSON file of the arguments of network and training (edm, score_sde).
+    pipeline
+        Folder of a pipeline, for the scheduler and the autoencoder that the source lacks
+        (diffusers).
+    variant
+        Variant of the weights in a folder, such as fp16 (diffusers).
     shape
         Shape of a sample, such as 3 32 32.
     unconditional
@@ -65,25 +69,21 @@ def import_(
     out
         The run folder to write. It must not exist, or be empty.
     """
+    from scorefield import interop
     from scorefield.data.source import read
     from scorefield.runs.folder import RunFolder
     from scorefield.runs.summary import summary
 
     RunFolder(out).refuse_existing()
     kind = _kind(source, config) if kind is None else kind
-    for name, value in {"config": config, "shape": shape, "unconditional": unconditional}.items():
-        if name in _ANSWERED[kind] and value is not None:
-            raise UsageError(f"--{name} has no effect for {kind}, whose files contain it.")
-    run = _load(
-        kind,
-        source,
-        config,
-        pickle,
-        {"shape": shape, "unconditional": unconditional},
-        data_std=data_std,
-        levels=levels,
-        data=None if data is None else read(data, learn=False).x,
-    )
+    values: dict[str, Any] = {"config": config, "pipeline": pipeline, "variant": variant}
+    values |= {"shape": shape, "unconditional": unconditional, "pickle": pickle or None}
+    own = {name: value for name, value in values.items() if value is not None}
+    if unused := next((name for name in own if name not in _ACCEPTED[kind]), None):
+        raise UsageError(f"--{unused} has no effect for {kind}: leave it out.")
+    x = None if data is None else read(data, learn=False).x
+    load = getattr(interop, kind).load
+    run = load(source, data_std=data_std, levels=levels, data=x, **own)
     run.save(out)
     rows = summary(run)
     say(one_line(f"imported from {run.config.source}"))
@@ -93,38 +93,14 @@ def import_(
     say(f"run folder: {out}")
 
 
-def _load(
-    kind: SourceKind,
-    source: str,
-    config: Path | None,
-    pickle: bool,
-    answers: dict[str, Any],
-    **settings: Any,
-) -> Run:
-    if kind == "diffusers":
-        from scorefield.interop import diffusers
-
-        return diffusers.load(source, pickle=pickle, **answers, **settings)
-    if kind == "edm":
-        from scorefield.interop import edm
-
-        return edm.load(source, config, pickle=pickle, **settings)
-    from scorefield.interop import score_sde
-
-    if pickle:
-        raise UsageError("--pickle has no effect for score_sde: PyTorch reads its weights safely.")
-    if config is None:
-        raise UsageError(f"{source}: give --config, score_sde's configuration as a JSON file.")
-    return score_sde.load(source, config, **settings)
-
-
 def _kind(source: str, config: Path | None) -> SourceKind:
     """Return the library of a source, by its files.
 
     Raises:
         CheckpointError: the source does not exist.
-        UsageError: its files do not show the library.
+        UsageError: content of another kind.
     """
+    from scorefield.interop.contents import Content, content_of, described, names_in
     from scorefield.interop.settings import read_json
 
     path = Path(source)
@@ -132,14 +108,15 @@ def _kind(source: str, config: Path | None) -> SourceKind:
         raise CheckpointError(
             f"{source} does not exist: give a folder on this machine; nothing is downloaded."
         )
-    if any((path / name).is_file() for name in ("model_index.json", "scheduler_config.json")):
+    if path.is_dir():
         return "diffusers"
     keys = set() if config is None else read_json(config).keys()
     if path.suffix == ".pkl" or keys & {"class_name", "network_kwargs"}:
         return "edm"
     if keys >= {"data", "model", "training"}:
         return "score_sde"
-    raise UsageError(
-        f"{source} is not a folder of diffusers, with a model_index.json, and --config is not a "
-        f"configuration of EDM or of score_sde: give --kind ({', '.join(_ANSWERED)})."
-    )
+    names = names_in(path)
+    match content_of(names):
+        case Content(kind=str(kind)), _ if kind in _ACCEPTED:
+            return cast("SourceKind", kind)
+    raise UsageError(f"{source} is not supported: {described(names)}.")

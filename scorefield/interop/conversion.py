@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.interop.contents import described
 from scorefield.networks.trunk import Trunk
 from scorefield.runs import build
 from scorefield.training.config import NetworkConfig
@@ -122,7 +123,7 @@ def convert(
     if missing or extra:
         raise CheckpointError(
             f"{source}: the weights do not match the configuration: missing {missing[:4]}, unknown "
-            f"{extra[:4]}."
+            f"{extra[:4]}; {described(tensors)}."
         )
     return {name: _converted(tensors, table[name], like, source) for name, like in expected.items()}
 

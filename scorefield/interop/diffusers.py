@@ -9,9 +9,10 @@ from typing import Any
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data.config import CodecConfig
 from scorefield.data.rows import Rows
+from scorefield.interop.folders import read_folder
 from scorefield.interop.foreign import DataOptions, ForeignNetwork
 from scorefield.interop.pipeline_field import field
-from scorefield.interop.pipelines import Part, Source, read_folder, source_of
+from scorefield.interop.pipelines import Part, Source, part_of, source_of
 from scorefield.interop.scheduler_process import noising
 from scorefield.interop.settings import one_line_errors
 from scorefield.networks.diffusers import class_count
@@ -27,6 +28,8 @@ _STD, _LATENT_STD = 0.25, 1.0  # standard deviations of pictures over their rang
 def load(
     source: str | Path | tuple[Any, Any] | Any,
     *,
+    pipeline: str | Path | None = None,
+    variant: str | None = None,
     shape: tuple[int, ...] | None = None,
     unconditional: int | None = None,
     data_std: float | None = None,
@@ -37,7 +40,12 @@ def load(
     """Return the run of a network that was trained with diffusers.
 
     Args:
-        source: a folder that ``save_pretrained`` wrote, a pipeline, or ``(network, scheduler)``.
+        source: a folder of a pipeline, of a network alone, or of a training checkpoint, whose
+            averaged network is taken; such a folder in the hub's cache; a pipeline, with its LoRA
+            adapters; or ``(network, scheduler)``, where the network may be its folder.
+        pipeline: the folder of a pipeline, which gives the scheduler and the autoencoder that a
+            folder lacks.
+        variant: of the weights in a folder, such as ``fp16``; by default those without a variant.
         shape: of a sample ``(C, H, W)``, of the pictures if the network models their latents; by
             default from the network's configuration.
         unconditional: the class that stands for no class, if the network was trained with one.
@@ -45,18 +53,30 @@ def load(
         pickle: allow weights that are a pickle, if the folder has no others.
 
     Raises:
-        UsageError: an unsupported network, scheduler or prediction; an unknown shape.
+        UsageError: an unsupported network, scheduler or prediction; an unknown shape or variant;
+            a missing scheduler.
         CheckpointError: a folder that is incomplete, or contradicts itself.
         DataError: data of another shape, or outside the levels.
         ImportError: diffusers is not installed.
     """
     options = DataOptions(data_std, levels, data)
-    parts = (
-        read_folder(Path(source), pickle) if isinstance(source, str | Path) else source_of(source)
-    )
+    parts = _parts(source, pipeline, variant, pickle)
     with one_line_errors(parts.where, CheckpointError):
         foreign = _foreign(parts, shape, unconditional)
     return foreign.run(options)
+
+
+def _parts(source: Any, pipeline: str | Path | None, variant: str | None, pickle: bool) -> Source:
+    """Return the parts of a source, completed by those of a pipeline's folder."""
+    network, scheduler = source if isinstance(source, tuple) else (source, None)
+    if isinstance(network, str | Path):
+        return read_folder(Path(network), scheduler, pipeline, variant, pickle)
+    for name, value in (("pipeline", pipeline), ("variant", variant)):
+        if value is not None:
+            raise UsageError(f"{name}={value!s:.60}: has no effect without a folder to import.")
+    if isinstance(source, tuple):
+        return Source(type(network).__name__, part_of(network), scheduler)
+    return source_of(source)
 
 
 def _foreign(source: Source, shape: tuple[int, ...] | None, none: int | None) -> ForeignNetwork:

@@ -16,6 +16,7 @@ from torch import Tensor
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data.rows import Rows
 from scorefield.interop import edm_weights
+from scorefield.interop.contents import described
 from scorefield.interop.conversion import convert, negate, outline
 from scorefield.interop.edm_settings import Images, Settings, read_settings
 from scorefield.interop.foreign import DataOptions, ForeignNetwork
@@ -61,12 +62,9 @@ def load(
         config, where = own if config is None else config, str(weights)
     else:
         tensors, where = read_weights(Path(weights), pickle=True), str(weights)
-    if config is None:
-        raise UsageError(
-            f"{where}: config is missing; give EDM's network_kwargs or its training_options.json."
-        )
     tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
-    settings = read_settings(*read_config(config, where))
+    place = read_config(config, where, "EDM's network_kwargs or its training_options.json")
+    settings = read_settings(*place)
     return _foreign(tensors, settings, where).run(options)
 
 
@@ -98,8 +96,8 @@ def _samples(
     entry = next((name for name in tensors if _ENTRY.fullmatch(name)), None)
     if entry is None or tensors[entry].ndim != 4:
         raise CheckpointError(
-            f"{where}: these are not weights of EDM's networks, which contain the resolution of "
-            "the images, as in enc.32x32_conv.weight."
+            f"{where}: these are not weights of EDM's networks, which have enc.32x32_conv.weight: "
+            f"{described(tensors)}."
         )
     side = int(entry.split(".")[1].partition("x")[0])
     of_class = tensors.get("map_label.weight")

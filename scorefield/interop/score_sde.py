@@ -173,7 +173,7 @@ class _Config(_Part):
 
 def load(
     weights: str | Path | Mapping[str, Any],
-    config: str | Path | Mapping[str, Any],
+    config: str | Path | Mapping[str, Any] | None = None,
     *,
     data_std: float | None = None,
     levels: int | None = None,
@@ -197,7 +197,7 @@ def load(
     """
     options = DataOptions(data_std, levels, data)
     where = "weights" if isinstance(weights, Mapping) else str(weights)
-    values, place = read_config(config, where)
+    values, place = read_config(config, where, "that of score_sde, as JSON")
     settings = validate(_Config, values, place)
     settings.check(place)
     content = weights if isinstance(weights, Mapping) else read_checkpoint(Path(weights))

@@ -35,13 +35,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(
-    config: str | Path | Mapping[str, Any], where: str
+    config: str | Path | Mapping[str, Any] | None, where: str, content: str
 ) -> tuple[Mapping[str, Any], str]:
     """Return a configuration and its place: its own file, or that of the weights, ``where``.
 
+    Args:
+        content: description of the configuration.
+
     Raises:
+        UsageError: a missing configuration.
         CheckpointError: as `read_json`.
     """
+    if config is None:
+        raise UsageError(f"config=None: {where} needs a configuration: give {content}.")
     if isinstance(config, Mapping):
         return config, where
     return read_json(Path(config)), str(config)

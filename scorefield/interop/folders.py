@@ -1,0 +1,158 @@
+"""The parts of a pipeline of diffusers, from its folder.
+
+Folders are read without network access and without running code from them. A folder is that of a
+pipeline, with subfolders or without; of a network alone; of a training checkpoint, whose averaged
+network is ``unet_ema``; or of a repository in the hub's cache.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.interop.contents import described, names_in
+from scorefield.interop.pipelines import CODECS_OF, NETWORKS_OF, Part, Source, checked, settings_of
+from scorefield.interop.scheduler_process import build_scheduler
+from scorefield.interop.settings import read_json
+from scorefield.interop.weight_files import read_weights
+from scorefield.networks.codec import CODECS
+from scorefield.networks.diffusers import ARCHITECTURES
+
+_WEIGHTS = "diffusion_pytorch_model"
+# name.variant.safetensors, or the index of several files, with the variant in either place
+_FILE = re.compile(rf"{_WEIGHTS}(?:\.(\w+))?\.(?:safetensors|bin)(?:\.index(?:\.(\w+))?\.json)?")
+# former and present names of the layers of attention
+_RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v."}
+_RENAMED |= {".proj_attn.": ".to_out.0."}
+
+
+def read_folder(
+    source: Path, scheduler: Any, pipeline: str | Path | None, variant: str | None, pickle: bool
+) -> Source:
+    """Return the parts of a folder.
+
+    Args:
+        source: the folder.
+        scheduler: instead of that of the folder, if not None.
+        pipeline: the folder of a pipeline, which gives the parts that are missing.
+        variant: of the weights, such as ``fp16``; by default those without a variant.
+        pickle: allow a pickle of weights if the folder contains nothing else.
+
+    Raises:
+        CheckpointError: a file is missing or unreadable.
+        UsageError: an unsupported network; an unknown variant; a missing scheduler.
+    """
+    folder = _resolve(source)
+    folders = [folder] if pipeline is None else [folder, _resolve(Path(pipeline))]
+    averages = tuple(f"{name}_ema" for name in NETWORKS_OF)
+    place = _subfolder(folder, averages + NETWORKS_OF) or folder
+    if not (place / "config.json").is_file():
+        raise CheckpointError(f"{place} has no config.json of a network: {_content(place)}.")
+    if scheduler is None:
+        scheduler = next(filter(None, map(_scheduler, folders)), None)
+    if scheduler is None:
+        raise UsageError(
+            f"pipeline=None: {source} has no scheduler: give the folder of the pipeline that its "
+            "network was trained for."
+        )
+    network = _read_part(place, ARCHITECTURES, pickle, variant)
+    codec = next(filter(None, (_subfolder(one, CODECS_OF) for one in folders)), None)
+    if codec is None:
+        return Source(str(source), network, scheduler)
+    own = variant if variant in _variants(codec) else None
+    return Source(str(source), network, scheduler, _read_part(codec, CODECS, pickle, own))
+
+
+def _resolve(folder: Path) -> Path:
+    """Return a folder; of a repository in the hub's cache, the snapshot of its main branch."""
+    if not folder.is_dir():
+        raise CheckpointError(f"the folder {folder} does not exist.")
+    snapshots, main = folder / "snapshots", folder / "refs" / "main"
+    if not snapshots.is_dir():
+        return folder
+    names = sorted(path.name for path in snapshots.iterdir())
+    revision = main.read_text().strip() if main.is_file() else names[0] if len(names) == 1 else ""
+    if revision not in names:
+        raise CheckpointError(
+            f"{folder} has no snapshot of its main branch, refs/main: give the folder of a "
+            f"snapshot; it has {', '.join(names[:8]) or 'none'}."
+        )
+    return snapshots / revision
+
+
+def _scheduler(folder: Path) -> Any | None:
+    path = (_subfolder(folder, ("scheduler",)) or folder) / "scheduler_config.json"
+    return build_scheduler(read_json(path), str(path)) if path.is_file() else None
+
+
+def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _read_part(folder: Path, supported: tuple[str, ...], pickle: bool, variant: str | None) -> Part:
+    values = read_json(folder / "config.json")
+    name = values.get("_class_name")
+    if name == "Transformer2DModel" and values.get("norm_type") == "ada_norm_zero":
+        name = "DiTTransformer2DModel"  # its former name
+    architecture = checked(name, supported, str(folder / "config.json"))
+    weights = _rename(_read(_weights(folder, variant), pickle))
+    return Part(architecture, settings_of(architecture, values), weights)
+
+
+def _content(folder: Path) -> str:
+    """Return a clause on the first weights in a folder, for a message."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return "give the folder of a pipeline, of its network, or of a training checkpoint"
+    return f"of {files[0].name}, {described(names_in(files[0]))}"
+
+
+def _variants(folder: Path) -> dict[str, Path]:
+    """Return the weights of each variant: a file, or the index of several; .safetensors first."""
+    matches = [(path, _FILE.fullmatch(path.name)) for path in sorted(folder.iterdir())]
+    return {match[1] or match[2] or "": path for path, match in matches if match}
+
+
+def _weights(folder: Path, variant: str | None) -> Path:
+    """Return the file or the index of the weights in a folder."""
+    files = _variants(folder)
+    names = ", ".join(sorted(filter(None, files)))
+    if not files:
+        raise CheckpointError(
+            f"{folder} has no weights {_WEIGHTS}.safetensors: give a folder with them."
+        )
+    if variant is not None and variant not in files:
+        raise UsageError(f"variant={variant!r}: {folder} has {names or 'no variants'}.")
+    if variant is None and "" not in files and len(files) > 1:
+        raise UsageError(f"variant=None: {folder} has several: give one of {names}.")
+    return files[variant or ("" if "" in files else min(files))]
+
+
+def _read(path: Path, pickle: bool) -> dict[str, Tensor]:
+    """Return the tensors of a file, or of all files of an index."""
+    if path.suffix != ".json":
+        return read_weights(path, pickle)
+    places = read_json(path).get("weight_map")
+    files = {str(name) for name in places.values()} if isinstance(places, dict) else {""}
+    if not all(name and Path(name).name == name for name in files):
+        raise CheckpointError(f"{path} is not an index: weight_map must name files next to it.")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(files):
+        tensors |= read_weights(path.with_name(name), pickle)
+    return tensors
+
+
+def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights by their present names."""
+    result = {}
+    for name, value in weights.items():
+        new = name
+        for old, now in _RENAMED.items() if "attentions." in name else ():
+            new = new.replace(old, now)
+        result[new] = value
+    return result

@@ -635,9 +635,12 @@ def test_a_restart_from_beyond_the_process_is_refused_before_any_call():
             lambda: sf.PredictorCorrector(sf.DDIM(), sf.Heun()),
             "corrector=Heun.*give one that changes x in place",
         ),
-        (lambda: sf.PredictorCorrector(sf.DDIM, sf.Langevin()), "predictor=the class DDIM"),
-        (lambda: sf.Program((sf.Heun,)), r"solvers\[0\]=the class Heun"),
-        (lambda: sf.Churn(sf.Heun, 1.0, 10), "base=the class Heun"),
+        (
+            lambda: sf.PredictorCorrector(sf.DDIM, sf.Langevin()),
+            "predictor=DDIM: must be an instance",
+        ),
+        (lambda: sf.Program((sf.Heun,)), r"solvers\[0\]=Heun: must be an instance"),
+        (lambda: sf.Churn(sf.Heun, 1.0, 10), "base=Heun: must be an instance"),
         (lambda: sf.Ancestral(Hold()), "needs a base that solves the ODE"),
     ],
 )

@@ -206,7 +206,7 @@ def test_slerp_is_straight_where_no_way_is_distinguished():
         ((sf.DDIM(), sf.balanced(sf.VP(), 4, to_data=True)), "times end at the data"),
         ((sf.default_plan(mixture(sf.VP())), tensor(0.9, 0.1)), "a plan, which has its own times"),
         ((sf.DDIM(), sf.Adaptive()), "Adaptive needs an error estimate"),
-        ((sf.Heun,), "the class Heun"),
+        ((sf.Heun,), "solver=Heun: must be an instance"),
     ],
 )
 @pytest.mark.parametrize("carry", [sf.encode, sf.decode])

@@ -283,7 +283,7 @@ def test_a_name_without_a_solver_is_refused(word, message):
 
 @pytest.mark.parametrize("value", [sf.Heun, 3, lambda steps: sf.Heun], ids=["class", "int", "rule"])
 def test_only_solvers_are_certified(value):
-    with pytest.raises(ValueError, match=r"solver=.*give a solver"):
+    with pytest.raises(ValueError, match=r"solver=.*must be a"):
         sf.certify(value)
 
 

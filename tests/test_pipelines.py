@@ -8,9 +8,9 @@ import scorefield as sf
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from tiny_pipelines import build  # noqa: E402
+from tiny_pipelines import build
 
-from scorefield.interop.scheduler import SolverScheduler  # noqa: E402
+from scorefield.interop.scheduler import SolverScheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

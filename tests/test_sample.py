@@ -3,7 +3,9 @@
 import itertools
 import math
 import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from torch import nn
 import scorefield as sf
 from scorefield.evaluate.certify import ODE_SOLVERS, SDE_SOLVERS
 
+ROOT = Path(sf.__file__).parent
 CERTIFIED = {name: make(4) for name, make in {**ODE_SOLVERS, **SDE_SOLVERS}.items()}
 every_solver = pytest.mark.parametrize("solver", ALL_SOLVERS, ids=label)
 
@@ -174,8 +177,12 @@ def test_a_sample_of_no_ids_is_empty():
         (4, {"seed": -1}, "seed=-1"),
         (4, {"seed": 1.5}, "seed=1.5"),
         (4, {"batch_size": 1.5}, "batch_size=1.5"),
-        (4, {"solver": sf.Heun}, "solver=the class Heun: give a solver, such as Heun()"),
-        (4, {"solver": tensor(0.5, 0.1)}, r"solver=tensor.*give a solver, such as Heun\(\)"),
+        (4, {"solver": sf.Heun}, r"solver=Heun: must be an instance; write Heun\("),
+        (
+            4,
+            {"solver": tensor(0.5, 0.1)},
+            r"solver=tensor.*must be a Solver; write one such as Heun\(\)",
+        ),
         (
             4,
             {"solver": sf.default_plan(FIELDS[0]), "times": tensor(0.5, 0.1)},
@@ -188,6 +195,36 @@ def test_an_impossible_request_is_refused_before_any_call(n, options, message):
     with sf.count_calls(field) as calls, pytest.raises(ValueError, match=message):
         sf.sample(field, n, **options)
     assert calls.count == 0
+
+
+def entered(run):
+    """Return the functions of the library that a call enters, without comprehensions."""
+    names = set()
+
+    def look(frame, event, _):
+        code = frame.f_code
+        if event == "call" and Path(code.co_filename).is_relative_to(ROOT):
+            names.add((code.co_filename, code.co_qualname))
+
+    run()  # so that nothing is imported or cached in the second run
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+    return {name for name in names if not name[1].endswith("comp>") and "<genexpr>" not in name[1]}
+
+
+def test_few_functions_stand_between_sample_and_the_network():
+    class Null(nn.Module):
+        def forward(self, x, label):
+            return torch.zeros_like(x)
+
+    field = sf.Denoiser(Null(), sf.VP(), sf.Eps(), (2,))
+    solver, times = sf.DDIM(), sf.balanced(field.process, 10)
+    found = entered(lambda: sf.sample(field, 4, solver, times))
+    assert 20 < len(found) <= 40, sorted(found)
 
 
 def test_integrate_refuses_a_state_that_does_not_stand_at_the_start():
@@ -479,7 +516,7 @@ FIELD = mixture(PROCESS)
         (lambda: sf.sample(16, FIELD), "field=16: must be a ScoreField; write the field first"),
         (lambda: sf.encode(FIELD.process, torch.zeros(1, 2)), "field=VP("),
         (lambda: sf.log_prob(torch.zeros(1, 2), FIELD), "field=tensor([[0., 0.]]): must be"),
-        (lambda: sf.sample(FIELD, 2, sf.Heun), "solver=the class Heun: give a solver"),
+        (lambda: sf.sample(FIELD, 2, sf.Heun), "solver=Heun: must be an instance"),
         (lambda: sf.sample(FIELD, 2, sf.Heun(), 4, nfe=8), "nfe=8: cannot be combined with times"),
         (lambda: sf.sample(FIELD, 2, sf.default_plan(FIELD, 4), nfe=8), "the plan makes 4 calls"),
         (lambda: sf.sample(FIELD, 2, sf.Heun(), nfe=2.5), "nfe=2.5: must be a whole number"),

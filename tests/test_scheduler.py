@@ -911,10 +911,13 @@ class Moving(sf.Euler):
 BAD = [
     (lambda: SolverScheduler(sf.Langevin()), "must step along a fixed grid"),
     (lambda: SolverScheduler(sf.Plan(sf.Heun(), sf.Adaptive())), "must step along a fixed grid"),
-    (lambda: SolverScheduler(sf.Heun), "the class Heun: give a solver"),
+    (lambda: SolverScheduler(sf.Heun), "solver=Heun: must be an instance; write Heun"),
     (lambda: SolverScheduler(Moving()), "cannot be written"),
     (lambda: SolverScheduler({"kind": "Nothing"}), "Nothing is not a kind"),
-    (lambda: SolverScheduler({"kind": "Exact", "basis": None}), "give a solver, such as"),
+    (
+        lambda: SolverScheduler({"kind": "Exact", "basis": None}),
+        "must be a Solver; write one such as",
+    ),
     (lambda: SolverScheduler({"kind": "Multistep", "quadrature": None}), "quadrature = None, of"),
     (
         lambda: SolverScheduler({"kind": "Multistep", "prediction": {"kind": "Exact"}}),

@@ -242,16 +242,19 @@ class ScoreField(nn.Module, ABC):
                 "DDIM, can go to a time beyond."
             )
         t = t.clamp(process.t_min, process.t_max)
-        prepared = self.prepare_times(t) or [None] * len(t)
-        alphas, sigmas = (unstack(c) for c in process.coefficients(t))
-        rows = zip(t.unbind(), alphas, sigmas, prepared, strict=True)
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        prepared = self.prepare_times(t, alpha, sigma) or [None] * len(t)
+        rows = zip(t.unbind(), unstack(alpha), unstack(sigma), prepared, strict=True)
         return [Instant(process, *row) for row in rows]
 
-    def prepare_times(self, t: Tensor) -> Sequence[Any] | None:
+    def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any] | None:
         """Compute what `estimate` needs at the times ``(N, ...)``: one `Instant.prepared` each.
 
         A hook for coefficients that depend on the time alone; solvers call it once for a whole
         grid. A field whose `estimate` needs none leaves it as it is.
+
+        Args:
+            alpha, sigma: the coefficients at ``t``, of its shape.
         """
         return None
 
@@ -316,11 +319,12 @@ class _Under(ScoreField):
     def origin(self) -> ScoreField:
         return self.base.origin
 
-    def prepare_times(self, t: Tensor) -> Sequence[tuple[Coefficient, Instant]]:
-        inner = self.base.process
-        t_inner = inner.time(self.process.half_log_snr(t))
-        (alpha, sigma), (a, b) = inner.coefficients(t_inner), self.process.coefficients(t)
-        scale = ((alpha**2 + sigma**2) / (a**2 + b**2)).sqrt()
+    def prepare_times(
+        self, t: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Sequence[tuple[Coefficient, Instant]]:
+        t_inner = self.base.process.time(self.process.half_log_snr(t))
+        a, b = self.base.process.coefficients(t_inner)
+        scale = ((a**2 + b**2) / (alpha**2 + sigma**2)).sqrt()
         return list(zip(unstack(scale), self.base.instants(t_inner), strict=True))
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
@@ -345,7 +349,7 @@ class FieldWrapper(ScoreField):
         super().__init__(base.process, base.shape, base.mean, base.variance)
         self.base = base
 
-    def prepare_times(self, t: Tensor) -> Sequence[Any]:
+    def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
         return self.base.instants(t)
 
 

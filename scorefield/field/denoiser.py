@@ -106,11 +106,7 @@ class Denoiser(ScoreField):
         parts = self.process, self.parametrization, self.shape, self.mean, self.variance, self.label
         return Denoiser(network, *parts)
 
-    def prepare_times(self, t: Tensor) -> Sequence[Any]:
-        return self.prepared(t, *self.process.coefficients(t))
-
-    def prepared(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
-        """Return the items of `prepare_times`, from the coefficients at the times."""
+    def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
         skip, out, scale = self.parametrization(alpha, sigma)
         of_eps = (1 - alpha * skip) / sigma, -alpha * out / sigma
         scales, *columns = (unstack(c) for c in (scale, skip, out, *of_eps))
@@ -123,22 +119,16 @@ class Denoiser(ScoreField):
         return [PreparedTime(dtype, *row) for row in zip(rows, scales, *pairs, strict=True)]
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        prepared: PreparedTime = at.prepared
-        output = self.output(x, at, **condition)
-        if output.dtype is not x.dtype:
-            output = output.to(x)
-        return Estimate(x, at, (x, output), prepared.of_x0, prepared.of_eps)
-
-    def output(self, x: Tensor, at: Instant, **condition: Any) -> Tensor:
-        """Return the bare network's output at ``x`` ``(B, *shape)`` and one of its instants."""
-        dtype, label, scale, _, _ = at.prepared
+        dtype, label, scale, of_x0, of_eps = at.prepared
         inputs = x if isinstance(scale, float) and scale == 1 else mix((scale, x))
         if inputs.dtype is not dtype:
             dtype = dtype or x.dtype
             inputs, label = inputs.to(dtype), label.to(dtype)
         network: Any = self._modules["network"]  # as an attribute it costs as much as a kernel
-        result: Tensor = network(inputs, label.expand(x.shape[0]), **condition)
-        return result
+        output: Tensor = network(inputs, label.expand(x.shape[0]), **condition)
+        if output.dtype is not x.dtype:
+            output = output.to(x)
+        return Estimate(x, at, (x, output), of_x0, of_eps)
 
     def ask(self, inputs: Tensor, label: Tensor, **condition: Any) -> Tensor:
         """Return the bare network's output for its input ``(B, *shape)`` and a label ``()``."""

@@ -74,7 +74,9 @@ class ClassifierFree(FieldWrapper):
         self.negative = None if negative is None else dict(negative)
         self.interval, self.rescale = (low, high), rescale
 
-    def prepare_times(self, t: Tensor) -> Sequence[tuple[Instant, Any]]:
+    def prepare_times(
+        self, t: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Sequence[tuple[Instant, Any]]:
         ratios = (-self.process.half_log_snr(t)).exp()
         return list(zip(self.base.instants(t), map(self._weight, ratios), strict=True))
 
@@ -208,7 +210,9 @@ class Product(ScoreField):
         self.fields: Sequence[ScoreField] = nn.ModuleList(fields)  # type: ignore[assignment]
         self.weights = tuple(map(float, weights))
 
-    def prepare_times(self, t: Tensor) -> Sequence[tuple[Instant, ...]]:
+    def prepare_times(
+        self, t: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Sequence[tuple[Instant, ...]]:
         return list(zip(*(field.instants(t) for field in self.fields), strict=True))
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:

@@ -113,7 +113,7 @@ class Posterior(ScoreField, ABC):
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:
         """Return ``w`` of (1), for ``y - A(mu)`` and the map from ``w`` to ``J^T A^T w``."""
 
-    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
+    def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:

@@ -147,7 +147,7 @@ class _Joined(ScoreField):
         self.scale = math.sqrt((self.dim + self.count) / self.count)
         self.calls = 0
 
-    def prepare_times(self, t: Tensor) -> Sequence[Instant]:
+    def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Instant]:
         return self.base.instants(t)
 
     def split(self, state: State, error: bool = False) -> tuple[Tensor, Tensor]:

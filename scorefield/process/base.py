@@ -341,7 +341,7 @@ class Process(ABC):
         those of standardised data. ``t`` is ``t_max`` by default.
         """
         t = torch.as_tensor(self.t_max if t is None else t, dtype=torch.float64)
-        alpha, sigma = self.coefficients(t)
+        alpha, sigma = self.alpha(t), self.sigma(t)
         mean = torch.as_tensor(mean, dtype=torch.float64)
         variance = torch.as_tensor(variance, dtype=torch.float64)
         return Prior(alpha * mean, (alpha**2 * variance + sigma**2).sqrt())

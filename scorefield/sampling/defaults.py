@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.process import balanced, check_instance, check_positive, time_near
+from scorefield.process import balanced, check_instance, check_positive, time_near, wrong_kind
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.plan import Plan, count_calls_on
-from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_solver
+from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver
 
 DEFAULT_CALLS = DEFAULT_STEPS = 20
 ROUND_TRIP_CALLS = 80
@@ -195,7 +195,8 @@ def resolve(
         return default.plan(field) if nfe is None else default.plan(field, nfe)
     if solver is None:
         solver = default.solver(field.data_std)
-    check_solver("solver", solver)
+    if not isinstance(solver, Solver):
+        raise wrong_kind("solver", solver, Solver, "one such as Heun()")
     if nfe is not None:
         return _within(field, solver, nfe, default)
     if times is None or isinstance(times, int):

@@ -67,13 +67,16 @@ def sample(
     if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down. Use times.flip(0).")
     finish = finish and plan.finish and bool(run.last >= field.process.t_min)
-    like = template(field, dtype)
+    (end,) = field.instants(run.last[None]) if finish else (None,)
+    start, like = field.process.prior(field.mean, field.variance, run.first), template(field, dtype)
     out = like.new_empty(len(ids), *field.shape)
     for places, rows, slots in batches(ids, batch_size):
         with torch.no_grad():
-            begin = _start(field, slots, run.first, seed, like)
-            state = run(begin, rows)
-            x = field(state.x, state.t).x0 if finish else state.x
+            z, noise = Noise(seed, slots.to(like.device)).draw(field.shape, like)
+            begin = State(start.draw(z), run.first, noise)
+            x = run(begin, rows).x
+            if end is not None:
+                x = field(x, end).x0
             if not bool(x[rows].isfinite().all()):
                 raise _not_finite(field, plan, begin)
         out[places] = x[rows]
@@ -105,12 +108,9 @@ def prior(
     if not field.process.contains(t):
         process = field.process
         raise ValueError(f"t={float(t):g}: must be in [{process.t_min:g}, {process.t_max:g}].")
-    return _start(field, torch.tensor(as_ids(n)), t, seed, template(field, dtype))
-
-
-def _start(field: ScoreField, ids: Tensor, t: Tensor, seed: int, like: Tensor) -> State:
-    """Return the prior's state at ``t`` for ids ``(B,)``, of the type and device of ``like``."""
-    z, noise = Noise(seed, ids.to(like.device)).draw(field.shape, like)
+    like = template(field, dtype)
+    ids = torch.tensor(as_ids(n), device=like.device)
+    z, noise = Noise(seed, ids).draw(field.shape, like)
     return State(from_normal(field, z, t), t, noise)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
-from scorefield.process import Coefficient, Prior, align
+from scorefield.process import Coefficient, Prior, align, check_instance
 
 
 class Memory(NamedTuple):
@@ -200,9 +200,7 @@ def transition(mean: Tensor, std: Coefficient) -> Prior:
 
 def check_solver(name: str, value: object) -> None:
     """Reject an argument that is not a solver, such as a class or a tensor of times."""
-    if not isinstance(value, Solver):
-        text = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-        raise ValueError(f"{name}={text}: give a solver, such as Heun() or DDIM(eta=0.5).")
+    check_instance(name, value, Solver, "one such as Heun()")
 
 
 def check_towards_data(name: str, t: Tensor, s: Tensor) -> None:

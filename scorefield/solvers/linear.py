@@ -38,7 +38,7 @@ class Level:
 
     def __init__(self, process: Process, t: Tensor, pair: tuple[Tensor, Tensor] | None = None):
         self.process, self.t = process, t
-        self.alpha, self.sigma = process.coefficients(t) if pair is None else pair
+        self.alpha, self.sigma = (process.alpha(t), process.sigma(t)) if pair is None else pair
 
     def part(self, first: int, count: int) -> Level:
         """Return the level of some of the steps."""

@@ -136,11 +136,11 @@ class Objective:
         process, t = denoiser.process, align(t, x0)
         # computed once: apart from these, a step calls the process only for the label
         alpha, sigma = process.coefficients(t)
-        (prepared,) = denoiser.prepared(t[None], alpha[None], sigma[None])
+        (prepared,) = denoiser.prepare_times(t[None], alpha[None], sigma[None])
         at = Instant(process, t, alpha, sigma, prepared)
         _, out, _ = denoiser.parametrization(alpha, sigma)
         weight = self.weighting(at) * (alpha * out / sigma**2) ** 2
         x = cast(alpha, x0) * x0 + cast(sigma, x0) * eps
-        output = denoiser.output(x, at, **condition).to(x)
+        _, output = denoiser.estimate(x, at, **condition).basis
         error = (output - denoiser.parametrization.target(alpha, sigma, x0, eps)) ** 2
         return (cast(weight, x) * error).flatten(1).mean(1)

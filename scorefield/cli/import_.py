@@ -10,13 +10,14 @@ from scorefield._internal.text import one_line
 from scorefield.cli.console import say
 from scorefield.cli.options import ITEMS, WHERE, option
 
-SourceKind = Literal["diffusers", "edm", "score_sde"]
+SourceKind = Literal["diffusers", "edm", "score_sde", "guided_diffusion"]
 _ROWS = ("process", "noise levels", "parametrization", "network", "data", "values", "classes")
 # the options of each kind
 _ACCEPTED = {
     "diffusers": ("pipeline", "variant", "shape", "unconditional", "pickle"),
     "edm": ("config", "pickle"),
     "score_sde": ("config",),
+    "guided_diffusion": ("config",),
 }
 
 
@@ -44,11 +45,11 @@ def import_(
     ----------
     source
         A folder of diffusers: a pipeline, a network alone, a training checkpoint, or a repository
-        in the hub's cache; or a file of weights of EDM or of score_sde, with --config.
+        in the hub's cache; or a file of weights of another library, with --config.
     kind
         The library of the source.
     config
-        A JSON file of the arguments of network and training (edm, score_sde).
+        A JSON file of the arguments of network and training (edm, score_sde, guided_diffusion).
     pipeline
         Folder of a pipeline, for the scheduler and the autoencoder that the source lacks
         (diffusers).

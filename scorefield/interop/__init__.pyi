@@ -1,3 +1,9 @@
 """The bridges, loaded when first used."""
 
-from . import diffusers as diffusers, edm as edm, scheduler as scheduler, score_sde as score_sde
+from . import (
+    diffusers as diffusers,
+    edm as edm,
+    guided_diffusion as guided_diffusion,
+    scheduler as scheduler,
+    score_sde as score_sde,
+)

@@ -13,7 +13,7 @@ from scorefield._internal.errors import CheckpointError
 from scorefield.interop.weight_files import PICKLES, read_checkpoint
 
 FIELD = "for another pipeline use scorefield.interop.diffusers.field(pipeline)"
-_MODULE = "build its module and pass it to scorefield.Denoiser (docs/interop.md, Any other network)"
+MODULE = "build its module and pass it to scorefield.Denoiser (docs/interop.md, Any other network)"
 _PART = "it is a part of a pipeline; give the folder of the pipeline, or of its network"
 
 
@@ -34,7 +34,7 @@ class Content(NamedTuple):
 # the first that matches; names of entries of a checkpoint begin with that of the entry
 CONTENTS = (
     Content(r"param_groups", "the state of an optimizer", "give the weights of its network"),
-    Content(r"pytorch-lightning_version", "a checkpoint of Lightning", _MODULE),
+    Content(r"pytorch-lightning_version", "a checkpoint of Lightning", MODULE),
     Content(
         r".*(lora_[ABab]|lora_up|lora_down|\.lora|lora_unet_\w+|lora_te\w*)\..*",
         "a LoRA adapter",
@@ -57,12 +57,17 @@ CONTENTS = (
         "a network of diffusers",
         "give its folder, with the config.json",
     ),
-    Content(r".*(out_gain|emb_fourier\.freqs)", "a network of EDM2", _MODULE),
+    Content(r".*(out_gain|emb_fourier\.freqs)", "a network of EDM2", MODULE),
     Content(r".*enc\.\d+x\d+_conv\.weight", "a network of EDM", "give its config", "edm"),
     Content(r".*all_modules\.\d+\..*", "a network of score_sde", "give its config", "score_sde"),
-    Content(r"(ema|model)\.(.*\.)?init_conv\..*", "denoising-diffusion-pytorch", _MODULE),
-    Content(r".*input_blocks\.\d+\..*", "a U-Net of guided-diffusion", _MODULE),
-    Content(r".*x_embedder\.proj\.weight", "a DiT or SiT", _MODULE),
+    Content(r"(ema|model)\.(.*\.)?init_conv\..*", "denoising-diffusion-pytorch", MODULE),
+    Content(
+        r"input_blocks\.\d+\..*",
+        "a U-Net of guided-diffusion",
+        "give its flags as config",
+        "guided_diffusion",
+    ),
+    Content(r".*x_embedder\.proj\.weight", "a DiT or SiT", MODULE),
 )
 
 

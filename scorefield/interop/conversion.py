@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from scorefield._internal import sizes
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.interop.contents import described
+from scorefield.networks.residual import Block
 from scorefield.networks.trunk import Trunk
 from scorefield.runs import build
 from scorefield.training.config import NetworkConfig
@@ -76,11 +77,56 @@ def _parts(prefix: str, way: str, level: int, stage: nn.Module) -> Iterator[Part
             yield Part(f"{prefix}.{name}", name, level, 0, module)
 
 
-def of_block(block: nn.Module, names: Mapping[str, str], ours: str, theirs: str) -> Table:
-    """Return the table of the layers that a block has."""
-    own = block.state_dict()
-    pairs = [(f"{ours}.{a}", f"{theirs}.{b}") for a, b in names.items() if f"{a}.weight" in own]
-    return layers(pairs)
+class Names(NamedTuple):
+    """The names of a library for the layers of a trunk.
+
+    Attributes:
+        part: the name of a part.
+        leave: the names of the norm and the convolution of a part that leaves the trunk.
+        block: the layers of a block by ours, inside its part.
+        attention: the table of a block's attention by its name, that of its part, and its heads.
+        side: the convolution of a side path, after the name of its part.
+    """
+
+    part: Callable[[Part], str]
+    leave: Callable[[Part], tuple[str, str]]
+    block: Mapping[str, str]
+    attention: Callable[[str, str, int], Table]
+    side: str = ""
+
+
+def of_trunk(trunk: Trunk, names: Names) -> Table:
+    """Return the table of the layers of a trunk."""
+    table: Table = {}
+    for part in parts(trunk):
+        ours = f"trunk.{part.name}"
+        if part.role == "leave":
+            table |= layers(zip((f"{ours}.0", f"{ours}.2"), names.leave(part), strict=True))
+            continue
+        theirs = names.part(part)
+        if part.role == "enter":
+            table |= layers([(ours, theirs)])
+        elif part.role == "side":
+            table |= layers([(f"{ours}.conv", theirs + names.side)])
+        else:
+            own = part.module.state_dict()
+            present = {a: b for a, b in names.block.items() if f"{a}.weight" in own}
+            table |= layers((f"{ours}.{a}", f"{theirs}.{b}") for a, b in present.items())
+            attention = cast(Block, part.module).attention
+            if attention is not None:
+                table |= names.attention(f"{ours}.attention", theirs, attention.heads)
+    return table
+
+
+def both(name: str, theirs: str, make: Callable[..., Tensor]) -> Table:
+    """Return the table of a layer whose weight and bias are the same function of theirs."""
+    return {f"{name}.{k}": Origin((f"{theirs}.{k}",), make) for k in ("weight", "bias")}
+
+
+def swap_halves(weight: Tensor) -> Tensor:
+    """Return a layer for sines and cosines, from one for cosines and sines."""
+    cosines, sines = weight.chunk(2, 1)
+    return torch.cat([sines, cosines], 1)
 
 
 def outline(config: NetworkConfig, shape: tuple[int, ...], classes: int, source: str) -> nn.Module:

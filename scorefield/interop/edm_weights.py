@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import cast
 
-import torch
 from torch import Tensor
 
-from scorefield.interop.conversion import Origin, Table, layers, of_block, of_classes, parts
+from scorefield.interop.conversion import (
+    Names,
+    Origin,
+    Part,
+    Table,
+    both,
+    layers,
+    of_classes,
+    of_trunk,
+    swap_halves,
+)
 from scorefield.networks import ADM, SongUNet
-from scorefield.networks.residual import Block
-from scorefield.networks.trunk import Trunk
 
 # entries of a state dict without a counterpart: fixed filters, augmentation, which generation does
 # not use, and the table of the preconditioning
@@ -52,7 +58,7 @@ def song(network: SongUNet, resolution: int, encoder: str, unit: float, zero: fl
         unit, zero: EDM's label is ``unit label + zero``, for Fourier features.
     """
     leave = "dec.{r}x{r}_aux_norm", "dec.{r}x{r}_aux_conv"
-    table = layers(_MIX) | _of_trunk(network.trunk, resolution, f"aux_{encoder}", *leave)
+    table = layers(_MIX) | of_trunk(network.trunk, _names(resolution, f"aux_{encoder}", *leave))
     embedding = network.embedding.state_dict()
     if "noise.frequencies" in embedding:
         theirs = ("map_noise.freqs",)
@@ -69,42 +75,33 @@ def song(network: SongUNet, resolution: int, encoder: str, unit: float, zero: fl
 
 def adm(network: ADM, resolution: int) -> Table:
     """Return the origins of the weights of a network that EDM calls DhariwalUNet."""
-    table = layers(_MIX) | _of_trunk(network.trunk, resolution, "", "out_norm", "out_conv")
-    table["embedding.mix.0.weight"] = Origin(("map_layer0.weight",), _swap_halves)
+    names = _names(resolution, "", "out_norm", "out_conv")
+    table = layers(_MIX) | of_trunk(network.trunk, names)
+    table["embedding.mix.0.weight"] = Origin(("map_layer0.weight",), swap_halves)
     if "of_class.weight" in network.embedding.state_dict():
         table["embedding.of_class.weight"] = Origin(("map_label.weight",), of_classes)
     return table
 
 
-def _of_trunk(trunk: Trunk, resolution: int, side: str, *leave: str) -> Table:
-    table: Table = {}
+def _names(resolution: int, side: str, *leave: str) -> Names:
     formats = _PARTS | {"side": "enc.{r}x{r}_" + side}
-    for part in parts(trunk):
-        ours, place = f"trunk.{part.name}", {"r": resolution >> part.level, "k": part.place}
-        if part.role == "leave":
-            norm, conv = (text.format(**place) for text in leave)
-            table |= layers([(f"{ours}.0", norm), (f"{ours}.2", conv)])
-            continue
-        theirs = formats[part.role].format(**place)
-        if part.role in ("enter", "side"):
-            table |= layers([(ours if part.role == "enter" else f"{ours}.conv", theirs)])
-            continue
-        table |= of_block(part.module, _BLOCK, ours, theirs)
-        attention = cast(Block, part.module).attention
-        if attention is not None:
-            for kind in ("weight", "bias"):
-                origin = Origin((f"{theirs}.qkv.{kind}",), partial(_separate, attention.heads))
-                table[f"{ours}.attention.enter.{kind}"] = origin
-    return table
+
+    def place(text: str, part: Part) -> str:
+        return text.format(r=resolution >> part.level, k=part.place)
+
+    return Names(
+        part=lambda part: place(formats[part.role], part),
+        leave=lambda part: (place(leave[0], part), place(leave[1], part)),
+        block=_BLOCK,
+        attention=_attention,
+    )
+
+
+def _attention(ours: str, theirs: str, heads: int) -> Table:
+    return both(f"{ours}.enter", f"{theirs}.qkv", partial(_separate, heads))
 
 
 def _separate(heads: int, tensor: Tensor) -> Tensor:
     """Return queries, keys and values as blocks; EDM interleaves them channel by channel."""
     rows = tensor.reshape(heads, -1, 3, *tensor.shape[1:])
     return rows.movedim(2, 0).flatten(0, 2)
-
-
-def _swap_halves(weight: Tensor) -> Tensor:
-    """Return a layer for sines and cosines, from one for cosines and sines."""
-    cosines, sines = weight.chunk(2, 1)
-    return torch.cat([sines, cosines], 1)

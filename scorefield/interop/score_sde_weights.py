@@ -5,13 +5,12 @@ Reference: Song et al. (2021), arXiv:2011.13456, and the state dicts of the rele
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import count
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scorefield.interop.conversion import Origin, Table, layers, of_block, parts
+from scorefield.interop.conversion import Names, Origin, Table, layers, of_trunk
 from scorefield.networks import SongUNet
 
 # an entry of a state dict without a counterpart: the noise levels, as in the configuration
@@ -44,26 +43,18 @@ def song(network: SongUNet, encoder: str, unit: float, zero: float) -> Table:
         table["embedding.noise.frequencies"] = Origin(theirs, lambda f: unit * f)
         table["embedding.noise.phases"] = Origin(theirs, lambda f: zero * f)
     table |= layers((f"embedding.mix.{k}", next(numbers)) for k in (0, 2))
-    for part in parts(network.trunk):
-        ours = f"trunk.{part.name}"
-        if part.role == "enter":
-            table |= layers([(ours, next(numbers))])
-        elif part.role == "leave":
-            table |= layers((f"{ours}.{k}", next(numbers)) for k in (0, 2))
-        elif part.role == "side":
-            name = "Conv_0" if encoder == "skip" else "Conv2d_0"
-            table |= layers([(f"{ours}.conv", f"{next(numbers)}.{name}")])
-        else:
-            table |= of_block(part.module, _BLOCK, ours, next(numbers))
-            table |= _of_attention(part.module, f"{ours}.attention", numbers)
-    return table
+    names = Names(
+        part=lambda part: next(numbers),
+        leave=lambda part: (next(numbers), next(numbers)),
+        block=_BLOCK,
+        attention=lambda ours, theirs, heads: _attention(ours, next(numbers)),
+        side=".Conv_0" if encoder == "skip" else ".Conv2d_0",
+    )
+    return table | of_trunk(network.trunk, names)
 
 
-def _of_attention(block: nn.Module, ours: str, numbers: Iterator[str]) -> Table:
+def _attention(ours: str, theirs: str) -> Table:
     """Return the table of the attention after a block, which is a separate part in score_sde."""
-    if "attention.enter.weight" not in block.state_dict():
-        return {}
-    theirs = next(numbers)
     table = layers([(f"{ours}.norm", f"{theirs}.GroupNorm_0")])
     for layer, places in (("enter", (0, 1, 2)), ("leave", (3,))):
         weights, biases = (tuple(f"{theirs}.NIN_{k}.{x}" for k in places) for x in "Wb")

@@ -21,6 +21,7 @@ class ADM(nn.Module):
         blocks: residual blocks per scale on the way down; on the way up there is one more.
         attention: the scales with self-attention, 0 for the finest.
         head: channels per attention head.
+        fixed_heads: the number of heads at every scale instead, if not 0.
         variances: the network has a second output for each channel, a variance, which is computed
             but not returned.
         classless: with classes, whether the network also accepts no class.
@@ -40,6 +41,7 @@ class ADM(nn.Module):
         blocks: int = 1,
         attention: Sequence[int] = (),
         head: int = 64,
+        fixed_heads: int = 0,
         variances: bool = False,
         classless: bool = True,
         classes: int = 0,
@@ -47,10 +49,11 @@ class ADM(nn.Module):
         super().__init__()
         sizes = [width * m for m in multipliers]
         attending = [sizes[scale] for scale in (*attention, -1) if scale < len(sizes)]
-        if width % 4 or any(size % head for size in attending):
+        if width % 4 or any(size % (fixed_heads or head) for size in attending):
             raise ValueError(
-                f"width={width}, head={head}: width must be a multiple of 4, and the channels of "
-                f"the scales with attention, {attending}, multiples of head."
+                f"width={width}, head={head}, fixed_heads={fixed_heads}: width must be a multiple "
+                f"of 4, and the channels of the scales with attention, {attending}, multiples of "
+                "head, or of fixed_heads if it is not 0."
             )
         self.channels = channels
         noise = Sinusoids(width, last=False)
@@ -66,7 +69,9 @@ class ADM(nn.Module):
             encoder="standard",
             decoder="standard",
             width=4 * width,
-            style=Style(scaled=True, rescaled=False, projected=False, eps=1e-5, head=head),
+            style=Style(
+                scaled=True, rescaled=False, projected=False, eps=1e-5, head=head, heads=fixed_heads
+            ),
         )
         self.trunk = Trunk(layout)
 

@@ -24,6 +24,7 @@ class Style:
         eps: of the group norms.
         group, groups: fewest channels in a group, and most groups, of the norms.
         head: channels per attention head; 0 for a single head.
+        heads: the number of heads instead, if not 0.
         taps: of the filter for halving and doubling images.
     """
 
@@ -34,6 +35,7 @@ class Style:
     group: int = 4
     groups: int = 32
     head: int = 0
+    heads: int = 0
     taps: Sequence[float] = (1, 1)
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ class Style:
 
     def attention(self, channels: int) -> Attention:
         """Return self-attention."""
-        heads = channels // self.head if self.head else 1
+        heads = self.heads or (channels // self.head if self.head else 1)
         return Attention(channels, heads, self.norm(channels))
 
 

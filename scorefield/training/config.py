@@ -278,12 +278,14 @@ class ADMConfig(_Levels):
 
     Attributes:
         head: Channels per head (adm).
+        fixed_heads: Heads of every level instead, if not 0 (adm).
         variances: Expect a second output for each channel, which is ignored (adm).
     """
 
     kind: Literal["adm"] = "adm"
     attention: Levels = ()
     head: PositiveInt = 64
+    fixed_heads: NonNegativeInt = 0
     variances: bool = False
     classless: bool = True
 

@@ -207,7 +207,7 @@ def test_every_sample_of_a_batch_falls_to_one_process_and_piece(count, size, pie
     [
         ("--distributed fsdp", False, "start the workers with torchrun"),
         ("--distributed fsdp --precision float16", True, "or --distributed ddp"),
-        ("--device cuda", False, "torch finds no GPU here"),
+        ("--device cuda", False, "not available here"),
     ],
 )
 def test_what_cannot_be_started_is_refused(

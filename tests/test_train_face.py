@@ -262,7 +262,7 @@ def test_an_unknown_setting_is_named_with_the_one_that_was_meant(settings, messa
     [
         pytest.param(
             {"device": "cuda"},
-            "device='cuda': torch finds no GPU",
+            "device='cuda': not available here; available: cpu",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU"),
         ),
         ({"steps": 0}, "steps=0: input should be greater than 0"),

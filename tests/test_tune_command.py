@@ -141,7 +141,7 @@ def test_a_plan_of_another_run_is_refused(files, fails):
         (["tune", "run", "--nfe", "5", "--polish", "-1"], "--polish -1"),
         (["tune", "run", "--nfe", "5", "--noises", "2"], "at least 8"),
         (["tune", "run", "--nfe", "5", "--batch-size", "0"], "at least 1"),
-        (["tune", "run", "--nfe", "5", "--device", "cuda"], "no GPU"),
+        (["tune", "run", "--nfe", "5", "--device", "cuda"], "not available here; available: cpu"),
         (["sample", "run", "--plan", "default", "--solver", "heun"], "--plan and --solver cannot"),
         (["sample", "run", "--plan", "a.json", "--nfe", "4"], "--nfe and --plan cannot"),
     ],

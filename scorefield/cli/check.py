@@ -8,7 +8,7 @@ from rich.table import Table
 
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.console import console, say, track
-from scorefield.cli.options import ITEMS, Labels, Network, RunPath, Seed, option
+from scorefield.cli.options import ITEMS, Device, Labels, Network, RunPath, Seed, option
 
 if TYPE_CHECKING:
     from scorefield.evaluate.check import Check
@@ -25,6 +25,7 @@ def check(
     y: Annotated[str | None, option(ITEMS, "all classes")] = None,
     labels: Labels = None,
     seed: Seed = 0,
+    device: Device = "cpu",
     network: Network = None,
 ) -> None:
     """Check that a run's network matches its configuration: its prediction, its noise levels, and
@@ -45,13 +46,13 @@ def check(
         Class of all items, by name or by number.
     """
     from scorefield.cli.opening import class_number
-    from scorefield.runs.jobs.engines import load_run
+    from scorefield.runs.jobs.engines import Source
 
     if n < 2:
         raise UsageError(f"--n {n}: give at least 2.")
     if labels is not None and data is None:
         raise UsageError("--labels has no effect without data.")
-    opened = load_run(run, network)
+    opened = Source(run, network, device).load()
     result = opened.check(
         data,
         y=class_number(opened, y),

@@ -81,7 +81,7 @@ def _data(
     if pairs:
         codes = Codes(task.x[:, 0], torch.zeros(len(task.x)), 0, task.x[:, 1])
     result = run.decode(codes, plan, y=y, ids=task.ids, batch_size=batch_size)
-    return {"x": result.x.numpy(), "error": result.error.numpy()}
+    return {"x": result.x.numpy(force=True), "error": result.error.numpy(force=True)}
 
 
 def _read_codes(source: Path) -> Tensor:

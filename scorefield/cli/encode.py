@@ -88,7 +88,7 @@ def _codes(run: Run, task: Task, *, plan: Plan, y: int | None, batch_size: int) 
     assert task.x is not None
     result = run.encode(task.x, plan, y=y, ids=task.ids, batch_size=batch_size)
     codes = result.z if result.partner is None else torch.stack([result.z, result.partner], 1)
-    return {"codes": codes.numpy(), "error": result.error.numpy()}
+    return {"codes": codes.numpy(force=True), "error": result.error.numpy(force=True)}
 
 
 def report_round_trip(error: ColumnStatistics, noun: str) -> None:

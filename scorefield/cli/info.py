@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def info(run: RunPath, /, *, network: Network = None) -> None:
     """Show the content of a run folder, and suggest the next commands."""
-    from scorefield.runs.jobs.engines import load_run
+    from scorefield.runs.jobs.engines import Source
     from scorefield.runs.summary import summary
 
-    opened = load_run(run, network)
+    opened = Source(run, network).load()
     rows = summary(opened)
     rows["files"] = ", ".join(sorted(path.name for path in run.iterdir()))
     show_rows(rows)

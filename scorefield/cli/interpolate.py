@@ -51,7 +51,7 @@ def interpolate(
     began, plan = time.monotonic(), plan_of_calls(opened.run, nfe, False)
     settings = {"y": opened.y, "points": points, "batch_size": item.batch_size}
     strips = opened.run.interpolate(first, last, plan, **settings)
-    write_array(out, len(strips.x), [strips.x.numpy()])
+    write_array(out, len(strips.x), [strips.x.numpy(force=True)])
     say(
         f"{len(ends)} strips of {points} in {time.monotonic() - began:.1f} s, NFE {strips.nfe} a "
         f"batch; a round trip changes the ends by {float(strips.error.max()):.1e} at most"

@@ -114,7 +114,7 @@ def in_parts(
     missing = _missing(job, shard)
     began, count = time.monotonic(), 0
     tasks = (_task(job, part, items) for part in missing)
-    parts = engine(opened.run, opened.folder.path, work, tasks, options.network)
+    parts = engine(opened.run, opened.source, work, tasks)
     for part, columns in track(parts, len(missing), kind.name):
         job.write(part, columns)
         count += len(job.items(part))
@@ -198,6 +198,7 @@ def _job(
         "command": kind.name,
         "run": opened.folder.mark,
         "network": opened.options.network,
+        "device": opened.options.device,
         "like": like.model_dump(mode="json"),
         "data": None if items is None else digest(items),
         "batch_size": batch_size,

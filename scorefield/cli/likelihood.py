@@ -128,7 +128,7 @@ def _rows(
         settings["times"] = Adaptive(rtol, rtol)
     estimate = run.elbo if bound else run.log_prob
     result = estimate(task.x, ids=task.ids, **settings)
-    columns = {name: value.cpu().numpy() for name, value in vars(result).items()}
+    columns = {name: value.numpy(force=True) for name, value in vars(result).items()}
     name = "bound" if bound else "log_prob"
     ids = np.arange(task.ids.start, task.ids.stop)
     columns = {"id": ids, name: columns.pop("value"), **columns}

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from scorefield._internal.errors import UsageError
 from scorefield.cli.options import ItemOptions
 from scorefield.runs.folder import RunFolder
-from scorefield.runs.jobs.engines import load_run
+from scorefield.runs.jobs.engines import Source
 from scorefield.runs.run import Run
 
 
@@ -19,30 +17,36 @@ class Opened:
     """A run as a command uses it.
 
     Attributes:
-        run, folder: the run, and its folder.
+        run, source: the run, and where it comes from.
         options: those of the command.
         y: the number of the class in ``options.y``.
     """
 
     run: Run
-    folder: RunFolder
+    source: Source
     options: ItemOptions
     y: int | None
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the run."""
+        return RunFolder(self.source.folder)
 
 
 def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opened:
     """Open a run, with guidance towards the class in ``options.y``.
 
     Raises:
-        UsageError: a batch size or a class that the run does not have; guidance without a class.
+        UsageError: a batch size, a device or a class that does not exist; guidance without a class.
         CheckpointError: as `scorefield.load`.
     """
     if options.batch_size < 1:
         raise UsageError(f"--batch-size {options.batch_size}: give at least 1.")
     if guidance != 1 and options.y is None:
         raise UsageError(f"--guidance {guidance:g}: name the class with --y.")
-    run = load_run(folder, options.network).guided(guidance)
-    return Opened(run, RunFolder(folder), options, class_number(run, options.y))
+    source = Source(folder, options.network, options.device)
+    run = source.load().guided(guidance)
+    return Opened(run, source, options, class_number(run, options.y))
 
 
 def class_number(run: Run, y: str | None) -> int | None:
@@ -62,9 +66,3 @@ def class_number(run: Run, y: str | None) -> int | None:
         listed = f", {', '.join(names[:8])}" if names else ""
         raise UsageError(f"--y {y}: this run has the classes 0 to {classes - 1}{listed}.")
     return int(y)
-
-
-def check_device(device: str) -> None:
-    """Raise `UsageError` if the device does not exist."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no GPU here.")

@@ -54,7 +54,6 @@ GridName = Literal["balanced", "uniform", "quadratic", "even-log-snr", "karras"]
 VarianceName = Literal["posterior", "forward"]
 PredictionName = Literal["angle", "data", "noise"]
 EngineName = Literal["here", "ray"]
-DeviceName = Literal["cpu", "cuda"]
 
 
 def option(group: Group, default: str | None = None) -> Parameter:
@@ -74,6 +73,11 @@ Network = Annotated[
         help="Your own network, for a run that was trained with it: package.module:factory. The "
         "factory is called without arguments and returns a torch.nn.Module or a Denoiser."
     ),
+]
+Device = Annotated[
+    str,
+    option(WHERE),
+    Parameter(help="Where the network runs: cpu, cuda, cuda:1, mps or another device of torch."),
 ]
 AnyScale = Annotated[
     bool,
@@ -135,6 +139,8 @@ class ItemOptions:
 
     batch_size: Annotated[int, option(WHERE)] = 64
     """Items per network call. Results are bit-identical only for the same batch size."""
+
+    device: Device = "cpu"
 
     network: Network = None
 

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Annotated
 
 from scorefield.cli.console import say, track
-from scorefield.cli.options import ITEMS, WHERE, Network, Overwrite, RunPath, Seed, option
+from scorefield.cli.options import (
+    ITEMS,
+    WHERE,
+    Device,
+    Network,
+    Overwrite,
+    RunPath,
+    Seed,
+    option,
+)
 
 
 def report(
@@ -21,6 +30,7 @@ def report(
     seed: Seed = 0,
     out: Annotated[Path | None, option(WHERE, "report.html in the run folder")] = None,
     overwrite: Overwrite = False,
+    device: Device = "cpu",
     network: Network = None,
 ) -> None:
     """Write a report of a run: one HTML file that opens offline.
@@ -44,11 +54,11 @@ def report(
     """
     from scorefield._internal import sizes
     from scorefield.report.builder import ReportBuilder
-    from scorefield.runs.jobs.engines import load_run
+    from scorefield.runs.jobs.engines import Source
 
     began = time.monotonic()
     builder = ReportBuilder(
-        load_run(run, network),
+        Source(run, network, device).load(),
         data,
         out,
         held_out=held_out,

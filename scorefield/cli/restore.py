@@ -249,10 +249,10 @@ def _restored(
         )
     drawn = range(task.ids.start * n, task.ids.stop * n)
     nfe = nfe_column(calls.rows, drawn, batch_size)[: len(x)]
-    columns = {"x": (x if n > 1 else x[:, 0]).numpy(), "nfe": nfe}
+    columns = {"x": (x if n > 1 else x[:, 0]).numpy(force=True), "nfe": nfe}
     if x.ndim == 5:
         rows = [_shown(measured, x), x, *([task.x[:, None].to(x)] if measurement.corrupt else [])]
-        columns["row"] = torch.cat(rows, 1).numpy()
+        columns["row"] = torch.cat(rows, 1).numpy(force=True)
     return columns
 
 

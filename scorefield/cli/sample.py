@@ -91,7 +91,7 @@ def _samples(
 
     with count_calls(run.field) as calls:
         x = run.guided(guidance).sample(task.ids, plan, seed=seed, y=y, batch_size=batch_size)
-    return {"x": x.numpy(), "nfe": nfe_column(calls.rows, task.ids, batch_size)}
+    return {"x": x.numpy(force=True), "nfe": nfe_column(calls.rows, task.ids, batch_size)}
 
 
 def _report(settings: Mapping[str, Any], statistics: Statistics) -> None:

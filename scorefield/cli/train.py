@@ -21,7 +21,7 @@ from scorefield.cli.options import (
     OPTIMIZER,
     PROGRESS,
     WHERE,
-    DeviceName,
+    Device,
     ReadOptions,
     option,
 )
@@ -71,7 +71,7 @@ def train(
     out: Annotated[Path | None, option(WHERE)] = None,
     config: Annotated[Path | None, option(WHERE)] = None,
     distributed: Annotated[Literal["auto", "ddp", "fsdp"], option(WHERE)] = "auto",
-    device: Annotated[DeviceName, option(WHERE)] = "cpu",
+    device: Device = "cpu",
     print_config: Annotated[bool, option(WHERE)] = False,
     dry_run: Annotated[bool, option(WHERE)] = False,
 ) -> None:
@@ -113,8 +113,6 @@ def train(
     distributed
         How the workers that torchrun started divide the work: ddp divides each batch, fsdp also
         the weights; auto is ddp.
-    device
-        Where to train.
     print_config
         Print the settings as TOML, with every default, and exit.
     dry_run
@@ -163,9 +161,7 @@ def _print_config(training: Training) -> None:
 
 
 @contextmanager
-def _workers(
-    kind: str, device: DeviceName, config: TrainConfig
-) -> Iterator[tuple[Workers, torch.device]]:
+def _workers(kind: str, device: str, config: TrainConfig) -> Iterator[tuple[Workers, torch.device]]:
     """Yield the workers that train, and the device of this one.
 
     Raises:
@@ -173,17 +169,17 @@ def _workers(
     """
     import torch
 
-    from scorefield.cli.opening import check_device
+    from scorefield._internal.devices import find_device
     from scorefield.training.workers import SingleWorker
 
-    check_device(device)
+    local = find_device(device)
     if "WORLD_SIZE" not in os.environ:
         if kind != "auto":
             raise UsageError(
                 f"--distributed {kind}: start the workers with torchrun, as in torchrun "
                 f"--nproc-per-node 2 -m scorefield train ... --distributed {kind}"
             )
-        yield SingleWorker(), torch.device(device)
+        yield SingleWorker(), local
         return
     if kind == "fsdp" and config.optim.precision == "float16":
         raise UsageError(
@@ -192,7 +188,6 @@ def _workers(
         )
     from scorefield.training.distributed import group  # which is slow to import
 
-    local = torch.device(device)
     if device == "cuda":
         local = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(local)

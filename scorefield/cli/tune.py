@@ -12,7 +12,7 @@ from scorefield.cli.options import (
     ITEMS,
     PRECISION,
     WHERE,
-    DeviceName,
+    Device,
     Network,
     Overwrite,
     RunPath,
@@ -39,7 +39,7 @@ def tune(
     tries: Annotated[int | None, option(PRECISION, "1200 / nfe, at least 80")] = None,
     polish: Annotated[int, option(PRECISION)] = 0,
     batch_size: Annotated[int | None, option(WHERE, "64 to 512, by the dimension")] = None,
-    device: Annotated[DeviceName, option(WHERE)] = "cpu",
+    device: Device = "cpu",
     overwrite: Overwrite = False,
     network: Network = None,
 ) -> None:
@@ -65,15 +65,12 @@ def tune(
         grows with the number of calls. 30 rounds lower the error by up to a third.
     batch_size
         Samples per network call.
-    device
-        Where the network runs.
     overwrite
         Tune again if a plan exists.
     """
-    from scorefield.cli.opening import check_device
     from scorefield.cli.plan_options import describe_tuning
     from scorefield.runs.folder import RunFolder
-    from scorefield.runs.jobs.engines import load_run
+    from scorefield.runs.jobs.engines import Source
     from scorefield.runs.tune import RunTuner
     from scorefield.sampling import default_plan
 
@@ -82,14 +79,12 @@ def tune(
         raise UsageError(f"--tries {tries}: give at least 1.")
     if polish < 0:
         raise UsageError(f"--polish {polish}: give a number of rounds, or 0.")
-    opened, folder = load_run(run, network).guided(guidance), RunFolder(run)
+    opened, folder = Source(run, network, device).load().guided(guidance), RunFolder(run)
     for calls in budgets:
         default_plan(opened.field, calls)  # raises for a number of calls without a plan
     missing = [calls for calls in budgets if overwrite or not _exists(opened, folder, calls)]
     if not missing:
         return
-    check_device(device)
-    opened.field.to(device)
     tuner = RunTuner(opened, noises=noises, seed=seed, batch_size=batch_size)
     for calls in missing:
         say(describe_tuning(_tuned(tuner, calls, tries, polish)))

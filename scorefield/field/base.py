@@ -161,7 +161,10 @@ class Estimate(NamedTuple):
         """
 
         def choose(one: Any, two: Any) -> Any:
-            return one if isinstance(one, float) and one == two else torch.where(mask, one, two)
+            if isinstance(one, float) and one == two:
+                return one
+            like = one if isinstance(one, Tensor) else two
+            return torch.where(mask.to(like.device) if isinstance(like, Tensor) else mask, one, two)
 
         a, b = self.at, other.at
         at = Instant(a.process, *map(choose, (a.t, a.alpha, a.sigma), (b.t, b.alpha, b.sigma)))
@@ -366,6 +369,6 @@ class _Conditioned(FieldWrapper):
         every = {**self.condition, **condition}
         for name, value in every.items():
             if isinstance(value, int | float):
-                every[name] = torch.tensor(value, device=x.device)
+                every[name] = torch.full((), value, device=x.device)  # without a copy
         estimate: Estimate = self.base(x, at.prepared, **every)
         return estimate

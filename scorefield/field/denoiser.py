@@ -113,7 +113,8 @@ class Denoiser(ScoreField):
         pairs = zip(*columns[:2], strict=True), zip(*columns[2:], strict=True)
         labels = self.label(self.process, t)
         parameter = next(self.network.parameters(), None)
-        labels = labels if parameter is None else labels.to(parameter)
+        if parameter is not None:
+            labels = labels.to(parameter.device, parameter.dtype, non_blocking=True)
         dtype = None if parameter is None else parameter.dtype
         rows = labels.reshape(len(t), -1).unbind()
         return [PreparedTime(dtype, *row) for row in zip(rows, scales, *pairs, strict=True)]

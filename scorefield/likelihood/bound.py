@@ -33,6 +33,7 @@ from scorefield.field import ScoreField
 from scorefield.likelihood.density import last_time
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.noise import BOUND, Noise
+from scorefield.process import cast, widest
 from scorefield.sampling import batches, check_samples, filled, not_finite
 
 DEFAULT_CALLS = 128
@@ -84,9 +85,10 @@ def elbo(
     moments = resolved(field, prior).to(x.device)
     ends = torch.tensor([field.process.t_min, last_time(field, moments)], dtype=torch.float64)
     low, high = (-field.process.half_log_snr(ends)).exp().tolist()
-    out = x.new_zeros(2, len(x), dtype=torch.float64)
+    dtype = widest(x.device)
+    out = x.new_zeros(2, len(x), dtype=dtype)
     for places, at, slots in batches(rows, batch_size):
-        batch = filled(x, places, at, batch_size).double()
+        batch = filled(x, places, at, batch_size).to(dtype)
         noise = Noise(seed, slots.to(x.device), stream=BOUND)
         with torch.no_grad():
             difference = _difference(field, moments, batch, noise, nfe // 2, low, high)
@@ -113,19 +115,20 @@ def _difference(
     c, strata = moments.deviation, []
     top = math.log1p((high**2 - low**2) / c**2) ** (1 / _POWER)
     for k in range(count):
-        u, noise = noise.uniform(x)
+        u, noise = noise.uniform(torch.empty(0))
         z, noise = noise.normal(x)
         w = top * (k + u) / count
         rho = c * torch.expm1(w**_POWER).sqrt()
         dlog = top * _POWER * w ** (_POWER - 1) * (c**2 + rho**2) / (2 * rho**2)
         r = (low**2 + rho**2).sqrt()
         t = field.process.time((-r.log()).clamp(-math.log(high), -math.log(low)))
-        a, shape = (rho / r)[:, None], (-1, *[1] * (x.ndim - 1))
+        alpha, shape = field.process.alpha(t), (-1, *[1] * (x.ndim - 1))
+        alpha, rho, dlog, r = (cast(v, x) for v in (alpha, rho, dlog, r))
+        a = (rho / r)[:, None]
         each = []
         for eps in (z, -z):
             y = x + rho.reshape(shape) * eps
-            alpha = field.process.alpha(t).reshape(shape)
-            learned = moments.along(field(alpha * y, t).eps.flatten(1))
+            learned = moments.along(field(alpha.reshape(shape) * y, t).eps.flatten(1))
             gaussian = moments.eps(y.flatten(1), r[:, None])
             gap = 2 * moments.along(eps.flatten(1)) - a * (learned + gaussian)
             each.append((a * (learned - gaussian) * gap).sum(1))

@@ -41,7 +41,7 @@ from scorefield.likelihood.nodes import Nodes
 from scorefield.likelihood.result import Likelihood
 from scorefield.likelihood.steps import END_CALLS, Steps
 from scorefield.noise import PROBES, Noise
-from scorefield.process import balanced, check_positive, time_near
+from scorefield.process import balanced, check_positive, time_near, widest
 from scorefield.sampling import (
     ROUND_TRIP,
     Adaptive,
@@ -122,9 +122,10 @@ def log_prob(
             plan = _plan(field, solver, times, nfe, top, stderr)
             rule = Steps(field, plan, moments, top, directions)
         x = x.clone()
-        out = x.new_zeros(len(fields(Likelihood)), len(x), dtype=torch.float64)
+        dtype = widest(x.device)
+        out = x.new_zeros(len(fields(Likelihood)), len(x), dtype=dtype)
         for places, at, slots in batches(rows, batch_size):
-            batch = filled(x, places, at, batch_size).double()
+            batch = filled(x, places, at, batch_size).to(dtype)
             noise = Noise(seed, slots.to(x.device), stream=PROBES)
             out[:, places] = rule.solve(batch, noise, at, goal, most)
     result = Likelihood(*out)

@@ -76,7 +76,7 @@ def trace(
         eps = estimate.eps
         vectors = directions.vectors(inputs.detach(), noise, node)
         products = [(_pull(eps, inputs, v) * v).flatten(2).sum(2) for v in vectors]
-    sigma = torch.as_tensor(at.sigma, dtype=torch.float64, device=x.device).reshape(-1)
+    sigma = torch.as_tensor(at.sigma, dtype=torch.float64).to(x).reshape(-1)
     traces = sigma * torch.cat(products)
     return eps.detach(), traces.sum(0, keepdim=True) if directions.exact else traces
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.process import Prior
+from scorefield.process import Prior, widest
 
 PriorName = Literal["moments", "standard"]
 
@@ -76,9 +76,10 @@ class Moments:
         return self.along(y - self.mean)
 
     def to(self, device: torch.device) -> Moments:
-        """Return it in float64 on a device."""
-        basis = None if self.basis is None else self.basis.to(device, torch.float64)
-        mean, eigenvalues = (v.to(device, torch.float64) for v in (self.mean, self.eigenvalues))
+        """Return it on a device, in the widest type there."""
+        dtype = widest(device)
+        basis = None if self.basis is None else self.basis.to(device, dtype)
+        mean, eigenvalues = (v.to(device, dtype) for v in (self.mean, self.eigenvalues))
         return Moments(mean, eigenvalues, basis)
 
 

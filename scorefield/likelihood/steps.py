@@ -80,7 +80,7 @@ class Steps:
         r = torch.tensor([self.low, _BEFORE * self.high, self.high], dtype=torch.float64)
         ends = Ends(
             self.moments,
-            r.to(y.device)[:, None, None],
+            r.to(y)[:, None, None],
             torch.stack([y, before, y_end]),
             torch.stack([first_eps, before_eps, eps]),
         )
@@ -154,14 +154,14 @@ class _Joined(ScoreField):
         """Return ``y`` ``(B, d)`` and the integral ``(B, K)`` of a state, or their errors."""
         values = state.error if error else state.x
         assert values is not None
-        joined = values / self.process.alpha(state.t).to(values.device)
+        joined = values / self.process.alpha(state.t).to(values)
         return joined[:, : self.dim], joined[:, self.dim :] / self.scale
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         self.calls += 1
         shaped = x[:, : self.dim].reshape(-1, *self.base.shape)
         eps, traces = trace(self.base, shaped, at.prepared, self.directions, self.noise)
-        r = torch.as_tensor(at.sigma / at.alpha, dtype=torch.float64, device=x.device)
+        r = torch.as_tensor(at.sigma / at.alpha, dtype=torch.float64).to(x)
         gaussian = self.moments.trace(r.reshape(-1, 1))[:, None]
         self.eps = eps.flatten(1)
         rest = self.scale * (traces.T - gaussian) / r.reshape(-1, 1)
@@ -171,5 +171,5 @@ class _Joined(ScoreField):
         """Return a step's error in nats: of the integral, and of (1) for the error of ``y``."""
         error, integral = self.split(state, error=True)
         alpha, sigma = self.process.coefficients(state.t)
-        r = (sigma / alpha).reshape(-1).to(error.device)
+        r = (sigma / alpha).reshape(-1).to(error)
         return integral.mean(1).abs() + far(r, self.moments) * (self.eps * error).sum(1).abs() / r

@@ -56,13 +56,13 @@ def construction(u: Tensor) -> tuple[Tensor, Tensor]:
 class Walk(NamedTuple):
     """The part of the Brownian paths that a batch has followed.
 
-    Numbers if the batch has one time, otherwise tensors ``(B, 1)``.
+    Numbers if the batch has one time, otherwise tensors ``(B, 1)`` on the CPU.
 
     Attributes:
         path: which of its paths a sample is on.
         low, high: the ends of the part of that path followed so far.
         end: the end of the last increment.
-        value: the path's value there, float64 ``(B, d)``; None before the first increment.
+        value: the path's value there, ``(B, d)``; None before the first increment.
     """
 
     path: Coefficient = 0
@@ -114,8 +114,9 @@ class Walk(NamedTuple):
         value = torch.zeros_like(self.value) if other.value is None else other.value
 
         def choose(one: Coefficient, two: Coefficient) -> Tensor:
-            one, two = (torch.as_tensor(v, dtype=torch.float64).to(mask.device) for v in (one, two))
+            one, two = (torch.as_tensor(v, dtype=torch.float64) for v in (one, two))
             return torch.where(mask, one.reshape(-1, 1), two.reshape(-1, 1))
 
         path, low, high, end = (choose(a, b) for a, b in zip(self[:4], other[:4], strict=True))
+        mask = mask.to(value.device)
         return Walk(path, low, high, end, torch.where(mask, self.value, value))

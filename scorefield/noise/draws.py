@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scorefield.field import Shape
 from scorefield.noise.brownian import Walk, construction
-from scorefield.process import Coefficient
+from scorefield.process import Coefficient, cast, widest
 
 # Uses of randomness that must not share numbers even where they share seeds and ids.
 (
@@ -129,18 +129,21 @@ class Noise:
         return replace(self, step=self.step + 1)
 
     def uniform(self, like: Tensor) -> tuple[Tensor, Noise]:
-        """Return one float64 number in (0, 1) per sample, ``(B,)``, on the device of ``like``."""
-        step = torch.full((1, 1), self.step, device=like.device)
+        """Return one float64 number in (0, 1) per sample, ``(B,)``, on the device of ``like``.
+
+        On a device without float64, one float32 number.
+        """
+        step, dtype = torch.full((1, 1), self.step, device=like.device), widest(like.device)
         high, low = self._words(step, 1)[:2]
-        u = (high.double() * 2.0**21 + (low >> 11).double() + 0.5) * 2.0**-53
-        return u[:, 0, 0], self.skipped()
+        u = (high.to(dtype) * 2.0**21 + (low >> 11).to(dtype) + 0.5) * 2.0**-53
+        return u[:, 0, 0].clamp(max=1 - torch.finfo(dtype).eps / 2), self.skipped()
 
     def uniform_like(self, like: Tensor) -> tuple[Tensor, Noise]:
         """Return numbers in (0, 1) of the shape, type and device of ``like`` ``(B, ...)``."""
         count = math.prod(like.shape[1:])
         step = torch.full((1, 1), self.step, device=like.device)
         words = torch.stack(self._words(step, -(-count // 4)), -1)[:, 0].flatten(1)[:, :count]
-        u = ((words >> 8).double() + 0.5) * 2.0**-24  # as many digits as float32 has
+        u = ((words >> 8).to(widest(like.device)) + 0.5) * 2.0**-24  # as many digits as float32 has
         return u.reshape(like.shape).to(like), self.skipped()
 
     def signs(self, like: Tensor, place: int) -> Tensor:
@@ -169,13 +172,15 @@ class Noise:
         first = self.walk.value_at(path, start)
         first = self.path(start, like, path) if first is None else first
         last = self.path(end, like, path)
-        gap = torch.as_tensor(abs(end - start), dtype=torch.float64, device=like.device)
+        gap = torch.as_tensor(abs(end - start), dtype=torch.float64)
         size = torch.where(gap > 0, gap, 1.0).sqrt().reshape(-1, *[1] * (like.ndim - 1))
-        z = ((last - first).reshape(like.shape) / size).to(like)
+        z = ((last - first).reshape(like.shape) / cast(size, last)).to(like)
         return z, replace(self, walk=Walk(path, low, high, end, last))
 
     def path(self, u: Coefficient, like: Tensor, path: Coefficient = 0) -> Tensor:
-        """Return the Brownian path at ``u``, float64 ``(B, d)``, ``d`` coordinates as in ``like``.
+        """Return the Brownian path at ``u``, ``(B, d)``, ``d`` coordinates as in ``like``.
+
+        In float64, or in float32 on a device without it.
 
         Args:
             u, path: the place and the number of the path, one for all samples or one for each.
@@ -186,11 +191,12 @@ class Noise:
         count, device = math.prod(like.shape[1:]), like.device
         if count > 4 * 2**_BLOCK_BITS:
             raise ValueError(f"a sample has {count} numbers: paths have up to 2^24 coordinates.")
-        u = torch.as_tensor(u, dtype=torch.float64, device=device).reshape(-1, 1)
-        path = torch.as_tensor(path, device=device).long().reshape(-1, 1)
-        nodes, weights = construction(u)
+        nodes, weights = construction(torch.as_tensor(u, dtype=torch.float64).reshape(-1, 1))
+        path = torch.as_tensor(path).long().reshape(-1, 1)
+        nodes, path = (v.to(device, non_blocking=True) for v in (nodes, path))
         on_path = replace(self, stream=self.stream + _PATH)
-        w = torch.zeros(len(self.ids), count, dtype=torch.float64, device=device)
+        w = torch.zeros(len(self.ids), count, dtype=widest(device), device=device)
+        weights = cast(weights, w)
         width = max(1, _AT_ONCE // max(1, w.numel()))
         for k in range(0, nodes.shape[1], width):
             z = _normal(on_path._words(nodes[:, k : k + width], -(-count // 4), path))
@@ -211,7 +217,7 @@ class Noise:
 
         ``path`` ``(B or 1, 1)`` is the number of each sample's path, for numbers of a path.
         """
-        ids = self.ids.to(step.device)[:, None, None]
+        ids = self.ids.to(step.device, non_blocking=True)[:, None, None]
         block = torch.arange(blocks, device=step.device)
         if path is not None:
             block = block + (path[..., None] << _BLOCK_BITS)
@@ -223,8 +229,9 @@ class Noise:
 
 
 def _normal(words: Sequence[Tensor]) -> Tensor:
-    """Return four float64 normal numbers per block ``(..., blocks)``, by Box and Muller."""
-    u = [(word.double() + 0.5) * 2.0**-32 for word in words]
+    """Return four normal numbers per block ``(..., blocks)``, by Box and Muller in `widest`."""
+    dtype = widest(words[0].device)
+    u = [(word.to(dtype) + 0.5) * 2.0**-32 for word in words]
     pairs = []
     for radial, angular in (u[:2], u[2:]):
         radius, angle = (-2 * radial.log()).sqrt(), 2 * math.pi * angular

@@ -9,6 +9,8 @@ from .base import (
     mix,
     total,
     unstack,
+    wide,
+    widest,
     wrong_kind,
 )
 from .builtin import (
@@ -65,5 +67,7 @@ __all__ = [
     "total",
     "uniform",
     "unstack",
+    "wide",
+    "widest",
     "wrong_kind",
 ]

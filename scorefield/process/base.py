@@ -13,6 +13,8 @@ A process noises data linearly, with time ``t`` in ``[t_min, t_max]`` growing wi
 
 Coefficients are computed in float64 whatever the data's type, and a time is either 0-dimensional
 (one noise level for the batch) or one value per sample; `align` is the only place that broadcasts.
+Times that scorefield makes are on the CPU, whatever the device of the data: some devices have no
+float64, and a value on another one costs a wait.
 
 Reference: Song et al. (2021), arXiv:2011.13456; Kingma et al. (2021), arXiv:2107.00630.
 """
@@ -23,7 +25,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar
 
 import torch
@@ -56,6 +58,26 @@ def check_instance(name: str, value: object, kind: type, example: str) -> None:
         raise wrong_kind(name, value, kind, example)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@cache
+def _widest(kind: str) -> torch.dtype:
+    try:
+        return torch.empty(0, dtype=torch.float64, device=kind).dtype
+    except (RuntimeError, TypeError):
+        return torch.float32
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 for a device without it, such as mps."""
+    dtype: torch.dtype = _widest(device.type)
+    return dtype
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return ``x`` in float64, on the CPU if its own device has no float64."""
+    return x.double() if widest(x.device) is torch.float64 else x.cpu().double()
+
+
 def align(t: Time, x: Tensor) -> Tensor:
     """Return ``t`` in float64, shaped to broadcast against the batch ``x``.
 
@@ -66,7 +88,7 @@ def align(t: Time, x: Tensor) -> Tensor:
     Raises:
         ValueError: the shape of ``t`` fits neither one time nor one time per sample.
     """
-    t = torch.as_tensor(t, dtype=torch.float64)
+    t = wide(t) if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
     if t.ndim == 0:
         return t
     if t.shape == x.shape[:1]:
@@ -81,7 +103,9 @@ def align(t: Time, x: Tensor) -> Tensor:
 
 def cast(coefficient: Tensor, x: Tensor) -> Tensor:
     """Return a float64 coefficient in a form that multiplies ``x`` without promoting it."""
-    return coefficient if coefficient.ndim == 0 else coefficient.to(x)
+    if coefficient.ndim == 0:
+        return coefficient
+    return coefficient.to(x.device, x.dtype, non_blocking=True)
 
 
 def unstack(coefficients: Tensor) -> list[Coefficient]:
@@ -114,7 +138,7 @@ def mix(*terms: tuple[Coefficient, Tensor]) -> Tensor:
                 compiling = torch.compiler.is_compiling()
                 total = coefficient * x if compiling else torch.add(_ZERO, x, alpha=coefficient)
         else:
-            weight = coefficient.to(x)
+            weight = cast(coefficient, x)
             total = weight * x if total is None else torch.addcmul(total, weight, x)
     return torch.zeros_like(terms[0][1]) if total is None else total
 

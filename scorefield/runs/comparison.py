@@ -198,12 +198,12 @@ def check(
     run: Run, data: Any, y: int | None, *, labels: Any = None, n: int = 64, **settings: Any
 ) -> Check:
     """Compare interpretations of a run's network; see `Run.check`."""
-    condition: dict[str, Any] = {} if y is None else {"y": torch.tensor(y)}
+    condition: dict[str, Any] = {} if y is None else {"y": torch.tensor(y, device=run.device)}
     x = None
     if data is not None:
         items = read_data(run, data, labels)
         rows = torch.linspace(0, len(items.x) - 1, min(len(items.x), max(n, _CHECKED))).long()
         x = run.to_field(items.x[rows])
         if items.y is not None and run.config.data.classes and y is None:
-            condition["y"] = items.y[rows]
+            condition["y"] = items.y[rows].to(run.device)
     return check_network(run.field, x, n=n, **settings, **condition)

@@ -32,6 +32,11 @@ class DataInference(DataField):
         self, codes: Codes | Tensor, *arguments: Any, y: int | None = None, **settings: Any
     ) -> Decoded:
         """Return the data of codes; the other arguments are `scorefield.decode`'s."""
+        if isinstance(codes, Tensor):
+            codes = codes.to(self.device)
+        else:
+            partner = None if codes.partner is None else codes.partner.to(self.device)
+            codes = codes._replace(z=codes.z.to(self.device), partner=partner)
         result = decode(self.toward(y), codes, *arguments, **settings)
         return result._replace(x=self.to_data(result.x))
 
@@ -45,7 +50,9 @@ class DataInference(DataField):
         result = interpolate(self.toward(y), *ends, *arguments, **settings)
         points = self.to_data(result.x.flatten(0, 1))
         inner = points.reshape(*result.x.shape[:2], *points.shape[1:])[:, 1:-1]
-        return result._replace(x=torch.cat([a[:, None], inner, b[:, None]], 1))
+        return result._replace(
+            x=torch.cat([a.to(inner.device)[:, None], inner, b.to(inner.device)[:, None]], 1)
+        )
 
     def restore(
         self,

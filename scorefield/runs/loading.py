@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from scorefield._internal.devices import find_device
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data import Standardize
 from scorefield.data.config import ColumnsConfig, DataConfig
@@ -39,6 +40,7 @@ def load(
     label: Label | None = None,
     ema: float | None = None,
     checkpoint: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> Run:
     """Rebuild a run from its folder: field, process, parametrization and data transform.
 
@@ -52,13 +54,15 @@ def load(
         process, parametrization, label: your own, if the run has them.
         ema: the decay of the average of the weights, one of ``optim.ema``; by default the first.
         checkpoint: the step of a checkpoint that was kept; by default the last step.
+        device: where the network runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
         CheckpointError: a file is missing or unreadable, or the weights do not match the
             configuration or the network; before memory is allocated.
         UsageError: the run has no such average or checkpoint; an object of your own is missing, or
-            does not match the configuration.
+            does not match the configuration; a device that is not available here.
     """
+    where = find_device(device)
     others = {"process": process, "parametrization": parametrization, "label": label}
     passed = {name: value for name, value in others.items() if value is not None}
     files, objects = RunFolder(folder), build.Objects.of(_module(network), **passed)
@@ -74,11 +78,11 @@ def load(
     state = denoiser.network.state_dict()
     denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in state})
     denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
-    denoiser.eval()
+    denoiser.to(where).eval()
     transform = Standardize(tensors["transform.mean"], tensors["transform.std"])
     codec = None
     if config.data.codec is not None:
-        codec = build.codec(config.data.codec).eval()
+        codec = build.codec(config.data.codec).to(where).eval()
         codec.load_state_dict({k: tensors[f"codec.{k}"] for k in codec.state_dict()})
     return Run(denoiser, transform, config, codec=codec, folder=files)
 

@@ -31,7 +31,7 @@ def restore(
     run.check_restoring()
     if operator is not None:
         operator.shape(run.config.data.shape)
-    measured, operator = mask_as_nan(measured, operator)
+    measured, operator = mask_as_nan(measured.to(run.device), operator)
     if operator is None:
         run.check_partial(measured, "measured", exact=not noise_std)
     return restore_data(

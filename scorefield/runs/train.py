@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from scorefield._internal.errors import UsageError
+from scorefield._internal.devices import find_device
 from scorefield.data.source import as_data
 from scorefield.runs.run import Run
 from scorefield.runs.settings import configured
@@ -30,7 +30,7 @@ def train(
         y: classes to learn too: a tensor, an array or a list of integers or texts, or the name of
             a column of the table or of ``obs``. With it ``conditional`` is True by default.
         config: the settings as one object, such as that of another run.
-        device: where to train.
+        device: where to train: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         settings: the fields of `scorefield.TrainConfig` and `scorefield.OptimConfig`, which
             override those of ``config``: ``steps``, ``minutes``, ``lr``, ``batch_size``,
             ``network``, ``process``, ``parametrization``, ``conditional``, ``held_out``, ``seed``
@@ -43,16 +43,16 @@ def train(
     Raises:
         TypeError: an unknown setting.
         DataError: as `scorefield.read`.
+        UsageError: a device that is not available here.
         ValueError: as `Training` and `scorefield.training.loop.fit`.
     """
     if isinstance(y, TrainConfig):
         raise TypeError("y is a TrainConfig: pass it as config=.")
     if y is not None and "conditional" not in (config.model_fields_set if config else ()):
         settings = {"conditional": True, **settings}
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device={str(device)!r}: torch finds no GPU here; use device='cpu'.")
+    where = find_device(device)
     built, objects = configured(config, settings)
-    training = Training(as_data(data, y), built, device=device, objects=objects)
+    training = Training(as_data(data, y), built, device=where, objects=objects)
     for _ in training:
         pass
     return training.run

@@ -55,9 +55,14 @@ class DataField:
         """The map from data to continuous vectors."""
         return build.encoding(self.config.train, self.config.data, self.codec)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the field, to which data is moved."""
+        return template(self.field).device
+
     def to_field(self, x: Tensor) -> Tensor:
         """Return data ``(B, *shape)`` in the field's units; whole numbers as interval centres."""
-        return self.transform.forward(self.encoding.middle(x))
+        return self.transform.forward(self.encoding.middle(x.to(self.device)))
 
     def to_data(self, z: Tensor) -> Tensor:
         """Return samples of the field ``(B, *field.shape)`` in the units of the data."""
@@ -76,7 +81,7 @@ class DataField:
                 f"x: this run is of samples of shape {self.config.data.shape}, not of a table."
             )
         self._check_shape(x, "x")
-        return as_table(x.cpu().numpy(), self.config.data.columns)
+        return as_table(x.numpy(force=True), self.config.data.columns)
 
     def guided(self, scale: float) -> Self:
         """Return the run with classifier-free guidance towards the class that is sampled.
@@ -117,8 +122,7 @@ class DataField:
                 f"y={y!r}: give the number of one class, from 0; "
                 "run.config.data.class_names has the names."
             ) from None
-        device = template(self.field).device
-        return self.conditional.condition_on(y=torch.tensor(number, device=device))
+        return self.conditional.condition_on(y=torch.tensor(number, device=self.device))
 
     @property
     def conditional(self) -> ScoreField:
@@ -189,6 +193,7 @@ class DataField:
                 f"draws={draws!r}: must be at least 1, and 1 for continuous data without missing "
                 "values."
             )
+        x = x.to(self.device)
         rows = range(len(x)) if ids is None else [operator.index(k) for k in ids]
         drawn = [k * int(draws) + j for k in rows for j in range(draws)]
         wide = x.repeat_interleave(int(draws), 0)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField
-from scorefield.process import align
+from scorefield.process import align, widest
 from scorefield.solvers import Solver, State
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
@@ -110,8 +110,8 @@ def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Ite
     order = check_estimate(solver)
     begin, end = control.ends(field)
     length = end - begin
-    each = at.t.repeat(len(at.x)) if at.t.ndim == 0 else at.t
-    at = at._replace(t=align(each.to(at.x.device), at.x), memory=None)
+    each = at.t.repeat(len(at.x)) if at.t.ndim == 0 else at.t.cpu()
+    at = at._replace(t=align(each, at.x), memory=None)
     if not bool(((at.t == begin) | (at.t == end)).all()):
         raise ValueError(f"samples must stand at t = {begin:g}, where the adaptive steps begin.")
     h = torch.full_like(at.t, control.first * length)
@@ -133,15 +133,16 @@ def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Ite
         # after a repeated step none grows at once
         most = torch.where(accept, _GROW, 1.0)
         last = torch.where(accept, e.clamp(min=1e-4), last)
-        x, t = torch.where(accept, new.x, at.x), torch.where(accept, new.t, at.t)
+        there, t = accept.to(at.x.device), torch.where(accept, new.t, at.t)
+        x = torch.where(there, new.x, at.x)
         memory = solver.choose(accept, new, at, x)
-        error = torch.where(accept, 0.0 if new.error is None else new.error, 0.0)
+        error = torch.where(there, 0.0 if new.error is None else new.error, 0.0)
         at = State(x, t, new.noise.where(accept, at.noise), memory, error)
         active = at.t != end
         yield at
     if not bool(active.any()):
         return
-    late = at.noise.ids[active.flatten().to(at.noise.ids.device)][:5].tolist()
+    late = at.noise.ids.cpu()[active.flatten()][:5].tolist()
     raise NumericalError(
         f"{solver!r} did not arrive in {control.max_steps} steps for samples {late}, at rtol = "
         f"{control.rtol:g} and atol = {control.atol:g}: raise the tolerances or max_steps."
@@ -175,8 +176,9 @@ def _size(new: State, control: Adaptive) -> Tensor:
     assert new.error is not None
     scale = control.atol + control.rtol * new.x.abs()
     # no error is none, even where the tolerance is 0
-    ratio = torch.where(new.error == 0, 0.0, new.error / scale).double().reshape(len(new.x), -1)
-    return align(ratio.square().mean(1).sqrt(), new.x)
+    ratio = torch.where(new.error == 0, 0.0, new.error / scale).reshape(len(new.x), -1)
+    mean = ratio.to(widest(ratio.device)).square().mean(1)
+    return align(mean.cpu().double().sqrt(), new.x)
 
 
 def _factor(e: Tensor, last: Tensor, accept: Tensor, order: float) -> Tensor:
@@ -192,7 +194,7 @@ def _check_progress(
 ) -> None:
     stuck = ~fine & ((s - at.t).abs() < 1e-12 * abs(length))
     if bool(stuck.any()):
-        ids = at.noise.ids[stuck.flatten().to(at.noise.ids.device)][:5].tolist()
+        ids = at.noise.ids.cpu()[stuck.flatten()][:5].tolist()
         reason = (
             "the field is not finite" if not bool(e[stuck].isfinite().all()) else "no step does"
         )

@@ -25,6 +25,7 @@ from torch import Tensor
 from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
+from scorefield.process import wide
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.batching import as_ids, batches, check_samples, filled, not_finite
 from scorefield.sampling.defaults import ROUND_TRIP, check_ode, resolve
@@ -97,7 +98,7 @@ def encode(
         end, partner = _carry(
             field, ways.up, ways.solver, ways.lift(x), None, rows, batch_size, "code"
         )
-        error = torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)
+        error = wide(x.new_full((len(x),), torch.nan))
         if check:
             back, _ = _carry(
                 field, ways.down, ways.solver, end, partner, rows, batch_size, "sample of the code"
@@ -137,7 +138,7 @@ def decode(
         end, pair = _carry(
             field, ways.down, ways.solver, ways.raw(z), pair, rows, batch_size, "sample"
         )
-        error = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
+        error = wide(z.new_full((len(z),), torch.nan))
         if check:
             again, _ = _carry(
                 field, ways.up, ways.solver, end, pair, rows, batch_size, "code of the sample"
@@ -202,7 +203,7 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     Directions turn at a constant rate and lengths change linearly. Opposite points have no way
     between them that is distinguished; there, and at 0, it is straight.
     """
-    one, two = (v.double().flatten(1) for v in (a, b))
+    one, two = (wide(v).flatten(1) for v in (a, b))
     lengths = one.norm(dim=1, keepdim=True), two.norm(dim=1, keepdim=True)
     p, q = (v / length.clamp(min=1e-300) for v, length in zip((one, two), lengths, strict=True))
     # of half angles, which lose no digits where the points are near or opposite
@@ -255,13 +256,13 @@ class _Ways:
 
     def standard(self, x: Tensor) -> Tensor:
         """Return values at the first time in the prior's units."""
-        wide = (x.double() - self.prior.mean.to(x.device)) / self.prior.std.to(x.device)
-        return wide.to(x)
+        v = wide(x)
+        return ((v - self.prior.mean.to(v)) / self.prior.std.to(v)).to(x)
 
     def raw(self, z: Tensor) -> Tensor:
         """Return the prior's units as they stand at the first time."""
-        wide = self.prior.mean.to(z.device) + self.prior.std.to(z.device) * z.double()
-        return wide.to(z)
+        v = wide(z)
+        return (self.prior.mean.to(v) + self.prior.std.to(v) * v).to(z)
 
 
 def _plan(
@@ -310,7 +311,7 @@ def _apart(actual: Tensor, wanted: Tensor, usual: float) -> Tensor:
     Relative to the other's length, or where that is longer, to the length of numbers of the usual
     size.
     """
-    actual, wanted = actual.double().flatten(1), wanted.double().flatten(1)
+    actual, wanted = wide(actual).flatten(1), wide(wanted).flatten(1)
     length = wanted.norm(dim=1).clamp(min=usual * math.sqrt(wanted.shape[1]))
     apart: Tensor = (actual - wanted).norm(dim=1) / length
     return apart

@@ -53,16 +53,18 @@ def draw(
     low_discrepancy: bool,
     dropout: float,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the times ``(B,)``, the noise and the condition of a step."""
+    """Return the times ``(B,)``, on the CPU, the noise and the condition of a step."""
+    here = torch.empty(0)
     if low_discrepancy:
         # an additive recurrence over the positions fills (0, 1) evenly for any batch size
-        u = (_offset(noise.seed) + noise.ids.to(x0.device).double() * _GOLDEN) % 1
+        u = (_offset(noise.seed) + noise.ids.double() * _GOLDEN) % 1
         u, noise = u.clamp(1e-12, 1 - 1e-12), noise.skipped()
     else:
-        u, noise = noise.uniform(x0)
+        u, noise = noise.uniform(here)
     eps, noise = noise.normal(x0)
     t = objective.times(denoiser.process, u)
     if y is None:
         return t, eps, {}
-    hidden, _ = noise.uniform(x0)
-    return t, eps, {"y": torch.where(hidden < dropout, -1, y)}
+    hidden, _ = noise.uniform(here)
+    y = torch.where(hidden < dropout, -1, y)
+    return t, eps, {"y": y.to(x0.device, non_blocking=True)}

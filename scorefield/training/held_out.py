@@ -21,7 +21,7 @@ from scorefield._internal.errors import UsageError
 from scorefield.data.rows import Rows
 from scorefield.field import ScoreField
 from scorefield.noise import EVALUATION, SPLIT, Noise
-from scorefield.process import Process, align
+from scorefield.process import Process, align, wide
 from scorefield.training.loop import Prepare
 
 BINS = 8
@@ -102,13 +102,13 @@ class HeldOut:
         eps, _ = noise.normal(x0)
         edges = bins(field.process)
         depth = edges[level] + (edges[level + 1] - edges[level]) * (places + u) / total
-        t = field.process.time(-depth).clamp(field.process.t_min, field.process.t_max).to(x0.device)
+        t = field.process.time(-depth).clamp(field.process.t_min, field.process.t_max)
         condition = {} if self.y is None else {"y": self.y[items].to(x0.device)}
         estimate = field(field.process.perturb(x0, align(t, x0), eps), t, **condition).x0
         alpha, sigma = field.process.coefficients(align(t, x0))
-        v = torch.as_tensor(field.variance, dtype=torch.float64).to(x0.device).expand(field.shape)
+        v = torch.as_tensor(field.variance).cpu().double().expand(field.shape)
         least = v * sigma**2 / (alpha**2 * v + sigma**2)
-        errors: Tensor = (estimate - x0).double().square().flatten(1).sum(1)
+        errors: Tensor = wide(estimate - x0).square().flatten(1).sum(1).cpu()
         return errors / least.flatten(1).sum(1)
 
 

@@ -180,8 +180,8 @@ class Fit:
         part = workers.part(optim.batch_size, piece, optim.accumulate)
         items, noise = batch(self.step, optim.batch_size, len(self.among), self.seed, part)
         items = self.among[items]
-        x0 = self.x[items].to(self.device)
-        y = None if self.y is None else self.y[items].to(self.device)
+        x0 = self.x[items].to(self.device, non_blocking=True)
+        y = None if self.y is None else self.y[items]
         if self.prepare is not None:
             x0, noise = self.prepare(x0, noise)
         drawn = draw(
@@ -205,7 +205,7 @@ class Fit:
         bad = [
             (int(item), float(t))
             for items, times, each in tried
-            for item, t in zip(items[~each.isfinite().cpu()], times[~each.isfinite()], strict=True)
+            for item, t in zip(*(v[~each.isfinite().cpu()] for v in (items, times)), strict=True)
         ]
         bad = [pair for pairs in self.workers.gathered(bad) for pair in pairs]
         times = [t for _, t in bad] or [math.nan]  # a sum of finite losses may be infinite

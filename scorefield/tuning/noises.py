@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scorefield.field import Instant, ScoreField
 from scorefield.noise import TUNING, Noise
+from scorefield.process import wide
 from scorefield.sampling import Plan, from_normal, prepare, template
 from scorefield.solvers import State
 
@@ -70,7 +71,7 @@ class Noises:
             x = from_normal(field, self.z[place], prepared.first)
             at = prepared(State(x, prepared.first, Noise(0, torch.arange(len(x), device=x.device))))
             x = field(at.x, at.t).x0 if plan.finish else at.x
-            samples.append(x.flatten(1).double())
+            samples.append(wide(x).flatten(1))
         return torch.cat(samples)
 
     def where(self, chosen: slice | Tensor) -> Noises:

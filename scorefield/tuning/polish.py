@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Instant
+from scorefield.process import wide
 from scorefield.sampling import Plan, from_normal
 from scorefield.solvers import Fitted
 from scorefield.tuning.noises import Noises, distances
@@ -83,13 +84,13 @@ class _Walk:
     def end(self, moved: Sequence[Tensor], place: slice) -> Tensor:
         """Return the samples of some of the noises, ``(N, d)``, with a gradient."""
         z = self.noises.z[place]
-        y = from_normal(self.noises.field, z, self.first).flatten(1).double() / self.alphas[0]
+        y = wide(from_normal(self.noises.field, z, self.first)).flatten(1) / self.alphas[0]
         estimates: list[tuple[Tensor, Tensor]] = []
         rows = zip(self.solver.table, moved, self.units, self.instants, self.alphas, strict=False)
         for row, step, unit, at, alpha in rows:
             x = (y * alpha).reshape(z.shape).to(z)
             estimate = self.noises.field(x, at, **self.noises.conditions_of(place))
-            pair = estimate.x0.flatten(1).double(), estimate.eps.flatten(1).double()
+            pair = wide(estimate.x0).flatten(1), wide(estimate.eps).flatten(1)
             estimates.insert(0, pair)
             change = (step / unit).to(y)
             y = (row[0] + change[0]) * y

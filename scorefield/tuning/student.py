@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield.process import Process
+from scorefield.process import Process, wide
 from scorefield.sampling import from_normal
 from scorefield.solvers import Fitted, Level, Multistep, Past, level_times
 from scorefield.tuning.noises import Noises, distances
@@ -66,12 +66,13 @@ class Student:
         field, z = self.noises.field, self.noises.z
         times = level_times(field.process, levels)
         alphas = field.process.coefficients(times)[0].tolist()
-        y = from_normal(field, z, times[0]).flatten(1).double() / alphas[0]
+        y = wide(from_normal(field, z, times[0])).flatten(1) / alphas[0]
         x0s: list[Tensor] = []
         epss: list[Tensor] = []
         table = []
         for i, at in enumerate(field.instants(times[:-1])):
-            x0, eps = self.noises.estimates((y * alphas[i]).reshape(z.shape).to(z), at)
+            x = (y * alphas[i]).reshape(z.shape).to(z)
+            x0, eps = (v.to(y.device) for v in self.noises.estimates(x, at))
             x0s.insert(0, x0)
             epss.insert(0, eps)
             of_y, pairs = self._rule_step(field.process, times, alphas, i)

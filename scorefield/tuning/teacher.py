@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scorefield.field import Estimate, ScoreField
 from scorefield.noise import Noise
-from scorefield.process import Process, balanced
+from scorefield.process import Process, balanced, wide
 from scorefield.sampling import from_normal, integrate, noisiest
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, State
 from scorefield.tuning.noises import Noises
@@ -65,9 +65,10 @@ def teach(noises: Noises, chosen: Tensor) -> Teacher:
     """
     times = _times(noises.field, NODES)
     count, keep = len(noises), (len(chosen), len(times))
-    z = torch.empty(keep[1], count, keep[0], dtype=torch.float64, device=noises.z.device)
+    like = wide(noises.z[:0])
+    z = like.new_empty(keep[1], count, keep[0])
     slope = torch.empty_like(z)
-    end = torch.empty(count, noises.dim, dtype=torch.float64, device=noises.z.device)
+    end = like.new_empty(count, noises.dim)
     for place, field in noises.batches():
         path = _follow(field, noises.z[place], times, chosen)
         z[:, place], slope[:, place], end[place] = path
@@ -115,15 +116,15 @@ def _follow(field: ScoreField, noise: Tensor, times: Tensor, chosen: Tensor) -> 
             slopes.append(_slope(process, times[k - 1], c, state.memory.tensors[0], chosen))
     slopes.append(slopes[-1])  # that of the last node would need another call
     last = state.x if process.t_data is not None else field(state.x, state.t).x0
-    return _Path(torch.stack(z), torch.stack(slopes), last.flatten(1).double())
+    return _Path(torch.stack(z), torch.stack(slopes), wide(last).flatten(1))
 
 
 def _smooth(process: Process, t: Tensor, c: float, x: Tensor) -> Tensor:
     alpha, sigma = (float(v) for v in process.coefficients(t))
-    return x.double() / math.hypot(c * alpha, sigma)
+    return wide(x) / math.hypot(c * alpha, sigma)
 
 
 def _slope(process: Process, t: Tensor, c: float, estimate: Estimate, chosen: Tensor) -> Tensor:
     alpha, sigma = (float(v) for v in process.coefficients(t))
-    eps, x0 = (w.flatten(1)[:, chosen].double() for w in (estimate.eps, estimate.x0))
+    eps, x0 = (wide(w.flatten(1)[:, chosen]) for w in (estimate.eps, estimate.x0))
     return (c * alpha * eps - sigma / c * x0) / math.hypot(c * alpha, sigma)

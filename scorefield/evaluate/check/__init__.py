@@ -14,6 +14,7 @@ from scorefield.evaluate.check.interpretations import Clock, Prediction, clocks,
 from scorefield.evaluate.check.result import Check, Interpretation, Level
 from scorefield.evaluate.check.trial import LEVELS, Answer, Trial, level_of, rate
 from scorefield.field import Denoiser
+from scorefield.process import wide
 from scorefield.sampling import check_evaluating, check_samples, default_plan, sample
 
 __all__ = ["Check", "Interpretation", "Level", "check"]
@@ -152,7 +153,7 @@ def _samples(
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.double().mean(0), x.double().var(0)
+    return wide(x).mean(0), wide(x).var(0)
 
 
 class _Signed(nn.Module):

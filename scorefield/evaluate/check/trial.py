@@ -32,7 +32,7 @@ from scorefield.evaluate.check.interpretations import Clock, Prediction
 from scorefield.evaluate.check.result import Interpretation, Level
 from scorefield.field import Denoiser
 from scorefield.noise import EVALUATION, Noise
-from scorefield.process import Process, time_near
+from scorefield.process import Process, time_near, wide
 
 LEVELS = 8
 _LOWEST, _HIGHEST = 0.05, 10.0  # sigma / alpha over the standard deviation of the data
@@ -101,7 +101,7 @@ class Trial:
         alpha, sigma = clock.process.coefficients(t)
         x = alpha * self.x0 + sigma * self.eps[level]
         label = clock.label(clock.process, t)
-        plain = _each((self.x0 - self._gaussian(x, alpha, sigma)).double() ** 2)
+        plain = _each((wide(self.x0) - self._gaussian(wide(x), alpha, sigma)) ** 2)
         outputs: dict[float, Tensor] = {}
         answers: list[Answer | None] = []
         for kind in kinds:
@@ -120,14 +120,14 @@ class Trial:
         return self.mean + gain * (x - alpha * self.mean)
 
     def _answer(self, x0: Tensor, noise: Tensor, plain: Tensor, ratio: float) -> Answer:
-        truth, estimate = (v.double() - self.mean for v in (self.x0, x0))
+        truth, estimate = (wide(v) - self.mean for v in (self.x0, x0))
         return Answer(
             ratio,
             _each((truth - estimate) ** 2),
             plain,
             _each(truth * estimate),
             _each(estimate**2),
-            noise.double().flatten(1),
+            wide(noise).flatten(1),
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from scorefield.process import check_instance
+from scorefield.process import check_instance, wide
 
 # float64 numbers in the working tensors of a metric: 32 MiB
 BLOCK = 2**22
@@ -16,9 +16,9 @@ BLOCK = 2**22
 def point_clouds(x: Tensor, y: Tensor, second: str = "y") -> tuple[Tensor, Tensor]:
     """Return two samples ``(N, ...)`` and ``(M, ...)`` as float64 ``(N, d)`` and ``(M, d)``.
 
-    Both are on the device of ``x``, and relative to the mean of ``y``: metrics do not depend on a
-    common shift, and fewer digits are lost near the origin. ``second`` is the caller's name for
-    ``y``.
+    Both are on the device of ``x``, or on the CPU if that has no float64, and relative to the mean
+    of ``y``: metrics do not depend on a common shift, and fewer digits are lost near the origin.
+    ``second`` is the caller's name for ``y``.
 
     Raises:
         ValueError: the points have different shapes or no coordinates, a sample has fewer than two
@@ -31,7 +31,8 @@ def point_clouds(x: Tensor, y: Tensor, second: str = "y") -> tuple[Tensor, Tenso
             f"x has points of shape {tuple(x.shape[1:])} and {second} of {tuple(y.shape[1:])}: "
             "a distance needs points of one shape."
         )
-    flat_x, flat_y = (v.detach().to(x.device).reshape(v.shape[0], -1) for v in (x, y))
+    device = wide(x.detach()[:0]).device
+    flat_x, flat_y = (v.detach().to(device).reshape(v.shape[0], -1) for v in (x, y))
     # added, because booleans do not support subtraction
     shift = -flat_y.mean(0, dtype=torch.float64)
     return flat_x + shift, flat_y + shift

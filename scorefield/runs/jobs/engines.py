@@ -39,31 +39,44 @@ class Task(NamedTuple):
     x: Tensor | None
 
 
+class Source(NamedTuple):
+    """Where a run comes from, in words that another process understands.
+
+    Attributes:
+        folder: its folder.
+        network: a network of the user's own, as ``package.module:factory``.
+        device: where the network runs.
+    """
+
+    folder: Path
+    network: str | None = None
+    device: str = "cpu"
+
+    def load(self) -> Run:
+        """Load the run.
+
+        Raises:
+            CheckpointError, UsageError: as `scorefield.load`; a network that cannot be made.
+        """
+        if self.network is None:
+            return load(self.folder, device=self.device)
+        from scorefield._internal.factory import make_network
+
+        return load(self.folder, network=make_network(self.network), device=self.device)
+
+
 Work = Callable[[Run, Task], Columns]  # picklable
 Parts = Iterator[tuple[int, Columns]]
-Engine = Callable[[Run, Path, Work, Iterable[Task], str | None], Parts]
+Engine = Callable[[Run, Source, Work, Iterable[Task]], Parts]
 
 
-def load_run(folder: Path, network: str | None = None) -> Run:
-    """Load a run; ``network``, as ``package.module:factory``, names a network of the user's own."""
-    if network is None:
-        return load(folder)
-    from scorefield._internal.factory import make_network
-
-    return load(folder, network=make_network(network))
-
-
-def here(
-    run: Run, folder: Path, work: Work, tasks: Iterable[Task], network: str | None = None
-) -> Parts:
+def here(run: Run, source: Source, work: Work, tasks: Iterable[Task]) -> Parts:
     """Yield the number and the columns of each part, computed in this process."""
     for task in tasks:
         yield task.part, work(run, task)
 
 
-def on_ray(
-    run: Run, folder: Path, work: Work, tasks: Iterable[Task], network: str | None = None
-) -> Parts:
+def on_ray(run: Run, source: Source, work: Work, tasks: Iterable[Task]) -> Parts:
     """Yield the number and the columns of each part when a worker of Ray has computed it.
 
     The cluster is that of ``RAY_ADDRESS``, or this machine. Each worker loads the run once, from
@@ -78,7 +91,8 @@ def on_ray(
     import ray
 
     threads, mine = torch.get_num_threads(), not ray.is_initialized()
-    source = folder.resolve(), RunFolder(folder).mark, threads, network, work
+    there = source._replace(folder=source.folder.resolve())
+    shared = there, RunFolder(source.folder).mark, threads, work
     try:
         at_once = 2 * _connect(threads)  # so that workers do not wait for this process
         remote = ray.remote(_there).options(
@@ -87,7 +101,7 @@ def on_ray(
         todo, running = iter(tasks), dict[Any, int]()
         while True:
             for task in islice(todo, at_once - len(running)):
-                running[remote.remote(*source, task)] = task.part
+                running[remote.remote(*shared, task)] = task.part
             if not running:
                 return
             (done,), _ = ray.wait(list(running))
@@ -145,18 +159,16 @@ def _result(done: Any) -> Columns:
     return columns
 
 
-def _there(
-    folder: Path, mark: str, threads: int, network: str | None, work: Work, task: Task
-) -> Columns:
-    return work(_loaded(folder, mark, threads, network), task)
+def _there(source: Source, mark: str, threads: int, work: Work, task: Task) -> Columns:
+    return work(_loaded(source, mark, threads), task)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(folder: Path, mark: str, threads: int, network: str | None) -> Run:
+def _loaded(source: Source, mark: str, threads: int) -> Run:
     torch.set_num_threads(threads)
-    run = load_run(folder, network)
-    if RunFolder(folder).mark != mark:
+    run = source.load()
+    if RunFolder(source.folder).mark != mark:
         raise CheckpointError(
-            f"{folder} holds another run on a worker: use a folder that all machines share."
+            f"{source.folder} holds another run on a worker: use a folder that all machines share."
         )
     return run

@@ -38,6 +38,7 @@ from scorefield.evaluate.metrics.compare import metric_names
 from scorefield.evaluate.metrics.measurement import check_level
 from scorefield.field import ScoreField, digest
 from scorefield.noise import Noise
+from scorefield.process import wide
 from scorefield.sampling import Plan, check_evaluating, count_calls, prepare, sample, template
 from scorefield.tuning.frontier.result import Frontier, Point
 from scorefield.tuning.noises import Noises, distances
@@ -180,7 +181,7 @@ class _Judge:
         error = None
         if self.paths is not None and plan.solver.weak_order is None:
             error = Measurement.of_mean(
-                distances(samples.x.flatten(1).double(), self.paths), self.level
+                distances(wide(samples.x).flatten(1), self.paths), self.level
             )
         cost = samples.nfe, samples.milliseconds
         if self.real is None:

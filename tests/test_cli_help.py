@@ -11,7 +11,7 @@ from shell import finishes, flags, python
 from scorefield.cli import app as cli
 from scorefield.cli.messages import option_flags, with_flags
 
-COMMANDS = [[k.rstrip("_")] for names in cli.COMMANDS.values() for k in names]
+COMMANDS = [[k.rstrip("_").replace("_", "-")] for names in cli.COMMANDS.values() for k in names]
 SUBCOMMANDS = [*COMMANDS, ["data", "inspect"]]
 
 
@@ -28,7 +28,7 @@ def help_of(*command):
 @every(COMMANDS)
 def test_each_command_is_the_function_of_its_file(command):
     (name,) = command
-    name = "import_" if name == "import" else name
+    name = "import_" if name == "import" else name.replace("-", "_")
     module = importlib.import_module(f"scorefield.cli.{name}")
     assert callable(getattr(module, name))
     summary = (getattr(module, name).__doc__ or "Inspect data.").split(":")[0].splitlines()[0]

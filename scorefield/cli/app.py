@@ -32,13 +32,15 @@ COMMANDS = {
     "Make a run": ("data", "train", "import_"),
     "Use a run": ("sample", "likelihood", "encode", "decode", "interpolate", "restore"),
     "Examine a run": ("info", "tune", "compare", "check", "report"),
-    "Other": ("merge", "certify"),
+    "Other": ("tune_pipeline", "merge", "certify"),
 }
 for heading, names in COMMANDS.items():
     group = Group.create_ordered(heading)
     for name in names:
         path = f"scorefield.cli.{name}:{name}"
-        app.command(path, name=name.rstrip("_"), group=group, sort_key=names.index(name))
+        app.command(
+            path, name=name.rstrip("_").replace("_", "-"), group=group, sort_key=names.index(name)
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -22,6 +22,7 @@ from scorefield.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from scorefield.interop.pipeline_tuning import PipelineTuner
     from scorefield.runs.folder import RunFolder
     from scorefield.runs.run import Run
     from scorefield.runs.tune import RunTuner
@@ -87,11 +88,14 @@ def tune(
         return
     tuner = RunTuner(opened, noises=noises, seed=seed, batch_size=batch_size)
     for calls in missing:
-        say(describe_tuning(_tuned(tuner, calls, tries, polish)))
+        say(describe_tuning(show_tuning(tuner, calls, tries, polish)))
         say(f"plan: {folder.plan_path(calls, guidance)}")
 
 
-def _tuned(tuner: RunTuner, calls: int, tries: int | None, polish: int) -> Plan:
+def show_tuning(
+    tuner: RunTuner | PipelineTuner, calls: int, tries: int | None, polish: int
+) -> Plan:
+    """Return a tuned plan, and show the progress of its search."""
     from scorefield.tuning.tuner import usual_tries
 
     count, least = tries or usual_tries(calls), math.inf

@@ -12,6 +12,7 @@ from scorefield.data.rows import Rows
 from scorefield.interop.folders import read_folder
 from scorefield.interop.foreign import DataOptions, ForeignNetwork
 from scorefield.interop.pipeline_field import field
+from scorefield.interop.pipeline_tuning import PipelineTuner, check_plan, tune
 from scorefield.interop.pipelines import Part, Source, part_of, source_of
 from scorefield.interop.scheduler_process import noising
 from scorefield.interop.settings import one_line_errors
@@ -20,7 +21,7 @@ from scorefield.runs import build
 from scorefield.runs.run import Run
 from scorefield.training.config import DiffusersConfig
 
-__all__ = ["field", "load"]
+__all__ = ["PipelineTuner", "check_plan", "field", "load", "tune"]
 
 _STD, _LATENT_STD = 0.25, 1.0  # standard deviations of pictures over their range, and of latents
 

@@ -33,6 +33,7 @@ RESERVED = (
     "callback_on_step_end_tensor_inputs",
 )
 _SIMPLE = (str, int, float, bool, type(None), torch.device, torch.dtype)
+_REQUIRED = inspect.Parameter.empty
 _ENCODED = 32  # batches of prompts whose embeddings are kept
 
 
@@ -59,6 +60,8 @@ class PipelineCall:
 
     def _rows(self, prompts: Prompts) -> dict[str, Any]:
         first = next(iter(self.parameters), "prompt")
+        if prompts is None and (first == "prompt" or self.parameters[first].default is _REQUIRED):
+            raise UsageError(f"prompts=None: {self.kind} takes {first}; give values of it.")
         if prompts is None:
             return {}
         if isinstance(prompts, str):

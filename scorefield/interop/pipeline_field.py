@@ -124,6 +124,11 @@ class PipelineNetwork(nn.Module):
         self.shape, self._like = tuple(like.shape[1:]), like[:0]
         self.register_buffer("_place", torch.empty(0, device=like.device))
 
+    @property
+    def prompts(self) -> int:
+        """The number of prompts."""
+        return len(self._call)
+
     def forward(self, x: Tensor, timestep: Tensor, prompt: Any = None) -> Tensor:
         """Return the predictions for states ``(B, *shape)`` at timesteps ``(B,)``."""
         prompts = self._prompts(prompt, len(x))
@@ -138,7 +143,7 @@ class PipelineNetwork(nn.Module):
 
     def _prompts(self, prompt: Any, count: int) -> Tensor:
         """Return the place of each state's prompt, ``(count,)``."""
-        total = len(self._call)
+        total = self.prompts
         if prompt is None and total > 1:
             raise ValueError(
                 f"prompt=None: must be the place of one of the {total} prompts, as in "
@@ -200,7 +205,7 @@ class PipelineNetwork(nn.Module):
         The predictions are made at several steps of the same time, so that none can depend on the
         number of the step, on the calls before, or on random numbers.
         """
-        prompts = [0, len(self._call) - 1][: self._batch_size]
+        prompts = [0, self.prompts - 1][: self._batch_size]
         process = self._scheduler.process
         timestep = torch.tensor((process.t_min + process.t_max) / 2 * self.unit).round()
         (first,) = self._records(Probe(self._scheduler, timestep), prompts)

@@ -17,6 +17,7 @@ from .field import (
     Estimate as Estimate,
     FieldWrapper as FieldWrapper,
     Gaussian as Gaussian,
+    Inexact as Inexact,
     Instant as Instant,
     Mixture as Mixture,
     Parametrization as Parametrization,

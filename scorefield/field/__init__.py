@@ -30,6 +30,7 @@ from scorefield.field.guidance import (
     Product as Product,
     Tilted as Tilted,
 )
+from scorefield.field.inexact import Inexact as Inexact
 from scorefield.field.parametrization import (
     X0 as X0,
     Coefficients as Coefficients,

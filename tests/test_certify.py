@@ -91,6 +91,27 @@ def test_noise_that_is_too_loud_costs_the_certificate():
     assert min(certificate.p_values) < 1e-6, "and the samples show it"
 
 
+def test_the_sensitivity_is_how_far_a_network_that_is_off_moves_samples():
+    """Against samples of a field with random smooth errors, not by linear response."""
+    spread = torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64)
+    exact = sf.Gaussian(sf.VP(), torch.zeros(4), spread.square().diag())
+    times = sf.uniform(sf.VP(), 9, end=0.1)
+
+    def moved(solver):
+        plan = sf.Plan(solver, times)
+        clean, squares = sf.sample(exact, 64, plan, dtype=torch.float64), []
+        for seed in range(12):
+            off = sf.Inexact(exact, 1e-3, seed=seed)
+            squares.append((sf.sample(off, 64, plan, dtype=torch.float64) - clean).square().mean())
+        return torch.stack(squares).mean().sqrt()
+
+    peer = moved(sf.dpm_solver_pp(2, published=True))
+    for solver in (sf.DDIM(), sf.Multistep(3)):
+        want = certify.measure_sensitivity(lambda steps, solver=solver: solver)
+        assert moved(solver) / peer == pytest.approx(want, rel=0.35)
+    assert certify.measure_sensitivity(lambda steps: sf.Multistep(3)) > 5
+
+
 def test_the_exact_ends_lie_on_one_path_of_the_probability_flow():
     """Against a fine solve, which knows nothing of quantiles."""
     begin, end = certify.exact_ends(6.0, 0.5)
@@ -136,12 +157,13 @@ def test_the_certificates_in_the_docs_are_of_every_solver_and_process_and_all_pa
     assert [line.split(" | ")[0][2:] for line in lines[2:]] == [*ODE_SOLVERS, *SDE_SOLVERS]
     assert "FAIL" not in page
     for text in lines[2:]:
-        name, claim, calls, *cells = text.strip("| ").split(" | ")
+        name, claim, calls, sensitivity, *cells = text.strip("| ").split(" | ")
         assert len(cells) == len(PROCESSES)
         make = {**ODE_SOLVERS, **SDE_SOLVERS}[name]
         order = make(1).order if name in ODE_SOLVERS else make(1).weak_order
         assert int(claim.split()[0].rstrip(",")) == order
         assert float(calls) == pytest.approx(certify.calls_per_step(make, sf.VP()), rel=1e-3)
+        assert float(sensitivity) > 0
         tolerance = 0.15 if name in ODE_SOLVERS else 0.25
         for cell in cells:
             for seen in cell.split(",")[0].split():

@@ -28,7 +28,7 @@ from scorefield.process import check_positive, unstack
 _FEATURES = 64  # K
 _LIMIT = 12.0  # of |log(sigma / alpha)|, beyond which the error no longer changes
 
-_KINDS: dict[str, Callable[[Instant, Tensor, Tensor], Estimate]] = {
+_KINDS: dict[str, Callable[[Tensor, Instant, Tensor], Estimate]] = {
     "eps": Estimate.from_eps,
     "x0": Estimate.from_x0,
     "velocity": Estimate.from_velocity,
@@ -39,8 +39,9 @@ class Inexact(FieldWrapper):
     """A field with a smooth, deterministic error of a stated size.
 
     The estimate of ``of`` becomes ``of + size scale g`` with (1), where ``scale`` is the
-    root-mean-square size of what a network is trained to predict: 1 for eps, ``c`` for x0, and
-    ``sqrt((alpha' c)^2 + sigma'^2)`` for the velocity. The other estimates follow. ::
+    size of what a network has to predict: 1 for eps, ``c sigma / sqrt(c^2 alpha^2 + sigma^2)`` for
+    x0, the deviation of a Gaussian's data given ``x``, and ``sqrt((alpha' c)^2 + sigma'^2)`` for
+    the velocity. The other estimates follow. ::
 
         field = sf.Inexact(exact, 0.025)
         sf.sample(field, 64, sf.Multistep(), 10, seed=0) - sf.sample(exact, ..., seed=0)
@@ -88,13 +89,12 @@ class Inexact(FieldWrapper):
         )
         self.register_buffer("_outputs", normal(_FEATURES, dim) * math.sqrt(2 / _FEATURES))
 
-    def prepare_times(self, t: Tensor) -> Sequence[Any]:
+    def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
         process, c = self.process, self.base.data_std
-        alpha, sigma = process.coefficients(t)
         level = -process.half_log_snr(t).clamp(-_LIMIT, _LIMIT)
         scale = torch.full_like(alpha, self.size)
         if self.of == "x0":
-            scale = c * scale
+            scale = scale * c * sigma / torch.hypot(c * alpha, sigma)
         elif self.of == "velocity":
             alpha_rate, sigma_rate = process.rates(t)
             scale = scale * torch.hypot(c * alpha_rate, sigma_rate)
@@ -110,7 +110,7 @@ class Inexact(FieldWrapper):
         value = value + scale * self._error(x * shrink, level)
         if self.dtype is not None:
             value = value.to(self.dtype).to(x)
-        return _KINDS[self.of](at, x, value)
+        return _KINDS[self.of](x, at, value)
 
     def _error(self, z: Tensor, level: float | Tensor) -> Tensor:
         """Return (1), like ``z``."""

@@ -22,6 +22,10 @@ from scorefield.evaluate.certify.order import (
     measure_order as measure_order,
     product as product,
 )
+from scorefield.evaluate.certify.sensitivity import (
+    SENSITIVITY_CALLS as SENSITIVITY_CALLS,
+    measure_sensitivity as measure_sensitivity,
+)
 from scorefield.evaluate.certify.subjects import (
     ODE_SOLVERS as ODE_SOLVERS,
     PROCESSES as PROCESSES,
@@ -47,6 +51,8 @@ class Certificate:
         observed: the measured orders: to data and to noise, or of mean and covariance; infinite if
             all error is rounding.
         calls: of the field, per step.
+        sensitivity: how far an error of the network moves samples of 10 calls, on `VP`, relative
+            to DPM-Solver++(2M); see `measure_sensitivity`.
         p_values: of the tests of the distribution; empty for solvers of the ODE.
         biased: a Langevin corrector converges to a distribution of its own.
         passed: the observed orders are within 0.15 of the claim (0.25 for a weak order), and all
@@ -58,6 +64,7 @@ class Certificate:
     claim: int
     observed: tuple[float, ...]
     calls: float
+    sensitivity: float
     p_values: tuple[float, ...] = ()
     biased: bool = False
     tolerance: float = field(default=ORDER_TOLERANCE, repr=False)
@@ -79,7 +86,8 @@ class Certificate:
         verdict = "passes" if self.passed else "fails"
         return (
             f"{self.solver} on {self.process} {verdict}: claimed {kind} {self.claim}, measured "
-            f"{self.cell.removesuffix(' FAIL')} ({of}), {self.calls:g} calls a step"
+            f"{self.cell.removesuffix(' FAIL')} ({of}), {self.calls:g} calls a step, "
+            f"{float(f'{self.sensitivity:.2g}'):g} of the sensitivity of DPM-Solver++(2M)"
         )
 
 
@@ -109,16 +117,17 @@ def certify(
     first = make(1)
     check_solver("solver", first)
     title, place = name or repr(first), type(on).__name__
+    costs = calls_per_step(make, on), measure_sensitivity(make)
     if first.weak_order is None:
         orders = tuple(measure_order(make, on, to_noise=up) for up in (False, True))
-        return Certificate(title, place, first.order, orders, calls_per_step(make, on))
+        return Certificate(title, place, first.order, orders, *costs)
     cases = [(kind, steps) for kind in ("gaussian", "mixture") for steps in (20, 1)]
     return Certificate(
         title,
         place,
         first.weak_order,
         measure_weak_orders(make, on),
-        calls_per_step(make, on),
+        *costs,
         tuple(p_value(make, on, kind, steps) for kind, steps in cases),
         langevin(first) is not None,
         WEAK_TOLERANCE,
@@ -127,7 +136,7 @@ def certify(
 
 def header(process_names: Sequence[str]) -> list[str]:
     """Return the two lines that begin a Markdown table of certificates."""
-    titles = ["solver", "order", "calls", *process_names]
+    titles = ["solver", "order", "calls", "sensitivity", *process_names]
     return [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
 
 
@@ -136,5 +145,6 @@ def line(certificates: Sequence[Certificate]) -> str:
     first = certificates[0]
     claim = f"{first.claim}" + (" weak" if first.p_values else "")
     claim += ", its own distribution" if first.biased else ""
-    cells = [first.solver, claim, f"{first.calls:g}", *(c.cell for c in certificates)]
+    numbers = f"{first.calls:g}", f"{float(f'{first.sensitivity:.2g}'):g}"
+    cells = [first.solver, claim, *numbers, *(c.cell for c in certificates)]
     return f"| {' | '.join(cells)} |"

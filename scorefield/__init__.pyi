@@ -3,6 +3,7 @@
 from . import interop as interop, networks as networks, report as report
 from ._internal import errors as errors
 from .data.source import Data as Data, read as read
+from .data.transform import Standardize as Standardize
 from .evaluate import metrics as metrics
 from .evaluate.certify import Certificate as Certificate, certify as certify
 from .evaluate.check import check as check

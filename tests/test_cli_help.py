@@ -127,3 +127,8 @@ def test_arguments_of_python_become_options_of_the_command(text, expected):
 )
 def test_settings_become_options_of_the_training(text, expected):
     assert with_flags(text, option_flags(cli.app, ["train", "moons"])) == expected
+
+
+def test_the_kinds_of_training_are_those_that_an_option_can_name():
+    assert "mlp" in help_of("train")
+    assert "custom" not in help_of("train")

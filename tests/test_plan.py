@@ -11,10 +11,12 @@ from cases import ALL_SOLVERS, label
 from torch import nn
 
 import scorefield as sf
+from scorefield._internal.errors import CheckpointError
 from scorefield._internal.json_values import decode, encode
 from scorefield.field import digest
 from scorefield.networks import MLP
 from scorefield.sampling import Plan, Tuning
+from scorefield.tuning.frontier import Frontier
 
 
 def denoiser(seed=0, process=None, **settings):
@@ -271,3 +273,9 @@ def test_a_plan_goes_to_another_process_when_asked():
     torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="not tuned"):
         sf.default_plan(field, 4).under(flow)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    for kind in (Plan, Frontier):
+        with pytest.raises(CheckpointError, match=r"nix\.json cannot be read: .*; give a file"):
+            kind.load(tmp_path / "nix.json")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.atomic_files import write
+from scorefield._internal.errors import CheckpointError
 
 VERSION, LARGEST = 1, 2**25  # of files, and bytes of one
 KIND, VALUES = "kind", "values"
@@ -109,11 +110,16 @@ def read_file(path: str | PathLike[str], kind: str) -> dict[str, Any]:
     """Return the values of a file that `write_file` has written.
 
     Raises:
+        CheckpointError: the file does not exist, or cannot be read.
         ValueError: a file of another kind, or one that is too large.
-        OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
-        text = file.read(LARGEST + 1)
+    try:
+        with open(path, "rb") as file:
+            text = file.read(LARGEST + 1)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}; give a file that save has written."
+        ) from None
     if len(text) > LARGEST:
         raise ValueError(f"it has more than {LARGEST} bytes")
     try:

@@ -44,6 +44,9 @@ def apply_settings(app: App, commands: tuple[str, ...], arguments: ArgumentColle
             values[name] = table = {"kind": table}
         if not isinstance(table, dict):
             continue
+        if table.get("kind") == "custom" and arguments[f"--{name}"].tokens:  # a factory makes it
+            del values[name]
+            continue
         if kind and kind.tokens and table.get("kind") not in (None, kind.tokens[0].value):
             del values[name]
     Dict(values, use_commands_as_keys=False, source=files[0].value)(app, commands, arguments)

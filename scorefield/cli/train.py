@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 from cyclopts import Parameter
 from pydantic import create_model
@@ -25,7 +25,7 @@ from scorefield.cli.options import (
     ReadOptions,
     option,
 )
-from scorefield.training.config import TrainConfig
+from scorefield.training.config import CustomConfig, TrainConfig
 
 if TYPE_CHECKING:
     import torch
@@ -40,12 +40,18 @@ _HEADINGS = {"optim": OPTIMIZER, "conditional": ITEMS, "levels": ITEMS, "held_ou
 
 
 def _settings() -> type[TrainConfig]:
-    """Return the settings with headings; the options of ``optim`` have no prefix."""
+    """Return the settings with headings; the options of ``optim`` have no prefix.
+
+    Without objects of the user's own, which an option cannot describe.
+    """
     fields: dict[str, object] = {}
     for name, field in TrainConfig.model_fields.items():
-        group = _HEADINGS.get(name, MODEL)
+        group, kinds = _HEADINGS.get(name, MODEL), get_args(field.annotation)
+        annotation: Any = field.annotation
+        if CustomConfig in kinds:
+            annotation = Union[tuple(kind for kind in kinds if kind is not CustomConfig)]  # noqa: UP007
         parameter = Parameter(name="*" if name == "optim" else None, group=group)
-        fields[name] = (Annotated[field.annotation, parameter], field)
+        fields[name] = (Annotated[annotation, parameter], field)
     model: type[TrainConfig] = create_model("Settings", __base__=TrainConfig, **fields)  # type: ignore[call-overload]
     return model
 

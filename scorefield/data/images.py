@@ -1,17 +1,20 @@
-"""Folders of images, decoded by Pillow when they are read."""
+"""Images in folders and in cells of tables, decoded by Pillow when they are read."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scorefield._internal.errors import DataError
-from scorefield.data.contents import Contents, coded
+from scorefield.data.contents import Contents, Values, coded
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
@@ -19,9 +22,23 @@ _MOST_PIXELS = 2**25  # of one image
 _GREY = ("1", "L")
 
 
-def _check_pillow(path: Path) -> None:
+@dataclass(frozen=True)
+class Encoded:
+    """An image file in memory, with its place for messages."""
+
+    place: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.place
+
+
+Source = Path | Encoded
+
+
+def _check_pillow(source: Path | str) -> None:
     if find_spec("PIL") is None:
-        raise DataError(f"{path}: images need Pillow; pip install 'scorefield[images]'.")
+        raise DataError(f"{source}: images need Pillow; pip install 'scorefield[images]'.")
 
 
 def read_images(folder: Path) -> Contents:
@@ -41,19 +58,29 @@ def read_images(folder: Path) -> Contents:
     for path in paths:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"{path} leads out of {folder}: copy the image into it.")
-    heads = [_head(path) for path in paths]
+    parents = [path.relative_to(folder).parts[:-1] for path in paths]
+    classes = coded(np.array(["/".join(p) for p in parents])) if all(parents) else None
+    return Contents(decoded(folder, paths), classes=classes)
+
+
+def decoded(where: Path | str, sources: Sequence[Source]) -> Values:
+    """Return images of one size as bytes ``(N, C, H, W)``, decoded when they are read.
+
+    Raises:
+        DataError: as `read_images`.
+    """
+    _check_pillow(where)
+    heads = [_head(source) for source in sources]
     sizes = Counter(size for size, _ in heads)
     if len(sizes) > 1:
         usual = sizes.most_common(1)[0][0]
         k = next(k for k, (size, _) in enumerate(heads) if size != usual)
         raise DataError(
-            f"{paths[k]} is of {'x'.join(map(str, heads[k][0]))} pixels, and {sizes[usual]} of "
-            f"{len(paths)} images of {'x'.join(map(str, usual))}: bring them to one size."
+            f"{sources[k]} is of {'x'.join(map(str, heads[k][0]))} pixels, and {sizes[usual]} of "
+            f"{len(sources)} images of {'x'.join(map(str, usual))}: bring them to one size."
         )
     grey = all(mode in _GREY for _, mode in heads)
-    parents = [path.relative_to(folder).parts[:-1] for path in paths]
-    classes = coded(np.array(["/".join(p) for p in parents])) if all(parents) else None
-    return Contents(_Images(paths, heads[0][0], 1 if grey else 3), classes=classes)
+    return _Images(sources, heads[0][0], 1 if grey else 3)
 
 
 def read_grey(path: Path) -> np.ndarray:
@@ -71,20 +98,20 @@ def read_grey(path: Path) -> np.ndarray:
 class _Images:
     """Images ``(N, C, H, W)`` of bytes."""
 
-    def __init__(self, paths: list[Path], size: tuple[int, int], channels: int) -> None:
-        self.paths = paths
-        self.shape = (len(paths), channels, size[1], size[0])
+    def __init__(self, sources: Sequence[Source], size: tuple[int, int], channels: int) -> None:
+        self.sources = sources
+        self.shape = (len(sources), channels, size[1], size[0])
         self.dtype = np.dtype(np.uint8)
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        images = [self._decoded(self.paths[k]) for k in rows]
+        images = [self._decoded(self.sources[k]) for k in rows]
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
 
-    def _decoded(self, path: Path) -> np.ndarray:
+    def _decoded(self, source: Source) -> np.ndarray:
         from PIL import Image
 
         try:
-            with _opened(path) as image:
+            with _opened(source) as image:
                 if self.shape[1] == 1:
                     array = np.asarray(image.convert("L"))[None]
                 elif "A" in image.getbands() or "transparency" in image.info:
@@ -95,32 +122,33 @@ class _Images:
                 else:
                     array = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
         except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{path} cannot be read as an image: {error}") from None
+            raise DataError(f"{source} cannot be read as an image: {error}") from None
         if array.shape != self.shape[1:]:
-            raise DataError(f"{path} has changed while it was read.")
+            raise DataError(f"{source} has changed while it was read.")
         return array
 
 
-def _head(path: Path) -> tuple[tuple[int, int], str]:
+def _head(source: Source) -> tuple[tuple[int, int], str]:
     """Return an image's width and height and its mode, from its header alone."""
     try:
-        with _opened(path) as image:
+        with _opened(source) as image:
             size, mode = image.size, image.mode
     except (OSError, ValueError, SyntaxError, _bomb()) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from None
+        raise DataError(f"{source} cannot be read as an image: {error}") from None
     if size[0] * size[1] > _MOST_PIXELS:
-        raise DataError(f"{path} declares {size[0]} x {size[1]} pixels: at most {_MOST_PIXELS}.")
+        raise DataError(f"{source} declares {size[0]} x {size[1]} pixels: at most {_MOST_PIXELS}.")
     if mode.startswith(("I", "F")):
-        raise DataError(f"{path} has more than 8 bits a channel ({mode}): save the data as .npy.")
+        raise DataError(f"{source} has more than 8 bits a channel ({mode}): save the data as .npy.")
     return size, mode
 
 
-def _opened(path: Path) -> Any:
+def _opened(source: Source) -> Any:
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_head` has a limit
-        return Image.open(path, formats=_FORMATS)
+        file = BytesIO(source.content) if isinstance(source, Encoded) else source
+        return Image.open(file, formats=_FORMATS)
 
 
 def _bomb() -> type[Exception]:

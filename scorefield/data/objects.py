@@ -1,11 +1,13 @@
 """Data that is in memory already: arrays, tensors, sparse matrices, tables and AnnData objects.
 
-The libraries that such objects come from are not imported. Any table that has the Arrow C interface
+The libraries that such objects come from are not imported. Datasets of Hugging Face become Arrow
+tables. Any table that has the Arrow C interface
 or ``__dataframe__``, as those of pandas and polars, is read by pyarrow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -33,11 +35,25 @@ def from_object(source: Any, name: str, layer: str | None = None, use: Use = ALL
     """
     if hasattr(source, "obs") and hasattr(source, "X"):
         return _cells(source, name, layer)
+    if isinstance(source, Mapping):
+        keys = ", ".join(map(str, source)) or "none"
+        raise DataError(f"{name} is a mapping with the keys {keys[:80]}: pass one of its values.")
     if layer is not None:
         raise DataError(f"layer={layer!r}: {name} is not an AnnData object; leave layer out.")
+    if hasattr(source, "with_format") and hasattr(source, "features"):
+        return _dataset(source, name, use)
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__dataframe__"):
         return read_frame(source, name, use)
     return Contents(_values(source))
+
+
+def _dataset(source: Any, name: str, use: Use) -> Contents:
+    """Return the contents of a dataset of Hugging Face: of images, or of a table."""
+    if not hasattr(source, "__len__"):
+        raise DataError(f"{name} is a stream: load it whole, with streaming=False.")
+    features = source.features or {}
+    class_names = {column: f.names for column, f in features.items() if getattr(f, "names", None)}
+    return read_frame(source.with_format("arrow")[:], name, use, class_names)
 
 
 def _cells(source: Any, name: str, layer: str | None) -> Contents:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from scorefield._internal.errors import DataError
+from scorefield.data.arrow_images import image_columns, read_image_table
 from scorefield.data.contents import Contents
 from scorefield.data.limits import THRIFT, check_size, lines, reading
 from scorefield.data.use import ALL, Use
@@ -146,7 +148,7 @@ def _is_number(cell: str) -> bool:
 
 
 def read_parquet(path: Path, use: Use = ALL) -> Contents:
-    """Read a table of numbers, truth values and texts.
+    """Read a table of numbers, truth values and texts, or one with a column of images.
 
     Args:
         use: as for `read_csv`.
@@ -155,11 +157,21 @@ def read_parquet(path: Path, use: Use = ALL) -> Contents:
         DataError: a column of another type, or of more texts than `Use.most`.
     """
     table, names = _arrow(path, use)
+    if names is None:
+        return read_image_table(path, table, {}, paths=False)
     return _contents(path, table, names, use)
 
 
-def read_frame(frame: Any, name: str, use: Use = ALL) -> Contents:
+def read_frame(
+    frame: Any,
+    name: str,
+    use: Use = ALL,
+    class_names: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Contents:
     """Read a table in memory that has the Arrow C interface or ``__dataframe__``.
+
+    Args:
+        class_names: of columns next to images, by the column.
 
     Raises:
         DataError: as `read_parquet`; pyarrow missing.
@@ -180,6 +192,8 @@ def read_frame(frame: Any, name: str, use: Use = ALL) -> Contents:
     names = _unique(name, table.column_names)
     if not names or not table.num_rows:
         raise DataError(f"{name} holds no {'rows' if names else 'columns'}.")
+    if images := image_columns(compress(table.schema, use.picks(names))):
+        return read_image_table(name, table.select(images), class_names, paths=True)
     picked = list(compress(range(len(names)), use.picks(names)))
     _check_types(name, [table.schema.field(k) for k in picked])
     return _contents(name, table.select(picked), names, use)
@@ -206,8 +220,8 @@ def _check_types(path: Path | str, columns: Iterable[Any]) -> None:
             )
 
 
-def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
-    """Return a table of the selected columns, and the names of all."""
+def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...] | None]:
+    """Return a table of the selected columns, and the names of all; None for one with images."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -220,12 +234,17 @@ def _arrow(path: Path, use: Use) -> tuple[Any, tuple[str, ...]]:
         with parquet.ParquetFile(path, **limits) as file:
             names, head = _unique(path, file.schema_arrow.names), file.metadata
             columns = list(compress(file.schema_arrow, use.picks(names)))
-        _check_types(path, columns)
+        images = image_columns(columns)
+        if not images:
+            _check_types(path, columns)
         if not columns or not head.num_rows:
             raise DataError(f"{path} holds no {'rows' if columns else 'columns'}.")
         groups = [head.row_group(k) for k in range(head.num_row_groups)]
         unpacked = sum(group.total_byte_size for group in groups)
         check_size(path, max(unpacked, 8 * head.num_rows * len(names)))
+        if images:
+            with parquet.ParquetFile(path, **limits) as file:
+                return file.read(images).select(images), None
         # as codes, because a short text may be in any number of rows
         coded = [column.name for column in columns if pyarrow.types.is_string(column.type)]
         with parquet.ParquetFile(path, read_dictionary=coded, **limits) as file:

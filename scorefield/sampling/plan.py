@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scorefield import solvers
+from scorefield._internal.errors import CheckpointError
 from scorefield._internal.json_values import decode, encode, read_file, write_file
 from scorefield.field import Estimate, Instant, ScoreField, check_same, digest
 from scorefield.noise import Noise
@@ -145,11 +146,13 @@ class Plan:
         """Read a plan that `save` has written.
 
         Raises:
+            CheckpointError: the file does not exist, or cannot be read.
             ValueError: the file holds no plan.
-            OSError: it cannot be read.
         """
         try:
             return cls.decoded(read_file(path, _FORMAT))
+        except CheckpointError:
+            raise
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} holds no plan: {error}.") from None
 

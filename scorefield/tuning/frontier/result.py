@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any
 
+from scorefield._internal.errors import CheckpointError
 from scorefield._internal.json_values import read_file, write_file
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import ScoreField, check_same
@@ -155,14 +156,16 @@ class Frontier:
         """Read a file that `save` has written.
 
         Raises:
+            CheckpointError: the file does not exist, or cannot be read.
             ValueError: the file does not hold a frontier.
-            OSError: it cannot be read.
         """
         try:
             values = read_file(path, FORMAT)
             points = tuple(_decoded(point) for point in values.pop("points"))
             result = cls(**values | {"floors": _measurements(values["floors"])}, points=points)
             _check_facts(result)
+        except CheckpointError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} does not hold a frontier: {error}.") from None
         return result

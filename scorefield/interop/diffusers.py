@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data.config import CodecConfig
 from scorefield.data.rows import Rows
@@ -16,12 +18,12 @@ from scorefield.interop.pipeline_tuning import PipelineTuner, check_plan, tune
 from scorefield.interop.pipelines import Part, Source, part_of, source_of
 from scorefield.interop.scheduler_process import noising
 from scorefield.interop.settings import one_line_errors
-from scorefield.networks.diffusers import class_count
+from scorefield.networks.diffusers import Diffusers, class_count
 from scorefield.runs import build
 from scorefield.runs.run import Run
 from scorefield.training.config import DiffusersConfig
 
-__all__ = ["PipelineTuner", "check_plan", "field", "load", "tune"]
+__all__ = ["PipelineTuner", "check_plan", "export", "field", "load", "tune"]
 
 _STD, _LATENT_STD = 0.25, 1.0  # standard deviations of pictures over their range, and of latents
 
@@ -65,6 +67,23 @@ def load(
     with one_line_errors(parts.where, CheckpointError):
         foreign = _foreign(parts, shape, unconditional)
     return foreign.run(options)
+
+
+def export(run: Run) -> nn.Module:
+    """Return the network of a run that was imported, as diffusers knows it.
+
+    ``export(run).save_pretrained(folder)`` writes a folder that diffusers and `load` read.
+
+    Raises:
+        UsageError: a network that is not of diffusers.
+    """
+    network = run.field.network
+    if not isinstance(network, Diffusers):
+        raise UsageError(
+            f"run: its network is {type(network).__name__}, and diffusers has no class for it; "
+            "run.field.network.state_dict() has its weights."
+        )
+    return network.inner
 
 
 def _parts(source: Any, pipeline: str | Path | None, variant: str | None, pickle: bool) -> Source:

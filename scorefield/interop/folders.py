@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.hub import snapshot
 from scorefield.interop.contents import described, names_in
 from scorefield.interop.pipelines import CODECS_OF, NETWORKS_OF, Part, Source, checked, settings_of
 from scorefield.interop.scheduler_process import build_scheduler
@@ -69,20 +70,10 @@ def read_folder(
 
 
 def _resolve(folder: Path) -> Path:
-    """Return a folder; of a repository in the hub's cache, the snapshot of its main branch."""
+    """Return a folder, or its snapshot in the hub's cache."""
     if not folder.is_dir():
         raise CheckpointError(f"the folder {folder} does not exist.")
-    snapshots, main = folder / "snapshots", folder / "refs" / "main"
-    if not snapshots.is_dir():
-        return folder
-    names = sorted(path.name for path in snapshots.iterdir())
-    revision = main.read_text().strip() if main.is_file() else names[0] if len(names) == 1 else ""
-    if revision not in names:
-        raise CheckpointError(
-            f"{folder} has no snapshot of its main branch, refs/main: give the folder of a "
-            f"snapshot; it has {', '.join(names[:8]) or 'none'}."
-        )
-    return snapshots / revision
+    return snapshot(folder)
 
 
 def _scheduler(folder: Path) -> Any | None:

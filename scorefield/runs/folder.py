@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from scorefield._internal import sizes, toml
 from scorefield._internal.atomic_files import in_room, publish
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
+from scorefield._internal.hub import snapshot
 from scorefield.field import ScoreField
 from scorefield.runs import weights
 from scorefield.runs.weights import CONFIG
@@ -60,11 +61,12 @@ class RunFolder:
     raises `CheckpointError` with its path.
 
     Args:
-        path: of the folder; it need not exist yet.
+        path: of the folder; it need not exist yet. Of a repository in the cache of the Hugging Face
+            hub, the snapshot of its main branch.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = snapshot(Path(path))
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -279,6 +281,13 @@ class RunFolder:
         files = (self.path / SAMPLES).glob("samples-*.*")
         return sorted(files, key=lambda path: (len(path.stem), path.stem))
 
+    @property
+    def measurements(self) -> dict[str, Path]:
+        """The files that were measured on the run, by their names: log, plans and frontiers."""
+        files = [self.path / "log.jsonl", *self.path.glob("frontier*.json")]
+        files += (self.path / PLANS).glob("nfe-*.json")
+        return {path.relative_to(self.path).as_posix(): path for path in files if path.is_file()}
+
     # --- writing
 
     def write(
@@ -287,14 +296,14 @@ class RunFolder:
         tensors: Mapping[str, Tensor],
         averages: Mapping[float, Mapping[str, Tensor]],
         plans: Mapping[tuple[float, int], Plan],
-        include: Mapping[str, Path],
+        include: Mapping[str, Path | str],
     ) -> None:
         """Write a new run folder, at once or not at all.
 
         Args:
             averages: the network's weights averaged with other decays, by the decay.
             plans: that were tuned, by guidance and network calls.
-            include: files and folders to copy into it, by their names there.
+            include: files and folders to copy into it, or texts, by their names there.
 
         Raises:
             UsageError: the folder exists and is not empty.
@@ -448,9 +457,11 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path | str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
+    if isinstance(source, str):
+        target.write_text(source, encoding="utf-8")
+    elif source.is_dir():
         shutil.copytree(source, target)
     else:
         shutil.copyfile(source, target)

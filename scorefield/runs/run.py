@@ -224,11 +224,13 @@ class Run(DataInference):
 
         return check(self, data, y, **settings)
 
-    def save(self, folder: str | Path, include: Mapping[str, Path] | None = None) -> None:
+    def save(self, folder: str | Path, include: Mapping[str, Path | str] | None = None) -> None:
         """Write the run to a new folder, at once or not at all; it belongs to it from then on.
 
+        The log, the plans and the frontiers of the folder that it belonged to are copied.
+
         Args:
-            include: files and folders to copy into it, by their names there.
+            include: files and folders to copy into it, or texts, by their names there.
 
         Raises:
             UsageError: the folder exists and is not empty.
@@ -241,5 +243,27 @@ class Run(DataInference):
         for name, value in (("mean", self.field.mean), ("variance", self.field.variance)):
             tensors[f"data.{name}"] = torch.as_tensor(value).float().expand(self.field.shape)
         target = RunFolder(folder)
-        target.write(self.config, tensors, self.averages, self.tuned, include or {})
+        files = {} if self.folder is None else self.folder.measurements
+        target.write(self.config, tensors, self.averages, self.tuned, {**files, **(include or {})})
         self.folder = target
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder that is ready for the hub: as `save`, with a model card, README.md.
+
+        Raises:
+            UsageError, StorageError: as `save`.
+        """
+        from scorefield.runs.model_card import CARD, model_card
+
+        self.save(folder, {CARD: model_card(self, Path(folder).name)})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **settings: Any) -> Run:
+        """Return the run of a folder, or of a repository in the hub's cache.
+
+        Args:
+            settings: those of `scorefield.load`, and so are the errors.
+        """
+        from scorefield.runs.loading import load
+
+        return load(folder, **settings)

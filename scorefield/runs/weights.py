@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.hub import leads_out
 from scorefield.runs import build, header
 from scorefield.training.config import RunConfig
 
@@ -35,10 +36,11 @@ def plain_file(folder: Path, name: str) -> Path:
         CheckpointError: the file does not exist, or the path leads out of the folder.
     """
     path = folder / name
-    target = Path(os.path.realpath(path))
-    if not target.is_relative_to(os.path.realpath(folder)):
-        raise CheckpointError(f"{path} leads out of its folder, to {target}: put the file there.")
-    if not target.is_file():
+    if leads_out(path, folder):
+        raise CheckpointError(
+            f"{path} leads out of its folder, to {os.path.realpath(path)}: put the file there."
+        )
+    if not path.is_file():
         raise CheckpointError(f"{path} cannot be read: the file does not exist.")
     return path
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cache, cached_property
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from scorefield import solvers
 from scorefield._internal.errors import CheckpointError
+from scorefield._internal.hub import snapshot
 from scorefield._internal.json_values import decode, encode, read_file, write_file
 from scorefield.field import Estimate, Instant, ScoreField, check_same, digest
 from scorefield.noise import Noise
@@ -156,8 +158,18 @@ class Plan:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} holds no plan: {error}.") from None
 
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Write the plan to a folder, as plan.json; the errors are those of `save`."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.save(Path(folder) / _FILE)
 
-_FORMAT = "scorefield-plan"
+    @classmethod
+    def from_pretrained(cls, folder: str | PathLike[str]) -> Plan:
+        """Read plan.json of a folder; the errors are those of `load`."""
+        return cls.load(snapshot(Path(folder)) / _FILE)
+
+
+_FORMAT, _FILE = "scorefield-plan", "plan.json"
 
 
 @cache

@@ -108,6 +108,8 @@ def test_genes_are_found_by_name(tmp_path):
     path = write(tmp_path / "x.h5ad")
     data = read(path, without=("gene2",))
     assert torch.equal(data.x, torch.from_numpy(np.delete(X, 2, 1)))
+    with pytest.raises(DataError, match="has no column gene9"):
+        read(path, without="gene9")
     config = TrainConfig(
         network=MLPConfig(width=8, depth=1), optim=OptimConfig(steps=2, batch_size=8)
     )

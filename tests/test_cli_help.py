@@ -61,6 +61,9 @@ def test_a_restoration_shows_the_options_it_takes():
     assert "--mask" in text
     for option in ("--plan", "--tolerance", "--time-per-sample", "--guidance"):
         assert f"{option} " not in text
+    assert text.count("[default: ddim with --eta 1]") == 1
+    assert "[default: multistep]" not in text
+    assert "[default: multistep]" in help_of("sample")
 
 
 def test_settings_of_a_training_have_flat_names_and_short_kinds():

@@ -238,3 +238,11 @@ def test_a_column_of_texts_that_are_all_gaps_is_refused(tmp_path, ending):
     write_table(tmp_path / f"x.{ending}", {"t": ["NA", "", "?"], "x": [0.5, 1.5, 2.5]})
     with pytest.raises(DataError, match=r"column t holds no values besides 3 missing value\(s\)"):
         read(tmp_path / f"x.{ending}")
+
+
+def test_a_misspelt_column_to_leave_out_is_named_before_the_contents_of_others(tmp_path):
+    path = tmp_path / "birds.csv"
+    path.write_text("size,note\n1,2\n3,ill\n")
+    with pytest.raises(DataError, match="without='notes': the data has size, note"):
+        read(path, without="notes")
+    assert read(path, without="note").shape == (1,)

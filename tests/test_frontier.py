@@ -316,6 +316,23 @@ def test_a_frontier_comes_back_bit_for_bit(saved, tmp_path):
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
 
 
+def test_a_frontier_is_printed_as_a_table(saved):
+    _, found, _ = saved
+    heading, *rows, floor, note = str(found).splitlines()
+    assert heading.split() == ["plan", "NFE", "ms", "error", "energy", "distance"]
+    assert {len(row) for row in (*rows, floor)} == {len(heading)}
+    assert len(rows) == len(found.points)
+    for row, point in zip(rows, found.points, strict=True):
+        energy = point.values["energy_distance"]
+        assert row.startswith(f"{point.name} ")
+        assert f" {point.error or '-'}  " in row
+        value, _, half = row.split()[-3:]
+        assert float(value) == pytest.approx(energy.value, abs=10.0 ** (2 - len(half)))
+        assert float(half) == pytest.approx((energy.high - energy.low) / 2, rel=0.06)
+    assert floor.startswith("data itself ")
+    assert note.startswith("32 samples of each from the same noises, against 40 items")
+
+
 def test_the_plans_in_it_are_those_that_plans_are_saved_as(saved, tmp_path):
     _, found, path = saved
     for held, one in zip(json.loads(path.read_text())["points"], found.points, strict=True):

@@ -185,6 +185,12 @@ def test_slerp_turns_at_a_constant_rate():
         torch.testing.assert_close(sf.slerp(a, b, weight), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("shapes", [((3,), (3,)), ((), ()), ((2, 3), (3,)), ((2, 3), (1, 3))])
+def test_slerp_takes_batches_of_one_shape(shapes):
+    with pytest.raises(ValueError, match=r"a has shape .*: give \(B, ...\)"):
+        sf.slerp(*map(torch.ones, shapes), 0.5)
+
+
 def test_slerp_is_straight_where_no_way_is_distinguished():
     a = tensor(1.0, -2.0)[None]
     torch.testing.assert_close(sf.slerp(a, a, 0.3), a)

@@ -209,6 +209,29 @@ def test_plans_of_a_run_follow_it_into_its_folder(trained, tmp_path):
     assert again.plan(7).tuning is None
 
 
+def test_a_run_is_printed_in_one_line(trained):
+    run = load(trained[1])
+    text = repr(run)
+    assert "\n" not in text
+    assert len(text) < 250
+    assert text.startswith(f"Run({run.config.data.name!r}, shape={run.config.data.shape}")
+    assert repr(run.field.process) in text
+    assert f"folder={str(trained[1])!r}" in text
+    assert text == str(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("sample", {"plan": 3}), ("compare", {"solvers": 3}), ("check", {"m": 3})],
+)
+def test_an_unknown_argument_names_the_method(trained, name, arguments):
+    argument = next(iter(arguments))
+    with pytest.raises(TypeError, match=rf"Run\.{name}\(\) got an unexpected .*'{argument}'"):
+        getattr(trained[0], name)(**({"n": 2} if name == "sample" else {}), **arguments)
+    with pytest.raises(TypeError, match=r"write_report\(\) got an unexpected .*'itemss'"):
+        sf.write_report(trained[0], itemss=3)
+
+
 def test_a_run_is_compared_with_held_out_data_and_checked(trained):
     run = load(trained[1])
     frontier = run.compare(DATA, held_out=True, nfe=[6], n=32)

@@ -20,6 +20,7 @@ from test_inverse import (
 )
 
 import scorefield as sf
+from scorefield._internal.errors import DataError
 from scorefield.data import Standardize, read
 from scorefield.data.columns import Columns
 from scorefield.data.config import ColumnsConfig
@@ -321,12 +322,24 @@ def test_the_steps_may_be_chosen_and_are_the_usual_ones_unless_they_are(tmp_path
         ([], {}),
         (["--steps", 7], {"solver": sf.DDIM(1.0), "times": times}),
         (["--steps", 7, "--eta", 0.5], {"solver": sf.DDIM(0.5), "times": times}),
-        (["--nfe", 8], {"solver": sf.default_plan(run.field, 8)}),
+        (["--nfe", 8], {"nfe": 8}),
+        (["--nfe", 8], {"solver": sf.DDIM(1.0), "times": times}),
     ):
         out = tmp_path / "s.npy"
         shared = ["--out", out, "--overwrite"]
         finishes("restore", files / "run", files / "gappy.npy", *shared, *options)
         np.testing.assert_array_equal(np.load(out), run.restore(y, **settings)[:, 0].numpy())
+
+
+def test_python_refuses_measurements_that_leave_nothing_to_restore(files):
+    run, y = sf.load(files / "run"), torch.from_numpy(np.load(files / "x.npy")).float()[:4]
+    with sf.count_calls(run.field) as calls:
+        with pytest.raises(DataError, match="measured has no missing values"):
+            run.restore(y)
+        for noise_std in ("0.1", math.nan, -1.0, math.inf):
+            with pytest.raises(ValueError, match=f"noise_std={noise_std!r}: must be a finite"):
+                run.restore(y, None, noise_std)
+    assert calls.count == 0
 
 
 def test_items_may_be_restored_in_shares_and_put_together(tmp_path, files, capsys):
@@ -481,7 +494,7 @@ FAILURES = [
     (3, ["table", "strange.csv"], "owl"),
     (3, ["table", "birds.csv", "--noise", 1], "no common unit"),
     (2, ["pictures", "small.npy", "--downsample", 2, "--method", "repaint"], "--method repaint"),
-    (2, ["run", "gappy.npy", "--method", "repaint", "--nfe", 20], "RePaint"),
+    (2, ["run", "gappy.npy", "--method", "repaint", "--solver", "multistep"], "RePaint"),
     (2, ["run", "gappy.npy", "--plan", "mine.json"], "Unknown option: --plan"),
     (
         2,

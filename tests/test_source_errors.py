@@ -152,6 +152,14 @@ def test_e12_a_discrete_beta_is_the_squared_diffusion_times_the_step():
         sf.LinearSDE(f, lambda t: g(t) ** 2, VP.alpha, VP.sigma)
 
 
+@pytest.mark.parametrize(
+    ("drift", "diffusion", "name"), [(f, 3, "diffusion_fn=3"), (0.5, g, "drift_fn=0.5")]
+)
+def test_coefficients_of_an_sde_are_functions(drift, diffusion, name):
+    with pytest.raises(ValueError, match=f"{name}: must be a function of the time"):
+        sf.LinearSDE(drift, diffusion)
+
+
 def test_e13_one_minus_half_beta_is_the_root_of_one_minus_beta():
     """One step keeps ``sqrt(1 - beta) = 1 - beta / 2 + ...`` of ``x``, not of its variance."""
     process, beta = sf.Tabulated(linear_alpha_bar()), 0.02

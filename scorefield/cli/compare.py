@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from scorefield._internal.errors import UsageError
 from scorefield._internal.text import one_line
-from scorefield.cli.console import console, say, track
+from scorefield.cli.console import say, track
 from scorefield.cli.options import (
     CALLS,
     ITEMS,
@@ -30,7 +27,7 @@ from scorefield.cli.options import (
 
 if TYPE_CHECKING:
     from scorefield.cli.opening import Opened
-    from scorefield.evaluate.metrics import Measurement, Metric
+    from scorefield.evaluate.metrics import Metric
     from scorefield.field import ScoreField
     from scorefield.sampling import Plan
     from scorefield.tuning.frontier import Frontier
@@ -57,7 +54,6 @@ CLASSES: dict[MetricName, str] = {
     "prdc": "PRDC",
 }
 _MOST_MOMENTS = 1024  # coordinates of a Fréchet distance
-_WIDEST = 10_000  # columns of characters
 
 
 def compare(
@@ -129,7 +125,7 @@ def compare(
         progress=lambda work: track(work, len(work), "comparing"),
     )
     result.save(out)
-    show(result)
+    say(str(result))
     say(f"frontier: {out}")
     _draw(result, out.with_suffix(".png"))
 
@@ -158,12 +154,11 @@ def _check_deterministic(data: str | None, plans: Mapping[str, Sequence[Plan]]) 
         )
 
 
-def _metrics(field: ScoreField, names: Sequence[MetricName] | None) -> Sequence[Metric]:
+def _metrics(field: ScoreField, names: Sequence[MetricName] | None) -> Sequence[Metric] | None:
     from scorefield.evaluate import metrics
-    from scorefield.tuning.frontier import METRICS
 
     if not names:
-        return METRICS
+        return None
     dim = math.prod(field.shape)
     if "frechet" in names and dim > _MOST_MOMENTS:
         raise UsageError(
@@ -201,43 +196,6 @@ def _tuned(opened: Opened) -> list[Plan]:
         say(one_line(f"left out: {message}"))
 
     return list(opened.folder.plans(opened.run.conditional, opened.run.guidance, skip).values())
-
-
-def show(frontier: Frontier) -> None:
-    """Print a table of the measurements."""
-    names = list(frontier.points[0].values)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("plan", no_wrap=True)
-    for name in ("NFE", "ms", "error", *(name.replace("_", " ") for name in names)):
-        table.add_column(name, justify="right")
-    for point in frontier.points:
-        cost = f"{round(point.nfe, 1):g}", f"{point.milliseconds:.2f}"
-        table.add_row(point.name, *cost, _text(point.error), *_texts(point.values, names))
-    if frontier.floors:
-        table.add_row("data itself", "", "", "", *_texts(frontier.floors, names))
-    # a file has no width that a table could exceed
-    wide = None if console.is_terminal else Console(file=console.file, width=_WIDEST)
-    (wide or console).print(table)
-    of_data = f", against {frontier.m} items of data" if frontier.m else ""
-    paths = f", from paths with error {frontier.teacher:.1g}" if frontier.teacher else ""
-    say(
-        f"{frontier.n} samples of each from the same noises{of_data}; ± half the "
-        f"{frontier.level:.0%} interval. Errors in standard deviations of the data{paths}; ms per "
-        f"sample in batches of {frontier.batch_size} on {frontier.machine}"
-    )
-
-
-def _texts(measurements: Mapping[str, Measurement], names: Iterable[str]) -> list[str]:
-    return [_text(measurements[name]) for name in names]
-
-
-def _text(measurement: Measurement | None) -> str:
-    """Return the value and half the interval, to two digits of the latter."""
-    if measurement is None:
-        return "-"
-    half = (measurement.high - measurement.low) / 2
-    digits = max(0, 1 - math.floor(math.log10(half))) if half else 4
-    return f"{measurement.value:.{digits}f} ± {half:.{digits}f}"
 
 
 def _draw(frontier: Frontier, path: Path) -> None:

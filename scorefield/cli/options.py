@@ -222,6 +222,15 @@ class SolverOptions:
     """Variance of the noise in a step (ddpm)."""
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RestoreSolver(SolverOptions):
+    """`SolverOptions` with the default of a restoration."""
+
+    solver: Annotated[SolverName | None, option(SOLVER, "ddim with --eta 1")] = None
+    """The rule of a step."""
+
+
 def whole_numbers(name: str, words: Sequence[str]) -> list[int]:
     """Return the whole numbers of an option, separated by commas or blanks, sorted, each once.
 

@@ -17,6 +17,7 @@ from scorefield.cli.options import (
     SOLVER,
     Items,
     JobOptions,
+    RestoreSolver,
     RunPath,
     Seed,
     SolverOptions,
@@ -57,7 +58,7 @@ def restore(
     corrupt: Annotated[bool, option(MEASUREMENT)] = False,
     nfe: Annotated[int | None, option(CALLS, "20 steps of ddim with --eta 1")] = None,
     method: Annotated[MethodName, option(SOLVER)] = "mmps",
-    solver: SolverOptions = SolverOptions(),
+    solver: RestoreSolver = RestoreSolver(),
 ) -> None:
     """Restore items that were measured in part, at low resolution or with noise.
 
@@ -85,7 +86,7 @@ def restore(
     corrupt
         The items are complete: apply mask, operator and noise to them first, to try a method.
     nfe
-        Use the default plan with this number of network calls per sample.
+        Network calls per sample, by ddim with --eta 1.
     method
         Posterior approximation: mmps uses the field's covariance, pigdm a single variance, dps a
         gradient step of fixed length; replacement and repaint put known values in place (--mask).
@@ -131,17 +132,18 @@ def restore(
 def _plan(run: Run, nfe: int | None, options: SolverOptions) -> NamedPlan:
     """Return the plan that the options name; tuned plans are for unconditional samples only."""
     from scorefield.cli.plan_options import NamedPlan, solver_plan
-    from scorefield.sampling import default_plan, prepare
+    from scorefield.inverse.restore import restoration_plan
+    from scorefield.sampling import prepare
 
-    if nfe is not None:
-        if options != SolverOptions():
-            raise UsageError(
-                f"--nfe {nfe} cannot be combined with the options of a solver: it already selects "
-                "solver and times."
-            )
-        chosen = NamedPlan("", default_plan(run.field, nfe))
+    if options == RestoreSolver():
+        chosen = NamedPlan("", restoration_plan(run.field, nfe))
+    elif nfe is not None:
+        raise UsageError(
+            f"--nfe {nfe} cannot be combined with the options of a solver: it already selects "
+            "solver and times."
+        )
     else:
-        if options.solver is None:  # as `scorefield.inverse.restoration_plan`
+        if options.solver is None:
             eta = 1.0 if options.eta is None else options.eta
             options = replace(options, solver="ddim", eta=eta)
         chosen = solver_plan(run, options)
@@ -230,19 +232,21 @@ def _restored(
     import torch
 
     from scorefield.cli.jobs import nfe_column
+    from scorefield.runs.restore import restore as restore_measured
     from scorefield.sampling import count_calls
 
     assert task.x is not None
     measured = measurement.measured(task.x, task.ids)
     with count_calls(run.field) as calls:
-        x = run.restore(
+        x = restore_measured(
+            run,
+            run.toward(y),
             measured,
             measurement.operator,
             measurement.noise,
             method=method,
             n=n,
             solver=plan,
-            y=y,
             ids=task.ids,
             seed=measurement.seed,
             batch_size=batch_size,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scorefield._internal.errors import DataError
 from scorefield.data.config import DataConfig
+from scorefield.data.contents import first_few
 
 MOST_LABELS = 64  # in a column of texts
 MOST_CLASSES = 10_000
@@ -38,7 +40,14 @@ class Use:
         return cls(like.columns.names, without, frozenset(like.columns.categories), classes)
 
     def picks(self, names: Sequence[str]) -> list[bool]:
-        """Return for each column whether it is read."""
+        """Return for each column whether it is read.
+
+        Raises:
+            DataError: a column to leave out that is not there.
+        """
+        for column in self.without:
+            if column not in names:
+                raise DataError(f"without={column!r}: the data has {first_few(names)}.")
         wanted = {*(self.names or names)} - {*self.without} | {self.classes}
         return [name in wanted for name in names]
 

@@ -118,6 +118,9 @@ class LinearSDE(Process):
     _log_variance: _Pieces = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("drift_fn", "diffusion_fn"):
+            if not callable(value := getattr(self, name)):
+                raise ValueError(f"{name}={value!r}: must be a function of the time, by torch.")
         if not 0 < self.t_min < self.t_max < math.inf:
             raise ValueError(
                 f"t_min = {self.t_min:g}, t_max = {self.t_max:g}: the SDE starts at 0, give 0 < "

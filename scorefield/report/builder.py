@@ -66,12 +66,15 @@ class ReportBuilder:
         data: Any = None,
         out: str | PathLike[str] | None = None,
         *,
+        held_out: bool = False,
+        seed: int = 0,
+        n: int | None = None,
+        items: int | None = None,
         overwrite: bool = False,
-        **settings: Any,
     ) -> None:
         for module in ("jinja2", "PIL.Image"):
             optional(module)
-        self.context = ReportContext(run, data, **settings)
+        self.context = ReportContext(run, data, held_out=held_out, seed=seed, n=n, items=items)
         if out is None:
             if self.context.run.folder is None:
                 raise UsageError("out=None: the run has no folder; pass the file to write as out.")
@@ -108,7 +111,12 @@ def write_report(
     run: Run | str | PathLike[str],
     data: Any = None,
     out: str | PathLike[str] | None = None,
-    **settings: Any,
+    *,
+    held_out: bool = False,
+    seed: int = 0,
+    n: int | None = None,
+    items: int | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a report of a run as one HTML file that opens offline, and return its path.
 
@@ -121,11 +129,12 @@ def write_report(
             anything else that `scorefield.read` takes. Sections that need data are placeholders
             without it.
         out: the file to write; ``report.html`` in the run folder by default.
-        settings: ``held_out=True`` takes only the items that training held out of ``data``, which
-            must be the run's own. ``seed=0`` determines all noise. ``n`` is the number of samples
-            in a panel of the sliders, and ``items`` the number of items whose likelihood is
-            computed; both depend on the data by default.
-            ``overwrite=True`` replaces the file.
+        held_out: take only the items that training held out of ``data``, which must be the run's
+            own.
+        seed: of all noise.
+        n: number of samples in a panel of the sliders, which depends on the data by default.
+        items: number of items whose likelihood is computed; it depends on the data by default.
+        overwrite: replace the file.
 
     Raises:
         ImportError: Jinja or Pillow is not installed.
@@ -133,7 +142,16 @@ def write_report(
         NumericalError: the network's samples are not finite.
         StorageError: the disk has no room for the file.
     """
-    builder = ReportBuilder(run, data, out, **settings)
+    builder = ReportBuilder(
+        run,
+        data,
+        out,
+        held_out=held_out,
+        seed=seed,
+        n=n,
+        items=items,
+        overwrite=overwrite,
+    )
     for _ in builder:
         pass
     return builder.path

@@ -15,7 +15,7 @@ from scorefield.report.axis import Axis
 from scorefield.report.blocks import Charts, Missing, Note, Section, Table
 from scorefield.report.chart import Band, Chart, Series
 from scorefield.report.figure import Figure
-from scorefield.report.text import plus_minus, short_name
+from scorefield.report.text import short_name
 from scorefield.tuning.frontier import Frontier, Point
 
 if TYPE_CHECKING:
@@ -86,11 +86,6 @@ def check_drawable(frontier: Frontier, name: str) -> None:
         raise CheckpointError(f"{name}: the frontier has a plan of less than one call.")
 
 
-def interval(measurement: Measurement) -> str:
-    """Return a value and half its interval."""
-    return plus_minus(measurement.value, (measurement.high - measurement.low) / 2)
-
-
 def _styles(frontier: Frontier) -> dict[str, Series]:
     """Return an empty series for each name: deterministic and stochastic ones count their tones."""
     styles: dict[str, Series] = {}
@@ -112,7 +107,7 @@ def _chart(
     best, least = min(measured, key=lambda pair: pair[1].value)
     alt = (
         f"{label} against network calls, for {len(styles)} solvers. The least is "
-        f"{interval(least)}, by {short_name(best.name)} with {best.nfe:g} calls"
+        f"{least!s}, by {short_name(best.name)} with {best.nfe:g} calls"
     )
     return Chart(alt, x, _heights(label, [m for _, m in measured], band), series, band)
 
@@ -124,7 +119,7 @@ def _line(style: Series, measured: Measured, name: str) -> Series:
         style,
         points=[(p.nfe, m.value) for p, m in line],
         intervals=[(m.low, m.high) for _, m in line],
-        titles=[f"{style.name}, {p.nfe:g} calls: {interval(m)}" for p, m in line],
+        titles=[f"{style.name}, {p.nfe:g} calls: {m!s}" for p, m in line],
     )
 
 
@@ -175,11 +170,11 @@ def _table(frontier: Frontier) -> Table:
             short_name(p.name),
             f"{p.nfe:g}",
             f"{p.milliseconds:.2f}",
-            "" if p.error is None else interval(p.error),
-            *(interval(p.values[m]) if m in p.values else "" for m in metrics),
+            "" if p.error is None else str(p.error),
+            *(str(p.values[m]) if m in p.values else "" for m in metrics),
         ]
         for p in frontier.points
     ]
-    floors = [interval(frontier.floors[m]) if m in frontier.floors else "" for m in metrics]
+    floors = [str(frontier.floors[m]) if m in frontier.floors else "" for m in metrics]
     caption = f"All measurements, ± half the {frontier.level:.0%} confidence interval"
     return Table(caption, names, [*rows, ["other data", "", "", "", *floors]])

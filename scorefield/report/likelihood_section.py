@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from scorefield._internal.text import plus_minus
 from scorefield.likelihood import Likelihood
 from scorefield.report.axis import Axis
 from scorefield.report.blocks import Charts, Section
 from scorefield.report.chart import Chart, Series
 from scorefield.report.context import ReportContext
-from scorefield.report.text import plus_minus
 
 _BINS = 20
 _CALLS, _PROBES = 28, 4

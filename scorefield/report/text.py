@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from scorefield._internal.text import one_line
 
 _NAME = 160  # characters
@@ -17,11 +15,3 @@ def printable(value: str) -> str:
 def short_name(text: str) -> str:
     """Return a name from a file as one line of bounded length."""
     return one_line(text, _NAME)
-
-
-def plus_minus(value: float, error: float) -> str:
-    """Return a number and its error, both to two digits of the error."""
-    if not 0 < error < math.inf:
-        return f"{value:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -16,12 +16,13 @@ from scorefield.data import Data
 from scorefield.data.rows import chunks
 from scorefield.data.source import as_data
 from scorefield.evaluate.check import Check, check as check_network
+from scorefield.evaluate.metrics import Metric
 from scorefield.field import ScoreField
 from scorefield.process import balanced
 from scorefield.runs.folder import held_out_items
 from scorefield.sampling import Adaptive, Plan, default_plan
 from scorefield.training.held_out import split
-from scorefield.tuning.frontier import Frontier, frontier
+from scorefield.tuning.frontier import METRICS, Frontier, frontier
 from scorefield.tuning.frontier.measure import SMALLEST
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def compare(
     held_out: bool = False,
     n: int | None = None,
     seed: int = 0,
+    metrics: Sequence[Metric] | None = None,
     **settings: Any,
 ) -> Frontier:
     """Measure plans on a run; see `Run.compare`."""
@@ -186,6 +188,7 @@ def compare(
         other=other,
         n=(n or SAMPLES) if other is None else len(other),
         seed=seed,
+        metrics=METRICS if metrics is None else metrics,
         features=lambda z: run.to_field(run.to_data(z)),
         **settings,
     )

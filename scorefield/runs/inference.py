@@ -71,12 +71,14 @@ class DataInference(DataField):
             y: the class; None for all classes.
 
         Raises:
-            DataError: values that are not of the run's kind; an operator, or noise, for a table.
+            DataError: values that are not of the run's kind; an operator, or noise, for a table;
+                nothing to restore.
             UsageError: as `check_restoring`.
             ValueError, NumericalError: as `scorefield.restore`.
         """
-        from scorefield.runs.restore import restore
+        from scorefield.runs.restore import check_unknown, restore
 
+        check_unknown(measured, operator, noise_std)
         return restore(self, self.toward(y), measured, operator, noise_std, **settings)
 
     def log_prob(

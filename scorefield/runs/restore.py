@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,10 +15,20 @@ from scorefield.data.encoding import Encoding
 from scorefield.data.transform import Standardize
 from scorefield.field import ScoreField
 from scorefield.inverse import Operator, mask_as_nan, restore as restore_field
-from scorefield.inverse.restore import check_items
+from scorefield.inverse.restore import check_items, check_kinds
 
 if TYPE_CHECKING:
     from scorefield.runs.units import DataField
+
+
+def check_unknown(measured: Tensor, operator: Operator | None, noise_std: float) -> None:
+    """Raise `DataError` if measurements leave nothing to restore."""
+    check_kinds(measured, operator)
+    if operator is None and not noise_std and not bool(measured.isnan().any()):
+        raise DataError(
+            "measured has no missing values: mark them with NaN, or describe the measurement by "
+            "operator or noise_std."
+        )
 
 
 def restore(
@@ -58,8 +70,8 @@ def restore_data(
             different kinds.
         ValueError, NumericalError: as `restore`.
     """
-    if not noise_std >= 0:
-        raise ValueError(f"noise_std={noise_std:g}: must be at least 0.")
+    if not isinstance(noise_std, Real) or not 0 <= noise_std < math.inf:
+        raise ValueError(f"noise_std={noise_std!r}: must be a finite number, at least 0.")
     measured, operator = mask_as_nan(measured, operator)
     if encoding.width.ndim and (operator is not None or noise_std):
         raise DataError(

@@ -26,8 +26,10 @@ from scorefield.sampling import (
 from scorefield.solvers import Solver
 
 if TYPE_CHECKING:
-    from scorefield.evaluate.check import Check
+    from scorefield.evaluate.check import Check, Progress
+    from scorefield.evaluate.metrics import Metric
     from scorefield.tuning.frontier import Frontier
+    from scorefield.tuning.frontier.measure import NamedPlan
 
 
 @dataclass(eq=False)
@@ -45,6 +47,13 @@ class Run(DataInference):
     averages: Mapping[float, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
     folder: RunFolder | None = None
     tuned: dict[tuple[float, int], Plan] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        data, process = self.config.data, self.field.process
+        classes = f", {data.classes} classes" if data.classes else ""
+        guidance = f", guidance={self.guidance:g}" if self.guidance != 1 else ""
+        folder = f", folder={str(self.folder.path)!r}" if self.folder else ""
+        return f"Run({data.name!r}, shape={data.shape}{classes}, {process!r}{guidance}{folder})"
 
     @classmethod
     def of(
@@ -182,7 +191,14 @@ class Run(DataInference):
         *,
         nfe: int | Sequence[int] = (5, 10, 20),
         y: int | None = None,
-        **settings: Any,
+        labels: Any = None,
+        held_out: bool = False,
+        n: int | None = None,
+        seed: int = 0,
+        metrics: Sequence[Metric] | None = None,
+        level: float = 0.95,
+        batch_size: int = 64,
+        progress: Callable[[Sequence[NamedPlan]], Iterable[NamedPlan]] = iter,
     ) -> Frontier:
         """Measure plans on the run: network calls, time, error, and distance to held-out data.
 
@@ -193,9 +209,8 @@ class Run(DataInference):
             plans: by name; by default the default plan, tuned plans, and seven known solvers.
             nfe: network calls of the default plans and solvers, one number or several.
             y: the class; None for all classes.
-            settings: ``labels``, ``held_out``, ``n`` and ``seed`` of
-                `scorefield.runs.comparison.references`, and ``metrics``, ``level``, ``batch_size``
-                and ``progress`` of `scorefield.frontier`.
+            labels, held_out, n, seed: as for `scorefield.runs.comparison.references`.
+            metrics, level, batch_size, progress: as for `scorefield.frontier`.
 
         Raises:
             UsageError: training data, too few items; guidance without a class.
@@ -205,16 +220,39 @@ class Run(DataInference):
         from scorefield.runs.comparison import compare
 
         budgets = [nfe] if isinstance(nfe, int) else nfe
-        return compare(self, data, plans, budgets, y, **settings)
+        return compare(
+            self,
+            data,
+            plans,
+            budgets,
+            y,
+            labels=labels,
+            held_out=held_out,
+            n=n,
+            seed=seed,
+            metrics=metrics,
+            level=level,
+            batch_size=batch_size,
+            progress=progress,
+        )
 
-    def check(self, data: Any = None, *, y: int | None = None, **settings: Any) -> Check:
+    def check(
+        self,
+        data: Any = None,
+        *,
+        y: int | None = None,
+        labels: Any = None,
+        n: int = 64,
+        seed: int = 0,
+        progress: Progress = iter,
+    ) -> Check:
         """Measure whether the network matches the configuration.
 
         Args:
             data: as for `scorefield.train`; by default samples of the run.
             y: the class; None for all classes, or those of the data.
-            settings: ``labels`` of the items, and ``n``, ``seed`` and ``progress`` of
-                `scorefield.evaluate.check.check`.
+            labels: of the items, as for `scorefield.train`.
+            n, seed, progress: as for `scorefield.evaluate.check.check`.
 
         Raises:
             DataError: data that is not of the run's kind.
@@ -222,7 +260,7 @@ class Run(DataInference):
         """
         from scorefield.runs.comparison import check
 
-        return check(self, data, y, **settings)
+        return check(self, data, y, labels=labels, n=n, seed=seed, progress=progress)
 
     def save(self, folder: str | Path, include: Mapping[str, Path | str] | None = None) -> None:
         """Write the run to a new folder, at once or not at all; it belongs to it from then on.

@@ -202,7 +202,12 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
     Directions turn at a constant rate and lengths change linearly. Opposite points have no way
     between them that is distinguished; there, and at 0, it is straight.
+
+    Raises:
+        ValueError: other shapes.
     """
+    if a.shape != b.shape or a.ndim < 2:
+        raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}: give (B, ...).")
     one, two = (wide(v).flatten(1) for v in (a, b))
     lengths = one.norm(dim=1, keepdim=True), two.norm(dim=1, keepdim=True)
     p, q = (v / length.clamp(min=1e-300) for v, length in zip((one, two), lengths, strict=True))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.statistics import student
+from scorefield._internal.text import plus_minus
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Measurement:
     stderr: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        """The value, ± half the interval."""
+        return plus_minus(self.value, (self.high - self.low) / 2)
 
     @classmethod
     def of_halves(cls, values: Tensor, level: float) -> Measurement:

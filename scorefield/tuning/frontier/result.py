@@ -10,6 +10,7 @@ from typing import Any
 
 from scorefield._internal.errors import CheckpointError
 from scorefield._internal.json_values import read_file, write_file
+from scorefield._internal.text import aligned, one_line
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import ScoreField, check_same
 from scorefield.process import check_positive
@@ -78,6 +79,24 @@ class Frontier:
     teacher: float | None
     floors: Mapping[str, Measurement]
     points: tuple[Point, ...]
+
+    def __str__(self) -> str:
+        """A table of the measurements, and their units."""
+        names = list(self.points[0].values)
+        rows = [["plan", "NFE", "ms", "error", *(name.replace("_", " ") for name in names)]]
+        for p in self.points:
+            cost = f"{round(p.nfe, 1):g}", f"{p.milliseconds:.2f}"
+            values = [str(p.values[name]) for name in names]
+            rows.append([one_line(p.name), *cost, str(p.error or "-"), *values])
+        if self.floors:
+            rows.append(["data itself", "", "", "", *(str(self.floors[name]) for name in names)])
+        of_data = f", against {self.m} items of data" if self.m else ""
+        paths = f", from paths with error {self.teacher:.1g}" if self.teacher else ""
+        return (
+            f"{aligned(rows)}\n{self.n} samples of each from the same noises{of_data}; ± half the "
+            f"{self.level:.0%} interval. Errors in standard deviations of the data{paths}; ms per "
+            f"sample in batches of {self.batch_size} on {self.machine}"
+        )
 
     def within(self, tolerance: float) -> Point:
         """Return the plan of fewest calls whose upper bound of the error is within a tolerance.

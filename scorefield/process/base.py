@@ -60,17 +60,12 @@ def check_instance(name: str, value: object, kind: type, example: str) -> None:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @cache
-def _widest(kind: str) -> torch.dtype:
-    try:
-        return torch.empty(0, dtype=torch.float64, device=kind).dtype
-    except (RuntimeError, TypeError):
-        return torch.float32
-
-
 def widest(device: torch.device) -> torch.dtype:
     """Return float64, or float32 for a device without it, such as mps."""
-    dtype: torch.dtype = _widest(device.type)
-    return dtype
+    try:
+        return torch.empty(0, dtype=torch.float64, device=device).dtype
+    except (RuntimeError, TypeError):
+        return torch.float32
 
 
 def wide(x: Tensor) -> Tensor:

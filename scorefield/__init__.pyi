@@ -11,6 +11,7 @@ from .evaluate.metrics import Metric as Metric
 from .field import (
     X0 as X0,
     ClassifierFree as ClassifierFree,
+    Clipped as Clipped,
     Coefficients as Coefficients,
     Denoiser as Denoiser,
     Empirical as Empirical,
@@ -27,6 +28,7 @@ from .field import (
     Scaled as Scaled,
     Score as Score,
     ScoreField as ScoreField,
+    Thresholded as Thresholded,
     Tilted as Tilted,
     V as V,
     Velocity as Velocity,

@@ -13,6 +13,10 @@ from scorefield.field.base import (
     ScoreField as ScoreField,
     Shape as Shape,
 )
+from scorefield.field.clipped import (
+    Clipped as Clipped,
+    Thresholded as Thresholded,
+)
 from scorefield.field.denoiser import (
     Denoiser as Denoiser,
     Label as Label,

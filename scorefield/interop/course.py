@@ -1,13 +1,24 @@
 r"""The steps of a solver along times, its network calls, and the times at which runs may start.
 
-A run that starts late has no history, so its first steps may differ from those of a full run. They
-are prepared separately, until they leave the same history as the full run; the remaining steps are
+A run may start at any call, as pipelines do that begin with a noised image or change the sample
+between steps. It has no history, so its first steps may differ from those of a full run. They are
+prepared separately, until they leave the same history as the full run; the remaining steps are
 shared. If the start of a multistep method would make more calls than there are timesteps, a start
-of rising order is used instead.
+of rising order is used instead. Where no step of the solver starts, or a table of fitted steps
+needs the estimates before, the run goes down the times of the remaining calls by a `Multistep` of
+rising order.
+
+A pipeline of a flow starts with noise as the sample at ``t = 1``. If the solver cannot step from
+there, where ``alpha = 0``, its first step is DDIM's, which can. If the times of a plan start lower,
+DDIM steps down to them, at the cost of one more call. If they start just below, the noise is scaled
+to the deviation ``n(t)`` of standardised data there, and the first output is read at the sample
+that the network was called with. The posterior mean of standardised data changes by ``(alpha /
+sigma)^2`` of a deviation by this.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -17,11 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.field import Denoiser, Instant
+from scorefield.field import Instant, ScoreField
 from scorefield.interop.replay import Progress, Step, recorded
-from scorefield.solvers import Solver, State
+from scorefield.solvers import DDIM, Multistep, Solver, State
 
 _NEAR = 1e-6  # relative difference of times up to rounding
+_NOISY = 100.0  # noise levels that count as noise alone: the square is the inverse error of an x0
+_DESCENT = Multistep(2, start="rising")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +42,12 @@ class Course:
     """A solver's steps between times.
 
     Args:
-        field: a `replay_field`.
+        field: a `replay_field`, or a wrapper of one.
         solver: any solver.
         times: decreasing, one or more.
         finish: end with the denoiser's estimate at the last time.
+        lead: DDIM makes the first step.
+        shrink: the scale of the first sample, which the network is called with unscaled.
 
     Attributes:
         steps: from the first time to the end.
@@ -43,10 +58,12 @@ class Course:
         ValueError: times that the solver cannot step between.
     """
 
-    field: Denoiser
+    field: ScoreField
     solver: Solver
     times: Tensor
     finish: bool
+    lead: bool = False
+    shrink: float = 1.0
     steps: tuple[Step, ...] = field(init=False)
     calls: tuple[float, ...] = field(init=False)
     instants: tuple[Instant, ...] = field(init=False)
@@ -54,42 +71,94 @@ class Course:
     _step_of: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        moves = self.solver.moves(self.field, self.times[:-1], self.times[1:]) if self._last else []
-        steps: list[Step] = [*moves]
+        steps, histories = self._moves()
         if self.finish:
             end = self.field.instants(self.times[-1:])[0]
             steps.append(partial(_finish, self.field, end))
         if not self._calls_first(steps, 0):
             # a pipeline calls the network with the first sample before any step: ignore that call
-            steps.insert(
-                0, partial(_ignore_call, self.field, self.field.instants(self.times[:1])[0])
-            )
+            first = self.field.instants(self.times[:1])[0]
+            steps.insert(0, partial(_ignore_call, self.field, first))
         calls, step_of = self._trial(steps, 0)
         instants = self.field.instants(torch.tensor(calls, dtype=torch.float64))
         object.__setattr__(self, "steps", tuple(steps))
         object.__setattr__(self, "calls", tuple(calls))
         object.__setattr__(self, "instants", tuple(instants))
-        object.__setattr__(self, "_histories", (None, *(move.history for move in moves)))
+        object.__setattr__(self, "_histories", histories)
         object.__setattr__(self, "_step_of", step_of)
 
-    def start(self, x: Tensor, call: int) -> Progress:
-        """Return the progress of a new sample ``x`` at a call, without history.
+    @classmethod
+    def from_noise(cls, field: ScoreField, solver: Solver, times: Tensor, finish: bool) -> Course:
+        """Return the course of a sample that is noise at the end of the process.
 
         Raises:
-            ValueError: no step starts at that call, or the calls from there would differ.
+            ValueError: times that the solver cannot step between.
         """
-        t, times = self.calls[call], self.times.tolist()
-        if t not in times:
-            raise ValueError(f"t = {t:g} is inside a step of {self.solver!r}")
-        k = times.index(t)
-        noise: Any = None
-        for course in (self, self._rising):
-            steps, calls = course.steps_from(k)
-            if _near(calls, self.calls[call:]):
-                return Progress(steps, State(x, self.times[k], noise), x, t=t)
-        raise ValueError(
-            f"the calls of {self.solver!r} started at t = {t:g} are not those of the timesteps"
-        )
+        process = field.process
+        last = torch.tensor([process.t_max], dtype=torch.float64)
+        widths = process.prior(t=torch.cat([last, times[:1]])).std
+        if torch.allclose(widths[0], widths[1], rtol=_NEAR):
+            return cls.or_lead(field, solver, times, finish)
+        if bool(-process.half_log_snr(times[0]) >= math.log(_NOISY)):
+            return cls(field, solver, times, finish, shrink=float(widths[1] / widths[0]))
+        return cls(field, solver, torch.cat([last, times]), finish, lead=True)
+
+    @classmethod
+    def or_lead(cls, field: ScoreField, solver: Solver, times: Tensor, finish: bool) -> Course:
+        """Return the course of a sample at the first of the times.
+
+        Raises:
+            ValueError: times that the solver cannot step between.
+        """
+        try:
+            return cls(field, solver, times, finish)
+        except ValueError:
+            if len(times) < 2 or bool(field.process.alpha(times[0]) > 0):
+                raise
+            return cls(field, solver, times, finish, lead=True)
+
+    def _moves(self) -> tuple[list[Step], tuple[Any, ...]]:
+        """Return the steps between the times, and the history before and after each."""
+        t, s = self.times[:-1], self.times[1:]
+        steps: list[Step] = []
+        if self.lead:
+            (move,) = DDIM().moves(self.field, t[:1], s[:1])
+            steps.append(partial(_forget, move))
+            t, s = t[1:], s[1:]
+        moves = self.solver.moves(self.field, t, s) if len(t) else []
+        steps.extend(moves)
+        return steps, (None, *[None] * self.lead, *(move.history for move in moves))
+
+    def start(self, x: Tensor, call: int) -> Progress:
+        """Return the progress of a new sample ``x`` at a call, without history."""
+        t, times, noise = self.calls[call], self.times.tolist(), _NO_NOISE
+        if call == 0 and self.shrink != 1:
+            x = self.shrink * x
+        if t in times:
+            k = times.index(t)
+            for course in (self, self._rising):
+                try:
+                    steps, calls = course.steps_from(k)
+                except ValueError:  # of fitted steps, which need the estimates before
+                    break
+                if _near(calls, self.calls[call:]):
+                    return Progress(steps, State(x, self.times[k], noise), x, t=t)
+        at = State(x, torch.tensor(t, dtype=torch.float64), noise)
+        return Progress(self._descent(call), at, x, t=t)
+
+    def reread(self, output: Tensor, sample: Tensor) -> Tensor:
+        """Return the first output as if the network was called with the scaled first sample.
+
+        It gives the same posterior mean of the data.
+        """
+        if self.shrink == 1:
+            return output
+        at = self.instants[0]
+        while isinstance(at.prepared, Instant):
+            at = at.prepared  # of a field that wraps the denoiser
+        skip, out = at.prepared.of_x0
+        result: Tensor = output + (1 - self.shrink) * skip / out * sample
+        return result
 
     def x0(self, x: Tensor, call: int, output: Tensor) -> Tensor:
         """Return the posterior mean of the data from an output."""
@@ -127,7 +196,7 @@ class Course:
         solver: Solver = rising(self.solver)
         if solver == self.solver:
             return self
-        return Course(self.field, solver, self.times, self.finish)
+        return replace(self, solver=solver)
 
     def _calls_first(self, steps: Sequence[Step], k: int) -> bool:
         """Return whether the first call is at the sample at the ``k``-th time."""
@@ -145,8 +214,33 @@ class Course:
         return calls, step_of
 
     def _first(self, steps: Sequence[Step], k: int) -> Progress:
-        noise: Any = None
-        return Progress(tuple(steps), State(_ANY, self.times[k], noise), _ANY).resumed(_numbers)
+        at = State(_ANY, self.times[k], _NO_NOISE)
+        return Progress(tuple(steps), at, _ANY).resumed(_numbers)
+
+    def _descent(self, call: int) -> tuple[Step, ...]:
+        """Return steps of rising order from a call to the end, one or none for each call.
+
+        They step between the remaining times that fall. The outputs of other calls are ignored.
+        """
+        rows = [call]
+        for k in range(call + 1, len(self.calls)):
+            if self.calls[k] < self.calls[rows[-1]] * (1 - _NEAR):
+                rows.append(k)
+        times = [self.calls[k] for k in rows]
+        end = float(self.times[-1])
+        if not self.finish and end < times[-1]:
+            times.append(end)
+        grid = torch.tensor(times, dtype=torch.float64)
+        moves: list[Step] = [*_DESCENT.moves(self.field, grid[:-1], grid[1:])]
+        if self.finish:
+            moves.append(partial(_finish, self.field, self.instants[rows[-1]]))
+        rest = range(call, len(self.calls))
+        by_row: dict[int, Step] = dict(zip(rows, moves, strict=False))
+        ignored: Step
+        for k in rest:
+            ignored = partial(_ignore_call, self.field, self.instants[k])
+            by_row.setdefault(k, ignored)
+        return tuple(by_row[k] for k in rest)
 
 
 def rising(value: Any) -> Any:
@@ -176,11 +270,16 @@ def _near(calls: Sequence[float], expected: Sequence[float]) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=_NEAR, atol=_NEAR)
 
 
-def _finish(field: Denoiser, last: Instant, at: State) -> State:
+def _finish(field: ScoreField, last: Instant, at: State) -> State:
     return at._replace(x=field(at.x, last).x0)
 
 
-def _ignore_call(field: Denoiser, first: Instant, at: State) -> State:
+def _forget(move: Step, at: State) -> State:
+    """Make a step whose memory is of no use to the next."""
+    return move(at)._replace(memory=None)
+
+
+def _ignore_call(field: ScoreField, first: Instant, at: State) -> State:
     field(at.x, first)
     return at
 
@@ -192,3 +291,4 @@ def _numbers(like: Tensor) -> Tensor:
 
 
 _ANY = _numbers(torch.empty(2, 4))
+_NO_NOISE: Any = None

@@ -17,7 +17,8 @@ from scorefield._internal.errors import UsageError
 from scorefield.field import Denoiser, Scaled, time_label
 from scorefield.interop.pipeline_call import Encoder, PipelineCall, Prompts, simple
 from scorefield.interop.probe import Answer, Probe, Record, borrowed
-from scorefield.interop.scheduler_process import DISTILLED, FLOW
+from scorefield.interop.scheduler_config import FLOW
+from scorefield.interop.scheduler_process import DISTILLED
 
 _POSITIONS = 3  # of the step, at which the prediction for a state must be the same
 _NEAR = 1e-3  # least relative difference of predictions that is not rounding
@@ -55,18 +56,14 @@ def field(
             one that cannot be asked for one evaluation; invalid prompts.
         ImportError: diffusers is not installed.
     """
-    from scorefield.interop.scheduler import PREDICTIONS
-
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size}: must be at least 1.")
     scheduler = _scheduler_of(pipeline)
     network = PipelineNetwork(
         pipeline, scheduler, PipelineCall(pipeline, prompts, settings), batch_size
     )
-    prediction = scheduler.config["prediction_type"]
-    process, kind = scheduler.process, PREDICTIONS[prediction]
-    label = Scaled(time_label, network.unit)
-    return Denoiser(network, process, kind, network.shape, mean, variance, label)
+    process, label = scheduler.process, Scaled(time_label, network.unit)
+    return Denoiser(network, process, scheduler.prediction, network.shape, mean, variance, label)
 
 
 def _scheduler_of(pipeline: Any) -> Any:

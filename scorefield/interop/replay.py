@@ -16,9 +16,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from scorefield.field import Denoiser, Parametrization, time_label
+from scorefield.field import Coefficients, Denoiser, Parametrization, time_label
 from scorefield.process import Process
 from scorefield.solvers import State
 
@@ -45,13 +46,25 @@ class Recorded(nn.Module):
         raise OutputNeeded(x, float(t[0]))
 
 
+@dataclass(frozen=True)
+class Unscaled(Parametrization):
+    """A parametrization whose network is called with scaled samples outside."""
+
+    base: Parametrization
+
+    def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:
+        skip, out, scale = self.base(alpha, sigma)
+        return Coefficients(skip, out, torch.ones_like(scale))
+
+
 def replay_field(process: Process, parametrization: Parametrization) -> Denoiser:
-    """Return the field of a network that is called outside.
+    """Return the field of a network that is called outside, with samples in its own scale.
 
     Raises:
         ValueError: the parametrization has infinite coefficients at an end of the process.
     """
-    return Denoiser(Recorded(), process, parametrization, shape=(1,), label=time_label)
+    unscaled = Unscaled(parametrization)
+    return Denoiser(Recorded(), process, unscaled, shape=(1,), label=time_label)
 
 
 @contextmanager

@@ -86,6 +86,8 @@ class Requests:
         """
         at = self._find(timestep, sample)
         course = at.grid.course
+        if at.call == 0:
+            output = course.reread(output, sample)
         x0 = course.x0(at.progress.x, at.call, output)
         progress = at.progress.after(output, draw)
         result = _with_version(_another(progress.x, sample.dtype))
@@ -94,16 +96,6 @@ class Requests:
             self._positions[result] = Position(at.grid, at.call + 1, progress, result._version)
             self._thread.last = result
         return result, x0.to(sample.dtype)
-
-    def check_start(self, call: int) -> None:
-        """Reject a call of the latest grid at which no run can start.
-
-        Raises:
-            ValueError: as `Course.start`; no timesteps were set.
-        """
-        grid = self.current[1]
-        if call in range(1, len(grid.values)):
-            self._started(grid, call, torch.empty(0))
 
     def _find(self, timestep: float | Tensor, sample: Tensor) -> Position:
         position: Position | None = self._positions.get(sample)
@@ -138,18 +130,8 @@ class Requests:
                 f"timestep={t:g}: not in scheduler.timesteps, {values[0]:g} to {values[-1]:g}."
             )
         x = _another(sample, torch.promote_types(sample.dtype, torch.float32))
-        return self._started(grid, values.index(t), x)
-
-    def _started(self, grid: Grid, call: int, x: Tensor) -> Position:
-        try:
-            return Position(grid, call, grid.course.start(x, call))
-        except ValueError as error:
-            raise ValueError(
-                f"the sample at timestep {grid.values[call]:g} was not returned by step, or was "
-                f"changed since, and no run can start there: {error}. Pass prev_sample unchanged, "
-                "or start where a step does, or use DDIM() or Multistep(), which can start at any "
-                "timestep."
-            ) from None
+        call = values.index(t)
+        return Position(grid, call, grid.course.start(x, call))
 
 
 def _another(x: Tensor, dtype: torch.dtype) -> Tensor:

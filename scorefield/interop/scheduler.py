@@ -12,8 +12,9 @@ x_0 + t eps`` for flow models.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,33 +26,18 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from scorefield._internal.json_values import decode, encode
-from scorefield.field import X0, Eps, Parametrization, V, Velocity
+from scorefield.field import Parametrization
 from scorefield.interop.course import Course
-from scorefield.interop.replay import replay_field
 from scorefield.interop.requests import Requests
-from scorefield.interop.scheduler_config import COMPATIBLE, solver_arguments, table
-from scorefield.interop.scheduler_process import FLOW
-from scorefield.interop.timesteps import (
-    Clock,
-    FlowClock,
-    TableClock,
-    check_count,
-    check_grid,
-    falling,
-    timesteps_of,
-)
-from scorefield.process import Flow, Process, Tabulated, align
+from scorefield.interop.scheduler_config import COMPATIBLE, arguments, name_others
+from scorefield.interop.scheduler_process import clock_of, field_of
+from scorefield.interop.timesteps import check_count, check_grid, distinct, falling
+from scorefield.process import Process, align
 from scorefield.sampling import Adaptive, Plan, plan_kinds
 from scorefield.solvers import Multistep, Solver, check_solver
 
 Generators = torch.Generator | list[torch.Generator]
 
-PREDICTIONS: dict[str, Parametrization] = {
-    "epsilon": Eps(),
-    "sample": X0(),
-    "v_prediction": V(),
-    FLOW: Velocity(),
-}
 _DEFAULT = Multistep()
 
 
@@ -60,7 +46,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     A solver step with ``k`` network calls takes ``k`` of the `timesteps`, and as many calls of
     `step`. A run ends with the denoiser's estimate at its last time, or as in the plan. Noise is
-    torch's, from the generator passed to `step`.
+    torch's, from the generator passed to `step`. The network is one of a table, of a flow, or of
+    EDM; `from_config` reads which.
 
     Args:
         solver: a solver; a `Plan`, whose times are then the grid; or either from a config.
@@ -69,10 +56,16 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         prediction_type: ``"epsilon"``, ``"sample"`` or ``"v_prediction"`` with a table;
             ``"flow_prediction"``, ``eps - x_0``, with a flow.
         timestep_spacing, steps_offset: grid of a table: ``"balanced"``, or one of diffusers'.
-        shift, use_dynamic_shifting, time_shift_type: grid of a flow, as for
+        shift, use_dynamic_shifting, time_shift_type, shift_terminal: grid of a flow, as for
             `FlowMatchEulerDiscreteScheduler`.
-        flow_t_max: start of a flow's grids; below 1 for solvers of the SDE or in log-SNR.
+        invert_sigmas: the timesteps of a flow rise from the noise to the data.
         snr_shift_scale: of the table, as for `CogVideoXDDIMScheduler`.
+        sigma_data: of EDM's preconditioning: the network is EDM's, as for `EDMEulerScheduler`.
+        sigma_min, sigma_max: ends of EDM's process; of Karras's spacing, by default the grid's.
+        use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, rho: another spacing between the
+            ends of the grid, as for `EulerDiscreteScheduler`.
+        clip_sample, clip_sample_range: clip estimates of the data, as for `DDPMScheduler`.
+        thresholding, dynamic_thresholding_ratio, sample_max_value: the same, dynamically.
 
     Raises:
         ValueError: a solver that moves in place, has adaptive steps or cannot be stored in a
@@ -98,29 +91,33 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         shift: float = 1.0,
         use_dynamic_shifting: bool = False,
         time_shift_type: str = "exponential",
-        flow_t_max: float = 1.0,
+        shift_terminal: float | None = None,
+        invert_sigmas: bool = False,
         snr_shift_scale: float = 1.0,
+        sigma_data: float | None = None,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        use_karras_sigmas: bool = False,
+        use_exponential_sigmas: bool = False,
+        use_beta_sigmas: bool = False,
+        rho: float = 7.0,
+        clip_sample: bool = False,
+        clip_sample_range: float = 1.0,
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
     ) -> None:
-        if prediction_type not in PREDICTIONS:
-            raise ValueError(
-                f"prediction_type={prediction_type!r}: must be one of {[*PREDICTIONS]}."
-            )
         check_count("num_train_timesteps", num_train_timesteps)
         if trained_betas is not None:
             trained_betas = np.asarray(trained_betas).tolist()
-        self._clock: Clock
-        if prediction_type == FLOW:
-            kind = use_dynamic_shifting, time_shift_type
-            flow = Flow(t_min=1e-5, t_max=flow_t_max)
-            self._clock = FlowClock(flow, num_train_timesteps, shift, *kind)
-        else:
-            betas = num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas
-            self.betas, self.alphas_cumprod = table(*betas, rescale_betas_zero_snr, snr_shift_scale)
-            self._clock = TableClock(Tabulated(self.alphas_cumprod), timestep_spacing, steps_offset)
-        self._field = replay_field(self.process, PREDICTIONS[prediction_type])
+            self.register_to_config(trained_betas=trained_betas)
+        self._clock, table = clock_of(self.config)
+        if table is not None:
+            self.betas, self.alphas_cumprod = table
+        self._field = field_of(self.config, self._clock)
         choice = decode(dict(solver), plan_kinds()) if isinstance(solver, Mapping) else solver
         self.solver, self._plan = _parts(choice, self.process)
-        self.register_to_config(solver=encode(choice, plan_kinds()), trained_betas=trained_betas)
+        self.register_to_config(solver=encode(choice, plan_kinds()))
         self._requests = Requests()
 
     @classmethod
@@ -135,13 +132,17 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             kwargs: arguments of this class that replace those of the config, such as ``solver``.
 
         Raises:
-            ValueError: not a config, or one of neither a table nor a flow; a network with another
-                label or output; as the class.
+            ValueError: not a config, or one of neither a table, a flow nor EDM; a network with
+                another label or output; as the class.
+
+        Warns:
+            UserWarning: an entry of the config that changes samples and is not known.
         """
         if not isinstance(config, Mapping):
             raise ValueError(f"config={config!r}: must be one, such as pipeline.scheduler.config.")
-        arguments = solver_arguments(config, kwargs)
-        return super().from_config(dict(config), return_unused_kwargs, **arguments)
+        values = arguments(config, kwargs)
+        name_others(config)
+        return super().from_config(dict(config), return_unused_kwargs, **values)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Copy the config only; the progress of requests belongs to their tensors."""
@@ -157,23 +158,42 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return self._clock.process
 
     @property
+    def prediction(self) -> Parametrization:
+        """The parametrization of the network."""
+        return self._clock.prediction
+
+    @property
     def order(self) -> int:
         """Network calls per step."""
         return max(1, self.solver.calls)
 
     @property
     def timesteps(self) -> Tensor:
-        """The timesteps that this thread has set last, or else any thread."""
-        return self._requests.current[0]
+        """The timesteps that this thread has set last, or else any thread; at first all of them."""
+        latest = self._requests.latest
+        return self._every if latest is None else latest[0]
 
     @property
-    def num_inference_steps(self) -> int:
-        """The number of times of the grid of `timesteps`."""
-        return self._requests.current[1].points
+    def sigmas(self) -> Tensor:
+        """The noise levels of `timesteps` and a last 0: ``sigma / alpha``, or a flow's ``t``."""
+        levels = self._clock.level(self._clock.time(self.timesteps.cpu()))
+        end = self._clock.level(torch.zeros(1)) if self.config["invert_sigmas"] else torch.zeros(1)
+        return torch.cat([levels.float(), end])
+
+    @property
+    def num_inference_steps(self) -> int | None:
+        """The number of times of the grid of `timesteps`; None at first."""
+        latest = self._requests.latest
+        return None if latest is None else latest[1].points
 
     @property
     def init_noise_sigma(self) -> float:
-        """The standard deviation of standardised data noised to the first time."""
+        """The factor of the noise that a pipeline starts with: 1 but for EDM.
+
+        There it is the standard deviation of standardised data noised to the first time.
+        """
+        if self._clock.starts_at_one:
+            return 1.0
         latest = self._requests.latest
         return float(self.process.prior(t=latest and latest[1].course.times[0]).std)
 
@@ -192,31 +212,38 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 calls.
             device: of `timesteps`.
             timesteps, sigmas: the times themselves, decreasing; ``sigmas`` are ``sigma / alpha``
-                with a table, and ``t`` before the shift with a flow.
+                with a table, and ``t`` before the shift with a flow. The first sample is one of
+                the first time.
             mu: the shift of a flow with dynamic shifting.
 
         Raises:
             ValueError: no times, both ``timesteps`` and ``sigmas``, or another number of them;
-                times in addition to a plan, or ones that the solver cannot step between.
+                times that the solver cannot step between.
+
+        Warns:
+            UserWarning: times, or another number of them, in addition to a plan, which has its own.
         """
-        finish = self._plan is None or self._plan.finish
-        times = check_grid(self.process, self._times(num_inference_steps, timesteps, sigmas, mu))
+        if self._plan is not None:
+            times = check_grid(self.process, torch.as_tensor(self._plan.times))
+            course = self._course(times, self._plan.finish, self._clock.starts_at_one)
+            self._warn(len(_points(course)), num_inference_steps, timesteps, sigmas)
+        else:
+            times = self._times(num_inference_steps, timesteps, sigmas, mu)
+            course = self._course(check_grid(self.process, times), True, False)
+            if num_inference_steps not in (None, len(times)):
+                raise ValueError(
+                    f"num_inference_steps={num_inference_steps}: must be {len(times)}, the number "
+                    "of times."
+                )
+        calls = self._clock.timestep(torch.tensor(course.calls, dtype=torch.float64))
+        listed = distinct(calls, self._clock.whole)
+        self._requests.set(course, listed, device, len(_points(course)))
+
+    def _course(self, times: Tensor, finish: bool, from_noise: bool) -> Course:
+        """Return the course along times, of noise at ``t_max`` or a sample at the first time."""
         finish = finish and bool(times[-1] >= self.process.t_min)
-        count = len(times) - 1 + finish
-        if num_inference_steps not in (None, count):
-            raise ValueError(
-                f"num_inference_steps={num_inference_steps}: must be {count}, the number of times."
-            )
-        try:
-            course = Course(self._field, self.solver, times, finish)
-        except ValueError as error:
-            if bool(self.process.alpha(times[0]) > 0):
-                raise
-            raise ValueError(
-                f"{error} Or start where alpha is above 0: with flow_t_max=0.999 for a flow, or "
-                "your own timesteps for a table."
-            ) from None
-        self._requests.set(course, timesteps_of(course.calls, self._clock.unit), device, count)
+        make = Course.from_noise if from_noise else Course.or_lead
+        return make(self._field, self.solver, times, finish)
 
     def _times(
         self,
@@ -227,29 +254,36 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     ) -> Tensor:
         if timesteps is not None and sigmas is not None:
             raise ValueError("timesteps and sigmas cannot be combined: give one of them.")
-        if self._plan is not None:
-            if timesteps is not None or sigmas is not None:
-                raise ValueError("a plan has its own times: leave out timesteps and sigmas.")
-            return torch.as_tensor(self._plan.times)
         if timesteps is not None:
-            return falling("timesteps", timesteps) / self._clock.unit
+            sign = -1 if self.config["invert_sigmas"] else 1
+            values = sign * falling("timesteps", (sign * np.asarray(timesteps)).tolist())
+            return self._clock.time(values)
         if sigmas is not None:
             return self._clock.of_sigmas(falling("sigmas", sigmas), mu)
         return self._clock.spaced(check_count("num_inference_steps", count), mu)
 
+    def _warn(self, own: int, count: int | None, *grids: Sequence[float] | None) -> None:
+        """Warn of arguments of `set_timesteps` that the plan replaces."""
+        count = next((len(grid) for grid in grids if grid is not None), count)
+        if count != own or any(grid is not None for grid in grids):
+            pairs = zip(("timesteps", "sigmas"), grids, strict=True)
+            names = [name for name, grid in pairs if grid is not None] or ["num_inference_steps"]
+            warnings.warn(
+                f"{', '.join(names)}: {count} steps were requested; the plan has its own {own}, "
+                "which are used.",
+                stacklevel=3,
+            )
+
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
-        """Return the sample, which is already the network's input."""
-        return sample
+        """Return the network's input: the sample, which EDM scales to unit variance."""
+        if self.config["sigma_data"] is None:
+            return sample
+        t = align(self._time(torch.as_tensor(timestep)), sample)
+        scaled: Tensor = self._clock.scale(t).to(sample) * sample
+        return scaled
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Reject an index at which no run can start; a new sample starts at its own timestep.
-
-        Raises:
-            ValueError: no step of the solver starts at that one of `timesteps`, or its calls differ
-                from the `timesteps` from there.
-        """
-        if begin_index:
-            self._requests.check_start(begin_index)
+        """Do nothing: a new sample starts at its own timestep."""
 
     def step(
         self,
@@ -264,7 +298,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """Return the sample for the next timestep, or the result; and the estimate of the data.
 
         Args:
-            model_output: the network's output for ``sample`` at ``timestep``, of the same shape.
+            model_output: the network's output for ``sample`` at ``timestep``, of the same shape; of
+                twice as many channels if it predicts a variance too, which is not used.
             timestep: one of `timesteps`; a plain number refers to those set last.
             sample: the result of the previous call, or a new sample, which starts a run here.
             eta, use_clipped_model_output: arguments of other schedulers; leave at the default.
@@ -273,17 +308,19 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
         Raises:
             ValueError: different shapes; a timestep that is not in `timesteps`, or not that of the
-                sample; a new sample where the solver cannot start; ``eta`` other than 0.
+                sample; ``eta`` other than 0; `set_timesteps` was not called.
         """
         if eta or use_clipped_model_output:
             raise ValueError(
                 f"eta={eta}, use_clipped_model_output={use_clipped_model_output}: must be 0 and "
                 "unset; choose the noise by the solver, as in SolverScheduler(DDIM(eta=0.5))."
             )
+        if model_output.ndim > 1 and model_output.shape[1] == 2 * sample.shape[1]:
+            model_output = model_output[:, : sample.shape[1]]
         if model_output.shape != sample.shape:
             raise ValueError(
                 f"model_output has shape {tuple(model_output.shape)} and sample "
-                f"{tuple(sample.shape)}: must be equal; leave out a learned variance."
+                f"{tuple(sample.shape)}: must be equal, or have twice the channels."
             )
         draw = partial(_draw, generator)
         next_sample, x0 = self._requests.advance(model_output, timestep, sample, draw)
@@ -303,8 +340,13 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return self._clock.velocity.target(*self.process.coefficients(t), sample, noise)
 
     def _time(self, timesteps: Tensor) -> Tensor:
-        t = timesteps.double() / self._clock.unit
+        t = self._clock.time(timesteps)
         return t.reshape(()) if t.numel() == 1 else t
+
+    @cached_property
+    def _every(self) -> Tensor:
+        """The timesteps of all of training, before any are set."""
+        return self._clock.every()
 
 
 def _parts(choice: Solver | Plan, process: Process) -> tuple[Solver, Plan | None]:
@@ -323,6 +365,11 @@ def _parts(choice: Solver | Plan, process: Process) -> tuple[Solver, Plan | None
     if plan is not None and plan.tuning is not None:
         plan = plan.under(process)
     return solver, plan
+
+
+def _points(course: Course) -> Tensor:
+    """Return the times of a course but for the end that needs no call."""
+    return course.times if course.finish else course.times[:-1]
 
 
 def _draw(generator: Generators | None, like: Tensor) -> Tensor:

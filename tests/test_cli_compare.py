@@ -167,7 +167,7 @@ def test_tuned_plans_in_the_run_folder_join_if_they_fit(tmp_path, files, capsys)
     default = sf.default_plan(run.field, 3)
     for nfe, field in ((3, run.field), (4, sf.load(files / "classes").field)):
         tuning = Tuning(digest(field), digest(field.process),
-                        (1.0, 0.0), 3, 0.1, 0.01, 0.1, 0.0, 64, 0)  # fmt: skip
+                        (1.0, 0.0), 3, 0.1, 0.09, 0.12, 0.1, 0.0, 64, 0)  # fmt: skip
         Plan(default.solver, default.times, default.finish, tuning).save(
             folder / "plans" / f"nfe-{nfe}.json"
         )

@@ -379,7 +379,15 @@ def point(name, nfe, value, stochastic=False):
 
 def tuning(field, nfe):
     """Return the record of a plan that was tuned to a field."""
-    worth = {"error": 0.1, "stderr": 0.01, "default": 0.2, "teacher": 0.01, "noises": 8, "seed": 0}
+    worth = {
+        "error": 0.1,
+        "low": 0.09,
+        "high": 0.12,
+        "default": 0.2,
+        "teacher": 0.01,
+        "noises": 8,
+        "seed": 0,
+    }
     return Tuning(digest(field), digest(field.process), (), nfe, **worth)
 
 

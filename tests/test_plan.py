@@ -28,7 +28,9 @@ def denoiser(seed=0, process=None, **settings):
 def fitted(field, levels=(1.0, -0.5, -1.5)):
     table = ((1.1, 0.1 / 3, -0.2), (0.9, math.pi, 1e-300, -0.0, 5e-324))
     solver = sf.solvers.Fitted(levels, table)
-    tuning = Tuning(digest(field), digest(field.process), levels, 2, 0.01, 0.001, 0.02, 1e-4, 64, 0)
+    tuning = Tuning(
+        digest(field), digest(field.process), levels, 2, 0.01, 0.009, 0.012, 0.02, 1e-4, 64, 0
+    )
     return Plan(solver, solver.times(field.process), finish=False, tuning=tuning)
 
 
@@ -233,7 +235,8 @@ def test_values_come_back_as_they_were(value):
                     "levels": [1.0],
                     "nfe": 1,
                     "error": 1.0,
-                    "stderr": 1.0,
+                    "low": 1.0,
+                    "high": 1.0,
                     "default": 1.0,
                     "teacher": 1.0,
                     "noises": 8,

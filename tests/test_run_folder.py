@@ -20,7 +20,9 @@ SMALL = {"network": {"kind": "mlp", "width": 8, "depth": 1}, "steps": 1}
 def tuned(run, nfe):
     """Return the default plan of a run with the record of a tuning."""
     field = run.conditional
-    tuning = Tuning(digest(field), digest(field.process), (0.0,), nfe, 0.1, 0.01, 0.2, 0.001, 8, 0)
+    tuning = Tuning(
+        digest(field), digest(field.process), (0.0,), nfe, 0.1, 0.09, 0.12, 0.2, 0.001, 8, 0
+    )
     return replace(sf.default_plan(run.field, nfe), tuning=tuning)
 
 

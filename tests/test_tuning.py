@@ -15,7 +15,7 @@ from scorefield.sampling import Plan
 from scorefield.solvers import Fitted, level_times
 from scorefield.tuning import Tuner, tune
 from scorefield.tuning.noises import draw
-from scorefield.tuning.polish import polished
+from scorefield.tuning.polish import _Walk, polished
 from scorefield.tuning.search import Search, packed, unpacked
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import ends, teach
@@ -212,7 +212,44 @@ def test_a_process_without_data_is_tuned_to_what_its_last_call_tells():
     assert plan.tuning.error < 0.2 * plan.tuning.default
     assert tune(field, 5, noises=32, tries=1).tuning.error <= plan.tuning.default
     moved = tune(field, 5, noises=32, tries=12, polish=5)
-    assert moved.tuning.error < 2 * plan.tuning.error
+    assert moved.tuning.error <= plan.tuning.error
+
+
+def test_a_field_without_a_digest_is_refused_before_it_is_called():
+    class Opaque(sf.ScoreField):
+        def __init__(self):
+            super().__init__(sf.VP(), (2,))
+            self.part = (k for k in range(3))
+
+        def estimate(self, x, at):
+            raise AssertionError("called")
+
+    with pytest.raises(ValueError, match="no digest can be made"):
+        tune(Opaque(), 4)
+
+
+def test_the_evaluations_are_counted_in_advance():
+    field = ring()
+    tuner = Tuner(field, noises=32, batch_size=32)
+    expected = tuner.cost(5, tries=20, polish=4)
+    with sf.count_calls(field) as calls:
+        tuner.tune(5, tries=20, polish=4)
+    assert 32 * calls.count == pytest.approx(expected.evaluations, rel=0.15)
+    assert tuner.cost(5).evaluations > 1.5 * tuner.cost(5, polish=0).evaluations
+    assert tuner.cost(5, tries=20, polish=4).evaluations < 0.6 * expected.evaluations
+    assert 0 < expected.seconds < 0.01 * expected.evaluations
+
+
+def test_the_interval_of_an_error_covers_that_of_other_noises():
+    """Its width is that of the spread over many sets of noises of the same number."""
+    field = ring()
+    plan = tune(field, 4, noises=16, tries=10)
+    sets = draw(field, 40 * 64, {}, 7, 640)
+    means = (sets.carried(plan) - ends(sets, 96)).norm(dim=1).reshape(40, 64).mean(1) / math.sqrt(2)
+    low, high = plan.tuning.low, plan.tuning.high
+    assert low < float(means.mean()) < high
+    assert 2 * float(means.std()) < high - low < 8 * float(means.std())
+    assert high - plan.tuning.error > plan.tuning.error - low, "distances are skewed"
 
 
 def test_a_network_in_training_is_refused():
@@ -237,10 +274,46 @@ def test_noises_are_under_the_conditions_by_turns():
 def test_polishing_moves_all_steps_to_a_smaller_error():
     field, tried = ring(), {}
     tuner = Tuner(field, noises=64)
-    plain = tuner.tune(5, tries=15, tried=tried)
-    moved = tuner.tune(5, tries=15, polish=20, tried=tried)
-    assert moved.solver.levels == plain.solver.levels
-    assert moved.tuning.error < 0.9 * plain.tuning.error
+    plain = tuner.tune(5, tries=15, polish=0, tried=tried)
+    moved = tuner.tune(5, tries=15, tried=tried)
+    assert moved.solver.levels != plain.solver.levels
+    assert moved.tuning.error < 0.7 * plain.tuning.error
+
+
+def test_the_derivatives_of_a_path_are_those_of_autograd():
+    """On a float64 field, by the level at which it is called and by each coefficient."""
+    field = ring()
+    solver, _ = student(field, 16).learn((1.0, 0.0, -1.0, -math.inf))
+    of, units = noises(field, 16), []
+    of = replace(of, z=of.z.double())
+    end, columns = _Walk(of, solver).derivatives(slice(0, 16), units)
+
+    def ends(levels, *coefficients):
+        process, y = field.process, None
+        estimates = []
+        for i, level in enumerate(levels):
+            t = process.time(-level.detach())
+            (a, s), (da, ds) = process.coefficients(t), process.rates(t)
+            t = t + (level - level.detach()) / (ds / s - da / a)
+            alpha, sigma = (c.expand(16, 1) for c in process.coefficients(t))
+            if y is None:
+                spread = (alpha**2 * field.variance + sigma**2).sqrt()
+                y = (alpha * field.mean + spread * of.z) / alpha
+            x0 = field(alpha * y, t.expand(16)).x0
+            estimates.insert(0, (x0, (y - x0) * alpha / sigma))
+            change, row = units[i] @ coefficients[i], solver.table[i]
+            y = (row[0] + change[0]) * y
+            for j, (x0, eps) in enumerate(estimates):
+                y = y + (row[1 + 2 * j] + change[1 + j]) * x0 + row[2 + 2 * j] * eps
+        return y
+
+    levels = torch.tensor(solver.levels[:-1], dtype=torch.float64)
+    zeros = [torch.zeros(len(unit), dtype=torch.float64) for unit in units]
+    torch.testing.assert_close(end, ends(levels, *zeros), rtol=1e-9, atol=1e-9)
+    of_levels, *of_steps = torch.autograd.functional.jacobian(ends, (levels, *zeros))
+    exact = [torch.cat([of_levels[..., i, None], part], -1) for i, part in enumerate(of_steps)]
+    found = torch.stack(columns, -1).double()
+    torch.testing.assert_close(found, torch.cat(exact, -1), rtol=0.1, atol=0.02)
 
 
 def test_a_polish_that_noises_unseen_do_not_bear_out_is_left():

@@ -203,8 +203,9 @@ def describe_tuning(plan: Plan) -> str:
     unchanged = tuning.error == tuning.default
     kind = "the default plan, which tuning did not improve" if unchanged else "tuned"
     return (
-        f"{kind}, {tuning.nfe} calls: error {tuning.error:.3g} ± {tuning.stderr:.1g} (default plan "
-        f"{tuning.default:.3g}, teacher {tuning.teacher:.2g}), the distance to the exact path's end"
+        f"{kind}, {tuning.nfe} calls: error {tuning.error:.3g} ({tuning.low:.2g} to "
+        f"{tuning.high:.2g}; default plan {tuning.default:.3g}, teacher {tuning.teacher:.2g}), the "
+        "distance to the exact path's end"
     )
 
 

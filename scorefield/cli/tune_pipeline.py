@@ -39,8 +39,8 @@ def tune_pipeline(
     settings: Annotated[tuple[str, ...], option(ITEMS, "the pipeline's own")] = (),
     seed: Seed = 0,
     noises: Annotated[int | None, option(PRECISION, "32 to 512, by the dimension")] = None,
-    tries: Annotated[int | None, option(PRECISION, "1200 / nfe, at least 80")] = None,
-    polish: Annotated[int, option(PRECISION)] = 0,
+    tries: Annotated[int | None, option(PRECISION, "400 / nfe, at least 40")] = None,
+    polish: Annotated[int | None, option(PRECISION, "12, fewer above 9 calls")] = None,
     batch_size: Annotated[int, option(WHERE)] = 8,
     device: Device = "cpu",
     dtype: Annotated[TypeName, option(WHERE)] = "float32",
@@ -64,13 +64,12 @@ def tune_pipeline(
     settings
         Arguments of the pipeline's call: --settings guidance_scale=5 height=512 width=512.
     noises
-        Noises that the steps are fitted to. As many others choose the levels, and as many others
-        measure the error.
+        Noises that the steps are fitted to. As many others choose the levels, and up to four times
+        as many measure the error.
     tries
         Choices of noise levels to try for each plan.
     polish
-        Rounds at the end that move all steps together, by gradients through the network. Memory
-        grows with the number of calls.
+        Rounds at the end that move levels and steps together. 0 makes none.
     batch_size
         States per call of the pipeline.
     dtype
@@ -83,10 +82,10 @@ def tune_pipeline(
     from scorefield._internal.devices import find_device
     from scorefield.cli.plan_options import describe_tuning
     from scorefield.cli.tune import show_tuning
-    from scorefield.interop.pipeline_tuning import PipelineTuner, cost_text
+    from scorefield.interop.pipeline_tuning import PipelineTuner
 
     budgets, options = whole_numbers("nfe", nfe), _settings(settings)
-    if (tries is not None and tries < 1) or polish < 0 or min(budgets) < 1:
+    if (tries is not None and tries < 1) or (polish or 0) < 0 or min(budgets) < 1:
         raise UsageError(
             f"--nfe {min(budgets)}, --tries {tries}, --polish {polish}: give at least 1, 1 and 0."
         )
@@ -103,7 +102,6 @@ def tune_pipeline(
     )
     missing = [calls for calls in budgets if overwrite or not _exists(tuner, calls)]
     for calls in missing:
-        say(cost_text(calls, *tuner.cost(calls, tries)))
         say(describe_tuning(show_tuning(tuner, calls, tries, polish)))
         say(f"scheduler: {tuner.path(calls)}")
 

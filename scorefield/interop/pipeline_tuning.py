@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -20,9 +19,7 @@ from scorefield.interop.pipeline_call import Prompts
 from scorefield.interop.pipeline_field import field
 from scorefield.sampling import Plan, plan_kinds, template
 from scorefield.tuning.tried import Tried
-from scorefield.tuning.tuner import Tuner, usual_tries
-
-_PATHS = 480  # evaluations for the paths of each noise, which all plans share
+from scorefield.tuning.tuner import Tuner
 
 
 class PipelineTuner:
@@ -62,7 +59,6 @@ class PipelineTuner:
             batch_size=batch_size,
         )
         self.folder = None if folder is None else Path(folder)
-        self._has_paths = False
         self.facts = {
             "version": scorefield.__version__,
             "torch": torch.__version__,
@@ -73,21 +69,6 @@ class PipelineTuner:
             "seed": seed,
             "batch_size": batch_size,
         }
-
-    def cost(self, nfe: int, tries: int | None = None) -> tuple[int, float]:
-        """Return the evaluations of single states for a plan, and their seconds on this machine.
-
-        The time is that of one batch.
-        """
-        tries = usual_tries(nfe) if tries is None else tries
-        count = 2 * self.tuner.count * (nfe * tries + (0 if self._has_paths else _PATHS))
-        like, size = template(self.field), self.tuner.batch_size
-        x = torch.zeros(size, *self.field.shape, dtype=like.dtype, device=like.device)
-        process = self.field.process
-        began = time.monotonic()
-        with torch.no_grad():
-            self.field(x, (process.t_min + process.t_max) / 2, prompt=0).x0.sum().item()
-        return count, count / size * (time.monotonic() - began)
 
     def path(self, nfe: int) -> Path | None:
         """Return the folder of the scheduler of ``nfe`` calls, whether it exists or not."""
@@ -116,7 +97,7 @@ class PipelineTuner:
         nfe: int,
         *,
         tries: int | None = None,
-        polish: int = 0,
+        polish: int | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
         """Fit the plan of ``nfe`` evaluations, and save it in the folder.
@@ -136,7 +117,6 @@ class PipelineTuner:
             free = getattr(self.pipeline, "maybe_free_model_hooks", None)
             if free is not None:
                 free()  # moves offloaded networks back
-        self._has_paths = True
         if path is not None and tried is not None:
             self._save(plan, path)
             tried.remove()
@@ -188,7 +168,7 @@ def tune(
     folder: str | Path | None = None,
     noises: int | None = None,
     tries: int | None = None,
-    polish: int = 0,
+    polish: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
     report: Callable[[str], None] = print,
@@ -226,15 +206,9 @@ def tune(
     plans = [tuner.plan(calls) for calls in every]
     for k, calls in enumerate(every):
         if plans[k] is None:
-            report(cost_text(calls, *tuner.cost(calls, tries)))
+            report(f"{calls} calls: {tuner.tuner.cost(calls, tries=tries, polish=polish)}")
             plans[k] = tuner.tune(calls, tries=tries, polish=polish)
     return plans[0] if isinstance(nfe, int) else plans  # type: ignore[return-value]
-
-
-def cost_text(nfe: int, evaluations: int, seconds: float) -> str:
-    """Return one line on the cost of a plan."""
-    minutes = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
-    return f"{nfe} calls: about {evaluations:,} evaluations of the pipeline, {minutes}"
 
 
 def check_plan(

@@ -82,7 +82,8 @@ def _measured(run: Run) -> Iterator[str]:
         yield "| network calls | tuned plan | default plan |\n|---|---|---|"
     for calls, plan in plans.items():
         if (tuning := plan.tuning) is not None:
-            yield f"| {calls} | {tuning.error:.3g} ± {tuning.stderr:.1g} | {tuning.default:.3g} |"
+            interval = f"{tuning.low:.2g} to {tuning.high:.2g}"
+            yield f"| {calls} | {tuning.error:.3g} ({interval}) | {tuning.default:.3g} |"
 
 
 def _safe(text: str) -> str:

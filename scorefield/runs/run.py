@@ -148,7 +148,7 @@ class Run(DataInference):
         nfe: int | Iterable[int] = DEFAULT_CALLS,
         *,
         tries: int | None = None,
-        polish: int = 0,
+        polish: int | None = None,
         noises: int | None = None,
         seed: int = 0,
         batch_size: int | None = None,

@@ -60,7 +60,7 @@ class RunTuner:
         nfe: int,
         *,
         tries: int | None = None,
-        polish: int = 0,
+        polish: int | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
         """Fit the plan of ``nfe`` network calls, and keep it with the run.

@@ -36,9 +36,9 @@ class Tuning:
         levels: ``log(sigma / alpha)`` of the times, ``-inf`` at the data.
         nfe: calls of the field.
         error: the plan's distance.
-        stderr: the standard error of that.
+        low, high: its 95 % confidence interval, for skewed distances.
         default: that of the default plan, `default_plan`, which is kept where it is better.
-        teacher: that of the paths that were learned from.
+        teacher: that of paths with half the steps of the teacher's.
         noises: how many noises the steps were fitted to.
         seed: of the noises.
     """
@@ -48,7 +48,8 @@ class Tuning:
     levels: tuple[float, ...]
     nfe: int
     error: float
-    stderr: float
+    low: float
+    high: float
     default: float
     teacher: float
     noises: int

@@ -3,10 +3,11 @@ r"""Plans tuned to a field: the noise levels and steps that make the best use of
 A `Teacher` follows some starting noises to the data, in many small steps. A `Student` then fits
 the steps between given noise levels in closed form, and a `Search` moves the levels to the least
 mean distance from the ends of the teacher's paths, measured on noises that the steps were not
-fitted to. A third set of noises decides whether the plan is better than the default plan.
+fitted to. `polished` then moves levels and steps together. A third set of noises
+measures the plan, and decides whether it is better than the default plan.
 
-Reference: Powell (1964), The Computer Journal 7; Zhou et al. (2024), arXiv:2312.00094, and Xue et
-al. (2024), arXiv:2402.17376 (levels fitted to a network).
+Reference: Powell (1964), The Computer Journal 7; Zhou et al. (2024), arXiv:2312.00094, Xue et
+al. (2024), arXiv:2402.17376, and Tong et al. (2024), arXiv:2405.15506 (levels fitted to a network).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def tune(
     noises: int | None = None,
     conditions: Mapping[str, Tensor] | None = None,
     tries: int | None = None,
-    polish: int = 0,
+    polish: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress: Callable[[float], None] = lambda error: None,

@@ -1,16 +1,33 @@
-r"""All steps of a fitted solver improved together, by the gradient through the field's calls.
+r"""Levels and steps of a fitted solver improved together, by the Gauss-Newton method.
 
-The closed-form fit makes each step the best one in itself. That is not quite the best for the last
-state. Here the mean distance at the end is a function of all coefficients of states and data
-estimates, and L-BFGS minimizes it.
+The closed-form fit makes each step the best one in itself, from a state of the noise level at which
+the field is called. Neither is quite the best for the last state. Here the mean distance at the end
+is a function of all levels ``l_i``, and of all coefficients of states and data estimates::
 
-Reference: Liu and Nocedal (1989), On the limited memory BFGS method.
+    x0_i, eps_i = field(alpha(l_i) y_i, l_i)                                        (1)
+    y_{i+1} = a_i y_i + sum_j (b_ij x0_j + c_ij eps_j)                              (2)
+
+``l_i`` is the noise level that the network is given. As (2) may combine all estimates, ``y_i`` need
+not have the noise of that level, so the two are free of each other. In these variables (1) is the
+same function for every process and parametrization.
+
+The derivatives ``J`` of the ends are differences, so the field need not be differentiable. With
+``w_n`` the inverse of the distance ``|e_n|`` of a sample from the end of its path, a round solves::
+
+    (J' w J + lambda diag(J' w J)) change = -J' w e                                 (3)
+
+and keeps the change if the mean distance is smaller; else it raises ``lambda`` and solves again.
+
+Reference: Marquardt (1963), SIAM Journal on Applied Mathematics 11; Tong et al. (2024),
+arXiv:2405.15506 (levels of the network apart from those of the states).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,79 +39,189 @@ from scorefield.solvers import Fitted
 from scorefield.tuning.noises import Noises, distances
 from scorefield.tuning.student import Student
 
+_H = 0.01  # of the differences: in log(sigma / alpha), and of the root mean square of the state
+_LEAST = 1e-3  # the smallest distance that a weight depends on, relative to the mean
+_RIDGE = 1e-6  # of the correlations
+_TRIES = 6  # of lambda in a round
+_GAIN = 2e-3  # of a round; a smaller one is the last
+_CALLS = 3000  # of a noise in the default number of rounds
 
-def polished(student: Student, solver: Fitted, rounds: int) -> Fitted:
-    """Return a solver's steps after ``rounds`` of L-BFGS, or the solver if they are not better.
+Pairs = tuple[tuple[Tensor, Tensor], ...]
 
-    The gradient is of the noises that the student is fitted to; the others decide whether the new
-    steps are better. Each round costs about one evaluation, with gradient, of all calls.
+
+def polished(
+    student: Student,
+    solver: Fitted,
+    rounds: int,
+    progress: Callable[[float], None] = lambda error: None,
+) -> Fitted:
+    """Return a solver's steps after ``rounds`` of (3), or the solver if they are not better.
+
+    The rounds use the noises that the student is fitted to; the others decide whether the new steps
+    are better. A round costs `round_calls` evaluations.
+
+    Args:
+        progress: called after each round, with the error so far.
     """
-    noises = student.noises.where(student.fitted)
-    end = student.teacher.end[student.fitted]
-    walk = _Walk(noises, solver, student.teacher.data_std)
-    moved = [torch.zeros(i + 2, dtype=torch.float64, requires_grad=True) for i in range(walk.steps)]
-    optimizer = torch.optim.LBFGS(moved, max_iter=rounds, line_search_fn="strong_wolfe")
+    seen, unseen = (_Ends.of(student, mask) for mask in (student.fitted, ~student.fitted))
+    best, error, damping = solver, seen.error(solver), 1e-3
+    for _ in range(rounds):
+        gram, right, units = seen.equations(best)
+        for _ in range(_TRIES):
+            ridge = damping * gram.diagonal() + _RIDGE**2 * gram.diagonal().mean()
+            change = torch.linalg.solve(gram + ridge.diag(), -right)
+            moved = _moved(best, change.tolist(), units)
+            after = math.inf if moved is None else seen.error(moved)
+            if moved is not None and after < error:
+                break
+            damping *= 8
+        else:
+            break
+        before, best, error, damping = error, moved, after, damping / 4
+        progress(error)
+        if error > (1 - _GAIN) * before:
+            break
+    return best if unseen.error(best) < unseen.error(solver) else solver
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        total = torch.zeros((), dtype=torch.float64)
-        for place in noises.places():
-            y = walk.end(moved, place)
-            loss = distances(y, end[place]).sum() / len(noises)
-            loss.backward(inputs=moved)  # type: ignore[no-untyped-call]
-            total += loss.detach().cpu()
-        return total
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    result = walk.moved([step.detach() for step in moved])
-    others = student.noises.where(~student.fitted)
-    target = student.teacher.end[~student.fitted]
-    plans = (Plan(s, s.times(others.field.process), finish=False) for s in (solver, result))
-    before, after = (float(distances(others.carried(plan), target).mean()) for plan in plans)
-    return result if after < before else solver
+def usual_rounds(nfe: int) -> int:
+    """Return the default number of rounds: 12, and fewer for many calls, down to 2."""
+    return max(2, min(12, _CALLS // round_calls(nfe)))
+
+
+def round_calls(nfe: int) -> int:
+    """Return the evaluations of a sample in a round, for two tries of ``lambda``."""
+    steps = range(nfe)
+    return sum((i + 2) * (nfe - 1 - i) + nfe - i for i in steps) + 3 * nfe
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Noises and the ends of their exact paths."""
+
+    noises: Noises
+    end: Tensor
+
+    @classmethod
+    def of(cls, student: Student, mask: Tensor) -> _Ends:
+        return cls(student.noises.where(mask), student.teacher.end[mask])
+
+    def error(self, solver: Fitted) -> float:
+        """Return the mean distance, or infinity for levels beyond the process."""
+        try:
+            times = solver.times(self.noises.field.process)
+        except ValueError:
+            return math.inf
+        error = distances(self.noises.carried(Plan(solver, times, finish=False)), self.end).mean()
+        return float(error) if error.isfinite() else math.inf
+
+    @torch.no_grad()
+    def equations(self, solver: Fitted) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return ``J' w J``, ``J' w e`` and the directions in which coefficients are changed."""
+        units: list[Tensor] = []
+        walk = _Walk(self.noises, solver)
+        gram = right = torch.zeros((), dtype=torch.float64)
+        for place in self.noises.places():
+            end, columns = walk.derivatives(place, units)
+            rest = end - self.end[place]
+            size = rest.norm(dim=1)
+            share = 1 / (size + _LEAST * size.mean()).clamp(min=torch.finfo(size.dtype).tiny)
+            for weight, row, one in zip(share, torch.stack(columns, -1), rest, strict=True):
+                slope = wide(row)
+                gram = gram + (weight * (slope.T @ slope)).cpu()
+                right = right + (weight * (one @ slope)).cpu()
+        return gram, right, units
+
+
+def _moved(solver: Fitted, change: Sequence[float], units: Sequence[Tensor]) -> Fitted | None:
+    """Return a solver with changed levels and coefficients; None if its levels do not fall."""
+    levels, table, numbers = [], [], iter(change)
+    for level, row, unit in zip(solver.levels, solver.table, units, strict=False):
+        levels.append(level + next(numbers))
+        amounts = unit @ torch.tensor(list(itertools.islice(numbers, len(unit)))).to(unit)
+        moved = list(row)
+        for place, amount in zip([0, *range(1, len(row), 2)], amounts.tolist(), strict=True):
+            moved[place] += amount
+        table.append(tuple(moved))
+    levels.append(solver.levels[-1])
+    falling = all(a > b for a, b in itertools.pairwise(levels))
+    return Fitted(tuple(levels), tuple(table)) if falling else None
 
 
 class _Walk:
-    """A fitted solver's steps with changed coefficients, in units of similar size."""
+    """The steps of a fitted solver, with the derivatives of their end."""
 
-    def __init__(self, noises: Noises, solver: Fitted, data_std: float) -> None:
-        process = noises.field.process
+    def __init__(self, noises: Noises, solver: Fitted) -> None:
+        self.noises, self.table = noises, solver.table
+        field, process = noises.field, noises.field.process
         times = solver.times(process)
-        self.noises, self.solver, self.first = noises, solver, times[0]
-        self.instants: Sequence[Instant] = noises.field.instants(times[:-1])
-        self.alphas = process.coefficients(times)[0].tolist()
-        sizes = [math.hypot(math.exp(level), data_std) for level in solver.levels[:-1]]
-        self.units = [torch.tensor([size, *[data_std] * (i + 1)]) for i, size in enumerate(sizes)]
+        self.alpha_end = float(process.coefficients(times[-1])[0])
+        self.instants = field.instants(times[:-1])
+        near = (process.half_log_snr(times[:-1]) + _H).clamp(max=process.half_log_snr_range[1])
+        self.near = field.instants(process.time(near))
 
-    @property
-    def steps(self) -> int:
-        """The number of steps."""
-        return len(self.solver.table)
+    def derivatives(self, place: slice, units: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return the samples ``(N, d)`` and their derivatives, by step: by level and coefficients.
 
-    def moved(self, moved: Sequence[Tensor]) -> Fitted:
-        """Return the solver with changed coefficients."""
-        table = []
-        for row, step, unit in zip(self.solver.table, moved, self.units, strict=True):
-            changed = list(row)
-            for place, change in zip([0, *range(1, len(row), 2)], step / unit, strict=True):
-                changed[place] += float(change)
-            table.append(tuple(changed))
-        return Fitted(self.solver.levels, tuple(table))
+        Fills ``units``, the directions of the coefficients, if they are empty.
+        """
+        y, pairs = self._first(place, self.instants[0]), Pairs()
+        ends, fresh = [], not units
+        for i, (at, near) in enumerate(zip(self.instants, self.near, strict=True)):
+            begin = self._first(place, near) if i == 0 else y
+            shifted = (self._call(place, begin, near), *pairs)
+            width = math.log(at.sigma / at.alpha) - math.log(near.sigma / near.alpha)
+            ends.append((self._end(place, i, begin, shifted), -max(width, 1e-9)))
+            pairs = (self._call(place, y, at), *pairs)
+            columns = torch.stack([y, *(x0 for x0, _ in pairs)], -1)
+            if fresh:
+                units.append(_uncorrelated(columns))
+            y = self._step(i, y, pairs)
+            for unit in units[i].T:
+                moved = y + _H * (columns @ unit.to(y))
+                ends.append((self._rest(place, i + 1, moved, pairs), _H))
+        y = y * self.alpha_end
+        return y, [((end - y) / h).float() for end, h in ends]
 
-    def end(self, moved: Sequence[Tensor], place: slice) -> Tensor:
-        """Return the samples of some of the noises, ``(N, d)``, with a gradient."""
-        z = self.noises.z[place]
-        y = wide(from_normal(self.noises.field, z, self.first)).flatten(1) / self.alphas[0]
-        estimates: list[tuple[Tensor, Tensor]] = []
-        rows = zip(self.solver.table, moved, self.units, self.instants, self.alphas, strict=False)
-        for row, step, unit, at, alpha in rows:
-            x = (y * alpha).reshape(z.shape).to(z)
-            estimate = self.noises.field(x, at, **self.noises.conditions_of(place))
-            pair = wide(estimate.x0).flatten(1), wide(estimate.eps).flatten(1)
-            estimates.insert(0, pair)
-            change = (step / unit).to(y)
-            y = (row[0] + change[0]) * y
-            for j, (x0, eps) in enumerate(estimates):
-                y = y + (row[1 + 2 * j] + change[1 + j]) * x0 + row[2 + 2 * j] * eps
-        ends: Tensor = y * self.alphas[-1]
-        return ends
+    def _first(self, place: slice, at: Instant) -> Tensor:
+        x = from_normal(self.noises.field, self.noises.z[place], at.t)
+        result: Tensor = wide(x).flatten(1) / at.alpha
+        return result
+
+    def _call(self, place: slice, y: Tensor, at: Instant) -> tuple[Tensor, Tensor]:
+        noises = self.noises
+        x = (y * at.alpha).reshape(-1, *noises.field.shape).to(noises.z)
+        estimate = noises.field(x, at, **noises.conditions_of(place))
+        return wide(estimate.x0).flatten(1), wide(estimate.eps).flatten(1)
+
+    def _step(self, i: int, y: Tensor, pairs: Pairs) -> Tensor:
+        of_y, *rest = self.table[i]
+        y = of_y * y
+        for b, c, (x0, eps) in zip(rest[::2], rest[1::2], pairs, strict=True):
+            y = y + b * x0 + c * eps
+        return y
+
+    def _end(self, place: slice, i: int, y: Tensor, pairs: Pairs) -> Tensor:
+        """Return the samples from a state whose call is made."""
+        return self._rest(place, i + 1, self._step(i, y, pairs), pairs)
+
+    def _rest(self, place: slice, i: int, y: Tensor, pairs: Pairs) -> Tensor:
+        """Return the samples from a state before its call."""
+        for k in range(i, len(self.table)):
+            pairs = (self._call(place, y, self.instants[k]), *pairs)
+            y = self._step(k, y, pairs)
+        end: Tensor = y * self.alpha_end
+        return end
+
+
+def _uncorrelated(columns: Tensor) -> Tensor:
+    """Return combinations of columns ``(..., k)`` of unit size and without correlation, ``(k, k)``.
+
+    The estimates along a path are nearly alike.
+    """
+    rows = columns.reshape(-1, columns.shape[-1])
+    gram = (rows.T @ rows / len(rows)).cpu()
+    size = gram.diagonal().sqrt()
+    correlation = gram / (size[:, None] * size) + _RIDGE * torch.eye(len(gram)).to(gram)
+    result: Tensor = torch.linalg.inv(torch.linalg.cholesky(correlation)).T / size[:, None]
+    return result

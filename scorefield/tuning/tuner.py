@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from scorefield._internal.errors import NumericalError, UsageError
+from scorefield.evaluate.metrics import Measurement
 from scorefield.field import ScoreField, digest
 from scorefield.process import balanced, time_near
 from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan
 from scorefield.solvers import Multistep
 from scorefield.tuning.noises import distances, draw
-from scorefield.tuning.polish import polished
+from scorefield.tuning.polish import polished, round_calls, usual_rounds
 from scorefield.tuning.search import Levels, Search
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import NODES, Teacher, ends, teach
@@ -25,18 +28,31 @@ from scorefield.tuning.teacher import NODES, Teacher, ends, teach
 _STARTS = [(q, f) for q in (3.0, 4.0, 5.0) for f in (0.3, 0.75, 2.0)]
 _PATHS = 2**24  # numbers of the teacher's paths
 _HUGE = 2**15  # coordinates above which fewer noises suffice
+_LEVEL = 0.95  # of the confidence interval
+
+
+class Cost(NamedTuple):
+    """Evaluations of the field for single samples, and their seconds on this machine."""
+
+    evaluations: int
+    seconds: float
+
+    def __str__(self) -> str:
+        minutes, seconds = f"{self.seconds / 60:.0f} minutes", f"{self.seconds:.0f} seconds"
+        took = minutes if self.seconds >= 90 else seconds
+        return f"about {self.evaluations:,} evaluations of the field, {took}"
 
 
 class Tuner:
     """Fits plans to one field, all to the same noises.
 
-    Memory: the states of three times ``noises`` paths, ``2 nfe`` estimates of two thirds of them,
-    and 2^25 numbers for the teacher's paths.
+    Memory: the states of six times ``noises`` paths, ``2 nfe`` estimates of a third of them, and
+    2^25 numbers for the teacher's paths.
 
     Args:
         field: to fit to.
-        noises: that the steps are fitted to; as many others choose the levels, and as many others
-            measure the error. By default 32 to 512, by the dimension.
+        noises: that the steps are fitted to; as many others choose the levels, and up to four times
+            as many measure the error. By default 32 to 512, by the dimension.
         conditions: of the field, ``(K, ...)`` each; the noises have them in turn. A plan is valid
             for the field under any condition, and best for these.
         seed: determines the noises.
@@ -45,7 +61,8 @@ class Tuner:
     Raises:
         UsageError: SciPy is missing.
         ValueError: fewer than 8 noises, ``batch_size < 1``, conditions of different lengths, a
-            network whose dropout or batch normalisation is in training.
+            network whose dropout or batch normalisation is in training, a field of which no
+            `digest` can be made.
     """
 
     def __init__(
@@ -65,13 +82,15 @@ class Tuner:
                 f"noises={noises}, batch_size={batch_size}: must be at least 8, and at least 1."
             )
         self.field, self.seed = field, seed
+        self.digests = digest(field), digest(field.process)
         dim = math.prod(field.shape)
         self.batch_size = (
             min(512, max(64, 2**14 // max(1, dim))) if batch_size is None else batch_size
         )
         usual = min(512, max(32 if dim > _HUGE else 64, 8192 // max(1, dim)))
         self.count = usual if noises is None else noises
-        every = draw(field, 3 * self.count, conditions or {}, seed, self.batch_size)
+        fresh = min(4 * self.count, max(512, self.count))
+        every = draw(field, 2 * self.count + fresh, conditions or {}, seed, self.batch_size)
         self.learned = every.where(slice(0, 2 * self.count))
         self.fresh = every.where(slice(2 * self.count, None))
 
@@ -80,31 +99,29 @@ class Tuner:
         nfe: int,
         *,
         tries: int | None = None,
-        polish: int = 0,
+        polish: int | None = None,
         tried: MutableMapping[Levels, float] | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
         """Return the best plan of ``nfe`` network calls; the default plan if that is better.
 
-        Needs about ``2 noises (nfe tries + 240)`` evaluations of single samples.
+        `cost` estimates the evaluations of single samples and the time that it needs.
 
         Args:
-            tries: of noise levels; by default 1200 / nfe, and at least 80.
-            polish: rounds of `polished` at the end, by gradients through the network calls. Memory
-                grows with ``nfe``. 30 rounds lower the error by up to a third
-                (``benchmarks/plans.py``).
+            tries: of noise levels; by default 400 / nfe, and at least 40.
+            polish: rounds of `polished` at the end, which move levels and steps together; by
+                default 12, and fewer above 9 calls. They stop when they gain little.
             tried: errors of levels from an interrupted search, to which new ones are added; the
                 search resumes, and ends with the same plan.
-            progress: called after each try, with the least error so far.
+            progress: called after each try with the least error so far, and after each round with
+                its error.
 
         Raises:
-            ValueError: as `scorefield.default_plan`; ``tries < 1``.
+            ValueError: as `scorefield.default_plan` and `effort`.
             NumericalError: the field's paths do not end in finite numbers.
         """
         default = default_plan(self.field, nfe)
-        tries = usual_tries(nfe) if tries is None else tries
-        if tries < 1 or polish < 0:
-            raise ValueError(f"tries={tries}, polish={polish}: must be at least 1, and at least 0.")
+        tries, polish = self.effort(nfe, tries, polish)
         if not bool(self._truth[0].isfinite().all()):
             raise NumericalError(
                 "field: its paths end in values that are not finite, so a plan cannot be fitted; "
@@ -117,8 +134,48 @@ class Tuner:
         search = Search(student, starts[0][-1], {} if tried is None else tried, progress)
         fitted = search.run(starts, tries)
         if polish:
-            fitted = polished(student, fitted, polish)
+            fitted = polished(student, fitted, polish, progress)
         return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), default)
+
+    def effort(self, nfe: int, tries: int | None, polish: int | None) -> tuple[int, int]:
+        """Return the numbers of tries and of rounds, with the defaults of `tune` for Nones.
+
+        Raises:
+            ValueError: ``tries < 1`` or ``polish < 0``.
+        """
+        tries = max(40, 400 // nfe) if tries is None else tries
+        polish = usual_rounds(nfe) if polish is None else polish
+        if tries < 1 or polish < 0:
+            raise ValueError(f"tries={tries}, polish={polish}: must be at least 1, and at least 0.")
+        return tries, polish
+
+    def cost(self, nfe: int, *, tries: int | None = None, polish: int | None = None) -> Cost:
+        """Return the approximate cost of `tune`, with the paths if no plan was tuned before.
+
+        It measures the time of one batch.
+
+        Raises:
+            ValueError: as `effort`.
+        """
+        tries, polish = self.effort(nfe, tries, polish)
+        count = self.count * (2 * nfe * tries + round_calls(nfe) * polish)
+        count += 2 * nfe * len(self.fresh)
+        if "_teacher" not in vars(self):
+            count += NODES * len(self.learned) + (NODES + NODES // 2) * len(self.fresh)
+        return Cost(count, count * self._seconds)
+
+    @cached_property
+    def _seconds(self) -> float:
+        """The time of one evaluation of a single sample, in a batch."""
+        noises, process = self.fresh.where(slice(0, self.batch_size)), self.field.process
+        middle = torch.tensor([(process.t_min + process.t_max) / 2], dtype=torch.float64)
+        (at,) = self.field.instants(middle)
+        with torch.no_grad():
+            for _ in range(2):  # the first call may prepare
+                began = time.perf_counter()
+                float(noises.estimates(noises.z, at)[0].sum())
+                elapsed = time.perf_counter() - began
+        return elapsed / len(noises)
 
     @cached_property
     def _chosen(self) -> Tensor:
@@ -133,8 +190,8 @@ class Tuner:
 
     @cached_property
     def _truth(self) -> tuple[Tensor, float]:
-        """The ends of the paths of fresh noises, and the teacher's mean distance from them."""
-        end, coarse = ends(self.fresh, 2 * NODES), ends(self.fresh)
+        """The ends of the paths of fresh noises, and the mean distance of half the nodes' ends."""
+        end, coarse = ends(self.fresh), ends(self.fresh, NODES // 2)
         return end, float(distances(coarse, end).mean())
 
     def _better(self, fitted: Plan, default: Plan) -> Plan:
@@ -143,26 +200,20 @@ class Tuner:
         ours, usual = (distances(self.fresh.carried(p), end) for p in (fitted, default))
         best, error = (fitted, ours) if ours.mean() < usual.mean() else (default, usual)
         assert isinstance(best.times, Tensor)
-        process = self.field.process
-        levels = tuple((-process.half_log_snr(best.times)).tolist())
+        mean = Measurement.of_mean(error, _LEVEL)
         tuning = Tuning(
-            field=digest(self.field),
-            process=digest(process),
-            levels=levels,
+            *self.digests,
+            levels=tuple((-self.field.process.half_log_snr(best.times)).tolist()),
             nfe=len(best.times) - 1 + best.finish,
-            error=float(error.mean()),
-            stderr=float(error.std()) / math.sqrt(len(error)),
+            error=mean.value,
+            low=mean.low,
+            high=mean.high,
             default=float(usual.mean()),
             teacher=teacher,
             noises=self.count,
             seed=self.seed,
         )
         return replace(best, tuning=tuning)
-
-
-def usual_tries(nfe: int) -> int:
-    """Return the default number of tries for a plan."""
-    return max(80, 1200 // nfe)
 
 
 def _starts(field: ScoreField, default: Plan, nfe: int) -> list[list[float]]:

@@ -13,6 +13,7 @@ from own_networks import Net, Straight
 import scorefield as sf
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.field import digest
+from scorefield.runs.folder import config_text
 
 DATA = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 0.5])
 
@@ -249,3 +250,10 @@ def test_a_run_spends_network_calls_on_the_steps_of_a_solver(trained):
     run, _ = trained
     # four steps of two calls each, and the denoiser at the end
     assert torch.equal(run.sample(3, sf.Heun(), nfe=9), run.sample(3, sf.Heun(), 4))
+
+
+def test_a_run_that_was_imported_does_not_change_how_others_are_saved(tmp_path):
+    run = sf.Run.of(own_networks.denoiser(), DATA, seed=2)
+    before = config_text(run.config)
+    config_text(run.config.model_copy(update={"source": "elsewhere"}))
+    assert config_text(run.config) == before

@@ -51,7 +51,7 @@ CHECKPOINTS, PLANS, SAMPLES, FRONTIER = "checkpoints", "plans", "samples", "fron
 _LARGEST = 2**26  # bytes of a plan, a frontier or a log
 _GUIDANCE = "-guidance-"
 # the settings of training, which do not apply to a run that was not trained here
-_OBJECTIVE = {"weighting", "times", "optim"}
+_OBJECTIVE = ("weighting", "times", "optim")
 
 
 class RunFolder:
@@ -410,7 +410,7 @@ def held_out_items(config: RunConfig, data: Data) -> Tensor:
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings of a configuration that apply to the run, in TOML's types."""
-    unused = set() if config.loss is not None else _OBJECTIVE
+    unused = set() if config.loss is not None else {*_OBJECTIVE}
     unused |= set() if config.source is None else {"held_out", "seed"}
     values = config.model_dump(exclude_none=True, exclude={"train": unused})
     return values | {"data": config.data.model_dump(exclude_defaults=True)}

@@ -2,8 +2,8 @@
 
 from . import interop as interop, networks as networks, report as report
 from ._internal import errors as errors
+from .data.encoding import Standardize as Standardize
 from .data.source import Data as Data, read as read
-from .data.transform import Standardize as Standardize
 from .evaluate import metrics as metrics
 from .evaluate.certify import Certificate as Certificate, certify as certify
 from .evaluate.check import check as check
@@ -82,8 +82,7 @@ from .report.builder import write_report as write_report
 from .runs.folder import RunFolder as RunFolder
 from .runs.loading import load as load
 from .runs.run import Run as Run
-from .runs.train import train as train
-from .runs.trainer import Training as Training
+from .runs.trainer import Training as Training, train as train
 from .sampling import (
     Adaptive as Adaptive,
     Codes as Codes,

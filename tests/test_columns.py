@@ -14,7 +14,7 @@ import scorefield as sf
 from scorefield._internal.errors import DataError
 from scorefield.data import Columns, Data, read
 from scorefield.data.config import ColumnsConfig, DataConfig
-from scorefield.data.transform import moments
+from scorefield.data.encoding import moments
 from scorefield.noise import LEVELS
 from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 

@@ -11,7 +11,7 @@ from cases import normal
 from scorefield._internal.errors import DataError
 from scorefield.data import BUILTIN, Continuous, Standardize, digits, read, toy
 from scorefield.data.config import ColumnsConfig
-from scorefield.data.transform import moments
+from scorefield.data.encoding import moments
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(6, 3)).astype(np.float32)

@@ -9,7 +9,7 @@ import torch
 import scorefield as sf
 from scorefield._internal.errors import DataError
 from scorefield.data import Data, Levels, Standardize
-from scorefield.data.transform import moments
+from scorefield.data.encoding import moments
 from scorefield.noise import LEVELS
 from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 

@@ -15,7 +15,7 @@ from scorefield import Noise
 from scorefield.evaluate.metrics import (
     energy_distance,
     frechet_distance,
-    mmd,
+    pairs,
     points,
     sliced,
     sliced_wasserstein,
@@ -261,10 +261,12 @@ def test_squared_mmd_of_two_gaussians_averages_its_closed_form(shift):
 def test_the_bandwidth_is_the_median_distance_of_the_second_sample():
     x, y = normal(30, 2, seed=43), normal(11, 2, seed=44)  # of 55 pairs, one is in the middle
     median = float(np.median(pdist(y)))
-    assert squared_mmd(x, y) == squared_mmd(x, y, bandwidths=(mmd.median_distance(y),))
-    assert mmd.median_distance(y) == pytest.approx(median, rel=1e-12)
+    assert squared_mmd(x, y) == squared_mmd(x, y, bandwidths=(pairs.median_distance(y),))
+    assert pairs.median_distance(y) == pytest.approx(median, rel=1e-12)
     many = normal(5000, 3, seed=45)
-    assert mmd.median_distance(many) == pytest.approx(float(np.median(pdist(many[::5]))), rel=1e-5)
+    assert pairs.median_distance(many) == pytest.approx(
+        float(np.median(pdist(many[::5]))), rel=1e-5
+    )
     with pytest.raises(ValueError, match="have a median distance of 0: give bandwidths"):
         squared_mmd(x, torch.zeros(4, 2))
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 import scorefield as sf
-from scorefield.report import image_grid, paths, reverse_paths, trajectories
+from scorefield.report import image_grid, paths, trajectories, trajectory
 from scorefield.report.images import SEPARATOR
 from scorefield.report.trajectory import BINS, SLICES, densities
 
@@ -149,8 +149,8 @@ def test_every_process_is_shown_at_the_datas_scale_over_one_range_of_noise(proce
     field = line(process)
     found = paths(field, 300, seed=2, steps=60)
     std = field.data_std
-    assert float(found.ratio[0]) == pytest.approx(reverse_paths.NOISIEST * std, rel=1e-6)
-    assert float(found.ratio[-1]) == pytest.approx(reverse_paths.CLEANEST * std, rel=1e-6)
+    assert float(found.ratio[0]) == pytest.approx(trajectory.NOISIEST * std, rel=1e-6)
+    assert float(found.ratio[-1]) == pytest.approx(trajectory.CLEANEST * std, rel=1e-6)
     alpha, sigma = process.coefficients(found.times)
     torch.testing.assert_close(found.scale, std / (std**2 * alpha**2 + sigma**2).sqrt())
     spread = (found.ode * found.scale[:, None]).std(1)
@@ -165,7 +165,7 @@ def test_paths_stop_at_the_processs_own_ends():
 
 def test_a_path_does_not_depend_on_how_many_are_followed(monkeypatch):
     few = paths(line(sf.VP()), 3, seed=5, steps=10)
-    monkeypatch.setattr(reverse_paths, "_BATCH_SIZE", 4)
+    monkeypatch.setattr(trajectory, "_BATCH_SIZE", 4)
     more = paths(line(sf.VP()), 11, seed=5, steps=10)
     torch.testing.assert_close(more.sde[:, :3], few.sde, rtol=0, atol=1e-5)
     torch.testing.assert_close(more.ode[:, :3], few.ode, rtol=0, atol=1e-5)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
+from scorefield.data.encoding import moments
 from scorefield.data.rows import Rows, chunks
 from scorefield.data.source import read
-from scorefield.data.transform import moments
 from scorefield.runs.run import Run
 
 _WIDEST = 8.0  # the largest ratio of scales between data and training data

@@ -1,9 +1,8 @@
 from .builtin import BUILTIN, digits, toy
 from .columns import Columns
-from .encoding import Continuous, Encoding, Levels
+from .encoding import Continuous, Encoding, Levels, Standardize
 from .inspection import inspect
 from .source import Data, read
-from .transform import Standardize
 
 __all__ = [
     "BUILTIN",

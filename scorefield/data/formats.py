@@ -18,11 +18,10 @@ import numpy as np
 
 from scorefield._internal.errors import DataError
 from scorefield.data.cells import read_h5ad
-from scorefield.data.contents import Contents
+from scorefield.data.contents import ALL, Contents, Use
 from scorefield.data.images import read_images
 from scorefield.data.limits import check_array, check_directory, check_size, member, reading
 from scorefield.data.table import read_csv, read_parquet
-from scorefield.data.use import ALL, Use
 
 KINDS = (".npy", ".npz", ".csv", ".parquet", ".h5ad", ".idx", ".idx.gz")
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

@@ -13,10 +13,9 @@ from scorefield._internal.statistics import Moments
 from scorefield.data.builtin import BUILTIN
 from scorefield.data.columns import MISSING
 from scorefield.data.config import ColumnsConfig
-from scorefield.data.contents import Contents, Values
+from scorefield.data.contents import Contents, Use, Values
 from scorefield.data.rows import chunks, spans
 from scorefield.data.source import Data, read, read_contents
-from scorefield.data.use import Use
 
 _MOST_LEVELS = 65536
 _SHOWN = 8

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from scorefield._internal.errors import DataError
-from scorefield.data.contents import Coded, Contents, coded, first_few, whole
+from scorefield.data.contents import MOST_CLASSES, Coded, Contents, coded, first_few, whole
 from scorefield.data.formats import read_file
 from scorefield.data.objects import array, texts
-from scorefield.data.use import MOST_CLASSES
 
 
 def classes_of(contents: Contents, labels: Any, name: str) -> tuple[Coded | None, tuple[str, ...]]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.data.encoding import Encoded, Encoding, Shape
-from scorefield.data.transform import Standardize
+from scorefield.data.encoding import Encoded, Encoding, Shape, Standardize
 from scorefield.networks.codec import Codec
 from scorefield.noise import Noise
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
-from scorefield.data.contents import Coded, Contents, Values, coded
+from scorefield.data.contents import ALL, Coded, Contents, Use, Values, coded
 from scorefield.data.table import MISSING, read_frame
-from scorefield.data.use import ALL, Use
 
 
 def from_object(source: Any, name: str, layer: str | None = None, use: Use = ALL) -> Contents:

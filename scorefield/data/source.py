@@ -17,14 +17,12 @@ from scorefield._internal.errors import DataError
 from scorefield.data.builtin import BUILTIN, builtin
 from scorefield.data.columns import MISSING
 from scorefield.data.config import ColumnsConfig, DataConfig, numbered
-from scorefield.data.contents import Contents, first_few
+from scorefield.data.contents import ALL, Contents, Use, first_few
 from scorefield.data.formats import read_file
 from scorefield.data.labels import array_labels, classes_of, file_labels
-from scorefield.data.layout import Layout, layout
+from scorefield.data.layout import Layout, Survey, layout, survey
 from scorefield.data.objects import from_object
 from scorefield.data.rows import Rows, is_rows
-from scorefield.data.survey import Survey, survey
-from scorefield.data.use import ALL, Use
 
 Missing = Literal["refuse", "drop", "keep"]
 

@@ -18,9 +18,8 @@ import numpy as np
 
 from scorefield._internal.errors import DataError
 from scorefield.data.arrow_images import image_columns, read_image_table
-from scorefield.data.contents import Contents
+from scorefield.data.contents import ALL, Contents, Use
 from scorefield.data.limits import THRIFT, check_size, lines, reading
-from scorefield.data.use import ALL, Use
 
 KINDS = (".csv", ".parquet")
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}

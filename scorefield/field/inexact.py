@@ -39,7 +39,7 @@ class Inexact(FieldWrapper):
     """A field with a smooth, deterministic error of a stated size.
 
     The estimate of ``of`` becomes ``of + size scale g`` with (1), where ``scale`` is the
-    size of what a network has to predict: 1 for eps, ``c sigma / sqrt(c^2 alpha^2 + sigma^2)`` for
+    size of the target of a network: 1 for eps, ``c sigma / sqrt(c^2 alpha^2 + sigma^2)`` for
     x0, the deviation of a Gaussian's data given ``x``, and ``sqrt((alpha' c)^2 + sigma'^2)`` for
     the velocity. The other estimates follow. ::
 
@@ -58,6 +58,11 @@ class Inexact(FieldWrapper):
     Raises:
         ValueError: a negative size, another quantity, ``around`` not two positive numbers.
     """
+
+    _directions: Tensor
+    _speeds: Tensor
+    _phases: Tensor
+    _outputs: Tensor
 
     def __init__(
         self,

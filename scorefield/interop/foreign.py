@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.data import Standardize
 from scorefield.data.config import CodecConfig, DataConfig
+from scorefield.data.encoding import moments
 from scorefield.data.rows import Rows, chunks
-from scorefield.data.transform import moments
 from scorefield.networks import Codec
 from scorefield.runs import build
 from scorefield.runs.folder import check_config

@@ -9,14 +9,12 @@ A PNG, a shaded chart and the report need the extra ``scorefield[report]``: resv
 Jinja, which are imported where they are used.
 """
 
-from scorefield.report.axis import Axis
 from scorefield.report.builder import ReportBuilder, write_report
-from scorefield.report.chart import Band, Chart, Series
+from scorefield.report.chart import Axis, Band, Chart, Series
 from scorefield.report.figure import Figure
 from scorefield.report.frontier import frontier_chart
 from scorefield.report.images import image_grid
-from scorefield.report.reverse_paths import Paths, paths
-from scorefield.report.trajectory import trajectories
+from scorefield.report.trajectory import Paths, paths, trajectories
 
 __all__ = [
     "Axis",

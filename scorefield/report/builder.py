@@ -14,10 +14,10 @@ from scorefield.report.blocks import Commands, Section
 from scorefield.report.context import ReportContext, quoted
 from scorefield.report.frames import solver_plans
 from scorefield.report.frontier import frontier_section
-from scorefield.report.likelihood_section import likelihood
 from scorefield.report.page import render
 from scorefield.report.style import optional
 from scorefield.report.text import short_name
+from scorefield.report.training_sections import likelihood
 from scorefield.runs.jobs.tables import check_target
 from scorefield.runs.run import Run
 from scorefield.runs.summary import amount

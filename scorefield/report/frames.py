@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorefield.field import ScoreField
 from scorefield.process import balanced
-from scorefield.report.reverse_paths import ratio_and_scale, visible_times
+from scorefield.report.trajectory import ratio_and_scale, visible_times
 from scorefield.runs.run import Run
 from scorefield.sampling import Plan, count_calls, default_plan, integrate, prior
 from scorefield.solvers import DDIM, DDPM, EulerMaruyama, Heun, Solver
@@ -98,7 +98,7 @@ def _states(
 ) -> Iterator[Tensor]:
     """Yield the start, and for each ratio the last state with as much noise, at the data's scale.
 
-    The scale is (1) of `scorefield.report.reverse_paths`.
+    The scale is (1) of `scorefield.report.trajectory`.
     """
     field, times = run.toward(y), plan.times
     assert isinstance(times, Tensor)

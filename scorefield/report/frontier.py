@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from scorefield._internal.errors import CheckpointError
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
-from scorefield.report.axis import Axis
 from scorefield.report.blocks import Charts, Missing, Note, Section, Table
-from scorefield.report.chart import Band, Chart, Series
+from scorefield.report.chart import Axis, Band, Chart, Series
 from scorefield.report.figure import Figure
 from scorefield.report.text import short_name
 from scorefield.tuning.frontier import Frontier, Point

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from scorefield.process import balanced
 from scorefield.report import blocks, frames
-from scorefield.report.axis import Axis
 from scorefield.report.blocks import Block, Note, Panel, Panels, Section
-from scorefield.report.chart import Chart
+from scorefield.report.chart import Axis, Chart
 from scorefield.report.context import ReportContext
-from scorefield.report.reverse_paths import Paths, paths
 from scorefield.report.text import short_name
-from scorefield.report.trajectory import path_chart
+from scorefield.report.trajectory import Paths, path_chart, paths
 from scorefield.report.view_vectors import principal
 from scorefield.sampling import DEFAULT_CALLS, ROUND_TRIP_CALLS, Plan, default_plan
 from scorefield.solvers import EulerMaruyama

@@ -18,8 +18,7 @@ from scorefield._internal.errors import UsageError
 from scorefield._internal.frozen import Frozen
 from scorefield.data.columns import Columns
 from scorefield.data.config import CodecConfig, DataConfig
-from scorefield.data.encoding import Continuous, Encoding, Levels
-from scorefield.data.transform import Standardize
+from scorefield.data.encoding import Continuous, Encoding, Levels, Standardize
 from scorefield.field import (
     Denoiser,
     Label,

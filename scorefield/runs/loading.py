@@ -13,7 +13,7 @@ from scorefield._internal.devices import find_device
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data import Standardize
 from scorefield.data.config import ColumnsConfig, DataConfig
-from scorefield.data.transform import moments
+from scorefield.data.encoding import moments
 from scorefield.field import Denoiser, Label, Parametrization
 from scorefield.process import Process
 from scorefield.runs import build

@@ -66,7 +66,7 @@ def _tags(run: Run) -> Iterator[str]:
 
 
 def _measured(run: Run) -> Iterator[str]:
-    """Yield the lines on what was measured: on held-out data, and of tuned plans."""
+    """Yield the lines on measurements: on held-out data, and of tuned plans."""
     log = [] if run.folder is None else run.folder.log
     errors = [record for record in log if record.get("event") == "evaluation"]
     plans = run.plans

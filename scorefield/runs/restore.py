@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
-from scorefield.data.encoding import Encoding
-from scorefield.data.transform import Standardize
+from scorefield.data.encoding import Encoding, Standardize
 from scorefield.field import ScoreField
 from scorefield.inverse import Operator, mask_as_nan, restore as restore_field
 from scorefield.inverse.restore import check_items, check_kinds

@@ -1,4 +1,4 @@
-"""Training runs in progress, from data and a configuration to a finished run."""
+"""Training: from data and settings to a run, and runs in progress."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield._internal.devices import find_device
 from scorefield._internal.errors import StorageError
 from scorefield.data import Data, Standardize
+from scorefield.data.encoding import moments
 from scorefield.data.rows import chunks, digest
-from scorefield.data.transform import moments
+from scorefield.data.source import as_data
 from scorefield.evaluate.metrics import energy_distance
 from scorefield.noise import Noise
 from scorefield.process import check_instance
@@ -26,7 +28,7 @@ from scorefield.runs.folder import check_config
 from scorefield.runs.loading import describe_data, new_denoiser
 from scorefield.runs.memory import check_memory
 from scorefield.runs.run import Run
-from scorefield.runs.settings import check_settings
+from scorefield.runs.settings import check_settings, configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
 from scorefield.training.held_out import HeldOut, split
@@ -248,3 +250,47 @@ class Training:
         optim = self.config.optim.model_copy(update=counted)
         config = self.config.model_copy(update={"optim": optim})
         return RunConfig(data=self.data_config, train=config, loss=self.loss)
+
+
+def train(
+    data: Any,
+    y: Any = None,
+    *,
+    config: TrainConfig | None = None,
+    device: str | torch.device = "cpu",
+    **settings: Any,
+) -> Run:
+    """Train a field on data and return the finished run.
+
+    Args:
+        data: a tensor or array ``(N, D)``, ``(N, C, L)`` or ``(N, C, H, W)``; a pandas or polars
+            table; an AnnData object; a path or the name of a built-in set; a `scorefield.Data`.
+        y: classes to learn too: a tensor, an array or a list of integers or texts, or the name of
+            a column of the table or of ``obs``. With it ``conditional`` is True by default.
+        config: the settings as one object, such as that of another run.
+        device: where to train: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        settings: the fields of `scorefield.TrainConfig` and `scorefield.OptimConfig`, which
+            override those of ``config``: ``steps``, ``minutes``, ``lr``, ``batch_size``,
+            ``network``, ``process``, ``parametrization``, ``conditional``, ``held_out``, ``seed``
+            and others.
+            A network, process, parametrization, label, weighting or distribution of times is the
+            name of a kind, a configuration, or an object, for example of a class of your own. A
+            network is a module called as ``network(x, label)``, or ``network(x, label, y=y)`` with
+            ``y = -1`` where a class is hidden; it is trained in place.
+
+    Raises:
+        TypeError: an unknown setting.
+        DataError: as `scorefield.read`.
+        UsageError: a device that is not available here.
+        ValueError: as `Training` and `scorefield.training.loop.fit`.
+    """
+    if isinstance(y, TrainConfig):
+        raise TypeError("y is a TrainConfig: pass it as config=.")
+    if y is not None and "conditional" not in (config.model_fields_set if config else ()):
+        settings = {"conditional": True, **settings}
+    where = find_device(device)
+    built, objects = configured(config, settings)
+    training = Training(as_data(data, y), built, device=where, objects=objects)
+    for _ in training:
+        pass
+    return training.run

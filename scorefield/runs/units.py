@@ -16,8 +16,7 @@ from torch import Tensor
 
 from scorefield._internal.errors import DataError, UsageError
 from scorefield.data.columns import as_table
-from scorefield.data.encoding import Continuous, Encoding
-from scorefield.data.transform import Standardize
+from scorefield.data.encoding import Continuous, Encoding, Standardize
 from scorefield.field import ClassifierFree, Denoiser, ScoreField
 from scorefield.noise import LEVELS, Noise
 from scorefield.process import check_instance

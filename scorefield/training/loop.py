@@ -1,4 +1,7 @@
-"""The training loop: data order and noise are functions of (seed, epoch, item)."""
+"""The training loop: data order and noise are functions of (seed, epoch, item).
+
+Also the schedules of the learning rate and of the decay of weight averages.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,31 @@ from scorefield.noise import Noise
 from scorefield.training import state as states
 from scorefield.training.batches import batch, draw
 from scorefield.training.objective import Objective
-from scorefield.training.schedules import Average, rate
 from scorefield.training.workers import SingleWorker, Workers
 
-if TYPE_CHECKING:  # an objective or a loop loads no data room and no pydantic
+if TYPE_CHECKING:
     from scorefield.data.rows import Rows
     from scorefield.training.config import OptimConfig
+
+
+def rate(step: int, steps: int, warmup: int) -> float:
+    """Return the learning rate at a step, relative to its peak: warm-up, then half a cosine."""
+    rise = min(1.0, (step + 1) / max(1, warmup))
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+
+
+class Average:
+    """Averages with a decay that starts low, so that early weights are forgotten."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    @torch.no_grad()
+    def __call__(self, old: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        decay = min(self.decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(list(old), list(new), 1 - decay)
+
 
 Prepare = Callable[[Tensor, Noise], tuple[Tensor, Noise]]
 

@@ -63,15 +63,15 @@ def polished(
     Args:
         progress: called after each round, with the error so far.
     """
-    seen, unseen = (_Ends.of(student, mask) for mask in (student.fitted, ~student.fitted))
-    best, error, damping = solver, seen.error(solver), 1e-3
+    own, others = (_Ends.of(student, mask) for mask in (student.fitted, ~student.fitted))
+    best, error, damping = solver, own.error(solver), 1e-3
     for _ in range(rounds):
-        gram, right, units = seen.equations(best)
+        gram, right, units = own.equations(best)
         for _ in range(_TRIES):
             ridge = damping * gram.diagonal() + _RIDGE**2 * gram.diagonal().mean()
             change = torch.linalg.solve(gram + ridge.diag(), -right)
             moved = _moved(best, change.tolist(), units)
-            after = math.inf if moved is None else seen.error(moved)
+            after = math.inf if moved is None else own.error(moved)
             if moved is not None and after < error:
                 break
             damping *= 8
@@ -81,7 +81,7 @@ def polished(
         progress(error)
         if error > (1 - _GAIN) * before:
             break
-    return best if unseen.error(best) < unseen.error(solver) else solver
+    return best if others.error(best) < others.error(solver) else solver
 
 
 def usual_rounds(nfe: int) -> int:

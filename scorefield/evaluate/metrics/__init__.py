@@ -6,13 +6,11 @@ data, of the same sizes.
 """
 
 from scorefield.evaluate.metrics.base import Metric, Split, SplitMetric
-from scorefield.evaluate.metrics.c2st import C2ST, c2st
 from scorefield.evaluate.metrics.compare import Comparison, compare
-from scorefield.evaluate.metrics.energy import EnergyDistance, energy_distance
 from scorefield.evaluate.metrics.frechet import FrechetDistance, frechet_distance
 from scorefield.evaluate.metrics.measurement import Measurement
-from scorefield.evaluate.metrics.mmd import MMD, squared_mmd
-from scorefield.evaluate.metrics.prdc import PRDC, prdc
+from scorefield.evaluate.metrics.neighbours import C2ST, PRDC, c2st, prdc
+from scorefield.evaluate.metrics.pairs import MMD, EnergyDistance, energy_distance, squared_mmd
 from scorefield.evaluate.metrics.sliced import SlicedWasserstein, sliced_wasserstein
 
 __all__ = [

@@ -22,12 +22,10 @@ import torch
 from torch import Tensor
 
 from scorefield.evaluate.metrics.base import Metric, ranks, split_halves
-from scorefield.evaluate.metrics.c2st import C2ST
-from scorefield.evaluate.metrics.energy import EnergyDistance
 from scorefield.evaluate.metrics.measurement import Measurement, check_level
-from scorefield.evaluate.metrics.mmd import MMD
+from scorefield.evaluate.metrics.neighbours import C2ST, PRDC
+from scorefield.evaluate.metrics.pairs import MMD, EnergyDistance
 from scorefield.evaluate.metrics.points import check_points
-from scorefield.evaluate.metrics.prdc import PRDC
 from scorefield.evaluate.metrics.sliced import SlicedWasserstein
 from scorefield.process import check_instance
 

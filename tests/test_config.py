@@ -16,7 +16,7 @@ from scorefield.cli.app import app
 from scorefield.data import Data
 from scorefield.data.config import CodecConfig, DataConfig
 from scorefield.field import parametrization
-from scorefield.networks import ADM, MLP, Codec, Diffusers, SongUNet, UNet
+from scorefield.networks import ADM, MLP, Codec, Diffusers, DiT, SongUNet, UNet
 from scorefield.process import builtin as processes
 from scorefield.runs import build
 from scorefield.runs.trainer import Training
@@ -40,6 +40,7 @@ CLASSES = [
     (c.UNetConfig, UNet),
     (c.SongConfig, SongUNet),
     (c.ADMConfig, ADM),
+    (c.DiTConfig, DiT),
     (c.DiffusersConfig, Diffusers),
     (CodecConfig, Codec),
 ]

@@ -103,6 +103,9 @@ for kind in ("song", "adm"):
     unet(f"a_width_of_{kind}_without_end", f"width = {10**12}", kind, "width=")
     unet(f"a_level_of_{kind}_that_is_not_there", "attention = [2]", kind, "attention=2: must be")
     unet(f"levels_of_{kind}_without_pixels", "multipliers = [1, 1, 1, 1]", kind, "multiples of 8")
+unet("layers_of_dit_without_end", f"layers = {10**12}", "dit", "tensors or more")
+unet("a_width_of_dit_without_end", f"width = {64 * 10**12}", "dit", "than any memory")
+unet("a_patch_of_dit_without_end", f"patch = {10**12}", "dit", "than any memory")
 FEATURES = 'embedding = "fourier"\nwidening'
 unet("features_without_end", f"{FEATURES} = {10**12}", "song", "does not match config.toml")
 unet("a_filter_of_nothing", "taps = [1, -1]", "song", "do not sum to 0")

@@ -5,7 +5,7 @@ import torch
 from cases import normal
 from torch import nn
 
-from scorefield.networks import ADM, MLP, SongUNet, UNet
+from scorefield.networks import ADM, MLP, DiT, SongUNet, UNet
 
 
 def mlp(classes=0, **options):
@@ -28,6 +28,10 @@ def adm(classes=0, **options):
     return ADM(2, **{"width": 8, "head": 8, "classes": classes, **options})
 
 
+def dit(classes=0, **options):
+    return DiT(2, **{"width": 64, "layers": 1, "head": 32, "classes": classes, **options})
+
+
 IMAGE = (2, 8, 8)
 KINDS = {
     "mlp": (mlp, (6,)),
@@ -35,6 +39,7 @@ KINDS = {
     "song": (song, IMAGE),
     "song with features": (features, IMAGE),
     "adm": (adm, IMAGE),
+    "dit": (dit, IMAGE),
 }
 every_kind = pytest.mark.parametrize(("make", "shape"), KINDS.values(), ids=KINDS)
 

@@ -3,9 +3,11 @@
 The networks are written here a second time, as in `test_edm_score_sde`.
 """
 
+import argparse
 import functools
 import json
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from torch.nn import functional as F
 import scorefield as sf
 from scorefield._internal.errors import UsageError
 from scorefield.field import digest
-from scorefield.interop import guided_diffusion
+from scorefield.interop import dit, guided_diffusion
 from scorefield.networks.resample import Double, Halve
 
 SIDE, WIDTH, CLASSES = 8, 128, 3
@@ -170,3 +172,134 @@ def test_weights_of_another_network_are_named():
     weights = {"encoder.conv_in.weight": torch.zeros(1)}
     with pytest.raises(sf.errors.CheckpointError, match=r"UNetModel, .* it is a VAE"):
         guided_diffusion.load(weights, flags)
+
+
+# --- DiT and SiT ----------------------------------------------------------------------------------
+
+PATCH, LAYERS, HEADS, FEATURES = 2, 2, 2, 24
+
+
+def transformer(w, x, label, y):
+    """DiT by the names of its code, with learned variances."""
+
+    def modulated(h, shift, scale):
+        return F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+    def layer(name, h, size):
+        return linear(w, name, h.flatten(0, -2), size).unflatten(0, h.shape[:-1])
+
+    def modulation(name, count):
+        return linear(w, f"{name}.adaLN_modulation.1", c, count * FEATURES)[:, None].chunk(
+            count, -1
+        )
+
+    weight = w("x_embedder.proj.weight", FEATURES, 4, PATCH, PATCH)
+    h = F.conv2d(x, weight, w("x_embedder.proj.bias", FEATURES), stride=PATCH).flatten(2).mT
+    side = math.isqrt(h.shape[1])
+    places = torch.arange(side).double()
+    turns = places[:, None] * 1e-4 ** (torch.arange(FEATURES // 4) / (FEATURES // 4))
+    waves = torch.cat([turns.sin(), turns.cos()], 1)
+    grid = torch.cat([waves.repeat(side, 1), waves.repeat_interleave(side, 0)], 1)
+    w["pos_embed"] = grid[None].float()
+    h = h + grid
+    angles = label[:, None] * 1e-4 ** (torch.arange(128) / 128)
+    c = linear(w, "t_embedder.mlp.0", torch.cat([angles.cos(), angles.sin()], 1), FEATURES)
+    c = linear(w, "t_embedder.mlp.2", F.silu(c), FEATURES)
+    c = F.silu(c + w("y_embedder.embedding_table.weight", CLASSES + 1, FEATURES)[y])
+    for name in (f"blocks.{k}" for k in range(LAYERS)):
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation(name, 6)
+        q, k, v = layer(f"{name}.attn.qkv", modulated(h, shift_1, scale_1), 3 * FEATURES).chunk(
+            3, -1
+        )
+        h_1 = attend(q.mT, q.mT, k.mT, v.mT, HEADS).mT
+        h = h + gate_1 * layer(f"{name}.attn.proj", h_1, FEATURES)
+        h_2 = layer(f"{name}.mlp.fc1", modulated(h, shift_2, scale_2), 4 * FEATURES)
+        h_2 = layer(f"{name}.mlp.fc2", F.gelu(h_2, approximate="tanh"), FEATURES)
+        h = h + gate_2 * h_2
+    h = modulated(h, *modulation("final_layer", 2))
+    h = layer("final_layer.linear", h, 8 * PATCH**2).unflatten(1, (side, side))
+    h = h.unflatten(3, (PATCH, PATCH, 8))  # rows, columns, and rows and columns of a patch
+    return torch.einsum("bijpqc->bcipjq", h).reshape(len(x), 8, *x.shape[2:])[:, :4]
+
+
+@functools.cache
+def transformer_weights():
+    w = Weights()
+    transformer(w, normal(3, 4, SIDE, SIDE), torch.zeros(3).double(), Y)
+    return dict(w)
+
+
+@torch.no_grad()
+def output(x, label, y):
+    return transformer(Weights(transformer_weights()), x, torch.full((len(x),), label).double(), y)
+
+
+MODEL = {"num_heads": HEADS}
+NONE = torch.full((3,), CLASSES)
+
+
+@pytest.mark.parametrize("y", [Y, None], ids=["classes", "no class"])
+@pytest.mark.parametrize("t", [1.0, 400.0, 1000.0])
+def test_a_dit_predicts_the_noise_of_a_step(t, y):
+    weights = {"ema": transformer_weights(), "model": {}, "args": None}
+    run = dit.load(weights, MODEL | {"model": "DiT-S/2"})
+    assert (run.config.data.shape, run.config.data.classes) == ((4, SIDE, SIDE), CLASSES)
+    field, x = run.field.double(), normal(3, 4, SIDE, SIDE, seed=1)
+    table = torch.tensor(field.process.alpha_bar, dtype=torch.float64)
+    torch.testing.assert_close(table, linear_table(1000), rtol=1e-11, atol=0)
+    field = field if y is None else field.condition_on(y=y)
+    expected = output(x, t - 1, NONE if y is None else y)
+    torch.testing.assert_close(field(x, t - 1).eps, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sit_runs_from_noise_to_data_as_its_own_sampler():
+    """Its sampler integrates dx/du = F(x, u) for u from 0, which is noise, to 1."""
+    run = dit.load(transformer_weights(), MODEL | {"model": "SiT-S/2"})
+    field, x = run.field.double().condition_on(y=Y), normal(3, 4, SIDE, SIDE, seed=2)
+    times = torch.linspace(0, 1, 6, dtype=torch.float64)
+    expected = x
+    for u, later in pairwise(times.tolist()):
+        torch.testing.assert_close(-field(x, 1 - u).velocity, output(x, u, Y), rtol=1e-5, atol=1e-5)
+        expected = expected + (later - u) * output(expected, u, Y)
+    state = sf.State(x, torch.ones((), dtype=torch.float64), None)
+    states = list(sf.integrate(field, sf.Euler(), state, 1 - times[:-1]))
+    found = field(states[-1].x, states[-1].t).x0
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_imports_a_dit_with_its_autoencoder(tmp_path, capsys, monkeypatch):
+    """Of a checkpoint of DiT's training, which also holds the arguments of its command."""
+    diffusers = pytest.importorskip("diffusers")
+    sizes = {"block_out_channels": (8, 16), "norm_num_groups": 4}
+    sizes |= {"down_block_types": ("DownEncoderBlock2D",) * 2}
+    sizes |= {"up_block_types": ("UpDecoderBlock2D",) * 2}
+    diffusers.AutoencoderKL(**sizes).save_pretrained(tmp_path / "vae")
+    content = {"model": {}, "ema": transformer_weights(), "args": argparse.Namespace(lr=1e-4)}
+    torch.save(content, tmp_path / "0400000.pt")
+    (tmp_path / "config.json").write_text(json.dumps(MODEL | {"model": "DiT-S/2"}))
+    monkeypatch.chdir(tmp_path)
+    words = ["import", "0400000.pt", "--config", "config.json", "--out"]
+    finishes(*words, "run", "--pipeline", "vae")
+    assert "DiT-S/2 by AutoencoderKL" in capsys.readouterr().out.replace("\n", " ")
+    run = sf.load("run")
+    assert run.sample(1, nfe=2).shape == (1, 3, 2 * SIDE, 2 * SIDE)
+    assert digest(run.field) == digest(dit.load(content, MODEL | {"model": "DiT-S/2"}).field)
+    fails = failing(tmp_path, capsys, monkeypatch)
+    assert "give the name of the model" in fails(2, "import", "0400000.pt", "--out", "new")
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "message"),
+    [
+        ({"model": "UViT-S/2"}, {}, "model='UViT-S/2'"),
+        ({"model": "SiT-S/2", "path_type": "GVP"}, {}, "path_type='GVP'"),
+        ({"model": "SiT-S/2", "prediction": "score"}, {}, "prediction='score'"),
+        ({"model": "DiT-S/2"}, {"pos_embed": torch.zeros(1, 16, 24)}, "pos_embed does not have"),
+        ({"model": "DiT-S/2"}, {"blocks.0.mlp.fc1.bias": torch.zeros(7)}, "has shape (7,)"),
+        ({"model": "DiT-S/2"}, {"extra": torch.zeros(7)}, "unknown ['extra']"),
+    ],
+)
+def test_a_transformer_that_is_not_known_is_refused(config, change, message):
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        dit.load(transformer_weights() | change, MODEL | config)
+    assert message in str(raised.value)

@@ -47,6 +47,7 @@ GOOD = {
         {"kind": ["unet"], "width": [8, 16], "multipliers": [[1], [1, 2]], "heads": [1, 2]},
         {"kind": ["song"], "width": [8], "attention": [[], [1]], "taps": [[1, 3, 3, 1]]},
         {"kind": ["adm"], "width": [8, 16], "head": [8], "variances": [True, False]},
+        {"kind": ["dit"], "width": [8, 16], "head": [8], "layers": [1, 2], "patch": [1, 2]},
     ],
     "optim": [
         {

@@ -36,6 +36,7 @@ NETWORKS = {
         0,
     ),
     "adm": (c.ADMConfig(width=8, head=8, blocks=4, attention=(1,)), (3, 8, 8), 2),
+    "dit": (c.DiTConfig(width=8, head=4, layers=3), (3, 8, 8), 2),
     "auto": (c.AutoNetwork(), (3, 4, 4), 0),
 }
 

@@ -557,6 +557,7 @@ NETWORKS = {
     "unet": ((2, 8, 8), c.UNetConfig(width=8, multipliers=(1, 2, 2), blocks=2, heads=4)),
     "song": ((2, 8, 8), c.SongConfig(width=8, embedding="fourier", attention=(1,))),
     "adm": ((2, 8, 8), c.ADMConfig(width=8, head=8, variances=True)),
+    "dit": ((2, 8, 8), c.DiTConfig(width=16, head=8, layers=2, variances=True)),
     "mlp on images": ((1, 4, 4), c.MLPConfig(width=16)),
 }
 

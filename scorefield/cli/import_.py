@@ -10,7 +10,7 @@ from scorefield._internal.text import one_line
 from scorefield.cli.console import say
 from scorefield.cli.options import ITEMS, WHERE, option
 
-SourceKind = Literal["diffusers", "edm", "score_sde", "guided_diffusion"]
+SourceKind = Literal["diffusers", "edm", "score_sde", "guided_diffusion", "dit"]
 _ROWS = ("process", "noise levels", "parametrization", "network", "data", "values", "classes")
 # the options of each kind
 _ACCEPTED = {
@@ -18,6 +18,7 @@ _ACCEPTED = {
     "edm": ("config", "pickle"),
     "score_sde": ("config",),
     "guided_diffusion": ("config",),
+    "dit": ("config", "pipeline"),
 }
 
 
@@ -49,10 +50,11 @@ def import_(
     kind
         The library of the source.
     config
-        A JSON file of the arguments of network and training (edm, score_sde, guided_diffusion).
+        A JSON file of the arguments of network and training (edm, score_sde, guided_diffusion,
+        dit).
     pipeline
         Folder of a pipeline, for the scheduler and the autoencoder that the source lacks
-        (diffusers).
+        (diffusers, dit).
     variant
         Variant of the weights in a folder, such as fp16 (diffusers).
     shape

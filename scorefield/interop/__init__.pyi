@@ -2,6 +2,7 @@
 
 from . import (
     diffusers as diffusers,
+    dit as dit,
     edm as edm,
     guided_diffusion as guided_diffusion,
     scheduler as scheduler,

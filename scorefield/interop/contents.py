@@ -67,7 +67,7 @@ CONTENTS = (
         "give its flags as config",
         "guided_diffusion",
     ),
-    Content(r".*x_embedder\.proj\.weight", "a DiT or SiT", MODULE),
+    Content(r".*x_embedder\.proj\.weight", "a DiT or SiT", "give its model as config", "dit"),
 )
 
 

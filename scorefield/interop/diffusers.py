@@ -15,11 +15,10 @@ from scorefield.interop.folders import read_folder
 from scorefield.interop.foreign import DataOptions, ForeignNetwork
 from scorefield.interop.pipeline_field import field
 from scorefield.interop.pipeline_tuning import PipelineTuner, check_plan, tune
-from scorefield.interop.pipelines import Part, Source, part_of, source_of
+from scorefield.interop.pipelines import Source, codec_config, image_shape, part_of, source_of
 from scorefield.interop.scheduler_process import noising
 from scorefield.interop.settings import one_line_errors
 from scorefield.networks.diffusers import Diffusers, class_count
-from scorefield.runs import build
 from scorefield.runs.run import Run
 from scorefield.training.config import DiffusersConfig
 
@@ -109,7 +108,7 @@ def _foreign(source: Source, shape: tuple[int, ...] | None, none: int | None) ->
         raise UsageError(
             f"unconditional={none}: {network.architecture} of {where} has {count} classes."
         )
-    codec = None if source.codec is None else _codec(source.codec, where)
+    codec = None if source.codec is None else codec_config(source.codec, where)
     of_latents = "" if codec is None else f" of latents by {codec.architecture}"
     return ForeignNetwork(
         source=f"{where}: {network.architecture}{of_latents} with {type(scheduler).__name__}",
@@ -130,25 +129,6 @@ def _foreign(source: Source, shape: tuple[int, ...] | None, none: int | None) ->
     )
 
 
-def _codec(part: Part, where: str) -> CodecConfig:
-    settings = part.settings
-    if settings.get("latents_mean") is not None or settings.get("latents_std") is not None:
-        raise UsageError(
-            f"{where}: autoencoders with latents_mean or latents_std are not supported."
-        )
-    scale, shift = settings.get("scaling_factor", 0.18215), settings.get("shift_factor") or 0.0
-    if not all(isinstance(v, int | float) for v in (scale, shift)) or not 0 < scale < float("inf"):
-        raise CheckpointError(
-            f"{where}: scaling_factor={scale!r}, shift_factor={shift!r}: must be finite numbers."
-        )
-    return CodecConfig(
-        architecture=part.architecture,  # type: ignore[arg-type]
-        arguments=json.dumps(settings),
-        scale=scale,
-        shift=shift,
-    )
-
-
 def _images(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) != 3:
         raise UsageError(f"shape={shape}: must be (C, H, W), because the network takes images.")
@@ -165,15 +145,7 @@ def _shape(source: Source, codec: CodecConfig | None) -> tuple[int, ...]:
             f"{network.architecture} has sample_size={side!r}: give the shape, such as (3, 32, 32)."
         )
     channels = network.settings.get("in_channels")
+    latents = (channels, *sides)
     if codec is None:
-        return (channels, *sides)
-    try:
-        outline = build.codec_outline(codec)
-    except ValueError as error:
-        raise CheckpointError(f"{source.where}: {error}") from None
-    if outline.latents != channels:
-        raise CheckpointError(
-            f"{source.where}: {network.architecture} has {channels} channels, and the latents of "
-            f"{codec.architecture} have {outline.latents}."
-        )
-    return (outline.channels, *(outline.factor * side for side in sides))
+        return latents
+    return image_shape(latents, codec, f"{source.where}: {network.architecture}")

@@ -69,6 +69,17 @@ def read_folder(
     return Source(str(source), network, scheduler, _read_part(codec, CODECS, pickle, own))
 
 
+def read_codec(folder: Path) -> Part:
+    """Return the autoencoder of a folder: of a pipeline, or of the autoencoder alone.
+
+    Raises:
+        CheckpointError: a file is missing or unreadable.
+        UsageError: an unsupported autoencoder.
+    """
+    folder = _resolve(folder)
+    return _read_part(_subfolder(folder, CODECS_OF) or folder, CODECS, False, None)
+
+
 def _resolve(folder: Path) -> Path:
     """Return a folder, or its snapshot in the hub's cache."""
     if not folder.is_dir():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from scorefield._internal.errors import UsageError
+from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.data.config import CodecConfig
 from scorefield.interop.contents import FIELD
 from scorefield.networks.codec import CODECS
 from scorefield.networks.diffusers import ARCHITECTURES, network_class
+from scorefield.runs import build
 
 # names of the network and of the autoencoder in a pipeline
 NETWORKS_OF, CODECS_OF = ("unet", "transformer"), ("vae", "vqvae")
@@ -117,3 +120,47 @@ def settings_of(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return all arguments of a network's class, from its configuration or the defaults."""
     parameters = inspect.signature(network_class(architecture)).parameters
     return {name: values.get(name, parameter.default) for name, parameter in parameters.items()}
+
+
+def codec_config(part: Part, where: str) -> CodecConfig:
+    """Return the configuration of an autoencoder.
+
+    Raises:
+        UsageError: latents that are scaled by channel.
+        CheckpointError: a scale that is not a number.
+    """
+    settings = part.settings
+    if settings.get("latents_mean") is not None or settings.get("latents_std") is not None:
+        raise UsageError(
+            f"{where}: autoencoders with latents_mean or latents_std are not supported."
+        )
+    scale, shift = settings.get("scaling_factor", 0.18215), settings.get("shift_factor") or 0.0
+    if not all(isinstance(v, int | float) for v in (scale, shift)) or not 0 < scale < float("inf"):
+        raise CheckpointError(
+            f"{where}: scaling_factor={scale!r}, shift_factor={shift!r}: must be finite numbers."
+        )
+    return CodecConfig(
+        architecture=part.architecture,  # type: ignore[arg-type]
+        arguments=json.dumps(settings),
+        scale=scale,
+        shift=shift,
+    )
+
+
+def image_shape(latents: tuple[int, ...], codec: CodecConfig, where: str) -> tuple[int, ...]:
+    """Return the shape of the pictures that have latents of a shape.
+
+    Raises:
+        CheckpointError: latents with other channels than those of the autoencoder.
+    """
+    try:
+        outline = build.codec_outline(codec)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+    channels, *sides = latents
+    if outline.latents != channels:
+        raise CheckpointError(
+            f"{where} has {channels} channels, and the latents of {codec.architecture} have "
+            f"{outline.latents}."
+        )
+    return (outline.channels, *(outline.factor * side for side in sides))

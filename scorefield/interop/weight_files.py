@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import CheckpointError
@@ -76,7 +78,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         if path.suffix in PICKLES:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with safe_globals([Namespace]):  # of plain values, as in checkpoints of DiT
+                content = torch.load(path, map_location="cpu", weights_only=True)
         else:
             content = load_file(path)
     except (OSError, SafetensorError) as error:

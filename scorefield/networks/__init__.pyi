@@ -1,8 +1,9 @@
 from .adm import ADM
 from .codec import Codec
 from .diffusers import Diffusers
+from .dit import DiT
 from .mlp import MLP
 from .song import SongUNet
 from .unet import UNet
 
-__all__ = ["ADM", "MLP", "Codec", "Diffusers", "SongUNet", "UNet"]
+__all__ = ["ADM", "MLP", "Codec", "DiT", "Diffusers", "SongUNet", "UNet"]

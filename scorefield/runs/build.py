@@ -71,6 +71,7 @@ class _Networks(Mapping[str, Callable[..., nn.Module]]):
         "unet": "UNet",
         "song": "SongUNet",
         "adm": "ADM",
+        "dit": "DiT",
         "diffusers": "Diffusers",
     }
 
@@ -247,6 +248,8 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
         halved = f"to be halved between the {levels} levels of the network"
         _check_sides(shape, 2 ** (levels - 1), halved)
     result: nn.Module = constructor(shape[0], classes=classes, **options)
+    if config.kind == "dit":
+        _check_sides(shape, config.patch, "the sides of the network's patches")
     if config.kind == "diffusers":
         assert isinstance(result, networks.Diffusers)
         _check_sides(shape, result.multiple, f"for {result.architecture} to divide them")
@@ -263,7 +266,7 @@ def _check_sides(shape: tuple[int, ...], multiple: int, why: str) -> None:
 
 def is_classless(config: c.NetworkConfig) -> bool:
     """Return whether a conditional network also takes y = -1, for no class."""
-    if config.kind in ("song", "adm"):
+    if config.kind in ("song", "adm", "dit"):
         return config.classless
     return config.kind != "diffusers" or config.unconditional is not None
 
@@ -346,7 +349,7 @@ def network_size(
     config = concrete_network(config, shape)
     if config.kind in ("diffusers", "custom"):
         return _outline_size(config, shape, classes)
-    repeated = "depth" if config.kind == "mlp" else "blocks"
+    repeated = {"mlp": "depth", "dit": "layers"}.get(config.kind, "blocks")
     (tensors_1, numbers_1), (tensors_2, numbers_2) = (
         _outline_size(config.model_copy(update={repeated: count}), shape, classes)
         for count in (1, 2)
@@ -396,7 +399,15 @@ def resolved(config: c.TrainConfig, shape: tuple[int, ...]) -> c.TrainConfig:
 
 def concrete_network(
     config: c.NetworkConfig, shape: tuple[int, ...]
-) -> c.MLPConfig | c.UNetConfig | c.SongConfig | c.ADMConfig | c.DiffusersConfig | c.CustomConfig:
+) -> (
+    c.MLPConfig
+    | c.UNetConfig
+    | c.SongConfig
+    | c.ADMConfig
+    | c.DiTConfig
+    | c.DiffusersConfig
+    | c.CustomConfig
+):
     """Return the configuration of a network with its kind and width filled in."""
     if config.kind == "auto":
         config = c.UNetConfig() if len(shape) == 3 else c.MLPConfig()

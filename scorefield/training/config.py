@@ -259,7 +259,7 @@ class SongConfig(_Levels):
         decoder: Whether the output comes from the finest level or from all levels (song).
         taps: Filter through which images are halved and doubled (song).
         rescaled: Divide sums of two branches by the root of 2 (song).
-        classless: Learn the unconditional field too, in a conditional run (song, adm).
+        classless: Learn the unconditional field too, in a conditional run (song, adm, dit).
     """
 
     kind: Literal["song"] = "song"
@@ -277,15 +277,32 @@ class ADMConfig(_Levels):
     """ADM.
 
     Attributes:
-        head: Channels per head (adm).
+        head: Channels per head (adm, dit).
         fixed_heads: Heads of every level instead, if not 0 (adm).
-        variances: Expect a second output for each channel, which is ignored (adm).
+        variances: Expect a second output for each channel, which is ignored (adm, dit).
     """
 
     kind: Literal["adm"] = "adm"
     attention: Levels = ()
     head: PositiveInt = 64
     fixed_heads: NonNegativeInt = 0
+    variances: bool = False
+    classless: bool = True
+
+
+class DiTConfig(Frozen):
+    """DiT, a transformer.
+
+    Attributes:
+        layers: Blocks of attention and perceptron (dit).
+        patch: Side of a patch, in pixels (dit).
+    """
+
+    kind: Literal["dit"] = "dit"
+    width: PositiveInt | None = None
+    layers: PositiveInt = 6
+    head: PositiveInt = 64
+    patch: PositiveInt = 2
     variances: bool = False
     classless: bool = True
 
@@ -312,7 +329,14 @@ class AutoNetwork(Frozen):
 
 
 NetworkConfig = Annotated[
-    AutoNetwork | MLPConfig | UNetConfig | SongConfig | ADMConfig | DiffusersConfig | CustomConfig,
+    AutoNetwork
+    | MLPConfig
+    | UNetConfig
+    | SongConfig
+    | ADMConfig
+    | DiTConfig
+    | DiffusersConfig
+    | CustomConfig,
     Field(discriminator="kind"),
 ]
 

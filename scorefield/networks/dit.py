@@ -1,0 +1,122 @@
+"""DiT, the transformer of Peebles and Xie (2023)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.networks.embedding import Embedding, Sinusoids
+
+_FEATURES = 256  # of the label
+_SLOWEST = 1e-4  # of positions, in radians per patch
+
+
+class _Block(nn.Module):
+    """Attention between the patches, then a perceptron; both are modulated by the embedding."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.enter, self.leave = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width)
+        )
+        self.modulation = _zeros(nn.Linear(width, 6 * width))
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(embedding)[
+            :, None
+        ].chunk(6, -1)
+        q, k, v = (
+            self.enter(self.norm(h) * (1 + scale_1) + shift_1)
+            .reshape(*h.shape[:2], 3, self.heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        h = h + gate_1 * self.leave(mixed.transpose(1, 2).reshape(h.shape))
+        out: Tensor = h + gate_2 * self.mlp(self.norm(h) * (1 + scale_2) + shift_2)
+        return out
+
+
+class DiT(nn.Module):
+    """A transformer between patches of an image, for images whose sides are multiples of a patch.
+
+    Args:
+        channels: of the image.
+        width: of the features of a patch, a multiple of 4 and of ``head``.
+        layers: blocks of attention and perceptron.
+        head: channels per attention head.
+        patch: side of a patch, in pixels.
+        variances: the network has a second output for each channel, a variance, which is computed
+            but not returned.
+        classless: with classes, whether the network also accepts no class.
+        classes: the number of classes of ``y``, or 0.
+
+    Raises:
+        ValueError: a width that does not divide.
+
+    Reference: Peebles and Xie (2023), arXiv:2212.09748, with blocks of type adaLN-Zero.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 192,
+        layers: int = 6,
+        head: int = 64,
+        patch: int = 2,
+        variances: bool = False,
+        classless: bool = True,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        if width % 4 or width % head:
+            raise ValueError(f"width={width}: must be a multiple of 4 and of head={head}.")
+        self.channels, self.patch = channels, patch
+        outputs = channels * (1 + variances)
+        self.enter = nn.Conv2d(channels, width, patch, patch)
+        self.embedding = Embedding(width, classes, classless, Sinusoids(_FEATURES, last=False))
+        self.blocks = nn.ModuleList(_Block(width, width // head) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = _zeros(nn.Linear(width, 2 * width))
+        self.leave = _zeros(nn.Linear(width, patch**2 * outputs))
+
+    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``.
+
+        Raises:
+            ValueError: sides that are not multiples of the patch; an unknown class.
+        """
+        if any(side % self.patch for side in x.shape[-2:]):
+            raise ValueError(
+                f"images of {x.shape[-2]} by {x.shape[-1]} pixels: both sides must be multiples of "
+                f"patch={self.patch}."
+            )
+        embedding, h = self.embedding(label, y), self.enter(x)
+        count, width, *sides = h.shape
+        h = h.flatten(2).mT + positions(width, *sides).to(h)
+        for block in self.blocks:
+            h = block(h, embedding)
+        shift, scale = self.modulation(embedding)[:, None].chunk(2, -1)
+        h = self.leave(self.norm(h) * (1 + scale) + shift)
+        h = h.reshape(count, *sides, self.patch, self.patch, -1).permute(0, 5, 1, 3, 2, 4)
+        out: Tensor = h.reshape(count, -1, *x.shape[2:])[:, : self.channels]
+        return out
+
+
+def positions(width: int, rows: int, columns: int) -> Tensor:
+    """Return sines and cosines of column and row, ``(rows columns, width)``, patch by patch."""
+    powers = torch.arange(width // 4, dtype=torch.float64) / (width // 4)
+    frequencies = torch.exp(math.log(_SLOWEST) * powers)
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    angles = [place.flatten()[:, None] * frequencies for place in (column, row)]
+    return torch.cat([part for each in angles for part in (each.sin(), each.cos())], 1)
+
+
+def _zeros(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -7,11 +7,14 @@ import argparse
 import functools
 import json
 import math
+import re
+import types
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
-from cases import normal
+from cases import mixture, normal, tensor
 from shell import failing, finishes
 from test_edm_score_sde import Weights, attend, conv, linear, norm
 from torch.nn import functional as F
@@ -303,3 +306,83 @@ def test_a_transformer_that_is_not_known_is_refused(config, change, message):
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         dit.load(transformer_weights() | change, MODEL | config)
     assert message in str(raised.value)
+
+
+# --- the routes of the page -----------------------------------------------------------------------
+
+
+@functools.cache
+def routes():
+    """Return the functions that the page gives for networks that are at hand as modules."""
+    page = (Path(__file__).parents[1] / "docs" / "interop.md").read_text(encoding="utf-8")
+    names = {"sf": sf, "torch": torch}
+    part = page[page.index("### Flows whose time") : page.index("## Security")]
+    for block in re.findall(r"```python\n(.*?)```", part, re.DOTALL):
+        exec(block, names)
+    return types.SimpleNamespace(**names)
+
+
+class Exact(torch.nn.Module):
+    """A network with the call of another library, by the exact field of a mixture."""
+
+    def __init__(self, forward, **attributes):
+        super().__init__()
+        self.forward = forward
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+def agree(found, exact, *times):
+    for t in times:
+        x = exact.process.perturb(normal(6, 2), t, normal(6, 2, seed=1))
+        one, other = found(x, t), exact(x, t)
+        torch.testing.assert_close(one.x0, other.x0, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(one.eps, other.eps, rtol=1e-6, atol=1e-7)
+
+
+def test_the_route_of_flows_turns_time_around():
+    exact = mixture(sf.Flow(t_max=1.0))
+
+    def velocity(u, x):
+        """Return E[x1 - x0 | x] on x = u x1 + (1 - u) x0, where x0 is noise."""
+        return torch.stack(
+            [
+                exact(a[None], 1 - b).x0[0] - exact(a[None], 1 - b).eps[0]
+                for a, b in zip(x, u, strict=True)
+            ]
+        )
+
+    agree(routes().of_flow(Exact(velocity), (2,)), exact, 0.1, 0.6, 0.9)
+
+
+@pytest.mark.parametrize(("objective", "kind"), [("noise", "eps"), ("x0", "x0"), ("v", "v")])
+def test_the_route_of_denoising_diffusion_takes_table_and_objective(objective, kind):
+    exact = mixture(sf.Tabulated(cosine_table(100)))
+    diffusion = types.SimpleNamespace(
+        model=Exact(lambda x, time: getattr(exact(x, time[0]), kind)),
+        alphas_cumprod=cosine_table(100),
+        channels=2,
+        image_size=(),
+        objective=f"pred_{objective}",
+    )
+    agree(routes().of_diffusion(diffusion), exact, 1.0, 50.0, 98.0)
+
+
+def test_the_route_of_edm2_gives_a_denoiser_and_its_classes():
+    exact, asked = mixture(sf.EDM(0.002, 80.0)), []
+
+    def denoised(x, sigma, labels=None):
+        asked.append(labels)
+        return exact(x, sigma[0]).x0
+
+    inner = Exact(denoised, label_dim=3, img_channels=2, img_resolution=0)
+    field = sf.Denoiser(routes().EDM2(inner), exact.process, sf.X0(), (2,), label=sf.ratio_label)
+    agree(field, exact, 0.01, 1.0, 70.0)
+    field.condition_on(y=torch.tensor([2, -1]))(normal(2, 2), 1.0)
+    assert torch.equal(asked[-1], tensor([0.0, 0.0, 1.0], [0.0, 0.0, 0.0]))
+    full = routes().of_edm2(inner)
+    assert (full.process, full.parametrization, full.label) == (
+        exact.process,
+        field.parametrization,
+        field.label,
+    )

@@ -16,17 +16,22 @@ pytest.importorskip("transformers")
 from tiny_pipelines import SQUARE, build, stable_diffusion, text_unet  # noqa: E402
 
 from scorefield.interop.scheduler import SolverScheduler  # noqa: E402
+from scorefield.interop.scheduler_process import clock_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:Initializing zero-element"
 )
 PROMPTS = ["a fox", "two dogs", "zebra!"]
-KINDS = ["sdxl", "sd3", "flux", "pixart", "dit", "ltx", "latte", "stable_audio"]
+KINDS = ["sdxl", "sd3", "flux", "pixart", "dit", "ltx", "latte", "stable_audio", "edm", "inverted"]
 
 
 def asked(name, prompts=None, **options):
     """Return a tiny pipeline, its field for some prompts, and the arguments of a call."""
-    pipeline, call = build(name)
+    pipeline, call = build({"edm": "sd", "inverted": "flux"}.get(name, name))
+    if name == "edm":
+        pipeline.scheduler = diffusers.EDMEulerScheduler()
+    if name == "inverted":  # as in Lumina2
+        pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
     call = {k: v for k, v in call.items() if k not in ("prompt", "class_labels", "output_type")}
     prompts = prompts or ([1, 7, 3] if name == "dit" else PROMPTS)
     options = ({"batch_size": 1} if name == "latte" else {}) | options
@@ -116,11 +121,13 @@ def test_a_solver_in_a_pipeline_is_the_solver_on_its_field(name, monkeypatch):
         for k in range(3) if name == "latte" else [slice(None)]:
             latents = z[k : k + 1] if name == "latte" else z
             pipeline(PROMPTS[k], latents=latents, output_type="latent", **call)
+    scale = owner.init_noise_sigma
     theirs = torch.cat([end[0] for end in ends[3::4]])[:3]
-    times = owner.timesteps.double() / field.network.unit
+    times = clock_of(owner.config)[0].time(owner.timesteps)
+    times = times.clamp(owner.process.t_min, owner.process.t_max)
     bound = field.condition_on(prompt=torch.arange(3))
     with torch.no_grad():
-        *_, last = sf.integrate(bound, owner.solver, State(z, times[0], None), times)
+        *_, last = sf.integrate(bound, owner.solver, State(z * scale, times[0], None), times)
         ours = bound(last.x, last.t).x0
     assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
 
@@ -330,8 +337,12 @@ def test_a_pipeline_without_prompts_or_latents_predicts_as_its_imported_network(
         norm_num_groups=2,
         add_attention=False,
     )
-    pipeline = diffusers.DDPMPipeline(network.eval(), diffusers.DDPMScheduler())
+    pipeline = diffusers.DDPMPipeline(network.eval(), diffusers.DDPMScheduler(clip_sample=False))
     field = sf.interop.diffusers.field(pipeline)
     truth = sf.interop.diffusers.load(pipeline).field
     x = states(field)
     torch.testing.assert_close(field(x, 500.0).eps, truth(x, 500.0).eps, rtol=1e-5, atol=1e-5)
+    # a scheduler that clips would also clip in the loop of the pipeline
+    pipeline.scheduler = diffusers.DDPMScheduler(clip_sample=True, clip_sample_range=0.5)
+    clipped = sf.interop.diffusers.field(pipeline)(x, 500.0).x0
+    torch.testing.assert_close(clipped, truth(x, 500.0).x0.clamp(-0.5, 0.5), rtol=1e-5, atol=1e-5)

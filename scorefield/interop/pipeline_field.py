@@ -8,21 +8,34 @@ or quantised networks are used as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scorefield._internal.errors import UsageError
-from scorefield.field import Denoiser, Scaled, time_label
+from scorefield.field import Coefficients, Denoiser, Parametrization, ScoreField
+from scorefield.interop.clocks import Clock
 from scorefield.interop.pipeline_call import Encoder, PipelineCall, Prompts, simple
 from scorefield.interop.probe import Answer, Probe, Record, borrowed
-from scorefield.interop.scheduler_config import FLOW
-from scorefield.interop.scheduler_process import DISTILLED
+from scorefield.interop.scheduler_process import DISTILLED, clipped, clock_of
+from scorefield.process import Process
 
 _POSITIONS = 3  # of the step, at which the prediction for a state must be the same
 _NEAR = 1e-3  # least relative difference of predictions that is not rounding
 # parts of a pipeline that act before or after the field
+# the field does not depend on the grid of the owner's scheduler
+_PLAIN_GRID = {
+    "timestep_spacing": "trailing",
+    "steps_offset": 0,
+    "shift": 1.0,
+    "use_dynamic_shifting": False,
+    "shift_terminal": None,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+}
 _ADAPTER = ("_active_adapter", "_disable_adapters")  # of peft
 _OUTSIDE = ("text_encoder", "image_encoder", "vae", "vqvae", "movq", "vocoder", "safety_checker")
 
@@ -33,9 +46,9 @@ def field(
     *,
     batch_size: int = 8,
     mean: float | Tensor = 0.0,
-    variance: float | Tensor = 1.0,
+    variance: float | Tensor | None = None,
     **settings: Any,
-) -> Denoiser:
+) -> ScoreField:
     """Return the field of a pipeline: its prediction for a state, guidance included.
 
     The shape is that of the pipeline's latents in its loop, which some pipelines pack. The field
@@ -44,11 +57,12 @@ def field(
     it. Make the field again after loading adapters or weights.
 
     Args:
-        pipeline: of diffusers, with a network that predicts on a table or a flow.
+        pipeline: of diffusers, with a network of a table, of a flow, or of EDM.
         prompts: values of the pipeline's first argument, such as texts or classes; or of several
             arguments by name; None for an unconditional pipeline.
         batch_size: states per call of the pipeline.
-        mean, variance: moments of the latents, as in `scorefield.ScoreField`.
+        mean, variance: moments of the latents, as in `scorefield.ScoreField`; by default 0 and 1,
+            or the variance of EDM's preconditioning.
         settings: further arguments of the pipeline, such as ``guidance_scale`` and ``height``.
 
     Raises:
@@ -58,12 +72,35 @@ def field(
     """
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size}: must be at least 1.")
-    scheduler = _scheduler_of(pipeline)
-    network = PipelineNetwork(
-        pipeline, scheduler, PipelineCall(pipeline, prompts, settings), batch_size
-    )
-    process, label = scheduler.process, Scaled(time_label, network.unit)
-    return Denoiser(network, process, scheduler.prediction, network.shape, mean, variance, label)
+    scheduler, call = _scheduler_of(pipeline), PipelineCall(pipeline, prompts, settings)
+    clock = clock_of(scheduler.config)[0]
+    network = PipelineNetwork(pipeline, scheduler, clock, call, batch_size)
+    prediction, label = Unscaled(clock.prediction), Timesteps(clock)
+    if variance is None:
+        variance = (scheduler.config["sigma_data"] or 1.0) ** 2
+    parts = network, clock.process, prediction, network.shape, mean, variance, label
+    return clipped(Denoiser(*parts), scheduler.config)
+
+
+@dataclass(frozen=True)
+class Timesteps:
+    """The timesteps of a pipeline as the noise label of its network."""
+
+    clock: Clock
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        return self.clock.timestep(t)
+
+
+@dataclass(frozen=True)
+class Unscaled(Parametrization):
+    """A parametrization whose network is given the state itself, which its pipeline scales."""
+
+    base: Parametrization
+
+    def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:
+        skip, out, _ = self.base(alpha, sigma)
+        return Coefficients(skip, out, torch.ones_like(alpha))
 
 
 def _scheduler_of(pipeline: Any) -> Any:
@@ -81,7 +118,7 @@ def _scheduler_of(pipeline: Any) -> Any:
             "represent a score; use the pipeline before distillation, with its scheduler."
         )
     try:
-        return SolverScheduler.from_config(owner.config, solver=DDIM())
+        return SolverScheduler.from_config(owner.config, solver=DDIM(), **_PLAIN_GRID)
     except ValueError as error:
         raise UsageError(f"{kind} has {name}, which is not supported: {error}") from None
 
@@ -91,24 +128,23 @@ class PipelineNetwork(nn.Module):
 
     Attributes:
         shape: of a state.
-        unit: timesteps in a unit of time.
         kind, settings, weights: everything that predictions depend on, for the field's digest.
 
     Raises:
         UsageError: as `field`.
     """
 
-    def __init__(self, pipeline: Any, scheduler: Any, call: PipelineCall, batch_size: int) -> None:
+    def __init__(
+        self, pipeline: Any, scheduler: Any, clock: Clock, call: PipelineCall, batch_size: int
+    ) -> None:
         super().__init__()
-        self._pipeline, self._scheduler, self._call = pipeline, scheduler, call
-        self._batch_size = batch_size
+        self._pipeline, self._scheduler, self._clock = pipeline, scheduler, clock
+        self._call, self._batch_size = call, batch_size
         self._parts: dict[str, Any] = {"_progress_bar_config": {"disable": True}}
         if hasattr(pipeline, "encode_prompt"):
             self._parts["encode_prompt"] = Encoder(pipeline)
         self.kind, self.settings, self.weights = call.kind, call.facts(), _weights(pipeline)
         self._enters = not call.takes("latents")
-        flow = scheduler.config["prediction_type"] == FLOW
-        self.unit = float(scheduler.config["num_train_timesteps"] if flow else 1)
         try:
             like = self._try()
         except UsageError:
@@ -120,11 +156,6 @@ class PipelineNetwork(nn.Module):
             ) from error
         self.shape, self._like = tuple(like.shape[1:]), like[:0]
         self.register_buffer("_place", torch.empty(0, device=like.device))
-
-    @property
-    def prompts(self) -> int:
-        """The number of prompts."""
-        return len(self._call)
 
     def forward(self, x: Tensor, timestep: Tensor, prompt: Any = None) -> Tensor:
         """Return the predictions for states ``(B, *shape)`` at timesteps ``(B,)``."""
@@ -140,7 +171,7 @@ class PipelineNetwork(nn.Module):
 
     def _prompts(self, prompt: Any, count: int) -> Tensor:
         """Return the place of each state's prompt, ``(count,)``."""
-        total = self.prompts
+        total = len(self._call)
         if prompt is None and total > 1:
             raise ValueError(
                 f"prompt=None: must be the place of one of the {total} prompts, as in "
@@ -202,9 +233,10 @@ class PipelineNetwork(nn.Module):
         The predictions are made at several steps of the same time, so that none can depend on the
         number of the step, on the calls before, or on random numbers.
         """
-        prompts = [0, self.prompts - 1][: self._batch_size]
-        process = self._scheduler.process
-        timestep = torch.tensor((process.t_min + process.t_max) / 2 * self.unit).round()
+        prompts = [0, len(self._call) - 1][: self._batch_size]
+        process = self._clock.process
+        middle = torch.tensor((process.t_min + process.t_max) / 2).round(decimals=1)
+        timestep = self._clock.timestep(middle)
         (first,) = self._records(Probe(self._scheduler, timestep), prompts)
         generator = torch.Generator().manual_seed(0)
         shape = len(prompts), *first.state.shape[1:]

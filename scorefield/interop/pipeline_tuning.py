@@ -15,7 +15,7 @@ from scorefield._internal.atomic_files import publish
 from scorefield._internal.errors import CheckpointError
 from scorefield._internal.json_values import decode
 from scorefield.field import digest
-from scorefield.interop.pipeline_call import Prompts
+from scorefield.interop.pipeline_call import PipelineCall, Prompts
 from scorefield.interop.pipeline_field import field
 from scorefield.sampling import Plan, plan_kinds, template
 from scorefield.tuning.tried import Tried
@@ -50,7 +50,7 @@ class PipelineTuner:
     ) -> None:
         self.pipeline = pipeline
         self.field = field(pipeline, prompts, batch_size=batch_size, **settings)
-        count: int = self.field.network.prompts  # type: ignore[assignment]
+        count = len(PipelineCall(pipeline, prompts, settings))
         self.tuner = Tuner(
             self.field,
             noises=noises,

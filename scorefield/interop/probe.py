@@ -82,11 +82,11 @@ class Probe:
         """Accept any index: all timesteps are the same."""
 
     def scale_model_input(self, sample: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the state, if it enters here, or else the sample."""
-        if not self._outside:
-            return sample
-        self._outside = False
-        return self._next(sample)
+        """Return the network's input for the state, if it enters here, or else for the sample."""
+        if self._outside:
+            self._outside, sample = False, self._next(sample)
+        scaled: Tensor = self._scheduler.scale_model_input(sample, self.timesteps[0])
+        return scaled
 
     def step(
         self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any

@@ -77,7 +77,11 @@ def field_of(config: Mapping[str, Any], clock: Clock) -> ScoreField:
     Raises:
         ValueError: the prediction has infinite coefficients at an end of the process.
     """
-    field = replay_field(clock.process, clock.prediction)
+    return clipped(replay_field(clock.process, clock.prediction), config)
+
+
+def clipped(field: ScoreField, config: Mapping[str, Any]) -> ScoreField:
+    """Return a field whose estimates of the data are clipped as a config says."""
     if config["thresholding"]:
         return Thresholded(field, config["dynamic_thresholding_ratio"], config["sample_max_value"])
     return Clipped(field, config["clip_sample_range"]) if config["clip_sample"] else field

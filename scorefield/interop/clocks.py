@@ -120,6 +120,14 @@ class Clock(ABC):
     def of_sigmas(self, sigmas: Tensor, mu: float | None) -> Tensor:
         """Return the times of a pipeline's own ``sigmas``, all positive."""
 
+    def unshifted(self, t: Tensor, mu: float | None) -> Tensor:
+        """Return the timesteps of times for a pipeline that passes its own, and ``sigmas``.
+
+        Raises:
+            ValueError: not a flow.
+        """
+        raise ValueError("timesteps and sigmas cannot be combined: give one of them.")
+
     def scale(self, t: Tensor) -> Tensor:
         """Return the number that scales a sample to the network's input."""
         return self.prediction(*self.process.coefficients(t))[2]
@@ -250,15 +258,21 @@ class FlowClock(Clock):
     def of_sigmas(self, sigmas: Tensor, mu: float | None) -> Tensor:
         if float(sigmas[0]) > 1:
             raise ValueError(f"sigmas={float(sigmas[0]):g}, ...: must be at most 1 for a flow.")
-        if self.dynamic and mu is None:
-            raise ValueError("mu=None: use_dynamic_shifting needs set_timesteps(..., mu=...).")
-        shift = self.shift
-        if self.dynamic and mu is not None:
-            shift = math.exp(mu) if self.kind == "exponential" else mu
-        times = self._shifted(sigmas, shift)
+        times = self._shifted(sigmas, self._shift(mu))
         if self.terminal is not None and len(times) > 1:
             times = 1 - (1 - times) * (1 - self.terminal) / (1 - times[-1])
         return self.levels(times)
+
+    def unshifted(self, t: Tensor, mu: float | None) -> Tensor:
+        """Return the timesteps of times before the shift, which some networks are called with."""
+        return self.timestep(self._shifted(t, 1 / self._shift(mu)))
+
+    def _shift(self, mu: float | None) -> float:
+        if not self.dynamic:
+            return self.shift
+        if mu is None:
+            raise ValueError("mu=None: use_dynamic_shifting needs set_timesteps(..., mu=...).")
+        return math.exp(mu) if self.kind == "exponential" else mu
 
     def _shifted(self, t: Tensor, shift: float) -> Tensor:
         return shift * t / (1 + (shift - 1) * t)

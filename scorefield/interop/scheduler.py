@@ -176,7 +176,12 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def sigmas(self) -> Tensor:
         """The noise levels of `timesteps` and a last 0: ``sigma / alpha``, or a flow's ``t``."""
-        levels = self._clock.level(self._clock.time(self.timesteps.cpu()))
+        latest = self._requests.latest
+        if latest is None:
+            times = self._clock.time(self._every)
+        else:
+            times = torch.tensor(latest[1].course.calls, dtype=torch.float64)
+        levels = self._clock.level(times)
         end = self._clock.level(torch.zeros(1)) if self.config["invert_sigmas"] else torch.zeros(1)
         return torch.cat([levels.float(), end])
 
@@ -213,12 +218,13 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             device: of `timesteps`.
             timesteps, sigmas: the times themselves, decreasing; ``sigmas`` are ``sigma / alpha``
                 with a table, and ``t`` before the shift with a flow. The first sample is one of
-                the first time.
+                the first time. With both, those of a flow before the shift, timesteps are not
+                shifted, as CogView4 has them.
             mu: the shift of a flow with dynamic shifting.
 
         Raises:
-            ValueError: no times, both ``timesteps`` and ``sigmas``, or another number of them;
-                times that the solver cannot step between.
+            ValueError: no times, ``timesteps`` that differ from ``sigmas``, or another number of
+                them; times that the solver cannot step between.
 
         Warns:
             UserWarning: times, or another number of them, in addition to a plan, which has its own.
@@ -235,8 +241,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                     f"num_inference_steps={num_inference_steps}: must be {len(times)}, the number "
                     "of times."
                 )
-        calls = self._clock.timestep(torch.tensor(course.calls, dtype=torch.float64))
-        listed = distinct(calls, self._clock.whole)
+        calls = torch.tensor(course.calls, dtype=torch.float64)
+        before = timesteps is not None and sigmas is not None
+        labels = self._clock.unshifted(calls, mu) if before else self._clock.timestep(calls)
+        listed = distinct(labels, self._clock.whole)
         self._requests.set(course, listed, device, len(_points(course)))
 
     def _course(self, times: Tensor, finish: bool, from_noise: bool) -> Course:
@@ -253,14 +261,20 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         mu: float | None,
     ) -> Tensor:
         if timesteps is not None and sigmas is not None:
-            raise ValueError("timesteps and sigmas cannot be combined: give one of them.")
-        if timesteps is not None:
+            self._check_both(falling("timesteps", timesteps), falling("sigmas", sigmas))
+        elif timesteps is not None:
             sign = -1 if self.config["invert_sigmas"] else 1
             values = sign * falling("timesteps", (sign * np.asarray(timesteps)).tolist())
             return self._clock.time(values)
         if sigmas is not None:
             return self._clock.of_sigmas(falling("sigmas", sigmas), mu)
         return self._clock.spaced(check_count("num_inference_steps", count), mu)
+
+    def _check_both(self, timesteps: Tensor, sigmas: Tensor) -> None:
+        """Reject timesteps that are not those of the ``sigmas`` before the shift."""
+        plain = self._clock.timestep(sigmas)
+        if plain.shape != timesteps.shape or not torch.allclose(plain, timesteps, atol=1e-3):
+            raise ValueError("timesteps and sigmas cannot be combined: give one of them.")
 
     def _warn(self, own: int, count: int | None, *grids: Sequence[float] | None) -> None:
         """Warn of arguments of `set_timesteps` that the plan replaces."""

@@ -89,7 +89,7 @@ def test_steps_on_a_grid_do_not_wait_for_the_device(fields, device, solver):
 def test_a_plan_can_be_tuned_on_the_device(fields, monkeypatch):
     pytest.importorskip("scipy")
     monkeypatch.setattr("scorefield.tuning.teacher.NODES", 24)
-    here, there = (sf.tune(f, nfe=4, tries=1, noises=16) for f in fields)
+    here, there = (sf.tune(f, nfe=4, tries=1, noises=16, polish=1) for f in fields)
     assert there.tuning.error == pytest.approx(here.tuning.error, rel=0.01)
     assert there.tuning.default == pytest.approx(here.tuning.default, rel=0.01)
 

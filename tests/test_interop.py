@@ -333,13 +333,11 @@ def test_what_a_network_is_told_by_cross_attention_is_bound_to_the_field(
         sf.sample(bound, 2, plan, batch_size=2),
         sf.sample(run.field.condition_on(encoder_hidden_states=2 * told), 2, plan, batch_size=2),
     )
-    with pytest.raises(
-        ValueError, match=r"bind them with field.condition_on\(encoder_hidden_states="
-    ):
+    with pytest.raises(ValueError, match=r"bind it with run.condition_on\(encoder_hidden_states="):
         run.sample(2, plan)
     run.save(tmp_path / "run")
     refuses = failing(tmp_path, capsys, monkeypatch)
-    told_by = "encoder_hidden_states: missing; bind them with field.condition_on"
+    told_by = "encoder_hidden_states=None: this network needs the embedding of a text"
     assert told_by in refuses(2, *["sample", "run", "--n", "1", "--nfe", "4"])
     assert told_by in refuses(2, *["tune", "run", "--nfe", "4", "--noises", "8", "--tries", "1"])
 

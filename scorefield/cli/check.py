@@ -8,7 +8,17 @@ from rich.table import Table
 
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.console import console, say, track
-from scorefield.cli.options import ITEMS, Device, Labels, Network, RunPath, Seed, option
+from scorefield.cli.options import (
+    ITEMS,
+    Device,
+    Embeddings,
+    Labels,
+    Network,
+    Prompt,
+    RunPath,
+    Seed,
+    option,
+)
 
 if TYPE_CHECKING:
     from scorefield.evaluate.check import Check
@@ -24,6 +34,8 @@ def check(
     n: Annotated[int, option(ITEMS)] = 64,
     y: Annotated[str | None, option(ITEMS, "all classes")] = None,
     labels: Labels = None,
+    embeddings: Embeddings = None,
+    prompt: Prompt = None,
     seed: Seed = 0,
     device: Device = "cpu",
     network: Network = None,
@@ -45,14 +57,15 @@ def check(
     y
         Class of all items, by name or by number.
     """
-    from scorefield.cli.opening import class_number
+    from scorefield.cli.opening import class_number, embedding
     from scorefield.runs.jobs.engines import Source
 
     if n < 2:
         raise UsageError(f"--n {n}: give at least 2.")
     if labels is not None and data is None:
         raise UsageError("--labels has no effect without data.")
-    opened = Source(run, network, device).load()
+    condition = embedding(embeddings, prompt)
+    opened = Source(run, network, device).load().condition_on(**condition)
     result = opened.check(
         data,
         y=class_number(opened, y),

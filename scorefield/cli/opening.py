@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from scorefield._internal.errors import UsageError
 from scorefield.cli.options import ItemOptions
+from scorefield.data.embeddings import CONDITION, read_embeddings
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.engines import Source
 from scorefield.runs.run import Run
@@ -47,6 +50,23 @@ def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opene
     source = Source(folder, options.network, options.device)
     run = source.load().guided(guidance)
     return Opened(run, source, options, class_number(run, options.y))
+
+
+def embedding(embeddings: Path | None, prompt: int | None) -> dict[str, Tensor]:
+    """Return the condition of a text in a file of embeddings, ``(1, tokens, width)``, by its name.
+
+    Raises:
+        UsageError: a text that the file does not have.
+        DataError: as `scorefield.data.embeddings.read_embeddings`.
+    """
+    if embeddings is None:
+        if prompt is not None:
+            raise UsageError(f"--prompt {prompt}: has no effect without --embeddings.")
+        return {}
+    every, k = read_embeddings(embeddings), prompt or 0
+    if not 0 <= k < len(every):
+        raise UsageError(f"--prompt {k}: {embeddings} has the texts 0 to {len(every) - 1}.")
+    return {CONDITION: every[k : k + 1]}
 
 
 def class_number(run: Run, y: str | None) -> int | None:

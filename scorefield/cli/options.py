@@ -79,6 +79,19 @@ Device = Annotated[
     option(WHERE),
     Parameter(help="Where the network runs: cpu, cuda, cuda:1, mps or another device of torch."),
 ]
+Embeddings = Annotated[
+    Path | None,
+    option(ITEMS),
+    Parameter(
+        help="Embeddings of texts, for a network with cross attention: a .npy or .safetensors file "
+        "of shape (K, tokens, width)."
+    ),
+]
+Prompt = Annotated[
+    int | None,
+    option(ITEMS, "0"),
+    Parameter(help="The number of the text in the file of embeddings, from 0."),
+]
 AnyScale = Annotated[
     bool,
     option(ITEMS),

@@ -10,9 +10,11 @@ from scorefield._internal.errors import UsageError
 from scorefield.cli.console import say
 from scorefield.cli.options import (
     ITEMS,
+    Embeddings,
     Guidance,
     JobOptions,
     PlanOptions,
+    Prompt,
     RunPath,
     Seed,
     SolverOptions,
@@ -21,6 +23,8 @@ from scorefield.cli.options import (
 from scorefield.cli.results import ResultKind, Statistics
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from scorefield.runs.jobs.engines import Task
     from scorefield.runs.jobs.parts import Columns
     from scorefield.runs.run import Run
@@ -38,6 +42,8 @@ def sample(
     n: Annotated[int | None, option(ITEMS, str(_SAMPLES))] = None,
     job: JobOptions = JobOptions(),
     guidance: Guidance = 1.0,
+    embeddings: Embeddings = None,
+    prompt: Prompt = None,
     seed: Seed = 0,
     plan: PlanOptions = PlanOptions(),
     solver: SolverOptions = SolverOptions(),
@@ -53,8 +59,9 @@ def sample(
         Number of samples: those with ids 0 to n - 1. Sample k is a function of the seed and k.
     """
     from scorefield.cli.jobs import in_parts, parse_ids, target
-    from scorefield.cli.opening import open_run
+    from scorefield.cli.opening import embedding, open_run
     from scorefield.cli.plan_options import choose_plan
+    from scorefield.data.rows import digest
     from scorefield.runs.folder import guidance_suffix
     from scorefield.sampling import prepare
 
@@ -63,17 +70,24 @@ def sample(
     if n is not None and not 1 <= n <= _IDS:
         raise UsageError(f"--n {n}: give at least 1.")
     ids = range(_SAMPLES if n is None else n) if job.ids is None else parse_ids(job.ids, _IDS)
+    condition = embedding(embeddings, prompt)
     opened = open_run(run, job, guidance)
     chosen = choose_plan(opened, plan, solver)
     prepare(opened.run.toward(opened.y), chosen.plan)  # raises before any work
     of_class = "" if job.y is None else f"-{job.y}"
+    if embeddings is not None:
+        of_class += f"-{embeddings.stem}-{prompt or 0}"
     name = f"samples-{chosen.name}-seed{seed}{of_class}{guidance_suffix(guidance)}"
     out = target(SAMPLES, opened, run / name, job.ids)
     if chosen.note:
         say(chosen.note)
     arguments: dict[str, Any] = {"y": opened.y, "seed": seed, "guidance": guidance}
-    work = partial(_samples, plan=chosen.plan, batch_size=job.batch_size, **arguments)
-    in_parts(opened, SAMPLES, out, work, arguments | chosen.settings, ids)
+    work = partial(
+        _samples, plan=chosen.plan, batch_size=job.batch_size, condition=condition, **arguments
+    )
+    settings = arguments | chosen.settings
+    settings |= {name: digest(value) for name, value in condition.items()}
+    in_parts(opened, SAMPLES, out, work, settings, ids)
 
 
 def _samples(
@@ -85,12 +99,14 @@ def _samples(
     y: int | None,
     guidance: float,
     batch_size: int,
+    condition: Mapping[str, Tensor],
 ) -> Columns:
     from scorefield.cli.jobs import nfe_column
     from scorefield.sampling import count_calls
 
     with count_calls(run.field) as calls:
-        x = run.guided(guidance).sample(task.ids, plan, seed=seed, y=y, batch_size=batch_size)
+        opened = run.guided(guidance).condition_on(**condition)
+        x = opened.sample(task.ids, plan, seed=seed, y=y, batch_size=batch_size)
     return {"x": x.numpy(force=True), "nfe": nfe_column(calls.rows, task.ids, batch_size)}
 
 

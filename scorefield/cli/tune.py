@@ -13,6 +13,7 @@ from scorefield.cli.options import (
     PRECISION,
     WHERE,
     Device,
+    Embeddings,
     Network,
     Overwrite,
     RunPath,
@@ -35,6 +36,7 @@ def tune(
     *,
     nfe: Annotated[list[str], option(CALLS)],
     guidance: Annotated[float, option(ITEMS)] = 1.0,
+    embeddings: Embeddings = None,
     seed: Seed = 0,
     noises: Annotated[int | None, option(PRECISION, "32 to 512, by the dimension")] = None,
     tries: Annotated[int | None, option(PRECISION, "400 / nfe, at least 40")] = None,
@@ -69,6 +71,7 @@ def tune(
         Tune again if a plan exists.
     """
     from scorefield.cli.plan_options import describe_tuning
+    from scorefield.data.embeddings import CONDITION, read_embeddings
     from scorefield.runs.folder import RunFolder
     from scorefield.runs.jobs.engines import Source
     from scorefield.runs.tune import RunTuner
@@ -79,13 +82,14 @@ def tune(
         raise UsageError(f"--tries {tries}: give at least 1.")
     if polish is not None and polish < 0:
         raise UsageError(f"--polish {polish}: give a number of rounds, or 0.")
+    texts = None if embeddings is None else {CONDITION: read_embeddings(embeddings)}
     opened, folder = Source(run, network, device).load().guided(guidance), RunFolder(run)
     for calls in budgets:
         default_plan(opened.field, calls)  # raises for a number of calls without a plan
     missing = [calls for calls in budgets if overwrite or not _exists(opened, folder, calls)]
     if not missing:
         return
-    tuner = RunTuner(opened, noises=noises, seed=seed, batch_size=batch_size)
+    tuner = RunTuner(opened, conditions=texts, noises=noises, seed=seed, batch_size=batch_size)
     for calls in missing:
         say(describe_tuning(show_tuning(tuner, calls, tries, polish)))
         say(f"plan: {folder.plan_path(calls, guidance)}")

@@ -157,10 +157,17 @@ class Diffusers(nn.Module):
         if self.architecture == "UNet2DConditionModel":
             if "encoder_hidden_states" not in condition:
                 raise ValueError(
-                    "encoder_hidden_states: missing; bind them with "
-                    "field.condition_on(encoder_hidden_states=...), and sample that field."
+                    "encoder_hidden_states=None: this network needs the embedding of a text; bind "
+                    "it with run.condition_on(encoder_hidden_states=...), or give a file of "
+                    "embeddings."
                 )
-            states = condition["encoder_hidden_states"]
+            states, settings = condition["encoder_hidden_states"], self.inner.config
+            width = settings.cross_attention_dim  # type: ignore[union-attr]
+            if isinstance(width, int) and states.shape[-1] != width:
+                raise ValueError(
+                    f"encoder_hidden_states has shape {tuple(states.shape)}: the embeddings of "
+                    f"this network have the width {width}."
+                )
             condition["encoder_hidden_states"] = states.expand(len(x), *states.shape[1:])
         out: Tensor = self.inner(x, label, **condition).sample
         return out[:, : x.shape[1]]

@@ -201,7 +201,9 @@ def check(
     run: Run, data: Any, y: int | None, *, labels: Any = None, n: int = 64, **settings: Any
 ) -> Check:
     """Compare interpretations of a run's network; see `Run.check`."""
-    condition: dict[str, Any] = {} if y is None else {"y": torch.tensor(y, device=run.device)}
+    condition: dict[str, Any] = dict(run.condition)
+    if y is not None:
+        condition["y"] = torch.tensor(y, device=run.device)
     x = None
     if data is not None:
         items = read_data(run, data, labels)

@@ -149,6 +149,7 @@ class Run(DataInference):
         *,
         tries: int | None = None,
         polish: int | None = None,
+        conditions: Mapping[str, Tensor] | None = None,
         noises: int | None = None,
         seed: int = 0,
         batch_size: int | None = None,
@@ -159,12 +160,12 @@ class Run(DataInference):
 
         Each plan is written to the run folder at once, and an interrupted search resumes. Without a
         folder the run keeps its plans, and `save` writes them. Plans that exist are not fitted
-        again. A conditional run is tuned for all of its classes.
+        again. A conditional run is tuned for all of its classes, by default.
 
         Args:
             nfe: network calls, one number or several.
             tries, polish, progress: those of `scorefield.Tuner.tune`.
-            noises, seed, batch_size: those of `scorefield.Tuner`.
+            conditions, noises, seed, batch_size: those of `scorefield.Tuner`.
             overwrite: fit plans again that exist.
 
         Raises:
@@ -179,7 +180,8 @@ class Run(DataInference):
             default_plan(self.field, calls)  # raises before any work
         plans = {} if overwrite else {k: plan for k, plan in self.plans.items() if k in budgets}
         if missing := [calls for calls in budgets if calls not in plans]:
-            tuner = RunTuner(self, noises=noises, seed=seed, batch_size=batch_size)
+            settings: dict[str, Any] = {"noises": noises, "seed": seed, "batch_size": batch_size}
+            tuner = RunTuner(self, conditions=conditions, **settings)
             for calls in missing:
                 plans[calls] = tuner.tune(calls, tries=tries, polish=polish, progress=progress)
         return dict(sorted(plans.items()))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 import scorefield
+from scorefield.data.rows import digest as digest_rows
 from scorefield.field import digest
 from scorefield.sampling import Plan, template
 from scorefield.tuning.tuner import Tuner
@@ -23,7 +25,7 @@ class RunTuner:
 
     Args:
         run: the run, with its guidance.
-        noises, seed, batch_size: those of `scorefield.Tuner`.
+        conditions, noises, seed, batch_size: those of `scorefield.Tuner`.
 
     Raises:
         UsageError, ValueError: as `scorefield.Tuner`.
@@ -33,6 +35,7 @@ class RunTuner:
         self,
         run: Run,
         *,
+        conditions: Mapping[str, Tensor] | None = None,
         noises: int | None = None,
         seed: int = 0,
         batch_size: int | None = None,
@@ -40,7 +43,8 @@ class RunTuner:
         classes, train = run.config.data.classes, run.config.train
         # -1 is the absence of a class, if the network learned it and guidance does not use it
         first = -1 if train.dropout and run.guidance == 1 else 0
-        conditions = {"y": torch.arange(first, classes)} if classes else {}
+        if conditions is None:
+            conditions = {"y": torch.arange(first, classes)} if classes else {}
         self.run, field = run, run.conditional
         self.tuner = Tuner(
             field, noises=noises, conditions=conditions, seed=seed, batch_size=batch_size
@@ -53,6 +57,7 @@ class RunTuner:
             "noises": self.tuner.count,
             "seed": seed,
             "batch_size": self.tuner.batch_size,
+            "conditions": {k: digest_rows(v) for k, v in conditions.items() if k != "y"},
         }
 
     def tune(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
@@ -41,6 +42,7 @@ class DataField:
         config: the configuration that the field was trained with.
         guidance: the scale of classifier-free guidance; 1 means without guidance.
         codec: the autoencoder, for a field of image latents.
+        condition: conditions of the network besides the class, by their names.
     """
 
     field: Denoiser
@@ -48,6 +50,7 @@ class DataField:
     config: RunConfig
     guidance: float = 1.0
     codec: Codec | None = None
+    condition: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -104,6 +107,14 @@ class DataField:
             )
         return replace(self, guidance=float(scale))
 
+    def condition_on(self, **condition: Tensor) -> Self:
+        """Return the run with conditions besides the class, one for all of its samples.
+
+        ``run.condition_on(encoder_hidden_states=embedding)`` is for a text, ``(1, tokens, width)``.
+        """
+        moved = {name: value.to(self.device) for name, value in condition.items()}
+        return replace(self, condition={**self.condition, **moved})
+
     def toward(self, y: int | None) -> ScoreField:
         """Return the field of a class, with the run's guidance; of all classes for None.
 
@@ -113,7 +124,7 @@ class DataField:
         if y is None:
             if self.guidance != 1:
                 raise UsageError(f"guidance={self.guidance:g}: pass the class as y.")
-            return self.field
+            return self.conditional
         try:
             number = operator.index(y)
         except TypeError:
@@ -126,9 +137,10 @@ class DataField:
     @property
     def conditional(self) -> ScoreField:
         """The field with the run's guidance, not bound to a class; plans are tuned to it."""
+        field = self.field.condition_on(**self.condition) if self.condition else self.field
         if self.guidance == 1:
-            return self.field
-        return ClassifierFree(self.field, self.guidance, negative={"y": -1})
+            return field
+        return ClassifierFree(field, self.guidance, negative={"y": -1})
 
     def check_data(self, x: Tensor, name: str = "x") -> None:
         """Reject data that is not of the run's kind.

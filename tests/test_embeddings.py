@@ -1,0 +1,96 @@
+"""Files of embeddings for runs of text-conditioned networks."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from shell import end, finishes
+
+import scorefield as sf
+from scorefield._internal.errors import UsageError
+from scorefield.data.embeddings import read_embeddings
+
+diffusers = pytest.importorskip("diffusers")
+
+TEXTS = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(0))
+SMALL = {
+    "sample_size": 4,
+    "in_channels": 1,
+    "out_channels": 1,
+    "cross_attention_dim": 6,
+    "layers_per_block": 1,
+    "block_out_channels": (8,),
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "down_block_types": ("CrossAttnDownBlock2D",),
+    "mid_block_type": None,
+    "up_block_types": ("CrossAttnUpBlock2D",),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a run and files of embeddings."""
+    folder = tmp_path_factory.mktemp("texts")
+    torch.manual_seed(0)
+    network = diffusers.UNet2DConditionModel(**SMALL).eval()
+    network.conv_out.weight.data.mul_(3)
+    sf.interop.diffusers.load((network, diffusers.DDPMScheduler())).save(folder / "run")
+    np.save(folder / "texts.npy", TEXTS.numpy())
+    save_file({"prompt_embeds": TEXTS, "pooled": TEXTS[:, 0].clone()}, folder / "texts.safetensors")
+    np.save(folder / "wide.npy", np.zeros((2, 5, 7), np.float32))
+    np.save(folder / "classes.npy", np.zeros((2, 5)).astype(np.int64))
+    return folder
+
+
+@pytest.fixture
+def inside(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def test_a_sample_of_a_text_is_that_of_the_field_with_its_embedding(inside):
+    words = ["sample", "run", "--n", 2, "--nfe", 3, "--batch-size", 2, "--overwrite"]
+    run = sf.load("run")
+    for source in ("texts.npy", "texts.safetensors"):
+        finishes(*words, "--embeddings", source, "--prompt", 2, "--out", "x.npy")
+        field = run.field.condition_on(encoder_hidden_states=TEXTS[2:])
+        z = sf.sample(field, 2, sf.default_plan(run.field, 3), batch_size=2)
+        assert torch.equal(torch.from_numpy(np.load("x.npy")), run.to_data(z))
+    finishes(*words, "--embeddings", source, "--out", "first.npy")
+    assert not np.array_equal(np.load("x.npy"), np.load("first.npy"))
+
+
+def test_plans_are_tuned_for_all_texts_and_the_check_uses_one(inside, monkeypatch):
+    seen = []
+
+    def record(*_, **settings):
+        seen.append(settings.get("conditions", settings)["encoder_hidden_states"])
+        raise UsageError("enough")
+
+    monkeypatch.setattr("scorefield.runs.tune.Tuner", record)
+    monkeypatch.setattr("scorefield.runs.comparison.check_network", record)
+    assert end("tune", "run", "--nfe", 2, "--embeddings", "texts.npy") == 2
+    assert end("check", "run", "--n", 2, "--embeddings", "texts.npy", "--prompt", 1) == 2
+    assert torch.equal(seen[0], TEXTS)
+    assert torch.equal(seen[1], TEXTS[1:2])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("sample run --embeddings nix.npy", 3, "nix.npy: no such file"),
+        ("sample run --embeddings classes.npy", 3, "needs floating-point numbers of shape"),
+        ("sample run --embeddings wide.npy", 2, "the embeddings of this network have the width 6"),
+        ("sample run --embeddings texts.npy --prompt 3", 2, "has the texts 0 to 2"),
+        ("sample run --prompt 0", 2, "--prompt 0: has no effect without --embeddings"),
+        ("sample run", 2, "this network needs the embedding of a text"),
+    ],
+)
+def test_what_is_no_embedding_is_refused_in_one_line(inside, capsys, words, code, says):
+    assert end(*words.split(), "--out", "none.npy") == code
+    assert says in capsys.readouterr().err
+
+
+def test_one_text_may_have_two_sides(tmp_path):
+    np.save(tmp_path / "one.npy", TEXTS[0].numpy())
+    assert torch.equal(read_embeddings(tmp_path / "one.npy"), TEXTS[:1])

@@ -46,7 +46,8 @@ def import_(
     ----------
     source
         A folder of diffusers: a pipeline, a network alone, a training checkpoint, or a repository
-        in the hub's cache; or a file of weights of another library, with --config.
+        in the hub's cache; a single file of Stable Diffusion; or a file of weights of another
+        library, with --config.
     kind
         The library of the source.
     config

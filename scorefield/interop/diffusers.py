@@ -18,6 +18,7 @@ from scorefield.interop.pipeline_tuning import PipelineTuner, check_plan, tune
 from scorefield.interop.pipelines import Source, codec_config, image_shape, part_of, source_of
 from scorefield.interop.scheduler_process import noising
 from scorefield.interop.settings import one_line_errors
+from scorefield.interop.single_file import read_file
 from scorefield.networks.diffusers import Diffusers, class_count
 from scorefield.runs.run import Run
 from scorefield.training.config import DiffusersConfig
@@ -43,10 +44,11 @@ def load(
 
     Args:
         source: a folder of a pipeline, of a network alone, or of a training checkpoint, whose
-            averaged network is taken; such a folder in the hub's cache; a pipeline, with its LoRA
-            adapters; or ``(network, scheduler)``, where the network may be its folder.
+            averaged network is taken; such a folder in the hub's cache; a single file of Stable
+            Diffusion; a pipeline, with its LoRA adapters; or ``(network, scheduler)``, where the
+            network may be its folder.
         pipeline: the folder of a pipeline, which gives the scheduler and the autoencoder that a
-            folder lacks.
+            folder lacks, and the configurations of a single file.
         variant: of the weights in a folder, such as ``fp16``; by default those without a variant.
         shape: of a sample ``(C, H, W)``, of the pictures if the network models their latents; by
             default from the network's configuration.
@@ -89,6 +91,8 @@ def _parts(source: Any, pipeline: str | Path | None, variant: str | None, pickle
     """Return the parts of a source, completed by those of a pipeline's folder."""
     network, scheduler = source if isinstance(source, tuple) else (source, None)
     if isinstance(network, str | Path):
+        if Path(network).is_file():
+            return read_file(Path(network), scheduler, pipeline, pickle)
         return read_folder(Path(network), scheduler, pipeline, variant, pickle)
     for name, value in (("pipeline", pipeline), ("variant", variant)):
         if value is not None:

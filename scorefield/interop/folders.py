@@ -48,14 +48,14 @@ def read_folder(
         CheckpointError: a file is missing or unreadable.
         UsageError: an unsupported network; an unknown variant; a missing scheduler.
     """
-    folder = _resolve(source)
-    folders = [folder] if pipeline is None else [folder, _resolve(Path(pipeline))]
+    folder = resolve(source)
+    folders = [folder] if pipeline is None else [folder, resolve(Path(pipeline))]
     averages = tuple(f"{name}_ema" for name in NETWORKS_OF)
     place = _subfolder(folder, averages + NETWORKS_OF) or folder
     if not (place / "config.json").is_file():
         raise CheckpointError(f"{place} has no config.json of a network: {_content(place)}.")
     if scheduler is None:
-        scheduler = next(filter(None, map(_scheduler, folders)), None)
+        scheduler = next(filter(None, map(read_scheduler, folders)), None)
     if scheduler is None:
         raise UsageError(
             f"pipeline=None: {source} has no scheduler: give the folder of the pipeline that its "
@@ -76,18 +76,23 @@ def read_codec(folder: Path) -> Part:
         CheckpointError: a file is missing or unreadable.
         UsageError: an unsupported autoencoder.
     """
-    folder = _resolve(folder)
+    folder = resolve(folder)
     return _read_part(_subfolder(folder, CODECS_OF) or folder, CODECS, False, None)
 
 
-def _resolve(folder: Path) -> Path:
+def resolve(folder: Path) -> Path:
     """Return a folder, or its snapshot in the hub's cache."""
     if not folder.is_dir():
         raise CheckpointError(f"the folder {folder} does not exist.")
     return snapshot(folder)
 
 
-def _scheduler(folder: Path) -> Any | None:
+def read_scheduler(folder: Path) -> Any | None:
+    """Return the scheduler of a folder, if it has one.
+
+    Raises:
+        CheckpointError: an unreadable configuration.
+    """
     path = (_subfolder(folder, ("scheduler",)) or folder) / "scheduler_config.json"
     return build_scheduler(read_json(path), str(path)) if path.is_file() else None
 

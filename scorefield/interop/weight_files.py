@@ -35,7 +35,9 @@ def read_weights(path: Path, pickle: bool = False) -> dict[str, Tensor]:
             f"{path} is a pickle, which may run a program when it is read: save the weights as "
             ".safetensors, or set pickle=True if you trust the source."
         )
-    return by_name(read_checkpoint(path), str(path))
+    content = read_checkpoint(path)
+    state = content.get("state_dict")  # of a checkpoint of Lightning
+    return by_name(state if isinstance(state, Mapping) else content, str(path))
 
 
 def by_name(values: Mapping[str, Any], where: str) -> dict[str, Tensor]:

@@ -93,24 +93,10 @@ def encode(
         NumericalError: a code is not finite.
     """
     rows = check_samples(field, x, ids, batch_size)
-    ways = _Ways(field, solver, times, nfe)
-    with count_calls(field) as calls:
-        end, partner = _carry(
-            field, ways.up, ways.solver, ways.lift(x), None, rows, batch_size, "code"
-        )
-        error = wide(x.new_full((len(x),), torch.nan))
-        if check:
-            back, _ = _carry(
-                field, ways.down, ways.solver, end, partner, rows, batch_size, "sample of the code"
-            )
-            error = _apart(ways.land(back), x, field.data_std)
-    z = ways.standard(end)
-    return Codes(
-        z,
-        error,
-        _each(calls.count, rows, batch_size),
-        None if partner is None else ways.standard(partner),
-    )
+    ways = _Ways(field, _plan(field, solver, times, nfe), rows, batch_size)
+    end, partner, error, calls = ways.travel(x, None, up=True, check=check)
+    pair = None if partner is None else ways.standard(partner)
+    return Codes(ways.standard(end), error, calls, pair)
 
 
 def decode(
@@ -130,21 +116,12 @@ def decode(
         ValueError: as `encode`.
         NumericalError: a sample is not finite.
     """
-    ways = _Ways(field, solver, times, nfe)
     z, partner = (codes.z, codes.partner) if isinstance(codes, Codes) else (codes, None)
     rows = check_samples(field, z, ids, batch_size)
+    ways = _Ways(field, _plan(field, solver, times, nfe), rows, batch_size)
     pair = None if partner is None else ways.raw(partner)
-    with count_calls(field) as calls:
-        end, pair = _carry(
-            field, ways.down, ways.solver, ways.raw(z), pair, rows, batch_size, "sample"
-        )
-        error = wide(z.new_full((len(z),), torch.nan))
-        if check:
-            again, _ = _carry(
-                field, ways.up, ways.solver, end, pair, rows, batch_size, "code of the sample"
-            )
-            error = _apart(ways.standard(again), z, 1.0)
-    return Decoded(ways.land(end), error, _each(calls.count, rows, batch_size))
+    end, _, error, calls = ways.travel(z, pair, up=False, check=check)
+    return Decoded(ways.land(end), error, calls)
 
 
 def interpolate(
@@ -223,17 +200,10 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
 
 class _Ways:
-    """The way up and the way down, and the units at both ends."""
+    """The way up and the way down of samples with these ids, and the units at both ends."""
 
-    def __init__(
-        self,
-        field: ScoreField,
-        solver: Solver | Plan | None,
-        times: Tensor | int | Adaptive | None,
-        nfe: int | None,
-    ) -> None:
-        plan = _plan(field, solver, times, nfe)
-        self.solver = plan.solver
+    def __init__(self, field: ScoreField, plan: Plan, ids: Sequence[int], batch_size: int) -> None:
+        self.field, self.solver, self.ids, self.batch_size = field, plan.solver, ids, batch_size
         if isinstance(plan.times, Adaptive):
             begin, end = plan.times.ends(field)
             rising: Tensor | Adaptive = replace(plan.times, start=end, end=begin)
@@ -269,6 +239,48 @@ class _Ways:
         v = wide(z)
         return (self.prior.mean.to(v) + self.prior.std.to(v) * v).to(z)
 
+    def travel(
+        self, x: Tensor, partner: Tensor | None, *, up: bool, check: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor, int]:
+        """Carry data up or codes down; with ``check``, also back.
+
+        Returns the values at the other end, the second states that the solver needs to go back, the
+        error of going back, relative to data or code, and the calls for one batch.
+        """
+        names = ("code", "sample of the code") if up else ("sample", "code of the sample")
+        there, back = (self.up, self.down) if up else (self.down, self.up)
+        error = wide(x.new_full((len(x),), torch.nan))
+        with count_calls(self.field) as calls:
+            begin = self.lift(x) if up else self.raw(x)
+            end, pair = self._carry(there, begin, partner, names[0])
+            if check:
+                again, _ = self._carry(back, end, pair, names[1])
+                again = self.land(again) if up else self.standard(again)
+                error = _apart(again, x, self.field.data_std if up else 1.0)
+        turns = sum(1 for _ in batches(self.ids, self.batch_size)) if self.ids else 1
+        return end, pair, error, round(calls.count / max(1, turns))
+
+    def _carry(
+        self, run: Prepared, x: Tensor, partner: Tensor | None, label: str
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return where a run ends, and the second states that its solver needs to go back."""
+        out, pair, size = torch.empty_like(x), None, self.batch_size
+        for places, rows, slots in batches(self.ids, size):
+            begin = State(filled(x, places, rows, size), run.first, Noise(0, slots.to(x.device)))
+            if partner is not None:
+                second = filled(partner, places, rows, size)
+                begin = begin._replace(memory=Memory(None, second, begin.x, self.solver))
+            with torch.no_grad():
+                end = run(begin, rows)
+            out[places] = end.x[rows]
+            memory = end.memory
+            if memory is not None and memory.history is None and isinstance(memory.tensors, Tensor):
+                pair = torch.empty_like(x) if pair is None else pair
+                pair[places] = memory.tensors[rows]
+        if bad := [self.ids[k] for k in not_finite(out)]:
+            raise NumericalError(f"the {label} of {bad[:5]} is not finite ({self.solver!r}).")
+        return out, pair
+
 
 def _plan(
     field: ScoreField,
@@ -281,35 +293,6 @@ def _plan(
     return plan
 
 
-def _carry(
-    field: ScoreField,
-    run: Prepared,
-    solver: Solver,
-    x: Tensor,
-    partner: Tensor | None,
-    ids: Sequence[int],
-    batch_size: int,
-    label: str,
-) -> tuple[Tensor, Tensor | None]:
-    """Return where a run ends, and the second states that its solver needs to go back."""
-    out, pair = torch.empty_like(x), None
-    for places, rows, slots in batches(ids, batch_size):
-        begin = State(filled(x, places, rows, batch_size), run.first, Noise(0, slots.to(x.device)))
-        if partner is not None:
-            second = filled(partner, places, rows, batch_size)
-            begin = begin._replace(memory=Memory(None, second, begin.x, solver))
-        with torch.no_grad():
-            end = run(begin, rows)
-        out[places] = end.x[rows]
-        memory = end.memory
-        if memory is not None and memory.history is None and isinstance(memory.tensors, Tensor):
-            pair = torch.empty_like(x) if pair is None else pair
-            pair[places] = memory.tensors[rows]
-    if bad := [ids[k] for k in not_finite(out)]:
-        raise NumericalError(f"the {label} of {bad[:5]} is not finite ({solver!r}).")
-    return out, pair
-
-
 def _apart(actual: Tensor, wanted: Tensor, usual: float) -> Tensor:
     """Return the distance of each sample to another, float64 ``(B,)``.
 
@@ -320,9 +303,3 @@ def _apart(actual: Tensor, wanted: Tensor, usual: float) -> Tensor:
     length = wanted.norm(dim=1).clamp(min=usual * math.sqrt(wanted.shape[1]))
     apart: Tensor = (actual - wanted).norm(dim=1) / length
     return apart
-
-
-def _each(calls: int, ids: Sequence[int], batch_size: int) -> int:
-    """Return the calls for one batch, of those for all batches."""
-    count = sum(1 for _ in batches(ids, batch_size)) if ids else 1
-    return round(calls / max(1, count))

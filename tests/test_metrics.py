@@ -201,7 +201,7 @@ def test_refuses_what_has_no_distance(metric, x, y, message):
 
 
 def test_refuses_no_projections():
-    with pytest.raises(ValueError, match="projections=0: must be at least 1"):
+    with pytest.raises(ValueError, match="projections=0: must be a whole number, at least 1"):
         sliced_wasserstein(torch.ones(3), torch.ones(3), projections=0)
 
 

@@ -91,7 +91,7 @@ def test_image_grid_writes_a_constant_image_and_to_memory():
         (torch.ones(4, 4), {}, r"shape \(4, 4\): needs"),
         (torch.ones(0, 1, 4, 4), {}, "N >= 1"),
         (torch.full((1, 1, 2, 2), math.nan), {}, "values must be finite"),
-        (torch.ones(1, 1, 2, 2), {"columns": 0}, "columns=0, scale=8"),
+        (torch.ones(1, 1, 2, 2), {"columns": 0}, "columns=0: must be a whole number"),
         (torch.ones(1, 1, 2, 2), {"scale": 0}, "scale=0"),
         (torch.ones(1, 1, 2, 2), {"value_range": (1, 1)}, r"value_range=\(1, 1\): must have"),
     ],
@@ -278,7 +278,7 @@ def test_trajectories_refuses(n, crowd):
 
 
 def test_paths_refuses():
-    with pytest.raises(ValueError, match="n=3, steps=0: both must be at least 1"):
+    with pytest.raises(ValueError, match="steps=0: must be a whole number, at least 1"):
         paths(ring(sf.VP()), 3, steps=0)
 
 

@@ -372,7 +372,7 @@ def test_the_default_plan_never_calls_the_field_below_the_process():
         assert (times[:-1] >= process.t_min).all()
         assert (times.diff() < 0).all()
     for nfe in (1, 2.5):
-        with pytest.raises(ValueError, match=f"nfe={nfe}: must be a whole number of calls"):
+        with pytest.raises(ValueError, match=f"nfe={nfe}: must be a whole number, at least 2"):
             sf.default_plan(mixture(process), nfe)
     wide = sf.EDM(1e-5, 1e6)
     times = sf.default_plan(mixture(wide), 20).times

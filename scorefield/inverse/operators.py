@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Literal
 
 import torch
@@ -29,7 +28,7 @@ from torch.nn import functional
 
 from scorefield.field import Shape
 from scorefield.inverse.base import LinearOperator, Operator
-from scorefield.process import check_instance
+from scorefield.process import check_instance, check_whole
 
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 _REACH = 3.0  # standard deviations at which a Gaussian kernel is cut off
@@ -82,8 +81,7 @@ class Downsample(LinearOperator):
     factor: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.factor, Integral) or self.factor < 2:
-            raise ValueError(f"factor={self.factor}: must be a whole number, at least 2.")
+        check_whole(2, factor=self.factor)
 
     def shape(self, sample: Shape) -> Shape:
         channels, *sides = sample

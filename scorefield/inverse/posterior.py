@@ -31,7 +31,6 @@ Rozet et al. (2024), arXiv:2405.13712 (MMPS); Chung et al. (2023), arXiv:2209.14
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -43,7 +42,7 @@ from scorefield.field import Estimate, Instant, ScoreField
 from scorefield.inverse.base import LinearOperator, Operator
 from scorefield.inverse.operators import broadcasts
 from scorefield.inverse.residuals import norm, solve
-from scorefield.process import Coefficient, check_instance, mix
+from scorefield.process import Coefficient, check_instance, check_positive, check_whole, mix
 
 _LONGEST = 3.0  # standard deviations of the data, for the last term of (2)
 _TOLERANCE = 1e-5  # of the systems (3) and (4)
@@ -232,8 +231,7 @@ class MMPS(_Linear):
         iterations: int = 5,
     ) -> None:
         super().__init__(base, operator, measured, noise_std)
-        if iterations < 1:
-            raise ValueError(f"iterations={iterations}: must be at least 1.")
+        check_whole(iterations=iterations)
         self.iterations = iterations
 
     @property
@@ -270,8 +268,7 @@ class DPS(Posterior):
         zeta: float = 1.0,
     ) -> None:
         super().__init__(base, operator, measured, noise_std)
-        if not 0 < zeta < math.inf:
-            raise ValueError(f"zeta={zeta:g}: must be a positive number.")
+        check_positive(zeta=zeta)
         self.zeta = zeta
 
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:

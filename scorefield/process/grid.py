@@ -195,6 +195,13 @@ def check_times(process: Process, times: Tensor) -> Tensor:
     return times
 
 
+def check_whole(least: int = 1, /, **values: object) -> None:
+    """Raise an error, by its name, if a value is not a whole number, at least ``least``."""
+    for name, value in values.items():
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name}={value!r}: must be a whole number, at least {least}.")
+
+
 def check_positive(**values: float) -> None:
     """Raise an error, by its name, if a value is not a positive number."""
     for name, value in values.items():
@@ -222,8 +229,7 @@ def _ends(
     process: Process, steps: int, start: float | None, end: float | None
 ) -> tuple[Tensor, Tensor]:
     check_instance("process", process, Process, "one such as VP()")
-    if not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"steps={steps!r}: must be a whole number, at least 1.")
+    check_whole(steps=steps)
     start = process.t_max if start is None else start
     end = process.t_min if end is None else end
     ends = torch.tensor([start, end], dtype=torch.float64)

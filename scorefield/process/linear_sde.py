@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from scorefield.process.base import Process, polynomial
+from scorefield.process.grid import check_whole
 
 Rate = Callable[[Tensor], Tensor]
 
@@ -198,8 +199,7 @@ def moments(
     Raises:
         ValueError: a coefficient has another shape, or ``steps < 1``.
     """
-    if steps < 1:
-        raise ValueError(f"steps = {steps}: give at least one.")
+    check_whole(steps=steps)
 
     def rate(time: Tensor, phi: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
         f = _matrix(drift(time), dim, "drift")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.process import check_whole
 from scorefield.report.style import optional
 
 SEPARATOR = 2
@@ -49,8 +50,7 @@ def image_grid(
             "or 3."
         )
     columns = math.ceil(math.sqrt(images.shape[0])) if columns is None else columns
-    if columns < 1 or scale < 1:
-        raise ValueError(f"columns={columns}, scale={scale}: both must be at least 1.")
+    check_whole(columns=columns, scale=scale)
     large = _bytes(images, value_range).repeat(scale, axis=1).repeat(scale, axis=2)
     canvas = sheet(large, min(columns, len(large)), SEPARATOR, margin=SEPARATOR)
     image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas).save(path, format="PNG")

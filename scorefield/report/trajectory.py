@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.process import balanced, time_near
+from scorefield.process import balanced, check_whole, time_near
 from scorefield.report.chart import Axis, Chart, Series
 from scorefield.report.figure import Figure
 from scorefield.report.style import BLUE, INK, ORANGE
@@ -73,8 +73,7 @@ def paths(
     Raises:
         ValueError: ``n < 1`` or ``steps < 1``.
     """
-    if n < 1 or steps < 1:
-        raise ValueError(f"n={n}, steps={steps}: both must be at least 1.")
+    check_whole(n=n, steps=steps)
     times = visible_times(field, steps)
     if along is None:
         along = torch.eye(1, math.prod(field.shape))[0]

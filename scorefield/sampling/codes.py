@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
-from scorefield.process import wide
+from scorefield.process import check_whole, wide
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.batching import as_ids, batches, check_samples, filled, not_finite
 from scorefield.sampling.defaults import ROUND_TRIP, check_ode, resolve
@@ -151,8 +150,7 @@ def interpolate(
     """
     if a.shape != b.shape:
         raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}: give pairs.")
-    if not isinstance(points, Integral) or points < 2:
-        raise ValueError(f"points={points!r}: a strip has its two ends, so give 2 or more.")
+    check_whole(2, points=points)
     keys = torch.tensor(as_ids(len(a) if ids is None else ids, batch_size), dtype=torch.int64)
     plan = _plan(field, solver, times, nfe)
     codes = encode(

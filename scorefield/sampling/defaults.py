@@ -20,14 +20,20 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.process import balanced, check_instance, check_positive, time_near, wrong_kind
+from scorefield.process import (
+    balanced,
+    check_instance,
+    check_positive,
+    check_whole,
+    time_near,
+    wrong_kind,
+)
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.plan import Plan, count_calls_on
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver
@@ -101,15 +107,9 @@ def round_trip_solver(data_std: float) -> Multistep:
     return Multistep(4, prediction, quadrature, start="rising", corrector=True)
 
 
-def check_nfe(nfe: int) -> None:
-    """Raise an error if a number of calls is not a whole number, at least 2."""
-    if not isinstance(nfe, Integral) or nfe < 2:
-        raise ValueError(f"nfe={nfe!r}: must be a whole number of calls of the field, at least 2.")
-
-
 def _scale(field: ScoreField, nfe: int) -> float:
     """Return the deviation of a field's data, after the checks that both plans share."""
-    check_nfe(nfe)
+    check_whole(2, nfe=nfe)
     check_positive(data_std=field.data_std)
     return field.data_std
 
@@ -206,7 +206,7 @@ def resolve(
 
 def _within(field: ScoreField, solver: Solver, nfe: int, default: Defaults) -> Plan:
     """Return the plan of a solver with as many steps as make at most ``nfe`` calls."""
-    check_nfe(nfe)
+    check_whole(2, nfe=nfe)
 
     def plan(steps: int) -> Plan:
         return Plan(solver, default.grid(field, steps), default.finish)

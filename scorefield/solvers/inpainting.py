@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
-from scorefield.process import Coefficient, mix, unstack
+from scorefield.process import Coefficient, check_whole, mix, unstack
 from scorefield.solvers.base import Move, Solver, State, check_solver, check_towards_data
 from scorefield.solvers.corrector import PredictorCorrector
 
@@ -131,8 +131,7 @@ class RePaint(Solver):
                 f"base={self.base!r}: RePaint goes back up between its steps; use a single step, "
                 "such as DDIM(eta=1) or Heun()."
             )
-        if self.repeats < 1:
-            raise ValueError(f"repeats={self.repeats}: must be at least 1.")
+        check_whole(repeats=self.repeats)
 
     @property
     def calls(self) -> int:

@@ -14,7 +14,7 @@ from scorefield.evaluate.check.interpretations import Clock, Prediction, clocks,
 from scorefield.evaluate.check.result import Check, Interpretation, Level
 from scorefield.evaluate.check.trial import LEVELS, Answer, Trial, level_of, rate
 from scorefield.field import Denoiser
-from scorefield.process import wide
+from scorefield.process import check_whole, wide
 from scorefield.sampling import check_evaluating, check_samples, default_plan, sample
 
 __all__ = ["Check", "Interpretation", "Level", "check"]
@@ -50,8 +50,7 @@ def check(
         ValueError: ``n < 2``; for ``x`` as `scorefield.log_prob`; constant data; a condition with
             another number of rows; a network in training mode; errors of the network itself.
     """
-    if n < 2:
-        raise ValueError(f"n={n}: must be at least 2.")
+    check_whole(2, n=n)
     if x is None:
         check_evaluating(denoiser)
         return _on_samples(denoiser, n, seed, progress, condition)

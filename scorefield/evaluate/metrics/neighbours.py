@@ -42,6 +42,7 @@ from torch import Tensor
 from scorefield.evaluate.metrics.base import Split, SplitMetric, split_halves, split_whole
 from scorefield.evaluate.metrics.measurement import Measurement, check_level
 from scorefield.evaluate.metrics.points import distance_blocks
+from scorefield.process import check_whole
 
 
 def nearest(x: Tensor, y: Tensor, group: Tensor, groups: int, k: int) -> tuple[Tensor, Tensor]:
@@ -66,8 +67,7 @@ def nearest(x: Tensor, y: Tensor, group: Tensor, groups: int, k: int) -> tuple[T
 
 def check_neighbours(k: int, points: int) -> None:
     """Raise `ValueError` if ``k < 1`` or there are fewer points than that."""
-    if k < 1:
-        raise ValueError(f"k={k}: must be at least 1.")
+    check_whole(k=k)
     if k > points:
         raise ValueError(f"k={k}: must be at most {points}, the number of other points.")
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from scorefield.evaluate.metrics import points
 from scorefield.evaluate.metrics.base import Split, SplitMetric
 from scorefield.noise import METRICS, Noise
+from scorefield.process import check_whole
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class SlicedWasserstein(SplitMetric):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.projections < 1:
-            raise ValueError(f"projections={self.projections}: must be at least 1.")
+        check_whole(projections=self.projections)
 
     def values(self, split: Split) -> Tensor:
         """Return the root of (2) for every row of ``split.keep``: ``(1, R)``."""

@@ -95,7 +95,10 @@ def test_a_sampling_loads_few_modules(tmp_path):
 
 
 TRANSLATIONS = [
-    ("batch_size=0: must be a whole number, at least 1.", "--batch-size 0: must be a whole number, at least 1."),
+    (
+        "batch_size=0: must be a whole number, at least 1.",
+        "--batch-size 0: must be a whole number, at least 1.",
+    ),
     ("eta = 2: give a number.", "--eta 2: give a number."),
     (
         "nfe=3 cannot be combined with solver='heun'.",

@@ -559,7 +559,10 @@ BAD = [
     (lambda: sf.Replacement(HALF, torch.ones(4), -1.0), "noise_std=-1"),
     (lambda: sf.Replacement(HALF, torch.full((4,), math.nan)), "finite values"),
     (lambda: sf.RePaint(sf.Multistep(2), sf.Replacement(HALF, MEAN)), "Multistep"),
-    (lambda: sf.RePaint(sf.DDIM(), sf.Replacement(HALF, MEAN), 0), "repeats=0: must be a whole number, at least 1"),
+    (
+        lambda: sf.RePaint(sf.DDIM(), sf.Replacement(HALF, MEAN), 0),
+        "repeats=0: must be a whole number, at least 1",
+    ),
     (lambda: sf.sample(VECTORS, 2, sf.Replacement(HALF, MEAN)), "stays at its time"),
     (
         lambda: sf.sample(

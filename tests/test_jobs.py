@@ -16,8 +16,8 @@ from shell import TINY, end, failing, finishes, listing, python
 
 import scorefield as sf
 from scorefield._internal.errors import StorageError, UsageError
+from scorefield._internal.statistics import ColumnStatistics
 from scorefield.cli import jobs as cli_jobs
-from scorefield.cli.column_statistics import ColumnStatistics
 from scorefield.cli.merge import KINDS
 from scorefield.cli.options import SolverOptions
 from scorefield.cli.plan_options import SOLVERS, solver_plan

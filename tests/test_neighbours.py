@@ -108,7 +108,10 @@ def test_neighbours_are_the_same_in_any_chunks(metric, monkeypatch):
 
 def test_neighbours_refuse_what_they_have_too_few_points_for():
     x, y = normal(64, 2), normal(5, 2)
-    for k, message in ((0, "k=0: must be a whole number, at least 1"), (5, "k=5: must be at most 4")):
+    for k, message in (
+        (0, "k=0: must be a whole number, at least 1"),
+        (5, "k=5: must be at most 4"),
+    ):
         with pytest.raises(ValueError, match=message):
             prdc(x, y, k=k)
     with pytest.raises(ValueError, match="a sample has 5 points: a standard error needs 32"):

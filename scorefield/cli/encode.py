@@ -15,7 +15,7 @@ from scorefield.cli.options import CALLS, AnyScale, Items, JobOptions, RunPath, 
 from scorefield.cli.results import ResultKind, Statistics
 
 if TYPE_CHECKING:
-    from scorefield.cli.column_statistics import ColumnStatistics
+    from scorefield._internal.statistics import ColumnStatistics
     from scorefield.runs.jobs.engines import Task
     from scorefield.runs.jobs.parts import Columns
     from scorefield.runs.run import Run

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scorefield import __version__
 from scorefield._internal.errors import UsageError
-from scorefield.cli.column_statistics import ColumnStatistics
+from scorefield._internal.statistics import ColumnStatistics
 from scorefield.cli.console import draw, say, track
 from scorefield.cli.opening import Opened
 from scorefield.cli.options import JobOptions

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scorefield.cli.column_statistics import ColumnStatistics
+    from scorefield._internal.statistics import ColumnStatistics
 
 Statistics = Mapping[str, "ColumnStatistics"]
 

@@ -92,7 +92,7 @@ def _part(name: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any], p
     except Exception as error:  # diffusers raises anything for other weights
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} has no {name} of the configuration: {reason[:200]}"
+            f"{path} does not have the {name} of the configuration: {reason[:200]}"
         ) from None
     if missing := [key for key, value in module.state_dict().items() if value.is_meta]:
         raise CheckpointError(f"{path} has no weights for {missing[0]} of {name}.")

@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError
-from scorefield._internal.frozen import Frozen
 from scorefield.data.rows import Rows
 from scorefield.interop.contents import described
 from scorefield.interop.conversion import (
@@ -45,8 +44,8 @@ from scorefield.interop.folders import read_codec
 from scorefield.interop.foreign import DataOptions, ForeignNetwork, Noising
 from scorefield.interop.guided_diffusion import alpha_bar
 from scorefield.interop.pipelines import codec_config, image_shape
-from scorefield.interop.settings import read_config, validate
-from scorefield.interop.weight_files import by_name, read_checkpoint
+from scorefield.interop.settings import Part, one_line_errors, read_config, validate
+from scorefield.interop.weight_files import state_of
 from scorefield.networks import DiT
 from scorefield.networks.dit import positions
 from scorefield.networks.embedding import Sinusoids
@@ -64,10 +63,8 @@ _STEPS = 1000
 _LATENT_STD = 1.0
 
 
-class _Settings(Frozen):
-    """The name of the model, and the arguments of SiT's training; others have no effect here."""
-
-    model_config = ConfigDict(extra="ignore")
+class _Settings(Part):
+    """The name of the model, and the arguments of SiT's training."""
 
     model: str = Field(pattern=r"(DiT|SiT)-(S|B|L|XL)/\d+")
     num_classes: PositiveInt | None = None
@@ -118,13 +115,11 @@ def load(
         DataError: data of another shape, or outside the levels.
     """
     options = DataOptions(data_std, levels, data)
-    where = "weights" if isinstance(weights, Mapping) else str(weights)
+    tensors, where = state_of(weights, "ema", "model")
     name = 'the name of the model, such as {"model": "DiT-XL/2"}, as JSON'
     settings = validate(_Settings, *read_config(config, where, name))
-    content = weights if isinstance(weights, Mapping) else read_checkpoint(Path(weights))
-    states = (content.get(name) for name in ("ema", "model"))
-    state = next((one for one in states if isinstance(one, Mapping)), content)
-    foreign = _foreign(by_name(state, where), settings, where, pipeline)
+    with one_line_errors(where):
+        foreign = _foreign(tensors, settings, where, pipeline)
     return foreign.run(options)
 
 

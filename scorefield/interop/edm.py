@@ -21,7 +21,7 @@ from scorefield.interop.conversion import convert, negate, outline
 from scorefield.interop.edm_settings import Images, Settings, read_settings
 from scorefield.interop.foreign import DataOptions, ForeignNetwork
 from scorefield.interop.settings import read_config
-from scorefield.interop.weight_files import by_name, read_weights
+from scorefield.interop.weight_files import state_of
 from scorefield.networks import ADM, SongUNet
 from scorefield.runs.run import Run
 from scorefield.training.config import ADMConfig, SongConfig
@@ -55,13 +55,11 @@ def load(
         DataError: data of another shape, or outside the levels.
     """
     options = DataOptions(data_std, levels, data)
-    if isinstance(weights, Mapping):
-        tensors, where = by_name(weights, "weights"), "weights"
-    elif Path(weights).suffix == ".pkl":
+    if isinstance(weights, Mapping) or Path(weights).suffix != ".pkl":
+        tensors, where = state_of(weights)
+    else:
         tensors, own = _unpickle(Path(weights), pickle)
         config, where = own if config is None else config, str(weights)
-    else:
-        tensors, where = read_weights(Path(weights), pickle=True), str(weights)
     tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
     place = read_config(config, where, "EDM's network_kwargs or its training_options.json")
     settings = read_settings(*place)

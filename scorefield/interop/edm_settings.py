@@ -20,12 +20,11 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from scorefield._internal.errors import UsageError
-from scorefield._internal.frozen import Frozen
 from scorefield.interop.foreign import Noising
-from scorefield.interop.settings import one_line_errors, validate
+from scorefield.interop.settings import Part, one_line_errors, validate
 from scorefield.training.config import (
     ADMConfig,
     EDMConfig,
@@ -61,12 +60,6 @@ class Meaning(NamedTuple):
     zero: float = 0.0
     sign: int = 1
     data_std: float = 0.5
-
-
-class Part(Frozen):
-    """A part of the settings; other entries are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
 
 
 class EDMPrecond(Part):

@@ -16,17 +16,16 @@ from operator import mul
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError, UsageError
-from scorefield._internal.frozen import Frozen
 from scorefield.data.rows import Rows
 from scorefield.interop.contents import MODULE, described
 from scorefield.interop.conversion import (
     Names,
     Origin,
-    Part,
+    Part as TrunkPart,
     Table,
     both,
     convert,
@@ -40,8 +39,8 @@ from scorefield.interop.conversion import (
 )
 from scorefield.interop.edm_settings import Resolutions, Steps, scales
 from scorefield.interop.foreign import DataOptions, ForeignNetwork, Noising
-from scorefield.interop.settings import read_config, validate
-from scorefield.interop.weight_files import by_name, read_weights
+from scorefield.interop.settings import Part, one_line_errors, read_config, validate
+from scorefield.interop.weight_files import state_of
 from scorefield.networks import ADM
 from scorefield.networks.residual import Block
 from scorefield.runs.run import Run
@@ -71,10 +70,8 @@ def _split(value: Any) -> Any:
     return (value.split(",") if value else None) if isinstance(value, str) else value
 
 
-class _Settings(Frozen):
-    """The flags of model and diffusion; others concern training and sampling."""
-
-    model_config = ConfigDict(extra="ignore")
+class _Settings(Part):
+    """The flags of model and diffusion."""
 
     image_size: PositiveInt
     num_channels: PositiveInt = Field(default=128, ge=_WIDTH)
@@ -160,14 +157,12 @@ def load(
         DataError: data of another shape, or outside the levels.
     """
     options = DataOptions(data_std, levels, data)
-    where = "weights" if isinstance(weights, Mapping) else str(weights)
+    tensors, where = state_of(weights)
     flags = "the flags of model and diffusion by name, such as image_size, as JSON"
     settings = validate(_Settings, *read_config(config, where, flags))
-    if isinstance(weights, Mapping):
-        tensors = by_name(weights, where)
-    else:
-        tensors = read_weights(Path(weights), pickle=True)
-    return _foreign(tensors, settings, where).run(options)
+    with one_line_errors(where):
+        foreign = _foreign(tensors, settings, where)
+    return foreign.run(options)
 
 
 def _foreign(tensors: Mapping[str, Tensor], settings: _Settings, where: str) -> ForeignNetwork:
@@ -211,7 +206,7 @@ def _table(network: ADM, new_order: bool) -> Table:
     return table
 
 
-def _places(network: ADM) -> dict[Part, str]:
+def _places(network: ADM) -> dict[TrunkPart, str]:
     """Return the names of the parts: numbers in order, in three lists."""
     down, up, result, following = count(), count(), {}, ""
     for part in parts(network.trunk):

@@ -132,7 +132,7 @@ def codec_config(part: Part, where: str) -> CodecConfig:
     settings = part.settings
     if settings.get("latents_mean") is not None or settings.get("latents_std") is not None:
         raise UsageError(
-            f"{where}: autoencoders with latents_mean or latents_std are not supported."
+            f"{where}: autoencoders with latents_mean or latents_std are not supported; {FIELD}."
         )
     scale, shift = settings.get("scaling_factor", 0.18215), settings.get("shift_factor") or 0.0
     if not all(isinstance(v, int | float) for v in (scale, shift)) or not 0 < scale < float("inf"):

@@ -24,17 +24,16 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import ConfigDict, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError, UsageError
-from scorefield._internal.frozen import Frozen
 from scorefield.data.rows import Rows
 from scorefield.interop import score_sde_weights
 from scorefield.interop.conversion import convert, negate, outline
 from scorefield.interop.edm_settings import Resolutions, Steps, scales
 from scorefield.interop.foreign import DataOptions, ForeignNetwork, Noising
-from scorefield.interop.settings import one_line_errors, read_config, validate
+from scorefield.interop.settings import Part, one_line_errors, read_config, validate
 from scorefield.interop.weight_files import by_name, read_checkpoint
 from scorefield.networks import SongUNet
 from scorefield.runs.run import Run
@@ -59,25 +58,19 @@ _ENCODERS: dict[str, Literal["standard", "skip", "residual"]] = {
 }
 
 
-class _Part(Frozen):
-    """A part of the configuration; other entries concern training and sampling."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Data(_Part):
+class _Data(Part):
     image_size: PositiveInt
     num_channels: PositiveInt = 3
     centered: bool
     dataset: str = "score_sde"
 
 
-class _Training(_Part):
+class _Training(Part):
     sde: Literal["vpsde", "subvpsde", "vesde"]
     continuous: bool
 
 
-class _Model(_Part):
+class _Model(Part):
     name: Literal["ncsnpp"]
     nf: PositiveInt
     ch_mult: Multipliers
@@ -101,7 +94,7 @@ class _Model(_Part):
     beta_max: PositiveFloat = 20.0
 
 
-class _Config(_Part):
+class _Config(Part):
     data: _Data
     model: _Model
     training: _Training

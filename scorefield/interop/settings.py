@@ -8,13 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.frozen import Frozen
 
 _LARGEST = 2**20  # bytes
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Part(Frozen):
+    """A part of the settings of another library; further entries have no effect here."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 def read_json(path: Path) -> dict[str, Any]:

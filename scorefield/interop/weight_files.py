@@ -35,9 +35,26 @@ def read_weights(path: Path, pickle: bool = False) -> dict[str, Tensor]:
             f"{path} is a pickle, which may run a program when it is read: save the weights as "
             ".safetensors, or set pickle=True if you trust the source."
         )
-    content = read_checkpoint(path)
-    state = content.get("state_dict")  # of a checkpoint of Lightning
-    return by_name(state if isinstance(state, Mapping) else content, str(path))
+    return state_of(path, "state_dict")[0]  # an entry of Lightning's checkpoints
+
+
+def state_of(
+    weights: str | Path | Mapping[str, Any], *entries: str
+) -> tuple[dict[str, Tensor], str]:
+    """Return tensors by name and their place, from a mapping or a file.
+
+    Args:
+        weights: the tensors, or a checkpoint that contains them; or the file of either.
+        entries: names of entries of a checkpoint; the first that it has contains the tensors.
+
+    Raises:
+        CheckpointError: as `read_checkpoint` and `by_name`.
+    """
+    where = "weights" if isinstance(weights, Mapping) else str(weights)
+    content = weights if isinstance(weights, Mapping) else read_checkpoint(Path(weights))
+    states = (content.get(name) for name in entries)
+    state = next((one for one in states if isinstance(one, Mapping)), content)
+    return by_name(state, where), where
 
 
 def by_name(values: Mapping[str, Any], where: str) -> dict[str, Tensor]:

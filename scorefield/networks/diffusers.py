@@ -126,7 +126,8 @@ class Diffusers(nn.Module):
             if settings.get(name) is not None:
                 raise ValueError(
                     f"{self.architecture} has {name}={settings[name]!r}: conditions other than a "
-                    "class and encoder_hidden_states are not supported."
+                    "class and encoder_hidden_states are not supported; for such a pipeline use "
+                    "scorefield.interop.diffusers.field(pipeline)."
                 )
         count, classes = class_count(self.architecture, settings), self.classes
         if count != classes + (self.unconditional is not None):

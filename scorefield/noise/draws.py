@@ -43,6 +43,7 @@ _LOW = 0xFFFFFFFF
 _STEP_BITS = 24
 _BLOCK_BITS = 22
 _AT_ONCE = 2**20  # numbers computed at a time for a path
+_IN_CACHE = 2**14  # blocks computed at a time by a thread
 _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 
@@ -53,7 +54,8 @@ def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
     k0, k1 = key
     for _ in range(10):
         (high0, low0), (high1, low1) = _product(c0, _MULTIPLY[0]), _product(c2, _MULTIPLY[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        c1, c3 = high1.bitwise_xor_(c1).bitwise_xor_(k0), high0.bitwise_xor_(c3).bitwise_xor_(k1)
+        c0, c1, c2, c3 = c1, low1, c3, low0
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
     return [c0, c1, c2, c3]
 
@@ -65,7 +67,8 @@ def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
         low, high = (word & 0xFFFF) * factor, (word >> 16) * factor
         return (high + (low >> 16)) >> 16, (low + ((high & 0xFFFF) << 16)) & _LOW
     product = word * factor
-    return (product >> 32) & _LOW, product & _LOW
+    low = product & _LOW
+    return product.bitwise_right_shift_(32).bitwise_and_(_LOW), low
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,8 @@ class Noise:
         """Return standard normal numbers ``(B, *shape)``."""
         count = math.prod(shape)
         step = torch.full((1, 1), self.step, device=like.device)
-        z = _normal(self._words(step, -(-count // 4)))
-        return z[:, 0, :count].reshape(-1, *shape).to(like), self.skipped()
+        z = self._normals(step, -(-count // 4), like.dtype)
+        return z[:, 0, :count].reshape(-1, *shape), self.skipped()
 
     def skipped(self) -> Noise:
         """Return the noise that follows a draw, without computing the numbers."""
@@ -199,7 +202,7 @@ class Noise:
         weights = cast(weights, w)
         width = max(1, _AT_ONCE // max(1, w.numel()))
         for k in range(0, nodes.shape[1], width):
-            z = _normal(on_path._words(nodes[:, k : k + width], -(-count // 4), path))
+            z = on_path._normals(nodes[:, k : k + width], -(-count // 4), w.dtype, path)
             w = w + torch.einsum(
                 "bn,bnk->bk", weights[:, k : k + width].expand(len(z), -1), z[..., :count]
             )
@@ -212,8 +215,32 @@ class Noise:
         """
         return replace(self, walk=self.walk.where(mask.reshape(-1, 1), other.walk))
 
-    def _words(self, step: Tensor, blocks: int, path: Tensor | None = None) -> list[Tensor]:
-        """Return four tensors ``(B, S, blocks)`` of random words for steps ``(B or 1, S)``.
+    def _normals(
+        self, step: Tensor, blocks: int, dtype: torch.dtype, path: Tensor | None = None
+    ) -> Tensor:
+        """Return normal numbers ``(B, S, 4 blocks)`` for steps ``(B or 1, S)``.
+
+        On the CPU in pieces that fit into its cache, since a word passes through many operations.
+        """
+        counter, key = self._counter(step, blocks, path), (self.seed & _LOW, self.seed >> 32)
+        count, steps, _ = counter[0].shape
+        if not step.is_cpu or torch.compiler.is_compiling():
+            return _normal(philox(counter, key)).flatten(2).to(dtype)
+        z = torch.empty(count, steps, blocks, 4, dtype=dtype)
+        most = max(1, _IN_CACHE * torch.get_num_threads() // max(1, steps))
+        rows, wide = max(1, most // max(1, blocks)), min(most, max(1, blocks))
+        for i in range(0, count, rows):
+            for j in range(0, blocks, wide):
+                part = (slice(i, i + rows), slice(None), slice(j, j + wide))
+                z[part] = _normal(philox([word[part] for word in counter], key))
+        return z.flatten(2)
+
+    def _words(self, step: Tensor, blocks: int) -> list[Tensor]:
+        """Return four tensors ``(B, S, blocks)`` of random words for steps ``(B or 1, S)``."""
+        return philox(self._counter(step, blocks), (self.seed & _LOW, self.seed >> 32))
+
+    def _counter(self, step: Tensor, blocks: int, path: Tensor | None = None) -> list[Tensor]:
+        """Return the addresses of words, four tensors ``(B, S, blocks)``.
 
         ``path`` ``(B or 1, 1)`` is the number of each sample's path, for numbers of a path.
         """
@@ -223,17 +250,15 @@ class Noise:
             block = block + (path[..., None] << _BLOCK_BITS)
         shape = (len(ids), step.shape[1], blocks)
         stepped = step[..., None] + (self.stream << _STEP_BITS)
-        counter = (block, stepped, ids & _LOW, ids >> 32)
-        words = [word.expand(shape) for word in counter]
-        return philox(words, (self.seed & _LOW, self.seed >> 32))
+        return [word.expand(shape) for word in (block, stepped, ids & _LOW, ids >> 32)]
 
 
 def _normal(words: Sequence[Tensor]) -> Tensor:
-    """Return four normal numbers per block ``(..., blocks)``, by Box and Muller in `widest`."""
+    """Return four normal numbers ``(..., 4)`` of each block, by Box and Muller in `widest`."""
     dtype = widest(words[0].device)
     u = [(word.to(dtype) + 0.5) * 2.0**-32 for word in words]
     pairs = []
     for radial, angular in (u[:2], u[2:]):
         radius, angle = (-2 * radial.log()).sqrt(), 2 * math.pi * angular
         pairs += [radius * angle.cos(), radius * angle.sin()]
-    return torch.stack(pairs, -1).flatten(-2)
+    return torch.stack(pairs, -1)

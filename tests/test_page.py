@@ -23,8 +23,8 @@ from scorefield.data.config import DataConfig
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
 from scorefield.report import frames, write_report
+from scorefield.report.builder import policy
 from scorefield.report.context import ReportContext
-from scorefield.report.page import policy
 from scorefield.report.view_images import Images, Signals
 from scorefield.report.view_vectors import Bars, Points, principal
 from scorefield.runs.folder import RunFolder

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from scorefield._internal.errors import DataError
-from scorefield.data.contents import Coded, Contents, Values, coded
-from scorefield.data.limits import reading
+from scorefield.data.contents import Coded, Contents, Values, coded, reading
 
 _LARGEST_RATIO = 1100  # of compression; deflate, which such files use, reaches 1,030
 _SPARE = 2**20  # bytes

@@ -171,11 +171,10 @@ def spread(base: Tensor, width: Tensor, u: Tensor) -> Tensor:
     return torch.minimum(base + width * u, torch.nextafter(base + width, base))
 
 
-@dataclass(frozen=True)
-class Continuous(Encoding):
-    """Data that is already continuous."""
+class _EachValue(Encoding):
+    """An encoding of each value by itself."""
 
-    width = present = torch.zeros(())
+    present = torch.zeros(())
     absent = torch.zeros((), dtype=torch.bool)
 
     def shape(self, sample: Shape) -> Shape:
@@ -183,6 +182,16 @@ class Continuous(Encoding):
 
     def base(self, x: Tensor) -> Tensor:
         return x
+
+    def observed(self, missing: Tensor) -> Tensor:
+        return ~missing
+
+
+@dataclass(frozen=True)
+class Continuous(_EachValue):
+    """Data that is already continuous."""
+
+    width = torch.zeros(())
 
     def forward(self, x: Tensor, noise: Noise) -> Encoded:
         return Encoded(x, torch.zeros(len(x), device=x.device), noise)
@@ -192,9 +201,6 @@ class Continuous(Encoding):
 
     def inverse(self, v: Tensor) -> Tensor:
         return v
-
-    def observed(self, missing: Tensor) -> Tensor:
-        return ~missing
 
     def check(self, x: Tensor, name: str) -> None:
         bad = (~x.isfinite()).nonzero()
@@ -206,20 +212,12 @@ class Continuous(Encoding):
 
 
 @dataclass(frozen=True)
-class Levels(Encoding):
+class Levels(_EachValue):
     """Whole numbers ``0 .. count - 1``, each standing for the unit interval above it."""
 
     count: int
 
     width = torch.ones(())
-    present = torch.zeros(())
-    absent = torch.zeros((), dtype=torch.bool)
-
-    def shape(self, sample: Shape) -> Shape:
-        return sample
-
-    def base(self, x: Tensor) -> Tensor:
-        return x
 
     def forward(self, x: Tensor, noise: Noise) -> Encoded:
         u, noise = noise.uniform_like(x)
@@ -231,9 +229,6 @@ class Levels(Encoding):
 
     def inverse(self, v: Tensor) -> Tensor:
         return v.floor().clamp(0, self.count - 1)
-
-    def observed(self, missing: Tensor) -> Tensor:
-        return ~missing
 
     def check(self, x: Tensor, name: str) -> None:
         bad = ((x != x.floor()) | (x < 0) | (x >= self.count)).nonzero()

@@ -18,9 +18,17 @@ import numpy as np
 
 from scorefield._internal.errors import DataError
 from scorefield.data.cells import read_h5ad
-from scorefield.data.contents import ALL, Contents, Use
+from scorefield.data.contents import (
+    ALL,
+    Contents,
+    Use,
+    check_array,
+    check_directory,
+    check_size,
+    member,
+    reading,
+)
 from scorefield.data.images import read_images
-from scorefield.data.limits import check_array, check_directory, check_size, member, reading
 from scorefield.data.table import read_csv, read_parquet
 
 KINDS = (".npy", ".npz", ".csv", ".parquet", ".h5ad", ".idx", ".idx.gz")

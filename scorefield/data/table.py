@@ -18,8 +18,7 @@ import numpy as np
 
 from scorefield._internal.errors import DataError
 from scorefield.data.arrow_images import image_columns, read_image_table
-from scorefield.data.contents import ALL, Contents, Use
-from scorefield.data.limits import THRIFT, check_size, lines, reading
+from scorefield.data.contents import ALL, THRIFT, Contents, Use, check_size, lines, reading
 
 KINDS = (".csv", ".parquet")
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from scorefield.field import Estimate, FieldWrapper, Instant, ScoreField
 from scorefield.likelihood.divergence import Directions, trace
-from scorefield.likelihood.ends import Ends, far
-from scorefield.likelihood.moments import Moments
+from scorefield.likelihood.moments import Ends, Moments, far
 from scorefield.noise import Noise
 from scorefield.process import balanced, growth
 from scorefield.sampling import prepare, round_trip_solver

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from scorefield.field import Estimate, Instant, ScoreField
 from scorefield.likelihood.divergence import Directions, trace
-from scorefield.likelihood.ends import Ends, far
-from scorefield.likelihood.moments import Moments
+from scorefield.likelihood.moments import Ends, Moments, far
 from scorefield.noise import Noise
 from scorefield.process import EDM, check_times
 from scorefield.sampling import Adaptive, Plan, walk

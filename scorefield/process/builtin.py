@@ -32,19 +32,30 @@ from scorefield.process.base import Process, polynomial
 _RIGHT = torch.tensor(0.5 * math.pi, dtype=torch.float64)
 
 
-def _linear_beta_integral(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
-    """Return ``int_0^t beta`` for ``beta(t) = beta_min + t (beta_max - beta_min)``."""
-    return t * (beta_min + 0.5 * t * (beta_max - beta_min))
+@dataclass(frozen=True)
+class _LinearBeta(Process):
+    """A process with ``beta(t) = beta_min + t (beta_max - beta_min)`` and ``alpha = e^{-B/2}``."""
 
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-5
+    t_max: float = 1.0
 
-def _linear_beta_time(integral: Tensor, beta_min: float, beta_max: float) -> Tensor:
-    """Return the time at which `_linear_beta_integral` has a value: the root of a quadratic."""
-    root = (beta_min**2 + 2 * (beta_max - beta_min) * integral).sqrt()
-    return 2 * integral / (beta_min + root)
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(-0.5 * self._integral(t))
+
+    def _integral(self, t: Tensor) -> Tensor:
+        """Return ``B``, the integral of ``beta`` from 0 to ``t``."""
+        return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
+
+    def _time_of(self, integral: Tensor) -> Tensor:
+        """Return the time at which ``B`` has a value: the root of a quadratic."""
+        root = (self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral).sqrt()
+        return 2 * integral / (self.beta_min + root)
 
 
 @dataclass(frozen=True)
-class VP(Process):
+class VP(_LinearBeta):
     """Variance-preserving process with linear ``beta``: ``dx = -beta/2 x dt + sqrt(beta) dw``.
 
     The variance is preserved only for data of unit covariance and zero mean: in general it is
@@ -53,25 +64,16 @@ class VP(Process):
     Reference: Song et al. (2021), arXiv:2011.13456, equations 11 and 33.
     """
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    t_min: float = 1e-5
-    t_max: float = 1.0
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.exp(-0.5 * _linear_beta_integral(t, self.beta_min, self.beta_max))
-
     def sigma(self, t: Tensor) -> Tensor:
-        return (-torch.expm1(-_linear_beta_integral(t, self.beta_min, self.beta_max))).sqrt()
+        return (-torch.expm1(-self._integral(t))).sqrt()
 
     def time_at(self, half_log_snr: Tensor) -> Tensor:
         # alpha^2 = 1 / (1 + e^{-2 lambda}) = e^{-B}
-        integral = torch.log1p(torch.exp(-2 * half_log_snr))
-        return _linear_beta_time(integral, self.beta_min, self.beta_max)
+        return self._time_of(torch.log1p(torch.exp(-2 * half_log_snr)))
 
 
 @dataclass(frozen=True)
-class SubVP(Process):
+class SubVP(_LinearBeta):
     """Sub-VP process: the mean of `VP`, with the smaller deviation ``1 - e^{-B}`` (no root).
 
     ``sigma`` falls like ``t``, not ``sqrt(t)``, towards 0: the score is steeper there than VP's.
@@ -79,21 +81,14 @@ class SubVP(Process):
     Reference: Song et al. (2021), arXiv:2011.13456, appendix B, equation 29.
     """
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
     t_min: float = 1e-3
-    t_max: float = 1.0
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.exp(-0.5 * _linear_beta_integral(t, self.beta_min, self.beta_max))
 
     def sigma(self, t: Tensor) -> Tensor:
-        return -torch.expm1(-_linear_beta_integral(t, self.beta_min, self.beta_max))
+        return -torch.expm1(-self._integral(t))
 
     def time_at(self, half_log_snr: Tensor) -> Tensor:
         # sigma / alpha = e^{B/2} - e^{-B/2}
-        integral = 2 * torch.asinh(0.5 * torch.exp(-half_log_snr))
-        return _linear_beta_time(integral, self.beta_min, self.beta_max)
+        return self._time_of(2 * torch.asinh(0.5 * torch.exp(-half_log_snr)))
 
 
 @dataclass(frozen=True)
@@ -247,8 +242,8 @@ class Tabulated(Process):
         pieces: Tensor = self._pieces.to(t)  # type: ignore[attr-defined]
         k = t.detach().floor().long().clamp(0, len(pieces) - 1)
         angle = polynomial(pieces[k], t - k)
-        # rounding may lead past the end of a table, where alpha is 0; the rate stays
-        angle = angle + (angle.clamp(min=0.0) - angle).detach()
+        # rounding may miss the end of a table, where alpha is 0; the rate stays
+        angle = angle + (torch.where(angle < 1e-15, 0.0, angle) - angle).detach()
         return torch.where(t < 0, torch.lerp(pieces[0, 0], _RIGHT.to(t), -t), angle)
 
     def alpha(self, t: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,12 @@ from scorefield._internal.json_values import decode
 from scorefield.field import digest
 from scorefield.interop.pipeline_call import PipelineCall, Prompts
 from scorefield.interop.pipeline_field import field
+from scorefield.process import Process
 from scorefield.sampling import Plan, plan_kinds, template
 from scorefield.tuning.tried import Tried
 from scorefield.tuning.tuner import Tuner
+
+_PURE = 1e4  # the noise level of a first call that takes noise alone for its state
 
 
 class PipelineTuner:
@@ -57,6 +61,7 @@ class PipelineTuner:
             conditions={"prompt": torch.arange(count)},
             seed=seed,
             batch_size=batch_size,
+            first=_first(self.field.process),
         )
         self.folder = None if folder is None else Path(folder)
         self.facts = {
@@ -130,6 +135,17 @@ class PipelineTuner:
             scheduler_of(self.pipeline, plan).save_pretrained(whole)
             shutil.rmtree(path, ignore_errors=True)
             publish(whole, path)
+
+
+def _first(process: Process) -> float:
+    """Return the least noise level of a plan's first call.
+
+    Pipelines start with noise of the last time. In a flow that is not the noise of other times.
+    """
+    times = torch.tensor([(process.t_min + process.t_max) / 2, process.t_max], dtype=torch.float64)
+    middle, last = process.prior(t=times).std.tolist()
+    pure = float(process.alpha(times[1])) == 0
+    return _PURE if pure and not math.isclose(middle, last, rel_tol=1e-3) else 0.0
 
 
 def scheduler_of(pipeline: Any, plan: Plan) -> Any:

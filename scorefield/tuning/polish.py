@@ -54,6 +54,7 @@ def polished(
     solver: Fitted,
     rounds: int,
     progress: Callable[[float], None] = lambda error: None,
+    least: float = -math.inf,
 ) -> Fitted:
     """Return a solver's steps after ``rounds`` of (3), or the solver if they are not better.
 
@@ -62,6 +63,7 @@ def polished(
 
     Args:
         progress: called after each round, with the error so far.
+        least: the least first level.
     """
     own, others = (_Ends.of(student, mask) for mask in (student.fitted, ~student.fitted))
     best, error, damping = solver, own.error(solver), 1e-3
@@ -70,7 +72,7 @@ def polished(
         for _ in range(_TRIES):
             ridge = damping * gram.diagonal() + _RIDGE**2 * gram.diagonal().mean()
             change = torch.linalg.solve(gram + ridge.diag(), -right)
-            moved = _moved(best, change.tolist(), units)
+            moved = _moved(best, change.tolist(), units, least)
             after = math.inf if moved is None else own.error(moved)
             if moved is not None and after < error:
                 break
@@ -133,7 +135,9 @@ class _Ends:
         return gram, right, units
 
 
-def _moved(solver: Fitted, change: Sequence[float], units: Sequence[Tensor]) -> Fitted | None:
+def _moved(
+    solver: Fitted, change: Sequence[float], units: Sequence[Tensor], least: float
+) -> Fitted | None:
     """Return a solver with changed levels and coefficients; None if its levels do not fall."""
     levels, table, numbers = [], [], iter(change)
     for level, row, unit in zip(solver.levels, solver.table, units, strict=False):
@@ -143,7 +147,7 @@ def _moved(solver: Fitted, change: Sequence[float], units: Sequence[Tensor]) -> 
         for place, amount in zip([0, *range(1, len(row), 2)], amounts.tolist(), strict=True):
             moved[place] += amount
         table.append(tuple(moved))
-    levels.append(solver.levels[-1])
+    levels = [max(levels[0], least), *levels[1:], solver.levels[-1]]
     falling = all(a > b for a, b in itertools.pairwise(levels))
     return Fitted(tuple(levels), tuple(table)) if falling else None
 

@@ -27,6 +27,7 @@ class Search:
         last: the last level, which does not change.
         tried: the errors of levels that were tried; new ones are added.
         progress: called after each try, with the least error so far.
+        least: the least first level.
     """
 
     def __init__(
@@ -35,15 +36,16 @@ class Search:
         last: float,
         tried: MutableMapping[Levels, float],
         progress: Callable[[float], None],
+        least: float = -math.inf,
     ) -> None:
-        self.student, self.last = student, last
+        self.student, self.last, self.least = student, last, least
         self.tried, self.progress = tried, progress
         self.error = math.inf
         self.best: Levels = ()
 
     def loss(self, packed: np.ndarray) -> float:
         """Return the error of the best steps between levels."""
-        levels = unpacked(packed, self.last)
+        levels = unpacked(packed, self.last, self.least)
         if levels not in self.tried:
             self.tried[levels] = self._error(levels)
         error = self.tried[levels]
@@ -86,10 +88,10 @@ def packed(levels: Sequence[float]) -> np.ndarray:
     return np.concatenate([inner[:1], _cosines(len(falls)).T @ falls])
 
 
-def unpacked(numbers: np.ndarray, last: float) -> Levels:
+def unpacked(numbers: np.ndarray, last: float, least: float = -math.inf) -> Levels:
     """Return the levels of the parameters that `packed` returns, and the last level."""
-    falls = np.logaddexp(0, _cosines(len(numbers) - 1) @ numbers[1:])
-    return (float(numbers[0]), *(numbers[0] - np.cumsum(falls)).tolist(), last)
+    first, falls = max(numbers[0], least), np.logaddexp(0, _cosines(len(numbers) - 1) @ numbers[1:])
+    return (float(first), *(first - np.cumsum(falls)).tolist(), last)
 
 
 def _cosines(n: int) -> np.ndarray:

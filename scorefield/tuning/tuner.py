@@ -57,6 +57,8 @@ class Tuner:
             for the field under any condition, and best for these.
         seed: determines the noises.
         batch_size: samples per call of the field; by default 64 to 512, by the dimension.
+        first: the least ``sigma / alpha`` of the first call; 1e4 for samples that start as noise
+            alone at the end of a flow, as in pipelines.
 
     Raises:
         UsageError: SciPy is missing.
@@ -73,6 +75,7 @@ class Tuner:
         conditions: Mapping[str, Tensor] | None = None,
         seed: int = 0,
         batch_size: int | None = None,
+        first: float = 0.0,
     ) -> None:
         if find_spec("scipy") is None:
             raise UsageError("tuning needs SciPy: pip install 'scorefield[tune]'.")
@@ -81,7 +84,7 @@ class Tuner:
             raise ValueError(
                 f"noises={noises}, batch_size={batch_size}: must be at least 8, and at least 1."
             )
-        self.field, self.seed = field, seed
+        self.field, self.seed, self.first = field, seed, first
         self.digests = digest(field), digest(field.process)
         dim = math.prod(field.shape)
         self.batch_size = (
@@ -130,11 +133,12 @@ class Tuner:
         assert isinstance(default.solver, Multistep)
         half = torch.arange(2 * self.count) % 2 == 0
         student = Student(self.learned, self._teacher, self._chosen, half, default.solver)
-        starts = _starts(self.field, default, nfe)
-        search = Search(student, starts[0][-1], {} if tried is None else tried, progress)
+        least = math.log(self.first) if self.first else -math.inf
+        starts = _starts(self.field, nfe, least)
+        search = Search(student, starts[0][-1], {} if tried is None else tried, progress, least)
         fitted = search.run(starts, tries)
         if polish:
-            fitted = polished(student, fitted, polish, progress)
+            fitted = polished(student, fitted, polish, progress, least)
         return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), default)
 
     def effort(self, nfe: int, tries: int | None, polish: int | None) -> tuple[int, int]:
@@ -216,9 +220,18 @@ class Tuner:
         return replace(best, tuning=tuning)
 
 
-def _starts(field: ScoreField, default: Plan, nfe: int) -> list[list[float]]:
-    """Return starting levels: those of the default plan, and of other spacings."""
+def _starts(field: ScoreField, nfe: int, least: float) -> list[list[float]]:
+    """Return starting levels: those of the default plan, and of other spacings.
+
+    With a least first level, the first call is there, and the spacings are of the others.
+    """
     process, c = field.process, field.data_std
+    if least > -math.inf:
+        if nfe == 1:
+            return [[least, *_levels(field, torch.empty(0))]]
+        lower = [one for one in _starts(field, nfe - 1, -math.inf) if one[0] < least - 0.5]
+        return [[least, *levels] for levels in lower]
+    default = default_plan(field, nfe)
     assert isinstance(default.times, Tensor)
     # if the process does not reach the data, the default plan's last call is at the last level
     starts = [] if process.t_data is None else [_levels(field, default.times[:nfe])]

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from scorefield._internal.errors import UsageError
+from scorefield.interop.contents import MODULE
 from scorefield.interop.foreign import Noising
 from scorefield.interop.settings import Part, one_line_errors, validate
 from scorefield.training.config import (
@@ -267,5 +268,8 @@ def _check(name: str, kind: str, embedding: str, where: str) -> None:
 
 def _one(options: Mapping[str, Any], name: str, setting: str, where: str) -> Any:
     if name not in options:
-        raise UsageError(f"{where}: {setting}={name[:60]!r}: must be one of {', '.join(options)}.")
+        raise UsageError(
+            f"{where}: {setting}={name[:60]!r}: must be one of {', '.join(options)}; for others, "
+            f"{MODULE}."
+        )
     return options[name]

@@ -96,24 +96,32 @@ class DiT(nn.Module):
                 f"patch={self.patch}."
             )
         embedding, h = self.embedding(label, y), self.enter(x)
-        count, width, *sides = h.shape
-        h = h.flatten(2).mT + positions(width, *sides).to(h)
+        count, width, rows, columns = h.shape
+        h = h.flatten(2).mT + positions(width, rows, columns, h)
         for block in self.blocks:
             h = block(h, embedding)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, -1)
         h = self.leave(self.norm(h) * (1 + scale) + shift)
-        h = h.reshape(count, *sides, self.patch, self.patch, -1).permute(0, 5, 1, 3, 2, 4)
+        h = h.reshape(count, rows, columns, self.patch, self.patch, -1).permute(0, 5, 1, 3, 2, 4)
         out: Tensor = h.reshape(count, -1, *x.shape[2:])[:, : self.channels]
         return out
 
 
-def positions(width: int, rows: int, columns: int) -> Tensor:
-    """Return sines and cosines of column and row, ``(rows columns, width)``, patch by patch."""
-    powers = torch.arange(width // 4, dtype=torch.float64) / (width // 4)
+def positions(width: int, rows: int, columns: int, like: Tensor) -> Tensor:
+    """Return sines and cosines of column and row, ``(rows columns, width)``, patch by patch.
+
+    Args:
+        like: a tensor of the device and of the type, or of a narrower one than float32.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    row, column = (
+        torch.arange(count, device=like.device, dtype=dtype) for count in (rows, columns)
+    )
+    powers = torch.arange(width // 4, device=like.device, dtype=dtype) / (width // 4)
     frequencies = torch.exp(math.log(_SLOWEST) * powers)
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    angles = [place.flatten()[:, None] * frequencies for place in (column, row)]
-    return torch.cat([part for each in angles for part in (each.sin(), each.cos())], 1)
+    places = column.repeat(rows), row.repeat_interleave(columns)
+    angles = [place[:, None] * frequencies for place in places]
+    return torch.cat([part for each in angles for part in (each.sin(), each.cos())], 1).to(like)
 
 
 def _zeros(layer: nn.Linear) -> nn.Linear:

@@ -1,22 +1,31 @@
 """Tuned plans against the best of diffusers in hindsight, at 4 to 20 calls.
 
-    python benchmarks/plans.py            all parts, about half an hour on two cores
-    python benchmarks/plans.py --quick    about three minutes, and less sure
+    python benchmarks/plans.py            all parts, about an hour on two cores
+    python benchmarks/plans.py --quick    a few minutes, and less sure
     python benchmarks/plans.py --run DIR  with a run of the digits instead of training one
+    python benchmarks/plans.py --only ring2 fashion --calls 5 8 --fitted 5     a part of it
+
+A part replaces the results of its problems, and keeps those of the others. The schedulers of
+diffusers are not run again where the results have them for the same paths (``--again`` does).
 
 The problems, the peers and the error are those of ``benchmarks/solvers.py``: every sample is
-compared with the end of the exact path from its own noise. The best peer at a number of calls is
-chosen with knowledge of the answer, among all of diffusers' schedulers, their settings, grids and
-ends. The least median, root mean square and worst percentile of any peer are beside, of its setting
-of least mean. A tuned plan is fitted to other noise than it is judged by, and knows no answer.
+compared with the end of the exact path from its own noise. steep12 is an ill-conditioned mixture,
+and fashion a network of Fashion-MNIST that is part of the repository. The best peer at a number of
+calls is chosen with knowledge of the answer, among all of diffusers' schedulers, their settings,
+grids and ends. The least median, root mean square and worst percentile of any peer are given too,
+of its setting of least mean. A tuned plan is fitted to other noise than it is judged by, and knows
+no answer.
 
-Beside: what plans make of five more seeds, the time that fitting took, and, for the network of
-the digits, the sliced Wasserstein distance to held-out digits of 8 calls by a plan and of 1,000
-steps of ancestral DDPM.
+LD3, BNS and S4S are those of ``benchmarks/fitted.py``. They learn from the same noises and paths,
+by as many evaluations of the field as ``tune`` needed, and are judged by the same noises.
+
+Further: plans before their levels and steps move together, three more sets of noises, the interval
+that ``tune`` reports, the time that it took, and, for the network of the digits, the sliced
+Wasserstein distance to held-out digits of 8 calls by a plan and of 1,000 steps of ancestral DDPM.
 
 Writes results/plans.json and results/plans.png beside this file, and exits with 1 if a target is
-missed: on the mixtures half of the best peer's mean error at 4 and 5 calls and a third from 6 on;
-on the network half from 5 to 10 calls and two thirds above.
+missed: from 5 to 10 calls a mean error of 1/5 of the best peer's on the mixtures and of 1/4 on the
+networks, and at most that of every fitted method.
 """
 
 from __future__ import annotations
@@ -26,12 +35,14 @@ import json
 import sys
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import solvers as peers
 import torch
+from fitted import METHODS, fitted
 from machine import facts
 from torch import Tensor
 
@@ -44,49 +55,68 @@ from scorefield.tuning.noises import distances, draw
 from scorefield.tuning.teacher import ends
 
 CALLS = (4, 5, 6, 8, 10, 15, 20)
-QUICK = (5, 8, 15)
-PROBLEMS = ("ring2", "digits64", "narrow8", "network", "moons2", "mixture16")
-SAMPLES = {"ring2": 512, "moons2": 512, "narrow8": 512, "digits64": 512, "mixture16": 512}
-SEEDS = range(101, 106)
-POLISH = 30  # rounds
+QUICK = (5, 8)
+FITTED = (5, 8)  # calls of the methods of the literature
+NETWORKS = ("network", "fashion")
+MIXTURES = ("ring2", "digits64", "narrow8", "moons2", "mixture16", "steep12")
+PROBLEMS = (*MIXTURES, *NETWORKS)
+SEEDS = range(101, 104)
 FEATURES = ("mean", "median", "rms", "p99")
+FASHION = str(Path(__file__).parent / "networks" / "fashion")
 
 
 def target(name: str, calls: int) -> float | None:
     """Return what part of the best peer's mean error a plan should leave at the most."""
-    if name in ("ring2", "digits64", "narrow8"):
-        return 1 / 2 if calls < 6 else 1 / 3
-    if name == "network" and calls >= 5:
-        return 1 / 2 if calls <= 10 else 2 / 3
-    return None
+    if not 5 <= calls <= 10:
+        return None
+    return 1 / 4 if name in NETWORKS else 1 / 5
 
 
-def tuned(made: peers.Problem, counts: tuple[int, ...]) -> dict:
-    """Fit a plan for every number of calls, without and with a polish, and measure each."""
+def tuned(
+    made: peers.Problem, counts: tuple[int, ...], compared: tuple[int, ...]
+) -> tuple[dict, dict]:
+    """Fit a plan for every number of calls, and the methods of the literature; measure each."""
     field, count = made.field.under(sf.VP()), len(made.x)
     others = [draw(field, min(count, 256), {}, seed, 64) for seed in SEEDS]
-    truths = [ends(noises, 384) for noises in others]
-    began = time.monotonic()
-    tuner, rows = sf.Tuner(field), {}
+    truths = [ends(noises) for noises in others]
+    tuner, rows, literature = sf.Tuner(field), {}, {}
+    tuner.tune(counts[0], tries=1, polish=0)  # the paths, which all share
+    paths = ends(tuner.learned)
     for calls in counts:
         tried: dict[tuple[float, ...], float] = {}
+        began = time.monotonic()
         plan = tuner.tune(calls, tried=tried)
-        seconds, began = time.monotonic() - began, time.monotonic()
-        polished = tuner.tune(calls, tried=tried, polish=POLISH)
-        more, began = time.monotonic() - began, time.monotonic()
+        seconds = time.monotonic() - began
+        plain = tuner.tune(calls, tried=tried, polish=0)
+        evaluations = tuner.cost(calls).evaluations
         rows[calls] = {
             **peers.summary(made.errors(ends_of(field, plan, count))),
-            "polished": float(made.errors(ends_of(field, polished, count)).mean()),
+            "searched": float(made.errors(ends_of(field, plain, count)).mean()),
             "seconds": seconds,
-            "polish_seconds": more,
-            "said": plan.tuning.error,
-            "said_stderr": plan.tuning.stderr,
+            "evaluations": evaluations,
+            "reported": [plan.tuning.low, plan.tuning.error, plan.tuning.high],
             "default": plan.tuning.default,
             "fresh": [
                 float(distances(noises.carried(plan), truth).mean())
                 for noises, truth in zip(others, truths, strict=True)
             ],
         }
+        if calls in compared:
+            literature[calls] = learned(made, calls, tuner.learned.z, paths, evaluations)
+    return rows, literature
+
+
+def learned(made: peers.Problem, calls: int, z: Tensor, paths: Tensor, evaluations: int) -> dict:
+    """Measure the methods of the literature, fitted to the same paths at the same cost."""
+    first = sf.prior(made.field, len(made.x), 1.0, seed=peers.SEED, dtype=torch.float32).x
+    spread = (made.field.variance * peers.TABLE[-1] + 1 - peers.TABLE[-1]) ** 0.5
+    normal = (first - made.field.mean * peers.TABLE[-1] ** 0.5) / spread
+    rows = {}
+    for method in METHODS:
+        began = time.monotonic()
+        samples = fitted(method, made.field, calls, z.flatten(1).double(), paths, evaluations)
+        x = samples(normal.flatten(1).double()).reshape(made.end.shape)
+        rows[method] = {**peers.summary(made.errors(x)), "seconds": time.monotonic() - began}
     return rows
 
 
@@ -99,27 +129,50 @@ def ends_of(field: sf.ScoreField, plan: sf.Plan, count: int) -> Tensor:
     return x
 
 
-def solve(name: str, counts: tuple[int, ...], samples: int, few: int, folder: str | None) -> dict:
+class Task(NamedTuple):
+    """A problem, and how much of it to measure; ``known`` is an earlier result, or empty."""
+
+    name: str
+    counts: tuple[int, ...]
+    compared: tuple[int, ...]
+    samples: int
+    few: int
+    folder: str | None
+    known: dict
+
+
+def solve(task: Task) -> dict:
     """Return everything measured on one problem."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    made = peers.problem(name, samples, folder)
-    found = peers.theirs(made, counts, few)
-    best = {
-        calls: {
-            feature: min((rows[calls][feature], peer) for peer, rows in found.items())
-            for feature in FEATURES
-        }
-        for calls in counts
-    }
+    name, counts = task.name, task.counts
+    made = peers.problem(name, task.samples, FASHION if name == "fashion" else task.folder)
+    for parameter in made.field.parameters():
+        parameter.requires_grad_(False)
+    rows, literature = tuned(made, counts, task.compared)
     return {
         "problem": name,
         "dimension": made.end[0].numel(),
-        "samples": samples,
+        "samples": task.samples,
+        "calls": counts,
         "reference": made.checks,
-        "best_peer": best,
-        "tuned": tuned(made, counts),
+        "best_peer": best_peers(made, task),
+        "tuned": rows,
+        "literature": literature,
     }
+
+
+def best_peers(made: peers.Problem, task: Task) -> dict:
+    """Return the least of each feature among the peers; known ones of the same paths stay."""
+    best = task.known.get("best_peer", {}) if task.known.get("reference") == made.checks else {}
+    missing = tuple(calls for calls in task.counts if str(calls) not in best)
+    found = peers.theirs(made, missing, task.few) if missing else {}
+    for calls in missing:
+        best[str(calls)] = {
+            feature: min((rows[calls][feature], peer) for peer, rows in found.items())
+            for feature in FEATURES
+        }
+    return best
 
 
 def held_out(folder: str, quick: bool) -> dict:
@@ -152,57 +205,58 @@ def held_out(folder: str, quick: bool) -> dict:
     return {"samples": count, "distances": found}
 
 
-def show(result: dict, counts: tuple[int, ...]) -> list[str]:
+def show(result: dict) -> list[str]:
     """Print the table of one problem and return the targets that were missed."""
-    name, missed = result["problem"], []
-    print(f"\n{name}: d = {result['dimension']}, {result['samples']} samples, "
-          f"tuned in {sum(r['seconds'] for r in result['tuned'].values()):.0f} s")  # fmt: skip
-    print(f"{'calls':28s}" + "".join(f"{n:>9d}" for n in counts))
+    name, counts, missed = result["problem"], [str(n) for n in result["calls"]], []
+    rows, best, literature = result["tuned"], result["best_peer"], result["literature"]
+    took = sum(row["seconds"] for row in rows.values())
+    print(
+        f"\n{name}: d = {result['dimension']}, {result['samples']} samples, tuned in {took:.0f} s"
+    )
+
+    def line(title: str, values: list[float | None]) -> None:
+        print(f"{title:28s}" + "".join("        -" if v is None else f"{v:9.2g}" for v in values))
+
+    print(f"{'calls':28s}" + "".join(f"{n:>9s}" for n in counts))
     for feature in FEATURES:
-        for title, rows in (("best peer", result["best_peer"]), ("tuned", result["tuned"])):
-            of = [rows[n][feature][0] if title != "tuned" else rows[n][feature] for n in counts]
-            print(f"{feature + ', ' + title:28s}" + "".join(f"{v:9.2g}" for v in of))
-        ratios = [result["tuned"][n][feature] / result["best_peer"][n][feature][0] for n in counts]
-        print(f"{feature + ', tuned / best peer':28s}" + "".join(f"{v:9.2f}" for v in ratios))
-        if feature == "mean":
-            aims = [target(name, n) for n in counts]
-            print(
-                f"{'target':28s}" + "".join(f"{'-' if a is None else f'{a:.2f}':>9s}" for a in aims)
-            )
-            missed += [
-                f"{name} at {n}: {r:.2f} of {a:.2f}"
-                for n, r, a in zip(counts, ratios, aims, strict=True)
-                if a is not None and r > a
-            ]
-    polished = [result["tuned"][n]["polished"] for n in counts]
-    print(f"{'mean, polished':28s}" + "".join(f"{v:9.2g}" for v in polished))
-    least = [result["best_peer"][n]["mean"][0] for n in counts]
-    ratios = [v / best for v, best in zip(polished, least, strict=True)]
-    print(f"{'polished / best peer':28s}" + "".join(f"{v:9.2f}" for v in ratios))
-    for title, value in (
-        ("on five more seeds, least", min),
-        ("on five more seeds, most", max),
-    ):
-        cells = "".join(f"{value(result['tuned'][n]['fresh']):9.2g}" for n in counts)
-        print(f"{title:28s}{cells}")
-    print(
-        f"{'said when tuned':28s}" + "".join(f"{result['tuned'][n]['said']:9.2g}" for n in counts)
-    )
-    print(
-        f"{'best peer':28s}"
-        + "".join(f"{result['best_peer'][n]['mean'][1][:8]:>9s}" for n in counts)
-    )
+        ours, theirs = ([r[n][feature] for n in counts] for r in (rows, best))
+        least = [value for value, _ in theirs]
+        line(f"{feature}, best peer", least)
+        line(f"{feature}, tuned", ours)
+        line(f"{feature}, tuned / best peer", [a / b for a, b in zip(ours, least, strict=True)])
+    ratios = {n: rows[n]["mean"] / best[n]["mean"][0] for n in counts}
+    aims = {n: target(name, int(n)) for n in counts}
+    line("target", list(aims.values()))
+    missed += [f"{name} at {n}: {ratios[n]:.2f} of {a:.2f}" for n, a in aims.items()
+               if a is not None and ratios[n] > a]  # fmt: skip
+    line("mean, searched only", [rows[n]["searched"] for n in counts])
+    line("mean, default plan", [rows[n]["default"] for n in counts])
+    for title, pick in (("least", min), ("most", max)):
+        line(f"mean, three more sets, {title}", [pick(rows[n]["fresh"]) for n in counts])
+    for k, title in enumerate(("low", "error", "high")):
+        line(f"reported, {title}", [rows[n]["reported"][k] for n in counts])
+    for method in METHODS:
+        for feature in ("mean", "median", "p99"):
+            if literature:
+                cells = [literature.get(n, {}).get(method, {}).get(feature) for n in counts]
+                line(f"{feature}, {method}", cells)
+        missed += [f"{name} at {n}: {method} is better" for n, found in literature.items()
+                   if found[method]["mean"] < rows[n]["mean"]]  # fmt: skip
+    peers_of = "".join(f"{best[n]['mean'][1][:8]:>9s}" for n in counts)
+    print(f"{'best peer':28s}{peers_of}")
     return missed
 
 
-def plot(results: list[dict], counts: tuple[int, ...], path: Path) -> None:
+def plot(results: list[dict], path: Path) -> None:
     """Draw error against calls, one chart a problem."""
     charts = []
     for result in results:
+        counts = tuple(result["calls"])
+        rows, best = result["tuned"], result["best_peer"]
         lines = {
-            "best of diffusers in hindsight": [result["best_peer"][n]["mean"][0] for n in counts],
-            "default plan": [result["tuned"][n]["default"] for n in counts],
-            "tuned plan": [result["tuned"][n]["mean"] for n in counts],
+            "best of diffusers in hindsight": [best[str(n)]["mean"][0] for n in counts],
+            "default plan": [rows[str(n)]["default"] for n in counts],
+            "tuned plan": [rows[str(n)]["mean"] for n in counts],
         }
         series = [
             Series(name, list(zip(counts, values, strict=True)), tone, titles=["" for _ in counts])
@@ -218,10 +272,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer budgets and samples")
     parser.add_argument("--run", help="folder of a run of the digits")
     parser.add_argument("--only", nargs="+", choices=PROBLEMS, default=PROBLEMS)
+    parser.add_argument("--calls", nargs="+", type=int, help="numbers of calls")
+    parser.add_argument("--fitted", nargs="*", type=int, default=FITTED, help="calls of LD3, ...")
+    parser.add_argument("--again", action="store_true", help="run diffusers again")
     parser.add_argument("--workers", type=int, default=2, help="problems at a time")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    counts, few = (QUICK, 8) if options.quick else (CALLS, 24)
+    counts, few = (QUICK, 8) if options.quick else (options.calls or CALLS, 24)
     names = [n for n in PROBLEMS if n in options.only]
     folder = options.run
     if folder is None and "network" in names:
@@ -229,23 +286,40 @@ def main() -> None:
         if not Path(folder).exists():
             print("training the network of the digits", file=sys.stderr, flush=True)
             peers.trained().save(folder)
-    sizes = {n: SAMPLES.get(n, 128) // (4 if options.quick else 1) for n in names}
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "plans.json"
+    written = json.loads(path.read_text()) if path.exists() else {"results": [], "held_out": None}
+    results = {result["problem"]: result for result in written["results"]}
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
-        order = sorted(names, key=("network", "digits64", *peers.EXACT).index)
-        jobs = {n: pool.submit(solve, n, counts, sizes[n], few, folder) for n in order}
-        digits = pool.submit(held_out, folder, options.quick) if "network" in names else None
-        results = [jobs[n].result() for n in names]
-        distances = None if digits is None else digits.result()
-    missed = [miss for result in results for miss in show(result, counts)]
-    if distances is not None:
-        print(f"\nsliced Wasserstein distance of {distances['samples']} samples to held-out digits")
-        for name, row in distances["distances"].items():
+        jobs = []
+        for name in names:
+            samples = (512 if name in MIXTURES else 128) // (4 if options.quick else 1)
+            known = {} if options.again else results.get(name, {})
+            task = Task(name, tuple(counts), tuple(options.fitted), samples, few, folder, known)
+            jobs.append(pool.submit(solve, task))
+        whole = len(names) == len(PROBLEMS)
+        digits = pool.submit(held_out, folder, options.quick) if whole else None
+        missed = []
+        for job in as_completed(jobs):
+            result = json.loads(json.dumps(job.result()))  # with the keys of the file
+            results[result["problem"]] = result
+            missed += show(result)
+            sys.stdout.flush()
+            written |= {
+                "machine": facts(),
+                "results": [results[n] for n in PROBLEMS if n in results],
+            }
+            path.write_text(json.dumps(written, indent=1), encoding="utf-8")
+        if digits is not None:
+            written["held_out"] = digits.result()
+    if digits is not None:
+        found = written["held_out"]
+        print(f"\nsliced Wasserstein distance of {found['samples']} samples to held-out digits")
+        for name, row in found["distances"].items():
             print(f"{name:28s}{row['value']:.4f} ({row['low']:.4f} to {row['high']:.4f}), floor "
                   f"{row['floor']:.4f}")  # fmt: skip
-    written = {"machine": facts(), "calls": counts, "results": results, "held_out": distances}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "plans.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
-    plot(results, counts, options.out / "plans.png")
+    path.write_text(json.dumps(written, indent=1), encoding="utf-8")
+    plot(written["results"], options.out / "plans.png")
     print("\ntargets missed: " + ("; ".join(missed) or "none"))
     sys.exit(bool(missed))
 

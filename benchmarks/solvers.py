@@ -131,12 +131,22 @@ def mixture16() -> sf.Mixture:
     return sf.Mixture(PROCESS, weights, means, turn * scales[:, None] @ turn.mT)
 
 
+def steep12() -> sf.Mixture:
+    """Return six components in 12-D with variances from 4 down to 4e-6 along turned axes."""
+    draw = torch.Generator().manual_seed(7)
+    turn = torch.linalg.qr(torch.randn(6, 12, 12, generator=draw, dtype=torch.float64)).Q
+    scales = 4 * torch.logspace(0, -6, 12, dtype=torch.float64)
+    means = 1.5 * torch.randn(6, 12, generator=draw, dtype=torch.float64)
+    return sf.Mixture(PROCESS, torch.ones(6), means, turn * scales @ turn.mT)
+
+
 EXACT = {
     "ring2": ring2,
     "digits64": digits64,
     "narrow8": narrow8,
     "moons2": moons2,
     "mixture16": mixture16,
+    "steep12": steep12,
 }
 
 
@@ -149,24 +159,24 @@ def trained() -> sf.Run:
 
 
 def network(folder: str | None) -> sf.ScoreField:
-    """Return the field of a run of the digits, trained for it unless a folder is given."""
+    """Return the field of a run, of the digits and trained for it if no folder is given."""
     run = sf.load(folder) if folder else trained()
-    trained_field, data = run.field, run.transform.forward(digits()[0])
+    trained_field = run.field
     t_min = torch.tensor(trained_field.process.t_min, dtype=torch.float64)
     lowest = trained_field.label(trained_field.process, t_min)
 
     def label(process: sf.Process, t: Tensor) -> Tensor:
         return trained_field.label(process, t).clamp(min=float(lowest))
 
-    # the same network with the data's moments, and down to no noise at all, where its paths end;
-    # below the noise it was trained at it is told the lowest it knows
+    # the same network down to no noise at all, where its paths end; below the noise of its training
+    # it is given the lowest one
     return sf.Denoiser(
         trained_field.network,
         PROCESS,
         trained_field.parametrization,
         trained_field.shape,
-        data.mean(0),
-        data.var(0),
+        trained_field.mean,
+        trained_field.variance,
         label,
     ).eval()
 
@@ -209,7 +219,7 @@ def problem(name: str, samples: int, folder: str | None) -> Problem:
     """Return a problem with its reference, checked against twice the steps and another solver."""
     field = EXACT[name]() if name in EXACT else network(folder)
     x = sf.prior(field, samples, 1.0, seed=SEED, dtype=torch.float32).x.double()
-    steps = 400 if name == "network" else 800
+    steps = 800 if name in EXACT else 400
     with torch.no_grad():
         coarse, end = fine(field, x, steps), fine(field, x, 2 * steps)
     found = Problem(name, field, x, end, {})

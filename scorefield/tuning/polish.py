@@ -43,52 +43,76 @@ _H = 0.01  # of the differences: in log(sigma / alpha), and of the root mean squ
 _LEAST = 1e-3  # the smallest distance that a weight depends on, relative to the mean
 _RIDGE = 1e-6  # of the correlations
 _TRIES = 6  # of lambda in a round
+_SHARE = 7  # the part of the rounds for each solver to begin from
 _GAIN = 2e-3  # of a round; a smaller one is the last
-_CALLS = 3000  # of a noise in the default number of rounds
+_CALLS = 4000  # of a noise in the default number of rounds
 
 Pairs = tuple[tuple[Tensor, Tensor], ...]
 
 
 def polished(
     student: Student,
-    solver: Fitted,
+    solvers: Sequence[Fitted],
     rounds: int,
     progress: Callable[[float], None] = lambda error: None,
     least: float = -math.inf,
 ) -> Fitted:
-    """Return a solver's steps after ``rounds`` of (3), or the solver if they are not better.
+    """Return the best steps after ``rounds`` of (3), or the first solver if they are not better.
 
-    The rounds use the noises that the student is fitted to; the others decide whether the new steps
-    are better. A round costs `round_calls` evaluations.
+    Each solver has a seventh of the rounds, and the best one of these has the remaining rounds. The
+    rounds use the noises that the student is fitted to; the others decide whether the new steps are
+    better. A round costs `round_calls` evaluations.
 
     Args:
+        solvers: to begin from.
         progress: called after each round, with the error so far.
         least: the least first level.
     """
     own, others = (_Ends.of(student, mask) for mask in (student.fitted, ~student.fitted))
-    best, error, damping = solver, own.error(solver), 1e-3
-    for _ in range(rounds):
-        gram, right, units = own.equations(best)
-        for _ in range(_TRIES):
-            ridge = damping * gram.diagonal() + _RIDGE**2 * gram.diagonal().mean()
-            change = torch.linalg.solve(gram + ridge.diag(), -right)
-            moved = _moved(best, change.tolist(), units, least)
-            after = math.inf if moved is None else own.error(moved)
-            if moved is not None and after < error:
+    share = rounds // _SHARE
+    starts = (_Descent(own, solver, own.error(solver), least) for solver in solvers)
+    walks = [start.run(share, progress) for start in starts]
+    best = min(walks, key=lambda walk: walk.error).run(rounds - share * len(walks), progress)
+    first, last = solvers[0], best.solver
+    return last if others.error(last) < others.error(first) else first
+
+
+@dataclass
+class _Descent:
+    """Rounds of (3) from a solver."""
+
+    ends: _Ends
+    solver: Fitted
+    error: float
+    least: float
+    damping: float = 1e-3
+
+    def run(self, rounds: int, progress: Callable[[float], None]) -> _Descent:
+        for _ in range(rounds):
+            before = self.error
+            self._round()
+            progress(self.error)
+            if self.error > (1 - _GAIN) * before:
                 break
-            damping *= 8
-        else:
-            break
-        before, best, error, damping = error, moved, after, damping / 4
-        progress(error)
-        if error > (1 - _GAIN) * before:
-            break
-    return best if others.error(best) < others.error(solver) else solver
+        return self
+
+    def _round(self) -> None:
+        gram, right, units = self.ends.equations(self.solver)
+        for _ in range(_TRIES):
+            ridge = self.damping * gram.diagonal() + _RIDGE**2 * gram.diagonal().mean()
+            change = torch.linalg.solve(gram + ridge.diag(), -right)
+            moved = _moved(self.solver, change.tolist(), units, self.least)
+            after = math.inf if moved is None else self.ends.error(moved)
+            if moved is not None and after < self.error:
+                self.solver, self.error = moved, after
+                self.damping /= 4
+                return
+            self.damping *= 8
 
 
 def usual_rounds(nfe: int) -> int:
-    """Return the default number of rounds: 12, and fewer for many calls, down to 2."""
-    return max(2, min(12, _CALLS // round_calls(nfe)))
+    """Return the default number of rounds: 28, and fewer for many calls, down to 2."""
+    return max(2, min(28, _CALLS // round_calls(nfe)))
 
 
 def round_calls(nfe: int) -> int:

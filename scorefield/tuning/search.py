@@ -80,6 +80,14 @@ class Search:
             left -= minimize(self.loss, begin, method="Powell", options=options).nfev
         return self.student.learn(self.best).solver
 
+    def others(self, starts: Sequence[Sequence[float]]) -> list[Fitted]:
+        """Return the steps of the best start from each first free level, of those tried."""
+        levels = [unpacked(packed(start), self.last, self.least) for start in starts]
+        free, best = int(self.least > -math.inf), dict[float, Levels]()
+        for each in sorted((k for k in levels if k in self.tried), key=self.tried.__getitem__):
+            best.setdefault(round(each[free], 6), each)
+        return [self.student.learn(each).solver for each in best.values()]
+
 
 def packed(levels: Sequence[float]) -> np.ndarray:
     """Return unbounded parameters of all levels but the last."""

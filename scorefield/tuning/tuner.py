@@ -113,7 +113,7 @@ class Tuner:
         Args:
             tries: of noise levels; by default 400 / nfe, and at least 40.
             polish: rounds of `polished` at the end, which move levels and steps together; by
-                default 12, and fewer above 9 calls. They stop when they gain little.
+                default 28, and fewer above 7 calls. They stop when they gain little.
             tried: errors of levels from an interrupted search, to which new ones are added; the
                 search resumes, and ends with the same plan.
             progress: called after each try with the least error so far, and after each round with
@@ -138,7 +138,7 @@ class Tuner:
         search = Search(student, starts[0][-1], {} if tried is None else tried, progress, least)
         fitted = search.run(starts, tries)
         if polish:
-            fitted = polished(student, fitted, polish, progress, least)
+            fitted = polished(student, [fitted, *search.others(starts)], polish, progress, least)
         return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), default)
 
     def effort(self, nfe: int, tries: int | None, polish: int | None) -> tuple[int, int]:

@@ -812,7 +812,7 @@ def test_what_a_folder_says_is_checked_before_anything_is_made(
     [
         (4, "nowhere --out new", "nowhere does not exist"),
         (4, "x.npy --out new", "x.npy is not a file of weights, which end in .safetensors"),
-        (4, "x.npy --kind diffusers --out new", "the folder x.npy does not exist"),
+        (4, "x.npy --kind diffusers --out new", "x.npy cannot be read"),
         (2, "pipeline --out run", "run exists already"),
         (2, "pipeline --out new --data-std 0", "--data-std 0: must be from 1e-06"),
         (2, "pipeline --out new --data-std 1e-30", "--data-std 1e-30: must be from 1e-06"),

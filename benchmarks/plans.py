@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 import warnings
@@ -164,7 +165,10 @@ def solve(task: Task) -> dict:
 
 def best_peers(made: peers.Problem, task: Task) -> dict:
     """Return the least of each feature among the peers; known ones of the same paths stay."""
-    best = task.known.get("best_peer", {}) if task.known.get("reference") == made.checks else {}
+    key = "half the steps, mean"
+    before = task.known.get("reference", {}).get(key, 0.0)
+    same = math.isclose(before, made.checks[key], rel_tol=1e-3)
+    best = task.known["best_peer"] if same and task.known["samples"] == task.samples else {}
     missing = tuple(calls for calls in task.counts if str(calls) not in best)
     found = peers.theirs(made, missing, task.few) if missing else {}
     for calls in missing:

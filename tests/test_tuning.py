@@ -76,17 +76,17 @@ def test_steps_of_a_gaussian_with_few_deviations_are_exact(values):
 
 @pytest.mark.parametrize(("nfe", "share"), [(4, 0.4), (8, 0.7)])
 def test_a_tuned_plan_is_nearer_the_path_than_the_default_one(nfe, share):
-    found = tune(ring(), nfe, noises=128).tuning
+    found = tune(ring(), nfe, noises=128, tries=40, polish=8).tuning
     assert found.error < share * found.default
     assert found.teacher < 0.02 * found.error
-    fresh = tune(ring(), nfe, noises=64, tries=1, seed=5).tuning
+    fresh = tune(ring(), nfe, noises=64, tries=1, polish=0, seed=5).tuning
     assert fresh.default == pytest.approx(found.default, rel=0.3), "another draw of the same thing"
 
 
 def test_what_a_plan_is_said_to_be_worth_holds_for_other_noises():
     """The mean distance of new samples from the ends of their own exact paths."""
     field = ring()
-    plan = tune(field, 6, noises=256, tries=40)
+    plan = tune(field, 6, noises=128, tries=40, polish=4)
     with sf.count_calls(field) as calls:
         x = sf.sample(field, 256, plan, seed=9, batch_size=256)
     assert calls.count == plan.tuning.nfe == 6
@@ -114,7 +114,7 @@ def test_a_plan_is_never_worse_than_the_default_one(seed):
     root = torch.randn(4, 3, 3, generator=g, dtype=torch.float64) / 2
     cov = root @ root.mT + 1e-3 * torch.eye(3, dtype=torch.float64)
     field = sf.Mixture(sf.VP(t_min=1e-8), torch.rand(4, generator=g) + 0.1, means, cov)
-    found = tune(field, 3 + seed, noises=64, tries=5, seed=seed)
+    found = tune(field, 3 + seed, noises=64, tries=5, polish=2, seed=seed)
     fresh = draw(field, 400, {}, seed + 100, 400)
     end = ends(fresh, 384)
     plans = found, sf.default_plan(field, 3 + seed)
@@ -208,9 +208,9 @@ def test_a_process_without_data_is_tuned_to_what_its_last_call_tells():
     field = spread([1.0, 0.2], process)
     assert process.t_data is None
     assert float(process.alpha(torch.tensor(0.2))) < 0.9
-    plan = tune(field, 5, noises=32, tries=12)
+    plan = tune(field, 5, noises=32, tries=12, polish=0)
     assert plan.tuning.error < 0.2 * plan.tuning.default
-    assert tune(field, 5, noises=32, tries=1).tuning.error <= plan.tuning.default
+    assert tune(field, 5, noises=32, tries=1, polish=0).tuning.error <= plan.tuning.default
     moved = tune(field, 5, noises=32, tries=12, polish=5)
     assert moved.tuning.error < 2 * plan.tuning.error
 
@@ -265,7 +265,7 @@ def test_noises_are_under_the_conditions_by_turns():
     middle = ends(of).mean(1)
     assert of.conditions["to"].tolist() == [-2, -2, 0, 0, 2, 2] * 2
     assert float((middle - of.z.mean(1).double()).abs().max()) < 0.02, "to and -to cancel"
-    plan = sf.tune(field, 4, noises=24, conditions={"to": to}, tries=10, batch_size=5)
+    plan = sf.tune(field, 4, noises=24, conditions={"to": to}, tries=10, polish=2, batch_size=20)
     assert plan.tuning.error < 0.1 * plan.tuning.default
     view = field.condition_on(to=torch.full((8,), 1.0))
     assert sf.sample(view, 8, plan, batch_size=8).shape == (8, 2)

@@ -260,6 +260,99 @@ def test_noise_is_added_as_their_flow_scheduler_adds_it():
     close(made.get_velocity(x, eps, t), eps - x)
 
 
+# grids and processes of other schedulers
+
+
+def walked(scheduler, x):
+    """Return the end of a loop of a scheduler, with the input that it scales."""
+    x = x * getattr(scheduler, "init_noise_sigma", 1.0)  # as pipelines do
+    scaled = getattr(scheduler, "scale_model_input", lambda x, t: x)
+    for t in scheduler.timesteps:
+        output = Net()(scaled(x, t), t)
+        x = scheduler.step(output, t, x).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("kind", ["karras", "exponential", "beta"])
+@pytest.mark.parametrize("terminal", [None, 0.1])
+def test_spacings_of_noise_levels_are_theirs(kind, terminal):
+    options = {f"use_{kind}_sigmas": True}
+    if terminal is None:
+        theirs = diffusers.EulerDiscreteScheduler(**options, timestep_spacing="linspace")
+        theirs.register_to_config(_use_default_values=[])
+    else:
+        flow = {"use_dynamic_shifting": True, "shift_terminal": terminal}
+        theirs = diffusers.FlowMatchEulerDiscreteScheduler(**options, **flow)
+    made = SolverScheduler.from_config(theirs.config, solver=sf.Euler())
+    given = {"num_inference_steps": 7, **({} if terminal is None else {"mu": 0.8})}
+    theirs.set_timesteps(**given)
+    made.set_timesteps(**given)
+    close(made.sigmas, theirs.sigmas, 2e-3)
+    if terminal is not None:
+        x = normal(4, 3, dtype=torch.float32)
+        close(walked(made, x), walked(theirs, x), 1e-4)
+
+
+OF_NOISE_LEVELS = [
+    diffusers.EDMEulerScheduler(sigma_data=0.7),
+    diffusers.EDMEulerScheduler(sigma_schedule="exponential", prediction_type="v_prediction"),
+    diffusers.EulerDiscreteScheduler(
+        timestep_type="continuous",
+        prediction_type="v_prediction",
+        use_karras_sigmas=True,
+        sigma_min=0.01,
+        sigma_max=70.0,
+    ),
+    diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True, shift=2.0),
+]
+
+
+@pytest.mark.parametrize("theirs", OF_NOISE_LEVELS, ids=lambda one: type(one).__name__)
+def test_order_1_does_what_other_schedulers_do(theirs):
+    spaced = {} if hasattr(theirs.config, "shift") else {"use_karras_sigmas": True}
+    if theirs.config.get("sigma_schedule") == "exponential":
+        spaced = {}
+    made = SolverScheduler.from_config(theirs.config, solver=sf.DDIM(), **spaced)
+    for one in (theirs, made):
+        one.set_timesteps(6)
+    close(made.timesteps.float(), theirs.timesteps.float(), 1e-3)
+    x = normal(4, 3, dtype=torch.float32)
+    found, expected = walked(made, x), walked(theirs, x)
+    width = float(getattr(theirs, "init_noise_sigma", 1.0))
+    assert made.init_noise_sigma == pytest.approx(width, rel=1e-3)
+    close(found, expected, 2e-3)
+
+
+def test_a_learned_variance_is_not_used():
+    made = SolverScheduler(sf.Multistep(3), **SHORT)
+    made.set_timesteps(4)
+    x = normal(2, 3, 4, 4)
+    network = Net()
+
+    def two(x, t):
+        return torch.cat([network(x, t), 5 * x], dim=1)
+
+    close(drive(made, x, network=two), drive(made, x, network=network))
+
+
+def test_entries_of_a_config_that_change_samples_are_named():
+    theirs = diffusers.DPMSolverMultistepScheduler(lambda_min_clipped=-5.1)
+    with pytest.warns(UserWarning, match=r"lambda_min_clipped=-5.1: unknown here, and ignored"):
+        SolverScheduler.from_config(theirs.config)
+    with pytest.raises(ValueError, match="use_lu_lambdas=True: another spacing"):
+        SolverScheduler.from_config({**theirs.config, "use_lu_lambdas": True})
+
+
+def test_timesteps_and_noise_levels_are_there_before_they_are_set():
+    made, theirs = SolverScheduler(), diffusers.DDIMScheduler()
+    assert torch.equal(made.timesteps, theirs.timesteps)
+    assert made.num_inference_steps is None
+    flow = SolverScheduler(prediction_type="flow_prediction", shift=3.0)
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    close(flow.timesteps, theirs.timesteps)
+    close(flow.sigmas[:-1], theirs.sigmas)
+
+
 # plans
 
 

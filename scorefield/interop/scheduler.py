@@ -29,7 +29,7 @@ from scorefield._internal.json_values import decode, encode
 from scorefield.field import Parametrization
 from scorefield.interop.course import Course
 from scorefield.interop.requests import Requests
-from scorefield.interop.scheduler_config import COMPATIBLE, arguments, name_others
+from scorefield.interop.scheduler_config import COMPATIBLE, NETWORK, arguments, name_others
 from scorefield.interop.scheduler_process import clock_of, field_of
 from scorefield.interop.timesteps import check_count, check_grid, distinct, falling
 from scorefield.process import Process, align
@@ -117,7 +117,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._field = field_of(self.config, self._clock)
         choice = decode(dict(solver), plan_kinds()) if isinstance(solver, Mapping) else solver
         self.solver, self._plan = _parts(choice, self.process)
-        self.register_to_config(solver=encode(choice, plan_kinds()))
+        changes = {"solver": encode(choice, plan_kinds())}
+        if defaults := self.config.get("_use_default_values"):
+            changes["_use_default_values"] = sorted({*defaults} - {*NETWORK})
+        self.register_to_config(**changes)
         self._requests = Requests()
 
     @classmethod

@@ -19,14 +19,13 @@ from torch import Tensor
 
 FLOW = "flow_prediction"
 COMPATIBLE = [
-    *(kind.name for kind in KarrasDiffusionSchedulers),
-    "EDMDPMSolverMultistepScheduler",
+    *(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "EDMEulerScheduler"),
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchHeunDiscreteScheduler",
 ]
-# the network and its estimates: used even where they are the defaults of their scheduler; so is the
-# solver, because diffusers treats positional arguments as defaults
-_NETWORK = (
+# the network and its estimates: used even where they are the defaults of their scheduler, and kept
+# when a config of ours is converted; so is the solver
+NETWORK = (
     "solver",
     "num_train_timesteps",
     "beta_start",
@@ -101,7 +100,7 @@ def arguments(
     for entry, why in _FOREIGN.items():
         if config.get(entry):
             raise ValueError(f"{entry}={config[entry]!r}: {why}, which is not supported.")
-    result = {entry: config[entry] for entry in _NETWORK if entry in config}
+    result = {entry: config[entry] for entry in NETWORK if entry in config}
     defaults = config.get("_use_default_values", ())
     result |= {entry: config[entry] for entry in _GRID if entry in config and entry not in defaults}
     if "solver" in config:
@@ -173,7 +172,7 @@ def name_others(config: Mapping[str, Any]) -> None:
     Warns:
         UserWarning: with their names and values.
     """
-    listed = {*_NETWORK, *_GRID, *_OF_SOLVER, *_OF_PIPELINES, *_FOREIGN}
+    listed = {*NETWORK, *_GRID, *_OF_SOLVER, *_OF_PIPELINES, *_FOREIGN}
     others = {
         name: value
         for name, value in config.items()

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from scorefield._internal.errors import UsageError
 from scorefield.cli.options import ItemOptions
-from scorefield.data.embeddings import CONDITION, read_embeddings
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.engines import Source
 from scorefield.runs.run import Run
@@ -63,6 +62,8 @@ def embedding(embeddings: Path | None, prompt: int | None) -> dict[str, Tensor]:
         if prompt is not None:
             raise UsageError(f"--prompt {prompt}: has no effect without --embeddings.")
         return {}
+    from scorefield.data.embeddings import CONDITION, read_embeddings
+
     every, k = read_embeddings(embeddings), prompt or 0
     if not 0 <= k < len(every):
         raise UsageError(f"--prompt {k}: {embeddings} has the texts 0 to {len(every) - 1}.")

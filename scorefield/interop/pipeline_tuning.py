@@ -137,15 +137,15 @@ class PipelineTuner:
             publish(whole, path)
 
 
-def _first(process: Process) -> float:
-    """Return the least noise level of a plan's first call.
+def _first(process: Process) -> float | None:
+    """Return the noise level of a plan's first call, or None if it may be any.
 
     Pipelines start with noise of the last time. In a flow that is not the noise of other times.
     """
     times = torch.tensor([(process.t_min + process.t_max) / 2, process.t_max], dtype=torch.float64)
     middle, last = process.prior(t=times).std.tolist()
     pure = float(process.alpha(times[1])) == 0
-    return _PURE if pure and not math.isclose(middle, last, rel_tol=1e-3) else 0.0
+    return _PURE if pure and not math.isclose(middle, last, rel_tol=1e-3) else None
 
 
 def scheduler_of(pipeline: Any, plan: Plan) -> Any:

@@ -55,7 +55,7 @@ def polished(
     solvers: Sequence[Fitted],
     rounds: int,
     progress: Callable[[float], None] = lambda error: None,
-    least: float = -math.inf,
+    first: float | None = None,
 ) -> Fitted:
     """Return the best steps after ``rounds`` of (3), or the first solver if they are not better.
 
@@ -66,15 +66,15 @@ def polished(
     Args:
         solvers: to begin from.
         progress: called after each round, with the error so far.
-        least: the least first level.
+        first: the first level, if it does not change.
     """
     own, others = (_Ends.of(student, mask) for mask in (student.fitted, ~student.fitted))
     share = rounds // _SHARE
-    starts = (_Descent(own, solver, own.error(solver), least) for solver in solvers)
+    starts = (_Descent(own, solver, own.error(solver), first) for solver in solvers)
     walks = [start.run(share, progress) for start in starts]
     best = min(walks, key=lambda walk: walk.error).run(rounds - share * len(walks), progress)
-    first, last = solvers[0], best.solver
-    return last if others.error(last) < others.error(first) else first
+    begin, end = solvers[0], best.solver
+    return end if others.error(end) < others.error(begin) else begin
 
 
 @dataclass
@@ -84,7 +84,7 @@ class _Descent:
     ends: _Ends
     solver: Fitted
     error: float
-    least: float
+    first: float | None
     damping: float = 1e-3
 
     def run(self, rounds: int, progress: Callable[[float], None]) -> _Descent:
@@ -101,7 +101,7 @@ class _Descent:
         for _ in range(_TRIES):
             ridge = self.damping * gram.diagonal() + _RIDGE**2 * gram.diagonal().mean()
             change = torch.linalg.solve(gram + ridge.diag(), -right)
-            moved = _moved(self.solver, change.tolist(), units, self.least)
+            moved = _moved(self.solver, change.tolist(), units, self.first)
             after = math.inf if moved is None else self.ends.error(moved)
             if moved is not None and after < self.error:
                 self.solver, self.error = moved, after
@@ -160,7 +160,7 @@ class _Ends:
 
 
 def _moved(
-    solver: Fitted, change: Sequence[float], units: Sequence[Tensor], least: float
+    solver: Fitted, change: Sequence[float], units: Sequence[Tensor], first: float | None
 ) -> Fitted | None:
     """Return a solver with changed levels and coefficients; None if its levels do not fall."""
     levels, table, numbers = [], [], iter(change)
@@ -171,7 +171,7 @@ def _moved(
         for place, amount in zip([0, *range(1, len(row), 2)], amounts.tolist(), strict=True):
             moved[place] += amount
         table.append(tuple(moved))
-    levels = [max(levels[0], least), *levels[1:], solver.levels[-1]]
+    levels = [levels[0] if first is None else first, *levels[1:], solver.levels[-1]]
     falling = all(a > b for a, b in itertools.pairwise(levels))
     return Fitted(tuple(levels), tuple(table)) if falling else None
 

@@ -27,7 +27,7 @@ class Search:
         last: the last level, which does not change.
         tried: the errors of levels that were tried; new ones are added.
         progress: called after each try, with the least error so far.
-        least: the least first level.
+        first: the first level, if it does not change.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class Search:
         last: float,
         tried: MutableMapping[Levels, float],
         progress: Callable[[float], None],
-        least: float = -math.inf,
+        first: float | None = None,
     ) -> None:
-        self.student, self.last, self.least = student, last, least
+        self.student, self.last, self.first = student, last, first
         self.tried, self.progress = tried, progress
         self.error = math.inf
         self.best: Levels = ()
 
     def loss(self, packed: np.ndarray) -> float:
         """Return the error of the best steps between levels."""
-        levels = unpacked(packed, self.last, self.least)
+        levels = self._levels(packed)
         if levels not in self.tried:
             self.tried[levels] = self._error(levels)
         error = self.tried[levels]
@@ -53,6 +53,14 @@ class Search:
             self.error, self.best = error, levels
         self.progress(self.error)
         return error
+
+    def _levels(self, numbers: np.ndarray) -> Levels:
+        first = numbers[:0] if self.first is None else np.array([self.first])
+        return unpacked(np.concatenate([first, numbers]), self.last)
+
+    def _free(self, levels: Sequence[float]) -> np.ndarray:
+        """Return the parameters of levels that may change."""
+        return packed(levels)[self.first is not None :]
 
     def _error(self, levels: Levels) -> float:
         try:
@@ -71,10 +79,10 @@ class Search:
         """
         from scipy.optimize import minimize
 
-        begins = sorted(map(packed, starts[:tries]), key=self.loss)
+        begins = sorted(map(self._free, starts[:tries]), key=self.loss)
         left = tries - len(begins)
         for begin in begins:
-            if left < len(begin):
+            if not 0 < len(begin) <= left:
                 break
             options = {"maxfev": left, "xtol": 1e-3, "ftol": 1e-3}
             left -= minimize(self.loss, begin, method="Powell", options=options).nfev
@@ -82,8 +90,8 @@ class Search:
 
     def others(self, starts: Sequence[Sequence[float]]) -> list[Fitted]:
         """Return the steps of the best start from each first free level, of those tried."""
-        levels = [unpacked(packed(start), self.last, self.least) for start in starts]
-        free, best = int(self.least > -math.inf), dict[float, Levels]()
+        levels = [self._levels(self._free(start)) for start in starts]
+        free, best = int(self.first is not None), dict[float, Levels]()
         for each in sorted((k for k in levels if k in self.tried), key=self.tried.__getitem__):
             best.setdefault(round(each[free], 6), each)
         return [self.student.learn(each).solver for each in best.values()]
@@ -96,10 +104,10 @@ def packed(levels: Sequence[float]) -> np.ndarray:
     return np.concatenate([inner[:1], _cosines(len(falls)).T @ falls])
 
 
-def unpacked(numbers: np.ndarray, last: float, least: float = -math.inf) -> Levels:
+def unpacked(numbers: np.ndarray, last: float) -> Levels:
     """Return the levels of the parameters that `packed` returns, and the last level."""
-    first, falls = max(numbers[0], least), np.logaddexp(0, _cosines(len(numbers) - 1) @ numbers[1:])
-    return (float(first), *(first - np.cumsum(falls)).tolist(), last)
+    falls = np.logaddexp(0, _cosines(len(numbers) - 1) @ numbers[1:])
+    return (float(numbers[0]), *(numbers[0] - np.cumsum(falls)).tolist(), last)
 
 
 def _cosines(n: int) -> np.ndarray:

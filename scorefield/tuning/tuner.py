@@ -57,8 +57,8 @@ class Tuner:
             for the field under any condition, and best for these.
         seed: determines the noises.
         batch_size: samples per call of the field; by default 64 to 512, by the dimension.
-        first: the least ``sigma / alpha`` of the first call; 1e4 for samples that start as noise
-            alone at the end of a flow, as in pipelines.
+        first: ``sigma / alpha`` of the first call, by default any; 1e4 for samples that start as
+            noise alone at the end of a flow, as in pipelines.
 
     Raises:
         UsageError: SciPy is missing.
@@ -75,7 +75,7 @@ class Tuner:
         conditions: Mapping[str, Tensor] | None = None,
         seed: int = 0,
         batch_size: int | None = None,
-        first: float = 0.0,
+        first: float | None = None,
     ) -> None:
         if find_spec("scipy") is None:
             raise UsageError("tuning needs SciPy: pip install 'scorefield[tune]'.")
@@ -133,12 +133,12 @@ class Tuner:
         assert isinstance(default.solver, Multistep)
         half = torch.arange(2 * self.count) % 2 == 0
         student = Student(self.learned, self._teacher, self._chosen, half, default.solver)
-        least = math.log(self.first) if self.first else -math.inf
-        starts = _starts(self.field, nfe, least)
-        search = Search(student, starts[0][-1], {} if tried is None else tried, progress, least)
+        first = None if self.first is None else math.log(self.first)
+        starts = _starts(self.field, nfe, first)
+        search = Search(student, starts[0][-1], {} if tried is None else tried, progress, first)
         fitted = search.run(starts, tries)
         if polish:
-            fitted = polished(student, [fitted, *search.others(starts)], polish, progress, least)
+            fitted = polished(student, [fitted, *search.others(starts)], polish, progress, first)
         return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), default)
 
     def effort(self, nfe: int, tries: int | None, polish: int | None) -> tuple[int, int]:
@@ -220,17 +220,17 @@ class Tuner:
         return replace(best, tuning=tuning)
 
 
-def _starts(field: ScoreField, nfe: int, least: float) -> list[list[float]]:
+def _starts(field: ScoreField, nfe: int, first: float | None) -> list[list[float]]:
     """Return starting levels: those of the default plan, and of other spacings.
 
-    With a least first level, the first call is there, and the spacings are of the others.
+    With a first level, the spacings are of the others.
     """
     process, c = field.process, field.data_std
-    if least > -math.inf:
+    if first is not None:
         if nfe == 1:
-            return [[least, *_levels(field, torch.empty(0))]]
-        lower = [one for one in _starts(field, nfe - 1, -math.inf) if one[0] < least - 0.5]
-        return [[least, *levels] for levels in lower]
+            return [[first, *_levels(field, torch.empty(0))]]
+        lower = [one for one in _starts(field, nfe - 1, None) if one[0] < first - 0.5]
+        return [[first, *levels] for levels in lower]
     default = default_plan(field, nfe)
     assert isinstance(default.times, Tensor)
     # if the process does not reach the data, the default plan's last call is at the last level

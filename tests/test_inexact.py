@@ -1,10 +1,15 @@
-"""Fields with errors of a stated size: the size, its smoothness, and where it is."""
+"""Fields with errors of a stated size: the error itself, and the defaults on such fields."""
+
+import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from cases import ALL_PROCESSES, PROCESS_IDS, interior_times, mixture, normal
 
 import scorefield as sf
+from scorefield.interop import scheduler
+from scorefield.sampling import resolve
 
 
 def target_scale(field, of, t):
@@ -86,3 +91,72 @@ def test_a_field_without_error_is_the_field_itself_also_under_another_process():
 def test_wrong_settings_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         sf.Inexact(mixture(sf.VP()), **settings)
+
+
+# defaults on fields that are off
+
+
+def ring(process):
+    """Return seven narrow components on a ring, of unit deviation."""
+    angle = torch.arange(7, dtype=torch.float64) * (2 * torch.pi / 7)
+    means = 1.4 * torch.stack([angle.cos(), angle.sin()], -1)
+    return sf.Mixture(process, torch.ones(7), means, 0.01 * torch.eye(2).expand(7, 2, 2))
+
+
+def trailing(calls):
+    """Return a pipeline's timesteps on VP: as many, evenly spaced, from the end of the process."""
+    return sf.uniform(sf.VP(), calls - 1, end=1 / calls)
+
+
+DEFAULTS = {
+    "plan": sf.default_plan,
+    "steps": lambda field, calls: resolve(field, times=calls - 1),
+    "scheduler": lambda field, calls: sf.Plan(scheduler._DEFAULT, trailing(calls)),
+    "codes": lambda field, calls: replace(sf.round_trip_plan(field, calls - 1), finish=True),
+}
+
+
+@pytest.mark.parametrize("of", ["eps", "x0", "velocity"])
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_defaults_are_at_most_twice_as_sensitive_as_dpm_solver_pp(kind, of):
+    """How far an error of half a percent moves samples; Multistep(3) in the angle: 7 times."""
+    exact = ring(sf.VP())
+
+    def moved(plan):
+        clean, squares = sf.sample(exact, 32, plan, dtype=torch.float64), []
+        for seed in range(4):
+            off = sf.Inexact(exact, 0.005, of, seed=seed)
+            squares.append((sf.sample(off, 32, plan, dtype=torch.float64) - clean).norm(dim=1))
+        return float(torch.stack(squares).mean())
+
+    for calls in (10, 20, 40) if kind == "codes" else (5, 8, 10, 20):
+        peer = moved(sf.Plan(sf.dpm_solver_pp(2, published=True), trailing(calls)))
+        assert moved(DEFAULTS[kind](exact, calls)) < 2 * peer, calls
+
+
+@pytest.mark.parametrize("size", [0.005, 0.025])
+def test_twice_the_calls_are_better_on_a_field_that_is_off(size):
+    """By the distance to the ends of its own paths, which 400 steps of order 4 find."""
+    field = sf.Inexact(ring(sf.VP()), size)
+    solver = sf.Multistep(4, quadrature=sf.Exact(sf.Growth()))
+    grid = sf.balanced(field.process, 400, end=field.process.t_min)
+    end = sf.sample(field, 64, solver, grid, dtype=torch.float64)
+    for first in (4, 5, 6):
+        errors = [
+            (sf.sample(field, 64, nfe=first * 2**k, dtype=torch.float64) - end).norm(dim=1).mean()
+            for k in range(4)
+        ]
+        assert all(fine < coarse for coarse, fine in itertools.pairwise(errors)), errors
+
+
+def test_the_default_plan_does_not_lose_a_mean_that_nobody_measured():
+    """Data at 2 that is taken to be at 0, with the deviation of all: the mean is still there."""
+    process, calls = sf.VP(), 10
+    exact = sf.Gaussian(process, torch.full((64,), 2.0), 0.25 * torch.eye(64))
+    unknown = sf.Gaussian(process, torch.full((64,), 2.0), 0.25 * torch.eye(64))
+    unknown.mean, unknown.variance = 0.0, 1.0
+    x = sf.sample(unknown, 256, nfe=calls, dtype=torch.float64)
+    assert float(x.mean()) == pytest.approx(2.0, abs=0.02)
+    assert float(x.std()) == pytest.approx(0.5, rel=0.05)
+    first = [sf.default_plan(field, 5).times[0] for field in (exact, unknown)]
+    assert first[1] > first[0]

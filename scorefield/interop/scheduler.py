@@ -34,11 +34,11 @@ from scorefield.interop.scheduler_process import clock_of, field_of
 from scorefield.interop.timesteps import check_count, check_grid, distinct, falling
 from scorefield.process import Process, align
 from scorefield.sampling import Adaptive, Plan, plan_kinds
-from scorefield.solvers import Multistep, Solver, check_solver
+from scorefield.solvers import Exact, Growth, Multistep, Solver, check_solver
 
 Generators = torch.Generator | list[torch.Generator]
 
-_DEFAULT = Multistep()
+_DEFAULT = Multistep(2, quadrature=Exact(Growth()))
 
 
 class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]

@@ -3,16 +3,21 @@ r"""Default plans, and the plan that the arguments of `scorefield.sample` stand 
 `default_plan` is one rule for every field. With ``N`` calls and the data's deviation ``c``, in
 ``r = sigma / alpha`` and its growth ``g = log(1 + (r / c)^2)``:
 
-- it starts at ``r = 0.75 N^2 c``, if the process goes higher, from the Gaussian of the data's mean
-  and variance: above, the path is nearly that of the Gaussian, and so few calls do not see more;
-- its times are equally spaced in ``g^(1/q)``, with ``q`` from 3 to 4; from 5 calls on its last step
-  goes to the data, with no call at its end, and below the denoiser finishes;
-- it follows the probability-flow ODE by `Multistep` on the noise angle, the order rising with ``N``
-  from 2 to 5, by polynomials in the noise angle itself below 5 calls and in a power of ``g`` from
-  there on.
+- it starts at ``r = 10 N c``, if the process goes higher, from the Gaussian of the data's mean and
+  variance: above, the path is nearly that of the Gaussian. Where nobody measured the moments of
+  each coordinate, it starts at twice that noise, in which the mean matters less;
+- its times are equally spaced in ``g^(1/3)``; its last step goes to the data, with no call at its
+  end, or the denoiser finishes where a process has no time of the data;
+- it follows the probability-flow ODE by `Multistep` on the noise angle, with polynomials in
+  ``g^(1/2)``, of order 2 below 8 calls and of order 4 from there on.
 
-The constants were chosen by the distance to the ends of exact paths on four fields, three mixtures
-and a network, and checked on two others: ``benchmarks/solvers.py``.
+A network is off by some part of eps at each call, and so by ``sigma / alpha`` times as much in x0.
+Polynomials in the noise angle multiply that: near pure noise the angle hardly moves, so they
+extrapolate far beyond their nodes. In ``g^(1/2)`` the nodes lie evenly, and no weight is large.
+
+The constants were chosen by the distance to the ends of exact paths, on exact fields, on fields
+with smooth errors (`scorefield.Inexact`) and on a network, and judged on others:
+``benchmarks/inexact.py``.
 """
 
 from __future__ import annotations
@@ -45,9 +50,9 @@ ROUND_TRIP_CALLS = 80
 def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     """Return the default plan of ``nfe`` calls of a field.
 
-    The denoiser's call is the last one below 5 calls, where the times come down to ``t_min``, and
-    where a process cannot be continued to the data. Details of the data that are narrower than
-    the process's lowest noise are lost.
+    The denoiser's call is the last one where the times come down to ``t_min``, and where a process
+    cannot be continued to the data. Details of the data that are narrower than the process's
+    lowest noise are lost.
 
     Raises:
         ValueError: ``nfe < 2``; a field of data without deviation, or with one so small that the
@@ -55,7 +60,7 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     """
     check_instance("field", field, ScoreField, "a field, such as run.field")
     process, c = field.process, _scale(field, nfe)
-    start = time_near(process, 0.75 * nfe**2 * c)
+    start = time_near(process, (10 if _measured(field) else 20) * nfe * c)
     lowest = torch.tensor(process.t_min, dtype=torch.float64)
     if start <= process.t_min:
         raise ValueError(
@@ -63,20 +68,27 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
             f"alpha is {float((-process.half_log_snr(lowest)).exp()):.2g}: give the data unit "
             "deviation, or the process a smaller t_min."
         )
-    spacing = 3.0 if nfe < 5 else 3.5 if nfe < 8 else 4.0
-    order = 2 if nfe < 5 else 3 if nfe < 12 else 4 if nfe < 20 else 5
-    power = 0.25 if 8 <= nfe < 12 else 0.375
-    exact = Exact() if nfe < 5 else Exact(Growth(c, power))
-    solver = Multistep(order, AnglePrediction(c), exact, start="rising")
-    grid = partial(balanced, process, start=start, data_std=c, power=spacing)
+    solver = _sampling_solver(c, 2 if nfe < 8 else 4)
+    grid = partial(balanced, process, start=start, data_std=c, power=3.0)
     if process.t_data is None:
         return Plan(solver, grid(nfe - 1))
     times = grid(nfe, to_data=True)
     # one step beyond the noise levels of the training at most
     at_min = process.half_log_snr(lowest) - process.half_log_snr(times[-2]) < 1e-3
-    if nfe < 5 or bool(at_min):
+    if bool(at_min):
         return Plan(solver, times[:-1])
     return Plan(solver, times, finish=False)
+
+
+def _sampling_solver(data_std: float, order: int = 4) -> Multistep:
+    """Return the solver of default plans, and that of steps without a solver."""
+    return Multistep(order, AnglePrediction(data_std), Exact(Growth(data_std)), start="rising")
+
+
+def _measured(field: ScoreField) -> bool:
+    """Return whether the moments are those of each coordinate, not one number for all."""
+    moments = (torch.as_tensor(value).flatten() for value in (field.mean, field.variance))
+    return any(bool((values != values[0]).any()) for values in moments)
 
 
 def round_trip_plan(field: ScoreField, nfe: int = ROUND_TRIP_CALLS) -> Plan:
@@ -143,10 +155,6 @@ class Defaults(NamedTuple):
 
 def _sampling_grid(field: ScoreField, steps: int, start: float | None = None) -> Tensor:
     return balanced(field.process, steps, start=start, data_std=field.data_std)
-
-
-def _sampling_solver(data_std: float) -> Solver:
-    return Multistep(3, AnglePrediction(data_std))
 
 
 def _round_trip_grid(field: ScoreField, steps: int) -> Tensor:

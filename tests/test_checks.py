@@ -12,6 +12,7 @@ from torch import nn
 import scorefield as sf
 from scorefield.data import read
 from scorefield.evaluate.check import check, tables
+from scorefield.evaluate.check.advice import advice
 from scorefield.networks import MLP
 from scorefield.process import align
 from scorefield.runs.loading import new_denoiser
@@ -262,3 +263,23 @@ def test_what_cannot_be_checked_is_refused():
     for x in (data, None):
         with pytest.raises(ValueError, match="wants a text"):
             check(denoiser(Demanding(), field, sf.V()), x)
+
+
+def test_a_network_that_is_off_at_high_noise_is_named_with_the_solvers_that_suffer():
+    """Its x0 is worse than a Gaussian's there, by (size r / c)^2; that of the exact one is not."""
+    field = mixture(PROCESSES["VP"])
+    off = sf.Inexact(field, 0.1, around=(100.0, 1.0))
+    results = [
+        check(denoiser(Exact(one, sf.Eps()), field, sf.Eps()), samples()) for one in (field, off)
+    ]
+    assert [advice(results[0]), results[0].poor] == ["", ()]
+    assert results[1].poor
+    assert min(level.ratio for level in results[1].poor) > 10 * field.data_std
+    errors = [one.declared.error for one in results]
+    assert errors[0] == pytest.approx(errors[1], rel=0.02), "compared at lower noise"
+    assert "sigma/alpha" in advice(results[1])
+    assert "Multistep(3, angle)" in advice(results[1])
+    assert "Multistep(2, data)" not in advice(results[1])
+    last = max(results[1].levels, key=lambda level: level.ratio)
+    share = (0.1 * last.ratio / field.data_std) ** 2
+    assert last.error == pytest.approx(1 + share, rel=0.5)

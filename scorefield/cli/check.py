@@ -57,7 +57,12 @@ def check(
     y
         Class of all items, by name or by number.
     """
+<<<<<<< HEAD
     from scorefield.cli.opening import class_number, embedding
+=======
+    from scorefield.cli.opening import class_number
+    from scorefield.evaluate.check.advice import advice
+>>>>>>> 7e6efa1 (check: where a network is worse than a Gaussian, and the solvers that suffer; benchmarks: defaults on exact and inexact fields)
     from scorefield.runs.jobs.engines import Source
 
     if n < 2:
@@ -75,6 +80,8 @@ def check(
         progress=lambda work: track(work, len(work), "checking"),
     )
     show(result)
+    if warning := advice(result):
+        say(f"warning: {warning}")
     if not result.right:
         raise CheckpointError(f"{run}: {result}.")
     say(str(result))

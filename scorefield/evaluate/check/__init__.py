@@ -97,7 +97,11 @@ def _on_data(
         calls += count
         for kind, answer in zip(kinds, results, strict=True):
             answers[_name(kind, clock)].append(answer)
-    return _check(answers, len(trial.x0), calls)
+    beyond: list[Answer | None] = []
+    for level in range(LEVELS, len(trial.half_log_snr)):
+        results, count = trial.answers(denoiser, times[0], level, kinds[:1], condition)
+        beyond, calls = beyond + results, calls + count
+    return _check(answers, len(trial.x0), calls, trial.data_std, beyond)
 
 
 def _names(kinds: Sequence[Prediction], times: Sequence[Clock]) -> list[str]:
@@ -132,7 +136,7 @@ def _on_samples(
             trial = Trial(x, _moments(x), denoiser.process, seed)
             results = [trial.answers(denoiser, clock, k, [kind], condition) for k in range(LEVELS)]
             answers[kind.name] = [answer for (answer,), _ in results]
-    return _check(answers, n, _CALLS + LEVELS)
+    return _check(answers, n, _CALLS + LEVELS, denoiser.data_std)
 
 
 def _samples(
@@ -167,9 +171,15 @@ class _Signed(nn.Module):
         return self.sign * output
 
 
-def _check(answers: Mapping[str, Sequence[Answer | None]], samples: int, calls: int) -> Check:
+def _check(
+    answers: Mapping[str, Sequence[Answer | None]],
+    samples: int,
+    calls: int,
+    data_std: float,
+    beyond: Sequence[Answer | None] = (),
+) -> Check:
     interpretations = rate(answers)
     ranked = tuple(sorted(interpretations, key=lambda one: one.error))
     declared = next(iter(answers.values()))
-    levels = tuple(level_of(answer) for answer in declared if answer is not None)
-    return Check(interpretations[0], ranked, levels, samples, calls)
+    levels = tuple(level_of(answer) for answer in (*declared, *beyond) if answer is not None)
+    return Check(interpretations[0], ranked, levels, samples, calls, data_std)

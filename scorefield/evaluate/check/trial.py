@@ -34,8 +34,9 @@ from scorefield.field import Denoiser
 from scorefield.noise import EVALUATION, Noise
 from scorefield.process import Process, time_near, wide
 
-LEVELS = 8
-_LOWEST, _HIGHEST = 0.05, 10.0  # sigma / alpha over the standard deviation of the data
+LEVELS, BEYOND = 8, 3
+# sigma / alpha over the standard deviation of the data
+_LOWEST, _HIGHEST, _LIMIT = 0.05, 10.0, 200.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class Answer:
 class Trial:
     """Data and noise, the same for all interpretations.
 
+    The first `LEVELS` noise levels are those of the comparison. Up to `BEYOND` more reach to the
+    end of the process, where little is left to learn but an error of eps is one of x0 many times
+    as large.
+
     Args:
         x0: data in the units of the field, ``(n, *shape)``.
         moments: mean and variance of its coordinates, possibly from more data.
@@ -72,13 +77,16 @@ class Trial:
         self, x0: Tensor, moments: tuple[Tensor, Tensor], process: Process, seed: int
     ) -> None:
         self.x0, (self.mean, self.variance) = x0, moments
-        deviation = float(self.variance.mean().sqrt())
-        ends = [time_near(process, end * deviation) for end in (_LOWEST, _HIGHEST)]
-        low, high = process.half_log_snr(torch.tensor(ends, dtype=torch.float64)).tolist()
+        self.data_std = float(self.variance.mean().sqrt())
+        ends = [time_near(process, end * self.data_std) for end in (_LOWEST, _HIGHEST, _LIMIT)]
+        low, high, last = process.half_log_snr(torch.tensor(ends, dtype=torch.float64)).tolist()
         self.half_log_snr = torch.linspace(low, high, LEVELS, dtype=torch.float64)
+        if last < high:
+            beyond = torch.linspace(high, last, BEYOND + 1, dtype=torch.float64)[1:]
+            self.half_log_snr = torch.cat([self.half_log_snr, beyond])
         noise = Noise(seed, torch.arange(len(x0), device=x0.device), stream=EVALUATION)
         self.eps = []
-        for _ in range(LEVELS):
+        for _ in self.half_log_snr:
             eps, noise = noise.normal(x0)
             self.eps.append(eps)
 

@@ -160,3 +160,11 @@ def test_the_default_plan_does_not_lose_a_mean_that_nobody_measured():
     assert float(x.std()) == pytest.approx(0.5, rel=0.05)
     first = [sf.default_plan(field, 5).times[0] for field in (exact, unknown)]
     assert first[1] > first[0]
+
+
+def test_the_default_solver_of_steps_starts_where_there_is_no_signal():
+    """On a flow from t = 1, with mean and deviation of the data at the end."""
+    field = sf.Gaussian(sf.Flow(t_max=1.0), torch.tensor([1.0, -1.0]), 0.25 * torch.eye(2))
+    x = sf.sample(field, 4096, times=sf.uniform(field.process, 16), batch_size=4096)
+    assert float((x.mean(0) - field.mean).abs().max()) < 0.05
+    assert float(x.std(0).max()) == pytest.approx(0.5, rel=0.05)

@@ -6,14 +6,14 @@ r"""Default plans, and the plan that the arguments of `scorefield.sample` stand 
 - it starts at ``r = 10 N c``, if the process goes higher, from the Gaussian of the data's mean and
   variance: above, the path is nearly that of the Gaussian. Where nobody measured the moments of
   each coordinate, it starts at twice that noise, in which the mean matters less;
-- its times are equally spaced in ``g^(1/3)``; its last step goes to the data, with no call at its
+- its times are equally spaced in ``g^(1/3)``, or ``g^(1/3.5)`` from 30 calls on; its last step goes to the data, with no call at its
   end, or the denoiser finishes where a process has no time of the data;
 - it follows the probability-flow ODE by `Multistep` on the noise angle, with polynomials in
-  ``g^(1/2)``, of order 2 below 8 calls and of order 4 from there on.
+  ``g^(1/2)``, from 16 calls on ``g^(3/8)``, of order 2 below 8 calls and of order 4 from there on.
 
 A network is off by some part of eps at each call, and so by ``sigma / alpha`` times as much in x0.
 Polynomials in the noise angle multiply that: near pure noise the angle hardly moves, so they
-extrapolate far beyond their nodes. In ``g^(1/2)`` the nodes lie evenly, and no weight is large.
+extrapolate far beyond their nodes. In a root of ``g`` the nodes lie almost evenly, and no weight is large.
 
 The constants were chosen by the distance to the ends of exact paths, on exact fields, on fields
 with smooth errors (`scorefield.Inexact`) and on a network, and judged on others:
@@ -68,8 +68,9 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
             f"alpha is {float((-process.half_log_snr(lowest)).exp()):.2g}: give the data unit "
             "deviation, or the process a smaller t_min."
         )
-    solver = _sampling_solver(c, 2 if nfe < 8 else 4)
-    grid = partial(balanced, process, start=start, data_std=c, power=3.0)
+    solver = _sampling_solver(c, 2 if nfe < 8 else 4, 0.5 if nfe < 16 else 0.375)
+    spacing = 3.0 if nfe < 30 else 3.5
+    grid = partial(balanced, process, start=start, data_std=c, power=spacing)
     if process.t_data is None:
         return Plan(solver, grid(nfe - 1))
     times = grid(nfe, to_data=True)
@@ -80,9 +81,10 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     return Plan(solver, times, finish=False)
 
 
-def _sampling_solver(data_std: float, order: int = 4) -> Multistep:
+def _sampling_solver(data_std: float, order: int = 4, power: float = 0.5) -> Multistep:
     """Return the solver of default plans, and that of steps without a solver."""
-    return Multistep(order, AnglePrediction(data_std), Exact(Growth(data_std)), start="rising")
+    prediction, quadrature = AnglePrediction(data_std), Exact(Growth(data_std, power))
+    return Multistep(order, prediction, quadrature, start="rising")
 
 
 def _measured(field: ScoreField) -> bool:

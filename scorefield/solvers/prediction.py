@@ -189,7 +189,8 @@ class Growth:
     """A basis, ``log(1 + (r / c)^2)^power`` with the data's deviation ``c``: 0 without noise.
 
     With power 1/2 it is like ``r`` where there is little noise, and so regular there, and like
-    ``sqrt(log r)`` where there is much.
+    ``sqrt(log r)`` where there is much. It levels off above ``r = 1e4 c``, so that it is finite
+    where there is no signal.
     """
 
     data_std: float = 1.0
@@ -199,8 +200,10 @@ class Growth:
         check_positive(data_std=self.data_std, power=self.power)
 
     def __call__(self, process: Process, log_ratio: Tensor) -> Tensor:
+        scaled = log_ratio - math.log(self.data_std)
+        level = -0.5 * (torch.exp(-2 * scaled) + 1e-8).log()
         # not a power, whose bits may depend on the number of steps
-        return (self.power * growth(log_ratio - math.log(self.data_std)).log()).exp()
+        return (self.power * growth(level).log()).exp()
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,8 @@ def check(
     y
         Class of all items, by name or by number.
     """
-<<<<<<< HEAD
     from scorefield.cli.opening import class_number, embedding
-=======
-    from scorefield.cli.opening import class_number
     from scorefield.evaluate.check.advice import advice
->>>>>>> 7e6efa1 (check: where a network is worse than a Gaussian, and the solvers that suffer; benchmarks: defaults on exact and inexact fields)
     from scorefield.runs.jobs.engines import Source
 
     if n < 2:

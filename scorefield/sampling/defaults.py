@@ -6,14 +6,16 @@ r"""Default plans, and the plan that the arguments of `scorefield.sample` stand 
 - it starts at ``r = 10 N c``, if the process goes higher, from the Gaussian of the data's mean and
   variance: above, the path is nearly that of the Gaussian. Where nobody measured the moments of
   each coordinate, it starts at twice that noise, in which the mean matters less;
-- its times are equally spaced in ``g^(1/3)``, or ``g^(1/3.5)`` from 30 calls on; its last step goes to the data, with no call at its
-  end, or the denoiser finishes where a process has no time of the data;
+- its times are equally spaced in ``g^(1/3)``, or ``g^(1/3.5)`` from 30 calls on; its last step goes
+  to the data, with no call at its end, or the denoiser finishes where a process has no time of the
+  data;
 - it follows the probability-flow ODE by `Multistep` on the noise angle, with polynomials in
   ``g^(1/2)``, from 16 calls on ``g^(3/8)``, of order 2 below 8 calls and of order 4 from there on.
 
 A network is off by some part of eps at each call, and so by ``sigma / alpha`` times as much in x0.
 Polynomials in the noise angle multiply that: near pure noise the angle hardly moves, so they
-extrapolate far beyond their nodes. In a root of ``g`` the nodes lie almost evenly, and no weight is large.
+extrapolate far beyond their nodes. In a root of ``g`` the nodes lie almost evenly, and no weight
+is large.
 
 The constants were chosen by the distance to the ends of exact paths, on exact fields, on fields
 with smooth errors (`scorefield.Inexact`) and on a network, and judged on others:

@@ -190,7 +190,7 @@ class Growth:
 
     With power 1/2 it is like ``r`` where there is little noise, and so regular there, and like
     ``sqrt(log r)`` where there is much. It levels off above ``r = 1e4 c``, so that it is finite
-    where there is no signal.
+    also for pure noise.
     """
 
     data_std: float = 1.0

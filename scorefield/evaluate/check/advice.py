@@ -10,7 +10,7 @@ from scorefield.evaluate.certify import ODE_SOLVERS, SENSITIVITY_CALLS, measure_
 from scorefield.evaluate.check.result import Check
 
 _HIGH = 2.0  # times the sensitivity of DPM-Solver++(2M)
-_NAMED = 4
+_SHOWN = 4
 _AROUND = 1.6  # a noise level stands for those within this factor
 
 
@@ -29,8 +29,8 @@ def advice(check: Check) -> str:
     hurt = _sensitive(low / _AROUND / scale, high * _AROUND / scale)
     if not hurt:
         return text
-    names = ", ".join(f"{name} ({times:.2g})" for name, times in hurt[:_NAMED])
-    more = f" and {len(hurt) - _NAMED} more" if len(hurt) > _NAMED else ""
+    names = ", ".join(f"{name} ({times:.2g})" for name, times in hurt[:_SHOWN])
+    more = f" and {len(hurt) - _SHOWN} more" if len(hurt) > _SHOWN else ""
     return (
         f"{text}; with {SENSITIVITY_CALLS} calls, this moves samples of {names}{more} more than "
         f"{_HIGH:g} times as far as those of DPM-Solver++(2M)"

@@ -94,15 +94,18 @@ def test_a_plan_can_be_tuned_on_the_device(fields, monkeypatch):
     assert there.tuning.default == pytest.approx(here.tuning.default, rel=0.01)
 
 
-def losses(field, device=None):
-    field = copy.deepcopy(field)
+def fit(field):
     optim = sf.OptimConfig(steps=3, batch_size=8, warmup=1)
     objective = sf.Objective(sf.Simple(), sf.UniformTimes())
-    return [step.loss for step in sf.fit(field, objective, X, optim=optim)]
+    return iter(sf.fit(copy.deepcopy(field), objective, X, optim=optim))
 
 
-def test_training_on_the_device_gives_the_same_losses(fields):
-    assert losses(fields[1]) == pytest.approx(losses(fields[0]), rel=1e-4)
+def test_training_on_the_device_gives_the_same_losses_and_waits_once_a_step(fields):
+    here, there = [step.loss for step in fit(fields[0])], fit(fields[1])
+    assert [next(there).loss, next(there).loss] == pytest.approx(here[:2], rel=1e-4)
+    with stand_in.waits() as counted:
+        assert next(there).loss == pytest.approx(here[2], rel=1e-4)
+    assert len(counted) == 1
 
 
 COMMANDS = {

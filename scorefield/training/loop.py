@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from scorefield._internal.errors import NumericalError, UsageError
@@ -35,17 +35,21 @@ def rate(step: int, steps: int, warmup: int) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
-class Average:
-    """Averages with a decay that starts low, so that early weights are forgotten."""
+@torch.no_grad()
+def average(model: AveragedModel, network: nn.Module, decay: float) -> None:
+    """Update averaged weights, with a decay that starts low, so that early weights are forgotten.
 
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-
-    @torch.no_grad()
-    def __call__(self, old: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        decay = min(self.decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(list(old), list(new), 1 - decay)
+    As ``model.update_parameters``, without its copy of the count to the device, which is a wait.
+    """
+    old, new = ([p.detach() for p in part.parameters()] for part in (model.module, network))
+    n = int(model.n_averaged)  # on the CPU
+    if n:
+        torch._foreach_lerp_(old, new, 1 - min(decay, (1 + n) / (10 + n)))
+    else:
+        torch._foreach_copy_(old, new)
+    for ours, theirs in zip(model.module.buffers(), network.buffers(), strict=True):
+        ours.detach().copy_(theirs.detach())
+    model.n_averaged += 1
 
 
 Prepare = Callable[[Tensor, Noise], tuple[Tensor, Noise]]
@@ -156,7 +160,7 @@ class Fit:
         self.among, self.workers, self.step, self.steps = among, workers, 0, optim.steps
         self.network = workers.own(denoiser.network)
         self.device = next(self.network.parameters()).device
-        self.averages = [AveragedModel(self.network, multi_avg_fn=Average(d)) for d in optim.ema]
+        self.averages = [AveragedModel(self.network) for _ in optim.ema]
         for network in (self.network, *(average.module for average in self.averages)):
             workers.divide(network)
         self.averaged = denoiser.around(self.averages[0].module.eval())
@@ -190,9 +194,15 @@ class Fit:
         for piece in range(pieces):
             with self.workers.hold(self.joined) if piece < pieces - 1 else nullcontext():
                 tried.append(self._try(piece))
-        loss = self._mean(tried)
+        total = self.workers.total(torch.cat([piece.losses for piece in tried]).sum())
+        self.scaler.unscale_(self.optimizer)
+        clipped = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optim.clip)
+        # the one wait for the device in a step
+        total, norm = torch.stack([total, self.workers.whole(clipped).to(total)]).tolist()
+        loss = total / self.optim.batch_size
+        self._check(loss, norm, tried)
         lr = self.optim.lr * rate(self.step, self.steps, self.optim.warmup)
-        norm = self._move(loss, lr)
+        self._move(norm, lr)
         self.step += 1
         return Progress(self.step, loss, norm, lr)
 
@@ -218,12 +228,16 @@ class Fit:
         torch.autograd.backward(self.scaler.scale(loss))
         return Tried(items, t, losses.detach())
 
-    def _mean(self, tried: Sequence[Tried]) -> float:
-        """Return the mean loss of the batch over all workers, or raise if it is not finite."""
-        losses = torch.cat([piece.losses for piece in tried])
-        value = float(self.workers.total(losses.sum())) / self.optim.batch_size
-        if math.isfinite(value):
-            return value
+    def _check(self, loss: float, norm: float, tried: Sequence[Tried]) -> None:
+        """Raise `NumericalError` if the loss of the batch, or its gradient, is not finite."""
+        if math.isfinite(loss):
+            # at a scale of 1 or less, an overflow that a smaller scale would not avoid
+            if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
+                raise NumericalError(
+                    f"the gradient's norm is {norm} at step {self.step + 1}, with a loss of "
+                    f"{loss:g}: lower optim.lr. The weights before this step are kept."
+                )
+            return
         bad = [
             (int(item), float(t))
             for items, times, each in tried
@@ -232,30 +246,20 @@ class Fit:
         bad = [pair for pairs in self.workers.gathered(bad) for pair in pairs]
         times = [t for _, t in bad] or [math.nan]  # a sum of finite losses may be infinite
         raise NumericalError(
-            f"the loss is {value} at step {self.step + 1}, at t = {min(times):g} to "
+            f"the loss is {loss} at step {self.step + 1}, at t = {min(times):g} to "
             f"{max(times):g}, items {[item for item, _ in bad[:8]]}: lower optim.lr, or look at "
             "those items. The weights before this step are kept."
         )
 
-    def _move(self, loss: float, lr: float) -> float:
-        """Take the optimizer's step and average the weights; return the gradient's norm."""
-        self.scaler.unscale_(self.optimizer)
-        total = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optim.clip)
-        norm = float(self.workers.whole(total))
-        # at a scale of 1 or less, an overflow that a smaller scale would not avoid
-        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
-            raise NumericalError(
-                f"the gradient's norm is {norm} at step {self.step + 1}, with a loss of {loss:g}: "
-                "lower optim.lr. The weights before this step are kept."
-            )
+    def _move(self, norm: float, lr: float) -> None:
+        """Take the optimizer's step, and average the weights."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if math.isfinite(norm):
-            for average in self.averages:
-                average.update_parameters(self.network)
-        return norm
+            for model, decay in zip(self.averages, self.optim.ema, strict=True):
+                average(model, self.network, decay)
 
     def finish(self) -> None:
         """Give the denoiser's network the average of the weights."""

@@ -12,6 +12,16 @@ def one_line(text: str, most: int = 1000) -> str:
     return shown if len(shown) <= most else f"{shown[: most // 2]} … {shown[-(most // 2) :]}"
 
 
+def short_name(text: str) -> str:
+    """Return a name from a file as one line of bounded length."""
+    return one_line(text, 160)
+
+
+def printable(value: str) -> str:
+    """Return text with escapes for characters that change how it reads, such as its direction."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in value)
+
+
 def plus_minus(value: float, error: float) -> str:
     """Return a number and its error, both to two digits of the error."""
     if not 0 < error < math.inf:

@@ -17,13 +17,13 @@ from typing import Any
 from scorefield import __version__
 from scorefield._internal.atomic_files import write
 from scorefield._internal.errors import UsageError
+from scorefield._internal.text import printable, short_name
 from scorefield.report import sample_sections, training_sections
 from scorefield.report.blocks import Commands, Panels, Section, Slider
 from scorefield.report.context import ReportContext, quoted
 from scorefield.report.frames import solver_plans
 from scorefield.report.frontier import frontier_section
 from scorefield.report.style import DARK, LIGHT, VARIABLES, chart_css, optional
-from scorefield.report.text import printable, short_name
 from scorefield.report.training_sections import likelihood
 from scorefield.report.view import Picture
 from scorefield.runs.jobs.tables import check_target
@@ -226,14 +226,7 @@ def write_report(
         StorageError: the disk has no room for the file.
     """
     builder = ReportBuilder(
-        run,
-        data,
-        out,
-        held_out=held_out,
-        seed=seed,
-        n=n,
-        items=items,
-        overwrite=overwrite,
+        run, data, out, held_out=held_out, seed=seed, n=n, items=items, overwrite=overwrite
     )
     for _ in builder:
         pass

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from scorefield._internal.text import printable
 from scorefield.report.images import Target, png_address
 from scorefield.report.style import LIGHT
-from scorefield.report.text import printable
 
 _TICKS, _ROOM = 5, 0.06
 

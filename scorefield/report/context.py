@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.text import short_name
 from scorefield.data import Data
 from scorefield.data.source import as_data
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
 from scorefield.report.blocks import Missing, Panel
 from scorefield.report.frontier import check_drawable
-from scorefield.report.text import short_name
 from scorefield.report.view import View, limits
 from scorefield.report.view_images import Images, Signals
 from scorefield.report.view_vectors import Bars, Points, projection

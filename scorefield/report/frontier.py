@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scorefield._internal.errors import CheckpointError
+from scorefield._internal.text import short_name
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
 from scorefield.report.blocks import Charts, Missing, Note, Section, Table
 from scorefield.report.chart import Axis, Band, Chart, Series
 from scorefield.report.figure import Figure
-from scorefield.report.text import short_name
 from scorefield.tuning.frontier import Frontier, Point
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield._internal.text import short_name
 from scorefield.process import balanced
 from scorefield.report import blocks, frames
 from scorefield.report.blocks import Block, Note, Panel, Panels, Section
 from scorefield.report.chart import Axis, Chart
 from scorefield.report.context import ReportContext
-from scorefield.report.text import short_name
 from scorefield.report.trajectory import Paths, path_chart, paths
 from scorefield.report.view_vectors import principal
 from scorefield.sampling import DEFAULT_CALLS, ROUND_TRIP_CALLS, Plan, default_plan

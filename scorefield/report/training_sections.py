@@ -10,13 +10,12 @@ from typing import Any
 import tomli_w
 import torch
 
-from scorefield._internal.text import plus_minus
+from scorefield._internal.text import plus_minus, short_name
 from scorefield.likelihood import Likelihood
 from scorefield.report import blocks
 from scorefield.report.blocks import Charts, Section
 from scorefield.report.chart import Axis, Chart, Point, Series
 from scorefield.report.context import ReportContext
-from scorefield.report.text import short_name
 from scorefield.runs.folder import settings
 from scorefield.runs.summary import summary
 from scorefield.training.held_out import HeldOut, bins

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,13 +16,11 @@ from scorefield.data import Data
 from scorefield.data.rows import chunks
 from scorefield.data.source import as_data
 from scorefield.evaluate.check import Check, check as check_network
-from scorefield.evaluate.metrics import Metric
 from scorefield.field import ScoreField
 from scorefield.process import balanced
 from scorefield.runs.folder import held_out_items
 from scorefield.sampling import Adaptive, Plan, default_plan
 from scorefield.training.held_out import split
-from scorefield.tuning.frontier import METRICS, Frontier, frontier
 from scorefield.tuning.frontier.measure import SMALLEST
 
 if TYPE_CHECKING:
@@ -32,8 +30,6 @@ SAMPLES = 512  # of a plan, if there are as many data
 _MOST = 2048  # items of data
 _CHECKED = 2048  # items of data whose variances the check measures
 _TOLERANCES = (1e-2, 1e-3)  # of solvers that choose their own steps
-
-Plans = Mapping[str, Plan | Sequence[Plan]]
 
 
 class References(NamedTuple):
@@ -160,41 +156,6 @@ def usual_plans(run: Run, budgets: Sequence[int]) -> dict[str, list[Plan]]:
         "dopri5": adaptive_plans(solvers.Dopri5()),
     }
     return {name: several for name, several in plans.items() if several}
-
-
-def compare(
-    run: Run,
-    data: Any,
-    plans: Plans | None,
-    nfe: Sequence[int],
-    y: int | None,
-    *,
-    labels: Any = None,
-    held_out: bool = False,
-    n: int | None = None,
-    seed: int = 0,
-    metrics: Sequence[Metric] | None = None,
-    **settings: Any,
-) -> Frontier:
-    """Measure plans on a run; see `Run.compare`."""
-    field = run.toward(y)
-    real = other = None
-    if data is not None:
-        real, other = references(run, data, y, labels=labels, held_out=held_out, n=n, seed=seed)
-    result = frontier(
-        field,
-        usual_plans(run, nfe) if plans is None else plans,
-        real=real,
-        other=other,
-        n=(n or SAMPLES) if other is None else len(other),
-        seed=seed,
-        metrics=METRICS if metrics is None else metrics,
-        features=lambda z: run.to_field(run.to_data(z)),
-        **settings,
-    )
-    if run.folder is not None:
-        result.save(run.folder.frontier_path(y, run.guidance))
-    return result
 
 
 def check(

@@ -219,24 +219,29 @@ class Run(DataInference):
             DataError: data that is not of the run's kind.
             ValueError, NumericalError: as `scorefield.frontier`.
         """
-        from scorefield.runs.comparison import compare
+        from scorefield.runs.comparison import SAMPLES, references, usual_plans
+        from scorefield.tuning.frontier import METRICS, frontier
 
-        budgets = [nfe] if isinstance(nfe, int) else nfe
-        return compare(
-            self,
-            data,
-            plans,
-            budgets,
-            y,
-            labels=labels,
-            held_out=held_out,
-            n=n,
+        field, real, other = self.toward(y), None, None
+        if data is not None:
+            items = {"labels": labels, "held_out": held_out, "n": n, "seed": seed}
+            real, other = references(self, data, y, **items)
+        result = frontier(
+            field,
+            usual_plans(self, [nfe] if isinstance(nfe, int) else nfe) if plans is None else plans,
+            real=real,
+            other=other,
+            n=(n or SAMPLES) if other is None else len(other),
             seed=seed,
-            metrics=metrics,
+            metrics=METRICS if metrics is None else metrics,
+            features=lambda z: self.to_field(self.to_data(z)),
             level=level,
             batch_size=batch_size,
             progress=progress,
         )
+        if self.folder is not None:
+            result.save(self.folder.frontier_path(y, self.guidance))
+        return result
 
     def check(
         self,

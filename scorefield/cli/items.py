@@ -9,8 +9,7 @@ from torch import Tensor
 
 from scorefield._internal.errors import DataError
 from scorefield.data.encoding import moments
-from scorefield.data.rows import Rows, chunks
-from scorefield.data.source import read
+from scorefield.data.rows import Rows
 from scorefield.runs.run import Run
 
 _WIDEST = 8.0  # the largest ratio of scales between data and training data
@@ -23,9 +22,7 @@ def read_items(run: Run, source: str, any_scale: bool = True) -> Rows:
         DataError: another shape than the run's, values that are not its levels, or another scale
             than that of the training data.
     """
-    x = read(source, learn=False, like=run.config.data).x
-    for chunk in chunks(x):
-        run.check_data(chunk, source)
+    x = run.read(source).x
     if any_scale or len(x) < 16 or math.prod(x.shape) < 64:
         return x
     mean, variance = moments(x, run.encoding)

@@ -13,8 +13,6 @@ from torch import Tensor
 from scorefield import solvers
 from scorefield._internal.errors import DataError, UsageError
 from scorefield.data import Data
-from scorefield.data.rows import chunks
-from scorefield.data.source import as_data
 from scorefield.evaluate.check import Check, check as check_network
 from scorefield.field import ScoreField
 from scorefield.process import balanced
@@ -44,18 +42,6 @@ class References(NamedTuple):
     other: Tensor
 
 
-def read_data(run: Run, source: Any, labels: Any = None) -> Data:
-    """Return data of a run's kind, and its classes.
-
-    Raises:
-        DataError: as `scorefield.read`; another shape, or values that the run does not allow.
-    """
-    data = as_data(source, labels, learn=False, like=run.config.data)
-    for chunk in chunks(data.x):
-        run.check_data(chunk, data.name)
-    return data
-
-
 def references(
     run: Run,
     source: Any,
@@ -78,11 +64,11 @@ def references(
     Raises:
         UsageError: the training data without ``held_out``; a run without held-out data; too few
             items.
-        DataError: as `read_data`; data without classes.
+        DataError: as `Run.read`; data without classes.
     """
     if not held_out and isinstance(source, str | PathLike):
         _check_other(str(source), run.config.data.name)
-    data = read_data(run, source, labels)
+    data = run.read(source, labels)
     items = held_out_items(run.config, data) if held_out else torch.arange(len(data.x))
     if y is not None:
         items = items[_of_class(run, data, y)[items]]
@@ -138,21 +124,18 @@ def usual_plans(run: Run, budgets: Sequence[int]) -> dict[str, list[Plan]]:
     Raises:
         ValueError: as `scorefield.default_plan`.
     """
-    field, rules = (
-        run.field,
-        {
-            "ddim": solvers.DDIM(),
-            "heun": solvers.Heun(),
-            "dpm-solver++": solvers.dpm_solver_pp(),
-            "unipc": solvers.unipc(),
-            "ddpm": solvers.DDPM(),
-            "euler-maruyama": solvers.EulerMaruyama(),
-        },
-    )
+    rules = {
+        "ddim": solvers.DDIM(),
+        "heun": solvers.Heun(),
+        "dpm-solver++": solvers.dpm_solver_pp(),
+        "unipc": solvers.unipc(),
+        "ddpm": solvers.DDPM(),
+        "euler-maruyama": solvers.EulerMaruyama(),
+    }
     plans = {
-        "default": [default_plan(field, calls) for calls in budgets],
+        "default": [default_plan(run.field, calls) for calls in budgets],
         "tuned": list(run.plans.values()),
-        **{name: solver_plans(field, solver, budgets) for name, solver in rules.items()},
+        **{name: solver_plans(run.field, solver, budgets) for name, solver in rules.items()},
         "dopri5": adaptive_plans(solvers.Dopri5()),
     }
     return {name: several for name, several in plans.items() if several}
@@ -167,7 +150,7 @@ def check(
         condition["y"] = torch.tensor(y, device=run.device)
     x = None
     if data is not None:
-        items = read_data(run, data, labels)
+        items = run.read(data, labels)
         rows = torch.linspace(0, len(items.x) - 1, min(len(items.x), max(n, _CHECKED))).long()
         x = run.to_field(items.x[rows])
         if items.y is not None and run.config.data.classes and y is None:

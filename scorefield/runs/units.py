@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from scorefield._internal.errors import DataError, UsageError
 from scorefield.data.columns import as_table
 from scorefield.data.encoding import Continuous, Encoding, Standardize
+from scorefield.data.rows import chunks
 from scorefield.field import ClassifierFree, Denoiser, ScoreField
 from scorefield.noise import LEVELS, Noise
 from scorefield.process import check_instance
@@ -26,6 +27,7 @@ from scorefield.sampling import template
 from scorefield.training.config import RunConfig
 
 if TYPE_CHECKING:
+    from scorefield.data import Data
     from scorefield.networks import Codec
 
 
@@ -141,6 +143,19 @@ class DataField:
         if self.guidance == 1:
             return field
         return ClassifierFree(field, self.guidance, negative={"y": -1})
+
+    def read(self, source: Any, labels: Any = None) -> Data:
+        """Return data of the run's kind; the arguments are those of `scorefield.read`.
+
+        Raises:
+            DataError: as `scorefield.read`; another shape, or values that the run does not allow.
+        """
+        from scorefield.data.source import as_data
+
+        data = as_data(source, labels, learn=False, like=self.config.data)
+        for chunk in chunks(data.x):
+            self.check_data(chunk, data.name)
+        return data
 
     def check_data(self, x: Tensor, name: str = "x") -> None:
         """Reject data that is not of the run's kind.

@@ -23,6 +23,7 @@ from tiny_pipelines import BUILDERS, build
 
 from scorefield.evaluate.certify import ODE_SOLVERS, SDE_SOLVERS
 from scorefield.interop import scheduler as scheduler_module
+from scorefield.interop.probe import Probe
 from scorefield.interop.scheduler import SolverScheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -238,8 +239,15 @@ def test_pipelines_that_are_refused_say_why_in_one_line(name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_pipeline_with_timesteps_of_other_times_is_no_field():
+    tiny = build("cogview4")
+    vars(tiny.pipeline)["scheduler"] = Probe(tiny.pipeline.scheduler, torch.tensor(500.0))
+    with pytest.raises(sf.errors.UsageError, match="passes timesteps and sigmas"):
+        run(tiny)
+
+
 @pytest.mark.parametrize(
-    "name", ["sd", "latte", "sd3", "flux", "ltx", "mochi", "chroma", "qwen_image"]
+    "name", ["sd", "latte", "sd3", "flux", "ltx", "mochi", "chroma", "qwen_image", "cogview4"]
 )
 def test_order_1_ends_where_the_scheduler_of_the_pipeline_does(name):
     tiny = build(name)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scorefield._internal.errors import UsageError
+
 
 class Answer(Exception):
     """Ends a call of a pipeline when its predictions have arrived."""
@@ -75,7 +77,17 @@ class Probe:
         mu: float | None = None,
         **options: Any,
     ) -> None:
-        """Move the timesteps to a device; they do not change."""
+        """Move the timesteps to a device; they do not change.
+
+        Raises:
+            UsageError: the pipeline passes timesteps that are not those of its states' times.
+        """
+        if timesteps is not None and sigmas is not None:
+            raise UsageError(
+                "the pipeline passes timesteps and sigmas: its network is called with timesteps of "
+                "another time than that of the state, which is not supported for a field; use a "
+                "solver in the pipeline, by SolverScheduler."
+            )
         self.timesteps = self.timesteps.to(device)
 
     def set_begin_index(self, begin_index: int = 0) -> None:

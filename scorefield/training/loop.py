@@ -45,10 +45,11 @@ def average(model: AveragedModel, network: nn.Module, decay: float) -> None:
     n = int(model.n_averaged)  # on the CPU
     if n:
         torch._foreach_lerp_(old, new, 1 - min(decay, (1 + n) / (10 + n)))
-    else:
-        torch._foreach_copy_(old, new)
-    for ours, theirs in zip(model.module.buffers(), network.buffers(), strict=True):
-        ours.detach().copy_(theirs.detach())
+        old, new = [], []
+    old += [buffer.detach() for buffer in model.module.buffers()]
+    new += [buffer.detach() for buffer in network.buffers()]
+    for ours, theirs in zip(old, new, strict=True):
+        ours.copy_(theirs)
     model.n_averaged += 1
 
 

@@ -15,8 +15,7 @@ with knowledge of the answer: first on a few samples, then among the three best 
 calls only the eight best of 20 calls compete. Some of them round their state to float32.
 
 *Ours*: `scorefield.default_plan`, a function of the number of calls and of the data's mean and
-variance, as `scorefield.sample` uses it. Its constants were chosen on the first four problems;
-moons2 and mixture16 had no part in that.
+variance, as `scorefield.sample` uses it. Its constants were chosen in ``inexact.py``.
 
 Writes results/solvers.json and results/solvers.png beside this file.
 """

@@ -28,6 +28,7 @@ from scorefield.process import Coefficient, Prior, Process, mix, unstack
 from scorefield.solvers.base import Memory, Move, Solver, State, transition
 
 
+@dataclass(eq=False)
 class Level:
     """The noise level at the times ``t`` ``(N, ...)`` of ``N`` steps, computed once.
 
@@ -36,14 +37,15 @@ class Level:
         alpha, sigma: the coefficients there.
     """
 
-    def __init__(self, process: Process, t: Tensor, pair: tuple[Tensor, Tensor] | None = None):
-        self.process, self.t = process, t
-        self.alpha, self.sigma = (process.alpha(t), process.sigma(t)) if pair is None else pair
+    process: Process
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
 
     def part(self, first: int, count: int) -> Level:
         """Return the level of some of the steps."""
         steps = slice(first, first + count)
-        return Level(self.process, self.t[steps], (self.alpha[steps], self.sigma[steps]))
+        return Level(self.process, self.t[steps], self.alpha[steps], self.sigma[steps])
 
     @cached_property
     def log_ratio(self) -> Tensor:
@@ -222,8 +224,11 @@ class LinearSolver(Solver):
     ) -> list[Move]:
         """Return the moves of steps that have one rule."""
         count, process = len(t), field.process
-        start, past = _levels(process, t, history) if history.times else (Level(process, t), ())
-        end = Level(process, s)
+        end = Level(process, s, process.alpha(s), process.sigma(s))
+        if history.times:
+            start, past = _levels(process, t, history)
+        else:
+            start, past = Level(process, t, process.alpha(t), process.sigma(t)), ()
         rule = self.rule(start, end, Past(past, history.predicted), error)
         instants = [field.instants(level.t) for level, _ in rule.calls]
         points = [_rows(row, count) for _, row in rule.calls]
@@ -288,7 +293,8 @@ def _levels(process: Process, t: Tensor, history: History) -> tuple[Level, tuple
     """
     times = history.times
     at_start = history.starts_at(t[0])
-    line = Level(process, torch.stack([*reversed(times), *t[int(at_start) :]]))
+    every = torch.stack([*reversed(times), *t[int(at_start) :]])
+    line = Level(process, every, *process.coefficients(every))
     start, *before = (line.part(k, len(t)) for k in reversed(range(len(times) - at_start + 1)))
     return start, (start, *before) if at_start else tuple(before)
 

@@ -157,7 +157,8 @@ def _runge_kutta(
     """Return a step of the classical method in the noise angle; it keeps the stored estimates."""
     angle = AnglePrediction()
     start, end = (angle.variable(level.log_ratio) for level in (t, s))
-    middle = Level(t.process, t.process.time(-angle.log_ratio(0.5 * (start + end))))
+    half = t.process.time(-angle.log_ratio(0.5 * (start + end)))
+    middle = Level(t.process, half, *t.process.coefficients(half))
     h, n_t = end - start, angle.norm(t)
     slopes = [angle.value(level) for level in (t, middle, middle, s)]
 

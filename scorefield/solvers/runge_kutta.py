@@ -63,7 +63,10 @@ class RungeKutta(LinearSolver, ABC):
         tableau, process, h = self.tableau, t.process, s.t - t.t
         # at c = 0 and 1 the step's own ends, so that no call leaves the interval by rounding
         ends = {0.0: t, 1.0: s}
-        levels = [ends.get(node) or Level(process, t.t + node * h) for node in tableau.c]
+        levels = [
+            ends.get(node) or Level(process, at, *process.coefficients(at))
+            for node, at in ((node, t.t + node * h) for node in tableau.c)
+        ]
         rates = [level.rates for level in levels]
 
         def row(of_x: float, weights: Sequence[float]) -> Row:

@@ -57,10 +57,9 @@ class Singlestep(LinearSolver):
     def rule(self, t: Level, s: Level, past: Past, error: bool) -> Rule:
         u, process = self.prediction, t.process
         start, end = u.variable(t.log_ratio), u.variable(s.log_ratio)
-        stages = [
-            Level(process, process.time(-u.log_ratio(start + c * (end - start))))
-            for c in _STAGES[self.order]
-        ]
+        inner = (start + c * (end - start) for c in _STAGES[self.order])
+        times = [process.time(-u.log_ratio(place)) for place in inner]
+        stages = [Level(process, at, *process.coefficients(at)) for at in times]
         rows = [Row(0.0, ((stages[0].alpha, stages[0].sigma),))]
         for stage, goal in zip(stages, [*stages[1:], s], strict=True):
             rows.append(self._line(t, stage, goal, between=len(rows) - 1))

@@ -100,7 +100,8 @@ class Student:
     ) -> tuple[float, list[tuple[float, float]]]:
         """Return the coefficients of the rule's step: of ``y``, and of both means, newest first."""
         numbers = range(max(0, i - self.rule.history_length), i)
-        t, s, *past = (Level(process, times[k : k + 1]) for k in (i, i + 1, *reversed(numbers)))
+        places = (times[k : k + 1] for k in (i, i + 1, *reversed(numbers)))
+        t, s, *past = (Level(process, at, *process.coefficients(at)) for at in places)
         end = self.rule.rule(t, s, Past(tuple(past)), False).end
         assert end is not None  # it makes one call a step
         pairs = [(float(b) / alphas[i + 1], float(c) / alphas[i + 1]) for b, c in end.means]

@@ -196,7 +196,8 @@ class Course:
         solver: Solver = rising(self.solver)
         if solver == self.solver:
             return self
-        return replace(self, solver=solver)
+        make = partial(Course, lead=True) if self.lead else Course.or_lead
+        return make(self.field, solver, self.times, self.finish)
 
     def _calls_first(self, steps: Sequence[Step], k: int) -> bool:
         """Return whether the first call is at the sample at the ``k``-th time."""

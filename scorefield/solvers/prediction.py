@@ -31,6 +31,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ from scorefield.process import Process, check_positive, growth, total
 from scorefield.solvers.linear import Level
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(40))
+
+_FAST = 1.25  # growth of a step over the one before
 
 # the variable of a polynomial, strictly monotone, from ``log r``
 Basis = Callable[[Process, Tensor], Tensor]
@@ -63,6 +66,10 @@ class Prediction(ABC):
     @abstractmethod
     def log_ratio(self, u: Tensor) -> Tensor:
         """Return ``log r``: the inverse of `variable`."""
+
+    @abstractmethod
+    def coarse(self, log_ratio: Tensor) -> Tensor:
+        """Return the variable of polynomials at ``log r`` where steps in ``u`` grow fast."""
 
     @abstractmethod
     def weight(self, u: Tensor) -> Tensor:
@@ -89,6 +96,9 @@ class _InLogSnr(Prediction, ABC):
 
     def log_ratio(self, u: Tensor) -> Tensor:
         return -u
+
+    def coarse(self, log_ratio: Tensor) -> Tensor:
+        return -log_ratio
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,9 @@ class NoisePrediction(_InLogSnr):
 class AnglePrediction(Prediction):
     """Interpolate EDM's preconditioned output in the noise angle; regular at every noise level.
 
+    A few long steps from nearly pure noise grow fast in the angle, and their polynomials would
+    extrapolate far and multiply the errors of a network. There they are in `Growth`.
+
     Args:
         data_std: ``c``, the root-mean-square deviation of the data; 1 for standardised data.
 
@@ -167,6 +180,9 @@ class AnglePrediction(Prediction):
 
     def log_ratio(self, u: Tensor) -> Tensor:
         return u.tan().log() + math.log(self.data_std)
+
+    def coarse(self, log_ratio: Tensor) -> Tensor:
+        return _growth(log_ratio - math.log(self.data_std))
 
     def weight(self, u: Tensor) -> Tensor:
         return torch.ones_like(u)
@@ -200,10 +216,13 @@ class Growth:
         check_positive(data_std=self.data_std, power=self.power)
 
     def __call__(self, process: Process, log_ratio: Tensor) -> Tensor:
-        scaled = log_ratio - math.log(self.data_std)
-        level = -0.5 * (torch.exp(-2 * scaled) + 1e-8).log()
-        # not a power, whose bits may depend on the number of steps
-        return (self.power * growth(level).log()).exp()
+        return _growth(log_ratio - math.log(self.data_std), self.power)
+
+
+def _growth(scaled: Tensor, power: float = 0.5) -> Tensor:
+    level = -0.5 * (torch.exp(-2 * scaled) + 1e-8).log()
+    # not a power, whose bits may depend on the number of steps
+    return (power * growth(level).log()).exp()
 
 
 @dataclass(frozen=True)
@@ -247,7 +266,8 @@ class Exact(Quadrature):
 
     Args:
         basis: the variable, a function of process and ``log r`` such as `Growth`, `Power` or
-            `OwnTime`; None for the prediction's own ``u``.
+            `OwnTime`; None for the prediction's own ``u``, or `Prediction.coarse` where a step is
+            more than 1.25 times as long in it as the one before.
     """
 
     basis: Basis | None = None
@@ -255,16 +275,14 @@ class Exact(Quadrature):
     def __call__(
         self, prediction: Prediction, nodes: Sequence[Level], t: Level, s: Level, eta: float
     ) -> list[Tensor]:
-        def place(log_ratio: Tensor) -> Tensor:
-            if self.basis is None:
-                return prediction.variable(log_ratio)
-            return self.basis(t.process, log_ratio)
-
-        b = [place(node.log_ratio) for node in nodes]
+        u, measure = gauss(prediction, t, s, eta)
+        if self.basis is None:
+            b, points = _own(prediction, nodes, s, u)
+        else:
+            b = [self.basis(t.process, node.log_ratio) for node in nodes]
+            points = self.basis(t.process, prediction.log_ratio(u))
         for node, value in zip(nodes, b, strict=True):
             _check_finite(prediction, node, value)
-        u, measure = gauss(prediction, t, s, eta)
-        points = place(prediction.log_ratio(u))
         weights = []
         for j, node_j in enumerate(b):
             lagrange = torch.ones_like(points)
@@ -275,6 +293,22 @@ class Exact(Quadrature):
                     )
             weights.append(total(measure * lagrange))
         return weights
+
+
+def _own(
+    prediction: Prediction, nodes: Sequence[Level], s: Level, u: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Return the nodes and the points ``u`` in a prediction's own variable."""
+    b = [prediction.variable(node.log_ratio) for node in nodes]
+    ends = b if nodes[0] is s else [prediction.variable(s.log_ratio), *b]
+    steps = [(after - before).abs() for after, before in pairwise(ends)]
+    grows = [step > _FAST * before for step, before in pairwise(steps)]
+    if not grows:
+        return b, u
+    coarse = [prediction.coarse(node.log_ratio) for node in nodes]
+    there = torch.stack(grows).any(0)
+    b = [torch.where(there, one, other) for one, other in zip(coarse, b, strict=True)]
+    return b, torch.where(there[..., None], prediction.coarse(prediction.log_ratio(u)), u)
 
 
 def gauss(prediction: Prediction, t: Level, s: Level, eta: float) -> tuple[Tensor, Tensor]:

@@ -44,8 +44,8 @@ def check(
     their scale.
 
     Measures the error of the declared interpretation of the network's output and of others, such as
-    v-prediction instead of eps-prediction, or another table of noise levels. Exits with 4, and
-    prints the interpretation that fits, if another one is better.
+    v-prediction instead of eps-prediction, or another table of noise levels. If another one is
+    better, prints it and exits with 4. Exits with 4 also if none is better than a Gaussian.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ def check(
         A file of items of the kind the run was trained on, or a built-in set. Without data, each
         interpretation is tested on the samples that it generates.
     n
-        Number of items.
+        Number of items, or of generated samples.
     y
-        Class of all items, by name or by number.
+        Class of all items, by name or by number from 0 (conditional runs).
     """
     from scorefield.cli.opening import class_number, embedding
     from scorefield.evaluate.check.advice import advice

@@ -51,25 +51,27 @@ def import_(
     kind
         The library of the source.
     config
-        A JSON file of the arguments of network and training (edm, score_sde, guided_diffusion,
-        dit).
+        A JSON file of the settings of the network (edm, score_sde, guided_diffusion, dit). For EDM
+        it is training_options.json; for DiT and SiT it has the model's name.
     pipeline
         Folder of a pipeline, for the scheduler and the autoencoder that the source lacks
         (diffusers, dit).
     variant
         Variant of the weights in a folder, such as fp16 (diffusers).
     shape
-        Shape of a sample, such as 3 32 32.
+        Shape of a sample, such as 3 32 32 (diffusers).
     unconditional
-        The class that stands for no class, if the network learned one.
+        Number of the class that stands for no class, if the network learned one (diffusers).
     data_std
         Standard deviation of the data as the network receives it.
     levels
         Number of values of data that is whole numbers from 0; 0 for continuous data.
     data
-        Data like that of the training, to measure its mean and standard deviation.
+        A file or folder of data like that of the training, to measure its mean and standard
+        deviation.
     pickle
-        Read weights from a pickle, which can run code. Use it only if you trust the file.
+        Read weights from a pickle, which can run code (diffusers, edm). Use it only if you trust
+        the file.
     out
         The run folder to write. It must not exist, or be empty.
     """

@@ -83,8 +83,8 @@ Embeddings = Annotated[
     Path | None,
     option(ITEMS),
     Parameter(
-        help="Embeddings of texts, for a network with cross attention: a .npy or .safetensors file "
-        "of shape (K, tokens, width)."
+        help="Embeddings of K texts, for a network with cross attention: a .npy or .safetensors "
+        "file of shape (K, tokens, width)."
     ),
 ]
 Prompt = Annotated[
@@ -215,10 +215,12 @@ class SolverOptions:
     atol: Annotated[float | None, option(SOLVER, "equal to --rtol")] = None
     """Absolute tolerance of a step."""
 
-    order: Annotated[int | None, option(SOLVER)] = None
+    order: Annotated[int | None, option(SOLVER, "3 for multistep and deis, else 2")] = None
     """Order (multistep 1 to 5; singlestep 2 or 3; dpm-solver, dpm-solver++, deis, unipc)."""
 
-    prediction: Annotated[PredictionName | None, option(SOLVER)] = None
+    prediction: Annotated[
+        PredictionName | None, option(SOLVER, "angle for multistep, else data")
+    ] = None
     """The interpolated quantity (multistep, singlestep, unipc)."""
 
     corrector: Annotated[bool | None, option(SOLVER)] = None
@@ -227,11 +229,11 @@ class SolverOptions:
     sde: Annotated[bool | None, option(SOLVER)] = None
     """Use the form for the SDE (dpm-solver++)."""
 
-    eta: Annotated[float | None, option(SOLVER)] = None
+    eta: Annotated[float | None, option(SOLVER, "0 for multistep and ddim, else 1")] = None
     """Amount of noise: 0 is the ODE, 1 the reverse SDE (multistep, euler-maruyama,
     stochastic-heun) or ddpm (ddim)."""
 
-    variance: Annotated[VarianceName | None, option(SOLVER)] = None
+    variance: Annotated[VarianceName | None, option(SOLVER, "posterior")] = None
     """Variance of the noise in a step (ddpm)."""
 
 
@@ -242,6 +244,12 @@ class RestoreSolver(SolverOptions):
 
     solver: Annotated[SolverName | None, option(SOLVER, "ddim with --eta 1")] = None
     """The rule of a step."""
+
+    eta: Annotated[
+        float | None, option(SOLVER, "1; 0 for --solver multistep and --solver ddim")
+    ] = None
+    """Amount of noise: 0 is the ODE, 1 the reverse SDE (multistep, euler-maruyama,
+    stochastic-heun) or ddpm (ddim)."""
 
 
 def whole_numbers(name: str, words: Sequence[str]) -> list[int]:

@@ -82,11 +82,12 @@ def restore(
         The items were blurred by a Gaussian with this standard deviation in pixels, with periodic
         edges.
     noise
-        Standard deviation of the noise in the items, in the data's units.
+        Standard deviation of the noise in the items, in the data's units. dps does not use it.
     corrupt
         The items are complete: apply mask, operator and noise to them first, to try a method.
     nfe
-        Network calls per sample, by ddim with --eta 1.
+        Network calls per sample, by ddim with --eta 1. To choose solver and steps yourself, use the
+        options of the solver.
     method
         Posterior approximation: mmps uses the field's covariance, pigdm a single variance, dps a
         gradient step of fixed length; replacement and repaint put known values in place (--mask).

@@ -47,11 +47,11 @@ def tune_pipeline(
     out: Annotated[Path | None, option(WHERE, "plans, in the folder of the pipeline")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Tune plans to a pipeline of diffusers: the best schedulers for a number of steps.
+    """Tune plans to a pipeline of diffusers, as schedulers for given numbers of steps.
 
-    Writes each plan as a scheduler that the pipeline can use. A plan is for these weights and
-    settings, and serves every prompt. Nothing is downloaded, and no code in the folder is run. The
-    same command resumes work that was interrupted.
+    Writes each plan as a scheduler that the pipeline can use. A plan is for the weights and the
+    settings that it was tuned with, and serves every prompt. Nothing is downloaded, and no code in
+    the folder is run. The same command resumes work that was interrupted.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def tune_pipeline(
     nfe
         Steps of the pipeline, with one plan for each: --nfe 6,8.
     prompts
-        A file with a prompt in each line, or a class for pipelines of classes.
+        A file with a prompt in each line, or with the number of a class for pipelines of classes.
     settings
         Arguments of the pipeline's call: --settings guidance_scale=5 height=512 width=512.
     noises
@@ -75,7 +75,7 @@ def tune_pipeline(
     dtype
         Type of the weights. A plan is for one type.
     out
-        The folder for the schedulers: nfe-6, nfe-8.
+        The folder for the schedulers, each in a subfolder: nfe-6, nfe-8.
     overwrite
         Tune again if a plan exists.
     """

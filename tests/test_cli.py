@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from shell import TINY, end, failing, finishes, flags, python, tiny
 
@@ -171,6 +172,13 @@ def test_a_sample_does_not_depend_on_how_many_are_made(tmp_path, files):
     few, many, other = (np.load(tmp_path / f"{n}.npy") for n in (3, 70, "s"))
     np.testing.assert_array_equal(few, many[:3])
     assert not np.any(few == other)
+
+
+def test_steps_alone_mean_the_same_as_in_python(tmp_path, files):
+    target = tmp_path / "x.npy"
+    finishes("sample", files / "run", "--n", 3, "--steps", 4, "--out", target)
+    run = sf.load(files / "run")
+    assert torch.equal(torch.from_numpy(np.load(target)), run.sample(3, times=4))
 
 
 def test_a_class_is_sampled_by_its_number(tmp_path, files):

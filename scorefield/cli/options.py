@@ -201,7 +201,7 @@ class SolverOptions:
     """A solver and its steps, chosen by hand."""
 
     solver: Annotated[SolverName | None, option(SOLVER, "multistep")] = None
-    """The rule of a step."""
+    """The rule of a step. With --steps or --grid alone, that of the default plan."""
 
     steps: Annotated[int | None, option(SOLVER, "20")] = None
     """Number of steps. One more network call ends the sample."""

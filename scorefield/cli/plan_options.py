@@ -26,6 +26,7 @@ from scorefield.sampling import (
     Adaptive,
     Plan,
     default_plan,
+    resolve,
     template,
 )
 
@@ -148,18 +149,21 @@ def solver_plan(run: Run, options: SolverOptions) -> NamedPlan:
     name, spacing = settings.pop("solver", "multistep"), settings.pop("grid", None)
     steps = settings.pop("steps", None)
     rtol, atol = settings.pop("rtol", None), settings.pop("atol", None)
-    solver = make_solver(name, settings, run.field.data_std)
     if rtol is None and atol is None:
         count = DEFAULT_STEPS if steps is None else steps
-        return NamedPlan(f"{name}-{count}", Plan(solver, _times(run.field, spacing, count)))
+        times, solver = _times(run.field, spacing, count), None
+        if options.solver is not None or settings:  # else the default of steps, as in Python
+            solver = make_solver(name, settings, run.field.data_std)
+        return NamedPlan(f"{name}-{count}", resolve(run.field, solver, times))
     if steps is not None or spacing is not None:
         raise UsageError(
             "--steps and --grid have no effect with --rtol or --atol, with which each sample "
             "chooses its own steps."
         )
     rtol = 0.0 if rtol is None else rtol
-    times = Adaptive(rtol, rtol if atol is None else atol)
-    return NamedPlan(f"{name}-adaptive{rtol:g}", Plan(solver, times))
+    adaptive = Adaptive(rtol, rtol if atol is None else atol)
+    solver = make_solver(name, settings, run.field.data_std)
+    return NamedPlan(f"{name}-adaptive{rtol:g}", Plan(solver, adaptive))
 
 
 def _times(field: ScoreField, spacing: str | None, count: int) -> Tensor:

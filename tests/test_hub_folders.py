@@ -19,7 +19,9 @@ NETWORK = {"kind": "mlp", "width": 8, "depth": 1}
 
 def tuned(run, nfe):
     field = run.conditional
-    tuning = Tuning(digest(field), digest(field.process), (0.0,), nfe, 0.1, 0.01, 0.2, 0.001, 8, 0)
+    tuning = Tuning(
+        digest(field), digest(field.process), (0.0,), nfe, 0.1, 0.09, 0.12, 0.2, 0.001, 8, 0
+    )
     return replace(sf.default_plan(run.field, nfe), tuning=tuning)
 
 
@@ -56,7 +58,7 @@ def test_the_model_card_has_metadata_use_and_measurements(folder, monkeypatch):
     assert "unconditional" in values["tags"]
     assert "license" not in values  # for the author
     assert "0.4321 after 7 steps" in body
-    assert "| 4 | 0.1 ± 0.01 | 0.2 |" in body
+    assert "| 4 | 0.1 (0.09 to 0.12) | 0.2 |" in body
     assert "<b>" not in body.replace("\\<b\\>", "")
     monkeypatch.chdir(folder.parent)
     (code,) = re.findall(r"```python\n(.*?)```", body, re.S)

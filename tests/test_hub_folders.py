@@ -91,6 +91,33 @@ def test_a_run_of_the_hubs_cache_is_loaded_through_its_links(folder, tmp_path):
         sf.load(cache)
 
 
+@pytest.mark.parametrize("link", ["snapshots/abc", "snapshots", "blobs"])
+def test_a_repository_whose_folders_are_links_is_refused(link, folder, tmp_path):
+    cache, secret = tmp_path / "evil", tmp_path / "secret"
+    place = cache / "snapshots" / "abc"
+    shutil.copytree(folder, place)
+    if link == "blobs":
+        secret.mkdir()
+        (place / "config.toml").rename(secret / "config.toml")
+        (place / "config.toml").symlink_to(cache / "blobs" / "config.toml")
+    else:
+        (cache / link).rename(secret)
+    (cache / link).symlink_to(secret)
+    for source in (cache, place):
+        with pytest.raises(CheckpointError, match=r"leads out of its folder|no snapshot of its"):
+            sf.load(source)
+
+
+def test_a_run_folder_may_have_a_subfolder_of_snapshots_and_a_reference_any_bytes(folder, tmp_path):
+    (folder / "snapshots").mkdir()
+    assert sf.load(folder).folder.path == folder
+    (tmp_path / "cache" / "snapshots").mkdir(parents=True)
+    (tmp_path / "cache" / "refs").mkdir()
+    (tmp_path / "cache" / "refs" / "main").write_bytes(b"\xff")
+    with pytest.raises(CheckpointError, match="no snapshot of its main branch"):
+        sf.load(tmp_path / "cache")
+
+
 def test_a_plan_in_a_folder_is_the_same_to_the_last_bit(tmp_path):
     plan = sf.default_plan(sf.Gaussian(sf.VP(), torch.zeros(2), torch.eye(2)), 6)
     plan.save_pretrained(tmp_path / "plan")

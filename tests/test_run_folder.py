@@ -158,3 +158,47 @@ def test_plans_of_a_run_in_memory_are_written_with_it(tmp_path):
     assert list(run.plans) == list(sf.load(tmp_path / "run").plans) == [5]
     with pytest.raises(UsageError, match="exists already: choose another folder"):
         run.save(tmp_path / "run")
+
+
+def test_a_loaded_average_is_saved_under_its_own_decay(tmp_path):
+    optim = {"steps": 9, "lr": 0.1, "ema": (0.0, 0.99)}
+    run = sf.train(DATA, network=SMALL["network"], optim=optim)
+    run.save(tmp_path / "both")
+    last, slow = (sf.load(tmp_path / "both", ema=ema) for ema in (0.0, 0.99))
+    assert not torch.equal(last.sample(3), slow.sample(3))
+    slow.save(tmp_path / "slow")
+    assert torch.equal(sf.load(tmp_path / "slow", ema=0.99).sample(3), slow.sample(3))
+    with pytest.raises(UsageError, match=r"ema=0: .* has averages of decay 0.99; choose"):
+        sf.load(tmp_path / "slow", ema=0.0)
+    sf.load(tmp_path / "both").save(tmp_path / "first")
+    with pytest.raises(UsageError, match=r"ema=0.99: .* has averages of decay 0.0; choose"):
+        sf.load(tmp_path / "first", ema=0.99)
+
+
+def test_files_that_a_folder_links_to_are_not_copied(run, tmp_path):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "nfe-3.json").write_text("secret")
+    path = run.folder.path
+    (path / "frontier-x.json").symlink_to("../secret/nfe-3.json")
+    (path / "plans").symlink_to("../secret")
+    (path / "log.jsonl").write_text("")
+    assert list(run.folder.measurements) == ["log.jsonl"]
+    run.save(tmp_path / "copy")
+    assert not any("secret" in file.read_text("latin-1") for file in (tmp_path / "copy").iterdir())
+
+
+def test_a_run_is_not_written_over_the_working_directory(run, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for folder in (".", tmp_path / "empty"):
+        with pytest.raises(UsageError, match="is the working directory: choose a new folder"):
+            run.save_pretrained(folder)
+    assert list(tmp_path.glob("empty/*")) == []
+
+
+def test_the_frontier_of_a_run_with_conditions_does_not_take_the_place_of_its_own(run):
+    few = {"plans": {"one": sf.default_plan(run.field, 3)}, "n": 32}
+    run.compare(**few)
+    before = run.folder.frontier_path().read_bytes()
+    assert run.condition_on(y=torch.tensor(1)).compare(**few, seed=1).points
+    assert run.folder.frontier_path().read_bytes() == before

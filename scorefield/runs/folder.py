@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from scorefield._internal import sizes, toml
 from scorefield._internal.atomic_files import in_room, publish
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
-from scorefield._internal.hub import snapshot
+from scorefield._internal.hub import leads_out, snapshot
 from scorefield.field import ScoreField
 from scorefield.runs import weights
 from scorefield.runs.weights import CONFIG
@@ -283,10 +283,14 @@ class RunFolder:
 
     @property
     def measurements(self) -> dict[str, Path]:
-        """The files that were measured on the run, by their names: log, plans and frontiers."""
+        """The files that were measured on the run, by their names: log, plans and frontiers.
+
+        Links that lead out of the folder are excluded.
+        """
         files = [self.path / "log.jsonl", *self.path.glob("frontier*.json")]
         files += (self.path / PLANS).glob("nfe-*.json")
-        return {path.relative_to(self.path).as_posix(): path for path in files if path.is_file()}
+        own = [path for path in files if path.is_file() and not leads_out(path, self.path)]
+        return {path.relative_to(self.path).as_posix(): path for path in own}
 
     # --- writing
 
@@ -339,6 +343,10 @@ class RunFolder:
         path = self.path
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists already: choose another folder, or remove it first.")
+        if path.exists() and path.samefile(os.curdir):
+            raise UsageError(
+                f"{path} is the working directory: choose a new folder, such as ./run."
+            )
         parent = next(p for p in path.absolute().parents if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise UsageError(

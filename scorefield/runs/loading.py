@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Network = nn.Module | Callable[[], nn.Module]
 
-_OBJECTS = ("network", "process", "parametrization", "label")
+OBJECTS = ("network", "process", "parametrization", "label")
 _SHOWN = 100  # characters of a name that a folder gives
 
 
@@ -66,9 +66,9 @@ def load(
     others = {"process": process, "parametrization": parametrization, "label": label}
     passed = {name: value for name, value in others.items() if value is not None}
     files, objects = RunFolder(folder), build.Objects.of(_module(network), **passed)
-    config = files.config
     _check_objects(files, objects)
     tensors = files.tensors(ema, checkpoint, objects.network)
+    config = _with_average(files.config, ema)
     try:
         denoiser = new_denoiser(config.train, config.data, objects=objects)
     except ValueError as error:
@@ -85,6 +85,13 @@ def load(
         codec = build.codec(config.data.codec).to(where).eval()
         codec.load_state_dict({k: tensors[f"codec.{k}"] for k in codec.state_dict()})
     return Run(denoiser, transform, config, codec=codec, folder=files)
+
+
+def _with_average(config: RunConfig, ema: float | None) -> RunConfig:
+    """Return a configuration that lists the one average that was loaded."""
+    optim = config.train.optim
+    optim = optim.model_copy(update={"ema": optim.ema[:1] if ema is None else (ema,)})
+    return config.model_copy(update={"train": config.train.model_copy(update={"optim": optim})})
 
 
 def _module(network: Network | None) -> nn.Module | None:
@@ -109,7 +116,7 @@ def _module(network: Network | None) -> nn.Module | None:
 def _check_objects(files: RunFolder, objects: build.Objects) -> None:
     """Reject objects that are missing, and objects that are not those of the configuration."""
     config, described = files.config.train, objects.described(files.config.train)
-    for name in _OBJECTS:
+    for name in OBJECTS:
         saved, passed = getattr(config, name), getattr(objects, name)
         if saved.kind == "custom" and passed is None:
             raise UsageError(

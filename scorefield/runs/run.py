@@ -204,7 +204,8 @@ class Run(DataInference):
     ) -> Frontier:
         """Measure plans on the run: network calls, time, error, and distance to held-out data.
 
-        A run folder keeps the result, from which ``scorefield sample --tolerance`` chooses.
+        A run folder keeps the result, from which ``scorefield sample --tolerance`` chooses. The
+        result of a run with conditions besides the class is not kept.
 
         Args:
             data: as for `scorefield.train`; None to measure errors and times only.
@@ -239,7 +240,7 @@ class Run(DataInference):
             batch_size=batch_size,
             progress=progress,
         )
-        if self.folder is not None:
+        if self.folder is not None and not self.condition:
             result.save(self.folder.frontier_path(y, self.guidance))
         return result
 
@@ -272,13 +273,14 @@ class Run(DataInference):
     def save(self, folder: str | Path, include: Mapping[str, Path | str] | None = None) -> None:
         """Write the run to a new folder, at once or not at all; it belongs to it from then on.
 
-        The log, the plans and the frontiers of the folder that it belonged to are copied.
+        The log, the plans and the frontiers of the folder that it belonged to are copied. Not
+        written are the guidance and the conditions of the run, and averages that were not loaded.
 
         Args:
             include: files and folders to copy into it, or texts, by their names there.
 
         Raises:
-            UsageError: the folder exists and is not empty.
+            UsageError: the folder exists and is not empty, or is the working directory.
             StorageError: no room on the disk.
         """
         tensors = {f"network.{k}": v for k, v in self.field.network.state_dict().items()}

@@ -17,6 +17,16 @@ from scorefield.sampling import Tuning
 NETWORK = {"kind": "mlp", "width": 8, "depth": 1}
 
 
+class Own(torch.nn.Linear):
+    """A network of the user's own."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+
+    def forward(self, x, c):
+        return super().forward(x)
+
+
 def tuned(run, nfe):
     field = run.conditional
     tuning = Tuning(
@@ -116,6 +126,22 @@ def test_a_run_folder_may_have_a_subfolder_of_snapshots_and_a_reference_any_byte
     (tmp_path / "cache" / "refs" / "main").write_bytes(b"\xff")
     with pytest.raises(CheckpointError, match="no snapshot of its main branch"):
         sf.load(tmp_path / "cache")
+
+
+def test_the_code_of_the_model_card_runs_for_any_name_and_an_own_network(
+    run, tmp_path, monkeypatch
+):
+    own = sf.Run.of(sf.Denoiser(Own(), sf.VP(), sf.Eps(), (2,)))
+    monkeypatch.chdir(tmp_path)
+    for case, name in ((replace(run, folder=None), "my[mod]el's"), (own, 'a"b')):
+        case.save_pretrained(tmp_path / name)
+        (code,) = re.findall(
+            r"```python\n(.*?)```", (tmp_path / name / "README.md").read_text(), re.S
+        )
+        names = {}
+        exec(code.replace("network=...", "network=Own"), {"Own": Own}, names)
+        assert names["x"].shape == (16, 2)
+        assert ("and its network" in code) == (case is own)
 
 
 def test_a_plan_in_a_folder_is_the_same_to_the_last_bit(tmp_path):

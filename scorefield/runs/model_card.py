@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from scorefield._internal.text import one_line
+from scorefield.runs.loading import OBJECTS
 from scorefield.runs.run import Run
 from scorefield.runs.summary import summary
 
@@ -27,7 +28,7 @@ data, the intended use and the limits of the model.
 ```python
 import scorefield as sf
 
-run = sf.Run.from_pretrained("{title}")  # this folder
+run = sf.Run.from_pretrained({arguments})  # this folder{own}
 {sample}
 ```
 
@@ -48,8 +49,11 @@ def model_card(run: Run, title: str) -> str:
     table = bool(data.columns.names)
     condition = "y=0" if data.classes else ""
     call = f"run.sample{'_table' if table else ''}({', '.join(filter(None, ('16', condition)))})"
+    own = [name for name in OBJECTS if getattr(run.config.train, name).kind == "custom"]
     return _TEMPLATE.format(
         title=_safe(title),
+        arguments=", ".join([repr(title), *(f"{name}=..." for name in own)]),
+        own=f", and its {' and '.join(own)}" if own else "",
         data=_safe(data.name),
         tags="\n".join(f"- {tag}" for tag in _tags(run)),
         sample=f"x = {call}",

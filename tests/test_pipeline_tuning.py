@@ -12,6 +12,7 @@ from scorefield.cli import tune_pipeline as command
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("scipy")
 
+from scorefield.interop import pipeline_tuning  # noqa: E402
 from scorefield.interop.diffusers import PipelineTuner, check_plan, tune  # noqa: E402
 from scorefield.interop.scheduler import SolverScheduler  # noqa: E402
 
@@ -129,6 +130,32 @@ def test_a_search_resumes_and_a_plan_that_exists_is_returned(tuned, tmp_path, mo
     resumed = tuner.tune(3, tries=3, polish=0)
     assert resumed.solver == plans[0].solver
     assert [path.name for path in tmp_path.iterdir()] == ["nfe-3"]
+
+
+def test_a_plan_is_saved_beside_the_files_of_its_folder_or_the_old_one_stays(
+    tuned, tmp_path, monkeypatch
+):
+    tuner, path = (
+        PipelineTuner(Pipeline(), ["a", "bcd"], noises=8, batch_size=24, folder=tmp_path),
+        tmp_path / "a",
+    )
+    path.mkdir()
+    (path / "thesis.txt").write_text("mine")
+    tuner._save(tuned[1][0], path)
+    assert (path / "thesis.txt").read_text() == "mine"
+    before = (path / "scheduler_config.json").read_bytes()
+
+    def stop(written, place):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline_tuning, "publish", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tuner._save(tuned[1][1], path)
+    assert (path / "scheduler_config.json").read_bytes() == before
+    monkeypatch.undo()
+    tuner._save(tuned[1][1], path)
+    assert SolverScheduler.from_pretrained(path).config.solver != json.loads(before)["solver"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
 OTHERS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -133,8 +132,11 @@ class PipelineTuner:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as name:
             whole = Path(name) / path.name
             scheduler_of(self.pipeline, plan).save_pretrained(whole)
-            shutil.rmtree(path, ignore_errors=True)
-            publish(whole, path)
+            if path.is_dir():  # its other files stay
+                for file in whole.iterdir():
+                    publish(file, path / file.name)
+            else:
+                publish(whole, path)
 
 
 def _first(process: Process) -> float | None:

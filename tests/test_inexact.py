@@ -8,6 +8,7 @@ import torch
 from cases import ALL_PROCESSES, PROCESS_IDS, interior_times, mixture, normal
 
 import scorefield as sf
+from scorefield.field import digest
 from scorefield.interop import scheduler
 from scorefield.sampling import resolve
 
@@ -78,6 +79,22 @@ def test_a_field_without_error_is_the_field_itself_also_under_another_process():
     s = other.time(exact.process.half_log_snr(torch.tensor(0.4, dtype=torch.float64)))
     scale = other.alpha(s) / exact.process.alpha(torch.tensor(0.4, dtype=torch.float64))
     torch.testing.assert_close(off.under(other)(scale * x, s).x0, off(x, 0.4).x0)
+
+
+@pytest.mark.parametrize("of", ["eps", "x0"])
+def test_a_time_for_each_sample_is_the_same_in_float32(of):
+    field = sf.Inexact(mixture(sf.VP()), 0.05, of)
+    x, t = normal(3, 2).float(), torch.tensor([0.2, 0.4, 0.6])
+    estimate = field(x, t)
+    assert estimate.x0.dtype == torch.float32
+    single = torch.cat([field(x[k : k + 1], t[k]).x0 for k in range(3)])
+    torch.testing.assert_close(estimate.x0, single)
+
+
+def test_the_seed_is_part_of_the_digest():
+    one, same, other = (sf.Inexact(mixture(sf.VP()), 0.05, seed=seed) for seed in (0, 0, 1))
+    assert digest(one) == digest(same)
+    assert digest(one) != digest(other)
 
 
 @pytest.mark.parametrize(

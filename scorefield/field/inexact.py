@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field.base import Estimate, FieldWrapper, Instant, ScoreField
-from scorefield.process import check_positive, unstack
+from scorefield.process import cast, check_positive, unstack
 
 _FEATURES = 64  # K
 _LIMIT = 12.0  # of |log(sigma / alpha)|, beyond which the error no longer changes
@@ -82,6 +82,7 @@ class Inexact(FieldWrapper):
         if around is not None:
             check_positive(ratio=around[0], width=around[1])
         self.size, self.of, self.around, self.dtype = float(size), of, around, dtype
+        self.seed = seed
         dim, draw = math.prod(self.shape), torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -111,6 +112,7 @@ class Inexact(FieldWrapper):
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         instant, shrink, level, scale = at.prepared
+        shrink, scale = (cast(v, x) if isinstance(v, Tensor) else v for v in (shrink, scale))
         value: Tensor = getattr(self.base(x, instant, **condition), self.of)
         value = value + scale * self._error(x * shrink, level)
         if self.dtype is not None:

@@ -1,9 +1,11 @@
 """Plans fitted to a field: exact where paths are linear, and never worse than the default plan."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 
+import own_networks
 import pytest
 import torch
 from cases import PROCESS_IDS, PROCESSES
@@ -11,6 +13,7 @@ from torch import nn
 
 import scorefield as sf
 from scorefield._internal.errors import NumericalError
+from scorefield.runs.tune import RunTuner
 from scorefield.sampling import Plan
 from scorefield.solvers import Fitted, level_times
 from scorefield.tuning import Tuner, tune
@@ -19,6 +22,7 @@ from scorefield.tuning.polish import _Walk, polished
 from scorefield.tuning.search import Search, packed, unpacked
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import ends, teach
+from scorefield.tuning.tried import Tried
 
 LEVELS = (2.0, 0.5, -0.5, -1.5, -math.inf)
 
@@ -390,3 +394,47 @@ def test_a_budget_that_is_none_is_refused(nfe):
 def test_settings_that_make_no_sense_are_refused(given):
     with pytest.raises(ValueError, match="at least"):
         tune(ring(), 4, **given)
+
+
+@pytest.mark.parametrize("first", [-5.0, 0.0, math.inf])
+def test_a_first_level_is_positive(first):
+    with pytest.raises(ValueError, match=r"first=.*must be a positive number"):
+        Tuner(ring(), noises=8, first=first)
+
+
+def test_a_first_level_below_the_others_is_refused_before_a_call():
+    field = ring()
+    with sf.count_calls(field) as calls, pytest.raises(ValueError, match=r"first=0\.01: .* above"):
+        Tuner(field, noises=8, first=0.01).tune(4, tries=1, polish=0)
+    assert calls.count == 0
+
+
+def test_two_steps_with_a_first_level_are_tuned():
+    field = ring(sf.Flow(t_min=1e-4, t_max=1.0))
+    plan = Tuner(field, noises=16, first=1e4).tune(2, tries=12, polish=2)
+    assert plan.nfe == 2
+    assert plan.tuning.levels[0] == pytest.approx(math.log(1e4))
+    assert plan.tuning.error < 0.8 * plan.tuning.default
+
+
+def test_the_cost_of_no_calls_is_refused():
+    with pytest.raises(ValueError, match="nfe=0: must be a whole number, at least 2"):
+        Tuner(ring(), noises=8).cost(0)
+
+
+def test_a_search_is_recorded_in_a_new_folder(tmp_path):
+    tried = Tried(path := tmp_path / "a" / "b" / "tried", {"nfe": 4})
+    tried[(1.0, -math.inf)] = 0.5
+    assert dict(Tried(path, {"nfe": 4})) == {(1.0, -math.inf): 0.5}
+
+
+def test_the_record_of_a_run_depends_on_all_conditions():
+    def facts(run, **conditions):
+        return RunTuner(run, noises=8, conditions=conditions or None).facts
+
+    run = sf.Run.of(own_networks.denoiser())
+    bound = [run.condition_on(z=torch.tensor([value])) for value in (1.0, 2.0)]
+    given = [{"y": torch.tensor([value])} for value in (1, 2)]
+    every = [facts(run), *map(facts, bound), *(facts(run, **one) for one in given)]
+    assert len({json.dumps(one) for one in every}) == 5
+    assert facts(run) == every[0]

@@ -54,10 +54,11 @@ class RunTuner:
             "torch": torch.__version__,
             "device": template(field).device.type,
             "field": digest(field),
+            "bound": digest(dict(run.condition)),
             "noises": self.tuner.count,
             "seed": seed,
             "batch_size": self.tuner.batch_size,
-            "conditions": {k: digest_rows(v) for k, v in conditions.items() if k != "y"},
+            "conditions": {k: digest_rows(v) for k, v in conditions.items()},
         }
 
     def tune(

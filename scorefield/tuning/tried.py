@@ -30,7 +30,7 @@ class Tried(dict[Levels, float]):
 
     def __setitem__(self, levels: Levels, error: float) -> None:
         if not self._begun:
-            self.path.parent.mkdir(exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(self._head, encoding="utf-8")
             self._begun = True
         line = {"levels": [level.hex() for level in levels], "error": error.hex()}

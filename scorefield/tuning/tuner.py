@@ -16,7 +16,7 @@ from torch import Tensor
 from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import ScoreField, digest
-from scorefield.process import balanced, time_near
+from scorefield.process import balanced, check_positive, check_whole, time_near
 from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan
 from scorefield.solvers import Multistep
 from scorefield.tuning.noises import distances, draw
@@ -62,9 +62,9 @@ class Tuner:
 
     Raises:
         UsageError: SciPy is missing.
-        ValueError: fewer than 8 noises, ``batch_size < 1``, conditions of different lengths, a
-            network whose dropout or batch normalisation is in training, a field of which no
-            `digest` can be made.
+        ValueError: fewer than 8 noises, ``batch_size < 1``, conditions of different lengths,
+            ``first`` not positive, a network whose dropout or batch normalisation is in training, a
+            field of which no `digest` can be made.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class Tuner:
             raise ValueError(
                 f"noises={noises}, batch_size={batch_size}: must be at least 8, and at least 1."
             )
+        if first is not None:
+            check_positive(first=first)
         self.field, self.seed, self.first = field, seed, first
         self.digests = digest(field), digest(field.process)
         dim = math.prod(field.shape)
@@ -120,11 +122,14 @@ class Tuner:
                 its error.
 
         Raises:
-            ValueError: as `scorefield.default_plan` and `effort`.
+            ValueError: as `scorefield.default_plan` and `effort`; ``first`` is not above the other
+                levels.
             NumericalError: the field's paths do not end in finite numbers.
         """
         default = default_plan(self.field, nfe)
         tries, polish = self.effort(nfe, tries, polish)
+        first = None if self.first is None else math.log(self.first)
+        starts = _starts(self.field, nfe, first)
         if not bool(self._truth[0].isfinite().all()):
             raise NumericalError(
                 "field: its paths end in values that are not finite, so a plan cannot be fitted; "
@@ -133,8 +138,6 @@ class Tuner:
         assert isinstance(default.solver, Multistep)
         half = torch.arange(2 * self.count) % 2 == 0
         student = Student(self.learned, self._teacher, self._chosen, half, default.solver)
-        first = None if self.first is None else math.log(self.first)
-        starts = _starts(self.field, nfe, first)
         search = Search(student, starts[0][-1], {} if tried is None else tried, progress, first)
         fitted = search.run(starts, tries)
         if polish:
@@ -145,8 +148,9 @@ class Tuner:
         """Return the numbers of tries and of rounds, with the defaults of `tune` for Nones.
 
         Raises:
-            ValueError: ``tries < 1`` or ``polish < 0``.
+            ValueError: ``nfe < 2``, ``tries < 1`` or ``polish < 0``.
         """
+        check_whole(2, nfe=nfe)
         tries = max(40, 400 // nfe) if tries is None else tries
         polish = usual_rounds(nfe) if polish is None else polish
         if tries < 1 or polish < 0:
@@ -223,18 +227,25 @@ class Tuner:
 def _starts(field: ScoreField, nfe: int, first: float | None) -> list[list[float]]:
     """Return starting levels: those of the default plan, and of other spacings.
 
-    With a first level, the spacings are of the others.
+    With a first level, the spacings are of the others. A single level has no default plan.
+
+    Raises:
+        ValueError: no spacing is below the first level.
     """
     process, c = field.process, field.data_std
     if first is not None:
-        if nfe == 1:
-            return [[first, *_levels(field, torch.empty(0))]]
-        lower = [one for one in _starts(field, nfe - 1, None) if one[0] < first - 0.5]
-        return [[first, *levels] for levels in lower]
-    default = default_plan(field, nfe)
-    assert isinstance(default.times, Tensor)
+        rest = _starts(field, nfe - 1, None)
+        starts = [[first, *levels] for levels in rest if levels[0] < first - 0.5]
+        if not starts:
+            least = math.exp(min(levels[0] for levels in rest) + 0.5)
+            raise ValueError(f"first={math.exp(first):g}: must be above {least:.3g}, such as 1e4.")
+        return starts
+    starts = []
     # if the process does not reach the data, the default plan's last call is at the last level
-    starts = [] if process.t_data is None else [_levels(field, default.times[:nfe])]
+    if nfe > 1 and process.t_data is not None:
+        default = default_plan(field, nfe)
+        assert isinstance(default.times, Tensor)
+        starts.append(_levels(field, default.times[:nfe]))
     for power, factor in _STARTS:
         start = time_near(process, factor * nfe**2 * c)
         times = balanced(process, nfe, start=start, data_std=c, power=power, end=process.t_min)

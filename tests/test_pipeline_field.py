@@ -3,8 +3,10 @@
 The truth is the import of the same network, and the pipelines' own loops.
 """
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import scorefield as sf
 from scorefield.field import digest
@@ -15,6 +17,7 @@ pytest.importorskip("transformers")
 
 from tiny_pipelines import SQUARE, build, stable_diffusion, text_unet  # noqa: E402
 
+from scorefield.interop.pipeline_call import PipelineCall  # noqa: E402
 from scorefield.interop.scheduler import SolverScheduler  # noqa: E402
 from scorefield.interop.scheduler_process import clock_of  # noqa: E402
 
@@ -194,6 +197,38 @@ def test_the_digest_is_of_weights_and_settings_and_not_of_prompts(sd):
     assert not torch.equal(fields[1](x, 500.0, prompt=0).x0, field(x, 500.0, prompt=0).x0)
 
 
+class Asked:
+    """The arguments of a pipeline with two prompts and an image."""
+
+    def __call__(self, prompt, prompt_2=None, image=None, scale=1.0, latents=None):
+        """Do nothing."""
+
+
+def facts(prompts="a", **settings):
+    return digest(PipelineCall(Asked(), prompts, settings).facts())
+
+
+def test_settings_that_are_tensors_images_or_prompts_are_part_of_the_digest():
+    pixels = [np.full((4, 4, 3), shade, dtype=np.uint8) for shade in (0, 1)]
+    images = [
+        *pixels,
+        *(torch.from_numpy(one).float() for one in pixels),
+        *(Image.fromarray(one, "HSV") for one in (pixels[0] + 9, pixels[0] + 8)),
+        [torch.zeros(2000), torch.zeros(2000)],
+        [torch.zeros(2000), torch.eye(2000)[1000]],
+    ]
+    every = [facts(), facts(prompt_2="x"), facts(prompt_2="y"), *(facts(image=i) for i in images)]
+    assert len(set(every)) == len(every)
+    assert facts(image=pixels[0].copy(), prompt_2="x") == facts(image=pixels[0], prompt_2="x")
+    assert facts({"prompt": ["b"], "prompt_2": ["c"]}) == facts()
+
+
+def test_a_text_in_a_mapping_is_one_prompt():
+    call = PipelineCall(Asked(), {"prompt": "a cat", "prompt_2": ["b"]}, {})
+    assert call.rows == {"prompt": ["a cat"], "prompt_2": ["b"]}
+    assert len(call) == 1
+
+
 def test_the_scale_of_an_adapter_is_part_of_the_digest():
     peft = pytest.importorskip("peft")
     pipeline, field, call = asked("sd")
@@ -269,6 +304,11 @@ REFUSED = {
         "num_inference_steps=9: the field sets it; leave it out",
     ),
     "empty": (lambda: build("sd").pipeline, {"prompts": []}, r"prompts=\{'prompt': 0\}"),
+    "number": (
+        lambda: build("sd").pipeline,
+        {"prompts": 3},
+        r"prompts=\{'prompt': 3\}: give a list of values for each argument",
+    ),
     "lengths": (
         lambda: build("sd").pipeline,
         {"prompts": {"prompt": ["a", "b"], "negative_prompt": ["c"]}},

@@ -158,6 +158,21 @@ def test_a_plan_is_saved_beside_the_files_of_its_folder_or_the_old_one_stays(
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_record_is_of_all_numbers_of_its_prompts():
+    class Embedded(Pipeline):
+        def __call__(self, prompt_embeds, num_inference_steps=50, latents=None, output_type="pil"):
+            texts = ["a" * int(rows.sum()) for rows in prompt_embeds]
+            return super().__call__(texts, num_inference_steps, latents=latents)
+
+    one = torch.zeros(1, 77, 64)
+    one[0, 38, 32] = 1  # the repr of a tensor leaves its middle out
+    prompts = [one, 2 * one, one.clone()]
+    facts = [PipelineTuner(Embedded(), given, noises=8).facts for given in prompts]
+    assert facts[0]["field"] == facts[1]["field"]
+    assert facts[0] != facts[1]
+    assert facts[0] == facts[2]
+
+
 OTHERS = {
     "guidance": (Pipeline(), {"guidance_scale": 3.0}),
     "weights": (Pipeline(1.5), {}),
@@ -227,6 +242,7 @@ def test_the_command_writes_the_schedulers_of_python(files, tuned, capsys):
         ({"settings": "guidance_scale"}, 2, "--settings guidance_scale: give name=value"),
         ({"settings": "scale=1"}, 2, "Pipeline takes prompt, guidance_scale"),
         ({"tries": 0}, 2, "--tries 0"),
+        ({"nfe": "4,1"}, 2, "--nfe 1: give at least 2."),
         ({"device": "gpu"}, 2, "--device 'gpu': not"),
         ({"nfe": "x"}, 2, "--nfe x: give whole numbers"),
     ],

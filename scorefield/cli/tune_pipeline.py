@@ -85,10 +85,9 @@ def tune_pipeline(
     from scorefield.interop.pipeline_tuning import PipelineTuner
 
     budgets, options = whole_numbers("nfe", nfe), _settings(settings)
-    if (tries is not None and tries < 1) or (polish or 0) < 0 or min(budgets) < 1:
-        raise UsageError(
-            f"--nfe {min(budgets)}, --tries {tries}, --polish {polish}: give at least 1, 1 and 0."
-        )
+    for name, value, least in ("nfe", min(budgets), 2), ("tries", tries, 1), ("polish", polish, 0):
+        if value is not None and value < least:
+            raise UsageError(f"--{name} {value}: give at least {least}.")
     place = find_device(device)
     lines = None if prompts is None else _lines(prompts)
     tuner = PipelineTuner(

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,14 +65,15 @@ class PipelineCall:
             raise UsageError(f"prompts=None: {self.kind} takes {first}; give values of it.")
         if prompts is None:
             return {}
-        if isinstance(prompts, str):
-            prompts = [prompts]
-        if isinstance(prompts, Mapping):
-            return dict(prompts)
-        return {first: prompts}
+        every = prompts if isinstance(prompts, Mapping) else {first: prompts}
+        return {name: [row] if isinstance(row, str) else row for name, row in every.items()}
 
     def _check(self) -> None:
-        lengths = {name: len(values) for name, values in self.rows.items()}
+        try:
+            lengths = {name: len(values) for name, values in self.rows.items()}
+        except TypeError:
+            text = str(self.rows)[:60]
+            raise UsageError(f"prompts={text}: give a list of values for each argument.") from None
         if self.rows and (len(set(lengths.values())) > 1 or min(lengths.values()) < 1):
             raise UsageError(
                 f"prompts={lengths}: each argument must have the same number, at least 1."
@@ -114,17 +116,17 @@ class PipelineCall:
         return {**own, **self.settings, **texts, **rows}
 
     def facts(self) -> dict[str, Any]:
-        """Return the settings that determine the field: numbers, texts and switches.
+        """Return the settings that determine the field.
 
-        Those of the pipeline's signature are included. Prompts are a condition of the field.
+        Defaults of the pipeline's signature are included. Prompts are a condition of the field.
         """
-        every = {name: p.default for name, p in self.parameters.items()} | self.settings
-        names = every.keys() - self.rows.keys() - set(RESERVED)
-        return {
-            name: every[name]
-            for name in sorted(names)
-            if not name.startswith("prompt") and simple(every[name])
+        facts = {
+            name: p.default
+            for name, p in self.parameters.items()
+            if not name.startswith("prompt") and simple(p.default)
         }
+        facts |= {name: numbers(value) for name, value in self.settings.items()}
+        return {name: facts[name] for name in sorted(facts.keys() - self.rows.keys() - {*RESERVED})}
 
 
 class Encoder:
@@ -150,6 +152,20 @@ def _chosen(values: Any, places: Sequence[int]) -> Any:
     if isinstance(values, Tensor):
         return values[list(places)]
     return [values[place] for place in places]
+
+
+def numbers(value: Any) -> Any:
+    """Return a value with arrays and images as their numbers, which have a digest."""
+    if simple(value) or isinstance(value, Tensor):
+        return value
+    if isinstance(value, list | tuple):
+        return [numbers(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: numbers(item) for name, item in value.items()}
+    if hasattr(value, "__array_interface__"):
+        array = np.asarray(value)
+        return [str(array.dtype), array.shape, array.tobytes()]
+    return value
 
 
 def simple(value: Any) -> bool:

@@ -15,7 +15,7 @@ from scorefield._internal.atomic_files import publish
 from scorefield._internal.errors import CheckpointError
 from scorefield._internal.json_values import decode
 from scorefield.field import digest
-from scorefield.interop.pipeline_call import PipelineCall, Prompts
+from scorefield.interop.pipeline_call import PipelineCall, Prompts, numbers
 from scorefield.interop.pipeline_field import field
 from scorefield.process import Process
 from scorefield.sampling import Plan, plan_kinds, template
@@ -53,11 +53,11 @@ class PipelineTuner:
     ) -> None:
         self.pipeline = pipeline
         self.field = field(pipeline, prompts, batch_size=batch_size, **settings)
-        count = len(PipelineCall(pipeline, prompts, settings))
+        call = PipelineCall(pipeline, prompts, settings)
         self.tuner = Tuner(
             self.field,
             noises=noises,
-            conditions={"prompt": torch.arange(count)},
+            conditions={"prompt": torch.arange(len(call))},
             seed=seed,
             batch_size=batch_size,
             first=_first(self.field.process),
@@ -68,7 +68,7 @@ class PipelineTuner:
             "torch": torch.__version__,
             "device": template(self.field).device.type,
             "field": digest(self.field),
-            "prompts": digest(repr(prompts)),
+            "prompts": digest(numbers(call.rows)),
             "noises": self.tuner.count,
             "seed": seed,
             "batch_size": batch_size,

@@ -1089,6 +1089,10 @@ BAD = [
         lambda: SolverScheduler(use_karras_sigmas=True, use_beta_sigmas=True),
         "use_karras_sigmas=True: cannot be combined with use_beta_sigmas",
     ),
+    (
+        lambda: SolverScheduler(use_exponential_sigmas=True, sigma_min=0.0),
+        "sigma_min=0.0: must be positive for use_exponential_sigmas",
+    ),
     (lambda: SolverScheduler(sigma_data=0.5), "sigma_min=None, sigma_max=None"),
     (
         lambda: SolverScheduler(prediction_type="flow_prediction", shift_terminal=1.0),

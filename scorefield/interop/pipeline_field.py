@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from scorefield._internal.errors import UsageError
-from scorefield.field import Coefficients, Denoiser, Parametrization, ScoreField
+from scorefield.field import Denoiser, ScoreField
 from scorefield.interop.clocks import Clock
 from scorefield.interop.pipeline_call import Encoder, PipelineCall, Prompts, simple
 from scorefield.interop.probe import Answer, Probe, Record, borrowed
-from scorefield.interop.scheduler_process import DISTILLED, clipped, clock_of
+from scorefield.interop.replay import Unscaled
+from scorefield.interop.scheduler_process import clipped, clock_of, reject_distilled
 from scorefield.process import Process
 
 _POSITIONS = 3  # of the step, at which the prediction for a state must be the same
 _NEAR = 1e-3  # least relative difference of predictions that is not rounding
-# parts of a pipeline that act before or after the field
 # the field does not depend on the grid of the owner's scheduler
 _PLAIN_GRID = {
     "timestep_spacing": "trailing",
@@ -37,6 +37,7 @@ _PLAIN_GRID = {
     "use_beta_sigmas": False,
 }
 _ADAPTER = ("_active_adapter", "_disable_adapters")  # of peft
+# parts of a pipeline that act before or after the field
 _OUTSIDE = ("text_encoder", "image_encoder", "vae", "vqvae", "movq", "vocoder", "safety_checker")
 
 
@@ -92,17 +93,6 @@ class Timesteps:
         return self.clock.timestep(t)
 
 
-@dataclass(frozen=True)
-class Unscaled(Parametrization):
-    """A parametrization whose network is given the state itself, which its pipeline scales."""
-
-    base: Parametrization
-
-    def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:
-        skip, out, _ = self.base(alpha, sigma)
-        return Coefficients(skip, out, torch.ones_like(alpha))
-
-
 def _scheduler_of(pipeline: Any) -> Any:
     """Return a scheduler of ours for the network of a pipeline."""
     from scorefield.interop.scheduler import SolverScheduler
@@ -112,11 +102,7 @@ def _scheduler_of(pipeline: Any) -> Any:
     if not callable(pipeline) or owner is None or getattr(owner, "config", None) is None:
         raise UsageError(f"{kind} is not a pipeline with a scheduler: give one of diffusers.")
     name = type(owner).__name__
-    if name.endswith(DISTILLED):
-        raise UsageError(
-            f"{kind} has {name}: distilled networks map noise directly to data and do not "
-            "represent a score; use the pipeline before distillation, with its scheduler."
-        )
+    reject_distilled(name, f"{kind} has {name}")
     try:
         return SolverScheduler.from_config(owner.config, solver=DDIM(), **_PLAIN_GRID)
     except ValueError as error:

@@ -40,7 +40,7 @@ from scorefield.training.config import (
     TimeLabelConfig,
 )
 
-DISTILLED = "LCMScheduler", "TCDScheduler"  # for latents and for flows
+_DISTILLED = "LCMScheduler", "TCDScheduler"  # for latents and for flows
 _MOST = 10_000  # entries of a table
 _PREDICTIONS: dict[str, tuple[Parametrization, ParametrizationConfig]] = {
     "epsilon": (Eps(), PlainParametrization(kind="eps")),
@@ -93,6 +93,8 @@ def _levels(config: Mapping[str, Any]) -> Levels:
         names = [f"use_{kind}_sigmas" for kind in kinds]
         raise ValueError(f"{names[0]}=True: cannot be combined with {names[1]}.")
     ends = config["sigma_min"], config["sigma_max"]
+    if kinds and ends[0] is not None and ends[0] <= 0:
+        raise ValueError(f"sigma_min={ends[0]!r}: must be positive for use_{kinds[0]}_sigmas=True.")
     return Levels(kinds[0] if kinds else None, config["rho"], *ends)
 
 
@@ -159,6 +161,19 @@ def _check_steps(count: Any, betas: Any, name: Any, where: str) -> None:
         )
 
 
+def reject_distilled(scheduler: str, subject: str) -> None:
+    """Reject the scheduler of a distilled network, by its name.
+
+    Raises:
+        UsageError: with the subject at its start.
+    """
+    if scheduler.endswith(_DISTILLED):
+        raise UsageError(
+            f"{subject}: distilled networks map noise directly to data and do not represent a "
+            "score; use the network before distillation, with its scheduler."
+        )
+
+
 def noising(scheduler: Any) -> Noising:
     """Return the process and the parametrization of a scheduler.
 
@@ -171,11 +186,7 @@ def noising(scheduler: Any) -> Noising:
         raise UsageError(
             f"{name} is not a scheduler of this version of diffusers: give such an object."
         )
-    if name.endswith(DISTILLED):
-        raise UsageError(
-            f"{name}: distilled networks map noise directly to data and do not represent a score; "
-            "import the network before distillation, with its scheduler."
-        )
+    reject_distilled(name, name)
     if name == "ScoreSdeVeScheduler":
         process = EDMConfig(t_min=settings.sigma_min, t_max=settings.sigma_max)
         score, ratio = PlainParametrization(kind="score"), PlainLabel(kind="ratio")

@@ -15,6 +15,7 @@ from scorefield.field import digest
 diffusers = pytest.importorskip("diffusers")
 
 from scorefield.interop.diffusers import load  # noqa: E402
+from scorefield.interop.folders import _weights  # noqa: E402
 
 WEIGHTS = "diffusion_pytorch_model"
 
@@ -119,6 +120,15 @@ def test_variants_are_chosen_by_name_and_the_autoencoder_has_its_own(work, tmp_p
         found()
     stem.with_suffix(".fp16.safetensors").unlink()
     assert torch.equal(found(), 3 * bias)
+
+
+@pytest.mark.parametrize("variant", [None, "bf16"])
+def test_safetensors_are_preferred_to_pickles(tmp_path, variant):
+    end = "" if variant is None else f".{variant}"
+    names = [f".bin.index{end}.json", f"{end}.bin", f"{end}.safetensors"]
+    for name in names:
+        (tmp_path / f"{WEIGHTS}{name}").touch()
+    assert _weights(tmp_path, variant).name == f"{WEIGHTS}{names[-1]}"
 
 
 @pytest.mark.parametrize("variant", [None, "fp16"])

@@ -120,8 +120,9 @@ def _content(folder: Path) -> str:
 
 
 def _variants(folder: Path) -> dict[str, Path]:
-    """Return the weights of each variant: a file, or the index of several; .safetensors first."""
-    matches = [(path, _FILE.fullmatch(path.name)) for path in sorted(folder.iterdir())]
+    """Return the weights of each variant: a file, or the index of several; .bin only if alone."""
+    files = sorted(folder.iterdir(), key=lambda path: (".safetensors" in path.name, path.name))
+    matches = [(path, _FILE.fullmatch(path.name)) for path in files]
     return {match[1] or match[2] or "": path for path, match in matches if match}
 
 

@@ -280,7 +280,7 @@ def test_a_network_that_is_off_at_high_noise_is_named_with_the_solvers_that_suff
     errors = [one.declared.error for one in results]
     assert errors[0] == pytest.approx(errors[1], rel=0.02), "compared at lower noise"
     assert "sigma/alpha" in advice(results[1])
-    assert "Multistep(3, angle)" in advice(results[1])
+    assert "UniPC(4, angle)" in advice(results[1])
     assert "Multistep(2, data)" not in advice(results[1])
     last = max(results[1].levels, key=lambda level: level.ratio)
     share = (0.1 * last.ratio / field.data_std) ** 2

@@ -18,6 +18,11 @@ def pytest_addoption(parser):
         default=20,
         help="how often test_damage.py kills a training, and how often it asks one to stop",
     )
+    parser.addoption(
+        "--every-pipeline",
+        action="store_true",
+        help="test_pipelines.py runs every solver in every pipeline, not in a quarter of them each",
+    )
 
 
 def pytest_configure(config):

@@ -225,14 +225,14 @@ class Noise:
         counter, key = self._counter(step, blocks, path), (self.seed & _LOW, self.seed >> 32)
         count, steps, _ = counter[0].shape
         if not step.is_cpu or torch.compiler.is_compiling():
-            return _normal(philox(counter, key)).flatten(2).to(dtype)
+            return _normal(philox(counter, key), widest(step.device)).flatten(2).to(dtype)
         z = torch.empty(count, steps, blocks, 4, dtype=dtype)
         most = max(1, _IN_CACHE * torch.get_num_threads() // max(1, steps))
         rows, wide = max(1, most // max(1, blocks)), min(most, max(1, blocks))
         for i in range(0, count, rows):
             for j in range(0, blocks, wide):
                 part = (slice(i, i + rows), slice(None), slice(j, j + wide))
-                z[part] = _normal(philox([word[part] for word in counter], key))
+                z[part] = _normal(philox([word[part] for word in counter], key), torch.float64)
         return z.flatten(2)
 
     def _words(self, step: Tensor, blocks: int) -> list[Tensor]:
@@ -253,9 +253,8 @@ class Noise:
         return [word.expand(shape) for word in (block, stepped, ids & _LOW, ids >> 32)]
 
 
-def _normal(words: Sequence[Tensor]) -> Tensor:
-    """Return four normal numbers ``(..., 4)`` of each block, by Box and Muller in `widest`."""
-    dtype = widest(words[0].device)
+def _normal(words: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return four normal numbers ``(..., 4)`` of each block, by Box and Muller in a type."""
     u = [(word.to(dtype) + 0.5) * 2.0**-32 for word in words]
     pairs = []
     for radial, angular in (u[:2], u[2:]):

@@ -8,9 +8,9 @@ import copy
 import pytest
 import stand_in
 import torch
+from shell import end
 
 import scorefield as sf
-from scorefield.cli.app import main
 
 NFE = 12
 
@@ -122,12 +122,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices") / "run"
     sf.train("moons", steps=2, network={"kind": "mlp", "width": 8, "depth": 1}).save(folder)
     return folder
-
-
-def end(*words):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(word) for word in words])
-    return stopped.value.code
 
 
 @pytest.mark.parametrize("command", COMMANDS)

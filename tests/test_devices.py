@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from shell import end
 
 import scorefield as sf
 from scorefield._internal.devices import find_device
-from scorefield.cli.app import main
 
 TESTS = pathlib.Path(__file__).with_name("on_stand_in.py")
 
@@ -31,12 +31,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices") / "run"
     sf.train("moons", steps=2, network={"kind": "mlp", "width": 8, "depth": 1}).save(folder)
     return folder
-
-
-def end(*words):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(word) for word in words])
-    return stopped.value.code
 
 
 @pytest.mark.parametrize(

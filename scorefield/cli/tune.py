@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from scorefield._internal.errors import CheckpointError, UsageError
@@ -24,8 +26,6 @@ from scorefield.cli.options import (
 
 if TYPE_CHECKING:
     from scorefield.interop.pipeline_tuning import PipelineTuner
-    from scorefield.runs.folder import RunFolder
-    from scorefield.runs.run import Run
     from scorefield.runs.tune import RunTuner
     from scorefield.sampling import Plan
 
@@ -86,7 +86,8 @@ def tune(
     opened, folder = Source(run, network, device).load().guided(guidance), RunFolder(run)
     for calls in budgets:
         default_plan(opened.field, calls)  # raises for a number of calls without a plan
-    missing = [calls for calls in budgets if overwrite or not _exists(opened, folder, calls)]
+    stored = partial(folder.plan, opened.conditional, guidance=opened.guidance)
+    missing = [n for n in budgets if overwrite or not exists(partial(stored, n))]
     if not missing:
         return
     tuner = RunTuner(opened, conditions=texts, noises=noises, seed=seed, batch_size=batch_size)
@@ -111,11 +112,12 @@ def show_tuning(
         return tuner.tune(calls, tries=tries, polish=polish, progress=progress)
 
 
-def _exists(run: Run, folder: RunFolder, calls: int) -> bool:
+def exists(read: Callable[[], Plan | None]) -> bool:
+    """Return whether there is a plan already, and print which."""
     from scorefield.cli.plan_options import describe_tuning
 
     try:
-        plan = folder.plan(run.conditional, calls, run.guidance)
+        plan = read()
     except CheckpointError as error:
         raise CheckpointError(f"{error} Or tune it again, with --overwrite.") from None
     if plan is None:

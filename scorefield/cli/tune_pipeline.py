@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,8 +25,6 @@ from scorefield.cli.options import (
 
 if TYPE_CHECKING:
     import torch
-
-    from scorefield.interop.pipeline_tuning import PipelineTuner
 
 TypeName = Literal["float32", "float16", "bfloat16"]
 
@@ -81,7 +80,7 @@ def tune_pipeline(
     """
     from scorefield._internal.devices import find_device
     from scorefield.cli.plan_options import describe_tuning
-    from scorefield.cli.tune import show_tuning
+    from scorefield.cli.tune import exists, show_tuning
     from scorefield.interop.pipeline_tuning import PipelineTuner
 
     budgets, options = whole_numbers("nfe", nfe), _settings(settings)
@@ -99,23 +98,10 @@ def tune_pipeline(
         folder=pipeline / "plans" if out is None else out,
         **options,
     )
-    missing = [calls for calls in budgets if overwrite or not _exists(tuner, calls)]
+    missing = [calls for calls in budgets if overwrite or not exists(partial(tuner.plan, calls))]
     for calls in missing:
         say(describe_tuning(show_tuning(tuner, calls, tries, polish)))
         say(f"scheduler: {tuner.path(calls)}")
-
-
-def _exists(tuner: PipelineTuner, calls: int) -> bool:
-    from scorefield.cli.plan_options import describe_tuning
-
-    try:
-        plan = tuner.plan(calls)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} Or tune it again, with --overwrite.") from None
-    if plan is None:
-        return False
-    say(f"{describe_tuning(plan)}; exists already (--overwrite tunes it again)")
-    return True
 
 
 def _load(folder: Path, device: torch.device, dtype: str) -> Any:

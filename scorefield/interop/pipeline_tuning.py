@@ -10,7 +10,6 @@ from typing import Any, overload
 
 import torch
 
-import scorefield
 from scorefield._internal.atomic_files import publish
 from scorefield._internal.errors import CheckpointError
 from scorefield._internal.json_values import decode
@@ -18,7 +17,7 @@ from scorefield.field import digest
 from scorefield.interop.pipeline_call import PipelineCall, Prompts, numbers
 from scorefield.interop.pipeline_field import field
 from scorefield.process import Process
-from scorefield.sampling import Plan, plan_kinds, template
+from scorefield.sampling import Plan, plan_kinds
 from scorefield.tuning.tried import Tried
 from scorefield.tuning.tuner import Tuner
 
@@ -63,16 +62,7 @@ class PipelineTuner:
             first=_first(self.field.process),
         )
         self.folder = None if folder is None else Path(folder)
-        self.facts = {
-            "version": scorefield.__version__,
-            "torch": torch.__version__,
-            "device": template(self.field).device.type,
-            "field": digest(self.field),
-            "prompts": digest(numbers(call.rows)),
-            "noises": self.tuner.count,
-            "seed": seed,
-            "batch_size": batch_size,
-        }
+        self.facts = {**self.tuner.facts, "prompts": digest(numbers(call.rows))}
 
     def path(self, nfe: int) -> Path | None:
         """Return the folder of the scheduler of ``nfe`` calls, whether it exists or not."""

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-import scorefield
 from scorefield.data.rows import digest as digest_rows
 from scorefield.field import digest
-from scorefield.sampling import Plan, template
+from scorefield.sampling import Plan
 from scorefield.tuning.tuner import Tuner
 
 if TYPE_CHECKING:
@@ -50,14 +49,8 @@ class RunTuner:
             field, noises=noises, conditions=conditions, seed=seed, batch_size=batch_size
         )
         self.facts = {
-            "version": scorefield.__version__,
-            "torch": torch.__version__,
-            "device": template(field).device.type,
-            "field": digest(field),
+            **self.tuner.facts,
             "bound": digest(dict(run.condition)),
-            "noises": self.tuner.count,
-            "seed": seed,
-            "batch_size": self.tuner.batch_size,
             "conditions": {k: digest_rows(v) for k, v in conditions.items()},
         }
 

@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+import scorefield
 from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import ScoreField, digest
 from scorefield.process import balanced, check_positive, check_whole, time_near
-from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan
+from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan, template
 from scorefield.solvers import Multistep
 from scorefield.tuning.noises import distances, draw
 from scorefield.tuning.polish import polished, round_calls, usual_rounds
@@ -184,6 +185,19 @@ class Tuner:
                 float(noises.estimates(noises.z, at)[0].sum())
                 elapsed = time.perf_counter() - began
         return elapsed / len(noises)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """All inputs of the errors of levels except the conditions, in JSON's types."""
+        return {
+            "version": scorefield.__version__,
+            "torch": torch.__version__,
+            "device": template(self.field).device.type,
+            "field": digest(self.field),
+            "noises": self.count,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+        }
 
     @cached_property
     def _chosen(self) -> Tensor:

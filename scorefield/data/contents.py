@@ -9,18 +9,16 @@ from __future__ import annotations
 import io
 import math
 import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from scorefield._internal import sizes
+from scorefield._internal import files, sizes
 from scorefield._internal.errors import DataError
 from scorefield.data.config import DataConfig
 
@@ -146,39 +144,17 @@ _HEADER = 1 << 14  # bytes at the start of an array
 _DIRECTORY = 1 << 20  # bytes of an archive's list of members
 _LINE = 1 << 24  # characters of a table's row
 
-# errors that the libraries raise for malformed bytes
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    EOFError,
-    MemoryError,
-    ArithmeticError,
-    RuntimeError,
-    SyntaxError,
-    tokenize.TokenError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-)
 
-
-@contextmanager
-def reading(source: Path | str, form: str, *others: type[Exception]) -> Iterator[None]:
+def reading(
+    source: Path | str, form: str, *others: type[Exception]
+) -> AbstractContextManager[None]:
     """Raise any error on malformed data as one `DataError`.
 
     Args:
         form: of the data, as in ``a table``, for the message.
         others: errors of a library besides the usual ones.
     """
-    errors: tuple[type[Exception], ...] = (*_UNREADABLE, *others)
-    try:
-        yield
-    except DataError:
-        raise
-    except errors as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(f"{source} cannot be read as {form}: {reason}") from None
+    return files.reading(source, form, DataError, *others)
 
 
 def member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:

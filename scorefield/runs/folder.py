@@ -33,7 +33,8 @@ from torch import Tensor, nn
 from scorefield._internal import sizes, toml
 from scorefield._internal.atomic_files import in_room, publish
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
-from scorefield._internal.hub import leads_out, snapshot
+from scorefield._internal.files import leads_out
+from scorefield._internal.hub import snapshot
 from scorefield.field import ScoreField
 from scorefield.runs import weights
 from scorefield.runs.weights import CONFIG

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import CheckpointError, UsageError
-from scorefield._internal.hub import leads_out
+from scorefield._internal.files import leads_out
 from scorefield.runs import build, header
 from scorefield.training.config import RunConfig
 

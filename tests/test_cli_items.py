@@ -233,7 +233,11 @@ def test_strips_between_images(tmp_path, files):
 @pytest.mark.parametrize(
     ("code", "command", "message"),
     [
-        (2, "likelihood run x.npy --out p.txt", "p.txt: must end in .csv or .parquet"),
+        (
+            2,
+            "likelihood run x.npy --out p.txt",
+            "p.txt: must end in .csv or .tsv or .jsonl or .parquet",
+        ),
         (2, "likelihood run x.npy --out no/p.csv", "in a folder that exists"),
         (2, "likelihood run x.npy --nfe 3", "--nfe 3: give a number of calls"),
         (2, "likelihood run x.npy --nfe 9 --rtol 1e-3", "--nfe and --rtol cannot be combined"),

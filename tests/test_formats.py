@@ -92,7 +92,7 @@ BAD = {
     "words.csv": (b"a,b\n1,2\n3,red\n", "row 3, column b: 'red', but the column holds both"),
     "names.csv": (
         b"a\n" + "".join(f"name{k}\n" for k in range(65)).encode(),
-        "row 66, column a: 'name64' is one of more than 64 different texts",
+        "column a: 65 different texts, too many for a category",
     ),
     "twice.csv": (b"a,b,a\n1,2,3\n3,4,5\n", "has two columns named a"),
     "empty.csv": (b"a,b\n1,\n2,\n", "column b holds no values besides 2 missing value(s)"),
@@ -215,7 +215,9 @@ def test_a_column_of_classes_may_hold_many_texts(tmp_path, ending):
     assert [data.class_names[k] for k in data.y] == kinds
     assert inspect(path, "kind")["classes"].startswith("70: kind00")
     write_table(path, {"kind": [f"{k}th" for k in range(10_001)], "x": range(10_001)})
-    with pytest.raises(DataError, match=r"column kind: .* different texts, too many for classes"):
+    with pytest.raises(
+        DataError, match=r"column kind: 10001 different texts, too many for classes"
+    ):
         read(path, labels="kind")
 
 

@@ -568,7 +568,7 @@ def an_archive_with_a_damaged_stream(path):
     path.write_bytes(whole)
 
 
-content("a_table_of_one_word", ".csv", "word\n", True)
+content("a_table_of_one_word", ".csv", "word\n")
 content("a_table_of_zero_bytes", ".csv", "a,b\n1,\0\n2,3\n")
 content("a_table_of_other_bytes", ".csv", bytes(range(256)) * 100)
 content("a_table_in_utf_16", ".csv", "a,b\n1,2\n".encode("utf-16"))

@@ -135,6 +135,18 @@ print([name for name in {heavy.split()} if name in sys.modules])
     assert run(code) == "[]"
 
 
+def test_arrays_and_samples_of_them_load_no_library_of_tables():
+    code = """
+import sys
+import torch
+import scorefield as sf
+run = sf.train(torch.randn(20, 2), steps=1, batch_size=4)
+run.sample(2, nfe=2)
+print("pyarrow" in sys.modules)
+"""
+    assert run(code) == "False"
+
+
 def test_an_objective_loads_few_modules():
     code = """
 import sys

@@ -25,7 +25,7 @@ from scorefield.runs.jobs import parts as jobs
 from scorefield.runs.jobs.engines import find_engine
 from scorefield.runs.jobs.parts import Job, find_job
 from scorefield.runs.jobs.shards import Shard, find_shard, owner
-from scorefield.runs.jobs.tables import write_array, write_table
+from scorefield.runs.jobs.tables import from_arrays, write_array, write_table
 
 
 @pytest.fixture(scope="module")
@@ -443,8 +443,8 @@ def test_a_table_in_blocks_has_the_rows_of_the_whole(tmp_path):
     columns = {"id": np.arange(7), "value": np.random.default_rng(0).normal(size=7)}
     blocks = [{k: v[part] for k, v in columns.items()} for part in (slice(3), slice(3, 7))]
     for name, some in (("whole", [columns]), ("blocks", blocks)):
-        write_table(tmp_path / f"{name}.csv", iter(some))
-    write_table(tmp_path / "x.parquet", iter(blocks))
+        write_table(tmp_path / f"{name}.csv", map(from_arrays, some))
+    write_table(tmp_path / "x.parquet", map(from_arrays, blocks))
     assert (tmp_path / "blocks.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     found = parquet.ParquetFile(tmp_path / "x.parquet")
     assert found.num_row_groups == 2

@@ -31,6 +31,7 @@ from scorefield.runs.jobs.tables import (
     ARRAY,
     TABLE,
     check_target,
+    from_arrays,
     refuse_file,
     write_array,
     write_table,
@@ -154,7 +155,7 @@ def finish(job: Job, kind: ResultKind) -> None:
         rows = (block[kind.result].reshape(-1, *like.shape) for block in blocks)
         write_table(job.out, (as_table(x, like.columns) for x in rows))
     else:
-        write_table(job.out, blocks)
+        write_table(job.out, map(from_arrays, blocks))
     images = _pictured(job, kind) if kind.picture and len(like.shape) == 3 else None
     job.remove()
     kind.report(job.settings, statistics)

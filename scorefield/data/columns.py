@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -312,28 +313,30 @@ class Columns(Encoding):
                 )
 
 
-def as_table(x: np.ndarray, config: ColumnsConfig) -> dict[str, np.ndarray]:
-    """Return vectors ``(N, count)`` as a table: texts for codes, whole numbers as such.
+def as_table(x: np.ndarray, config: ColumnsConfig) -> Any:
+    """Return vectors ``(N, count)`` as a `pyarrow.Table`: texts for codes, whole numbers as such.
 
-    A missing value is an empty text, or NaN; so columns of whole numbers that may have some are
-    floating.
+    A missing value is null.
     """
+    import pyarrow
+
     names, table = config.names or numbered(x.shape[1]), {}
     for name, column in zip(names, x.T, strict=True):
+        missing = np.isnan(column)
         if name in config.categories:
-            labels = np.array(config.categories[name])
-            missing = np.isnan(column)
+            labels = pyarrow.array(config.categories[name], "string")
             codes = np.where(missing, 0, column).astype(np.int64)
-            table[name] = np.where(missing, MISSING, labels[codes])
-        elif _prints_whole(name, config):
-            table[name] = column.astype(np.int64)
+            table[name] = labels.take(pyarrow.array(codes, mask=missing))
         else:
-            table[name] = column
-    return table
+            whole = _prints_whole(name, config)
+            kind = np.dtype(np.int64) if whole else column.dtype
+            numbers = np.where(missing, 0, column).astype(kind)
+            table[name] = pyarrow.array(numbers, mask=missing)
+    return pyarrow.table(table)
 
 
 def _prints_whole(name: str, config: ColumnsConfig) -> bool:
     if name in config.constant:
         value = config.constant[name]
         return value.is_integer() and abs(value) < _EXACT
-    return name in config.whole and name not in config.missing
+    return name in config.whole

@@ -54,7 +54,8 @@ class Contents:
         labels: of the columns of texts.
         classes: of the items, if they lie in folders.
         by_name: functions that return classes of the items.
-        typed: whether whole numbers are a kind of their own, as in a table.
+        table: the `pyarrow.Table` that the values are made from, if they are a table.
+        notes: sentences on the detected format, one for each line to print.
     """
 
     values: Values
@@ -62,7 +63,8 @@ class Contents:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: Coded | None = None
     by_name: Mapping[str, Callable[[], Coded]] = field(default_factory=dict)
-    typed: bool = False
+    table: Any = None
+    notes: tuple[str, ...] = ()
 
 
 def coded(texts: np.ndarray) -> Coded:
@@ -142,7 +144,7 @@ THRIFT = 1 << 20  # bytes of a name in a parquet file, and members of a list
 _RATIO, _SMALL = 200, 1 << 26  # how often its size a file may unpack to, or how many bytes
 _HEADER = 1 << 14  # bytes at the start of an array
 _DIRECTORY = 1 << 20  # bytes of an archive's list of members
-_LINE = 1 << 24  # characters of a table's row
+LINE = 1 << 24  # characters of a table's row
 
 
 def reading(
@@ -211,9 +213,9 @@ def check_size(path: Path, size: int) -> None:
 
 def lines(path: Path, file: IO[str]) -> Iterator[str]:
     """Yield the lines of a table, each of limited length."""
-    while line := file.readline(_LINE):
-        if len(line) == _LINE:
+    while line := file.readline(LINE):
+        if len(line) == LINE:
             raise DataError(
-                f"{path} holds a line of {_LINE:,} characters or more: too long for a row."
+                f"{path} holds a line of {LINE:,} characters or more: too long for a row."
             )
         yield line

@@ -29,9 +29,10 @@ from scorefield.data.contents import (
     reading,
 )
 from scorefield.data.images import read_images
-from scorefield.data.table import read_csv, read_parquet
+from scorefield.data.objects import read_table
+from scorefield.data.table import KINDS as TABLES
 
-KINDS = (".npy", ".npz", ".csv", ".parquet", ".h5ad", ".idx", ".idx.gz")
+KINDS = (".npy", ".npz", *TABLES, ".h5ad", ".idx", ".idx.gz")
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -56,7 +57,7 @@ def read_file(path: Path, layer: str | None = None, use: Use = ALL) -> Contents:
     if suffix == ".h5ad":
         return read_h5ad(path, layer)
     if suffix in TABLES:
-        return TABLES[suffix](path, use)
+        return read_table(path, str(path), use)
     if path.name.removesuffix(".gz").endswith("-ubyte"):
         suffix = ".idx"
     if suffix not in ARRAYS:
@@ -128,4 +129,3 @@ ARRAYS: dict[str, Callable[[Path], np.ndarray]] = {
     ".idx": _idx,
     ".idx.gz": _idx,
 }
-TABLES: dict[str, Callable[[Path, Use], Contents]] = {".csv": read_csv, ".parquet": read_parquet}

@@ -1,14 +1,15 @@
 """Data that is in memory already: arrays, tensors, sparse matrices, tables and AnnData objects.
 
 The libraries that such objects come from are not imported. Datasets of Hugging Face become Arrow
-tables. Any table that has the Arrow C interface
-or ``__dataframe__``, as those of pandas and polars, is read by pyarrow.
+tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
+from scorefield.data.arrow_images import is_image, read_image_table
+from scorefield.data.codes import contents_of
 from scorefield.data.contents import ALL, Coded, Contents, Use, Values, coded
-from scorefield.data.table import MISSING, read_frame
+from scorefield.data.delimited import MISSING
+from scorefield.data.table import read
 
 
 def from_object(source: Any, name: str, layer: str | None = None, use: Use = ALL) -> Contents:
@@ -29,8 +33,8 @@ def from_object(source: Any, name: str, layer: str | None = None, use: Use = ALL
         use: the columns of a table that are read.
 
     Raises:
-        DataError: a table without pyarrow, or with columns of other types than numbers and texts;
-            a layer that the object does not have.
+        DataError: a table with columns of other types than numbers and texts; a layer that the
+            object does not have.
     """
     if hasattr(source, "obs") and hasattr(source, "X"):
         return _cells(source, name, layer)
@@ -42,8 +46,28 @@ def from_object(source: Any, name: str, layer: str | None = None, use: Use = ALL
     if hasattr(source, "with_format") and hasattr(source, "features"):
         return _dataset(source, name, use)
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__dataframe__"):
-        return read_frame(source, name, use)
+        return read_table(source, name, use)
     return Contents(_values(source))
+
+
+def read_table(
+    source: Any,
+    name: str,
+    use: Use = ALL,
+    class_names: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Contents:
+    """Return the contents of a table, or of one with a column of images.
+
+    Args:
+        class_names: of columns next to images, by the column.
+
+    Raises:
+        DataError: as `scorefield.data.table.read`, `scorefield.data.codes.contents_of`.
+    """
+    table = read(source, name, use)
+    if is_image(table.schema.field(0).type):
+        return read_image_table(name, table, class_names, paths=not isinstance(source, Path))
+    return contents_of(table, name, use)
 
 
 def _dataset(source: Any, name: str, use: Use) -> Contents:
@@ -52,7 +76,7 @@ def _dataset(source: Any, name: str, use: Use) -> Contents:
         raise DataError(f"{name} is a stream: load it whole, with streaming=False.")
     features = source.features or {}
     class_names = {column: f.names for column, f in features.items() if getattr(f, "names", None)}
-    return read_frame(source.with_format("arrow")[:], name, use, class_names)
+    return read_table(source.with_format("arrow")[:], name, use, class_names)
 
 
 def _cells(source: Any, name: str, layer: str | None) -> Contents:

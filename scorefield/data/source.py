@@ -155,8 +155,10 @@ def read(
     _check(contents, name)
     classes, class_columns = classes_of(contents, labels, name)
     ours = None if like is None else like.columns
-    samples = layout(contents, (*without, *class_columns), name, ours)
-    policy = missing or ("keep" if contents.typed or like else "refuse")
+    is_table = contents.table is not None
+    left_out = class_columns if is_table else (*without, *class_columns)
+    samples = layout(contents, left_out, name, ours)
+    policy = missing or ("keep" if is_table or like else "refuse")
     facts = survey(samples, name, policy, anywhere=missing == "keep" and not learn)
     if learn and len(facts.keep) < 2:
         raise DataError(
@@ -166,7 +168,7 @@ def read(
     columns = ours or ColumnsConfig(names=samples.names)
     if learn:
         _check_resolved(facts, samples, name)
-        columns = _columns(facts, samples, contents.typed, name)
+        columns = _columns(facts, samples, is_table, name)
     y = None if classes is None else torch.from_numpy(classes.codes[facts.keep])
     class_names = () if classes is None else classes.labels
     return Data(rows, y, name, class_names, columns, facts.incomplete, layer)

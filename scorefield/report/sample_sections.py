@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,17 +63,17 @@ def _classes(context: ReportContext) -> list[Panel]:
 def _rows(context: ReportContext) -> blocks.Table:
     """Return the first samples as rows of a table."""
     table = context.run.table(context.samples[:_ROWS])
-    names = list(table)[:_COLUMNS]
-    more = f", in the first {_COLUMNS} of {len(table)} columns" if len(table) > _COLUMNS else ""
-    cells = [[_cell(value) for value in table[name].tolist()] for name in names]
+    names, count = table.column_names[:_COLUMNS], table.num_columns
+    more = f", in the first {_COLUMNS} of {count} columns" if count > _COLUMNS else ""
+    cells = [[_cell(value) for value in column.to_pylist()] for column in table.columns[:_COLUMNS]]
     rows = list(zip(*cells, strict=True))
     return blocks.Table(f"Samples 0 to {_ROWS - 1}{more}", [*map(short_name, names)], rows)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.5g}"
-    return short_name(str(value))
+        return f"{value:.5g}"
+    return "" if value is None else short_name(str(value))
 
 
 def two_ways(context: ReportContext) -> Section:

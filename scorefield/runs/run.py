@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +25,8 @@ from scorefield.sampling import (
 from scorefield.solvers import Solver
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from scorefield.evaluate.check import Check, Progress
     from scorefield.evaluate.metrics import Metric
     from scorefield.tuning.frontier import Frontier
@@ -139,7 +140,7 @@ class Run(DataInference):
 
     def sample_table(
         self, n: int | Sequence[int] | Tensor, *arguments: Any, **settings: Any
-    ) -> dict[str, np.ndarray]:
+    ) -> pyarrow.Table:
         """Generate rows of a table: `sample` with the same arguments, then `table`."""
         return self.table(self.sample(n, *arguments, **settings))
 

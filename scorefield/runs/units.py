@@ -11,7 +11,6 @@ from functools import cached_property
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +26,8 @@ from scorefield.sampling import template
 from scorefield.training.config import RunConfig
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from scorefield.data import Data
     from scorefield.networks import Codec
 
@@ -72,10 +73,10 @@ class DataField:
         """Return samples of the field ``(B, *field.shape)`` in the units of the data."""
         return self.encoding.inverse(self.transform.inverse(z))
 
-    def table(self, x: Tensor) -> dict[str, np.ndarray]:
+    def table(self, x: Tensor) -> pyarrow.Table:
         """Return data ``(B, columns)`` as named columns, with texts and whole numbers as they were.
 
-        ``pandas.DataFrame(run.table(x))`` is the table as a frame.
+        ``run.table(x).to_pandas()`` is the table as a frame of pandas.
 
         Raises:
             DataError: data of another shape, or a run of images.

@@ -1,29 +1,28 @@
-"""Files of results, written block by block so that memory holds one block: .npy, .csv, .parquet."""
+"""Files of results, written block by block so that memory holds one block: arrays and tables."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from scorefield._internal.atomic_files import write
 from scorefield._internal.errors import UsageError
+from scorefield.data.delimited import is_header
 
 ARRAY = (".npy",)
-TABLE = (".csv", ".parquet")
+TABLE = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
     """Reject a file that a result cannot be written to, before any work.
 
     Raises:
-        UsageError: another ending, a folder that does not exist, a file that exists, pyarrow is
-            missing.
+        UsageError: another ending, a folder that does not exist, a file that exists.
     """
     if path.is_dir():
         raise UsageError(f"out={path}: is a folder; pass the name of a file in it.")
@@ -32,14 +31,6 @@ def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
             f"out={path}: must end in {' or '.join(endings)}, in a folder that exists."
         )
     refuse_file(path, overwrite)
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise UsageError(
-                f"out={path}: needs pyarrow; pip install 'scorefield[parquet]', or pass a name "
-                "that ends in .csv."
-            ) from None
 
 
 def refuse_file(path: Path, overwrite: bool) -> None:
@@ -64,43 +55,68 @@ def write_array(path: Path, count: int, blocks: Iterable[np.ndarray]) -> None:
     write(path, fill, count * first[0].nbytes)
 
 
-def write_table(path: Path, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Write blocks of columns, at once or not at all; numbers in CSV keep all their digits.
-
-    A CSV file has no header if all names are numbers, because readers would take it for a row.
-    """
-    fill = _fill_parquet if path.suffix == ".parquet" else _fill_csv
-    write(path, lambda file: fill(file, blocks))
-
-
-def _fill_csv(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
-    from scorefield.data.table import is_header
-
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    lines = csv.writer(text, lineterminator="\n")
-    for k, block in enumerate(blocks):
-        if k == 0 and is_header(block):
-            lines.writerow(block)
-        lines.writerows(zip(*(_cells(column) for column in block.values()), strict=True))
-    text.detach()  # which flushes, and leaves the file open
-
-
-def _cells(column: np.ndarray) -> list[object]:
-    """Return the cells of a column, with as few digits as are exact; None for a missing value."""
-    missing = column.dtype.kind == "f" and bool(np.isnan(column).any())
-    short = map(float, column.astype(str)) if column.dtype == np.float32 else column.tolist()
-    return [None if missing and value != value else value for value in short]
-
-
-def _fill_parquet(file: BinaryIO, blocks: Iterable[Mapping[str, np.ndarray]]) -> None:
+def from_arrays(columns: Mapping[str, np.ndarray]) -> Any:
+    """Return arrays ``(N,)`` as a `pyarrow.Table`, in which NaN is a missing value."""
     import pyarrow
+
+    arrays = {name: pyarrow.array(column, from_pandas=True) for name, column in columns.items()}
+    return pyarrow.table(arrays)
+
+
+def write_table(path: Path, blocks: Iterable[Any]) -> None:
+    """Write blocks of a `pyarrow.Table`, at once or not at all, in the format of the ending.
+
+    Numbers as text keep all their digits. A file of texts has no header if all names are numbers,
+    because readers would take it for a row.
+    """
+    fills: dict[str, Callable[[BinaryIO, Iterator[Any]], None]] = {
+        ".csv": lambda file, rest: _fill_text(file, rest, ","),
+        ".tsv": lambda file, rest: _fill_text(file, rest, "\t"),
+        ".jsonl": _fill_json,
+        ".parquet": _fill_parquet,
+    }
+    write(path, lambda file: fills[path.suffix](file, iter(blocks)))
+
+
+def _fill_text(file: BinaryIO, blocks: Iterator[Any], delimiter: str) -> None:
+    import pyarrow
+
+    first = next(blocks)
+    if is_header(first.column_names):
+        names = _quoted(pyarrow.array(first.column_names), delimiter).to_pylist()
+        file.write((delimiter.join(names) + "\n").encode())
+    for block in chain([first], blocks):
+        file.write(_lines(block, delimiter).encode())
+
+
+def _lines(table: Any, delimiter: str) -> str:
+    from pyarrow import compute
+
+    cells = (_quoted(column.cast("string"), delimiter) for column in table.columns)
+    filled = [compute.fill_null(column, "") for column in cells]
+    rows = compute.binary_join_element_wise(*filled, delimiter).to_pylist()
+    return "".join(f"{row}\n" for row in rows)
+
+
+def _quoted(cells: Any, delimiter: str) -> Any:
+    """Return texts in quotes where a reader needs them."""
+    from pyarrow import compute
+
+    special = compute.match_substring_regex(cells, f'[{delimiter}"\r\n]|^$|^\\s|\\s$')
+    twice = compute.replace_substring(cells, '"', '""')
+    return compute.if_else(special, compute.binary_join_element_wise('"', twice, '"', ""), cells)
+
+
+def _fill_json(file: BinaryIO, blocks: Iterator[Any]) -> None:
+    for block in blocks:
+        for row in block.to_pylist():
+            file.write((json.dumps(row, default=str, ensure_ascii=False) + "\n").encode())
+
+
+def _fill_parquet(file: BinaryIO, blocks: Iterator[Any]) -> None:
     from pyarrow import parquet
 
-    def table(block: Mapping[str, np.ndarray]) -> pyarrow.Table:
-        return pyarrow.table({k: pyarrow.array(v, from_pandas=True) for k, v in block.items()})
-
-    tables = map(table, blocks)
-    first = next(tables)
+    first = next(blocks)
     with parquet.ParquetWriter(file, first.schema) as writer:
-        for rows in chain([first], tables):
-            writer.write_table(rows)
+        for block in chain([first], blocks):
+            writer.write_table(block)

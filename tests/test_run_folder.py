@@ -187,13 +187,21 @@ def test_files_that_a_folder_links_to_are_not_copied(run, tmp_path):
     assert not any("secret" in file.read_text("latin-1") for file in (tmp_path / "copy").iterdir())
 
 
-def test_a_run_is_not_written_over_the_working_directory(run, tmp_path, monkeypatch):
+def test_a_save_into_the_working_directory_that_fails_leaves_it_empty(run, tmp_path, monkeypatch):
+    def publish(source, target):
+        if target.name == "config.toml":
+            raise OSError("disk")
+        source.rename(target)
+
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    for folder in (".", tmp_path / "empty"):
-        with pytest.raises(UsageError, match="is the working directory: choose a new folder"):
-            run.save_pretrained(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("scorefield.runs.folder.publish", publish)
+        with pytest.raises(OSError, match="disk"):
+            run.save_pretrained(".")
     assert list(tmp_path.glob("empty/*")) == []
+    run.save_pretrained(".")
+    assert torch.equal(sf.load(tmp_path / "empty").sample(2), run.sample(2))
 
 
 def test_the_frontier_of_a_run_with_conditions_does_not_take_the_place_of_its_own(run):

@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # cyclopts reads the source of every base of every configuration, each time anew
     inspect.getsource = functools.cache(inspect.getsource)  # type: ignore[assignment]
     words = sys.argv[1:] if arguments is None else list(arguments)
+    # as configuration files and messages have them
+    words = [f"--{word[8:]}" if word.startswith("--optim.") else word for word in words]
     try:
         if not words or words[0].startswith("-"):
             app.resolved_commands()  # whose docstrings the list of commands shows

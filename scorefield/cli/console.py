@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +22,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_FIRST_LINE = 3.0  # seconds
+
 console = Console(highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
-    """Print one line as it is: a long path stays in one piece."""
-    console.print(text, soft_wrap=True)
+    """Print one line as it is: a long path stays in one piece.
+
+    If the terminal is lost, this acts as the signal of that, SIGHUP.
+    """
+    try:
+        console.print(text, soft_wrap=True)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        leave_terminal()
+        signal.raise_signal(signal.SIGHUP)
+
+
+def leave_terminal() -> None:
+    """Print nothing more to a terminal that is lost, where every write would fail."""
+    console.quiet = True
+    with open(os.devnull, "w") as nowhere:
+        for descriptor in (1, 2):
+            if os.isatty(descriptor):
+                os.dup2(nowhere.fileno(), descriptor)
 
 
 def show_rows(rows: Mapping[str, str]) -> None:
@@ -62,15 +85,21 @@ def track(
 def meter(
     total: int, title: str, note: Callable[[], str] = lambda: ""
 ) -> Iterator[Callable[[], None]]:
-    """Show a progress bar and ETA; if not at a terminal, print a line after every tenth."""
+    """Show a progress bar and ETA; if not at a terminal, print lines.
+
+    There is a line after every tenth, and before the first one after 3, 6, 12 seconds and so on.
+    """
     if not console.is_terminal:
         began, interval, counter = time.monotonic(), max(1, total // 10), itertools.count(1)
+        wait = _FIRST_LINE
 
         def advance() -> None:
-            done = next(counter)
-            if done % interval == 0 and done < total:
-                left = (time.monotonic() - began) / done * (total - done)
-                say(f"{title} {done}/{total} {note()} ETA {left:.0f} s")
+            nonlocal wait
+            done, seconds = next(counter), time.monotonic() - began
+            early = done < interval and seconds > wait
+            if (done % interval == 0 or early) and done < total:
+                wait *= 1 + early
+                say(f"{title} {done}/{total} {note()} ETA {seconds / done * (total - done):.0f} s")
 
         yield advance
         return

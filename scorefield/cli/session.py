@@ -48,7 +48,7 @@ class Every:
 
 
 class Session:
-    """A training on its way to a run folder.
+    """A training on its way to a run folder, in a process that has the lock of its work folder.
 
     Its files are in a folder next to that of the run until training ends. A checkpoint has
     everything up to its step; log lines after it are written again.
@@ -78,8 +78,9 @@ class Session:
         self.training, self.every, self.best = training, every, best
         self.out, self.work = out, checkpoint.folder_of(out)
         self.writes = training.workers.first
-        if self.writes and not checkpoint.steps(self.work):
-            checkpoint.remove(self.work)  # which cannot be resumed
+        if self.writes:
+            # without a checkpoint nothing can be resumed
+            checkpoint.clear(self.work, every=not checkpoint.steps(self.work))
         self.done = training.resume(self.work)
         if len(set(training.workers.gathered(self.done))) > 1:
             raise StorageError(
@@ -134,7 +135,7 @@ class Session:
                 name = checkpoint.name(step)
                 include[f"{CHECKPOINTS}/{name}"] = self.work / name
         run.save(self.out, include)
-        checkpoint.remove(self.work)
+        checkpoint.clear(self.work)
 
     def _compare(self, run: Run) -> None:
         """Print the energy distance of samples to held-out data, and that of training data."""

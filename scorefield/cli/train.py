@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 from cyclopts import Parameter
 from pydantic import create_model
 
-from scorefield._internal.errors import Stopped, UsageError
-from scorefield.cli.console import console, say, track
+from scorefield._internal.errors import NumericalError, Stopped, UsageError
+from scorefield.cli.console import console, leave_terminal, say, track
 from scorefield.cli.options import (
     ITEMS,
     MODEL,
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     import torch
 
     from scorefield.cli.session import Session
+    from scorefield.runs.folder import RunFolder
     from scorefield.runs.trainer import Training
     from scorefield.training.workers import Workers
 
     Settings = TrainConfig
 
+_HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # which not every system has
 _HEADINGS = {"optim": OPTIMIZER, "conditional": ITEMS, "levels": ITEMS, "held_out": ITEMS}
 
 
@@ -83,8 +85,8 @@ def train(
 ) -> None:
     """Train a score field on data and write a run folder.
 
-    Run the same command again to resume training that was interrupted. After Ctrl-C or SIGTERM it
-    saves a checkpoint at the end of the current step.
+    Run the same command again to resume training that was interrupted. After Ctrl-C, SIGTERM or
+    the loss of its terminal it saves a checkpoint at the end of the current step.
 
     Parameters
     ----------
@@ -112,7 +114,8 @@ def train(
     tracker
         Also send the numbers of the log to this tracker.
     out
-        The run folder to write. It must not exist, or be empty. Required for training.
+        The run folder to write. It must not exist, or be empty; the finished run of the same
+        command stays as it is. Required for training.
     config
         A TOML file of settings, or the config.toml of a run. Options of the command line override
         it.
@@ -134,7 +137,7 @@ def train(
 
     if out is None and not (print_config or dry_run):
         raise UsageError("--out: name the run folder to write.")
-    if out is not None:
+    if out is not None and not RunFolder(out).is_written:
         RunFolder(out).refuse_existing()
     config_ = TrainConfig() if settings is None else TrainConfig(**dict(settings))
     objects = NONE if network is None else Objects.of(make_network(network))
@@ -156,7 +159,10 @@ def train(
             _try(training)
             return
         assert out is not None
-        _run(Session(training, out, every, keep_best, tracker))
+        with _alone(out, workers.first):
+            if _is_finished(training, RunFolder(out)):
+                return
+            _run(Session(training, out, every, keep_best, tracker))
 
 
 def _print_config(training: Training) -> None:
@@ -201,6 +207,44 @@ def _workers(kind: str, device: str, config: TrainConfig) -> Iterator[tuple[Work
         yield workers, local
 
 
+@contextmanager
+def _alone(out: Path, writes: bool) -> Iterator[None]:
+    """Exclude other trainings to the same run folder.
+
+    Raises:
+        StorageError: there is one.
+    """
+    from scorefield._internal.lock import lock
+    from scorefield.training.checkpoint import folder_of
+
+    if not writes:
+        yield
+        return
+    with lock(folder_of(out), f"--out {out}") as locked:
+        if not locked:
+            say(f"{out}: no locks here, so do not start another training to this folder")
+        yield
+
+
+def _is_finished(training: Training, folder: RunFolder) -> bool:
+    """Return whether this command has written the run before; clean up after kills.
+
+    Raises:
+        UsageError: the folder holds something else.
+    """
+    from scorefield.training import checkpoint
+
+    if training.workers.first:
+        folder.clear_leftovers()
+    if not training.is_in(folder):
+        folder.refuse_existing()
+        return False
+    if training.workers.first:
+        checkpoint.clear(checkpoint.folder_of(folder.path))  # of a kill after the last step
+    say(f"run folder: {folder.path}, which this command has finished before")
+    return True
+
+
 def _run(session: Session) -> None:
     """Train to the end, or until a signal to stop."""
     training, first = session.training, session.done
@@ -214,10 +258,9 @@ def _run(session: Session) -> None:
         names = " and ".join(training.damaged)
         note = f"checkpoint {names} damaged: " if names else ""
         say(f"{note}resuming from step {first} of {total}")
-    with stop_signals() as signals:
-        for progress in track(
-            training, total - first, "training", lambda: f"loss {training.loss:.4f}"
-        ):
+    steps = track(training, total - first, "training", lambda: f"loss {training.loss:.4f}")
+    with stop_signals() as signals, _saving(session):
+        for progress in steps:
             stop = progress.step < total and _any(signals, training.workers)
             session.after(progress, stop)
             if stop:
@@ -230,6 +273,25 @@ def _run(session: Session) -> None:
     say(f"run folder: {session.out}")
 
 
+@contextmanager
+def _saving(session: Session) -> Iterator[None]:
+    """Save the last finite step if the training diverges.
+
+    Raises:
+        NumericalError: with how to continue.
+    """
+    try:
+        yield
+    except NumericalError as error:
+        step = session.training.fit.step
+        if not (session.training.diverged and step and session.every.checkpoint):
+            raise
+        session.save_checkpoint()
+        raise NumericalError(
+            f"{error} With a lower --lr this continues from step {step}."
+        ) from None
+
+
 def _any(signals: list[int], workers: Workers) -> bool:
     """Return whether any worker received a signal, the same answer in all."""
     import torch
@@ -239,15 +301,22 @@ def _any(signals: list[int], workers: Workers) -> bool:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Yield a list that collects the signals to stop, so that a step ends; a second one raises."""
+    """Yield a list that collects the signals to stop, so that a step ends; a second Ctrl-C raises.
+
+    SIGHUP says that the terminal is gone, so nothing more is printed; `nohup` has it ignored.
+    """
     signals: list[int] = []
 
     def collect(number: int, frame: object) -> None:
-        if signals:
+        if number == signal.SIGINT and signal.SIGINT in signals:
             raise KeyboardInterrupt
+        if number == _HANGUP:
+            leave_terminal()
         signals.append(number)
 
-    before = {k: signal.signal(k, collect) for k in (signal.SIGINT, signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM, _HANGUP}
+    ignored = {k for k in numbers if signal.getsignal(k) is signal.SIG_IGN}
+    before = {k: signal.signal(k, collect) for k in numbers - ignored}
     try:
         yield signals
     finally:

@@ -16,6 +16,7 @@ file names is ever imported.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -51,6 +52,8 @@ CHECKPOINTS, PLANS, SAMPLES, FRONTIER = "checkpoints", "plans", "samples", "fron
 
 _LARGEST = 2**26  # bytes of a plan, a frontier or a log
 _GUIDANCE = "-guidance-"
+_SYSTEM = ("._", ".DS_Store", "lost+found")  # names of files that systems make in any folder
+_WRITING = ".writing-"  # in the name of a folder that is being written
 # the settings of training, which do not apply to a run that was not trained here
 _OBJECTIVE = ("weighting", "times", "optim")
 
@@ -133,7 +136,9 @@ class RunFolder:
         part = {name: value for name, value in expected.items() if name.startswith("network.")}
         if checkpoint is not None:
             folder = self.path / CHECKPOINTS
-            tensors |= weights.read_checkpoint(folder, checkpoint, decays, average, part, reference)
+            tensors |= weights.read_checkpoint(
+                folder, checkpoint, self.config.train, average, part, reference
+            )
         elif average:
             path = weights.plain_file(self.path, average_name(decays[average]))
             tensors |= weights.read_tensors(path, part, reference)
@@ -315,15 +320,18 @@ class RunFolder:
             StorageError: no room on the disk.
         """
         self.refuse_existing()
+        path = Path(os.path.realpath(self.path))  # a link to a new or empty folder is followed
         files = {WEIGHTS: tensors}
         for decay, average in averages.items():
             files[average_name(decay)] = {f"network.{k}": v for k, v in average.items()}
         weights.check_types(tensors)
         contents = {name: serialise(_separate(parts)) for name, parts in files.items()}
         text = config_text(config)
-        with in_room(self.path, sum(map(len, contents.values()))):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
+        with in_room(path, sum(map(len, contents.values()))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            within = path.exists() and _stays(path)
+            place = path if within else path.parent
+            aside = Path(tempfile.mkdtemp(prefix=f".{path.name}{_WRITING}", dir=place))
             try:
                 for name, content in contents.items():
                     (aside / name).write_bytes(content)
@@ -332,27 +340,64 @@ class RunFolder:
                     _copy(source, aside / name)
                 for (guidance, _), plan in plans.items():
                     RunFolder(aside).save_plan(plan, guidance)
-                if self.path.exists():
-                    self.path.rmdir()
-                publish(aside, self.path)
+                if within:
+                    _fill(path, aside)
+                    return
+                if path.exists():
+                    path.rmdir()
+                publish(aside, path)
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
 
+    @property
+    def is_written(self) -> bool:
+        """Whether there is a configuration, the last file to be written."""
+        return (self.path / CONFIG).is_file()
+
+    def clear_leftovers(self) -> None:
+        """Remove the folders that writing this run has left where it was killed."""
+        path = Path(os.path.realpath(self.path))
+        for place in (path, path.parent):
+            for rest in place.glob(f".{glob.escape(path.name)}{_WRITING}*"):
+                shutil.rmtree(rest, ignore_errors=True)
+
     def refuse_existing(self) -> None:
         """Raise `UsageError` if a run cannot be written here without losing something."""
-        path = self.path
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"{path} exists already: choose another folder, or remove it first.")
-        if path.exists() and path.samefile(os.curdir):
+        path = Path(os.path.realpath(self.path))
+        if path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir()))):
             raise UsageError(
-                f"{path} is the working directory: choose a new folder, such as ./run."
+                f"{self.path} exists already: choose another folder, or remove it first."
             )
-        parent = next(p for p in path.absolute().parents if p.exists())
+        parent = next((p for p in path.parents if p.exists()), path)
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise UsageError(
-                f"{path} cannot be created: {parent} is not a folder you can write to."
+                f"{self.path} cannot be created: {parent} is not a folder you can write to."
             )
+
+
+def _counts(path: Path) -> bool:
+    """Return whether a file makes a folder one that is not empty: not those of a system."""
+    return not (path.name.startswith(_SYSTEM) or _WRITING in path.name)
+
+
+def _stays(path: Path) -> bool:
+    """Return whether a folder must not be replaced: it is in use, or it has a system's files."""
+    return path.samefile(os.curdir) or path.is_mount() or any(path.iterdir())
+
+
+def _fill(path: Path, aside: Path) -> None:
+    """Move the files of a run into its folder, the configuration last; all or none."""
+    moved = []
+    try:
+        for source in sorted(aside.iterdir(), key=lambda item: item.name == CONFIG):
+            moved.append(path / source.name)
+            publish(source, moved[-1])
+    except BaseException:
+        for target in moved:
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        raise
+    aside.rmdir()
 
 
 def guidance_suffix(guidance: float) -> str:
@@ -471,6 +516,6 @@ def _copy(source: Path | str, target: Path) -> None:
     if isinstance(source, str):
         target.write_text(source, encoding="utf-8")
     elif source.is_dir():
-        shutil.copytree(source, target)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*"))
     else:
         shutil.copyfile(source, target)

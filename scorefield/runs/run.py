@@ -281,7 +281,7 @@ class Run(DataInference):
             include: files and folders to copy into it, or texts, by their names there.
 
         Raises:
-            UsageError: the folder exists and is not empty, or is the working directory.
+            UsageError: the folder exists and is not empty.
             StorageError: no room on the disk.
         """
         tensors = {f"network.{k}": v for k, v in self.field.network.state_dict().items()}

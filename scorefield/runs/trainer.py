@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.devices import find_device
-from scorefield._internal.errors import StorageError
+from scorefield._internal.errors import NumericalError, StorageError
 from scorefield.data import Data, Standardize
 from scorefield.data.encoding import moments
 from scorefield.data.rows import chunks, digest
@@ -24,7 +24,7 @@ from scorefield.evaluate.metrics import energy_distance
 from scorefield.noise import Noise
 from scorefield.process import check_instance
 from scorefield.runs import build
-from scorefield.runs.folder import check_config
+from scorefield.runs.folder import RunFolder, check_config, settings
 from scorefield.runs.loading import describe_data, new_denoiser
 from scorefield.runs.memory import check_memory
 from scorefield.runs.run import Run
@@ -69,6 +69,8 @@ class Training:
     Attributes:
         best: the step of the smallest error on held-out data so far, and the error.
         damaged: the names of damaged checkpoints that `resume` has skipped.
+        diverged: whether a loss or gradient was not finite. A checkpoint of the step before may be
+            resumed at a lower rate.
 
     Raises:
         ValueError: a conditional run on data without classes; hidden classes for a network that
@@ -110,6 +112,7 @@ class Training:
         self.workers = workers
         self.best: tuple[int, float] | None = None
         self.damaged: tuple[str, ...] = ()
+        self.diverged = False
         self._losses: deque[float] = deque(maxlen=100)
         self._began, self._paced = time.monotonic(), not self.config.optim.minutes
         y = data.y if config.conditional else None
@@ -134,9 +137,13 @@ class Training:
 
     def __iter__(self) -> Iterator[Progress]:
         self.pace()
-        for progress in self.fit:
-            self._losses.append(progress.loss)
-            yield progress
+        try:
+            for progress in self.fit:
+                self._losses.append(progress.loss)
+                yield progress
+        except NumericalError:
+            self.diverged = True
+            raise
 
     def pace(self) -> None:
         """Fix the number of steps from ``minutes``, if that is set.
@@ -197,7 +204,7 @@ class Training:
         state = self.fit.state()  # every worker adds its share
         if self.workers.first:
             own = {"losses": list(self._losses), "best": self.best, "steps": self.fit.steps}
-            facts = {**self.facts, **own, "seconds": self.seconds}
+            facts = {**self.facts, **own, "seconds": self.seconds, "diverged": self.diverged}
             checkpoint.save(folder, self.fit.step, state, facts, stays)
 
     def resume(self, folder: Path) -> int:
@@ -242,6 +249,24 @@ class Training:
     def averaged(self) -> Run:
         """A view of the average of the weights so far."""
         return Run(self.fit.averaged, self.transform, self._run_config)
+
+    def is_in(self, folder: RunFolder) -> bool:
+        """Return whether a folder holds the finished run of these settings and this data.
+
+        The data is known by its description, means and deviations.
+        """
+        try:
+            tensors, theirs, ours = folder.tensors(), folder.config, self._run_config
+        except ValueError:  # of a folder that is missing, damaged, or holds another run
+            return False
+        if self.config.optim.minutes:
+            steps = {"steps": theirs.train.optim.steps}
+            optim = ours.train.optim.model_copy(update=steps)
+            ours = ours.model_copy(update={"train": ours.train.model_copy(update={"optim": optim})})
+        configs = [settings(config.model_copy(update={"loss": 0.0})) for config in (theirs, ours)]
+        moments = [(tensors["transform.mean"], self.transform.mean)]
+        moments.append((tensors["transform.std"], self.transform.std))
+        return configs[0] == configs[1] and all(torch.equal(a, b.float()) for a, b in moments)
 
     @property
     def _run_config(self) -> RunConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from scorefield._internal import sizes
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield._internal.files import leads_out
 from scorefield.runs import build, header
-from scorefield.training.config import RunConfig
+from scorefield.training.config import RunConfig, TrainConfig
 
 CONFIG = "config.toml"
 Outlines = dict[str, Tensor]  # without memory: shape and type
@@ -67,7 +67,7 @@ def read_tensors(path: Path, expected: Outlines, reference: str = CONFIG) -> dic
 def read_checkpoint(
     folder: Path,
     step: int,
-    decays: Sequence[float],
+    config: TrainConfig,
     average: int,
     expected: Outlines,
     reference: str = CONFIG,
@@ -76,11 +76,12 @@ def read_checkpoint(
 
     Args:
         folder: of the checkpoints.
-        decays, average: of the averages of the weights, and which of them to read.
+        config: the settings of the run, which the checkpoint must have too.
+        average: which of the averages of the weights to read.
 
     Raises:
         UsageError: no checkpoint of this step.
-        CheckpointError: as `read_tensors`.
+        CheckpointError: as `read_tensors`; a checkpoint of another run.
     """
     from scorefield.training import checkpoint as checkpoints
 
@@ -97,7 +98,7 @@ def read_checkpoint(
     prefix = f"average.{average}.module."
     plain_file(folder, f"{checkpoints.name(step)}/{checkpoints.MANIFEST}")
     path = plain_file(folder, f"{checkpoints.name(step)}/{checkpoints.STATE}")
-    copies = 3 + len(decays)  # of the weights: the weights, two moments, and the averages
+    copies = 3 + len(config.optim.ema)  # of the weights: the weights, two moments, and the averages
     places = header.read(path, min(copies, _MOST_COPIES))
     names = {f"network.{k.removeprefix(prefix)}": k for k in places if k.startswith(prefix)}
     _check_shapes(path, {new: places[k] for new, k in names.items()}, expected, reference)
@@ -108,6 +109,8 @@ def read_checkpoint(
     checkpoint = checkpoints.read(path.parent)
     if checkpoint is None:
         raise CheckpointError(f"{path.parent} is damaged.")
+    if not checkpoint.is_of(config):
+        raise CheckpointError(f"{path.parent} is of a run with other settings: remove it.")
     tensors = {new: checkpoint.tensors[k] for new, k in names.items()}
     _check_finite(path, tensors)
     return tensors

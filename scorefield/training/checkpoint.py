@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,9 +23,13 @@ from torch import Tensor
 
 from scorefield._internal.atomic_files import differing, in_room, publish
 from scorefield._internal.errors import StorageError, UsageError
+from scorefield._internal.lock import NAME as LOCK
+from scorefield.training.config import TrainConfig
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 _RECENT = 2
+# minutes become steps, and a training that diverged may continue at a lower rate
+_CHANGES = ("lr", "steps", "minutes")
 _LARGEST = 1 << 22  # bytes of a manifest; the longest table of times takes a twentieth
 
 
@@ -42,10 +47,25 @@ class Checkpoint:
     facts: dict[str, Any]
     damaged: tuple[str, ...] = ()
 
+    def is_of(self, config: TrainConfig) -> bool:
+        """Return whether it was written with some settings, apart from the rate and the length."""
+        theirs, ours = self.facts.get("settings"), config.model_dump(mode="json")
+        return isinstance(theirs, dict) and _lasting(theirs) == _lasting(ours)
+
+
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those of the optimizer that may change while a training goes on."""
+    optim = dict(settings["optim"]) if isinstance(settings.get("optim"), dict) else {}
+    return {**settings, "optim": {k: v for k, v in optim.items() if k not in _CHANGES}}
+
 
 def folder_of(out: Path) -> Path:
-    """Return the folder of an unfinished run's checkpoints, next to the run's own."""
-    return out.with_name(f".{out.name}.training")
+    """Return the folder of an unfinished run's checkpoints, next to the run's own.
+
+    It is the same whichever links lead to the run.
+    """
+    real = Path(os.path.realpath(out))
+    return real.with_name(f".{real.name}.training")
 
 
 def name(step: int) -> str:
@@ -112,15 +132,31 @@ def newest(folder: Path) -> Checkpoint | None:
 def check_same(folder: Path, checkpoint: Checkpoint, facts: Mapping[str, Any]) -> None:
     """Refuse to continue from a checkpoint of another run.
 
+    One that diverged may continue at a lower rate.
+
     Raises:
         UsageError: naming what differs.
     """
+    theirs, ours = (values.get("settings") for values in (checkpoint.facts, facts))
+    if checkpoint.facts.get("diverged") and _is_lower(ours, theirs):
+        facts = {**facts, "settings": theirs}
     names = differing({name: checkpoint.facts.get(name) for name in facts}, facts)
     if names:
         raise UsageError(
             f"{folder} holds an unfinished run that differs in {names}: use its settings and data, "
             "write to another folder, or remove it."
         )
+
+
+def _is_lower(ours: Any, theirs: Any) -> bool:
+    """Return whether settings differ in the learning rate alone, which is lower."""
+    try:
+        return bool(
+            {**ours, "optim": {**ours["optim"], "lr": theirs["optim"]["lr"]}} == theirs
+            and ours["optim"]["lr"] < theirs["optim"]["lr"]
+        )
+    except (TypeError, KeyError):
+        return False
 
 
 def steps(folder: Path) -> list[int]:
@@ -130,9 +166,18 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-def remove(folder: Path) -> None:
-    """Remove the folder of a run's checkpoints."""
-    shutil.rmtree(folder, ignore_errors=True)
+def clear(folder: Path, every: bool = True) -> None:
+    """Remove the files of an unfinished run, or only parts that a kill left.
+
+    The lock stays.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name == LOCK or not (every or path.name.startswith(".")):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Checkpoint | None:

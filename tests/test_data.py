@@ -251,12 +251,12 @@ def test_a_name_near_to_none_is_answered_with_all():
         (VECTORS.astype(complex), ["complex128", "needs numbers"]),
         (np.float32(3.0), ["shape ()", "(N, D)"]),
         (VECTORS[:, 0], ["shape (6,)", "(N, D)"]),
-        (np.zeros((2, 1, 2, 2, 2)), ["shape (2, 1, 2, 2, 2)", "(N, C, H, W)"]),
+        (np.zeros((2, 1, 2, 2, 2, 2)), ["shape (2, 1, 2, 2, 2, 2)", "(N, C, H, W)"]),
         (np.zeros((5, 0)), ["shape (5, 0)"]),
         (VECTORS[:1], ["1 sample(s)", "two or more"]),
         (VECTORS[:0], ["has no samples"]),
     ],
-    ids=["strings", "complex", "scalar", "1-d", "5-d", "no features", "one", "none"],
+    ids=["strings", "complex", "scalar", "1-d", "6-d", "no features", "one", "none"],
 )
 def test_an_array_that_holds_no_samples_is_refused_with_what_it_holds(write, array, facts):
     path = write(array)

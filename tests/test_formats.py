@@ -141,7 +141,7 @@ def test_columns_of_parquet_that_are_no_use_are_named(tmp_path):
 
 def test_archives_without_one_set_of_data_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", a=X, b=X)
-    with pytest.raises(DataError, match="holds a, b: name the data x"):
+    with pytest.raises(DataError, match=r"holds a, b: choose one with key='a'"):
         read(tmp_path / "x.npz")
     np.savez(tmp_path / "x.npz", x=np.array([{"a": 1}, None], dtype=object))
     with pytest.raises(DataError, match="cannot be read as"):

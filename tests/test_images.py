@@ -85,13 +85,10 @@ def bomb(path):
 def test_what_does_not_fit_is_named(tmp_path):
     folder = fill(tmp_path / "a", GREY)
     Image.fromarray(GREY[0][:4]).save(folder / "odd.png")
-    with pytest.raises(DataError, match=r"odd.png is of 4x4 pixels, and 6 of 7 images of 4x5"):
+    with pytest.raises(DataError, match=r"6 of 4x5, 1 of 4x4 pixels, .*odd\.png"):
         read(folder)
     (folder / "odd.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"odd\.png cannot be read as an image"):
-        read(folder)
-    Image.fromarray(GREY[0].astype(np.uint16) * 200).save(folder / "odd.png")
-    with pytest.raises(DataError, match=r"odd\.png has more than 8 bits a channel"):
         read(folder)
     bomb(folder / "odd.png")
     with pytest.raises(DataError, match=r"odd.png (cannot be read|declares 100000 x 100000)"):

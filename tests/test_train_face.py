@@ -202,11 +202,11 @@ def test_cells_train_as_they_come(convert):
     assert run.config.data.columns.names == ("gene 0", "gene 1", "gene 2")
     assert run.config.data.class_names == ("gull", "owl", "wren")
     assert 20 < float(sampled(run, (3,), y=1)[:, 2].std()) < 500
-    assert torch.equal(sf.read(object_, layer="counts").x, sf.Data(2 * POINTS).x)
+    assert torch.equal(sf.read(object_, matrix="layers/counts").x, sf.Data(2 * POINTS).x)
     with pytest.raises(DataError, match="no such column"):
         train(object_, "kinds")
-    with pytest.raises(DataError, match="has the layers counts"):
-        sf.read(object_, layer="spliced")
+    with pytest.raises(DataError, match="has X, layers/counts"):
+        sf.read(object_, matrix="layers/spliced")
 
 
 # --- settings -------------------------------------------------------------------------------------

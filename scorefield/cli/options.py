@@ -133,8 +133,29 @@ class ReadOptions:
     without: Annotated[tuple[str, ...], option(ITEMS)] = ()
     """Columns to leave out."""
 
-    layer: Annotated[str | None, option(ITEMS, "X")] = None
-    """Layer of an .h5ad file to read."""
+    key: Annotated[str | None, option(ITEMS, "x, or the only array")] = None
+    """Array of an .npz file to read."""
+
+    matrix: Annotated[str | None, option(ITEMS, "X")] = None
+    """Matrix of an .h5ad file to read: X, raw, layers/NAME or obsm/NAME."""
+
+    layout: Annotated[
+        Literal["vectors", "signals", "images", "volumes"] | None, option(ITEMS, "by the shape")
+    ] = None
+    """Kind of samples in an array; vectors are flattened."""
+
+    channels: Annotated[Literal["first", "last"] | None, option(ITEMS, "by the shape")] = None
+    """Place of the channels in an array."""
+
+    background: Annotated[str | None, option(ITEMS, "white")] = None
+    """Colour under the transparent pixels of images, as black or #8040ff."""
+
+    resize: Annotated[str | None, option(ITEMS)] = None
+    """Pixels that images are scaled to cover, as 64 or 64x48 (width and height); the rest is cut
+    off."""
+
+    crop: Annotated[str | None, option(ITEMS)] = None
+    """Pixels in the middle of images to keep, as 64 or 64x48, without scaling."""
 
 
 @Parameter(name="*")

@@ -155,6 +155,8 @@ def train(
             f"{len(items.x)} samples of shape {items.shape} from {items.name}; "
             f"{parameters(training.denoiser.network):,} parameters"
         )
+        for note in items.notes:
+            say(f"note: {note}")
         if dry_run:
             _try(training)
             return

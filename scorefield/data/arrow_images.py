@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -15,8 +16,10 @@ from typing import Any, overload
 import numpy as np
 
 from scorefield._internal.errors import DataError
+from scorefield.data.config import ReadingConfig
 from scorefield.data.contents import Coded, Contents, coded
-from scorefield.data.images import Encoded, Source, decoded
+from scorefield.data.images import decoded
+from scorefield.data.pixels import Encoded, Source
 
 _METADATA = b"huggingface"
 _CLASSES = "label"  # the usual name of a column of classes
@@ -50,7 +53,11 @@ def image_columns(columns: Iterable[Any]) -> list[str]:
 
 
 def read_image_table(
-    where: Path | str, table: Any, class_names: Mapping[str, Sequence[str]], paths: bool
+    where: Path | str,
+    table: Any,
+    class_names: Mapping[str, Sequence[str]],
+    paths: bool,
+    choices: ReadingConfig = ReadingConfig(),
 ) -> Contents:
     """Return the images of a table of the columns that `image_columns` names.
 
@@ -60,6 +67,7 @@ def read_image_table(
         class_names: the names of the classes, by the column, in addition to the table's metadata.
         paths: read an image without bytes from its path. Not for a file, whose paths may be of
             another machine.
+        choices: of the colours and sizes of the images.
 
     Raises:
         DataError: an image without content; as `scorefield.data.images.decoded`.
@@ -69,8 +77,8 @@ def read_image_table(
     by_name = {other: partial(_classes, table, other, names.get(other)) for other in others}
     usual = [other for other in others if other in names] or [o for o in others if o == _CLASSES]
     classes = by_name[usual[0]]() if len(usual) == 1 else None
-    values = decoded(where, _Cells(where, name, table.column(name), paths))
-    return Contents(values, classes=classes, by_name=by_name)
+    contents = decoded(where, _Cells(where, name, table.column(name), paths), choices)
+    return replace(contents, classes=classes, by_name=by_name)
 
 
 class _Cells(Sequence[Source]):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scorefield._internal.errors import DataError
+from scorefield.data.axes import Axes
 from scorefield.data.contents import ALL, Contents, Use
 from scorefield.data.delimited import MISSING
 
@@ -30,7 +31,7 @@ def contents_of(table: Any, name: Path | str, use: Use = ALL) -> Contents:
                 f'texts: leave it out with without="{field.name}".'
             )
     labels = {column: texts for column, texts in labels.items() if texts}
-    return Contents(values, tuple(table.column_names), labels, table=table)
+    return Contents(values, tuple(table.column_names), labels, table=table, axes=Axes("vectors"))
 
 
 def _is_text(kind: Any) -> bool:

@@ -14,6 +14,36 @@ def numbered(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
+Kind = Literal["vectors", "signals", "images", "volumes"]
+Channels = Literal["first", "last"]
+
+
+class ReadingConfig(Frozen):
+    """Choices in reading a source, each None for the default; see `scorefield.data.read`.
+
+    Attributes:
+        key: the array of an archive.
+        matrix: of cells.
+        layout: the kind of samples in an array.
+        channels: the place of their channels.
+        background: the colour under transparent pixels.
+        resize: width and height that images are scaled to cover.
+        crop: width and height of the middle of images.
+    """
+
+    key: str | None = None
+    matrix: str | None = None
+    layout: Kind | None = None
+    channels: Channels | None = None
+    background: str | None = None
+    resize: str | None = None
+    crop: str | None = None
+
+    def over(self, other: ReadingConfig) -> ReadingConfig:
+        """Return these choices, and those of another where there are none."""
+        return other.model_copy(update=self.model_dump(exclude_none=True))
+
+
 class ColumnsConfig(Frozen):
     """The kinds of the columns of vectors; columns not listed here are continuous numbers.
 
@@ -64,15 +94,15 @@ class DataConfig(Frozen):
         classes: the number of classes; 0 for an unconditional run.
         class_names: names of the classes, if they have any.
         columns: of vectors.
-        layer: of a file of cells; None for the main matrix.
+        reading: choices in reading the source.
         codec: the autoencoder, if the field is one of latents.
     """
 
     name: str
-    shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=3)
+    shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=4)
     count: PositiveInt | None = None
     classes: int = Field(default=0, ge=0)
     class_names: tuple[str, ...] = ()
     columns: ColumnsConfig = ColumnsConfig()
-    layer: str | None = None
+    reading: ReadingConfig = ReadingConfig()
     codec: CodecConfig | None = None

@@ -10,6 +10,7 @@ import io
 import math
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import numpy as np
 
 from scorefield._internal import files, sizes
 from scorefield._internal.errors import DataError
+from scorefield.data.axes import Axes
 from scorefield.data.config import DataConfig
 
 _FEW = 8  # names in a message
@@ -55,7 +57,10 @@ class Contents:
         classes: of the items, if they lie in folders.
         by_name: functions that return classes of the items.
         table: the `pyarrow.Table` that the values are made from, if they are a table.
+        axes: of the values, if the source declares them.
         notes: sentences on the detected format, one for each line to print.
+        options: the names of the choices of `ReadingConfig` that it has.
+        items: the names of the items, if they are files.
     """
 
     values: Values
@@ -64,7 +69,10 @@ class Contents:
     classes: Coded | None = None
     by_name: Mapping[str, Callable[[], Coded]] = field(default_factory=dict)
     table: Any = None
+    axes: Axes | None = None
     notes: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
 
 
 def coded(texts: np.ndarray) -> Coded:
@@ -78,6 +86,11 @@ def coded(texts: np.ndarray) -> Coded:
 def first_few(names: Sequence[object]) -> str:
     """Return the first names of a long list, separated by commas."""
     return ", ".join(map(str, names[:_FEW])) + (" …" if len(names) > _FEW else "")
+
+
+def counted(counts: Counter[Any]) -> str:
+    """Return how often each thing is there: ``312 of .png, 4 of .txt``."""
+    return first_few([f"{count} of {thing}" for thing, count in counts.most_common()])
 
 
 def whole(values: Values) -> np.ndarray:
@@ -159,12 +172,19 @@ def reading(
     return files.reading(source, form, DataError, *others)
 
 
-def member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    """Return the member of an archive that holds the data."""
+def member(path: Path, archive: zipfile.ZipFile, key: str | None = None) -> zipfile.ZipInfo:
+    """Return the member of an archive that holds the data: of a name, or ``x``, or the only one."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    if "x" not in members and len(members) != 1:
-        raise DataError(f"{path} holds {', '.join(members) or 'nothing'}: name the data x.")
-    member = members.get("x") or next(iter(members.values()))
+    if key is not None and key not in members:
+        raise DataError(f"key={key!r}: {path} holds {first_few([*members]) or 'nothing'}.")
+    if key is None and "x" not in members and len(members) != 1:
+        there = first_few([*members])
+        raise DataError(
+            f"{path} holds {there}: choose one with key={next(iter(members))!r}."
+            if members
+            else f"{path} holds no arrays."
+        )
+    member = members[key] if key else members.get("x") or next(iter(members.values()))
     # other methods of compression may take any amount of memory
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("it is compressed in another way than NumPy does")
@@ -191,7 +211,9 @@ def check_array(file: IO[bytes], length: int) -> None:
     read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
     shape, _, kind = read(head)
     if kind.hasobject or not kind.itemsize:
-        raise ValueError(f"values of type {kind} are not read")
+        raise ValueError(
+            f"values of type {kind} are not read: save the numbers, as by x.astype(float)"
+        )
     size, rest = math.prod(shape) * kind.itemsize, length - head.tell()
     if size != rest:
         raise ValueError(f"it declares {size} bytes of data {shape} and holds {rest}")

@@ -12,12 +12,14 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from scorefield._internal.errors import DataError
 from scorefield.data.cells import read_h5ad
+from scorefield.data.config import ReadingConfig
 from scorefield.data.contents import (
     ALL,
     Contents,
@@ -29,18 +31,18 @@ from scorefield.data.contents import (
     reading,
 )
 from scorefield.data.images import read_images
-from scorefield.data.objects import read_table
+from scorefield.data.objects import array_contents, read_table
 from scorefield.data.table import KINDS as TABLES
 
 KINDS = (".npy", ".npz", *TABLES, ".h5ad", ".idx", ".idx.gz")
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read_file(path: Path, layer: str | None = None, use: Use = ALL) -> Contents:
+def read_file(path: Path, choices: ReadingConfig = ReadingConfig(), use: Use = ALL) -> Contents:
     """Return the contents of a file or a folder of images, by the ending of its name.
 
     Args:
-        layer: of a file of cells.
+        choices: of an array, a matrix or a size.
         use: the columns of a table that are read.
 
     Raises:
@@ -48,16 +50,14 @@ def read_file(path: Path, layer: str | None = None, use: Use = ALL) -> Contents:
             more than its own size or memory allows.
     """
     suffix = path.suffix if path.suffix != ".gz" else Path(path.stem).suffix + ".gz"
-    if layer is not None and suffix != ".h5ad":
-        raise DataError(f"{path} has no layers: only .h5ad files do.")
     if path.is_dir():
-        return read_images(path)
+        return read_images(path, choices)
     if not path.is_file():
         raise DataError(f"{path} cannot be read: it is not a plain file.")
     if suffix == ".h5ad":
-        return read_h5ad(path, layer)
+        return read_h5ad(path, choices.matrix)
     if suffix in TABLES:
-        return read_table(path, str(path), use)
+        return read_table(path, str(path), use, choices=choices)
     if path.name.removesuffix(".gz").endswith("-ubyte"):
         suffix = ".idx"
     if suffix not in ARRAYS:
@@ -67,10 +67,14 @@ def read_file(path: Path, layer: str | None = None, use: Use = ALL) -> Contents:
         )
     # NumPy parses the header of an array as Python, which may warn of its spelling
     with warnings.catch_warnings(action="ignore"):
-        return Contents(ARRAYS[suffix](path))
+        array = ARRAYS[suffix](path, choices.key)
+    contents = array_contents(array, str(path), use)
+    if suffix == ".npz":
+        contents = replace(contents, options=(*contents.options, "key"))
+    return contents
 
 
-def _npy(path: Path) -> np.ndarray:
+def _npy(path: Path, key: str | None) -> np.ndarray:
     with reading(path, "a .npy file"):
         with path.open("rb") as file:
             if file.read(4) == b"PK\3\4":
@@ -80,14 +84,14 @@ def _npy(path: Path) -> np.ndarray:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _npz(path: Path) -> np.ndarray:
+def _npz(path: Path, key: str | None) -> np.ndarray:
     with reading(path, "a .npz file"):
         with path.open("rb") as file:
             if file.read(6) == np.lib.format.MAGIC_PREFIX:
                 raise DataError(f"{path} holds one array, not an archive: name it .npy.")
         check_directory(path)
         with zipfile.ZipFile(path) as archive:
-            part = member(path, archive)
+            part = member(path, archive, key)
             check_size(path, part.file_size)
             with archive.open(part) as head:
                 check_array(head, part.file_size)
@@ -95,7 +99,7 @@ def _npz(path: Path) -> np.ndarray:
                 return np.asarray(np.lib.format.read_array(whole, allow_pickle=False))
 
 
-def _idx(path: Path) -> np.ndarray:
+def _idx(path: Path, key: str | None) -> np.ndarray:
     opened: Callable[..., gzip.GzipFile] = gzip.open if path.suffix == ".gz" else open  # type: ignore[assignment]
     with reading(path, "an idx file"), opened(path, "rb") as file:
         head = file.read(4)
@@ -123,7 +127,7 @@ def _idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, kind).reshape(shape).astype(kind.newbyteorder("="))
 
 
-ARRAYS: dict[str, Callable[[Path], np.ndarray]] = {
+ARRAYS: dict[str, Callable[[Path, str | None], np.ndarray]] = {
     ".npy": _npy,
     ".npz": _npz,
     ".idx": _idx,

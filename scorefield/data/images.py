@@ -1,157 +1,251 @@
-"""Images in folders and in cells of tables, decoded by Pillow when they are read."""
+"""Images in folders, in lists and in cells of tables, decoded by Pillow when they are read."""
 
 from __future__ import annotations
 
-import warnings
+import math
+import os
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scorefield._internal.errors import DataError
-from scorefield.data.contents import Contents, Values, coded
+from scorefield.data.axes import Axes
+from scorefield.data.config import ReadingConfig
+from scorefield.data.contents import Coded, Contents, Values, counted, first_few, whole
+from scorefield.data.pixels import Form, Head, Source, head
 
-KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
-_MOST_PIXELS = 2**25  # of one image
-_GREY = ("1", "L")
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An image file in memory, with its place for messages."""
-
-    place: str
-    content: bytes
-
-    def __str__(self) -> str:
-        return self.place
+KINDS = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+OPTIONS = ("background", "resize", "crop")
+_SKIPPED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # and hidden files
+_IN_MEMORY = 2**28  # bytes of images that are decoded once; of more, each when it is read
+_MOST_PIXELS = 2**25
 
 
-Source = Path | Encoded
-
-
-def _check_pillow(source: Path | str) -> None:
+def check_pillow(source: Path | str) -> None:
+    """Refuse a source of images without Pillow."""
     if find_spec("PIL") is None:
         raise DataError(f"{source}: images need Pillow; pip install 'scorefield[images]'.")
 
 
-def read_images(folder: Path) -> Contents:
-    """Open a folder of images of one size; subfolders are classes.
+def read_images(folder: Path, choices: ReadingConfig = ReadingConfig()) -> Contents:
+    """Open a folder of images, sorted by name and number; subfolders are classes.
 
-    Grey images have one channel, others three; transparent images are drawn over white. Values are
-    0 to 255.
+    Hidden files and the files that systems add to folders are left out.
 
     Raises:
-        DataError: Pillow missing, no images, images of different sizes, a file that is not an
-            image, one of more than `_MOST_PIXELS` pixels or of more than 8 bits.
+        DataError: Pillow missing, no images, a link that leads out of the folder; as `decoded`.
     """
-    _check_pillow(folder)
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in KINDS and p.is_file())
+    check_pillow(folder)
+    others: Counter[str] = Counter()
+    paths = list(_files(folder, others))
     if not paths:
-        raise DataError(f"{folder} holds no images ({', '.join(KINDS)}).")
-    for path in paths:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise DataError(f"{path} leads out of {folder}: copy the image into it.")
-    parents = [path.relative_to(folder).parts[:-1] for path in paths]
-    classes = coded(np.array(["/".join(p) for p in parents])) if all(parents) else None
-    return Contents(decoded(folder, paths), classes=classes)
+        there = f"; it has {counted(others)}" if others else ""
+        raise DataError(f"{folder} holds no images ({', '.join(KINDS)}){there}.")
+    names = [path.relative_to(folder) for path in paths]
+    parents = ["/".join(name.parts[:-1]) for name in names]
+    contents = decoded(folder, paths, choices)
+    notes, classes = list(contents.notes), None
+    if all(parents):
+        classes = _classes(parents)
+        notes.append(f"subfolders are classes: {first_few(classes.labels)}")
+    elif any(parents):
+        outside = next(str(name) for name, parent in zip(names, parents, strict=True) if not parent)
+        notes.append(f"subfolders are not classes, since {outside} lies in none")
+    if others:
+        notes.append(f"other files are not read: {counted(others)}")
+    items = tuple(name.as_posix() for name in names)
+    return replace(contents, classes=classes, notes=tuple(notes), items=items)
 
 
-def decoded(where: Path | str, sources: Sequence[Source]) -> Values:
-    """Return images of one size as bytes ``(N, C, H, W)``, decoded when they are read.
+def _files(folder: Path, others: Counter[str]) -> Iterator[Path]:
+    """Yield the images of a folder in natural order, and count files of other kinds."""
+    root = folder.resolve()
+
+    def visit(directory: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+        with os.scandir(directory) as entries:
+            files = sorted(entries, key=lambda entry: natural(entry.name))
+        for entry in files:
+            path = directory / entry.name
+            if entry.name.startswith(".") or entry.name.lower() in _SKIPPED:
+                continue
+            if entry.is_symlink():
+                _check_link(path, root)
+            if entry.is_dir():
+                real = path.resolve()
+                if real in above:
+                    raise DataError(f"{path} is a link to a folder above it: remove the link.")
+                yield from visit(path, (*above, real))
+            elif path.suffix.lower() not in KINDS:
+                others[path.suffix.lower() or entry.name] += 1
+            elif entry.is_file():
+                yield path
+            else:
+                raise DataError(f"{path} is not a plain file: remove it.")
+
+    return visit(folder, (root,))
+
+
+def _check_link(path: Path, root: Path) -> None:
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(root):
+        raise DataError(f"{path} leads out of {root}, to {real}: copy the image into it.")
+    if not real.exists():
+        raise DataError(f"{path} is a link to {real}, which does not exist: remove the link.")
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts ``img2`` before ``img10``."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+
+def _classes(parents: Sequence[str]) -> Coded:
+    labels = sorted(set(parents), key=natural)
+    codes = {label: code for code, label in enumerate(labels)}
+    return Coded(np.array([codes[parent] for parent in parents], np.int64), tuple(labels))
+
+
+def decoded(
+    where: Path | str, sources: Sequence[Source], choices: ReadingConfig = ReadingConfig()
+) -> Contents:
+    """Return images as ``(N, C, H, W)``, of bytes or of 16 bits, decoded when they are read.
+
+    Grey images have one channel; among images with colours they have three, as all others.
 
     Raises:
-        DataError: as `read_images`.
+        DataError: images of different sizes without ``resize`` or ``crop``; floating-point or
+            32-bit images among others; as `scorefield.data.pixels.head`.
     """
-    _check_pillow(where)
-    heads = [_head(source) for source in sources]
-    sizes = Counter(size for size, _ in heads)
-    if len(sizes) > 1:
-        usual = sizes.most_common(1)[0][0]
-        k = next(k for k, (size, _) in enumerate(heads) if size != usual)
+    check_pillow(where)
+    heads = [head(source) for source in sources]
+    kinds = Counter(each.kind for each in heads)
+    if len(kinds) > 1 and {*kinds} != {"uint8", "uint16"}:
         raise DataError(
-            f"{sources[k]} is of {'x'.join(map(str, heads[k][0]))} pixels, and {sizes[usual]} of "
-            f"{len(sources)} images of {'x'.join(map(str, usual))}: bring them to one size."
+            f"{where} has images of several types: {counted(kinds)}, the first other one "
+            f"{sources[[each.kind for each in heads].index(kinds.most_common()[1][0])]}. "
+            "Convert them to one type."
         )
-    grey = all(mode in _GREY for _, mode in heads)
-    return _Images(sources, heads[0][0], 1 if grey else 3)
+    size, sized = _size(where, sources, heads, choices)
+    background = _color(choices.background or "white")
+    grey = all(each.grey for each in heads)
+    grey = grey and (len({*background}) == 1 or not any(each.clear for each in heads))
+    kind = "uint16" if len(kinds) > 1 else heads[0].kind
+    form = Form(size, 1 if grey else 3, np.dtype(kind), background, choices.resize is not None)
+    notes = [*_facts(heads, form, choices.background or "white"), *sized]
+    values: Values = _Images(sources, form)
+    if math.prod(values.shape) * form.kind.itemsize <= _IN_MEMORY:
+        values = whole(values)
+    return Contents(values, axes=Axes("images", "first"), notes=tuple(notes), options=OPTIONS)
+
+
+def _size(
+    where: Path | str, sources: Sequence[Source], heads: Sequence[Head], choices: ReadingConfig
+) -> tuple[tuple[int, int], list[str]]:
+    """Return the width and height of all images, and a note if some are brought to it."""
+    sizes = Counter(_by(head.size) for head in heads)
+    usual = sizes.most_common(1)[0][0]
+    if choices.resize and choices.crop:
+        raise DataError("resize and crop: give one of them; resize cuts the middle out as well.")
+    if text := choices.resize or choices.crop:
+        size = _sides("resize" if choices.resize else "crop", text)
+        small = [k for k, each in enumerate(heads) if min(np.subtract(each.size, size)) < 0]
+        if choices.crop and small:
+            raise DataError(
+                f"crop={text!r}: {len(small)} of {len(heads)} images are smaller, the first "
+                f"{sources[small[0]]} of {_by(heads[small[0]].size)}; resize scales them."
+            )
+        verb = "scaled to cover" if choices.resize else "cut to the middle"
+        return size, [f"images of {counted(sizes)} are {verb} {_by(size)}"]
+    if len(sizes) > 1:
+        odd = next(k for k, each in enumerate(heads) if _by(each.size) != usual)
+        raise DataError(
+            f"{where} has images of several sizes: {counted(sizes)} pixels, the first other one "
+            f'{sources[odd]}. Use resize="{usual}" to scale them to one size, or crop to cut '
+            "their middle out."
+        )
+    return heads[0].size, []
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _sides(name: str, text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
+    sides = [int(side) for side in match.groups(match[1])] if match else [0, 0]
+    if min(sides) < 1 or math.prod(sides) > _MOST_PIXELS:
+        raise DataError(f"{name}={text!r}: give pixels, as 64, or width and height, as 64x48.")
+    return sides[0], sides[1]
+
+
+def _color(text: str) -> tuple[int, ...]:
+    from PIL import ImageColor
+
+    color: tuple[int, ...] = ()
+    with suppress(ValueError):
+        color = ImageColor.getrgb(text)
+    if len(color) != 3:
+        raise DataError(f"background={text!r}: give a colour, as white or #8040ff.")
+    return color
+
+
+def _facts(heads: Sequence[Head], form: Form, background: str) -> Iterator[str]:
+    """Yield a note for every change to some of the images."""
+
+    def some(chosen: Callable[[Head], bool]) -> str:
+        count = sum(map(chosen, heads))
+        return f"{count} of {len(heads)} images" if count else ""
+
+    if of := some(lambda each: each.turned):
+        yield f"{of} are turned upright by their EXIF tag"
+    if of := some(lambda each: each.clear):
+        yield f"{of} may have transparent pixels, drawn over {background} (background)"
+    if form.channels == 3 and (of := some(lambda each: each.grey)):
+        yield f"{of} are grey and become colours"
+    modes = Counter(head.mode for head in heads if head.mode not in _PLAIN and not head.grey)
+    if modes:
+        yield f"images of {counted(modes)} become RGB"
+    if form.kind == np.uint16:
+        narrow = some(lambda each: each.kind == "uint8")
+        scaled = f"; {narrow} have 8 bits and are scaled to 16" if narrow else ""
+        yield f"values have 16 bits, 0 to 65,535{scaled}"
+
+
+_PLAIN = ("RGB", "RGBA", "RGBX", "RGBa")
 
 
 def read_grey(path: Path) -> np.ndarray:
     """Return one image of any colours as grey bytes ``(H, W)``.
 
     Raises:
-        DataError: as `read_images`.
+        DataError: as `scorefield.data.pixels.head`; more than 8 bits a channel.
     """
-    _check_pillow(path)
-    size, _ = _head(path)
-    grey: np.ndarray = _Images([path], size, 1)[np.zeros(1, np.int64)][0, 0]
+    check_pillow(path)
+    facts = head(path)
+    if facts.kind != "uint8":
+        raise DataError(f"{path} has more than 8 bits a channel ({facts.mode}): save it with 8.")
+    grey: np.ndarray = Form(facts.size, 1, np.dtype(np.uint8)).pixels(path)[0]
     return grey
 
 
 class _Images:
-    """Images ``(N, C, H, W)`` of bytes."""
+    """Images ``(N, C, H, W)`` in one form."""
 
-    def __init__(self, sources: Sequence[Source], size: tuple[int, int], channels: int) -> None:
-        self.sources = sources
-        self.shape = (len(sources), channels, size[1], size[0])
-        self.dtype = np.dtype(np.uint8)
+    def __init__(self, sources: Sequence[Source], form: Form) -> None:
+        self.sources, self.form = sources, form
+        self.shape, self.dtype = (len(sources), form.channels, *form.size[::-1]), form.kind
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        images = [self._decoded(self.sources[k]) for k in rows]
-        return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
-
-    def _decoded(self, source: Source) -> np.ndarray:
-        from PIL import Image
-
-        try:
-            with _opened(source) as image:
-                if self.shape[1] == 1:
-                    array = np.asarray(image.convert("L"))[None]
-                elif "A" in image.getbands() or "transparency" in image.info:
-                    front = image.convert("RGBA")
-                    back = Image.new("RGBA", front.size, "white")
-                    array = np.asarray(Image.alpha_composite(back, front).convert("RGB"))
-                    array = np.moveaxis(array, 2, 0)
-                else:
-                    array = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{source} cannot be read as an image: {error}") from None
-        if array.shape != self.shape[1:]:
-            raise DataError(f"{source} has changed while it was read.")
-        return array
-
-
-def _head(source: Source) -> tuple[tuple[int, int], str]:
-    """Return an image's width and height and its mode, from its header alone."""
-    try:
-        with _opened(source) as image:
-            size, mode = image.size, image.mode
-    except (OSError, ValueError, SyntaxError, _bomb()) as error:
-        raise DataError(f"{source} cannot be read as an image: {error}") from None
-    if size[0] * size[1] > _MOST_PIXELS:
-        raise DataError(f"{source} declares {size[0]} x {size[1]} pixels: at most {_MOST_PIXELS}.")
-    if mode.startswith(("I", "F")):
-        raise DataError(f"{source} has more than 8 bits a channel ({mode}): save the data as .npy.")
-    return size, mode
-
-
-def _opened(source: Source) -> Any:
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_head` has a limit
-        file = BytesIO(source.content) if isinstance(source, Encoded) else source
-        return Image.open(file, formats=_FORMATS)
-
-
-def _bomb() -> type[Exception]:
-    from PIL import Image
-
-    return Image.DecompressionBombError
+        result = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for k, row in enumerate(rows):
+            result[k] = self.form.pixels(self.sources[int(row)])
+        return result

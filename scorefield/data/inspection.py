@@ -12,13 +12,16 @@ from scorefield._internal.errors import DataError
 from scorefield._internal.statistics import Moments
 from scorefield.data.builtin import BUILTIN
 from scorefield.data.columns import MISSING
-from scorefield.data.config import ColumnsConfig
+from scorefield.data.config import ColumnsConfig, ReadingConfig
 from scorefield.data.contents import Contents, Use, Values
+from scorefield.data.layout import pieces
 from scorefield.data.rows import chunks, spans
 from scorefield.data.source import Data, read, read_contents
 
 _MOST_LEVELS = 65536
 _SHOWN = 8
+_KINDS = ("", "", "vectors", "signals (C, L)", "images (C, H, W)", "volumes (C, D, H, W)")
+_TYPE_LEVELS = {"bool": 2, "uint8": 256, "uint16": 65536}
 
 
 def inspect(source: str | Path, labels: str | Path | None = None, **options: Any) -> dict[str, str]:
@@ -34,7 +37,9 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
         contents = Contents(read(source).x.numpy())  # type: ignore[attr-defined]
     else:
         use = Use.of(labels, options.get("without", ()), options.get("like"))
-        contents = read_contents(source, options.get("layer"), use)
+        names = ReadingConfig.model_fields
+        chosen = {k: str(v) for k, v in options.items() if k in names and v is not None}
+        contents = read_contents(source, ReadingConfig.model_validate(chosen), use)
     values = contents.values
     summary = {"shape": f"{values.shape}", "type": f"{values.dtype}"}
     if values.dtype.kind in "biuf" and all(values.shape):
@@ -45,7 +50,8 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
         data = read(source, labels, **options)
     except DataError as error:
         return summary | {"training": f"rejected: {error}"}
-    return summary | _training(data, values) | _columns(data)
+    notes = {"note" if k == 0 else f"note {k + 1}": note for k, note in enumerate(data.notes)}
+    return summary | _training(data, values) | notes | _columns(data, values.dtype)
 
 
 def _values(values: Values) -> dict[str, str]:
@@ -53,16 +59,16 @@ def _values(values: Values) -> dict[str, str]:
     moments = Moments.none()
     low, high, bad, first = np.inf, -np.inf, 0, ()
     for span in spans(values.shape):
-        batch = np.asarray(values[span], np.float64)
-        finite = np.isfinite(batch)
-        if not finite.all():
-            place = np.argwhere(~finite)
-            first = first or (int(span[place[0][0]]), *place[0][1:].tolist())
-            bad += len(place)
-        if finite.any():
-            some = batch[finite]
-            moments = moments.joined(Moments.of(torch.from_numpy(some)))
-            low, high = min(low, some.min()), max(high, some.max())
+        raw = np.asarray(values[span])
+        for batch in (piece.astype(np.float64) for piece in pieces(raw)):
+            some = batch[np.isfinite(batch)]
+            bad += batch.size - some.size
+            if some.size:
+                moments = moments.joined(Moments.of(torch.from_numpy(some)))
+                low, high = min(low, some.min()), max(high, some.max())
+        if bad and not first:
+            item, *rest = np.argwhere(~np.isfinite(raw))[0].tolist()
+            first = int(span[item]), *rest
     summary = {}
     if moments.count:
         summary["values"] = (
@@ -73,7 +79,7 @@ def _values(values: Values) -> dict[str, str]:
 
 
 def _training(data: Data, values: Values) -> dict[str, str]:
-    kind = {2: "vectors", 3: "signals (C, L)", 4: "images (C, H, W)"}[len(data.x.shape)]
+    kind = _KINDS[len(data.x.shape)]
     turned = data.is_image and len(values.shape) == 4 and tuple(values.shape[1:]) != data.shape
     each = "feature" if len(data.shape) == 1 else "channel"
     network = "a U-Net" if data.is_image else "an MLP"
@@ -103,16 +109,17 @@ def column_summary(columns: ColumnsConfig) -> dict[str, str]:
     return summary
 
 
-def _columns(data: Data) -> dict[str, str]:
+def _columns(data: Data, kind: np.dtype) -> dict[str, str]:
     """Return the kinds of the columns of vectors, and whether all data is whole numbers."""
     summary, columns = column_summary(data.columns), data.columns
     if data.incomplete:
         learned = columns.missing or any(MISSING in each for each in columns.categories.values())
         treatment = "learned as missing" if learned else "left out"
         summary["incomplete"] = f"{data.incomplete} items lack a value: {treatment}"
-    if columns.plain and (top := _levels(data)):
+    if columns.plain and (top := _TYPE_LEVELS.get(kind.name) or _levels(data)):
+        of = f", the range of {kind}" if kind.name in _TYPE_LEVELS else ""
         summary["whole numbers"] = (
-            f"from 0 to {top - 1}: with levels={top} likelihoods are bits per dimension, and "
+            f"from 0 to {top - 1}{of}: with levels={top} likelihoods are bits per dimension, and "
             "samples are whole numbers"
         )
     return summary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from scorefield._internal.errors import DataError
 from scorefield._internal.statistics import Moments
+from scorefield.data.axes import Axes
 from scorefield.data.config import ColumnsConfig, numbered
 from scorefield.data.contents import Contents, Values, first_few, whole
 from scorefield.data.rows import Read, Rows, spans
 
-_CHANNELS = (1, 3, 4)
+_PIECE = 2**20  # numbers of an item that are surveyed at a time
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Layout:
 
     Attributes:
         values: of the source.
+        axes: of the values.
         names: of the selected columns.
         labels: of the selected columns of texts.
         order: positions of the selected columns; None for all of them.
@@ -31,6 +33,7 @@ class Layout:
     """
 
     values: Values
+    axes: Axes
     names: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]]
     order: np.ndarray | None = None
@@ -49,18 +52,10 @@ class Layout:
             values[present, column] = code[values[present, column].astype(np.int64)]
         return values
 
-    def turned(self, batch: np.ndarray) -> np.ndarray:
-        """Return numbers with the channels, if there are any, in the second axis."""
-        shape = self.values.shape
-        if len(shape) == 3 and self.values.dtype == np.uint8:
-            return batch[:, None]
-        if len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
-            return np.moveaxis(batch, 3, 1)
-        return batch
-
     def tensor(self, batch: np.ndarray) -> Tensor:
         """Return values ``(B, ...)`` as samples."""
-        return torch.from_numpy(np.ascontiguousarray(self.turned(self.numbers(self.picked(batch)))))
+        samples = self.axes.samples(self.numbers(self.picked(batch)))
+        return torch.from_numpy(np.ascontiguousarray(samples))
 
     def rows(self, keep: np.ndarray, in_memory: int) -> Rows:
         """Return the samples of these numbers: a tensor, or rows to read later if too large."""
@@ -73,8 +68,8 @@ class Layout:
         return x
 
 
-def layout(
-    contents: Contents, without: tuple[str, ...], name: str, like: ColumnsConfig | None
+def select(
+    contents: Contents, axes: Axes, without: tuple[str, ...], name: str, like: ColumnsConfig | None
 ) -> Layout:
     """Return the layout of all columns but some, or of the columns of a run.
 
@@ -91,16 +86,16 @@ def layout(
                 f"{name} has no column {column}: it has {first_few(names) or 'none by name'}."
             )
     if like is not None and like.names and (contents.names or len(like.names) != len(names)):
-        return _like(replace(contents, names=names), name, like)
+        return _like(replace(contents, names=names), axes, name, like)
     if not without:
-        return Layout(contents.values, contents.names, contents.labels)
+        return Layout(contents.values, axes, contents.names, contents.labels)
     order = np.array([k for k, column in enumerate(names) if column not in without])
     selected = tuple(names[k] for k in order)
     labels = {k: v for k, v in contents.labels.items() if k in selected}
-    return Layout(contents.values, selected, labels, order)
+    return Layout(contents.values, axes, selected, labels, order)
 
 
-def _like(contents: Contents, name: str, like: ColumnsConfig) -> Layout:
+def _like(contents: Contents, axes: Axes, name: str, like: ColumnsConfig) -> Layout:
     places = {column: k for k, column in enumerate(contents.names)}
     if absent := [column for column in like.names if column not in places]:
         raise DataError(
@@ -110,7 +105,7 @@ def _like(contents: Contents, name: str, like: ColumnsConfig) -> Layout:
     texts = [c for c in like.names if c in contents.labels or c in like.categories]
     codes = {like.names.index(column): _codes(contents, name, column, like) for column in texts}
     order = np.array([places[column] for column in like.names])
-    return Layout(contents.values, like.names, like.categories, order, codes)
+    return Layout(contents.values, axes, like.names, like.categories, order, codes)
 
 
 def _codes(contents: Contents, name: str, column: str, like: ColumnsConfig) -> np.ndarray:
@@ -164,20 +159,22 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
     """
     parts, keep, incomplete = [], [], 0
     moments = Moments.none()
+    allowed = missing != "refuse" and (layout.axes.kind == "vectors" or anywhere)
     for span in spans(layout.values.shape):
         raw = layout.picked(layout.values[span])
-        batch = layout.numbers(raw)
-        absent = np.isnan(batch) & ((batch.ndim == 2 or anywhere) and missing != "refuse")
-        bad = np.argwhere(~np.isfinite(batch) & ~absent)
-        if len(bad):
-            raise DataError(_refusal(raw, bad, int(span[bad[0][0]]), name, layout.names))
-        rows = absent.reshape(len(absent), -1).any(1)
+        rows = np.zeros(len(raw), bool)
+        for piece in pieces(raw):
+            batch = layout.numbers(piece)
+            if not (np.isfinite(batch) | (np.isnan(batch) & allowed)).all():
+                raise DataError(_refusal(layout, raw, allowed, int(span[0]), name))
+            rows |= np.isnan(batch).reshape(len(batch), -1).any(1)
         incomplete += int(rows.sum())
         use = ~rows | (missing != "drop")
         keep.append(span[use])
-        parts.append(_columns(_by_column(layout, batch[use])))
-        wide = torch.from_numpy(_by_column(layout, raw[use]).astype(np.float64))
-        moments = moments.joined(Moments.of(wide))
+        for piece in pieces(layout.axes.samples(raw[use])):
+            parts.append(_columns(_by_column(layout.numbers(piece))))
+            wide = torch.from_numpy(_by_column(piece).astype(np.float64))
+            moments = moments.joined(Moments.of(wide))
     absent, low, high, whole = zip(*parts, strict=True)
     return Survey(
         np.concatenate(keep),
@@ -190,10 +187,23 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
     )
 
 
-def _by_column(layout: Layout, batch: np.ndarray) -> np.ndarray:
+def pieces(batch: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield parts of all items of a batch, so that large items need little memory.
+
+    A part has all columns of vectors, or all channels.
+    """
+    if batch.ndim < 3 or batch.size <= _PIECE:
+        yield batch
+        return
+    flat = batch.reshape(*batch.shape[:2], -1)
+    step = max(1, _PIECE // max(1, batch.shape[0] * batch.shape[1]))
+    for start in range(0, flat.shape[2], step):
+        yield flat[:, :, start : start + step]
+
+
+def _by_column(batch: np.ndarray) -> np.ndarray:
     """Return the values of each column, or each channel, ``(n, C)``."""
-    turned = layout.turned(batch)
-    return np.moveaxis(turned, 1, -1).reshape(-1, turned.shape[1])
+    return np.moveaxis(batch, 1, -1).reshape(-1, batch.shape[1])
 
 
 def _columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -206,8 +216,11 @@ def _columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
     return absent.sum(0), np.where(none, np.nan, low), np.where(none, np.nan, high), whole
 
 
-def _refusal(raw: np.ndarray, bad: np.ndarray, item: int, name: str, names: tuple[str, ...]) -> str:
-    _, *rest = bad[0].tolist()
+def _refusal(layout: Layout, raw: np.ndarray, missing: bool, start: int, name: str) -> str:
+    batch = layout.numbers(raw)
+    bad = np.argwhere(~np.isfinite(batch) & ~(np.isnan(batch) & missing))
+    (item, *rest), names = bad[0].tolist(), layout.names
+    item += start
     where = f"item {item}, column {names[rest[0]]}" if names else f"index {(item, *rest)}"
     value, advice = raw[tuple(bad[0])], "Remove or impute them"
     if np.isnan(value) and raw.ndim == 2:

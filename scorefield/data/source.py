@@ -14,13 +14,21 @@ from torch import Tensor
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import DataError
+from scorefield.data.axes import Axes, axes_of
 from scorefield.data.builtin import BUILTIN, builtin
 from scorefield.data.columns import MISSING
-from scorefield.data.config import ColumnsConfig, DataConfig, numbered
+from scorefield.data.config import (
+    Channels,
+    ColumnsConfig,
+    DataConfig,
+    Kind,
+    ReadingConfig,
+    numbered,
+)
 from scorefield.data.contents import ALL, Contents, Use, first_few
 from scorefield.data.formats import read_file
 from scorefield.data.labels import array_labels, classes_of, file_labels
-from scorefield.data.layout import Layout, Survey, layout, survey
+from scorefield.data.layout import Layout, Survey, select, survey
 from scorefield.data.objects import from_object
 from scorefield.data.rows import Rows, is_rows
 
@@ -31,6 +39,12 @@ _COPIES = 8  # of a sample, in the survey of all
 _COARSEST = 0.01  # deviations that float32 may round by
 _SMALLEST, _LARGEST = 1e-30, 1e38  # within which float32 squares and sums without loss
 _WHOLE = 2.0**24  # above this float32 does not hold every whole number
+_ADVICE = {
+    "c": " Stack the real and the imaginary part, as two channels.",
+    "O": " Convert the objects, as by x.astype(float).",
+    **dict.fromkeys("SUT", " Texts are read in the columns of a table."),
+    **dict.fromkeys("mM", " Subtract a date, and divide by a unit of time."),
+}
 
 
 @dataclass(frozen=True, init=False)
@@ -48,7 +62,8 @@ class Data:
         class_names: of the classes, if they have names.
         columns: the kinds of the columns of vectors.
         incomplete: the number of samples with missing values.
-        layer: of a file of cells; None for the main matrix.
+        reading: choices in reading the source.
+        notes: one line on each choice that was made in reading it.
     """
 
     x: Rows
@@ -57,7 +72,8 @@ class Data:
     class_names: tuple[str, ...]
     columns: ColumnsConfig
     incomplete: int
-    layer: str | None
+    reading: ReadingConfig
+    notes: tuple[str, ...]
 
     def __init__(
         self,
@@ -67,7 +83,8 @@ class Data:
         class_names: tuple[str, ...] = (),
         columns: ColumnsConfig = ColumnsConfig(),
         incomplete: int = 0,
-        layer: str | None = None,
+        reading: ReadingConfig = ReadingConfig(),
+        notes: tuple[str, ...] = (),
     ) -> None:
         if not is_rows(x):
             data = read(x, y, name=name)
@@ -76,7 +93,7 @@ class Data:
             if not (y is None or (isinstance(y, Tensor) and y.dtype is torch.int64)):
                 codes, labels = array_labels(y, len(x))
                 y, class_names = torch.from_numpy(codes), class_names or labels
-            values = [x, y, name, class_names, columns, incomplete, layer]
+            values = [x, y, name, class_names, columns, incomplete, reading, notes]
         for field, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
@@ -106,7 +123,13 @@ def read(
     learn: bool = True,
     missing: Missing | None = None,
     without: str | tuple[str, ...] = (),
-    layer: str | None = None,
+    key: str | None = None,
+    matrix: str | None = None,
+    layout: Kind | None = None,
+    channels: Channels | None = None,
+    background: str | None = None,
+    resize: int | str | None = None,
+    crop: int | str | None = None,
     like: DataConfig | None = None,
     in_memory: int = IN_MEMORY,
 ) -> Data:
@@ -116,12 +139,15 @@ def read(
     ``.parquet``, of numbers and texts, a row for each sample; ``.h5ad``, cells × genes; ``.idx``,
     ``-ubyte`` and their ``.gz``, as MNIST comes.
 
-    An array ``(N, D)`` holds vectors, ``(N, C, L)`` signals and ``(N, C, H, W)`` images. Images
-    with the channels last are transposed, and ``(N, H, W)`` of unsigned bytes are grey images.
-    ``digits`` is the training split, and ``digits-test`` the held-out split.
+    An array ``(N, D)`` holds vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images and
+    ``(N, C, D, H, W)`` volumes. A last axis of at most four is one of channels if the first is
+    larger; ``(N, H, W)`` of unsigned bytes, or of squares from eight, are grey images. ``layout``
+    and ``channels`` declare anything else. ``digits`` is the training split, and ``digits-test``
+    the held-out split.
 
-    In memory: tensors, arrays, sparse matrices; tables of pandas, polars and others that have the
-    Arrow C interface or ``__dataframe__``; AnnData objects.
+    In memory: tensors, arrays, sparse matrices; lists of images of Pillow, or of their paths;
+    tables of pandas, polars and others that have the Arrow C interface or ``__dataframe__``;
+    AnnData objects.
 
     Args:
         source: a name from `BUILTIN`, a path, or an object; a file of such a name is ``./moons``.
@@ -134,7 +160,14 @@ def read(
             keep them and learn where they are. The default is to keep them in tables and to refuse
             them elsewhere. In images and signals they can be kept only with ``learn=False``.
         without: columns to leave out.
-        layer: a layer of cells to read instead of ``X``.
+        key: the array of an ``.npz`` file.
+        matrix: the matrix of cells: ``X``, ``raw``, ``layers/NAME`` or ``obsm/NAME``.
+        layout: the kind of samples in an array; vectors are flattened.
+        channels: the place of an array's channels.
+        background: the colour under transparent pixels of images; the default is white.
+        resize: pixels, ``64`` or ``"64x48"`` (width and height), that images are scaled to cover;
+            the rest is cut off.
+        crop: pixels in the middle of images to keep, without scaling.
         like: data of a run, whose columns are selected by name and whose labels are used.
         in_memory: bytes; larger data is read when it is needed.
 
@@ -149,15 +182,23 @@ def read(
     if path and str(source) in BUILTIN:
         x, y = builtin(str(source))
         return Data(x, y if labels is None else _classes(labels, len(x)), name)
-    if like is not None and layer is None and (hasattr(source, "obs") or name.endswith(".h5ad")):
-        layer = like.layer
-    contents = read_contents(source, layer, Use.of(labels, without, like), name)
-    _check(contents, name)
+    explicit = ReadingConfig(
+        key=key,
+        matrix=matrix,
+        layout=layout,
+        channels=channels,
+        background=background,
+        resize=None if resize is None else str(resize),
+        crop=None if crop is None else str(crop),
+    )
+    choices = explicit if like is None else explicit.over(like.reading)
+    contents = read_contents(source, choices, Use.of(labels, without, like), name)
+    contents, axes = _checked(contents, explicit, choices, name, like)
     classes, class_columns = classes_of(contents, labels, name)
     ours = None if like is None else like.columns
     is_table = contents.table is not None
     left_out = class_columns if is_table else (*without, *class_columns)
-    samples = layout(contents, left_out, name, ours)
+    samples = select(contents, axes, left_out, name, ours)
     policy = missing or ("keep" if is_table or like else "refuse")
     facts = survey(samples, name, policy, anywhere=missing == "keep" and not learn)
     if learn and len(facts.keep) < 2:
@@ -171,7 +212,7 @@ def read(
         columns = _columns(facts, samples, is_table, name)
     y = None if classes is None else torch.from_numpy(classes.codes[facts.keep])
     class_names = () if classes is None else classes.labels
-    return Data(rows, y, name, class_names, columns, facts.incomplete, layer)
+    return Data(rows, y, name, class_names, columns, facts.incomplete, choices, contents.notes)
 
 
 def _classes(labels: Any, count: int) -> Any:
@@ -196,7 +237,10 @@ def as_data(source: Any, y: Any = None, **options: Any) -> Data:
 
 
 def read_contents(
-    source: Any, layer: str | None = None, use: Use = ALL, name: str = "data"
+    source: Any,
+    choices: ReadingConfig = ReadingConfig(),
+    use: Use = ALL,
+    name: str = "data",
 ) -> Contents:
     """Return the contents of a file, a folder or an object; the arguments are those of `read_file`.
 
@@ -204,13 +248,13 @@ def read_contents(
         DataError: it does not exist, it cannot be read, or a single sample is too large.
     """
     if not isinstance(source, str | Path):
-        return from_object(source, name, layer, use)
+        return from_object(source, name, choices, use)
     path = Path(source)
     if not path.exists():
         close = difflib.get_close_matches(str(source), BUILTIN, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Built in: {', '.join(BUILTIN)}."
         raise DataError(f"data {source}: no such file, and no such built-in set. {hint}")
-    contents = read_file(path, layer, use)
+    contents = read_file(path, choices, use)
     sample, there = contents.values.shape[1:], sizes.memory()
     if _COPIES * 8 * math.prod(sample) > there:
         raise DataError(
@@ -221,17 +265,46 @@ def read_contents(
     return contents
 
 
-def _check(contents: Contents, name: str) -> None:
+def _checked(
+    contents: Contents,
+    explicit: ReadingConfig,
+    choices: ReadingConfig,
+    name: str,
+    like: DataConfig | None,
+) -> tuple[Contents, Axes]:
+    """Return contents with notes, and the axes of their values.
+
+    Raises:
+        DataError: a choice that the source does not have; values that are not numbers; no samples.
+    """
+    for option, value in explicit.model_dump(exclude_none=True).items():
+        if option not in contents.options:
+            has = (
+                f"only {', '.join(contents.options)} apply" if contents.options else "leave it out"
+            )
+            raise DataError(f"{option}={value!r}: {name} has no such choice; {has}.")
     shape, kind = contents.values.shape, contents.values.dtype
     if kind.kind not in "biuf":
-        raise DataError(f"{name} holds values of type {kind}: needs numbers.")
-    if not 2 <= len(shape) <= 4 or 0 in shape[1:]:
         raise DataError(
-            f"{name} has shape {shape}: needs (N, D) vectors, (N, C, L) signals or "
-            "(N, C, H, W) images." + " Write x[:, None] for N numbers." * (len(shape) == 1)
+            f"{name} holds values of type {kind}: needs numbers.{_ADVICE.get(kind.kind, '')}"
+        )
+    axes, guessed = contents.axes, False
+    if axes is None and 2 <= len(shape) <= 5 and 0 not in shape[1:]:
+        sample = None if like is None else like.shape
+        axes, guessed = axes_of(name, shape, kind == np.uint8, choices, sample)
+    if axes is None:
+        raise DataError(
+            f"{name} has shape {shape}: needs (N, D) vectors, (N, C, L) signals, (N, C, H, W) "
+            "images or (N, C, D, H, W) volumes."
+            + " Write x[:, None] for N numbers."
+            * (len(shape) == 1)
         )
     if shape[0] == 0:
         raise DataError(f"{name} has no samples.")
+    if guessed:
+        note = f"shape {shape} is read as {axes}; layout and channels declare another"
+        contents = replace(contents, notes=(*contents.notes, note))
+    return contents, axes
 
 
 def _check_resolved(survey: Survey, samples: Layout, name: str) -> None:
@@ -262,7 +335,7 @@ def _columns(survey: Survey, samples: Layout, typed: bool, name: str) -> Columns
             ones; a constant channel.
     """
     constant = (survey.low == survey.high) & (survey.missing == 0)
-    vectors = len(samples.values.shape) == 2
+    vectors = samples.axes.kind == "vectors"
     if not vectors or constant.all():
         if constant.any():
             kind = "feature" if vectors else "channel"

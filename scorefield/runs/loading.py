@@ -179,7 +179,7 @@ def describe_data(data: Data, config: TrainConfig) -> DataConfig:
         classes=classes,
         class_names=data.class_names if classes else (),
         columns=ColumnsConfig(names=columns.names) if config.levels else columns,
-        layer=data.layer,
+        reading=data.reading,
     )
 
 

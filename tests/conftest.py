@@ -10,7 +10,7 @@ def pytest_addoption(parser):
         "--fuzz",
         type=int,
         default=2000,
-        help="how many configurations test_fuzz.py tries, a multiple of 100",
+        help="how many configurations test_finite.py tries, a multiple of 100",
     )
     parser.addoption(
         "--kills",

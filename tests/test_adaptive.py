@@ -351,10 +351,12 @@ def test_a_solver_without_an_error_estimate_is_refused_before_any_call(solver):
         ({"rtol": -1e-3}, "rtol=-0.001"),
         ({"atol": math.nan}, "atol=nan"),
         ({"rtol": math.inf}, "rtol=inf"),
-        ({"first": 0.0}, "first = 0.*needs 0 < first <= 1"),
-        ({"first": 1.5}, "first = 1.5.*needs 0 < first <= 1"),
-        ({"longest": 0.0}, "longest = 0.*longest > 0"),
-        ({"max_steps": 0}, "max_steps = 0.*at least one step"),
+        ({"first": 0.0}, "first=0.*needs 0 < first <= 1"),
+        ({"first": 1.5}, "first=1.5.*needs 0 < first <= 1"),
+        ({"longest": 0.0}, "longest=0.*longest > 0"),
+        ({"max_steps": 0}, "max_steps=0: must be a whole number, at least 1"),
+        ({"rtol": 10**400}, "rtol=10{400}: must be a positive number"),
+        ({"max_steps": 10**18}, "max_steps=10{18}: must be at most 100,000"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments, message):

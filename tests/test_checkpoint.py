@@ -347,7 +347,7 @@ def test_samples_on_the_way_are_those_of_the_averaged_weights(tmp_path):
 def test_samples_are_an_array_where_no_picture_can_be_made(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    path = session._write_samples(tmp_path / "samples-4", torch.ones(2, 1, 3, 3))
+    path = session._write_samples(tmp_path / "samples-4", torch.ones(2, 1, 3, 3), tmp_path)
     assert path == tmp_path / "samples-4.npy"
     assert np.array_equal(np.load(path), np.ones((2, 1, 3, 3)))
     assert os.listdir(tmp_path) == ["samples-4.npy"]

@@ -5,10 +5,12 @@ import inspect
 import tomllib
 import typing
 
+import numpy as np
 import pytest
 import tomli_w
 import torch
 from pydantic import ValidationError
+from shell import end
 
 import scorefield as sf
 from scorefield._internal.errors import UsageError
@@ -338,3 +340,31 @@ def test_a_run_keeps_the_configuration_it_was_given_and_the_data_it_saw():
     assert found.data == DataConfig(name="some points", shape=(3,), count=10, classes=2)
     plain = Training(data, config.model_copy(update={"conditional": False}))
     assert plain.run.config.data.classes == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("network.width 1000000000000", "network: weights, gradients, averages and moments take"),
+        (
+            "network.width 100000",
+            "network: weights, gradients, averages and moments take 4.5 TiB",
+        ),  # 25 width^2 weights
+        ("network.depth 1000000000000", "network: 6,000,000,000,012 tensors, where at most 10,000"),
+        (
+            "batch-size 1000000000000",
+            "--batch-size 1000000000000: samples of shape (3,) take 10.9",
+        ),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_what_it_takes_and_what_there_is(
+    tmp_path, capsys, monkeypatch, setting, message
+):
+    monkeypatch.setattr("scorefield._internal.sizes.memory", lambda: 2**33)
+    name, value = setting.split()
+    kind = [] if name == "batch-size" else ["--network.kind", "mlp"]
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 3)))
+    assert end("train", tmp_path / "x.npy", *kind, f"--{name}", value, "--print-config") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "there are 8.0 GiB of memory" in error or "at most 10,000 are allowed" in error

@@ -238,7 +238,7 @@ def test_the_command_writes_the_schedulers_of_python(files, tuned, capsys):
     [
         ({"prompts": "empty.txt"}, 3, "the file is empty; give a prompt in each line"),
         ({"prompts": "latin.txt"}, 3, "it is not UTF-8 text"),
-        ({"prompts": "none.txt"}, 3, "No such file"),
+        ({"prompts": "none.txt"}, 3, "the file does not exist"),
         ({"settings": "guidance_scale"}, 2, "--settings guidance_scale: give name=value"),
         ({"settings": "scale=1"}, 2, "Pipeline takes prompt, guidance_scale"),
         ({"tries": 0}, 2, "--tries 0"),

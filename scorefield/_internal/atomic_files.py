@@ -1,7 +1,8 @@
-"""Write files under a temporary name first, so that a file of the final name is always whole.
+"""The one writer of files: under a temporary name first, so that each file is always whole.
 
 The file is written, synchronised with the disk and renamed, and the rename is synchronised too. A
-reader, a kill or a power cut finds the old file or the new one, never a part.
+reader, a kill or a power cut finds the old file or the new one, never a part. Nothing is written
+through a link, or out of the folder that the file belongs to.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import StorageError
+from scorefield._internal.files import leads_out
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -40,12 +42,18 @@ def settle(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(path: Path, fill: Callable[[BinaryIO], object], size: int | None = None) -> None:
+def write(
+    path: Path,
+    fill: Callable[[BinaryIO], object],
+    size: int | None = None,
+    folder: Path | None = None,
+) -> None:
     """Write a file, of ``size`` bytes if given, as a whole or not at all.
 
     Raises:
-        StorageError: it does not fit on the disk.
+        StorageError: it does not fit on the disk; or as `check_place`.
     """
+    check_place(path, folder)
     with in_room(path, size):
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
@@ -55,6 +63,36 @@ def write(path: Path, fill: Callable[[BinaryIO], object], size: int | None = Non
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def append(path: Path, line: str, folder: Path | None = None) -> None:
+    """Append a line to a file, which may be new, and synchronise it with the disk.
+
+    Raises:
+        StorageError: as `write`.
+    """
+    check_place(path, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with in_room(path, None), path.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def check_place(path: Path, folder: Path | None = None) -> None:
+    """Refuse to write through a link.
+
+    Args:
+        folder: that the file must lie in, links resolved.
+
+    Raises:
+        StorageError: the path is a link, or leads out of the folder.
+    """
+    if path.is_symlink() or (folder is not None and leads_out(path, folder)):
+        raise StorageError(
+            f"{path} leads to {os.path.realpath(path)}, and nothing is written through links: "
+            "remove the link."
+        )
 
 
 @contextmanager

@@ -103,16 +103,25 @@ def reading(
     except errors as error:
         if hasattr(error, "exit_code"):
             raise
-        reason = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.strerror:
-            reason = error.strerror
-        raise kind(f"{source} cannot be read{form and f' as {form}'}: {reason}") from None
+        raise kind(f"{source} cannot be read{form and f' as {form}'}: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """Return the reason of an error on a file, which the message does not repeat."""
+    if isinstance(error, FileNotFoundError):
+        return "the file does not exist"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def leads_out(path: Path, folder: Path) -> bool:
     """Return whether a path leads out of a folder, or of the blobs that its snapshot links to."""
     target, allowed = Path(os.path.realpath(path)), [Path(os.path.realpath(folder))]
-    if folder.parent.name == "snapshots":
-        repository = Path(os.path.realpath(folder.parent.parent))
-        allowed = [repository / "snapshots" / folder.name, repository / "blobs"]  # not if links
+    for place in (folder, *folder.parents):
+        if place.parent.name == "snapshots":
+            repository = Path(os.path.realpath(place.parent.parent))
+            allowed = [repository / "snapshots" / place.name, repository / "blobs"]  # not if links
     return not any(target.is_relative_to(place) for place in allowed)

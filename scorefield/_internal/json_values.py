@@ -17,10 +17,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
+from scorefield._internal import files
 from scorefield._internal.atomic_files import write
 from scorefield._internal.errors import CheckpointError
 
-VERSION, LARGEST = 1, 2**25  # of files, and bytes of one
+VERSION, LARGEST = 1, 2**23  # of files, and bytes of one
 KIND, VALUES = "kind", "values"
 _NUMBER, _TIMES = "number", "times"
 
@@ -59,6 +60,8 @@ def decode(coded: Any, kinds: Iterable[type]) -> Any:
     if isinstance(coded, list):
         return tuple(decode(item, kinds) for item in coded)
     if not isinstance(coded, dict):
+        if isinstance(coded, int) and not -(2**63) <= coded < 2**64:
+            raise ValueError(f"{coded} is too large a number.")
         return coded
     kind, fields = str(coded.get(KIND)), {k: v for k, v in coded.items() if k != KIND}
     classes = {k.__name__: k for k in kinds}
@@ -69,7 +72,7 @@ def decode(coded: Any, kinds: Iterable[type]) -> Any:
             return torch.tensor(fields[VALUES], dtype=torch.float64)
         values = {k: decode(v, kinds) for k, v in fields.items()}
         return classes[kind](**_checked(classes[kind], values))
-    except (KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+    except (LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise ValueError(
             f"{kind} is not a kind, or does not have these fields: {error}."
         ) from error
@@ -88,7 +91,12 @@ def _checked(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
 
 def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(v, get_args(hint)[0]) for v in value)
+        parts = get_args(hint)
+        if len(parts) == 2 and parts[1] is Ellipsis:
+            parts = parts[:1] * len(value) if isinstance(value, tuple) else ()
+        return (
+            isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+        )
     if isinstance(hint, UnionType):
         return any(_fits(value, part) for part in get_args(hint))
     if hint is float:
@@ -106,26 +114,32 @@ def write_file(path: str | PathLike[str], kind: str, values: Mapping[str, Any]) 
     write(Path(path), lambda file: file.write(f"{text}\n".encode()))
 
 
-def read_file(path: str | PathLike[str], kind: str) -> dict[str, Any]:
+def read_file(path: str | PathLike[str], kind: str, folder: Path | None = None) -> dict[str, Any]:
     """Return the values of a file that `write_file` has written.
 
     Raises:
-        CheckpointError: the file does not exist, or cannot be read.
-        ValueError: a file of another kind, or one that is too large.
+        CheckpointError: the file does not exist, or as `files.read`.
+        ValueError: a file of another kind.
     """
     try:
-        with open(path, "rb") as file:
-            text = file.read(LARGEST + 1)
-    except OSError as error:
+        text = files.read(Path(path), LARGEST, folder)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}; give a file that save has written."
+            f"{path} cannot be read: {files.reason(error)}; give a file that save has written."
         ) from None
-    if len(text) > LARGEST:
-        raise ValueError(f"it has more than {LARGEST} bytes")
-    try:
-        values: Any = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is too deep") from None
+    values = parse(text)
     if not isinstance(values, dict) or values.pop(kind, None) != VERSION:
         raise ValueError(f"it is not a {kind} of version {VERSION}")
     return dict(values)
+
+
+def parse(text: bytes) -> Any:
+    """Return the value of a JSON text of a file.
+
+    Raises:
+        ValueError: it is not JSON, or it is too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is too deep") from None

@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from scorefield._internal import files
+
 LARGEST = 1 << 23  # bytes: 250,000 names of genes; of lists and tables, ten seconds of reading
 _DEEPEST = 32  # tables in tables; the time of reading grows with its square
 
@@ -24,17 +26,13 @@ _WORDS = re.compile(
 )
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, folder: Path | None = None) -> dict[str, Any]:
     """Return the values of a file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: as `parse`; or it is not a plain file.
+        OSError, ValueError: as `files.read` and `parse`.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError("it is not a plain file")
-    with path.open("rb") as file:
-        return parse(file.read(LARGEST + 1))
+    return parse(files.read(path, LARGEST, folder))
 
 
 def parse(content: bytes) -> dict[str, Any]:

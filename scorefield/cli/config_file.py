@@ -26,8 +26,10 @@ def apply_settings(app: App, commands: tuple[str, ...], arguments: ArgumentColle
     if commands != ("train",):
         return
     for argument in arguments:
-        tokens, kind = argument.tokens, arguments.get(f"{argument.name}.kind", None)
-        if kind and tokens and ":" not in tokens[0].value:  # a colon names a factory
+        tokens = argument.tokens
+        if not tokens or ":" in tokens[0].value:  # a colon names a factory
+            continue
+        if kind := arguments.get(f"{argument.name}.kind", None):  # a slow look-up
             kind.tokens += tokens
             tokens.clear()
     files = arguments["--config"].tokens

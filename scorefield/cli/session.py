@@ -193,7 +193,7 @@ class Session:
             return
         folder = self.work / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        path = _write_samples(folder / f"samples-{step}", x.cpu())
+        path = _write_samples(folder / f"samples-{step}", x.cpu(), self.work)
         self._record("samples", step, {"file": f"samples/{path.name}"})
 
     def _record(self, event: str, step: int, values: Mapping[str, Any]) -> None:
@@ -207,19 +207,19 @@ class Session:
                 self.tracker.add(step, {f"{event}/{k}": v for k, v in numbers.items()})
 
 
-def _write_samples(stem: Path, x: torch.Tensor) -> Path:
-    """Write a picture of images if possible, otherwise an array."""
+def _write_samples(stem: Path, x: torch.Tensor, work: Path) -> Path:
+    """Write a picture of images if possible, otherwise an array, inside a folder."""
     if x.ndim == 4 and x.shape[1] in (1, 3):
         from scorefield.report import image_grid
 
         try:
             picture = stem.with_suffix(".png")
-            write(picture, lambda file: image_grid(x, file))
+            write(picture, lambda file: image_grid(x, file), folder=work)
             return picture
         except ImportError:
             pass
     array = stem.with_suffix(".npy")
-    write(array, lambda file: np.save(file, x.numpy()))
+    write(array, lambda file: np.save(file, x.numpy()), folder=work)
     return array
 
 

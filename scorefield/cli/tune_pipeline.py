@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from scorefield._internal import files
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.cli.console import say
 from scorefield.cli.options import (
@@ -26,6 +27,7 @@ from scorefield.cli.options import (
 if TYPE_CHECKING:
     import torch
 
+_LARGEST = 2**23  # bytes of prompts
 TypeName = Literal["float32", "float16", "bfloat16"]
 
 
@@ -139,11 +141,8 @@ def _lines(path: Path) -> list[Any]:
     Raises:
         DataError: a file that cannot be read, or without prompts.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise DataError(f"--prompts {path}: {reason}.") from None
+    with files.reading(f"--prompts {path}", "", DataError):
+        text = files.read(path, _LARGEST).decode()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError(f"--prompts {path}: the file is empty; give a prompt in each line.")

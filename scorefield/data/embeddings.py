@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorefield._internal import sizes
+from scorefield._internal import files
 from scorefield._internal.errors import DataError
 from scorefield.data.contents import whole
 from scorefield.data.formats import read_file
@@ -45,15 +45,12 @@ def read_embeddings(path: Path) -> Tensor:
 
 def _tensor(path: Path) -> Tensor | None:
     """Return the one tensor of a file, or the one with a usual name."""
-    if path.stat().st_size > sizes.memory():
-        raise DataError(f"embeddings={path}: is larger than memory.")
-    try:
+    with files.reading(f"embeddings={path}", "", DataError, SafetensorError):
+        files.check(path)
         with safe_open(path, "pt") as file:
             names = list(file.keys())
             chosen = names if len(names) == 1 else [name for name in _NAMES if name in names]
             tensor: Tensor | None = file.get_tensor(chosen[0]) if chosen else None
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"embeddings={path}: cannot be read: {error}") from None
     if tensor is None:
         raise DataError(
             f"embeddings={path}: holds {', '.join(names[:8]) or 'nothing'}: name one tensor "

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from scorefield._internal import files
 from scorefield._internal.errors import CheckpointError
 from scorefield.interop.weight_files import PICKLES, read_checkpoint
 
@@ -102,11 +103,10 @@ def names_in(path: Path) -> list[str]:
         raise CheckpointError(f"{path} is not a file of weights, which end in {', '.join(kinds)}.")
     if path.suffix != ".safetensors":
         return _names(read_checkpoint(path))
-    try:
+    with files.reading(path, "", CheckpointError, SafetensorError):
+        files.check(path)
         with safe_open(path, "pt") as file:
             return list(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
 def _names(values: Mapping[str, Any], depth: int = 3) -> list[str]:

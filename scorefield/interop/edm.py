@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from scorefield._internal import files
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data.rows import Rows
 from scorefield.interop import edm_weights
@@ -144,7 +145,7 @@ def _unpickle(path: Path, allowed: bool) -> tuple[dict[str, Tensor], dict[str, A
             "pickle=True if you trust it, with EDM's own code on the PYTHONPATH."
         )
     try:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             content = pickles.load(file)
         network = content["ema"] if isinstance(content, dict) else content
         settings = {"class_name": type(network).__name__, **network.init_kwargs}
@@ -154,5 +155,4 @@ def _unpickle(path: Path, allowed: bool) -> tuple[dict[str, Tensor], dict[str, A
             f"{path} needs the module {error.name!r}: put EDM's own code on the PYTHONPATH."
         ) from None
     except Exception as error:  # the program inside raises anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} cannot be read: {reason[:200]}") from None
+        raise CheckpointError(f"{path} cannot be read: {files.reason(error)[:200]}") from None

@@ -94,7 +94,7 @@ def read_scheduler(folder: Path) -> Any | None:
         CheckpointError: an unreadable configuration.
     """
     path = (_subfolder(folder, ("scheduler",)) or folder) / "scheduler_config.json"
-    return build_scheduler(read_json(path), str(path)) if path.is_file() else None
+    return build_scheduler(read_json(path, folder), str(path)) if path.is_file() else None
 
 
 def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -102,7 +102,7 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _read_part(folder: Path, supported: tuple[str, ...], pickle: bool, variant: str | None) -> Part:
-    values = read_json(folder / "config.json")
+    values = read_json(folder / "config.json", folder)
     name = values.get("_class_name")
     if name == "Transformer2DModel" and values.get("norm_type") == "ada_norm_zero":
         name = "DiTTransformer2DModel"  # its former name
@@ -143,15 +143,16 @@ def _weights(folder: Path, variant: str | None) -> Path:
 
 def _read(path: Path, pickle: bool) -> dict[str, Tensor]:
     """Return the tensors of a file, or of all files of an index."""
+    folder = path.parent
     if path.suffix != ".json":
-        return read_weights(path, pickle)
-    places = read_json(path).get("weight_map")
+        return read_weights(path, pickle, folder)
+    places = read_json(path, folder).get("weight_map")
     files = {str(name) for name in places.values()} if isinstance(places, dict) else {""}
     if not all(name and Path(name).name == name for name in files):
         raise CheckpointError(f"{path} is not an index: weight_map must name files next to it.")
     tensors: dict[str, Tensor] = {}
     for name in sorted(files):
-        tensors |= read_weights(path.with_name(name), pickle)
+        tensors |= read_weights(path.with_name(name), pickle, folder)
     return tensors
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from scorefield._internal import files, json_values
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield._internal.frozen import Frozen
 
@@ -24,18 +24,17 @@ class Part(Frozen):
     model_config = ConfigDict(extra="ignore")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, folder: Path | None = None) -> dict[str, Any]:
     """Return the JSON object of a file.
+
+    Args:
+        folder: that the file must lie in, links resolved.
 
     Raises:
         CheckpointError: a file that is missing, too large, or not a JSON object.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST + 1)
-        values = json.loads(text) if len(text) <= _LARGEST else None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    with files.reading(path, "", CheckpointError):
+        values = json_values.parse(files.read(path, _LARGEST, folder))
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} is not a configuration: it must contain a JSON object.")
     return values

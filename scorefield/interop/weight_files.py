@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,18 +16,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from scorefield._internal import sizes
+from scorefield._internal import files
 from scorefield._internal.errors import CheckpointError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def read_weights(path: Path, pickle: bool = False) -> dict[str, Tensor]:
+def read_weights(path: Path, pickle: bool = False, folder: Path | None = None) -> dict[str, Tensor]:
     """Return the tensors of a file, by name.
 
     Args:
         path: a ``.safetensors`` file, or a pickle.
         pickle: allow a pickle, read by PyTorch with ``weights_only``.
+        folder: that the file must lie in, links resolved.
 
     Raises:
         CheckpointError: a file that is missing, damaged or larger than memory; a pickle that is not
@@ -35,6 +39,8 @@ def read_weights(path: Path, pickle: bool = False) -> dict[str, Tensor]:
             f"{path} is a pickle, which may run a program when it is read: save the weights as "
             ".safetensors, or set pickle=True if you trust the source."
         )
+    with files.reading(path, "", CheckpointError):
+        files.check(path, folder=folder)
     return state_of(path, "state_dict")[0]  # an entry of Lightning's checkpoints
 
 
@@ -88,24 +94,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: a file that is missing, damaged, larger than memory, or not a mapping.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} cannot be read: the file does not exist.")
-    if path.stat().st_size > sizes.memory():
-        raise CheckpointError(
-            f"{path} has {sizes.words(path.stat().st_size)}, and the memory is "
-            f"{sizes.words(sizes.memory())}: use a machine with more."
-        )
-    try:
-        if path.suffix in PICKLES:
-            with safe_globals([Namespace]):  # of plain values, as in checkpoints of DiT
-                content = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            content = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    except Exception as error:  # a damaged pickle raises anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} cannot be read: {reason[:200]}") from None
+    with files.reading(path, "", CheckpointError, SafetensorError):
+        files.check(path)
+        content = _unpickled(path) if path.suffix in PICKLES else load_file(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a mapping of names to tensors.")
     return {str(name): value for name, value in content.items()}
+
+
+def _unpickled(path: Path) -> Any:
+    """Return the content of a pickle, read without running code, or raise `CheckpointError`.
+
+    PyTorch's own messages advise to allow code, so they are not repeated.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), safe_globals([Namespace]):
+            # a namespace holds plain values, as in checkpoints of DiT
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        names = re.findall(r"(?:GLOBAL|global:?|class) `?([\w.]{1,80})", str(error))
+        content = f"it contains {names[0]}" if names else "it is damaged"
+        raise CheckpointError(
+            f"{path} cannot be read as weights: {content}, and only tensors and plain values are "
+            "read; save the weights as .safetensors."
+        ) from None
+    except Exception:  # a damaged pickle raises anything
+        raise CheckpointError(
+            f"{path} cannot be read as weights: it is damaged, or not a file of PyTorch."
+        ) from None

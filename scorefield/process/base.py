@@ -37,6 +37,9 @@ Coefficient = float | Tensor
 # How far outside [t_min, t_max] a time may stray, relative to the end: single precision's rounding.
 _SLACK = 1e-7
 _PROBES = 257
+_LARGEST = (
+    1e30  # size of a parameter, so that float32 holds its square root and products in float64
+)
 _ZERO = torch.zeros(())
 
 
@@ -217,6 +220,9 @@ class Process(ABC):
         return f"{type(self).__name__}(t_min={self.t_min:g}, t_max={self.t_max:g})"
 
     def __post_init__(self) -> None:
+        for name, number in vars(self).items():
+            if isinstance(number, int | float) and abs(number) > _LARGEST:
+                raise ValueError(f"{name}={number!r}: must be a number up to {_LARGEST:g} in size.")
         if not (math.isfinite(self.t_min) and self.t_min < self.t_max < math.inf):
             raise ValueError(
                 f"{self!r}: t_min = {self.t_min:g} and t_max = {self.t_max:g} enclose no time: "
@@ -224,7 +230,10 @@ class Process(ABC):
             )
         t = torch.linspace(self.t_min, self.t_max, _PROBES, dtype=torch.float64)
         for coefficient in (self.alpha, self.sigma):
-            value: object = coefficient(t)
+            try:
+                value: object = coefficient(t)
+            except (ArithmeticError, ValueError) as error:
+                raise ValueError(f"{self!r}: {coefficient.__name__}(t): {error}.") from None
             if not isinstance(value, Tensor) or value.shape != t.shape:
                 raise ValueError(
                     f"{self!r}: {coefficient.__name__}(t) must be a tensor of the shape of t, made "
@@ -238,7 +247,7 @@ class Process(ABC):
                 f"{self!r}: alpha({t[k]:g}) = {alpha[k]:g} and sigma({t[k]:g}) = {sigma[k]:g}: "
                 "needs finite alpha >= 0 and sigma > 0 on [t_min, t_max]."
             )
-        rises = self.half_log_snr(t).diff() >= 0
+        rises = ~(self.half_log_snr(t).diff() < 0)
         if rises.any():
             k = int(rises.nonzero()[0])
             raise ValueError(

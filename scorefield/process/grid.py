@@ -15,12 +15,15 @@ A grid is only a tensor: any decreasing one inside the process's interval can re
 from __future__ import annotations
 
 import math
+import sys
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from scorefield.process.base import Process, check_instance, wrong_kind
+
+MOST = 100_000  # steps, moves, repeats, calls
 
 
 def uniform(
@@ -195,18 +198,24 @@ def check_times(process: Process, times: Tensor) -> Tensor:
     return times
 
 
-def check_whole(least: int = 1, /, **values: object) -> None:
-    """Raise an error, by its name, if a value is not a whole number, at least ``least``."""
+def check_whole(least: int = 1, most: int = MOST, /, **values: object) -> None:
+    """Raise an error, by its name, if a value is not a whole number from ``least`` to ``most``.
+
+    The one bound on work that a file, an option or an argument asks for.
+    """
     for name, value in values.items():
         if not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name}={value!r}: must be a whole number, at least {least}.")
+        if int(value) > most:
+            raise ValueError(f"{name}={value!r}: must be at most {most:,}.")
 
 
 def check_positive(**values: float) -> None:
     """Raise an error, by its name, if a value is not a positive number."""
     for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name}={value:g}: must be a positive number.")
+        if not 0 < value <= sys.float_info.max:
+            shown = f"{value:g}" if isinstance(value, float) else f"{value!r}"
+            raise ValueError(f"{name}={shown}: must be a positive number.")
 
 
 def _fractions(steps: int) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from scorefield._internal.atomic_files import write
 from scorefield.report.chart import LEFT, Chart, Series, legend, marker, tag, text
 from scorefield.report.images import Target
 from scorefield.report.style import DARK, LIGHT, chart_css, optional
@@ -83,7 +84,8 @@ class Figure:
         ending = Path(path).suffix.lower()
         if ending not in (".svg", ".png"):
             raise ValueError(f"path={os.fspath(path)!r}: must end in .svg or .png.")
-        Path(path).write_bytes(self.svg().encode() if ending == ".svg" else self.png())
+        content = self.svg().encode() if ending == ".svg" else self.png()
+        write(Path(path), lambda file: file.write(content), len(content))
 
     @property
     def _width(self) -> int:

@@ -6,12 +6,14 @@ import base64
 import io
 import math
 import os
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield._internal.atomic_files import write
 from scorefield.process import check_whole
 from scorefield.report.style import optional
 
@@ -53,7 +55,11 @@ def image_grid(
     check_whole(columns=columns, scale=scale)
     large = _bytes(images, value_range).repeat(scale, axis=1).repeat(scale, axis=2)
     canvas = sheet(large, min(columns, len(large)), SEPARATOR, margin=SEPARATOR)
-    image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas).save(path, format="PNG")
+    picture = image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas)
+    if isinstance(path, str | os.PathLike):
+        write(Path(path), lambda file: picture.save(file, format="PNG"))
+    else:
+        picture.save(path, format="PNG")
 
 
 def sheet(

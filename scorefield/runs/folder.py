@@ -20,9 +20,10 @@ import glob
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,9 @@ from pydantic import ValidationError
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from scorefield._internal import sizes, toml
-from scorefield._internal.atomic_files import in_room, publish
-from scorefield._internal.errors import CheckpointError, DataError, UsageError
-from scorefield._internal.files import leads_out
+from scorefield._internal import files, toml
+from scorefield._internal.atomic_files import check_place, in_room, publish
+from scorefield._internal.errors import CheckpointError, DataError, StorageError, UsageError
 from scorefield._internal.hub import snapshot
 from scorefield.field import ScoreField
 from scorefield.runs import weights
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 CHECKPOINTS, PLANS, SAMPLES, FRONTIER = "checkpoints", "plans", "samples", "frontier.json"
 
-_LARGEST = 2**26  # bytes of a plan, a frontier or a log
 _GUIDANCE = "-guidance-"
 _SYSTEM = ("._", ".DS_Store", "lost+found")  # names of files that systems make in any folder
 _WRITING = ".writing-"  # in the name of a folder that is being written
@@ -91,17 +90,17 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path}: this run folder does not exist; train a run first."
             )
-        path = weights.plain_file(self.path, CONFIG)
+        path = self.path / CONFIG
         try:
-            return RunConfig.model_validate(toml.read(path))
+            with files.reading(path, "", CheckpointError):
+                values = toml.read(path, self.path)
+            return RunConfig.model_validate(values)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"])
             raise CheckpointError(
                 f"{path} is not the configuration of a run: {place}: {first['msg']}."
             ) from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from None
 
     def tensors(
         self,
@@ -157,7 +156,8 @@ class RunFolder:
         """A digest of weights and configuration, hexadecimal."""
         result = hashlib.sha256()
         for name in (WEIGHTS, CONFIG):
-            result.update((self.path / name).read_bytes())
+            with files.reading(self.path / name, "", CheckpointError):
+                result.update(files.read(self.path / name, folder=self.path))
         return result.hexdigest()
 
     # --- tuned plans
@@ -176,7 +176,7 @@ class RunFolder:
             CheckpointError: the file does not hold a tuned plan, or a plan for another field.
         """
         path = self.plan_path(nfe, guidance)
-        return _tuned_plan(path, field) if path.exists() else None
+        return _tuned_plan(path, field, self.path) if os.path.lexists(path) else None
 
     def plans(
         self,
@@ -199,7 +199,7 @@ class RunFolder:
             if not nfe.isdecimal() or "".join(scale) != suffix:
                 continue
             try:
-                plans[int(nfe)] = _tuned_plan(path, field)
+                plans[int(nfe)] = _tuned_plan(path, field, self.path)
             except CheckpointError as error:
                 if skip is None:
                     raise
@@ -211,20 +211,26 @@ class RunFolder:
 
         Raises:
             ValueError: a plan that was not tuned, or whose solver cannot be written.
-            StorageError: no room on the disk.
+            StorageError: no room on the disk, or a link in place of the file.
         """
         if plan.tuning is None:
             raise ValueError("plan: only a tuned plan belongs to a run; use Plan.save for others.")
         path = self.plan_path(plan.tuning.nfe, guidance)
+        check_place(path, self.path)
         path.parent.mkdir(exist_ok=True)
         plan.save(path)
         return path
 
     def tried(self, nfe: int, guidance: float, facts: Mapping[str, Any]) -> Tried:
-        """Return the record of the search for a plan, so that an interrupted search continues."""
+        """Return the record of the search for a plan, so that an interrupted search continues.
+
+        Raises:
+            StorageError: a link in place of the plan's file or of the record.
+        """
         from scorefield.tuning.tried import Tried
 
         path = self.plan_path(nfe, guidance)
+        check_place(path, self.path)
         return Tried(path.with_name(f".{path.stem}.tried"), {"nfe": nfe, **facts})
 
     # --- the frontier
@@ -249,14 +255,13 @@ class RunFolder:
         from scorefield.tuning.frontier import Frontier
 
         path = self.frontier_path(y, guidance)
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
-        _check_small(path)
         try:
-            frontier = Frontier.load(path)
+            frontier = Frontier.load(path, self.path)
             if field is not None:
                 frontier.check(field)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise _unusable(path, error) from None
         return frontier
 
@@ -276,16 +281,14 @@ class RunFolder:
         from scorefield.training.log import NAME, records
 
         path = self.path / NAME
-        if not path.is_file():
-            return []
-        _check_small(path)
-        return records(path)
+        return records(path) if os.path.lexists(path) else []
 
     @property
     def samples(self) -> list[Path]:
         """The files of samples that were drawn during training, by step."""
-        files = (self.path / SAMPLES).glob("samples-*.*")
-        return sorted(files, key=lambda path: (len(path.stem), path.stem))
+        paths = (self.path / SAMPLES).glob("samples-*.*")
+        own = [path for path in paths if path.is_file() and not files.leads_out(path, self.path)]
+        return sorted(own, key=lambda path: (len(path.stem), path.stem))
 
     @property
     def measurements(self) -> dict[str, Path]:
@@ -293,9 +296,9 @@ class RunFolder:
 
         Links that lead out of the folder are excluded.
         """
-        files = [self.path / "log.jsonl", *self.path.glob("frontier*.json")]
-        files += (self.path / PLANS).glob("nfe-*.json")
-        own = [path for path in files if path.is_file() and not leads_out(path, self.path)]
+        paths = [self.path / "log.jsonl", *self.path.glob("frontier*.json")]
+        paths += (self.path / PLANS).glob("nfe-*.json")
+        own = [path for path in paths if path.is_file() and not files.leads_out(path, self.path)]
         return {path.relative_to(self.path).as_posix(): path for path in own}
 
     # --- writing
@@ -321,11 +324,11 @@ class RunFolder:
         """
         self.refuse_existing()
         path = Path(os.path.realpath(self.path))  # a link to a new or empty folder is followed
-        files = {WEIGHTS: tensors}
+        parts = {WEIGHTS: tensors}
         for decay, average in averages.items():
-            files[average_name(decay)] = {f"network.{k}": v for k, v in average.items()}
+            parts[average_name(decay)] = {f"network.{k}": v for k, v in average.items()}
         weights.check_types(tensors)
-        contents = {name: serialise(_separate(parts)) for name, parts in files.items()}
+        contents = {name: serialise(_separate(part)) for name, part in parts.items()}
         text = config_text(config)
         with in_room(path, sum(map(len, contents.values()))):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -405,36 +408,31 @@ def guidance_suffix(guidance: float) -> str:
     return "" if guidance == 1 else f"{_GUIDANCE}{repr(float(guidance)).removesuffix('.0')}"
 
 
-def read_plan(path: Path, field: ScoreField) -> Plan:
+def read_plan(path: Path, field: ScoreField, folder: Path | None = None) -> Plan:
     """Return the plan of a file, for a field.
+
+    Args:
+        folder: that the file must lie in, links resolved.
 
     Raises:
         CheckpointError: the file cannot be read, does not hold a plan, or one for another field.
     """
     try:
-        _check_small(path)
-        plan = Plan.load(path)
+        plan = Plan.load(path, folder)
         plan.check(field)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise _unusable(path, error) from None
     return plan
 
 
-def _tuned_plan(path: Path, field: ScoreField) -> Plan:
-    plan = read_plan(path, field)
+def _tuned_plan(path: Path, field: ScoreField, folder: Path) -> Plan:
+    plan = read_plan(path, field, folder)
     if plan.tuning is None or not isinstance(plan.times, Tensor):
         raise CheckpointError(f"{path} holds a plan that was not tuned: remove it.")
     return plan
 
 
-def _check_small(path: Path) -> None:
-    if path.stat().st_size > _LARGEST:
-        raise CheckpointError(f"{path} is larger than {sizes.words(_LARGEST)}: remove it.")
-
-
-def _unusable(path: Path, error: OSError | ValueError) -> CheckpointError:
-    if isinstance(error, OSError):
-        return CheckpointError(f"{path} cannot be read: {error.strerror}.")
+def _unusable(path: Path, error: ValueError) -> CheckpointError:
     prefix = "" if str(path) in str(error) else f"{path}: "
     return CheckpointError(f"{prefix}{error}")
 
@@ -516,6 +514,13 @@ def _copy(source: Path | str, target: Path) -> None:
     if isinstance(source, str):
         target.write_text(source, encoding="utf-8")
     elif source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*"))
+        ignore, copy = shutil.ignore_patterns(".*"), partial(_copy_file, folder=source)
+        shutil.copytree(source, target, ignore=ignore, copy_function=copy)
     else:
-        shutil.copyfile(source, target)
+        _copy_file(source, target)
+
+
+def _copy_file(source: str | Path, target: str | Path, folder: Path | None = None) -> None:
+    with files.reading(source, "", StorageError):
+        files.check(Path(source), sys.maxsize, folder)
+    shutil.copyfile(source, target)

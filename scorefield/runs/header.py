@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
+from scorefield._internal import files
 from scorefield._internal.errors import CheckpointError
 
 _LARGEST = 1 << 21  # bytes: 200 for each tensor there may be
@@ -46,7 +48,7 @@ def read(path: Path, copies: int = 1) -> Places:
     most = copies * _LARGEST
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with files.opened(path, sys.maxsize) as file:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(most, size - 8):
                 raise CheckpointError(

@@ -7,7 +7,7 @@ memory is allocated, so reading an untrusted folder costs no more than the size 
 from __future__ import annotations
 
 import math
-import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from scorefield._internal import sizes
+from scorefield._internal import files, sizes
 from scorefield._internal.errors import CheckpointError, UsageError
-from scorefield._internal.files import leads_out
 from scorefield.runs import build, header
 from scorefield.training.config import RunConfig, TrainConfig
 
@@ -33,15 +32,11 @@ def plain_file(folder: Path, name: str) -> Path:
     """Return the path of a plain file inside a folder.
 
     Raises:
-        CheckpointError: the file does not exist, or the path leads out of the folder.
+        CheckpointError: the file does not exist, is not a plain file, or leads out of the folder.
     """
     path = folder / name
-    if leads_out(path, folder):
-        raise CheckpointError(
-            f"{path} leads out of its folder, to {os.path.realpath(path)}: put the file there."
-        )
-    if not path.is_file():
-        raise CheckpointError(f"{path} cannot be read: the file does not exist.")
+    with files.reading(path, "", CheckpointError):
+        files.check(path, sys.maxsize, folder)  # its header is checked before its size
     return path
 
 

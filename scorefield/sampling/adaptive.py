@@ -28,7 +28,7 @@ from torch import Tensor
 
 from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField
-from scorefield.process import align, widest
+from scorefield.process import align, check_positive, check_whole, widest
 from scorefield.solvers import Solver, State
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
@@ -59,14 +59,16 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         tolerances = self.rtol, self.atol
-        if not all(0 <= tol < math.inf for tol in tolerances) or not any(tolerances):
+        if not any(tolerances) or min(tolerances) < 0:
             raise ValueError(
                 f"rtol={self.rtol:g}, atol={self.atol:g}: give numbers >= 0, not both 0."
             )
-        if not (0 < self.first <= 1 and self.longest > 0 and self.max_steps >= 1):
+        check_positive(**{k: v for k, v in (("rtol", self.rtol), ("atol", self.atol)) if v != 0})
+        check_whole(max_steps=self.max_steps)
+        if not (0 < self.first <= 1 and self.longest > 0):
             raise ValueError(
-                f"first = {self.first:g}, longest = {self.longest:g}, max_steps = "
-                f"{self.max_steps}: needs 0 < first <= 1, longest > 0 and at least one step."
+                f"first={self.first:g}, longest={self.longest:g}: needs 0 < first <= 1 and "
+                "longest > 0."
             )
 
     def ends(self, field: ScoreField) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from scorefield._internal.hub import snapshot
 from scorefield._internal.json_values import decode, encode, read_file, write_file
 from scorefield.field import Estimate, Instant, ScoreField, check_same, digest
 from scorefield.noise import Noise
-from scorefield.process import Process, check_times
+from scorefield.process import Process, check_times, check_whole
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.solvers import Solver, State, level_times
 
@@ -72,6 +72,10 @@ class Plan:
     times: Tensor | Adaptive
     finish: bool = True
     tuning: Tuning | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.times, Tensor):
+            check_whole(0, calls=(self.times.numel() - 1) * self.solver.calls)
 
     @cached_property
     def nfe(self) -> int | None:
@@ -145,15 +149,18 @@ class Plan:
         write_file(path, _FORMAT, self.encoded())
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Plan:
+    def load(cls, path: str | PathLike[str], folder: Path | None = None) -> Plan:
         """Read a plan that `save` has written.
+
+        Args:
+            folder: that the file must lie in, links resolved; by default it may lie anywhere.
 
         Raises:
             CheckpointError: the file does not exist, or cannot be read.
             ValueError: the file holds no plan.
         """
         try:
-            return cls.decoded(read_file(path, _FORMAT))
+            return cls.decoded(read_file(path, _FORMAT, folder))
         except CheckpointError:
             raise
         except (ValueError, TypeError) as error:

@@ -20,7 +20,6 @@ Reference: Song et al. (2021), arXiv:2011.13456, algorithms 4 and 5, and appendi
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Instant, ScoreField
-from scorefield.process import Coefficient, Prior, mix, unstack
+from scorefield.process import Coefficient, Prior, check_positive, check_whole, mix, unstack
 from scorefield.solvers.base import Memory, Move, Solver, State, check_solver, transition
 from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
 
@@ -134,11 +133,8 @@ class Langevin(Solver):
     compat: bool = False
 
     def __post_init__(self) -> None:
-        if not (0 < self.snr < math.inf and self.moves_per_step >= 1):
-            raise ValueError(
-                f"snr={self.snr:g}, moves_per_step={self.moves_per_step}: needs snr > 0 and at "
-                "least one move."
-            )
+        check_positive(snr=self.snr)
+        check_whole(moves_per_step=self.moves_per_step)
 
     @property
     def calls(self) -> int:

@@ -25,7 +25,16 @@ from torch import Tensor
 
 from scorefield.field import ScoreField
 from scorefield.noise import clock
-from scorefield.process import Coefficient, Prior, Process, even_log_snr, mix, unstack
+from scorefield.process import (
+    Coefficient,
+    Prior,
+    Process,
+    check_positive,
+    check_whole,
+    even_log_snr,
+    mix,
+    unstack,
+)
 from scorefield.solvers.base import (
     Move,
     Solver,
@@ -83,12 +92,11 @@ class Churn(Around):
 
     def __post_init__(self) -> None:
         check_base("Churn", self.base)
-        if not (0 <= self.churn < math.inf and self.steps >= 1 and 0 < self.scale < math.inf):
-            raise ValueError(
-                f"churn={self.churn:g}, steps={self.steps}, scale={self.scale:g}: needs "
-                "churn >= 0, steps >= 1 and scale > 0."
-            )
-        if not 0 <= self.window[0] < self.window[1]:
+        check_whole(steps=self.steps)
+        check_positive(scale=self.scale)
+        if not 0 <= self.churn < math.inf:
+            raise ValueError(f"churn={self.churn:g}: needs churn >= 0.")
+        if len(self.window) != 2 or not 0 <= self.window[0] < self.window[1]:
             raise ValueError(f"window={self.window}: give two levels with 0 <= low < high.")
 
     def moves(
@@ -213,11 +221,11 @@ class Restart(Around):
 
     def __post_init__(self) -> None:
         check_base("Restart", self.base)
-        if not (0 < self.low < self.high < math.inf and self.repeats >= 1 and self.steps >= 1):
-            raise ValueError(
-                f"low={self.low:g}, high={self.high:g}, repeats={self.repeats}, "
-                f"steps={self.steps}: needs 0 < low < high, repeats >= 1 and steps >= 1."
-            )
+        check_whole(repeats=self.repeats, steps=self.steps)
+        check_whole(**{"repeats * steps": self.repeats * self.steps})
+        check_positive(low=self.low, high=self.high)
+        if not self.low < self.high:
+            raise ValueError(f"low={self.low:g}, high={self.high:g}: needs low < high.")
 
     def moves(
         self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save as serialise
 from torch import Tensor
 
+from scorefield._internal import files
 from scorefield._internal.atomic_files import differing, in_room, publish
 from scorefield._internal.errors import StorageError, UsageError
 from scorefield._internal.lock import NAME as LOCK
@@ -183,10 +184,10 @@ def clear(folder: Path, every: bool = True) -> None:
 def read(path: Path) -> Checkpoint | None:
     """Return a checkpoint, or None for one that is missing or damaged."""
     try:
-        with (path / MANIFEST).open("rb") as file:
-            text = file.read(_LARGEST).decode()
+        text = files.read(path / MANIFEST, _LARGEST, path.parent).decode()
         manifest = json.loads(text)
-        data, step, facts = (path / STATE).read_bytes(), manifest["step"], dict(manifest["facts"])
+        data = files.read(path / STATE, folder=path.parent)
+        step, facts = manifest["step"], dict(manifest["facts"])
         as_written = _text(manifest) == text and path.name == name(step)
         if not as_written or manifest["sha256"] != _digest(data, step, facts):
             return None

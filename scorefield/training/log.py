@@ -7,14 +7,16 @@ removes the records after its checkpoint, since those steps come again.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scorefield._internal.atomic_files import write
+from scorefield._internal import files
+from scorefield._internal.atomic_files import append, write
+from scorefield._internal.errors import CheckpointError
 
 NAME = "log.jsonl"
+_LARGEST = 2**25  # bytes
 FINAL = "quality"  # the last event; a resumed run writes it again
 WALL_CLOCK = frozenset({"seconds", "samples_per_second", "eta_seconds", "memory_mib"})
 
@@ -39,18 +41,20 @@ class Log:
 
     def add(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         """Append a record and synchronise it with the disk, before any later checkpoint."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"event": event, "step": step, **values}, allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, line)
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log, without lines that are not JSON, as a kill may leave."""
+    """Return the records of a log, without lines that are not JSON, as a kill may leave.
+
+    Raises:
+        CheckpointError: as `files.read`, of a log that leads out of its folder or is too large.
+    """
+    with files.reading(path, "", CheckpointError):
+        text = files.read(path, _LARGEST, path.parent).decode(errors="replace")
     result = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.splitlines():
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):

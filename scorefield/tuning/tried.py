@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scorefield._internal import files
+from scorefield._internal.atomic_files import append, check_place, write
+from scorefield._internal.errors import StorageError
 from scorefield.tuning.search import Levels
+
+_LARGEST = 2**23  # bytes of a record
 
 
 class Tried(dict[Levels, float]):
@@ -18,26 +22,26 @@ class Tried(dict[Levels, float]):
         path: of the file, with one JSON value in each line. A record of the same search is
             continued; another one is replaced when the first error is added.
         facts: everything that the errors depend on besides the levels, in JSON's types.
+
+    Raises:
+        StorageError: the file is a link, is not a plain file, or is too large.
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
         super().__init__()
         self.path = path
         head, *lines = _lines(path)
-        self._begun, self._head = head == dict(facts), json.dumps(facts) + "\n"
+        self._begun, self._head = head == dict(facts), json.dumps(facts)
         for line in lines if self._begun else ():
             super().__setitem__(_levels(line["levels"]), float.fromhex(line["error"]))
 
     def __setitem__(self, levels: Levels, error: float) -> None:
         if not self._begun:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(self._head, encoding="utf-8")
+            write(self.path, lambda file: file.write(f"{self._head}\n".encode()))
             self._begun = True
         line = {"levels": [level.hex() for level in levels], "error": error.hex()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, json.dumps(line))
         super().__setitem__(levels, error)
 
     def remove(self) -> None:
@@ -51,14 +55,18 @@ def _levels(text: list[str]) -> Levels:
 
 def _lines(path: Path) -> list[Any]:
     """Return the values of a file's complete lines, and remove an incomplete one."""
+    check_place(path)
     if not path.exists():
         return [None]
-    values, content = [], path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    os.truncate(path, whole)  # the next line must not be joined to an incomplete one
-    for line in content[:whole].decode(errors="replace").splitlines():
+    with files.reading(path, "a record of a search", StorageError):
+        content = files.read(path, _LARGEST)
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:  # the next line must not be joined to an incomplete one
+        write(path, lambda file: file.write(whole))
+    values = []
+    for line in whole.decode(errors="replace").splitlines():
         try:
             values.append(json.loads(line))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return [None]
     return values or [None]

@@ -154,8 +154,8 @@ class Tuner:
         check_whole(2, nfe=nfe)
         tries = max(40, 400 // nfe) if tries is None else tries
         polish = usual_rounds(nfe) if polish is None else polish
-        if tries < 1 or polish < 0:
-            raise ValueError(f"tries={tries}, polish={polish}: must be at least 1, and at least 0.")
+        check_whole(tries=tries)
+        check_whole(0, polish=polish)
         return tries, polish
 
     def cost(self, nfe: int, *, tries: int | None = None, polish: int | None = None) -> Cost:

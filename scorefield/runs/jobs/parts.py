@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from scorefield._internal import files
 from scorefield._internal.atomic_files import differing, publish, write
 from scorefield._internal.errors import StorageError, UsageError
+from scorefield._internal.json_values import parse
 from scorefield.runs.jobs.shards import owner
 
 Columns = dict[str, np.ndarray]
 
 _SETTINGS, _SHARDS = "settings.json", "shards"
+_LARGEST = 2**23  # bytes of the settings
 _DIGEST = 32  # bytes
 _LISTED = 6  # ranges of ids in a message
 
@@ -80,7 +83,7 @@ class Job:
         np.savez(buffer, **columns)  # type: ignore[arg-type]
         data = buffer.getvalue()
         content = data + self._digest(part, data)
-        write(self._path(part), lambda file: file.write(content), len(content))
+        write(self._path(part), lambda file: file.write(content), len(content), self.out.parent)
 
     def parts(self) -> Iterator[Columns]:
         """Yield the columns of all parts, one after another.
@@ -115,7 +118,7 @@ class Job:
                     raise
         self._check_same()
         shards = str(self.shards).encode()
-        write(self.folder / _SHARDS, lambda file: file.write(shards), len(shards))
+        write(self.folder / _SHARDS, lambda file: file.write(shards), len(shards), self.out.parent)
         self._begun = True
 
     def _check_same(self) -> None:
@@ -132,12 +135,16 @@ class Job:
         path = self._path(part)
         if not path.exists():
             return None
-        content = path.read_bytes()
-        data, digest = content[:-_DIGEST], content[-_DIGEST:]
-        if self._digest(part, data) != digest:
+        try:
+            with files.reading(path, "a part", StorageError):
+                content = files.read(path, folder=self.out.parent)
+                data, digest = content[:-_DIGEST], content[-_DIGEST:]
+                if self._digest(part, data) != digest:
+                    return None
+                with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                    return dict(archive)
+        except StorageError:
             return None
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return dict(archive)
 
     def _ranges(self, parts: list[int]) -> str:
         """Return the ids of parts, and their shards, as text."""
@@ -173,7 +180,7 @@ def find_job(out: Path) -> Job:
     settings = _read_settings(folder)
     try:
         begin, end, block = map(int, (*settings["ids"], settings["block"]))
-        shards = int((folder / _SHARDS).read_text(encoding="utf-8"))
+        shards = int(files.read(folder / _SHARDS, _LARGEST, out.parent))
         if not (0 <= begin < end and block > 0 and shards > 0):
             raise ValueError
     except (OSError, LookupError, TypeError, ValueError):
@@ -187,7 +194,7 @@ def _folder(out: Path) -> Path:
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     try:
-        settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        settings = parse(files.read(folder / _SETTINGS, _LARGEST, folder.parent))
         return dict(settings.items())
     except (OSError, ValueError, AttributeError):
         raise _no_jobs(folder) from None

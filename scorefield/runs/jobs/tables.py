@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from scorefield._internal.atomic_files import write
+from scorefield._internal.atomic_files import check_place, write
 from scorefield._internal.errors import UsageError
 from scorefield.data.delimited import is_header
 
@@ -23,6 +23,7 @@ def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
 
     Raises:
         UsageError: another ending, a folder that does not exist, a file that exists.
+        StorageError: a link.
     """
     if path.is_dir():
         raise UsageError(f"out={path}: is a folder; pass the name of a file in it.")
@@ -34,7 +35,8 @@ def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
 
 
 def refuse_file(path: Path, overwrite: bool) -> None:
-    """Raise `UsageError` if a file exists and must not be replaced."""
+    """Raise `UsageError` if a file exists and must not be replaced, `StorageError` for a link."""
+    check_place(path)
     if path.exists() and not overwrite:
         raise UsageError(f"out={path}: exists already; pass another file, or overwrite=True.")
 

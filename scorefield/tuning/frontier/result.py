@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from scorefield._internal.errors import CheckpointError
@@ -171,15 +172,18 @@ class Frontier:
         write_file(path, FORMAT, facts | parts)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Frontier:
+    def load(cls, path: str | PathLike[str], folder: Path | None = None) -> Frontier:
         """Read a file that `save` has written.
+
+        Args:
+            folder: that the file must lie in, links resolved; by default it may lie anywhere.
 
         Raises:
             CheckpointError: the file does not exist, or cannot be read.
             ValueError: the file does not hold a frontier.
         """
         try:
-            values = read_file(path, FORMAT)
+            values = read_file(path, FORMAT, folder)
             points = tuple(_decoded(point) for point in values.pop("points"))
             result = cls(**values | {"floors": _measurements(values["floors"])}, points=points)
             _check_facts(result)

@@ -61,7 +61,7 @@ def test_a_restoration_shows_the_options_it_takes():
     assert "--mask" in text
     for option in ("--plan", "--tolerance", "--time-per-sample", "--guidance"):
         assert f"{option} " not in text
-    assert text.count("[default: ddim with --eta 1]") == 1
+    assert text.count("[default: multistep with --order 2 --eta 1; --order 1 for repaint]") == 1
     assert "[default: multistep]" not in text
     assert "[default: multistep]" in help_of("sample")
 

@@ -432,6 +432,29 @@ def test_moment_matching_is_near_the_posterior_of_a_mixture_and_a_scalar_varianc
     assert min(errors_of(sf.PiGDM, *problem)) > 0.1
 
 
+@pytest.mark.parametrize(
+    ("parts", "rows", "y", "noise_std"),
+    [
+        ((tensor(1), tensor(0, 0)[None], tensor(1, 1, 1, 1.25).reshape(1, 2, 2)), -1, 1.5, 0.0),
+        ((tensor(1), MEAN[None], COVARIANCE[None]), ROWS, Y, NOISE),
+        (MIXED, 0, 1.2, 0.3),
+        (MIXED, 1, -0.2, 0.05),
+    ],
+    ids=["narrow Gaussian", "Gaussian", "mixture", "mixture, other coordinate"],
+)
+def test_a_restoration_by_default_has_the_mean_and_the_covariance_of_the_posterior(
+    parts, rows, y, noise_std
+):
+    base = sf.Mixture(sf.VP(), *parts)
+    rows = torch.eye(2, dtype=torch.float64)[[rows]] if isinstance(rows, int) else rows
+    y = torch.as_tensor(y, dtype=torch.float64).reshape(-1)
+    mean, covariance = mixed_posterior(*parts, rows, y, noise_std)
+    matrix, n = sf.Matrix(rows), 10_000
+    x = sf.restore(base, y[None], matrix, noise_std, n=n, batch_size=n)[0]
+    assert float((x.mean(0) - mean).norm() / covariance.trace().sqrt()) < 0.05
+    assert float((torch.cov(x.T) - covariance).norm() / covariance.norm()) < 0.05
+
+
 @pytest.mark.parametrize("method", [sf.MMPS, sf.PiGDM])
 def test_where_the_parts_of_a_mixture_are_far_apart_two_moments_do_not_do(method):
     """What the docs say is missed: which of the parts it is."""

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -318,12 +319,18 @@ def test_what_the_command_writes_is_what_python_returns(tmp_path, files):
 def test_the_steps_may_be_chosen_and_are_the_usual_ones_unless_they_are(tmp_path, files):
     run, y = sf.load(files / "run"), torch.from_numpy(np.load(files / "gappy.npy")).float()
     times = sf.balanced(run.field.process, 7, data_std=run.field.data_std)
+    c = run.field.data_std
+    first, second = (sf.Multistep(order, sf.AnglePrediction(c), eta=1.0) for order in (1, 2))
+    half = replace(second, eta=0.5)
     for options, settings in (
         ([], {}),
-        (["--steps", 7], {"solver": sf.DDIM(1.0), "times": times}),
-        (["--steps", 7, "--eta", 0.5], {"solver": sf.DDIM(0.5), "times": times}),
+        ([], {"nfe": 20}),
         (["--nfe", 8], {"nfe": 8}),
-        (["--nfe", 8], {"solver": sf.DDIM(1.0), "times": times}),
+        (["--nfe", 8], {"solver": second, "times": times}),
+        (["--steps", 7], {"times": 7}),
+        (["--steps", 7, "--eta", 0.5], {"solver": half, "times": times}),
+        (["--steps", 7, "--solver", "ddim", "--eta", 1], {"solver": sf.DDIM(1.0), "times": times}),
+        (["--nfe", 20, "--method", "repaint"], {"solver": first, "nfe": 20, "method": "repaint"}),
     ):
         out = tmp_path / "s.npy"
         shared = ["--out", out, "--overwrite"]

@@ -263,7 +263,9 @@ class SolverOptions:
 class RestoreSolver(SolverOptions):
     """`SolverOptions` with the default of a restoration."""
 
-    solver: Annotated[SolverName | None, option(SOLVER, "ddim with --eta 1")] = None
+    solver: Annotated[
+        SolverName | None, option(SOLVER, "multistep with --order 2 --eta 1; --order 1 for repaint")
+    ] = None
     """The rule of a step."""
 
     eta: Annotated[

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +24,9 @@ from scorefield.runs.run import Run
 from scorefield.sampling import (
     DEFAULT_CALLS,
     DEFAULT_STEPS,
+    SAMPLING,
     Adaptive,
+    Defaults,
     Plan,
     default_plan,
     resolve,
@@ -138,8 +141,17 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def solver_plan(run: Run, options: SolverOptions) -> NamedPlan:
+def solver_plan(
+    run: Run,
+    options: SolverOptions,
+    default: Defaults = SAMPLING,
+    unset: Mapping[str, Any] = MappingProxyType({}),
+) -> NamedPlan:
     """Return the plan of a solver chosen by hand.
+
+    Args:
+        default: gives the solver where steps or a grid are chosen alone.
+        unset: options of the default solver where others of its options are chosen.
 
     Raises:
         UsageError: options that the solver does not have, or that exclude each other.
@@ -149,12 +161,14 @@ def solver_plan(run: Run, options: SolverOptions) -> NamedPlan:
     name, spacing = settings.pop("solver", "multistep"), settings.pop("grid", None)
     steps = settings.pop("steps", None)
     rtol, atol = settings.pop("rtol", None), settings.pop("atol", None)
+    by_default = options.solver is None and not settings  # as in Python
+    if options.solver is None:
+        settings = {**unset, **settings}
     if rtol is None and atol is None:
         count = DEFAULT_STEPS if steps is None else steps
-        times, solver = _times(run.field, spacing, count), None
-        if options.solver is not None or settings:  # else the default of steps, as in Python
-            solver = make_solver(name, settings, run.field.data_std)
-        return NamedPlan(f"{name}-{count}", resolve(run.field, solver, times))
+        times = _times(run.field, spacing, count)
+        solver = None if by_default else make_solver(name, settings, run.field.data_std)
+        return NamedPlan(f"{name}-{count}", resolve(run.field, solver, times, default=default))
     if steps is not None or spacing is not None:
         raise UsageError(
             "--steps and --grid have no effect with --rtol or --atol, with which each sample "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -56,7 +55,7 @@ def restore(
     blur: Annotated[float | None, option(MEASUREMENT)] = None,
     noise: Annotated[float, option(MEASUREMENT)] = 0.0,
     corrupt: Annotated[bool, option(MEASUREMENT)] = False,
-    nfe: Annotated[int | None, option(CALLS, "20 steps of ddim with --eta 1")] = None,
+    nfe: Annotated[int | None, option(CALLS, "20")] = None,
     method: Annotated[MethodName, option(SOLVER)] = "mmps",
     solver: RestoreSolver = RestoreSolver(),
 ) -> None:
@@ -86,8 +85,8 @@ def restore(
     corrupt
         The items are complete: apply mask, operator and noise to them first, to try a method.
     nfe
-        Network calls per sample, by ddim with --eta 1. To choose solver and steps yourself, use the
-        options of the solver.
+        Network calls per sample, by the default solver. To choose solver and steps yourself, use
+        the options of the solver.
     method
         Posterior approximation: mmps uses the field's covariance, pigdm a single variance, dps a
         gradient step of fixed length; replacement and repaint put known values in place (--mask).
@@ -107,7 +106,7 @@ def restore(
     measurement = Measurement.of(options, shape, noise=noise, corrupt=corrupt, seed=seed)
     if method in _PLACING and measurement.operator is not None:
         raise UsageError(f"--method {method} puts known values in place: it needs --mask.")
-    chosen = _plan(opened.run, nfe, solver)
+    chosen = _plan(opened.run, method, nfe, solver)
     _check_method(opened.run.field, method, chosen.plan)
     items = _items(opened.run, data, measurement)
     settings = {
@@ -130,24 +129,23 @@ def restore(
     in_parts(opened, RESTORED, out, work, settings, parse_ids(job.ids, len(items)), items)
 
 
-def _plan(run: Run, nfe: int | None, options: SolverOptions) -> NamedPlan:
+def _plan(run: Run, method: Method, nfe: int | None, options: SolverOptions) -> NamedPlan:
     """Return the plan that the options name; tuned plans are for unconditional samples only."""
     from scorefield.cli.plan_options import NamedPlan, solver_plan
-    from scorefield.inverse.restore import restoration_plan
-    from scorefield.sampling import prepare
+    from scorefield.inverse.restore import restoration, restoration_order
+    from scorefield.sampling import prepare, resolve
 
+    default = restoration(method)
     if options == RestoreSolver():
-        chosen = NamedPlan("", restoration_plan(run.field, nfe))
+        chosen = NamedPlan("", resolve(run.field, nfe=nfe, default=default))
     elif nfe is not None:
         raise UsageError(
             f"--nfe {nfe} cannot be combined with the options of a solver: it already selects "
             "solver and times."
         )
     else:
-        if options.solver is None:
-            eta = 1.0 if options.eta is None else options.eta
-            options = replace(options, solver="ddim", eta=eta)
-        chosen = solver_plan(run, options)
+        unset = {"order": restoration_order(method), "eta": 1.0}
+        chosen = solver_plan(run, options, default, unset)
     prepare(run.field, chosen.plan)  # raises before any work
     return chosen
 

@@ -18,8 +18,26 @@ from scorefield._internal.errors import DataError
 from scorefield.field import ScoreField, Shape
 from scorefield.inverse import DPS, MMPS, Mask, Operator, PiGDM
 from scorefield.process import check_instance
-from scorefield.sampling import Adaptive, Plan, as_ids, batches, filled, resolve, sample, template
-from scorefield.solvers import DDIM, PredictorCorrector, RePaint, Replacement, Solver
+from scorefield.sampling import (
+    SAMPLING,
+    Adaptive,
+    Defaults,
+    Plan,
+    as_ids,
+    batches,
+    filled,
+    resolve,
+    sample,
+    template,
+)
+from scorefield.solvers import (
+    AnglePrediction,
+    Multistep,
+    PredictorCorrector,
+    RePaint,
+    Replacement,
+    Solver,
+)
 
 Method = Literal["mmps", "pigdm", "dps", "replacement", "repaint"]
 Noise = float | Tensor
@@ -52,8 +70,8 @@ def restore(
         method: `MMPS`, `PiGDM` or `DPS`; for masks also `Replacement` or `RePaint`, which wrap the
             solver.
         n: samples of each item.
-        solver, times, nfe: as for `scorefield.sample`; `restoration_plan` by default. A plan tuned
-            for the unconditional field is used without its tuning.
+        solver, times, nfe: as for `scorefield.sample`, with the defaults of `restoration`. A plan
+            tuned for the unconditional field is used without its tuning.
         ids: the items' numbers, by default ``0 .. N-1``.
         seed: with an id, determines the noise of a sample.
         batch_size: as for `scorefield.sample`.
@@ -73,9 +91,7 @@ def restore(
     if len(items) != len(measured):
         raise ValueError(f"{len(items)} ids for {len(measured)} measurements: give one for each.")
     sample_ids = [k * n + j for k in items for j in range(n)]
-    if solver is None and times is None:
-        solver = restoration_plan(field, nfe)
-    plan = replace(resolve(field, solver, times, nfe), tuning=None)
+    plan = replace(resolve(field, solver, times, nfe, restoration(method)), tuning=None)
     out = template(field).new_empty(len(sample_ids), *field.shape)
     for places, rows, _ in batches(sample_ids, batch_size):
         of_item = [place // n for place in places]
@@ -98,13 +114,27 @@ def mask_as_nan(measured: Tensor, operator: Operator | None) -> tuple[Tensor, Op
     return torch.where(operator.observed.to(y.device), y, torch.nan), None
 
 
-def restoration_plan(field: ScoreField, nfe: int | None = None) -> Plan:
-    """Return the default plan of a restoration: `DDIM` (1), 20 steps or those of ``nfe`` calls.
+def restoration(method: Method = "mmps") -> Defaults:
+    """Return the defaults of a restoration: the reverse SDE by `Multistep` of order 2, 20 calls.
 
     The correction by a measurement is less accurate than a network's estimates. The noise of the
     SDE removes such errors, and the ODE would keep them; ``benchmarks/inverse.py`` measures it.
+    Order 1 has too little variance in 20 steps. `RePaint` needs it, since it goes back up after
+    each step.
     """
-    return resolve(field, DDIM(1.0), nfe=nfe)
+
+    def solver(data_std: float) -> Multistep:
+        return Multistep(restoration_order(method), AnglePrediction(data_std), eta=1.0)
+
+    def plan(field: ScoreField, nfe: int = SAMPLING.steps) -> Plan:
+        return resolve(field, solver(field.data_std), nfe=nfe)
+
+    return SAMPLING._replace(plan=plan, solver=solver)
+
+
+def restoration_order(method: Method) -> int:
+    """Return the order of the default solver of a method."""
+    return 1 if method == "repaint" else 2
 
 
 def check_kinds(measured: object, operator: object) -> None:

@@ -25,6 +25,7 @@ from scorefield.sampling.defaults import (
     DEFAULT_STEPS as DEFAULT_STEPS,
     ROUND_TRIP as ROUND_TRIP,
     ROUND_TRIP_CALLS as ROUND_TRIP_CALLS,
+    SAMPLING as SAMPLING,
     Defaults as Defaults,
     check_ode as check_ode,
     default_plan as default_plan,

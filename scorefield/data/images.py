@@ -209,18 +209,16 @@ def _facts(heads: Sequence[Head], form: Form, background: str) -> Iterator[str]:
         yield f"{of} are turned upright by their EXIF tag"
     if of := some(lambda each: each.clear):
         yield f"{of} may have transparent pixels, drawn over {background} (background)"
-    if form.channels == 3 and (of := some(lambda each: each.grey)):
-        yield f"{of} are grey and become colours"
-    modes = Counter(head.mode for head in heads if head.mode not in _PLAIN and not head.grey)
-    if modes:
-        yield f"images of {counted(modes)} become RGB"
+    modes = sorted({each.mode for each in heads} - _PLAIN)
+    if form.channels == 3 and modes:
+        yield f"{some(lambda each: each.mode in modes)} ({', '.join(modes)}) become RGB"
     if form.kind == np.uint16:
         narrow = some(lambda each: each.kind == "uint8")
         scaled = f"; {narrow} have 8 bits and are scaled to 16" if narrow else ""
         yield f"values have 16 bits, 0 to 65,535{scaled}"
 
 
-_PLAIN = ("RGB", "RGBA", "RGBX", "RGBa")
+_PLAIN = {"RGB", "RGBA", "RGBX", "RGBa"}
 
 
 def read_grey(path: Path) -> np.ndarray:
@@ -245,6 +243,8 @@ class _Images:
         self.shape, self.dtype = (len(sources), form.channels, *form.size[::-1]), form.kind
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        if len(rows) == 1:  # without a copy, as an image may be large
+            return self.form.pixels(self.sources[int(rows[0])])[None]
         result = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for k, row in enumerate(rows):
             result[k] = self.form.pixels(self.sources[int(row)])

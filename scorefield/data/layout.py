@@ -16,7 +16,7 @@ from scorefield.data.config import ColumnsConfig, numbered
 from scorefield.data.contents import Contents, Values, first_few, whole
 from scorefield.data.rows import Read, Rows, spans
 
-_PIECE = 2**20  # numbers of an item that are surveyed at a time
+_PIECE = 2**18  # numbers of an item that are surveyed at a time
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
         incomplete += int(rows.sum())
         use = ~rows | (missing != "drop")
         keep.append(span[use])
-        for piece in pieces(layout.axes.samples(raw[use])):
+        for piece in pieces(layout.axes.samples(raw if use.all() else raw[use])):
             parts.append(_columns(_by_column(layout.numbers(piece))))
             wide = torch.from_numpy(_by_column(piece).astype(np.float64))
             moments = moments.joined(Moments.of(wide))

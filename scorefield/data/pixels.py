@@ -26,6 +26,7 @@ from scorefield.data.contents import reading
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "GIF", "TIFF")
 _MOST_PIXELS = 2**25  # of one image
 _GREY = ("1", "L", "LA", "La", "I", "F")
+_BAND = 256  # rows
 _DEEP = 257  # 255 of 8 bits is 65,535 of 16
 _BLOCKS = "tile"  # the attribute of Pillow with the layout of a file
 _ORIENTATION = 0x112  # of EXIF
@@ -206,8 +207,19 @@ def _decoded(source: Source, image: Any, background: tuple[int, ...], channels: 
         front = image.convert("RGBA")
         back = Image.new("RGBA", front.size, background)
         image = Image.alpha_composite(back, front).convert("RGB")
-    array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    return array[:, :, None] if channels == 1 else array
+    mode = "L" if channels == 1 else "RGB"
+    return _copied(image if image.mode == mode else image.convert(mode), channels)
+
+
+def _copied(image: Any, channels: int) -> np.ndarray:
+    """Return the bytes of an image ``(H, W, C)``, copied in bands: Pillow takes twice a band."""
+    width, height = image.size
+    image.load()
+    array = np.moveaxis(np.empty((channels, height, width), np.uint8), 0, 2)
+    for top in range(0, height, _BAND):
+        band = image.crop((0, top, width, min(top + _BAND, height)))
+        array[top : top + _BAND] = np.asarray(band).reshape(-1, width, channels)
+    return array
 
 
 def _wide(source: Source, image: Any, kind: str) -> tuple[np.ndarray, np.ndarray | None]:

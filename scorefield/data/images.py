@@ -164,7 +164,7 @@ def _size(
                 f"{sources[small[0]]} of {_by(heads[small[0]].size)}; resize scales them."
             )
         verb = "scaled to cover" if choices.resize else "cut to the middle"
-        return size, [f"images of {counted(sizes)} are {verb} {_by(size)}"]
+        return size, [f"{counted(sizes)} pixels are {verb} {_by(size)}"]
     if len(sizes) > 1:
         odd = next(k for k, each in enumerate(heads) if _by(each.size) != usual)
         raise DataError(

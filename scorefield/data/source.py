@@ -194,7 +194,7 @@ def read(
     choices = explicit if like is None else explicit.over(like.reading)
     contents = read_contents(source, choices, Use.of(labels, without, like), name)
     contents, axes = _checked(contents, explicit, choices, name, like)
-    classes, class_columns = classes_of(contents, labels, name)
+    classes, class_columns, notes = classes_of(contents, labels, name)
     ours = None if like is None else like.columns
     is_table = contents.table is not None
     left_out = class_columns if is_table else (*without, *class_columns)
@@ -212,7 +212,9 @@ def read(
         columns = _columns(facts, samples, is_table, name)
     y = None if classes is None else torch.from_numpy(classes.codes[facts.keep])
     class_names = () if classes is None else classes.labels
-    return Data(rows, y, name, class_names, columns, facts.incomplete, choices, contents.notes)
+    return Data(
+        rows, y, name, class_names, columns, facts.incomplete, choices, (*contents.notes, *notes)
+    )
 
 
 def _classes(labels: Any, count: int) -> Any:

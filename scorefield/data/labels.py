@@ -54,7 +54,7 @@ def classes_of(contents: Contents, labels: Any, name: str) -> Labels:
     if contents.items and table is not None and table.num_columns > 1:
         return _by_file(table, contents.items, text)
     if table is not None and table.num_columns == 1 and not _numeric(table):
-        classes = _named(table.column(0), count, text)
+        classes = _by_name(table.column(0), count, text)
     else:
         y = whole(read_file(path).values)
         if contents.items and len(y) != count:
@@ -84,7 +84,7 @@ def _numeric(table: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
-def _named(column: Any, count: int, where: str, order: Any = slice(None)) -> Coded:
+def _by_name(column: Any, count: int, where: str, order: Any = slice(None)) -> Coded:
     """Return the classes of a column of a table, in the natural order of their names."""
     codes, labels = coded(texts(np.array(column.to_pylist(), object)[order]))
     ranks = sorted(range(len(labels)), key=lambda k: natural(labels[k]))
@@ -135,7 +135,7 @@ def _by_file(table: Any, items: Sequence[str], where: str) -> Labels:
     order = np.argsort([places[cell] for cell in cells])
     place = f"{where}, column {usual[0]}"
     note = f"labels of column {usual[0]} of {where}, by the names in its column {column}"
-    return Labels(_named(table.column(usual[0]), len(items), place, order), (), (note,))
+    return Labels(_by_name(table.column(usual[0]), len(items), place, order), (), (note,))
 
 
 def file_labels(path: Path, count: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def files(tmp_path_factory):
     np.save(folder / "single.npy", x[:1])
     np.save(folder / "line.npy", x[:, 0])
     np.save(folder / "short.npy", np.arange(7) % 3)
-    (folder / "table.txt").write_text("1,2\n3,4\n")
+    (folder / "table.xyz").write_text("1,2\n3,4\n")
     finishes("train", folder / "x.npy", "--out", folder / "run", *TINY)
     labels = ["--labels", folder / "y.npy", "--conditional"]
     finishes("train", folder / "x.npy", "--out", folder / "classes", *labels, *TINY)
@@ -295,7 +295,7 @@ BAD_DATA = [
     ("constant.npy", "3 constant feature(s), 0, 1, 2:"),
     ("single.npy", "1 sample(s)"),
     ("line.npy", "shape (40,)"),
-    ("table.txt", "ends in none of .npy"),
+    ("table.xyz", "ends in none of .npy"),
 ]
 
 

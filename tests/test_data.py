@@ -313,9 +313,9 @@ def test_a_pixel_that_never_changes_is_fine_as_long_as_its_channel_does(write):
 
 
 def test_what_is_not_an_array_file_is_refused(tmp_path, write):
-    text = tmp_path / "x.txt"
+    text = tmp_path / "x.xyz"
     text.write_text("1,2\n3,4\n")
-    assert "x.txt ends in none of .npy, .npz, .csv" in refusal(text)
+    assert "x.xyz ends in none of .npy, .npz, .csv" in refusal(text)
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY nonsense")
     assert "broken.npy cannot be read as a .npy file" in refusal(tmp_path / "broken.npy")
     (tmp_path / "empty.npy").write_bytes(b"")

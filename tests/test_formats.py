@@ -97,9 +97,9 @@ BAD = {
     "twice.csv": (b"a,b,a\n1,2,3\n3,4,5\n", "has two columns named a"),
     "empty.csv": (b"a,b\n1,\n2,\n", "column b holds no values besides 2 missing value(s)"),
     "same.csv": (b"a,b\n1,2\n3,\n", "column b holds one value besides 1 missing value(s)"),
-    "ragged.csv": (b"a,b\n1,2\n3\n", "row 3: 1 cells, but 2 columns"),
+    "ragged.csv": (b"a,b\n1,2\n3\n", "row 3: 1 cells, but 2 column(s)"),
     "none.csv": (b"", "holds no rows"),
-    "bytes.csv": (b"\xff\xfe\x00", "cannot be read as a table"),
+    "bytes.csv": (b"\xff\xfe\x00", "is not text in utf-16"),
     "not.parquet": (b"PAR1 and nothing else", "cannot be read as parquet"),
     "not.npz": (b"PK and nothing else", "cannot be read as a .npz file"),
     "not.npy": (b"nothing", "cannot be read as a .npy file"),
@@ -109,7 +109,7 @@ BAD = {
     "more.idx": (idx(np.zeros((3, 4), np.uint8)) + b"\0", "declares 12 bytes of data (3, 4)"),
     "huge.idx": (struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "and holds 0"),
     "not-ubyte.gz": (b"\x1f\x8b but no more", "cannot be read"),
-    "x.xlsx": (b"PK", "ends in none of .npy, .npz, .csv, .parquet"),
+    "x.xlsx": (b"PK", "ends in none of .npy, .npz, .csv, .tsv"),
 }  # fmt: skip
 
 

@@ -76,6 +76,6 @@ def test_the_command_prints_it(capsys):
 
 
 def test_what_cannot_be_read_at_all_is_refused(tmp_path):
-    (tmp_path / "x.txt").write_text("1")
+    (tmp_path / "x.xyz").write_text("1")
     with pytest.raises(DataError, match="ends in none of"):
-        inspect(tmp_path / "x.txt")
+        inspect(tmp_path / "x.xyz")

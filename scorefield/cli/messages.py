@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # a name of Python with its "=", or a parenthesis; that of a call opens after a word
 _TOKENS = re.compile(
-    r"(?<![\w.=])([a-z]\w*(?:\.\w+)*) ?= ?(?:(None|True)\b|(?=[^\s=]))|[(\[]|[)\]]"
+    r"(?<![\w.=])([a-z]\w*(?:\.\w+)*) ?= ?(?:(None|True|False)\b|(?=[^\s=]))|[(\[]|[)\]]"
 )
 
 
@@ -35,7 +35,8 @@ def option_flags(app: App, words: Sequence[str]) -> dict[str, str]:
         if not argument.name.startswith("--"):
             flags[argument.field_info.name] = ""
             continue
-        flags[argument.name[2:].replace("-", "_")] = argument.name
+        for name in argument.names:  # a truth value has two
+            flags[name[2:].replace("-", "_")] = name
         flags[".".join(argument.keys)] = argument.name
     return flags
 
@@ -43,7 +44,8 @@ def option_flags(app: App, words: Sequence[str]) -> dict[str, str]:
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
     """Return a message with ``name=value`` as ``--name value``, if ``name`` is an option.
 
-    ``name=None``, for an option that is missing, and ``name=True`` become ``--name``. Arguments
+    ``name=None``, for an option that is missing, and ``name=True`` become ``--name``, and
+    ``name=False`` becomes ``--no-name`` where there is such an option. Arguments
     inside a call, such as ``order`` in ``DDIM(order=2)``, stay as they are.
     """
     calls: list[bool] = []  # the open parentheses, and whether each belongs to a call
@@ -55,6 +57,8 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
             calls.append(token == "(" and (before.isalnum() or before == "_"))
         elif token in (")", "]"):
             del calls[-1:]
+        elif match.group(2) == "False" and f"no_{name}" in flags and not any(calls):
+            return flags[f"no_{name}"]
         elif name in flags and not any(calls):
             return (flags[name] or name) if match.group(2) else f"{flags[name]} ".lstrip()
         return token

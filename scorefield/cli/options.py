@@ -27,6 +27,10 @@ CALLS = Group.create_ordered("Network calls")
 SOLVER = Group.create_ordered("Solver")
 PRECISION = Group.create_ordered("Precision")
 PROGRESS = Group.create_ordered("Log and checkpoints")
+TEXT = Group.create_ordered(
+    "Tables of text",
+    help="The format of .csv, .tsv and .txt files, which is detected and printed.",
+)
 WHERE = Group.create_ordered("Where")
 
 SolverName = Literal[
@@ -156,6 +160,26 @@ class ReadOptions:
 
     crop: Annotated[str | None, option(ITEMS)] = None
     """Pixels in the middle of images to keep, as 64 or 64x48, without scaling."""
+
+    delimiter: Annotated[str | None, option(TEXT, "detected")] = None
+    """Separator of the cells: one character, or tab."""
+
+    decimal: Annotated[Literal[".", ","] | None, option(TEXT, "detected")] = None
+    """Decimal mark of numbers. The other mark may group digits by three."""
+
+    encoding: Annotated[str | None, option(TEXT, "detected")] = None
+    """Encoding of the file, such as latin-1 or utf-16."""
+
+    comment: Annotated[str | None, option(TEXT, "# if the file begins with it")] = None
+    """First character of lines to leave out; an empty text if no lines are comments."""
+
+    header: Annotated[
+        bool | None, Parameter(group=TEXT, show_default="detected", negative="--no-header")
+    ] = None
+    """Whether the first row names the columns."""
+
+    na: Annotated[tuple[str, ...] | None, option(TEXT, "NA, N/A, NaN, null, None, ?")] = None
+    """Cells that stand for missing values, in addition to empty cells."""
 
 
 @Parameter(name="*")

@@ -10,7 +10,8 @@ import numpy as np
 from scorefield._internal.errors import DataError
 from scorefield.data.axes import Axes
 from scorefield.data.contents import ALL, Contents, Use
-from scorefield.data.delimited import MISSING
+from scorefield.data.delimited import NOTE
+from scorefield.data.dialect import MISSING
 
 
 def contents_of(table: Any, name: Path | str, use: Use = ALL) -> Contents:
@@ -31,7 +32,15 @@ def contents_of(table: Any, name: Path | str, use: Use = ALL) -> Contents:
                 f'texts: leave it out with without="{field.name}".'
             )
     labels = {column: texts for column, texts in labels.items() if texts}
-    return Contents(values, tuple(table.column_names), labels, table=table, axes=Axes("vectors"))
+    notes = tuple(text.decode() for text in [(table.schema.metadata or {}).get(NOTE)] if text)
+    return Contents(
+        values,
+        tuple(table.column_names),
+        labels,
+        table=table,
+        notes=notes,
+        axes=Axes("vectors"),
+    )
 
 
 def _is_text(kind: Any) -> bool:
@@ -46,7 +55,7 @@ def _is_text(kind: Any) -> bool:
 def _is_number(kind: Any) -> bool:
     from pyarrow import types
 
-    return bool(types.is_integer(kind) or types.is_floating(kind))
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _codes(

@@ -22,7 +22,8 @@ import numpy as np
 from scorefield._internal import files, sizes
 from scorefield._internal.errors import DataError
 from scorefield.data.axes import Axes
-from scorefield.data.config import DataConfig
+from scorefield.data.config import ColumnsConfig, DataConfig
+from scorefield.data.dialect import DETECTED, Dialect
 
 _FEW = 8  # names in a message
 
@@ -104,27 +105,34 @@ MOST_CLASSES = 10_000
 
 @dataclass(frozen=True)
 class Use:
-    """The columns of a table to read.
+    """The columns of a table to read, and its dialect if it is text.
 
     Attributes:
         names: of the columns, in order; all columns if empty.
         without: columns to leave out.
         texts: columns of texts, even if all of these are numbers.
         classes: the column of classes, if there is one.
+        dialect: of a table of text.
     """
 
     names: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     texts: frozenset[str] = frozenset()
     classes: str | None = None
+    dialect: Dialect = DETECTED
 
     @classmethod
-    def of(cls, labels: Any, without: tuple[str, ...], like: DataConfig | None) -> Use:
+    def of(
+        cls,
+        labels: Any,
+        without: tuple[str, ...],
+        like: DataConfig | None,
+        dialect: Dialect = DETECTED,
+    ) -> Use:
         """Return the columns for the arguments of `scorefield.data.read`."""
         classes = str(labels) if isinstance(labels, str | Path) else None
-        if like is None:
-            return cls(without=without, classes=classes)
-        return cls(like.columns.names, without, frozenset(like.columns.categories), classes)
+        columns = ColumnsConfig() if like is None else like.columns
+        return cls(columns.names, without, frozenset(columns.categories), classes, dialect)
 
     def picks(self, names: Sequence[str]) -> list[bool]:
         """Return for each column whether it is read.

@@ -1,143 +1,165 @@
-"""Tables as text, a line for each row, read by pyarrow: every cell a text first, then its column.
+"""Tables of text, a line for each row, read by pyarrow: first all cells as texts, then by column.
 
-A column holds numbers if all its cells are numbers or missing; else it holds texts.
+The types of the columns are those of `scorefield.data.cell_types`.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from scorefield._internal.errors import DataError
-from scorefield.data.contents import ALL, LINE, Use, check_size, lines, reading
+from scorefield.data.cell_types import Cells, decimal_mark, typed
+from scorefield.data.contents import ALL, LINE, Use, reading
+from scorefield.data.dialect import is_header
+from scorefield.data.form import Form, detect
+from scorefield.data.text_files import TextFile
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
-_WHOLE = r"^[+-]?\d+$"
-_NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)$"
+NOTE = b"scorefield.format"  # metadata of a table: a sentence on the detected format
 
 
 def read_delimited(path: Path, use: Use = ALL) -> Any:
     """Return the selected columns of a file as a `pyarrow.Table`.
 
     Args:
-        use: the columns to read.
+        use: the columns to read, and the dialect.
 
     Raises:
-        DataError: rows of different lengths; a column of both numbers and texts.
+        DataError: another encoding; rows of different lengths; no rows; two columns of one name; a
+            column of both numbers and texts; numbers that may be read in two ways.
     """
     import pyarrow
 
-    check_size(path, path.stat().st_size)
-    try:
-        first = next(_rows(path))
-    except StopIteration:
-        raise DataError(f"{path} holds no rows.") from None
-    header = is_header(first)
-    names = unique(path, first) if header else _placed(len(first), use)
-    picked = list(compress(range(len(names)), use.picks(names)))
-    cells = _cells(path, len(names), picked, header)
-    _check_quotes(path)
-    columns = {}
-    for k in picked:
-        column, cells = cells.column(0), cells.remove_column(0)  # which frees its memory
-        columns[names[k]] = _typed(path, names[k], column, names[k] in use.texts, header)
-    if not columns or not len(next(iter(columns.values()))):
-        raise DataError(f"{path} holds no {'rows' if columns else 'columns'}.")
-    return pyarrow.table(columns)
+    with reading(path, "a table", pyarrow.ArrowException, csv.Error):
+        file = TextFile.of(path, use.dialect.encoding)
+        form = detect(file, use.dialect)
+        _check_quotes(file, form)
+        names = unique(path, form.first) if form.has_names else _placed(form.width, use)
+        picked = list(compress(range(form.width), use.picks(names)))
+        table = _texts(file, form, picked)
+        if not table.num_rows:
+            raise DataError(_empty(path, names, form))
+        columns = []
+        for k in picked:
+            is_text = names[k] in use.texts
+            cells = Cells.of(names[k], table.column(0), use.dialect.na, is_text)
+            table = table.remove_column(0)  # which frees its memory
+            if cells.filled or not form.has_names or form.first[k].strip():
+                columns.append(cells)
+        if not columns:
+            raise DataError(f"{path} holds no columns.")
+        decimal = use.dialect.decimal or decimal_mark(path, columns, form.delimiter)
+        note = _note(file, form, decimal, columns)
+        arrays = {cells.name: typed(file, form, cells, decimal) for cells in columns}
+    return pyarrow.table(arrays, metadata={NOTE: note})
 
 
-def _cells(path: Path, width: int, picked: Sequence[int], header: bool) -> Any:
-    """Return the cells of some columns as texts, by the position of the column."""
+def _texts(file: TextFile, form: Form, picked: Sequence[int]) -> Any:
+    """Return the cells of some columns as texts."""
     import pyarrow
-    from pyarrow import csv as arrow_csv
+    from pyarrow import compute, csv as arrow_csv
 
     bad: list[Any] = []  # pyarrow does not pass on exceptions of a handler
 
-    def refuse(row: Any) -> str:
+    def handle(row: Any) -> str:
+        remark = form.comment and row.text.startswith(form.comment)
+        if remark or not row.text.strip():
+            return "skip"
         bad.append(row)
         return "error"
 
-    places = [str(k) for k in range(width)]
-    # with threads, rows have no numbers
+    places = [str(k) for k in range(form.width)]
+    # comments of as many cells as a row are known by the first cell
+    extra = [0] if form.comment and 0 not in picked else []
     reads = arrow_csv.ReadOptions(
-        use_threads=False, column_names=places, skip_rows=int(header), block_size=LINE
+        use_threads=False,
+        column_names=places,
+        skip_rows=form.skip,
+        skip_rows_after_names=int(form.header),
+        block_size=LINE,
+        encoding="utf8" if file.encoding == "utf-8-sig" else file.encoding,
     )
     parses = arrow_csv.ParseOptions(
-        newlines_in_values=True, ignore_empty_lines=width > 1, invalid_row_handler=refuse
+        delimiter=form.delimiter,
+        newlines_in_values=True,
+        ignore_empty_lines=form.width > 1,
+        invalid_row_handler=handle,
     )
     converts = arrow_csv.ConvertOptions(
         column_types=dict.fromkeys(places, pyarrow.string()),
-        include_columns=[places[k] for k in picked],
+        include_columns=[places[k] for k in [*picked, *extra]],
     )
-    with reading(path, "a table", pyarrow.ArrowException):
-        try:
-            return arrow_csv.read_csv(path, reads, parses, converts)
-        except pyarrow.ArrowInvalid:
-            if not bad:
-                raise
-    row = bad[0]
-    raise DataError(
-        f"{path}, row {row.number}: {row.actual_columns} cells, but {row.expected_columns} columns."
-    )
+    try:
+        with file.bytes() as content:
+            table = arrow_csv.read_csv(content, reads, parses, converts)
+    except pyarrow.ArrowInvalid as error:
+        if bad:
+            raise DataError(_ragged(file, form)) from None
+        if "straddling" in str(error):
+            raise ValueError(f"a row has {LINE:,} characters or more") from None
+        raise
+    if form.comment:
+        table = table.filter(compute.invert(compute.starts_with(table.column("0"), form.comment)))
+    return table.select([places[k] for k in picked])
 
 
-def _typed(path: Path, name: str, cells: Any, as_text: bool, header: bool) -> Any:
-    """Return a column of texts as int64, uint64 or float64 if all are numbers; else as texts."""
-    import pyarrow
-    from pyarrow import compute
-
-    cells = compute.utf8_trim_whitespace(cells)
-    absent = compute.is_in(compute.utf8_lower(cells), pyarrow.array(sorted(MISSING)))
-    cells = compute.if_else(absent, None, cells)
-    numbers = compute.match_substring_regex(cells, _NUMBER, ignore_case=True)
-    if as_text or not compute.any(numbers).as_py():
-        return cells
-    if not compute.all(numbers).as_py():
-        number = cells.filter(numbers)[0].as_py()
-        texts = compute.invert(compute.fill_null(numbers, True))
-        place = compute.index(texts, True).as_py()
-        row, text = _row_number(path, place + header), cells[place].as_py()
-        raise DataError(
-            f"{path}, row {row}, column {name}: {text!r}, but the column holds both texts and "
-            f"numbers such as {number}: write one or the other, and leave unknown cells empty."
-        )
-    if compute.all(compute.match_substring_regex(cells, _WHOLE)).as_py():
-        plain = compute.utf8_ltrim(cells, "+")
-        for kind in ("int64", "uint64"):
-            try:
-                return plain.cast(kind)
-            except pyarrow.ArrowInvalid:
-                continue
-    return cells.cast("float64")
-
-
-def _check_quotes(path: Path) -> None:
+def _check_quotes(file: TextFile, form: Form) -> None:
     """Refuse a file that ends inside a quoted cell, which pyarrow takes for the end of the cell."""
-    with path.open("rb") as file:
-        odd = sum(block.count(b'"') for block in iter(lambda: file.read(LINE), b"")) % 2
-    if odd:
-        for _ in _rows(path, strict=True):
-            pass
+    if not file.odd_quotes:
+        return
+    with file.text() as text:
+        for _ in range(form.skip):
+            text.readline()
+        reader, row = csv.reader(text, delimiter=form.delimiter, strict=True), form.skip
+        try:
+            for _ in reader:
+                row += 1
+        except csv.Error as error:
+            if "unexpected end" in str(error) or "field larger" in str(error):
+                raise DataError(
+                    f"{file.path}, row {row + 1}: a quotation mark opens a cell that does not end. "
+                    'Close it, or write a mark inside a cell as "".'
+                ) from None
 
 
-def _rows(path: Path, strict: bool = False) -> Iterator[list[str]]:
-    """Yield the rows that are not empty, for messages and headers."""
-    with (
-        reading(path, "a table", csv.Error),
-        path.open(newline="", encoding="utf-8-sig") as file,
-    ):
-        yield from filter(None, csv.reader(lines(path, file), strict=strict))
+def _ragged(file: TextFile, form: Form) -> str:
+    row = next((k, row) for k, row in form.rows(file) if len(row) != form.width)
+    return (
+        f"{file.path}, row {row[0]}: {len(row[1])} cells, but {form.width} column(s) separated by "
+        f"{form.separated}: {_start(row[1], form)}. Put cells that hold the separator in quotes, "
+        "or pass the separator as delimiter=, or the mark of lines to leave out as comment=."
+    )
 
 
-def _row_number(path: Path, place: int) -> int:
-    """Return the number in the file, from 1, of a row that is not empty."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(lines(path, file))
-        full = (k for k, row in enumerate(rows, 1) if row)
-        return next(number for k, number in enumerate(full) if k == place)
+def _start(row: Sequence[str], form: Form) -> str:
+    text = form.delimiter.join(row)
+    return repr(text if len(text) < 40 else text[:40] + "…")
+
+
+def _empty(path: Path, names: Sequence[str], form: Form) -> str:
+    if not form.header:
+        return f"{path} holds no rows."
+    return (
+        f"{path} holds no rows besides a header of {len(names)} column(s), {names[0]!r} first: "
+        "pass header=False if it is a row of data."
+    )
+
+
+def _note(file: TextFile, form: Form, decimal: str, columns: Sequence[Cells]) -> str:
+    """Return a sentence on the format of a file."""
+    marks = sorted({mark for cells in columns for mark in cells.marks})
+    parts = [
+        f"cells separated by {form.separated}" if form.width > 1 else "one column",
+        "header" if form.has_names else "no header",
+        "decimal commas" if decimal == "," else "",
+        "" if file.encoding in ("utf-8", "utf-8-sig") else f"encoding {file.encoding}",
+        f"comments after {form.comment}" if form.comment else "",
+        f"missing cells written as {', '.join(map(repr, marks))}" if marks else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def unique(path: Path | str, names: Sequence[str]) -> tuple[str, ...]:
@@ -165,18 +187,3 @@ def _placed(count: int, use: Use) -> tuple[str, ...]:
     if len(use.names) == count and not is_header(use.names):
         return use.names
     return tuple(str(k) for k in range(1, count + 1))
-
-
-def is_header(row: Iterable[str]) -> bool:
-    """Return whether the first row of a table names its columns."""
-    texts = {cell.strip().lower() for cell in row}
-    numbers = {text for text in texts if _is_number(text)}
-    return not texts - numbers <= (MISSING if numbers else {""})
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell  # Python reads 10_000 as a number

@@ -32,7 +32,7 @@ from scorefield.data.contents import (
 )
 from scorefield.data.images import read_images
 from scorefield.data.objects import array_contents, read_table
-from scorefield.data.table import KINDS as TABLES
+from scorefield.data.table import KINDS as TABLES, PACKED
 
 KINDS = (".npy", ".npz", *TABLES, ".h5ad", ".idx", ".idx.gz")
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -49,16 +49,17 @@ def read_file(path: Path, choices: ReadingConfig = ReadingConfig(), use: Use = A
         DataError: an unknown ending, a file that does not match its ending, or one that unpacks to
             more than its own size or memory allows.
     """
-    suffix = path.suffix if path.suffix != ".gz" else Path(path.stem).suffix + ".gz"
+    name = path.name.lower()
+    suffix = "".join(Path(name).suffixes[-2 if name.endswith(".gz") else -1 :])
     if path.is_dir():
         return read_images(path, choices)
     if not path.is_file():
         raise DataError(f"{path} cannot be read: it is not a plain file.")
     if suffix == ".h5ad":
         return read_h5ad(path, choices.matrix)
-    if suffix in TABLES:
+    if suffix in (*TABLES, *PACKED):
         return read_table(path, str(path), use, choices=choices)
-    if path.name.removesuffix(".gz").endswith("-ubyte"):
+    if name.removesuffix(".gz").endswith("-ubyte"):
         suffix = ".idx"
     if suffix not in ARRAYS:
         raise DataError(
@@ -100,7 +101,7 @@ def _npz(path: Path, key: str | None) -> np.ndarray:
 
 
 def _idx(path: Path, key: str | None) -> np.ndarray:
-    opened: Callable[..., gzip.GzipFile] = gzip.open if path.suffix == ".gz" else open  # type: ignore[assignment]
+    opened: Callable[..., gzip.GzipFile] = gzip.open if path.suffix.lower() == ".gz" else open  # type: ignore[assignment]
     with reading(path, "an idx file"), opened(path, "rb") as file:
         head = file.read(4)
         if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not head[3]:
@@ -110,7 +111,7 @@ def _idx(path: Path, key: str | None) -> np.ndarray:
             raise DataError(f"{path} ends inside its header.")
         shape = struct.unpack(f">{head[3]}I", sides)
         size = math.prod(shape) * kind.itemsize
-        if path.suffix != ".gz" and size != path.stat().st_size - file.tell():
+        if path.suffix.lower() != ".gz" and size != path.stat().st_size - file.tell():
             raise DataError(
                 f"{path} declares {size} bytes of data {shape} and holds "
                 f"{path.stat().st_size - file.tell()}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from scorefield.data.builtin import BUILTIN
 from scorefield.data.columns import MISSING
 from scorefield.data.config import ColumnsConfig, ReadingConfig
 from scorefield.data.contents import Contents, Use, Values
+from scorefield.data.dialect import Dialect
 from scorefield.data.layout import pieces
 from scorefield.data.rows import chunks, spans
 from scorefield.data.source import Data, read, read_contents
@@ -36,7 +39,8 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
     if str(source) in BUILTIN:
         contents = Contents(read(source).x.numpy())  # type: ignore[attr-defined]
     else:
-        use = Use.of(labels, options.get("without", ()), options.get("like"))
+        dialect = Dialect(**{f.name: options.get(f.name) for f in fields(Dialect)})
+        use = Use.of(labels, options.get("without", ()), options.get("like"), dialect)
         names = ReadingConfig.model_fields
         chosen = {k: str(v) for k, v in options.items() if k in names and v is not None}
         contents = read_contents(source, ReadingConfig.model_validate(chosen), use)
@@ -49,9 +53,13 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
     try:
         data = read(source, labels, **options)
     except DataError as error:
-        return summary | {"training": f"rejected: {error}"}
-    notes = {"note" if k == 0 else f"note {k + 1}": note for k, note in enumerate(data.notes)}
+        return summary | _notes(contents.notes) | {"training": f"rejected: {error}"}
+    notes = _notes(data.notes)
     return summary | _training(data, values) | notes | _columns(data, values.dtype)
+
+
+def _notes(notes: Sequence[str]) -> dict[str, str]:
+    return {"note" if k == 0 else f"note {k + 1}": note for k, note in enumerate(notes)}
 
 
 def _values(values: Values) -> dict[str, str]:

@@ -33,7 +33,7 @@ from scorefield.data.contents import (
     counted,
     reading,
 )
-from scorefield.data.delimited import MISSING
+from scorefield.data.dialect import MISSING
 from scorefield.data.images import decoded
 from scorefield.data.pixels import Encoded
 from scorefield.data.table import read
@@ -55,9 +55,6 @@ def from_object(
     """
     if hasattr(source, "obs") and hasattr(source, "X"):
         return _cells(source, name, choices.matrix or "X")
-    if isinstance(source, Mapping):
-        keys = ", ".join(map(str, source)) or "none"
-        raise DataError(f"{name} is a mapping with the keys {keys[:80]}: pass one of its values.")
     if hasattr(source, "getbands"):
         raise DataError(f"{name} is one image: pass a list of images.")
     if isinstance(source, list | tuple) and source and _is_image(source[0]):
@@ -68,7 +65,8 @@ def from_object(
         return decoded(name, images, choices)
     if hasattr(source, "with_format") and hasattr(source, "features"):
         return _dataset(source, name, use, choices)
-    if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__dataframe__"):
+    tables = ("__arrow_c_stream__", "__dataframe__", "to_frame")
+    if isinstance(source, Mapping) or any(hasattr(source, each) for each in tables):
         return read_table(source, name, use, choices=choices)
     if hasattr(source, "toarray") or hasattr(source, "to_memory"):
         return Contents(_Sparse(source))

@@ -7,14 +7,16 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield._internal.statistics import Moments
-from scorefield.data.contents import Values
+
+if TYPE_CHECKING:
+    from scorefield.data.contents import Values
 
 _CHUNK = 2**22  # numbers in memory at a time, where one pass over all is needed
 

@@ -26,6 +26,7 @@ from scorefield.data.config import (
     numbered,
 )
 from scorefield.data.contents import ALL, Contents, Use, first_few
+from scorefield.data.dialect import Dialect
 from scorefield.data.formats import read_file
 from scorefield.data.labels import array_labels, classes_of, file_labels
 from scorefield.data.layout import Layout, Survey, select, survey
@@ -132,12 +133,18 @@ def read(
     crop: int | str | None = None,
     like: DataConfig | None = None,
     in_memory: int = IN_MEMORY,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+    comment: str | None = None,
+    header: bool | None = None,
+    na: str | tuple[str, ...] | None = None,
 ) -> Data:
     """Read a built-in set by name, a file, a folder of images, or an object in memory.
 
-    Files are ``.npy``; ``.npz`` with one array or one named ``x``; tables, ``.csv`` and
-    ``.parquet``, of numbers and texts, a row for each sample; ``.h5ad``, cells × genes; ``.idx``,
-    ``-ubyte`` and their ``.gz``, as MNIST comes.
+    Files are ``.npy``; ``.npz`` with one array or one named ``x``; tables of numbers and texts, a
+    row for each sample: ``.csv``, ``.tsv``, ``.txt``, ``.jsonl``, their ``.gz``, and ``.parquet``;
+    ``.h5ad``, cells × genes; ``.idx``, ``-ubyte`` and their ``.gz``, as MNIST comes.
 
     An array ``(N, D)`` holds vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images and
     ``(N, C, D, H, W)`` volumes. A last axis of at most four is one of channels if the first is
@@ -170,6 +177,8 @@ def read(
         crop: pixels in the middle of images to keep, without scaling.
         like: data of a run, whose columns are selected by name and whose labels are used.
         in_memory: bytes; larger data is read when it is needed.
+        delimiter, decimal, encoding, comment, header, na: of a table of text, as in
+            `scorefield.data.dialect.Dialect`; the default is to detect them.
 
     Raises:
         DataError: the name or file is unknown, cannot be read, has an unsuitable shape or type,
@@ -192,7 +201,8 @@ def read(
         crop=None if crop is None else str(crop),
     )
     choices = explicit if like is None else explicit.over(like.reading)
-    contents = read_contents(source, choices, Use.of(labels, without, like), name)
+    dialect = Dialect(delimiter, decimal, encoding, comment, header, na)
+    contents = read_contents(source, choices, Use.of(labels, without, like, dialect), name)
     contents, axes = _checked(contents, explicit, choices, name, like)
     classes, class_columns, notes = classes_of(contents, labels, name)
     ours = None if like is None else like.columns

@@ -5,17 +5,20 @@ pyarrow is imported where a table is met, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from scorefield._internal.errors import DataError
 from scorefield.data.arrow_images import image_columns
-from scorefield.data.contents import ALL, THRIFT, Use, check_size, reading
+from scorefield.data.contents import ALL, LINE, THRIFT, Use, check_size, reading
 from scorefield.data.delimited import read_delimited, unique
+from scorefield.data.text_files import TextFile, opened
 
-KINDS = (".csv", ".parquet")
+_TEXTS, _JSON = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson")
+KINDS = (*_TEXTS, *_JSON, ".parquet")
+PACKED = tuple(f"{ending}.gz" for ending in (*_TEXTS, *_JSON))
 
 
 def read(source: Any, name: str, use: Use = ALL) -> Any:
@@ -24,8 +27,8 @@ def read(source: Any, name: str, use: Use = ALL) -> Any:
     If a column holds images, it comes first, followed by the columns that may be its classes.
 
     Args:
-        source: a path; or an object with the Arrow C interface, with ``__dataframe__``, or a
-            mapping of names to arrays ``(N,)``.
+        source: a path; or an object with the Arrow C interface or ``__dataframe__``; or a mapping
+            of names to arrays ``(N,)``.
         name: what messages call it.
         use: the columns to read.
 
@@ -34,9 +37,10 @@ def read(source: Any, name: str, use: Use = ALL) -> Any:
     """
     if not isinstance(source, Path):
         return _from_object(source, name, use)
-    return (
-        _from_parquet(source, use) if source.suffix == ".parquet" else read_delimited(source, use)
-    )
+    ending = Path(source.name.lower().removesuffix(".gz")).suffix
+    if ending == ".parquet":
+        return _from_parquet(source, use)
+    return _from_json(source, use) if ending in _JSON else read_delimited(source, use)
 
 
 def _from_object(source: Any, name: str, use: Use) -> Any:
@@ -45,6 +49,10 @@ def _from_object(source: Any, name: str, use: Use) -> Any:
 
     if hasattr(source, "reset_index"):  # the names of rows are not data
         source = source.reset_index(drop=True)
+    if hasattr(source, "to_frame"):  # one column
+        source = source.to_frame()
+    if isinstance(source, Mapping):
+        source = _arrays(source, name)
     with reading(name, "a table", pyarrow.ArrowException):
         other = hasattr(source, "__dataframe__") and not hasattr(source, "__arrow_c_stream__")
         table = interchange.from_dataframe(source) if other else pyarrow.table(source)
@@ -54,7 +62,25 @@ def _from_object(source: Any, name: str, use: Use) -> Any:
     if images := image_columns(compress(table.schema, use.picks(names))):
         return table.select(images)
     picked = list(compress(range(len(names)), use.picks(names)))
-    return table.rename_columns(names).select(picked)
+    return _checked(name, table.rename_columns(names).select(picked))
+
+
+def _arrays(source: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    """Return columns that pyarrow takes, from arrays, tensors or lists by their names."""
+    columns, lengths = {}, {}
+    for key, column in source.items():
+        shape = tuple(getattr(column, "shape", (len(column),) if isinstance(column, list) else ()))
+        if len(shape) != 1:
+            keys = ", ".join(map(str, source))
+            raise DataError(
+                f"{name} is a mapping with the keys {keys[:80]}: pass one of its values, or "
+                f"columns of shape (N,); {key} has {shape}."
+            )
+        columns[str(key)] = column.numpy(force=True) if hasattr(column, "numpy") else column
+        lengths[str(key)] = shape[0]
+    if len({*lengths.values()}) > 1:
+        raise DataError(f"{name} has columns of different lengths: {lengths}.")
+    return columns
 
 
 def _from_parquet(path: Path, use: Use) -> Any:
@@ -80,7 +106,63 @@ def _from_parquet(path: Path, use: Use) -> Any:
             table = _decoded(path, table, name)
     if images:
         return table.select(images)
-    return table.rename_columns(list(compress(names, use.picks(names))))
+    return _checked(path, table.rename_columns(list(compress(names, use.picks(names)))))
+
+
+def _checked(name: Path | str, table: Any) -> Any:
+    """Return a table whose columns hold one value in each cell.
+
+    Raises:
+        DataError: a column of lists, structs, bytes or other types.
+    """
+    from pyarrow import types
+
+    tests = (
+        types.is_primitive,
+        types.is_boolean,
+        types.is_decimal,
+        types.is_null,
+        types.is_string,
+        types.is_large_string,
+        types.is_string_view,
+    )
+    for field in table.schema:
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        if not any(test(kind) for test in tests):
+            raise DataError(
+                f"{name}, column {field.name}: of type {field.type}, which is not one value in "
+                f'each cell: make columns of it, or leave it out with without="{field.name}".'
+            )
+    return table
+
+
+def _from_json(path: Path, use: Use) -> Any:
+    """Return the selected columns of a file of JSON objects, one in each line.
+
+    Raises:
+        DataError: lines that are not objects; a column of values of different types.
+    """
+    import pyarrow
+    from pyarrow import json, types
+
+    with reading(path, "lines of JSON objects", pyarrow.ArrowException):
+        TextFile.of(path, "utf-8-sig")
+
+        def table(**options: Any) -> Any:
+            with opened(path) as file:
+                reads = json.ReadOptions(use_threads=False, block_size=LINE)
+                return json.read_json(file, reads, json.ParseOptions(**options))
+
+        content = table()
+        times = [field for field in content.schema if types.is_timestamp(field.type)]
+        if times:  # which are texts in JSON, and come back as they were
+            schema = pyarrow.schema([field.with_type(pyarrow.string()) for field in times])
+            content = table(explicit_schema=schema).select(content.column_names)
+    names = unique(path, content.column_names)
+    picked = list(compress(range(len(names)), use.picks(names)))
+    if not picked:
+        raise DataError(f"{path} holds no columns.")
+    return _checked(path, content.rename_columns(names).select(picked))
 
 
 def _texts(columns: Iterable[Any]) -> Iterable[str]:

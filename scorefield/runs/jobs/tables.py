@@ -12,7 +12,6 @@ import numpy as np
 
 from scorefield._internal.atomic_files import check_place, write
 from scorefield._internal.errors import UsageError
-from scorefield.data.delimited import is_header
 
 ARRAY = (".npy",)
 TABLE = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -82,6 +81,8 @@ def write_table(path: Path, blocks: Iterable[Any]) -> None:
 
 def _fill_text(file: BinaryIO, blocks: Iterator[Any], delimiter: str) -> None:
     import pyarrow
+
+    from scorefield.data.dialect import is_header
 
     first = next(blocks)
     if is_header(first.column_names):

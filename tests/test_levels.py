@@ -9,7 +9,6 @@ import torch
 import scorefield as sf
 from scorefield._internal.errors import DataError
 from scorefield.data import Data, Levels, Standardize
-from scorefield.data.encoding import moments
 from scorefield.noise import LEVELS
 from scorefield.training.config import MLPConfig, OptimConfig, TrainConfig
 
@@ -58,7 +57,7 @@ def test_noise_between_levels_is_undone_and_belongs_to_the_sample():
 
 def test_the_transform_standardises_what_noise_will_be_on():
     x = dice(2000)[0]
-    transform = Standardize.fit(*moments(x, Levels(4)))
+    transform = Standardize.fit(*Levels(4).moments(x))
     wide = Levels(4).forward(x, sf.Noise(0, torch.arange(2000), stream=LEVELS)).v
     z = transform.forward(wide)
     assert z.mean(0).abs().max() < 4 * math.sqrt(1 / 12 / 2000)

@@ -167,7 +167,7 @@ def test_a_table_of_an_own_network_has_its_columns(tmp_path):
     path.write_text("size,kind\n" + "1.5,gull\n2.5,tern\n3.25,gull\n" * 6)
     run = sf.train(path, steps=1, network=own_networks.Constant())
     table = run.sample_table(9)
-    assert table.schema == pyarrow.schema({"size": "float32", "kind": "string"})
+    assert table.schema == pyarrow.schema({"size": "float64", "kind": "string"})
     assert set(table["kind"].to_pylist()) <= {"gull", "tern"}
 
 

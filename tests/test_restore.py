@@ -24,7 +24,7 @@ import scorefield as sf
 from scorefield._internal.errors import DataError
 from scorefield.data import Standardize, read
 from scorefield.data.columns import Columns
-from scorefield.data.config import ColumnsConfig
+from scorefield.data.config import CategoryColumn, ColumnsConfig, NumberColumn
 from scorefield.data.encoding import Continuous, Levels
 from scorefield.inverse import METHODS
 from scorefield.runs.restore import restore_data
@@ -197,10 +197,14 @@ def test_what_is_no_restoration_is_refused(make, message):
 
 KINDS = ColumnsConfig(
     names=("size", "eggs", "kind", "sex", "year", "unit"),
-    whole={"eggs": (1.0, 4.0), "year": (2000.0, 2050.0)},
-    categories={"kind": ("gull", "tern", "tit"), "sex": ("f", "m", "")},
-    constant={"unit": 7.0},
-    missing={"size": (5.0, 2.0), "eggs": (2.0, 1.0)},
+    kinds=(
+        NumberColumn(name="size", low=-9, high=20, missing=True, mean=5.0, std=2.0),
+        NumberColumn(name="eggs", low=1, high=4, step=1, missing=True, mean=2.0, std=1.0),
+        CategoryColumn(name="kind", labels=("gull", "tern", "tit")),
+        CategoryColumn(name="sex", labels=("f", "m"), missing=True),
+        NumberColumn(name="year", low=2000, high=2050, step=1),
+        NumberColumn(name="unit", low=7, high=7, values=(7.0,)),
+    ),
 )
 
 

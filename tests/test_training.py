@@ -14,7 +14,7 @@ from torch import nn
 import scorefield as sf
 from scorefield._internal.errors import CheckpointError, NumericalError, UsageError
 from scorefield.data import Data
-from scorefield.data.config import ColumnsConfig
+from scorefield.data.config import CategoryColumn, ColumnsConfig, NumberColumn
 from scorefield.networks import MLP
 from scorefield.runs.trainer import Training
 from scorefield.training import (
@@ -655,7 +655,11 @@ def test_a_run_folder_holds_weights_and_a_readable_configuration_and_no_pickle(t
 
 
 def test_texts_with_many_dots_survive_saving_and_loading(tmp_path):
-    columns = ColumnsConfig(names=("a", "b." * 40), categories={"b." * 40: ("." * 39, '"#"')})
+    kinds = (
+        NumberColumn(name="a", low=-9, high=9),
+        CategoryColumn(name="b." * 40, labels=("." * 39, '"#"')),
+    )
+    columns = ColumnsConfig(names=("a", "b." * 40), kinds=kinds)
     x = torch.stack([normal(20).float(), torch.arange(20.0) % 2], 1)
     run = Training(Data(x, None, "noise", columns=columns), c.TrainConfig()).run
     run.save(tmp_path / "run")

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
-from scorefield.data.encoding import moments
-from scorefield.data.rows import Rows
+from scorefield.data.rows import Rows, moments_of
 from scorefield.runs.run import Run
 
 _WIDEST = 8.0  # the largest ratio of scales between data and training data
@@ -25,9 +24,8 @@ def read_items(run: Run, source: str, any_scale: bool = True) -> Rows:
     x = run.read(source).x
     if any_scale or len(x) < 16 or math.prod(x.shape) < 64:
         return x
-    mean, variance = moments(x, run.encoding)
-    scaled = run.transform.forward(mean), variance / run.transform.std.double() ** 2
-    ratio = _width(*scaled) / _width(run.field.mean, run.field.variance)
+    there = moments_of(x, run.to_field)
+    ratio = _width(there.mean, there.variance) / _width(run.field.mean, run.field.variance)
     if not 1 / _WIDEST <= ratio <= _WIDEST:
         raise DataError(
             f"{source} spreads {ratio:.3g} times as wide as the training data: convert it to the "

@@ -21,9 +21,9 @@ from scorefield.cli.console import draw, say, track
 from scorefield.cli.opening import Opened
 from scorefield.cli.options import JobOptions
 from scorefield.cli.results import ResultKind, Statistics
-from scorefield.data.columns import as_table
 from scorefield.data.config import DataConfig
 from scorefield.data.rows import Rows, digest
+from scorefield.data.tabular import as_table
 from scorefield.runs.jobs.engines import Task, Work, find_engine
 from scorefield.runs.jobs.parts import Columns, Job
 from scorefield.runs.jobs.shards import Shard, find_shard

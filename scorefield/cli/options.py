@@ -181,6 +181,13 @@ class ReadOptions:
     na: Annotated[tuple[str, ...] | None, option(TEXT, "NA, N/A, NaN, null, None, ?")] = None
     """Cells that stand for missing values, in addition to empty cells."""
 
+    columns: Annotated[
+        str | None, option(ITEMS, "quantile"), Parameter(name=("--column", "--columns"))
+    ] = None
+    """Kinds of columns of a table, such as price=log,day=date,id=drop: number, whole, date,
+    category, ordered or drop, or the map of a number: standard, log, logit or normal. A single
+    word is for all numbers: quantile, standard or normal."""
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)

@@ -1,194 +1,200 @@
-"""Vectors whose columns differ in kind: numbers, categories, constants, missing values.
+"""Vectors of the columns of a table: numbers on grids, repeated numbers, categories, gaps.
 
-A column of the data is one number: a value, the code of a category, or NaN for a missing value. A
-field learns from it:
+A column of the data is one float64 ``x``: a number, the code of a category, or NaN for a missing
+value. A field learns from these coordinates:
 
-- a number: itself;
-- a whole number: itself with noise from 0 to 1 on top, or to 1/2 in a column of few values;
-- two categories: 0 or 1 with noise from 0 to 1/2; more of them: one coordinate each, 1 for the
-  category and 0 for the rest, with such noise on all; a missing value is another category;
-- a constant: nothing;
-- a number with missing values: itself, or normal noise of the column's mean and deviation where
-  it is missing; and a coordinate for that, 0 or 1 with noise to 1/2.
+- a number: an increasing map of it, with noise over one step of its grid, or over half a step
+  where the grid has few. Of few values without a grid, their positions count;
+- a number that many rows share, an atom, or a missing value: normal noise in place of the number,
+  and labels that say which of number, atom and missing value it is;
+- two labels: 0 or 1 with noise from 0 to 1/2; more of them: one coordinate each, 1 for the label
+  and 0 for the rest, with such noise on all; ordered labels: their position, as a number;
+- a constant: nothing.
 
 Noise to 1/2 leaves room between the values, so a small error of a field does not change the value.
-Samples have whole numbers, categories, constants and missing values where the data has them.
+Samples have the grids, ranges, values, labels and missing values of the data. The density of a
+number is one per unit of the number, and atoms, labels and missing values have probabilities.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from statistics import NormalDist
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
-from scorefield.data.config import ColumnsConfig, numbered
+from scorefield._internal.statistics import Moments
+from scorefield.data.config import (
+    MOST_KNOTS,
+    CategoryColumn,
+    Column,
+    ColumnsConfig,
+    NumberColumn,
+    numbered,
+)
 from scorefield.data.encoding import Encoded, Encoding, Shape, spread
-from scorefield.noise import Noise
+from scorefield.data.monotone import Identity, Log, Logit, Mapped, Monotone, Quantiles
+from scorefield.data.rows import Rows, chunks
+from scorefield.noise import LEVELS, Noise
+from scorefield.process import widest
 
-MISSING = ""  # among the labels of a category
 NARROW = 0.5  # width of the noise that leaves room between values
-_FEW = 16  # whole numbers
-_EXACT = 2.0**53  # up to which float64 holds every whole number
+_FEW = 16  # steps of a grid
+_FINE = 2**14  # steps of a grid whose noise does not matter
+_NUMBER = math.inf  # label of a number that is not an atom
 
 
-class Kind(ABC):
-    """Columns ``x`` ``(B, n)`` of one kind, and their coordinates ``v`` ``(B, size)``.
+class Numbers:
+    """Numbers ``x`` ``(B, n)`` and their coordinates, of columns that have more than one value.
 
-    Attributes:
-        size: the number of coordinates.
-        width: of the noise on each.
-        absent: the coordinates for missing values: all, the last or none.
+    Args:
+        bounded: whether numbers stay in the range of the data.
+        width: of the noise on ``base``.
+        mean, std: of the coordinates.
     """
 
-    size: int
-    width: float
-    absent = slice(0)
+    def __init__(self, columns: list[NumberColumn], bounded: bool = True) -> None:
+        self.columns, self.bounded = columns, bounded
+        cells = list(map(_cells, columns))
+        self.low = _row(0.0 if c.values else c.low for c in columns)
+        self.high = _row(c.high for c in columns)
+        self.step = _row(1.0 if c.values else c.step or 1.0 for c in columns)
+        self.last = _row(cells) - 1
+        self.grid = torch.tensor([bool(c.values or c.step) for c in columns])
+        self.scale = _row(10.0**c.digits for c in columns)
+        self.share = _row(0.0 if n >= _FINE else NARROW if n < _FEW else 1.0 for n in cells)
+        self.width = self.share * self.step
+        self.values = {k: _row(c.values) for k, c in enumerate(columns) if c.values}
+        self.atoms = {k: _row(c.atoms) for k, c in enumerate(columns) if c.atoms}
+        self.mean, self.std = _row(c.mean for c in columns), _row(c.std for c in columns)
+        self.maps = list(_maps(columns))
 
-    @abstractmethod
     def base(self, x: Tensor) -> Tensor:
-        """Return the coordinates without noise, NaN where a number is missing."""
+        """Return the least of the numbers or positions that stand for each; NaN for atoms."""
+        x = x.clone()
+        for k, atoms in self.atoms.items():
+            x[:, k] = torch.where(torch.isin(x[:, k], atoms.to(x)), torch.nan, x[:, k])
+        for k, values in self.values.items():
+            near = (x[:, k, None] - values.to(x)).abs().argmin(1)
+            x[:, k] = torch.where(x[:, k].isnan(), x[:, k], near.to(x))
+        low, step = self.low.to(x), self.step.to(x)
+        on_grid = low + step * ((x - low) / step).round()
+        return torch.where((self.width > 0).to(x.device), on_grid, x)
 
-    @abstractmethod
+    def forward(self, p: Tensor) -> Mapped:
+        """Return the coordinates of `base` with noise."""
+        return self._each(p, lambda f, part: f.forward(part))
+
     def inverse(self, v: Tensor) -> Tensor:
-        """Return the columns that coordinates stand for."""
-
-    @abstractmethod
-    def fits(self, x: Tensor) -> Tensor:
-        """Return which values are of the kind, ``(B, n)``."""
-
-    @abstractmethod
-    def needs(self, column: int) -> str:
-        """Return the condition on the values of a column, for a message."""
-
-
-@dataclass(frozen=True)
-class Numbers(Kind):
-    """Continuous numbers."""
-
-    size: int
-    width = 0.0
-
-    def base(self, x: Tensor) -> Tensor:
+        """Return the numbers that coordinates stand for."""
+        p = self._each(v, lambda f, part: Mapped(f.inverse(part), part)).v
+        low, step, last = self.low.to(p), self.step.to(p), self.last.to(p)
+        share, scale = self.share.to(p), self.scale.to(p)
+        cell = ((p - low) / step + torch.where(share > 0, (1 - share) / 2, 0.5)).floor()
+        number = low + step * cell.clamp(min=0).minimum(last)
+        number = torch.where(self.grid.to(p.device), (number * scale).round() / scale, p)
+        x = number.clamp(low, self.high.to(p)) if self.bounded else number
+        for k, values in self.values.items():
+            x[:, k] = values.to(p)[cell[:, k].nan_to_num().clamp(0, len(values) - 1).long()]
         return x
 
-    def inverse(self, v: Tensor) -> Tensor:
-        return v
-
-    def fits(self, x: Tensor) -> Tensor:
-        return x.isfinite()
-
-    def needs(self, column: int) -> str:
-        return "a finite number"
-
-
-@dataclass(frozen=True)
-class Whole(Kind):
-    """Whole numbers between a least and a greatest, each for the unit interval above it."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    width: float
-
-    @property
-    def size(self) -> int:  # type: ignore[override]
-        return len(self.low)
-
-    def base(self, x: Tensor) -> Tensor:
-        return x
-
-    def inverse(self, v: Tensor) -> Tensor:
-        return nearest(v, self.width).clamp(v.new_tensor(self.low), v.new_tensor(self.high))
-
-    def fits(self, x: Tensor) -> Tensor:
-        return x.isfinite() & (x == x.floor())
-
-    def needs(self, column: int) -> str:
-        return "a whole number"
+    def _each(self, p: Tensor, apply: Callable[[Monotone, Tensor], Mapped]) -> Mapped:
+        if len(self.maps) == 1:
+            return apply(self.maps[0][0], p)
+        v, log_slope = torch.empty_like(p), torch.empty_like(p)
+        for f, places in self.maps:
+            v[:, places], log_slope[:, places] = apply(f, p[:, places])
+        return Mapped(v, log_slope)
 
 
-@dataclass(frozen=True)
-class Category(Kind):
-    """One column of codes of labels; NaN for the last where that is a missing value."""
+def _row(values: Iterable[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64)
 
-    labels: tuple[str, ...]
-    width = NARROW
 
-    @property
-    def size(self) -> int:  # type: ignore[override]
-        return len(self.labels) if len(self.labels) > 2 else len(self.labels) - 1
+def _cells(column: NumberColumn) -> float:
+    """Return the number of values on the grid of a column; infinite without a grid."""
+    if column.values:
+        return len(column.values)
+    return round((column.high - column.low) / column.step) + 1 if column.step else math.inf
 
-    @property
-    def absent(self) -> slice:  # type: ignore[override]
-        return slice(-1, None) if self.labels[-1] == MISSING else slice(0)
 
-    def base(self, x: Tensor) -> Tensor:
-        code = x.nan_to_num(nan=len(self.labels) - 1)
-        if self.size < 2:
-            return code[:, : self.size]
-        return torch.nn.functional.one_hot(code[:, 0].long(), self.size).to(x)
+def _maps(columns: list[NumberColumn]) -> Iterable[tuple[Monotone, list[int]]]:
+    """Yield the maps of the columns, each with the positions of its columns."""
+    groups = defaultdict[tuple[str, int], list[int]](list)
+    for k, column in enumerate(columns):
+        groups[column.map, len(column.knots)].append(k)
+    for (name, count), places in groups.items():
+        some = [columns[k] for k in places]
+        low, high, room = (_row(values) for values in zip(*map(_ends, some), strict=True))
+        if name == "log":
+            yield Log(torch.where(low > 0, 0.0, low - room)), places
+        elif name == "logit":
+            yield Logit(low - room, high + room), places
+        elif count:
+            normal = NormalDist()
+            levels = [normal.inv_cdf((k + 1 / 16) / (count - 7 / 8)) for k in range(count)]
+            knots = torch.stack([_row(column.knots) for column in some])
+            yield Quantiles(knots, _row(levels).expand(len(some), -1)), places
+        else:
+            yield Identity(), places
 
-    def inverse(self, v: Tensor) -> Tensor:
-        if not self.size:
-            return v.new_zeros(len(v), 1)
-        one = self.size == 1
-        code = (nearest(v, self.width) >= 1) if one else v.argmax(1, keepdim=True)
-        missing = (code == len(self.labels) - 1) & (self.labels[-1] == MISSING)
-        return torch.where(missing, math.nan, code.to(v))
 
-    def fits(self, x: Tensor) -> Tensor:
-        code = (x >= 0) & (x < len(self.labels)) & (x == x.floor())
-        return code | (x.isnan() & (self.labels[-1] == MISSING))
-
-    def needs(self, column: int) -> str:
-        return f"one of {', '.join(map(repr, self.labels))}"
+def _ends(column: NumberColumn) -> tuple[float, float, float]:
+    """Return the range of a column's numbers with their noise, and some room around it."""
+    cells = _cells(column)
+    if column.values:
+        return 0.0, cells - NARROW, 1.0
+    width = column.step if cells < _FINE else 0.0
+    return column.low, column.high + width, width or (column.high - column.low) / 1000
 
 
 @dataclass(frozen=True)
-class Constant(Kind):
-    """Values that never change, which have no coordinates."""
+class Labels:
+    """The labels of a column, by the value ``x`` of each.
+
+    Attributes:
+        values: codes of a category, or `_NUMBER` and atoms; and NaN at the end if values may be
+            missing.
+    """
 
     values: tuple[float, ...]
-    size = 0
-    width = 0.0
+
+    @classmethod
+    def of(cls, column: Column) -> Labels | None:
+        """Return the labels of a column, or None if it has only numbers."""
+        gap = (math.nan,) if column.missing else ()
+        if isinstance(column, CategoryColumn) and not column.ordered:
+            return cls((*map(float, range(len(column.labels))), *gap))
+        atoms = column.atoms if isinstance(column, NumberColumn) else ()
+        return cls((_NUMBER, *atoms, *gap)) if atoms or gap else None
+
+    @property
+    def size(self) -> int:
+        return len(self.values) if len(self.values) > 2 else len(self.values) - 1
+
+    @property
+    def absent(self) -> list[bool]:
+        """Whether each coordinate is for missing values."""
+        gap = math.isnan(self.values[-1])
+        return [False] * (self.size - 1) + [gap] if self.size else []
 
     def base(self, x: Tensor) -> Tensor:
-        return x[:, :0]
+        """Return the coordinates of ``x`` ``(B,)`` without noise: ``(B, size)``."""
+        table = _row(self.values).to(x)
+        same = (x[:, None] == table) | (x.isnan()[:, None] & table.isnan())
+        same[:, 0] |= ~same.any(1)
+        return same.to(x) if self.size > 1 else same[:, 1:].to(x)
 
     def inverse(self, v: Tensor) -> Tensor:
-        return v.new_tensor(self.values).expand(len(v), -1)
-
-    def fits(self, x: Tensor) -> Tensor:
-        return x.float() == torch.tensor(self.values, device=x.device)
-
-    def needs(self, column: int) -> str:
-        return f"{self.values[column]:g}, the only value in the training data"
-
-
-@dataclass(frozen=True)
-class Flag(Kind):
-    """Whether numbers are missing; the numbers themselves are another kind."""
-
-    size: int
-    width = NARROW
-    absent = slice(None)
-
-    def base(self, x: Tensor) -> Tensor:
-        return x.isnan().to(x)
-
-    def inverse(self, v: Tensor) -> Tensor:
-        return torch.where(nearest(v, self.width) >= 1, math.nan, torch.zeros_like(v))
-
-    def fits(self, x: Tensor) -> Tensor:
-        return ~x.isinf()
-
-    def needs(self, column: int) -> str:
-        return "a number or a missing value"
+        """Return the values of the labels ``(B,)``."""
+        code = v.argmax(1) if self.size > 1 else (nearest(v, NARROW) >= 1).sum(1)
+        return _row(self.values).to(v)[code]
 
 
 def nearest(v: Tensor, width: float) -> Tensor:
@@ -196,147 +202,187 @@ def nearest(v: Tensor, width: float) -> Tensor:
     return (v + (1 - width) / 2).floor()
 
 
+def _as_number(column: Column) -> NumberColumn | None:
+    """Return a column whose numbers or ordered codes have a coordinate, else None."""
+    if isinstance(column, CategoryColumn):
+        if not column.ordered or len(column.labels) < 2:
+            return None
+        count = len(column.labels)
+        return NumberColumn(
+            name=column.name, missing=column.missing, step=1.0, low=0.0, high=count - 1.0
+        )
+    return column if column.low < column.high else None
+
+
 class Columns(Encoding):
-    """The encoding of vectors ``(B, count)`` with given columns.
+    """The encoding of vectors ``(B, count)`` of the columns of a table.
 
     Raises:
-        ValueError: names that do not match the columns; columns that are all constant.
+        ValueError: columns that do not match the vectors, or that are all constant.
     """
 
     def __init__(self, config: ColumnsConfig, count: int) -> None:
-        self.names = config.names or numbered(count)
-        special = {*config.whole, *config.categories, *config.constant, *config.missing}
-        unknown = sorted(special - set(self.names))
-        if unknown or len(set(self.names)) != count:
+        self.names, self.kinds, self.count = config.names or numbered(count), config.kinds, count
+        self.wide = bool(config.arrow)
+        if tuple(c.name for c in self.kinds) != self.names or len(set(self.names)) != count:
             raise ValueError(
-                f"{count} columns have {len(set(self.names))} names, and {unknown} are not among "
-                "them."
+                f"{count} columns have the names {self.names} and the kinds of "
+                f"{tuple(c.name for c in self.kinds)}."
             )
-        self.config, self.count = config, count
-        self.parts = self._parts()
-        sizes = [kind.size for kind, _ in self.parts]
+        numbers = [(k, c) for k, column in enumerate(self.kinds) if (c := _as_number(column))]
+        self.places = [k for k, _ in numbers]
+        self.numbers = Numbers([column for _, column in numbers], bounded=self.wide)
+        labels = [(k, Labels.of(column)) for k, column in enumerate(self.kinds)]
+        self.labels = [(k, each) for k, each in labels if each is not None]
+        sizes = [len(numbers), *(each.size for _, each in self.labels)]
         if not sum(sizes):
             raise ValueError("all columns are constant: there is nothing to learn.")
-        self.width = torch.cat([torch.full((kind.size,), kind.width) for kind, _ in self.parts])
         ends = torch.tensor(sizes).cumsum(0).tolist()
         self.spans = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-        self.absent = torch.zeros(sum(sizes), dtype=torch.bool)
-        for (kind, _), span in zip(self.parts, self.spans, strict=True):
-            self.absent[span][kind.absent] = True
-        self.present = torch.tensor([self._present(name) for name in self.names])
-        # moments of the noise in the place of missing numbers, with the noise of whole numbers
-        normal = torch.tensor([config.missing.get(name, (0.0, 1.0)) for name in self.names])
-        mean, std = self.base(normal[:, :1].T)[0], self.base(normal[:, 1:].T)[0]
-        self.mean = mean + self.width / 2
-        self.std = (std**2 + self.width**2 / 12).sqrt()
+        room = torch.full((sum(sizes[1:]),), NARROW, dtype=torch.float64)
+        self.width = torch.cat([self.numbers.width, room])
+        flags = [flag for _, each in self.labels for flag in each.absent]
+        self.absent = torch.tensor([False] * len(numbers) + flags)
+        self.present = _row(c.low if isinstance(c, NumberColumn) else 0.0 for c in self.kinds)
+        share = torch.cat([self.numbers.share, room])
+        self.uniform = torch.where(share > 0, -share.log(), 0.0)
 
-    def _parts(self) -> list[tuple[Kind, list[int]]]:
-        """Return the kinds, each with all its columns."""
-        config, names = self.config, list(enumerate(self.names))
-        whole = [k for k, name in names if name in config.whole]
-        constant = [k for k, name in names if name in config.constant]
-        partly = [k for k, name in names if name in config.missing]
-        special = {*config.whole, *config.constant, *config.categories}
-        plain = [k for k, name in names if name not in special]
-        few, many = list[int](), list[int]()
-        for k in whole:
-            low, high = config.whole[self.names[k]]
-            (few if high - low < _FEW else many).append(k)
-        parts: list[tuple[Kind, list[int]]] = [
-            (Numbers(len(plain)), plain),
-            (self._whole(few, NARROW), few),
-            (self._whole(many, 1.0), many),
-            (Constant(tuple(config.constant[self.names[k]] for k in constant)), constant),
-            (Flag(len(partly)), partly),
-        ]
-        parts = [(kind, columns) for kind, columns in parts if columns]
-        texts = [(k, name) for k, name in names if name in config.categories]
-        return parts + [(Category(config.categories[name]), [k]) for k, name in texts]
-
-    def _present(self, name: str) -> float:
-        """Return a value that a column may have; for a category, the code of the first label."""
-        config = self.config
-        return config.constant.get(name, config.whole.get(name, (0.0, 0.0))[0])
-
-    def _whole(self, columns: list[int], width: float) -> Whole:
-        ends = [self.config.whole[self.names[k]] for k in columns]
-        return Whole(tuple(low for low, _ in ends), tuple(high for _, high in ends), width)
+    @property
+    def exact(self) -> bool:
+        return not bool(self.width.any()) and not self.labels
 
     def shape(self, sample: Shape) -> Shape:
-        return (len(self.mean),)
+        return (self.spans[-1].stop,)
 
     def base(self, x: Tensor) -> Tensor:
-        return torch.cat([kind.base(x[:, columns]) for kind, columns in self.parts], 1)
+        x = x.to(widest(x.device))
+        parts = [self.numbers.base(x[:, self.places])]
+        return torch.cat([*parts, *(each.base(x[:, k]) for k, each in self.labels)], 1)
+
+    def _mapped(self, p: Tensor) -> Mapped:
+        """Return the vectors of `base` with noise, NaN where it is NaN."""
+        count = len(self.places)
+        if not count:
+            return Mapped(p, torch.zeros_like(p))
+        v, slope = self.numbers.forward(p[:, :count])
+        rest = p[:, count:]
+        return Mapped(torch.cat([v, rest], 1), torch.cat([slope, torch.zeros_like(rest)], 1))
 
     def forward(self, x: Tensor, noise: Noise) -> Encoded:
-        v = self.base(x)
-        if not self.exact:
-            u, noise = noise.uniform_like(v)
-            v = spread(v, self.width, u)
-        uniform = torch.where(self.width > 0, -self.width.log(), 0.0).to(v)
-        if not self.config.missing:
-            return Encoded(v, uniform.sum().expand(len(v)), noise)
-        eps, noise = noise.normal(v)
-        missing, std = v.isnan(), self.std.to(v)
-        log_q = -(eps**2) / 2 - (std * math.sqrt(2 * math.pi)).log()
-        v = torch.where(missing, self.mean.to(v) + std * eps, v)
-        return Encoded(v, torch.where(missing, log_q, uniform).sum(1), noise)
+        p = self.base(x)
+        u, noise = noise.uniform_like(p)
+        v, slope = self._mapped(spread(p, self.width, u))
+        log_q = self.uniform.to(v) - slope
+        if self.labels:
+            count = len(self.places)
+            eps, noise = noise.normal(v[:, :count])
+            mean, std = self.numbers.mean.to(v), self.numbers.std.to(v)
+            filled, some = v[:, :count].isnan(), torch.where
+            normal = -(eps**2) / 2 - (std * math.sqrt(2 * math.pi)).log()
+            v[:, :count] = some(filled, mean + std * eps, v[:, :count])
+            log_q[:, :count] = some(filled, normal, log_q[:, :count])
+        return Encoded(v if self.wide else v.to(x), log_q.sum(1), noise)
 
-    def middle(self, x: Tensor) -> Tensor:
-        v = self.base(x)
-        return torch.where(v.isnan(), self.mean.to(v), v + self.width.to(v) / 2)
+    def at(self, x: Tensor, share: float) -> Tensor:
+        v = self._mapped(self.base(x) + share * self.width.to(x.device)).v
+        count = len(self.places)
+        v[:, :count] = torch.where(v[:, :count].isnan(), self.numbers.mean.to(v), v[:, :count])
+        return v if self.wide else v.to(x)
 
     def inverse(self, v: Tensor) -> Tensor:
+        kind, v = v.dtype, v.to(widest(v.device))
         x = v.new_zeros(len(v), self.count)
-        for (kind, columns), span in zip(self.parts, self.spans, strict=True):
-            # the NaN of a missing value covers the number under it
-            x[:, columns] += kind.inverse(v[:, span])
-        return x
+        for k, column in enumerate(self.kinds):
+            if isinstance(column, NumberColumn) and column.low == column.high:
+                x[:, k] = column.low
+        if self.places:
+            x[:, self.places] = self.numbers.inverse(v[:, self.spans[0]])
+        for (k, each), span in zip(self.labels, self.spans[1:], strict=True):
+            label = each.inverse(v[:, span])
+            x[:, k] = torch.where(label == _NUMBER, x[:, k], label)
+        return x if self.wide else x.to(kind)
 
     def observed(self, missing: Tensor) -> Tensor:
-        parts = [
-            (~missing[:, columns[: kind.size]]).expand(-1, kind.size)
-            for kind, columns in self.parts
-        ]
+        parts = [~missing[:, self.places]]
+        parts += [(~missing[:, [k]]).expand(-1, each.size) for k, each in self.labels]
         return torch.cat(parts, 1) | self.absent.to(missing.device)
 
+    def partial(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        v, observed = super().partial(x)
+        number = ~self.base(torch.where(x.isnan(), self.present.to(x), x)).isnan()
+        return v, observed & number
+
+    def moments(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        first, parts = 0, list[Moments]()
+        for chunk in chunks(rows):
+            ids = torch.arange(first, first + len(chunk))
+            parts.append(Moments.of(self.forward(chunk, Noise(0, ids, stream=LEVELS)).v))
+            first += len(chunk)
+        every = reduce(Moments.joined, parts)
+        return every.mean, every.variance
+
     def check(self, x: Tensor, name: str) -> None:
-        partly = torch.tensor([n in self.config.missing for n in self.names], device=x.device)
-        for kind, columns in self.parts:
-            some = x[:, columns]
-            bad = (~kind.fits(some) & ~(some.isnan() & partly[columns])).nonzero()
+        for k, column in enumerate(self.kinds):
+            bad = (~_fits(column, x[:, k]) & ~(x[:, k].isnan() & column.missing)).nonzero()
             if len(bad):
-                row, place = bad[0].tolist()
+                row = int(bad[0])
                 raise DataError(
-                    f"{name}, item {row}, column {self.names[columns[place]]}: "
-                    f"{float(some[row, place]):g}, but it must be {kind.needs(place)}."
+                    f"{name}, item {row}, column {column.name}: {float(x[row, k]):g}, but it must "
+                    f"be {_needs(column)}."
                 )
 
 
-def as_table(x: np.ndarray, config: ColumnsConfig) -> Any:
-    """Return vectors ``(N, count)`` as a `pyarrow.Table`: texts for codes, whole numbers as such.
+def _fits(column: Column, x: Tensor) -> Tensor:
+    if isinstance(column, CategoryColumn):
+        return (x >= 0) & (x < len(column.labels)) & (x == x.floor())
+    if column.values:
+        return torch.isin(x, _row(column.values).to(x))
+    if column.on_grid and _cells(column) < _FINE:
+        steps = (x - column.low) / column.step
+        return x.isfinite() & ((steps - steps.round()).abs() < 1e-3)
+    return x.isfinite()
 
-    A missing value is null.
+
+def _needs(column: Column) -> str:
+    if isinstance(column, CategoryColumn):
+        labels = [*column.labels, *["a missing value"] * column.missing]
+        return f"one of {', '.join(map(repr, labels))}"
+    if len(column.values) == 1:
+        return f"{column.low:g}, the only value in the training data"
+    if column.values:
+        return f"one of {', '.join(f'{value:g}' for value in column.values)}"
+    if not column.on_grid or _cells(column) >= _FINE:
+        return "a finite number"
+    if column.step == 1 and column.low.is_integer():
+        return "a whole number"
+    return f"{column.low:g} and a multiple of {column.step:g}"
+
+
+def fitted(kinds: tuple[Column, ...], x: Tensor) -> tuple[Column, ...]:
+    """Return columns with the knots of their maps, and the moments of their coordinates.
+
+    Args:
+        x: data ``(N, count)``.
     """
-    import pyarrow
-
-    names, table = config.names or numbered(x.shape[1]), {}
-    for name, column in zip(names, x.T, strict=True):
-        missing = np.isnan(column)
-        if name in config.categories:
-            labels = pyarrow.array(config.categories[name], "string")
-            codes = np.where(missing, 0, column).astype(np.int64)
-            table[name] = labels.take(pyarrow.array(codes, mask=missing))
-        else:
-            whole = _prints_whole(name, config)
-            kind = np.dtype(np.int64) if whole else column.dtype
-            numbers = np.where(missing, 0, column).astype(kind)
-            table[name] = pyarrow.array(numbers, mask=missing)
-    return pyarrow.table(table)
+    return tuple(
+        _fitted(column, x[:, k]) if isinstance(column, NumberColumn) else column
+        for k, column in enumerate(kinds)
+    )
 
 
-def _prints_whole(name: str, config: ColumnsConfig) -> bool:
-    if name in config.constant:
-        value = config.constant[name]
-        return value.is_integer() and abs(value) < _EXACT
-    return name in config.whole
+def _fitted(column: NumberColumn, x: Tensor) -> NumberColumn:
+    if column.low == column.high:
+        return column
+    plain = Numbers([column])
+    p = plain.base(x[:, None])[:, 0]
+    p = p[~p.isnan()].sort().values
+    first, after = (torch.searchsorted(p, p, right=right) for right in (False, True))
+    share = (torch.arange(len(p)) - first + 0.5) / (after - first)
+    p = p + plain.width * share  # ties are spread over the width
+    if column.map == "normal":
+        count = max(2, min(MOST_KNOTS, len(p) // 8))
+        shares = torch.linspace(0, 1, count, dtype=p.dtype)
+        column = column.model_copy(update={"knots": tuple(p.quantile(shares).tolist())})
+    v = Numbers([column]).forward(p[:, None]).v
+    std = float(v.std(correction=0))
+    return column.model_copy(update={"mean": float(v.mean()), "std": std or 1.0})

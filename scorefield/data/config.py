@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_serializer, model_validator
 
 from scorefield._internal.frozen import Frozen
 
@@ -44,28 +44,104 @@ class ReadingConfig(Frozen):
         return other.model_copy(update=self.model_dump(exclude_none=True))
 
 
+Map = Literal["standard", "log", "logit", "normal"]
+MOST_KNOTS = 129
+
+
+class _Column(Frozen):
+    """A column of a table.
+
+    Attributes:
+        name: of the column.
+        missing: whether values may be missing.
+    """
+
+    name: str
+    missing: bool = False
+
+
+class NumberColumn(_Column):
+    """A column of numbers, dates or times: ``value = offset + unit x`` with ``x`` in float64.
+
+    Attributes:
+        low, high: the least and the greatest ``x``.
+        step: of the grid ``low + k step`` that the numbers are on; 0 without one.
+        digits: the number of decimals of ``x``, if it has a grid.
+        on_grid: whether all numbers are on the grid, and not only nearly all.
+        values: all numbers of the column, if they are few and not a whole grid.
+        atoms: numbers that many rows share, among others that are spread.
+        offset, unit: whole numbers.
+        map: the increasing map to the coordinates of the field.
+        knots: of the map normal: quantiles of the numbers at equally spaced shares.
+        mean, std: of the coordinate, where the column has a number that is not an atom.
+        format: of dates that are written as texts or whole numbers, as for ``strftime``.
+    """
+
+    kind: Literal["number"] = "number"
+    low: float
+    high: float
+    step: float = Field(default=0.0, ge=0)
+    digits: int = Field(default=0, ge=0, le=38)
+    on_grid: bool = True
+    values: tuple[float, ...] = ()
+    atoms: tuple[float, ...] = Field(default=(), max_length=16)
+    offset: int = 0
+    unit: int = Field(default=1, ge=1)
+    map: Map = "standard"
+    knots: tuple[float, ...] = Field(default=(), max_length=MOST_KNOTS)
+    mean: float = 0.0
+    std: PositiveFloat = 1.0
+    format: str = Field(default="", max_length=64)
+
+
+class CategoryColumn(_Column):
+    """A column of texts, truth values or numbers without order, whose codes are their positions.
+
+    Attributes:
+        labels: the texts of the values; empty for a column without any.
+        ordered: whether neighbours in the list are alike.
+        every: all labels of the column's type in their order, if it has others too.
+    """
+
+    kind: Literal["category"] = "category"
+    labels: tuple[str, ...] = ()
+    ordered: bool = False
+    every: tuple[str, ...] = ()
+
+
+Column = Annotated[NumberColumn | CategoryColumn, Field(discriminator="kind")]
+
+
 class ColumnsConfig(Frozen):
-    """The kinds of the columns of vectors; columns not listed here are continuous numbers.
+    """The columns of vectors.
 
     Attributes:
         names: of the columns; ``0, 1, ...`` if empty.
-        whole: columns of whole numbers, with the least and the greatest.
-        categories: columns of texts or truth values, with their labels, whose codes are their
-            positions; an empty text stands for a missing value.
-        constant: columns that never change, with their value.
-        missing: columns of numbers that may be missing, with the mean and deviation of the rest.
+        kinds: the columns of a table; empty for vectors of continuous numbers.
+        arrow: the schema of the table with all its columns, as base64 of Arrow's message.
+        target: the column of classes, which is not among the others.
+        quantiles: the number of knots of the maps that are fitted after training; 0 without them.
     """
 
     names: tuple[str, ...] = ()
-    whole: dict[str, tuple[float, float]] = Field(default={})
-    categories: dict[str, tuple[str, ...]] = Field(default={})
-    constant: dict[str, float] = Field(default={})
-    missing: dict[str, tuple[float, float]] = Field(default={})
+    kinds: tuple[Column, ...] = ()
+    arrow: str = ""
+    target: str = ""
+    quantiles: int = Field(default=0, ge=0, le=MOST_KNOTS)
 
-    @property
-    def plain(self) -> bool:
-        """Whether all are continuous numbers."""
-        return not (self.whole or self.categories or self.constant or self.missing)
+    @field_serializer("kinds")
+    def _briefly(self, kinds: tuple[Column, ...]) -> list[dict[str, Any]]:
+        return [{"kind": c.kind, **c.model_dump(exclude_defaults=True)} for c in kinds]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old(cls, values: Any) -> Any:
+        old = {"whole", "categories", "constant", "missing"}
+        if isinstance(values, dict) and any(values.get(name) for name in old):
+            raise ValueError("its columns are those of an earlier version: train the run again.")
+        if isinstance(values, dict):
+            return {name: value for name, value in values.items() if name not in old}
+        return values
 
 
 class CodecConfig(Frozen):
@@ -93,6 +169,7 @@ class DataConfig(Frozen):
         count: the number of samples; None for an imported run.
         classes: the number of classes; 0 for an unconditional run.
         class_names: names of the classes, if they have any.
+        class_shares: shares of the classes, if they are a column of a table.
         columns: of vectors.
         reading: choices in reading the source.
         codec: the autoencoder, if the field is one of latents.
@@ -103,6 +180,7 @@ class DataConfig(Frozen):
     count: PositiveInt | None = None
     classes: int = Field(default=0, ge=0)
     class_names: tuple[str, ...] = ()
+    class_shares: tuple[float, ...] = ()
     columns: ColumnsConfig = ColumnsConfig()
     reading: ReadingConfig = ReadingConfig()
     codec: CodecConfig | None = None

@@ -22,7 +22,7 @@ import numpy as np
 from scorefield._internal import files, sizes
 from scorefield._internal.errors import DataError
 from scorefield.data.axes import Axes
-from scorefield.data.config import ColumnsConfig, DataConfig
+from scorefield.data.config import DataConfig
 from scorefield.data.dialect import DETECTED, Dialect
 
 _FEW = 8  # names in a message
@@ -52,9 +52,8 @@ class Contents:
     """The contents of a source.
 
     Attributes:
-        values: numbers ``(N, ...)``; in a table, NaN for a missing value, and codes for texts.
+        values: numbers ``(N, ...)``; in a table, NaN for a missing value and for texts.
         names: of the columns, if they have names.
-        labels: of the columns of texts.
         classes: of the items, if they lie in folders.
         by_name: functions that return classes of the items.
         table: the `pyarrow.Table` that the values are made from, if they are a table.
@@ -66,7 +65,6 @@ class Contents:
 
     values: Values
     names: tuple[str, ...] = ()
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: Coded | None = None
     by_name: Mapping[str, Callable[[], Coded]] = field(default_factory=dict)
     table: Any = None
@@ -131,8 +129,10 @@ class Use:
     ) -> Use:
         """Return the columns for the arguments of `scorefield.data.read`."""
         classes = str(labels) if isinstance(labels, str | Path) else None
-        columns = ColumnsConfig() if like is None else like.columns
-        return cls(columns.names, without, frozenset(columns.categories), classes, dialect)
+        if like is None:
+            return cls(without=without, classes=classes, dialect=dialect)
+        texts = (c.name for c in like.columns.kinds if c.kind == "category" or c.format)
+        return cls(like.columns.names, without, frozenset(texts), classes, dialect)
 
     def picks(self, names: Sequence[str]) -> list[bool]:
         """Return for each column whether it is read.
@@ -145,16 +145,6 @@ class Use:
                 raise DataError(f"without={column!r}: the data has {first_few(names)}.")
         wanted = {*(self.names or names)} - {*self.without} | {self.classes}
         return [name in wanted for name in names]
-
-    def most(self, name: str) -> int:
-        """Return the largest number of texts in a column."""
-        return MOST_CLASSES if name == self.classes else MOST_LABELS
-
-    def too_many(self, name: str) -> str:
-        """Return the end of a message on a column that holds more."""
-        if name == self.classes:
-            return "too many for classes: name another column."
-        return f'too many for a category: leave the column out with without="{name}".'
 
 
 ALL = Use()

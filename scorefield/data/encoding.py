@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
+from scorefield.data.monotone import Quantiles
 from scorefield.data.rows import Rows, moments_of
 from scorefield.noise import Noise
 
@@ -28,11 +29,13 @@ class Standardize:
     """Shift and scale to zero mean and unit variance: ``z = (v - mean) / std``.
 
     ``mean`` and ``std`` broadcast against one sample: one value per feature for vectors, per
-    channel for the rest.
+    channel for the rest. Maps ``quantiles``, from the data's to those of a field, follow for the
+    columns of a table.
     """
 
     mean: Tensor
     std: Tensor
+    quantiles: Quantiles | None = None
 
     @classmethod
     def fit(cls, mean: Tensor, variance: Tensor) -> Standardize:
@@ -65,21 +68,22 @@ class Standardize:
     def forward(self, v: Tensor) -> Tensor:
         """Return ``z``, of a floating type also for whole numbers."""
         v = v if v.is_floating_point() else v.to(self.mean.dtype)
-        return (v - self.mean.to(v)) / self.std.to(v)
+        z = (v - self.mean.to(v)) / self.std.to(v)
+        return z if self.quantiles is None else self.quantiles.forward(z).v
 
     def inverse(self, z: Tensor) -> Tensor:
         """Return ``v``."""
+        z = z if self.quantiles is None else self.quantiles.inverse(z)
         return z * self.std.to(z) + self.mean.to(z)
 
-    def log_det(self, shape: tuple[int, ...]) -> Tensor:
-        """Return ``log |dz/dv|`` of one sample of the given shape, in nats: a 0-dim tensor."""
-        return -self.std.double().log().expand(shape).sum()
-
-
-def moments(rows: Rows, encoding: Encoding) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of each coordinate of encoded data, its noise included: float64."""
-    base, width = moments_of(rows, encoding.base), encoding.width.double()
-    return base.mean + width / 2, base.variance + width**2 / 12
+    def log_det(self, v: Tensor) -> Tensor:
+        """Return ``log |dz/dv|`` of samples ``(B, ...)``, in nats: float64 ``(B,)``."""
+        std = self.std.double().to(v.device)
+        plain = -std.log().expand(v.shape[1:]).sum().expand(len(v))
+        if self.quantiles is None:
+            return plain
+        z = (v.double() - self.mean.to(v.device)) / std
+        return plain + self.quantiles.forward(z).log_slope.sum(1)
 
 
 Shape = tuple[int, ...]
@@ -108,11 +112,13 @@ class Encoding(ABC):
         present: valid values to put in the place of missing ones; broadcasts against a sample of
             ``x``.
         absent: the coordinates of ``v`` for missing values, a mask; broadcasts against a sample.
+        wide: whether ``x`` and ``v`` need float64; the units of the field never do.
     """
 
     width: Tensor
     present: Tensor
     absent: Tensor
+    wide: bool = False
 
     @property
     def exact(self) -> bool:
@@ -131,13 +137,23 @@ class Encoding(ABC):
     def forward(self, x: Tensor, noise: Noise) -> Encoded:
         """Return ``v`` with independent noise for each sample."""
 
-    @abstractmethod
+    def at(self, x: Tensor, share: float) -> Tensor:
+        """Return ``v`` with a share of the width of the noise on every coordinate."""
+        base = self.base(x)
+        return base + share * self.width.to(base)
+
     def middle(self, x: Tensor) -> Tensor:
         """Return ``v`` with the mean of the noise; `inverse` returns ``x`` from it."""
+        return self.at(x, 0.5)
 
     @abstractmethod
     def inverse(self, v: Tensor) -> Tensor:
         """Return the data that vectors stand for."""
+
+    def moments(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the coordinates of data, its noise included: float64."""
+        base, width = moments_of(rows, self.base), self.width.double()
+        return base.mean + width / 2, base.variance + width**2 / 12
 
     @abstractmethod
     def observed(self, missing: Tensor) -> Tensor:
@@ -196,9 +212,6 @@ class Continuous(_EachValue):
     def forward(self, x: Tensor, noise: Noise) -> Encoded:
         return Encoded(x, torch.zeros(len(x), device=x.device), noise)
 
-    def middle(self, x: Tensor) -> Tensor:
-        return x
-
     def inverse(self, v: Tensor) -> Tensor:
         return v
 
@@ -223,9 +236,6 @@ class Levels(_EachValue):
         u, noise = noise.uniform_like(x)
         v = spread(x, self.width, u)
         return Encoded(v, torch.zeros(len(x), device=x.device), noise)
-
-    def middle(self, x: Tensor) -> Tensor:
-        return x + 0.5
 
     def inverse(self, v: Tensor) -> Tensor:
         return v.floor().clamp(0, self.count - 1)

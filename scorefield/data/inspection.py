@@ -13,18 +13,26 @@ import torch
 from scorefield._internal.errors import DataError
 from scorefield._internal.statistics import Moments
 from scorefield.data.builtin import BUILTIN
-from scorefield.data.columns import MISSING
-from scorefield.data.config import ColumnsConfig, ReadingConfig
+from scorefield.data.config import (
+    CategoryColumn,
+    Column,
+    ColumnsConfig,
+    NumberColumn,
+    ReadingConfig,
+)
 from scorefield.data.contents import Contents, Use, Values
 from scorefield.data.dialect import Dialect
+from scorefield.data.kinds import decode
 from scorefield.data.layout import pieces
 from scorefield.data.rows import chunks, spans
 from scorefield.data.source import Data, read, read_contents
+from scorefield.data.tabular import read_schema
 
 _MOST_LEVELS = 65536
 _SHOWN = 8
 _KINDS = ("", "", "vectors", "signals (C, L)", "images (C, H, W)", "volumes (C, D, H, W)")
 _TYPE_LEVELS = {"bool": 2, "uint8": 256, "uint16": 65536}
+_COLUMNS = 32
 
 
 def inspect(source: str | Path, labels: str | Path | None = None, **options: Any) -> dict[str, str]:
@@ -104,27 +112,53 @@ def _training(data: Data, values: Values) -> dict[str, str]:
 
 
 def column_summary(columns: ColumnsConfig) -> dict[str, str]:
-    """Return the columns that are not continuous numbers, by kind."""
-    summary = {}
-    if columns.whole:
-        summary["whole columns"] = _few(list(columns.whole))
-    for column, labels in list(columns.categories.items())[:_SHOWN]:
-        summary[f"category {column}"] = _few([label or "(missing)" for label in labels])
-    if columns.constant:
-        summary["constant"] = f"{_few(list(columns.constant))}: samples have the same values"
-    if columns.missing:
-        summary["missing values learned"] = _few(list(columns.missing))
+    """Return the kinds of the columns, by their names."""
+    some = columns.kinds[:_COLUMNS]
+    summary = {f"column {c.name}": text for c in some if (text := _described(c, columns))}
+    if len(columns.kinds) > len(some):
+        summary["more columns"] = str(len(columns.kinds) - len(some))
     return summary
+
+
+def _described(column: Column, columns: ColumnsConfig) -> str:
+    gap = ["may be missing"] if column.missing else []
+    if isinstance(column, CategoryColumn):
+        kind = "ordered category" if column.ordered else "category"
+        return ", ".join([f"{kind} of {_few(list(column.labels)) or 'no values'}", *gap])
+    low, high, *values = _shown(column, columns)
+    if column.low == column.high:
+        return ", ".join([f"always {low}", *gap])
+    kind = f"date as {column.format}" if column.format else "number"
+    atoms = values[len(column.values) :]
+    parts = [
+        f"{kind} from {low} to {high}",
+        f"one of {_few(values[: len(column.values)])}" if column.values else "",
+        f"in steps of {column.step:g}" if column.step and not column.values else "",
+        f"map {column.map}" if column.map != "standard" else "",
+        f"often {_few(atoms)}" if atoms else "",
+    ]
+    return ", ".join([*filter(None, parts), *gap])
+
+
+def _shown(column: NumberColumn, columns: ColumnsConfig) -> list[str]:
+    """Return the ends, the values and the atoms of a column, as they are written."""
+    x = np.array([column.low, column.high, *column.values, *column.atoms])
+    if not columns.arrow:
+        return [f"{value:g}" for value in x]
+    kind = read_schema(columns.arrow).field(column.name).type
+    return list(map(str, decode(column, x, kind).to_pylist()))
 
 
 def _columns(data: Data, kind: np.dtype) -> dict[str, str]:
     """Return the kinds of the columns of vectors, and whether all data is whole numbers."""
     summary, columns = column_summary(data.columns), data.columns
     if data.incomplete:
-        learned = columns.missing or any(MISSING in each for each in columns.categories.values())
+        learned = any(column.missing for column in columns.kinds)
         treatment = "learned as missing" if learned else "left out"
         summary["incomplete"] = f"{data.incomplete} items lack a value: {treatment}"
-    if columns.plain and (top := _TYPE_LEVELS.get(kind.name) or _levels(data)):
+    if columns.quantiles:
+        summary["maps"] = "numbers are mapped to the quantiles of the data after training"
+    if not columns.kinds and (top := _TYPE_LEVELS.get(kind.name) or _levels(data)):
         of = f", the range of {kind}" if kind.name in _TYPE_LEVELS else ""
         summary["whole numbers"] = (
             f"from 0 to {top - 1}{of}: with levels={top} likelihoods are bits per dimension, and "

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scorefield._internal.errors import DataError
+from scorefield.data import exact, kinds
 from scorefield.data.contents import MOST_CLASSES, Coded, Contents, coded, first_few, whole
 from scorefield.data.formats import read_file
 from scorefield.data.images import natural
@@ -41,7 +42,7 @@ def classes_of(contents: Contents, labels: Any, name: str) -> Labels:
     if text in contents.by_name:
         return Labels(_checked(contents.by_name[text](), count, f"{name}, {text}"))
     if text in contents.names:
-        classes = _checked(_column(contents, text, name), count, f"{name}, column {text}")
+        classes = _checked(classes_in(contents, text, name), count, f"{name}, column {text}")
         return Labels(classes, (text,))
     path = Path(labels)
     if not path.exists():
@@ -184,19 +185,25 @@ def _counted(y: np.ndarray, count: int, where: str, least: int) -> np.ndarray:
     return y.astype(np.int64)
 
 
-def _column(contents: Contents, column: str, name: str) -> Coded:
-    """Return the classes of a column of texts or of whole numbers."""
-    every = np.arange(contents.values.shape[0])
-    values = contents.values[every][:, contents.names.index(column)]
-    missing = np.isnan(values)
-    if column in contents.labels:
-        codes = np.where(missing, -1, values).astype(np.int64)
-        return Coded(codes, contents.labels[column])
-    if not bool((values[~missing] == np.floor(values[~missing])).all()):
-        raise DataError(f"{name}, column {column} holds numbers that are not whole: no classes.")
-    labels = np.unique(values[~missing])
-    codes = np.where(missing, -1, np.searchsorted(labels, values)).astype(np.int64)
-    return Coded(codes, tuple(f"{value:.0f}" for value in labels))
+def classes_in(contents: Contents, column: str, name: str) -> Coded:
+    """Return the classes in a column of texts, truth values or whole numbers."""
+    if contents.table is None:
+        texts_of_numbers = whole(contents.values)[:, contents.names.index(column)]
+        return coded(np.array([f"{value:g}" for value in texts_of_numbers.tolist()]))
+    from pyarrow import types
+
+    values = contents.table[column]
+    if types.is_floating(values.type):
+        numbers = exact.as_float64(values)
+        if not bool((numbers == np.floor(numbers))[~np.isnan(numbers)].all()):
+            raise DataError(
+                f"{name}, column {column} holds numbers that are not whole: no classes."
+            )
+        values = values.cast("int64", safe=False)
+    source = kinds.Source(name, column, values)
+    labels = kinds.category(source, most=MOST_CLASSES)
+    codes = np.nan_to_num(kinds.encode(labels, source), nan=-1.0)
+    return Coded(codes.astype(np.int64), labels.labels)
 
 
 def _checked(classes: Coded, count: int, where: str) -> Coded:

@@ -44,9 +44,6 @@ class Latents(Encoding):
         v = self.base(x)
         return Encoded(v, torch.zeros(len(x), device=x.device), noise)
 
-    def middle(self, x: Tensor) -> Tensor:
-        return self.base(x)
-
     @torch.no_grad()
     def inverse(self, v: Tensor) -> Tensor:
         return self.pixels.inverse(self.transform.inverse(self.codec.decode(v)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from scorefield._internal.errors import DataError
 from scorefield._internal.statistics import Moments
 from scorefield.data.axes import Axes
 from scorefield.data.config import ColumnsConfig, numbered
-from scorefield.data.contents import Contents, Values, first_few, whole
+from scorefield.data.contents import Contents, Values, first_few
 from scorefield.data.rows import Read, Rows, spans
 
 _PIECE = 2**18  # numbers of an item that are surveyed at a time
@@ -27,30 +27,24 @@ class Layout:
         values: of the source.
         axes: of the values.
         names: of the selected columns.
-        labels: of the selected columns of texts.
         order: positions of the selected columns; None for all of them.
-        codes: the run's code of each label, for columns that the source codes differently.
+        dtype: of the samples.
     """
 
     values: Values
     axes: Axes
     names: tuple[str, ...]
-    labels: Mapping[str, tuple[str, ...]]
     order: np.ndarray | None = None
-    codes: Mapping[int, np.ndarray] | None = None
+    dtype: type[np.floating] = np.float32
 
     def picked(self, batch: np.ndarray) -> np.ndarray:
         """Return the selected columns of values ``(B, ...)``."""
         return batch if self.order is None else batch[:, self.order]
 
     def numbers(self, batch: np.ndarray) -> np.ndarray:
-        """Return selected columns as float32, in the layout of the source."""
+        """Return selected columns as floating-point numbers, in the layout of the source."""
         with np.errstate(over="ignore"):
-            values = batch.astype(np.float32)
-        for column, code in (self.codes or {}).items():
-            present = ~np.isnan(values[:, column])
-            values[present, column] = code[values[present, column].astype(np.int64)]
-        return values
+            return batch.astype(self.dtype)
 
     def tensor(self, batch: np.ndarray) -> Tensor:
         """Return values ``(B, ...)`` as samples."""
@@ -62,7 +56,7 @@ class Layout:
         sample = tuple(self.tensor(self.values[keep[:1]]).shape[1:])
         if 4 * len(keep) * int(np.prod(sample)) > in_memory:
             return Read(self.values, self.tensor, keep, sample)
-        x = torch.empty(len(keep), *sample)
+        x = torch.from_numpy(np.empty((len(keep), *sample), self.dtype))
         for span in spans((len(keep), *sample)):
             x[torch.from_numpy(span)] = self.tensor(self.values[keep[span]])
         return x
@@ -74,8 +68,7 @@ def select(
     """Return the layout of all columns but some, or of the columns of a run.
 
     Raises:
-        DataError: an absent column; texts where the run has numbers, or the other way round; a
-            text that is not among the run's labels.
+        DataError: an absent column.
     """
     names = contents.names
     if not names and len(contents.values.shape) == 2:
@@ -88,11 +81,10 @@ def select(
     if like is not None and like.names and (contents.names or len(like.names) != len(names)):
         return _like(replace(contents, names=names), axes, name, like)
     if not without:
-        return Layout(contents.values, axes, contents.names, contents.labels)
+        return Layout(contents.values, axes, contents.names)
     order = np.array([k for k, column in enumerate(names) if column not in without])
     selected = tuple(names[k] for k in order)
-    labels = {k: v for k, v in contents.labels.items() if k in selected}
-    return Layout(contents.values, axes, selected, labels, order)
+    return Layout(contents.values, axes, selected, order)
 
 
 def _like(contents: Contents, axes: Axes, name: str, like: ColumnsConfig) -> Layout:
@@ -102,26 +94,8 @@ def _like(contents: Contents, axes: Axes, name: str, like: ColumnsConfig) -> Lay
             f"{name} has no column {absent[0]}, which the run was trained on"
             + (f", and {len(absent) - 1} more are missing." if len(absent) > 1 else ".")
         )
-    texts = [c for c in like.names if c in contents.labels or c in like.categories]
-    codes = {like.names.index(column): _codes(contents, name, column, like) for column in texts}
     order = np.array([places[column] for column in like.names])
-    return Layout(contents.values, axes, like.names, like.categories, order, codes)
-
-
-def _codes(contents: Contents, name: str, column: str, like: ColumnsConfig) -> np.ndarray:
-    """Return the run's code for each label of a source's column."""
-    theirs, ours = contents.labels.get(column, ()), like.categories.get(column, ())
-    if not ours:
-        raise DataError(
-            f"{name}, column {column} holds texts such as {theirs[0]!r}: the run was trained on "
-            "numbers."
-        )
-    allowed = f"the run has {', '.join(map(repr, ours))}."
-    if strange := [label for label in theirs if label not in ours]:
-        raise DataError(f"{name}, column {column} holds {strange[0]!r}: {allowed}")
-    if not theirs and not np.isnan(whole(contents.values)[:, contents.names.index(column)]).all():
-        raise DataError(f"{name}, column {column} holds numbers: {allowed}")
-    return np.array([ours.index(label) for label in theirs], np.float32)
+    return Layout(contents.values, axes, like.names, order)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from scorefield._internal.errors import DataError
 from scorefield.data.arrow_images import is_image, read_image_table
 from scorefield.data.axes import OPTIONS, Axes
 from scorefield.data.cells import matrix_note
-from scorefield.data.codes import contents_of
 from scorefield.data.config import ReadingConfig
 from scorefield.data.contents import (
     ALL,
@@ -33,7 +32,9 @@ from scorefield.data.contents import (
     counted,
     reading,
 )
+from scorefield.data.delimited import NOTE
 from scorefield.data.dialect import MISSING
+from scorefield.data.exact import Numbers
 from scorefield.data.images import decoded
 from scorefield.data.pixels import Encoded
 from scorefield.data.table import read
@@ -109,13 +110,16 @@ def read_table(
         choices: of the colours and sizes of images.
 
     Raises:
-        DataError: as `scorefield.data.table.read`, `scorefield.data.codes.contents_of`.
+        DataError: as `scorefield.data.table.read`.
     """
     table = read(source, name, use)
     if is_image(table.schema.field(0).type):
         paths = not isinstance(source, Path)
         return read_image_table(name, table, class_names, paths, choices)
-    return contents_of(table, name, use)
+    names, facts = tuple(table.column_names), dict(table.schema.metadata or {})
+    notes = tuple(text.decode() for text in [facts.pop(NOTE, None)] if text)
+    table = table.replace_schema_metadata(facts)
+    return Contents(Numbers(table), names, table=table, notes=notes, axes=Axes("vectors"))
 
 
 def _dataset(source: Any, name: str, use: Use, choices: ReadingConfig) -> Contents:

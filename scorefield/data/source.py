@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,22 +17,23 @@ from scorefield._internal import sizes
 from scorefield._internal.errors import DataError
 from scorefield.data.axes import Axes, axes_of
 from scorefield.data.builtin import BUILTIN, builtin
-from scorefield.data.columns import MISSING
 from scorefield.data.config import (
     Channels,
     ColumnsConfig,
     DataConfig,
     Kind,
+    NumberColumn,
     ReadingConfig,
     numbered,
 )
-from scorefield.data.contents import ALL, Contents, Use, first_few
+from scorefield.data.contents import ALL, Coded, Contents, Use, first_few
 from scorefield.data.dialect import Dialect
 from scorefield.data.formats import read_file
 from scorefield.data.labels import array_labels, classes_of, file_labels
 from scorefield.data.layout import Layout, Survey, select, survey
 from scorefield.data.objects import from_object
 from scorefield.data.rows import Rows, is_rows
+from scorefield.data.tabular import Choices, Table
 
 Missing = Literal["refuse", "drop", "keep"]
 
@@ -39,7 +41,6 @@ IN_MEMORY = 2**30  # bytes; larger data is read when it is needed
 _COPIES = 8  # of a sample, in the survey of all
 _COARSEST = 0.01  # deviations that float32 may round by
 _SMALLEST, _LARGEST = 1e-30, 1e38  # within which float32 squares and sums without loss
-_WHOLE = 2.0**24  # above this float32 does not hold every whole number
 _ADVICE = {
     "c": " Stack the real and the imaginary part, as two channels.",
     "O": " Convert the objects, as by x.astype(float).",
@@ -56,8 +57,8 @@ class Data:
     and samples by index ``x[items]``; anything else as `read` takes it.
 
     Attributes:
-        x: float32 ``(N, ...)``: ``(N, D)`` vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images;
-            a tensor, or rows that are read when they are needed.
+        x: float32, or float64 for a table, ``(N, ...)``: ``(N, D)`` vectors, ``(N, C, L)`` signals,
+            ``(N, C, H, W)`` images; a tensor, or rows that are read when they are needed.
         y: int64 ``(N,)`` classes from 0, -1 for an unknown class; or None.
         name: of the data, in messages.
         class_names: of the classes, if they have names.
@@ -87,7 +88,7 @@ class Data:
         reading: ReadingConfig = ReadingConfig(),
         notes: tuple[str, ...] = (),
     ) -> None:
-        if not is_rows(x):
+        if not is_rows(x) and not columns.arrow:
             data = read(x, y, name=name)
             values = [getattr(data, field.name) for field in fields(self)]
         else:
@@ -107,6 +108,14 @@ class Data:
     def is_image(self) -> bool:
         """Whether one sample is ``(C, H, W)``."""
         return len(self.shape) == 3
+
+    @property
+    def class_shares(self) -> tuple[float, ...]:
+        """The shares of classes that are a column of a table; empty for others."""
+        if self.y is None or not self.columns.target:
+            return ()
+        counts = torch.bincount(self.y[self.y >= 0], minlength=self.classes)
+        return tuple((counts / counts.sum()).tolist())
 
     @property
     def classes(self) -> int:
@@ -132,6 +141,7 @@ def read(
     resize: int | str | None = None,
     crop: int | str | None = None,
     like: DataConfig | None = None,
+    columns: str | Mapping[str, str] | None = None,
     in_memory: int = IN_MEMORY,
     delimiter: str | None = None,
     decimal: str | None = None,
@@ -176,6 +186,11 @@ def read(
             the rest is cut off.
         crop: pixels in the middle of images to keep, without scaling.
         like: data of a run, whose columns are selected by name and whose labels are used.
+        columns: the kinds of columns of a table by name, such as
+            ``{"price": "log", "day": "date", "id": "drop"}``; the others are detected. Kinds are
+            number, whole, date, category, ordered, drop, or the map of a number: standard, log,
+            logit, normal. A single word is for all numbers: quantile, the default, for maps that
+            are fitted after training; standard, or normal, without them.
         in_memory: bytes; larger data is read when it is needed.
         delimiter, decimal, encoding, comment, header, na: of a table of text, as in
             `scorefield.data.dialect.Dialect`; the default is to detect them.
@@ -201,30 +216,65 @@ def read(
         crop=None if crop is None else str(crop),
     )
     choices = explicit if like is None else explicit.over(like.reading)
-    dialect = Dialect(delimiter, decimal, encoding, comment, header, na)
-    contents = read_contents(source, choices, Use.of(labels, without, like, dialect), name)
+    dialect, of_columns = (
+        Dialect(delimiter, decimal, encoding, comment, header, na),
+        Choices.of(columns),
+    )
+    use = Use.of(labels, (*without, *of_columns.dropped), like, dialect)
+    contents = read_contents(source, choices, use, name)
     contents, axes = _checked(contents, explicit, choices, name, like)
     classes, class_columns, notes = classes_of(contents, labels, name)
     ours = None if like is None else like.columns
-    is_table = contents.table is not None
-    left_out = class_columns if is_table else (*without, *class_columns)
-    samples = select(contents, axes, left_out, name, ours)
-    policy = missing or ("keep" if is_table or like else "refuse")
+    if contents.table is not None:
+        target = class_columns[0] if class_columns else None
+        table = Table(contents.table, name, of_columns, target)
+        data = _of_table(table, classes, ours, missing or "keep", learn)
+        return replace(data, reading=choices, notes=(*contents.notes, *notes))
+    if columns:
+        raise DataError(f"columns={columns!r}: {name} is not a table.")
+    samples = select(contents, axes, (*without, *class_columns), name, ours)
+    if ours is not None and ours.arrow:
+        samples = replace(samples, dtype=np.float64)
+    policy = missing or ("keep" if like else "refuse")
     facts = survey(samples, name, policy, anywhere=missing == "keep" and not learn)
     if learn and len(facts.keep) < 2:
         raise DataError(
             f"{name} has {len(facts.keep)} sample(s): a distribution needs two or more."
         )
     rows = samples.rows(facts.keep, in_memory)
-    columns = ours or ColumnsConfig(names=samples.names)
+    about = ours or ColumnsConfig(names=samples.names)
     if learn:
         _check_resolved(facts, samples, name)
-        columns = _columns(facts, samples, is_table, name)
+        about = _array_columns(facts, samples, name)
     y = None if classes is None else torch.from_numpy(classes.codes[facts.keep])
     class_names = () if classes is None else classes.labels
     return Data(
-        rows, y, name, class_names, columns, facts.incomplete, choices, (*contents.notes, *notes)
+        rows, y, name, class_names, about, facts.incomplete, choices, (*contents.notes, *notes)
     )
+
+
+def _of_table(
+    table: Table, classes: Coded | None, like: ColumnsConfig | None, missing: Missing, learn: bool
+) -> Data:
+    """Return the data of a table; the arguments are those of `read`."""
+    vectors = table.vectors(like)
+    absent = vectors.x.isnan().any(1)
+    keep = ~absent if missing == "drop" else torch.ones_like(absent)
+    if missing == "refuse":
+        table.check_complete(vectors)
+    if not bool(keep.all()):
+        vectors = table.among(keep.numpy()).vectors(like)
+    if learn and len(vectors.x) < 2:
+        raise DataError(
+            f"{table.name} has {len(vectors.x)} sample(s): a distribution needs two or more."
+        )
+    if learn and bool(
+        (vectors.x[1:].nan_to_num(nan=math.inf) == vectors.x[:1].nan_to_num(nan=math.inf)).all()
+    ):
+        raise DataError(f"{table.name} has only equal rows: they have no density.")
+    y = None if classes is None else torch.from_numpy(classes.codes)[keep]
+    labels = () if classes is None else classes.labels
+    return Data(vectors.x, y, table.name, labels, vectors.columns, int(absent.sum()))
 
 
 def _classes(labels: Any, count: int) -> Any:
@@ -339,44 +389,37 @@ def _check_resolved(survey: Survey, samples: Layout, name: str) -> None:
         )
 
 
-def _columns(survey: Survey, samples: Layout, typed: bool, name: str) -> ColumnsConfig:
-    """Return the kinds of the columns of vectors, by the rules of `scorefield.data.columns`.
+def _array_columns(survey: Survey, samples: Layout, name: str) -> ColumnsConfig:
+    """Return the columns of vectors without types: constant, with missing values, or plain.
 
     Raises:
-        DataError: only constant columns; a column without values, or with one value and missing
-            ones; a constant channel.
+        DataError: only constant columns; a column without values; a constant channel.
     """
     constant = (survey.low == survey.high) & (survey.missing == 0)
     vectors = samples.axes.kind == "vectors"
-    if not vectors or constant.all():
-        if constant.any():
-            kind = "feature" if vectors else "channel"
-            places = np.flatnonzero(constant).tolist()
-            raise DataError(
-                f"{name} has {len(places)} constant {kind}(s), {first_few(places)}: they have "
-                "no density. Remove them."
-            )
-        return ColumnsConfig()
-    whole, categories, fixed, partly = {}, {}, {}, {}
-    for k, column in enumerate(samples.names or numbered(len(constant))):
+    if constant.any() and (not vectors or constant.all()):
+        kind = "feature" if vectors else "channel"
+        places = np.flatnonzero(constant).tolist()
+        raise DataError(
+            f"{name} has {len(places)} constant {kind}(s), {first_few(places)}: they have no "
+            "density. Remove them."
+        )
+    config = ColumnsConfig(names=samples.names)
+    if not vectors or not (constant.any() or survey.missing.any()):
+        return config
+    names, moments = samples.names or numbered(len(constant)), survey.moments
+    std, kinds = moments.variance.sqrt(), []
+    for k, column in enumerate(names):
         low, high = float(survey.low[k]), float(survey.high[k])
-        if column in samples.labels:
-            extra = [MISSING] if survey.missing[k] else []
-            categories[column] = (*samples.labels[column], *extra)
-            continue
-        if constant[k]:
-            fixed[column] = low
-        elif typed and survey.whole[k] and max(abs(low), abs(high)) < _WHOLE:
-            whole[column] = (low, high)
-        if survey.missing[k]:
-            if not low < high:
-                raise DataError(
-                    f"{name}, column {column} holds {'no values' if low != low else 'one value'} "
-                    f"besides {survey.missing[k]} missing value(s): leave it out with "
-                    f'without="{column}", or use missing="drop".'
-                )
-            moments = survey.moments
-            partly[column] = (float(moments.mean[k]), float(moments.variance[k].sqrt()))
-    return ColumnsConfig(
-        names=samples.names, whole=whole, categories=categories, constant=fixed, missing=partly
-    )
+        if not low <= high:
+            raise DataError(
+                f"{name}, column {column} holds no values: leave it out with "
+                f'without="{column}", or use missing="drop".'
+            )
+        facts: dict[str, Any] = {"name": column, "missing": bool(survey.missing[k])}
+        facts |= {"low": low, "high": high}
+        if low == high:
+            kinds.append(NumberColumn(**facts, values=(low,)))
+        else:
+            kinds.append(NumberColumn(**facts, mean=float(moments.mean[k]), std=float(std[k])))
+    return config.model_copy(update={"kinds": tuple(kinds)})

@@ -62,7 +62,8 @@ def _from_object(source: Any, name: str, use: Use) -> Any:
     if images := image_columns(compress(table.schema, use.picks(names))):
         return table.select(images)
     picked = list(compress(range(len(names)), use.picks(names)))
-    return _checked(name, table.rename_columns(names).select(picked))
+    renamed = table.rename_columns(names).replace_schema_metadata(table.schema.metadata)
+    return _checked(name, renamed.select(picked))
 
 
 def _arrays(source: Mapping[Any, Any], name: str) -> dict[str, Any]:
@@ -106,7 +107,8 @@ def _from_parquet(path: Path, use: Use) -> Any:
             table = _decoded(path, table, name)
     if images:
         return table.select(images)
-    return _checked(path, table.rename_columns(list(compress(names, use.picks(names)))))
+    renamed = table.rename_columns(list(compress(names, use.picks(names))))
+    return _checked(path, renamed.replace_schema_metadata(table.schema.metadata))
 
 
 def _checked(name: Path | str, table: Any) -> Any:

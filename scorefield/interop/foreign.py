@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.data import Standardize
 from scorefield.data.config import CodecConfig, DataConfig
-from scorefield.data.encoding import moments
 from scorefield.data.rows import Rows, chunks
 from scorefield.networks import Codec
 from scorefield.runs import build
@@ -202,7 +201,7 @@ def _measure(run: Run, data: Rows) -> Run:
     """Return the run with mean and variance measured on data."""
     for chunk in chunks(data):
         run.check_data(chunk, "data")
-    mean, variance = moments(data, run.encoding)
+    mean, variance = run.encoding.moments(data)
     run.field.mean = run.transform.forward(mean).float()
     run.field.variance = (variance / run.transform.std.double() ** 2).float()
     measured = torch.stack([run.field.mean, run.field.variance])

@@ -3,6 +3,7 @@
 from scorefield.noise.brownian import PATHS as PATHS, Walk as Walk, clock as clock
 from scorefield.noise.draws import (
     BOUND as BOUND,
+    CLASSES as CLASSES,
     CORRUPTION as CORRUPTION,
     EVALUATION as EVALUATION,
     LEVELS as LEVELS,

@@ -36,7 +36,8 @@ from scorefield.process import Coefficient, cast, widest
     EVALUATION,
     TUNING,
     CORRUPTION,
-) = range(12)
+    CLASSES,
+) = range(13)
 _PATH = 128  # added to a stream for its Brownian paths
 
 _LOW = 0xFFFFFFFF

@@ -139,7 +139,7 @@ class ReportContext:
     def noised(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
         """Return data in the field's units, with the noise of its encoding, as in training."""
         v, _, noise = self.run.encoding.forward(x, noise)
-        return self.run.transform.forward(v), noise
+        return self.run.standardized(v), noise
 
     def few(self, frames: int, most: int = 12) -> int:
         """Return the number of samples in a panel of so many frames, at most ``most`` images."""

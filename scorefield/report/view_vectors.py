@@ -102,7 +102,8 @@ def projection(run: Run, x: Tensor) -> tuple[Projection, tuple[str, ...]]:
     """
     columns, size = run.config.data.columns, run.config.data.shape[0]
     names = columns.names or numbered(size)
-    special = {*columns.categories, *columns.constant}
+    numbers = {c.name for c in columns.kinds if c.kind == "number" and c.low < c.high}
+    special = {c.name for c in columns.kinds} - numbers
     numeric = [k for k, name in enumerate(names) if name not in special]
     if size <= _FEW and len(numeric) >= min(size, 2):
         first = numeric[:2]

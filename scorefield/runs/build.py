@@ -307,7 +307,7 @@ def encoding(config: c.TrainConfig, data: DataConfig, by: Codec | None = None) -
     if config.levels:
         return Levels(config.levels)
     columns = data.columns
-    if len(data.shape) > 1 or columns.plain:
+    if len(data.shape) > 1 or not columns.kinds:
         return Continuous()
     if data.shape[0] > MOST_COLUMNS:
         raise ValueError(f"{data.shape[0]:,} columns: at most {MOST_COLUMNS:,} are allowed.")

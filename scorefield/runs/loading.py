@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from scorefield._internal.devices import find_device
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data import Standardize
-from scorefield.data.config import ColumnsConfig, DataConfig
-from scorefield.data.encoding import moments
+from scorefield.data.config import DataConfig
+from scorefield.data.monotone import Quantiles
 from scorefield.field import Denoiser, Label, Parametrization
 from scorefield.process import Process
 from scorefield.runs import build
@@ -79,7 +79,10 @@ def load(
     denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in state})
     denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
     denoiser.to(where).eval()
-    transform = Standardize(tensors["transform.mean"], tensors["transform.std"])
+    maps = None
+    if "quantiles.data" in tensors:
+        maps = Quantiles(tensors["quantiles.data"], tensors["quantiles.field"])
+    transform = Standardize(tensors["transform.mean"], tensors["transform.std"], maps)
     codec = None
     if config.data.codec is not None:
         codec = build.codec(config.data.codec).to(where).eval()
@@ -160,7 +163,7 @@ def run_of(
         transform = Standardize(torch.zeros(sides), torch.ones(sides))
     mean, variance = denoiser.mean, denoiser.variance
     if items is not None:
-        mean, variance = moments(items.x, encoding)
+        mean, variance = encoding.moments(items.x)
         mean = transform.forward(mean).float()
         variance = (variance / transform.std.double() ** 2).float()
     parts = denoiser.network, denoiser.process, denoiser.parametrization
@@ -172,13 +175,16 @@ def run_of(
 def describe_data(data: Data, config: TrainConfig) -> DataConfig:
     """Return the configuration of the data that a run learns."""
     classes, columns = data.classes if config.conditional else 0, data.columns
+    if config.levels:
+        columns = columns.model_copy(update={"kinds": (), "quantiles": 0})
     return DataConfig(
         name=data.name,
         shape=data.shape,
         count=len(data.x),
         classes=classes,
         class_names=data.class_names if classes else (),
-        columns=ColumnsConfig(names=columns.names) if config.levels else columns,
+        class_shares=data.class_shares if classes else (),
+        columns=columns,
         reading=data.reading,
     )
 

@@ -86,8 +86,14 @@ def restore_data(
         return _each(z, lambda flat: encoding.inverse(transform.inverse(flat)))
     v, present = encoding.partial(measured)
     values = torch.where(present, transform.forward(v), torch.nan)
-    spread = (noise_std**2 + encoding.width**2 / 12).sqrt()  # of the noise, and in the interval
-    z = restore_field(field, values, None, spread / transform.std, **settings)
+    if encoding.width.ndim:  # in the interval of a value, by its ends
+        complete = torch.where(measured.isnan(), encoding.present.to(measured), measured)
+        low, high = (transform.forward(encoding.at(complete, share)) for share in (0.0, 1.0))
+        spread = (high - low) / math.sqrt(12)
+        values, spread = values.to(transform.mean.dtype), spread.to(transform.mean.dtype)
+    else:
+        spread = (noise_std**2 + encoding.width**2 / 12).sqrt() / transform.std
+    z = restore_field(field, values, None, spread, **settings)
     count = z.shape[1]
 
     def data(flat: Tensor) -> Tensor:

@@ -19,8 +19,11 @@ from scorefield.sampling import (
     DEFAULT_CALLS,
     Adaptive,
     Plan,
+    as_ids,
+    batches,
     default_plan,
     sample,
+    template,
 )
 from scorefield.solvers import Solver
 
@@ -123,7 +126,7 @@ class Run(DataInference):
         *,
         nfe: int | None = None,
         seed: int = 0,
-        y: int | None = None,
+        y: int | str | None = None,
         batch_size: int = 64,
     ) -> Tensor:
         """Generate data ``(n, *shape)``; the arguments are those of `scorefield.sample`.
@@ -131,18 +134,46 @@ class Run(DataInference):
         Args:
             nfe: network calls per sample. Without a solver the plan is that of `plan`, of 20 calls
                 by default.
-            y: the class to generate; None for all classes.
+            y: the number or the name of the class to generate; None for all classes. If the
+                classes are a column of a table, `draw_classes` then gives that of each sample.
         """
+        settings: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size}
+        return self.to_data(self.sample_field(n, solver, times, y=y, **settings))
+
+    def sample_field(
+        self,
+        n: int | Sequence[int] | Tensor,
+        solver: Solver | Plan | None = None,
+        times: Tensor | int | Adaptive | None = None,
+        *,
+        nfe: int | None = None,
+        y: int | str | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> Tensor:
+        """Generate samples in the units of the field; the arguments are those of `sample`."""
+        settings: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size}
         if solver is None and times is None:
-            solver, nfe = self.plan(DEFAULT_CALLS if nfe is None else nfe), None
-        z = sample(self.toward(y), n, solver, times, nfe=nfe, seed=seed, batch_size=batch_size)
-        return self.to_data(z)
+            settings["nfe"], solver = None, self.plan(DEFAULT_CALLS if nfe is None else nfe)
+        if y is not None or not self.config.data.class_shares:
+            return sample(self.toward(y), n, solver, times, **settings)
+        ids = as_ids(n, batch_size)
+        z = template(self.field).new_empty(len(ids), *self.field.shape)
+        for places, _, slots in batches(ids, batch_size):
+            field = self.toward(self.draw_classes(slots.tolist(), seed))
+            z[places] = sample(field, [ids[k] for k in places], solver, times, **settings)
+        return z
 
     def sample_table(
         self, n: int | Sequence[int] | Tensor, *arguments: Any, **settings: Any
     ) -> pyarrow.Table:
-        """Generate rows of a table: `sample` with the same arguments, then `table`."""
-        return self.table(self.sample(n, *arguments, **settings))
+        """Generate rows of a table: `sample` with the same arguments, then `table`.
+
+        A column of classes is among its columns.
+        """
+        x = self.sample(n, *arguments, **settings)
+        y = self.classes_of(as_ids(n), settings.get("y"), settings.get("seed", 0))
+        return self.table(x, y)
 
     def tune(
         self,
@@ -286,6 +317,9 @@ class Run(DataInference):
         """
         tensors = {f"network.{k}": v for k, v in self.field.network.state_dict().items()}
         tensors |= {"transform.mean": self.transform.mean, "transform.std": self.transform.std}
+        if self.transform.quantiles is not None:
+            maps = self.transform.quantiles
+            tensors |= {"quantiles.data": maps.data, "quantiles.field": maps.field}
         if self.codec is not None:
             tensors |= {f"codec.{k}": v for k, v in self.codec.state_dict().items()}
         for name, value in (("mean", self.field.mean), ("variance", self.field.variance)):

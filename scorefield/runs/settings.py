@@ -101,7 +101,7 @@ def check_settings(config: TrainConfig, data: Data) -> None:
         )
     if config.conditional and not is_classless(config.network):
         _check_all_have_classes(data, config.dropout)
-    if config.levels and data.columns.categories:
+    if config.levels and any(c.kind == "category" for c in data.columns.kinds):
         raise UsageError(
             f"levels={config.levels}: {data.name} has columns of texts, which are not levels. "
             "Leave levels out; the whole numbers of a table stay whole anyway."

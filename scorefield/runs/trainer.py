@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from scorefield._internal.devices import find_device
 from scorefield._internal.errors import NumericalError, StorageError
 from scorefield.data import Data, Standardize
-from scorefield.data.encoding import moments
+from scorefield.data.config import DataConfig
 from scorefield.data.rows import chunks, digest
 from scorefield.data.source import as_data
 from scorefield.evaluate.metrics import energy_distance
@@ -27,6 +27,7 @@ from scorefield.runs import build
 from scorefield.runs.folder import RunFolder, check_config, settings
 from scorefield.runs.loading import describe_data, new_denoiser
 from scorefield.runs.memory import check_memory
+from scorefield.runs.quantiles import with_quantiles
 from scorefield.runs.run import Run
 from scorefield.runs.settings import check_settings, configured
 from scorefield.training import checkpoint
@@ -97,7 +98,7 @@ class Training:
         if config.levels:
             for chunk in chunks(data.x):
                 self.encoding.check(chunk, data.name)
-        mean, variance = moments(data.x, self.encoding)
+        mean, variance = self.encoding.moments(data.x)
         self.transform = Standardize.fit(mean, variance)
         self.denoiser = new_denoiser(
             self.config,
@@ -111,6 +112,7 @@ class Training:
         self.data = data
         self.workers = workers
         self.best: tuple[int, float] | None = None
+        self._maps: tuple[Standardize, DataConfig] | None = None
         self.damaged: tuple[str, ...] = ()
         self.diverged = False
         self._losses: deque[float] = deque(maxlen=100)
@@ -133,7 +135,7 @@ class Training:
 
     def _prepared(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
         v, _, noise = self.encoding.forward(x, noise)
-        return self.transform.forward(v), noise
+        return self.transform.forward(v).to(self.transform.mean.dtype), noise
 
     def __iter__(self) -> Iterator[Progress]:
         self.pace()
@@ -243,7 +245,21 @@ class Training:
         """The result; before the last step, a view of the current weights, not averaged."""
         decays = self.config.optim.ema
         averages = {decays[k]: self.fit.average(k) for k in range(1, len(decays))}
-        return Run(self.denoiser, self.transform, self._run_config, averages=averages)
+        run = Run(self.denoiser, self.transform, self._run_config, averages=averages)
+        return self._corrected(run) if self.fit.step >= self.fit.steps else run
+
+    def _corrected(self, run: Run) -> Run:
+        """Return the finished run with the maps of its columns, which are fitted once."""
+        columns = self.data_config.columns
+        if not columns.quantiles:
+            return run
+        if self._maps is None:
+            maps = with_quantiles(run, self.data.x, self.learned, columns.quantiles)
+            self._maps = maps.transform, maps.config.data
+        transform, about = self._maps
+        return replace(
+            run, transform=transform, config=run.config.model_copy(update={"data": about})
+        )
 
     @property
     def averaged(self) -> Run:
@@ -274,7 +290,9 @@ class Training:
         counted = {"steps": self.fit.steps, "minutes": 0.0}
         optim = self.config.optim.model_copy(update=counted)
         config = self.config.model_copy(update={"optim": optim})
-        return RunConfig(data=self.data_config, train=config, loss=self.loss)
+        columns = self.data_config.columns.model_copy(update={"quantiles": 0})
+        about = self.data_config.model_copy(update={"columns": columns})
+        return RunConfig(data=about, train=config, loss=self.loss)
 
 
 def train(

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError, UsageError
-from scorefield.data.columns import as_table
+from scorefield.data.contents import Coded, first_few
 from scorefield.data.encoding import Continuous, Encoding, Standardize
 from scorefield.data.rows import chunks
+from scorefield.data.tabular import as_table
 from scorefield.field import ClassifierFree, Denoiser, ScoreField
-from scorefield.noise import LEVELS, Noise
+from scorefield.noise import CLASSES, LEVELS, Noise
 from scorefield.process import check_instance
 from scorefield.runs import build
 from scorefield.sampling import template
@@ -67,16 +68,24 @@ class DataField:
 
     def to_field(self, x: Tensor) -> Tensor:
         """Return data ``(B, *shape)`` in the field's units; whole numbers as interval centres."""
-        return self.transform.forward(self.encoding.middle(x.to(self.device)))
+        return self.standardized(self.encoding.middle(x.to(self.device)))
+
+    def standardized(self, v: Tensor) -> Tensor:
+        """Return encoded data in the field's units."""
+        z = self.transform.forward(v)
+        return z.to(self.transform.mean.dtype) if self.encoding.wide else z
 
     def to_data(self, z: Tensor) -> Tensor:
         """Return samples of the field ``(B, *field.shape)`` in the units of the data."""
         return self.encoding.inverse(self.transform.inverse(z))
 
-    def table(self, x: Tensor) -> pyarrow.Table:
-        """Return data ``(B, columns)`` as named columns, with texts and whole numbers as they were.
+    def table(self, x: Tensor, y: Tensor | None = None) -> pyarrow.Table:
+        """Return data ``(B, columns)`` as a table with the columns and types of the data.
 
         ``run.table(x).to_pandas()`` is the table as a frame of pandas.
+
+        Args:
+            y: int64 ``(B,)`` classes, for a run whose classes are a column of the table.
 
         Raises:
             DataError: data of another shape, or a run of images.
@@ -86,7 +95,8 @@ class DataField:
                 f"x: this run is of samples of shape {self.config.data.shape}, not of a table."
             )
         self._check_shape(x, "x")
-        return as_table(x.numpy(force=True), self.config.data.columns)
+        classes = None if y is None else Coded(y.numpy(force=True), self.config.data.class_names)
+        return as_table(x.numpy(force=True), self.config.data.columns, classes)
 
     def guided(self, scale: float) -> Self:
         """Return the run with classifier-free guidance towards the class that is sampled.
@@ -118,24 +128,54 @@ class DataField:
         moved = {name: value.to(self.device) for name, value in condition.items()}
         return replace(self, condition={**self.condition, **moved})
 
-    def toward(self, y: int | None) -> ScoreField:
+    def toward(self, y: int | str | Tensor | None) -> ScoreField:
         """Return the field of a class, with the run's guidance; of all classes for None.
 
+        Args:
+            y: the number of a class, its name, or a number for each slot of a batch.
+
         Raises:
-            UsageError: guidance without a class; a class that is not an integer.
+            UsageError: guidance without a class; a class that does not exist.
         """
         if y is None:
             if self.guidance != 1:
                 raise UsageError(f"guidance={self.guidance:g}: pass the class as y.")
             return self.conditional
+        if not isinstance(y, Tensor) or not y.ndim:
+            y = torch.tensor(self._class_number(y))
+        return self.conditional.condition_on(y=y.to(self.device))
+
+    def _class_number(self, y: object) -> int:
+        names = self.config.data.class_names
+        if y in names:
+            return names.index(y)
         try:
-            number = operator.index(y)
+            return operator.index(y)  # type: ignore[arg-type]
         except TypeError:
-            raise UsageError(
-                f"y={y!r}: give the number of one class, from 0; "
-                "run.config.data.class_names has the names."
-            ) from None
-        return self.conditional.condition_on(y=torch.tensor(number, device=self.device))
+            listed = f", or one of its names {first_few(names)}" if names else ""
+            raise UsageError(f"y={y!r}: give the number of one class, from 0{listed}.") from None
+
+    def classes_of(
+        self, ids: Sequence[int], y: int | str | None = None, seed: int = 0
+    ) -> Tensor | None:
+        """Return the classes of samples of a table; None without a column of classes."""
+        if not self.config.data.class_shares:
+            return None
+        if y is None:
+            return self.draw_classes(ids, seed)
+        return torch.full((len(ids),), self._class_number(y))
+
+    def draw_classes(self, ids: Sequence[int], seed: int = 0) -> Tensor:
+        """Return a class for each id, in the proportions of the data: int64 ``(B,)``.
+
+        The class of an id is a function of the seed and the id.
+        """
+        shares = torch.tensor(self.config.data.class_shares, dtype=torch.float64).cumsum(0)
+        key = Noise(seed, torch.tensor(ids, dtype=torch.int64), stream=CLASSES)
+        u, _ = key.uniform_like(torch.empty(len(ids), 1, dtype=torch.float64))
+        return torch.searchsorted(shares / shares[-1], u[:, 0], right=True).clamp(
+            max=len(shares) - 1
+        )
 
     @property
     def conditional(self) -> ScoreField:
@@ -227,4 +267,4 @@ class DataField:
         wide = wide if wide.is_floating_point() else wide.to(self.transform.mean.dtype)
         key = torch.tensor(drawn, dtype=torch.int64, device=x.device)
         v, log_q, _ = self.encoding.forward(wide, Noise(seed, key, stream=LEVELS))
-        return self.transform.forward(v), drawn, self.transform.log_det(self.field.shape) - log_q
+        return self.standardized(v), drawn, self.transform.log_det(v) - log_q

@@ -136,6 +136,9 @@ def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) ->
         tensors |= {f"codec.{k}": v for k, v in codec.items()}
     moments = torch.empty(channels, *[1] * len(rest), device="meta")
     tensors |= dict.fromkeys(("transform.mean", "transform.std"), moments)
+    if count := config.data.columns.quantiles:
+        maps = torch.empty(channels, count, device="meta")
+        tensors |= dict.fromkeys(("quantiles.data", "quantiles.field"), maps)
     of_data = torch.empty(shape, device="meta")
     return tensors | dict.fromkeys(("data.mean", "data.variance"), of_data)
 

@@ -15,10 +15,12 @@ from torch import Tensor
 
 import scorefield
 from scorefield._internal.errors import NumericalError, UsageError
+from scorefield.evaluate.metrics import Measurement
 from scorefield.field import ScoreField, digest
 from scorefield.process import balanced, check_positive, check_whole, time_near
 from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan, template
-from scorefield.tuning.noises import distances, draw, mean_distance
+from scorefield.solvers import Multistep
+from scorefield.tuning.noises import distances, draw
 from scorefield.tuning.polish import polished, round_calls, usual_rounds
 from scorefield.tuning.search import Levels, Search
 from scorefield.tuning.student import Student
@@ -50,8 +52,8 @@ class Tuner:
 
     Args:
         field: to fit to.
-        noises: that the steps are fitted to; as many others choose the levels, and four times as
-            many measure the error. By default 32 to 512, by the dimension.
+        noises: that the steps are fitted to; as many others choose the levels, and up to four times
+            as many measure the error. By default 32 to 512, by the dimension.
         conditions: of the field, ``(K, ...)`` each; the noises have them in turn. A plan is valid
             for the field under any condition, and best for these.
         seed: determines the noises.
@@ -93,7 +95,8 @@ class Tuner:
         )
         usual = min(512, max(32 if dim > _HUGE else 64, 8192 // max(1, dim)))
         self.count = usual if noises is None else noises
-        every = draw(field, 6 * self.count, conditions or {}, seed, self.batch_size)
+        fresh = min(4 * self.count, max(512, self.count))
+        every = draw(field, 2 * self.count + fresh, conditions or {}, seed, self.batch_size)
         self.learned = every.where(slice(0, 2 * self.count))
         self.fresh = every.where(slice(2 * self.count, None))
 
@@ -133,8 +136,9 @@ class Tuner:
                 "field: its paths end in values that are not finite, so a plan cannot be fitted; "
                 "check the network."
             )
+        assert isinstance(default.solver, Multistep)
         half = torch.arange(2 * self.count) % 2 == 0
-        student = Student(self.learned, self._teacher, self._chosen, half)
+        student = Student(self.learned, self._teacher, self._chosen, half, default.solver)
         search = Search(student, starts[0][-1], {} if tried is None else tried, progress, first)
         fitted = search.run(starts, tries)
         if polish:
@@ -178,7 +182,7 @@ class Tuner:
         with torch.no_grad():
             for _ in range(2):  # the first call may prepare
                 began = time.perf_counter()
-                float(noises.denoised(noises.z, at).sum())
+                float(noises.estimates(noises.z, at)[0].sum())
                 elapsed = time.perf_counter() - began
         return elapsed / len(noises)
 
@@ -215,9 +219,10 @@ class Tuner:
     def _better(self, fitted: Plan, default: Plan) -> Plan:
         """Return the better of two plans on fresh noises, with the measured errors."""
         end, teacher = self._truth
-        ours, usual = (mean_distance(self.fresh.carried(p), end, _LEVEL) for p in (fitted, default))
-        best, mean = (fitted, ours) if ours.value < usual.value else (default, usual)
+        ours, usual = (distances(self.fresh.carried(p), end) for p in (fitted, default))
+        best, error = (fitted, ours) if ours.mean() < usual.mean() else (default, usual)
         assert isinstance(best.times, Tensor)
+        mean = Measurement.of_mean(error, _LEVEL)
         tuning = Tuning(
             *self.digests,
             levels=tuple((-self.field.process.half_log_snr(best.times)).tolist()),
@@ -225,7 +230,7 @@ class Tuner:
             error=mean.value,
             low=mean.low,
             high=mean.high,
-            default=usual.value,
+            default=float(usual.mean()),
             teacher=teacher,
             noises=self.count,
             seed=self.seed,

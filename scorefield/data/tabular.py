@@ -1,0 +1,206 @@
+"""Tables as vectors: an Arrow table becomes float64 columns, and samples become such a table."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield._internal.errors import DataError
+from scorefield.data import exact, kinds
+from scorefield.data.columns import fitted
+from scorefield.data.config import MOST_KNOTS, ColumnsConfig, numbered
+from scorefield.data.contents import Coded
+from scorefield.data.kinds import Source
+
+DEFAULT = "quantile"
+_EACH = {"quantile": None, "standard": "standard", "normal": "normal"}  # the choice of numbers
+
+
+class Choices(NamedTuple):
+    """The kinds of columns that are named, and the maps of all numbers.
+
+    Attributes:
+        numbers: one of `kinds.MAPS` for all columns of numbers, or None to detect it.
+        quantiles: whether maps are fitted after training.
+        each: choices by column, of `kinds.CHOICES`.
+    """
+
+    numbers: str | None
+    quantiles: bool
+    each: Mapping[str, str]
+
+    @property
+    def dropped(self) -> list[str]:
+        """The columns that are left out."""
+        return [column for column, choice in self.each.items() if choice == "drop"]
+
+    @classmethod
+    def of(cls, columns: str | Mapping[str, str] | None) -> Choices:
+        """Return the choices of an argument ``columns``.
+
+        Raises:
+            DataError: a name that does not exist.
+        """
+        if isinstance(columns, str) and "=" in columns:
+            pairs = (part.partition("=") for part in columns.split(","))
+            columns = {name.strip(): kind.strip() for name, _, kind in pairs}
+        if columns is None or isinstance(columns, Mapping):
+            return cls(None, True, columns or {})
+        if columns not in _EACH:
+            raise DataError(
+                f"columns={columns!r}: choose one of {', '.join(_EACH)}, or pass a mapping of "
+                "columns to their kinds."
+            )
+        return cls(_EACH[columns], columns == DEFAULT, {})
+
+
+class Vectors(NamedTuple):
+    """The columns of a table as vectors.
+
+    Attributes:
+        x: float64 ``(N, count)``, NaN where missing.
+        columns: their description.
+    """
+
+    x: Tensor
+    columns: ColumnsConfig
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that was read.
+
+    Attributes:
+        arrow: the `pyarrow.Table`.
+        name: for messages.
+        choices: of its columns.
+        target: the column of classes, which is not learned.
+    """
+
+    arrow: Any
+    name: str
+    choices: Choices
+    target: str | None
+
+    def among(self, keep: np.ndarray) -> Table:
+        """Return the rows of a mask ``(N,)``."""
+        return replace(self, arrow=self.arrow.filter(keep))
+
+    def vectors(self, like: ColumnsConfig | None = None) -> Vectors:
+        """Return the columns that a field learns, or those of a run.
+
+        Raises:
+            DataError: as `scorefield.data.kinds.fit` and `scorefield.data.kinds.encode`; a choice
+                that does not exist; a column of the run that is absent.
+        """
+        return self._learned() if like is None else Vectors(self._read(like), like)
+
+    def _sources(self) -> Iterator[Source]:
+        for column in self.arrow.column_names:
+            if column != self.target:
+                choice = self.choices.each.get(column)
+                yield Source(self.name, column, self.arrow[column], choice, self.choices.numbers)
+
+    def _learned(self) -> Vectors:
+        there = (*self.arrow.column_names, *self.choices.dropped)
+        kinds.check_choices(self.choices.each, there, self.name)
+        sources = [each for each in self._sources() if each.choice != "drop"]
+        columns = tuple(map(kinds.fit, sources))
+        x = _stacked([kinds.encode(*pair) for pair in zip(columns, sources, strict=True)])
+        schema = self.arrow.schema.serialize().to_pybytes()
+        config = ColumnsConfig(
+            names=tuple(column.name for column in columns),
+            kinds=fitted(columns, x),
+            arrow=base64.b64encode(schema).decode(),
+            target=self.target or "",
+            quantiles=MOST_KNOTS if self.choices.quantiles else 0,
+        )
+        return Vectors(x, config)
+
+    def _read(self, like: ColumnsConfig) -> Tensor:
+        sources = {each.name: each for each in self._sources()}
+        if like.names and (absent := [each for each in like.names if each not in sources]):
+            raise DataError(
+                f"{self.name} has no column {absent[0]}, which the run was trained on"
+                + (f", and {len(absent) - 1} more are missing." if len(absent) > 1 else ".")
+            )
+        if like.kinds and like.names:
+            return _stacked([kinds.encode(each, sources[each.name]) for each in like.kinds])
+        names = like.names or tuple(sources)
+        return _stacked([_plain_numbers(sources[each]) for each in names]).float()
+
+    def check_complete(self, vectors: Vectors) -> None:
+        """Reject missing values.
+
+        Raises:
+            DataError: naming the first.
+        """
+        bad = vectors.x.isnan().nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise DataError(
+                f"{self.name} has {len(bad)} missing value(s), the first at item {row}, column "
+                f'{vectors.columns.names[column]}: nan. Use missing="drop" (without these items) '
+                'or missing="keep".'
+            )
+
+
+def _stacked(parts: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(parts, 1))
+
+
+def _plain_numbers(source: Source) -> np.ndarray:
+    if not exact.is_number(source.values.type):
+        raise source.refused(
+            f"it holds values of type {source.values.type}, and the run was trained on numbers",
+            "drop",
+        )
+    return exact.as_float64(source.values)
+
+
+def as_table(x: np.ndarray, config: ColumnsConfig, classes: Coded | None = None) -> Any:
+    """Return vectors ``(N, count)`` as a `pyarrow.Table` with the schema of the data.
+
+    Args:
+        classes: of the rows, for data with a column of classes.
+    """
+    import pyarrow
+
+    names = config.names or numbered(x.shape[1])
+    columns = dict(zip(names, x.T, strict=True))
+    if not config.arrow:
+        arrays = [pyarrow.array(column, mask=np.isnan(column)) for column in x.T]
+        return pyarrow.table(arrays, names=list(names))
+    schema, by_name = read_schema(config.arrow), {column.name: column for column in config.kinds}
+    fields, arrays = [], []
+    for field in schema:
+        if field.name in columns:
+            values = columns[field.name].astype(np.float64)
+            arrays.append(kinds.decode(by_name.get(field.name), values, field.type))
+        elif classes is not None:
+            codes = classes.codes
+            arrays.append(kinds.labelled(classes.labels, codes, codes < 0, field.type))
+        else:
+            continue
+        fields.append(field)
+    return pyarrow.table(arrays, schema=pyarrow.schema(fields, metadata=schema.metadata))
+
+
+def read_schema(text: str) -> Any:
+    """Return the schema that a configuration holds.
+
+    Raises:
+        ValueError: the text is not one.
+    """
+    import pyarrow
+
+    try:
+        return pyarrow.ipc.read_schema(pyarrow.py_buffer(base64.b64decode(text, validate=True)))
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"columns.arrow is not a schema: {error}") from None

@@ -453,6 +453,9 @@ case("long-signals", held(X[..., :2]), X[..., :2].transpose(0, 2, 1), r"signals 
 case("one-signal", held(V), V[:, None], layout="signals")
 case("images-last", held(COLOR), first(COLOR), r"images \(N, H, W, C\)")
 case("two-channels-last", held(COLOR[..., :2]), first(COLOR[..., :2]), r"images \(N, H, W, C\)")
+DEEP_CODES = RNG.normal(size=(3, 16, 4, 4)).astype(np.float32)
+case("latents", held(DEEP_CODES), DEEP_CODES, r"images \(N, C, H, W\)")
+case("images-of-colour", held(BIG.transpose(0, 3, 1, 2)), first(BIG), note=r"\A\Z")
 case("images-first", held(COLOR), COLOR, note=r"\A\Z", layout="images", channels="first")
 case("volumes", held(COLOR), COLOR[:, None], layout="volumes")
 case("volumes-last", held(COLOR[..., None]), COLOR[:, None], layout="volumes", channels="last")
@@ -651,6 +654,13 @@ def test_a_run_reads_later_data_as_its_own_whichever_way_it_lies(tmp_path):
     for array in (images, first(images)):
         assert torch.equal(read(array, like=like).x, torch.from_numpy(first(images)))
     assert read(BIG, like=like, learn=False).x.shape == (2, 3, 12, 16)
+
+
+def test_a_guess_is_logged_once_and_a_declaration_is_not(caplog):
+    read(X, layout="signals", channels="first")
+    assert not caplog.messages
+    read(X)
+    assert caplog.messages == [f"data: shape (4, 6, 5) is read as signals (N, C, L); {guess}"]
 
 
 def test_the_command_prints_each_choice(tmp_path, capsys):

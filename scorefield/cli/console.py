@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import signal
 import time
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 _FIRST_LINE = 3.0  # seconds
 
+# commands print notes themselves
+logging.getLogger("scorefield").addHandler(logging.NullHandler())
 console = Console(highlight=False, markup=False, emoji=False)
 
 

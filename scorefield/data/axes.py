@@ -87,16 +87,17 @@ def axes_of(
             f"{' or '.join(map(str, every)) or 'no samples (N, ...)'}."
         )
     like = [axes for axes in chosen if axes.shape(shape) == sample]
-    return (like or chosen)[0], len(shape) > 2 and len(chosen) > 1 and not like
+    usual = len(shape) == 2 or (len(shape) > 3 and shape[1] <= _FEW < min(shape[2:]))
+    return (like or chosen)[0], len(chosen) > 1 and not like and not usual
 
 
 def _possible(shape: tuple[int, ...], byte: bool) -> list[Axes]:
     """Return the axes that an array may have, the likeliest first."""
     space = shape[1:]
     count = len(space)
-    few = count > 1 and space[-1] <= _FEW < space[0]
+    few = count > 1 and space[-1] <= _FEW < space[0] and not (count > 2 and _is_square(space[1:]))
     order: tuple[Channels, Channels] = ("last", "first") if few else ("first", "last")
-    picture = count == 2 and (byte or space[0] == space[1] >= _SQUARE)
+    picture = count == 2 and (byte or (_is_square(space) and space[0] >= _SQUARE))
     plain = [Axes(kind) for kind, names in _SPACE.items() if names and len(names) == count]
     rich = [
         Axes(kind, place)
@@ -108,3 +109,7 @@ def _possible(shape: tuple[int, ...], byte: bool) -> list[Axes]:
     if count == 1:
         return [*vectors, *plain]
     return [*plain, *rich, *vectors] if picture else [*rich, *plain, *vectors]
+
+
+def _is_square(sides: tuple[int, ...]) -> bool:
+    return len({*sides}) == 1

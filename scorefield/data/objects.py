@@ -35,7 +35,7 @@ from scorefield.data.contents import (
 from scorefield.data.delimited import NOTE
 from scorefield.data.dialect import MISSING
 from scorefield.data.exact import Numbers
-from scorefield.data.images import decoded
+from scorefield.data.images import KINDS, decoded
 from scorefield.data.pixels import Encoded
 from scorefield.data.table import read
 
@@ -60,7 +60,7 @@ def from_object(
         raise DataError(f"{name} is one image: pass a list of images.")
     if isinstance(source, list | tuple) and source and _is_image(source[0]):
         images = [
-            Path(image) if isinstance(image, Path) else Encoded(f"{name}, item {k}", image)
+            Path(image) if isinstance(image, str | Path) else Encoded(f"{name}, item {k}", image)
             for k, image in enumerate(source)
         ]
         return decoded(name, images, choices)
@@ -75,7 +75,9 @@ def from_object(
 
 
 def _is_image(item: Any) -> bool:
-    return isinstance(item, Path) or hasattr(item, "getbands")
+    if isinstance(item, str | Path):
+        return Path(item).suffix.lower() in KINDS
+    return hasattr(item, "getbands")
 
 
 def array_contents(values: np.ndarray, name: str, use: Use = ALL) -> Contents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -365,6 +366,7 @@ def _checked(
         raise DataError(f"{name} has no samples.")
     if guessed:
         note = f"shape {shape} is read as {axes}; layout and channels declare another"
+        logging.getLogger(__name__).warning("%s: %s", name, note)
         contents = replace(contents, notes=(*contents.notes, note))
     return contents, axes
 

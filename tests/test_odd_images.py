@@ -437,6 +437,12 @@ case(
     held(torch.from_numpy(V).to(torch.float8_e5m2)),
     torch.from_numpy(V).to(torch.float8_e5m2).float().numpy(),
 )
+case("file-names", lambda t: [str(fill(t / "a", GREY) / "1.png")] * 2, first(GREY[[1, 1]]))
+case(
+    "nested-tensor",
+    lambda t: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
+    "data cannot be read as an array",
+)
 case("gradient", held(torch.from_numpy(V).requires_grad_()), V)
 case("sparse-tensor", held(torch.from_numpy(V).to_sparse()), V)
 case("bool-tensor", held(torch.from_numpy(V) > 0), V > 0)

@@ -181,7 +181,8 @@ def array(source: Any, name: str = "data") -> np.ndarray:
         DataError: items of several shapes; a tensor without values.
     """
     if isinstance(source, Tensor):
-        return _of_tensor(source, name)
+        with reading(name, "an array"):
+            return _of_tensor(source, name)
     if isinstance(source, np.ma.MaskedArray):
         return np.ma.filled(source.astype(np.float64), np.nan)
     if isinstance(source, list | tuple) and source:

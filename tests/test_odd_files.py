@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from odd_arrays import ARRAYS
+from odd_images import IMAGES
 from pyarrow import parquet
 
 from scorefield._internal.errors import DataError
@@ -356,5 +358,11 @@ def test_a_file_comes_back_as_it_is_or_is_refused(tmp_path, case):
     case.expected.check(path, **case.options)
 
 
+@pytest.mark.parametrize("case", [*IMAGES, *ARRAYS], ids=lambda case: case.id)
+def test_images_arrays_and_cells_come_back_as_they_are_or_are_refused(tmp_path, case):
+    case.expected.check(case.make(tmp_path), **case.options)
+
+
 def test_cases_have_names_of_their_own():
-    assert len({case.id for case in CASES}) == len(CASES)
+    every = [*CASES, *IMAGES, *ARRAYS]
+    assert len({case.id for case in every}) == len(every)

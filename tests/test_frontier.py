@@ -114,6 +114,19 @@ def test_intervals_of_skewed_distances_are_as_sure_on_both_sides():
     assert Measurement.of_mean(torch.full((9,), 0.5), 0.95) == Measurement(0.5, 0.0, 0.5, 0.5)
 
 
+def test_an_interval_allows_for_values_that_are_too_rare_to_be_found():
+    """Of the law with the tail 1 / x, from 1 to 1000: half its mean is of one value in 32."""
+    most, p = 1000.0, uniform(500, 256).double()
+    draws = 1 / (1 - p * (1 - 1 / most))
+    mean = math.log(most) / (1 - 1 / most)
+    plain = [Measurement.of_mean(values, 0.95) for values in draws]
+    bounded = [Measurement.of_mean(values, 0.95, largest=most) for values in draws]
+    low, high = (sum(e.high < mean for e in found) for found in (bounded, plain))
+    assert low <= 12 < 30 < high, "of 13 in the mean"
+    assert sum(e.low > mean for e in bounded) <= 12
+    assert all(b.low <= p.low and b.high >= p.high for b, p in zip(bounded, plain, strict=True))
+
+
 def uniform(*shape):
     return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import statistics
 from dataclasses import replace
 
 import own_networks
@@ -17,7 +18,7 @@ from scorefield.runs.tune import RunTuner
 from scorefield.sampling import Plan
 from scorefield.solvers import Fitted, level_times
 from scorefield.tuning import Tuner, tune
-from scorefield.tuning.noises import draw
+from scorefield.tuning.noises import distances, draw, mean_distance
 from scorefield.tuning.polish import _Walk, polished
 from scorefield.tuning.search import Search, packed, unpacked
 from scorefield.tuning.student import Student
@@ -48,9 +49,8 @@ def noises(field, count=64, batch_size=64, **conditions):
 def student(field, count=64, batch_size=64, chosen=None):
     chosen = torch.arange(math.prod(field.shape)) if chosen is None else chosen
     seen = torch.arange(count) % 2 == 0
-    rule = sf.default_plan(field, 4).solver
     of = noises(field, count, batch_size)
-    return Student(of, teach(of, chosen), chosen, seen, rule)
+    return Student(of, teach(of, chosen), chosen, seen)
 
 
 def test_the_teacher_follows_the_exact_path_of_a_gaussian():
@@ -214,6 +214,8 @@ def test_a_process_without_data_is_tuned_to_what_its_last_call_tells():
     assert float(process.alpha(torch.tensor(0.2))) < 0.9
     plan = tune(field, 5, noises=32, tries=12, polish=0)
     assert plan.tuning.error < 0.2 * plan.tuning.default
+    plan.check(field)
+    plan.check(spread([1.0, 0.2], Late()))
     assert tune(field, 5, noises=32, tries=1, polish=0).tuning.error <= plan.tuning.default
     moved = tune(field, 5, noises=32, tries=12, polish=5)
     assert moved.tuning.error < 2 * plan.tuning.error
@@ -232,6 +234,20 @@ def test_a_field_without_a_digest_is_refused_before_it_is_called():
         tune(Opaque(), 4)
 
 
+def test_a_field_that_its_calls_change_is_refused_before_the_search():
+    class Counted(sf.ScoreField):
+        calls = 0
+
+        def estimate(self, x, at):
+            self.calls += 1
+            return sf.Estimate.from_x0(x, at, torch.zeros_like(x))
+
+    field = Counted(sf.VP(), (2,))
+    with pytest.raises(ValueError, match="field: its digest changes when it is called"):
+        tune(field, 4)
+    assert field.calls == 1
+
+
 def test_the_evaluations_are_counted_in_advance():
     field = ring()
     tuner = Tuner(field, noises=32, batch_size=32)
@@ -245,15 +261,19 @@ def test_the_evaluations_are_counted_in_advance():
 
 
 def test_the_interval_of_an_error_covers_that_of_other_noises():
-    """Its width is that of the spread over many sets of noises of the same number."""
+    """At 8 calls a few forked paths are a fifth of the mean, and most sets have too few of them."""
     field = ring()
-    plan = tune(field, 4, noises=16, tries=10)
-    sets = draw(field, 40 * 64, {}, 7, 640)
-    means = (sets.carried(plan) - ends(sets, 96)).norm(dim=1).reshape(40, 64).mean(1) / math.sqrt(2)
-    low, high = plan.tuning.low, plan.tuning.high
-    assert low < float(means.mean()) < high
-    assert 2 * float(means.std()) < high - low < 8 * float(means.std())
-    assert high - plan.tuning.error > plan.tuning.error - low, "distances are skewed"
+    plan = tune(field, 8, noises=32, tries=10, polish=0)
+    sets = draw(field, 40 * 256, {}, 7, 640)
+    x, truth = sets.carried(plan), ends(sets, 64)
+    error = distances(x, truth)
+    mean = float(error.mean())
+    found = [
+        mean_distance(*both, 0.95) for both in zip(x.split(256), truth.split(256), strict=True)
+    ]
+    assert sum(one.low < mean < one.high for one in found) >= 37
+    assert plan.tuning.low < mean < plan.tuning.high
+    assert statistics.median(one.high - one.low for one in found) < 4 * mean
 
 
 def test_a_network_in_training_is_refused():

@@ -40,7 +40,7 @@ def tune(
     seed: Seed = 0,
     noises: Annotated[int | None, option(PRECISION, "32 to 512, by the dimension")] = None,
     tries: Annotated[int | None, option(PRECISION, "400 / nfe, at least 40")] = None,
-    polish: Annotated[int | None, option(PRECISION, "28, fewer above 7 calls")] = None,
+    polish: Annotated[int | None, option(PRECISION, "32, fewer above 7 calls")] = None,
     batch_size: Annotated[int | None, option(WHERE, "64 to 512, by the dimension")] = None,
     device: Device = "cpu",
     overwrite: Overwrite = False,

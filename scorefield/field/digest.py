@@ -107,8 +107,8 @@ def _parts(value: Any) -> list[Any] | bytes:
         return _of_module(value)
     if dataclasses.is_dataclass(value):
         return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
-    if hasattr(value, "__dict__") and (_public(vars(value)) or not vars(value)):
-        return [_public(vars(value))]
+    if hasattr(value, "__dict__") and (_public(_own(value)) or not _own(value)):
+        return [_public(_own(value))]
     raise ValueError(f"{value!r} is of {type(value).__name__}, which no digest can be made of.")
 
 
@@ -131,8 +131,14 @@ def _of_function(value: FunctionType) -> list[Any]:
 
 
 def _of_module(module: nn.Module) -> list[Any]:
-    own = {k: v for k, v in vars(module).items() if k not in _MODULE}
+    own = {k: v for k, v in _own(module).items() if k not in _MODULE}
     return [module._parameters, module._modules, _public(module._buffers), _public(own)]
+
+
+def _own(value: Any) -> dict[str, Any]:
+    """Return the attributes, without the values of cached properties."""
+    kind, cached = type(value), functools.cached_property
+    return {k: v for k, v in vars(value).items() if not isinstance(getattr(kind, k, None), cached)}
 
 
 def _public(items: Mapping[str, Any]) -> dict[str, Any]:

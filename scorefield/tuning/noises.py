@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from scorefield.evaluate.metrics import Measurement
 from scorefield.field import Instant, ScoreField
 from scorefield.noise import TUNING, Noise
 from scorefield.process import wide
@@ -54,13 +55,12 @@ class Noises:
             condition = self.conditions_of(place)
             yield place, self.field.condition_on(**condition) if condition else self.field
 
-    def estimates(self, x: Tensor, at: Instant) -> tuple[Tensor, Tensor]:
-        """Return ``x0`` and ``eps`` of all samples ``(N, *shape)`` at an instant, ``(N, d)``."""
-        x0, eps = x.new_empty(len(x), self.dim), x.new_empty(len(x), self.dim)
+    def denoised(self, x: Tensor, at: Instant) -> Tensor:
+        """Return ``x0`` of all samples ``(N, *shape)`` at an instant, ``(N, d)``."""
+        x0 = x.new_empty(len(x), self.dim)
         for place in self.places():
-            estimate = self.field(x[place], at, **self.conditions_of(place))
-            x0[place], eps[place] = estimate.x0.flatten(1), estimate.eps.flatten(1)
-        return x0, eps
+            x0[place] = self.field(x[place], at, **self.conditions_of(place)).x0.flatten(1)
+        return x0
 
     @torch.no_grad()
     def carried(self, plan: Plan) -> Tensor:
@@ -98,6 +98,12 @@ def draw(
         )
     turns = {name: rows.to(like.device)[ids // 2 % len(rows)] for name, rows in conditions.items()}
     return Noises(field, z, turns, batch_size)
+
+
+def mean_distance(x: Tensor, ends: Tensor, level: float) -> Measurement:
+    """Measure the mean of the `distances` of samples to the ends of their paths."""
+    radius = distances(ends, ends.mean(0, keepdim=True)).max()
+    return Measurement.of_mean(distances(x, ends), level, largest=2 * float(radius))
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:

@@ -43,9 +43,9 @@ _H = 0.01  # of the differences: in log(sigma / alpha), and of the root mean squ
 _LEAST = 1e-3  # the smallest distance that a weight depends on, relative to the mean
 _RIDGE = 1e-6  # of the correlations
 _TRIES = 6  # of lambda in a round
-_SHARE = 7  # the part of the rounds for each solver to begin from
+_SHARE = 8  # the part of the rounds for each solver to begin from
 _GAIN = 2e-3  # of a round; a smaller one is the last
-_CALLS = 4000  # of a noise in the default number of rounds
+_CALLS = 4600  # of a noise in the default number of rounds
 
 Pairs = tuple[tuple[Tensor, Tensor], ...]
 
@@ -59,7 +59,7 @@ def polished(
 ) -> Fitted:
     """Return the best steps after ``rounds`` of (3), or the first solver if they are not better.
 
-    Each solver has a seventh of the rounds, and the best one of these has the remaining rounds. The
+    Each solver has an eighth of the rounds, and the best one of these has the remaining rounds. The
     rounds use the noises that the student is fitted to; the others decide whether the new steps are
     better. A round costs `round_calls` evaluations.
 
@@ -111,8 +111,8 @@ class _Descent:
 
 
 def usual_rounds(nfe: int) -> int:
-    """Return the default number of rounds: 28, and fewer for many calls, down to 2."""
-    return max(2, min(28, _CALLS // round_calls(nfe)))
+    """Return the default number of rounds: 32, and fewer for many calls, down to 2."""
+    return max(2, min(32, _CALLS // round_calls(nfe)))
 
 
 def round_calls(nfe: int) -> int:

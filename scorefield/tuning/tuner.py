@@ -15,18 +15,17 @@ from torch import Tensor
 
 import scorefield
 from scorefield._internal.errors import NumericalError, UsageError
-from scorefield.evaluate.metrics import Measurement
 from scorefield.field import ScoreField, digest
 from scorefield.process import balanced, check_positive, check_whole, time_near
-from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan, template
-from scorefield.solvers import Multistep
-from scorefield.tuning.noises import distances, draw
+from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan, noisiest, template
+from scorefield.tuning.noises import distances, draw, mean_distance
 from scorefield.tuning.polish import polished, round_calls, usual_rounds
 from scorefield.tuning.search import Levels, Search
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import NODES, Teacher, ends, teach
 
 _STARTS = [(q, f) for q in (3.0, 4.0, 5.0) for f in (0.3, 0.75, 2.0)]
+_HIGH = 4  # of the spacings, below the highest level
 _PATHS = 2**24  # numbers of the teacher's paths
 _HUGE = 2**15  # coordinates above which fewer noises suffice
 _LEVEL = 0.95  # of the confidence interval
@@ -52,8 +51,8 @@ class Tuner:
 
     Args:
         field: to fit to.
-        noises: that the steps are fitted to; as many others choose the levels, and up to four times
-            as many measure the error. By default 32 to 512, by the dimension.
+        noises: that the steps are fitted to; as many others choose the levels, and four times as
+            many measure the error. By default 32 to 512, by the dimension.
         conditions: of the field, ``(K, ...)`` each; the noises have them in turn. A plan is valid
             for the field under any condition, and best for these.
         seed: determines the noises.
@@ -95,8 +94,7 @@ class Tuner:
         )
         usual = min(512, max(32 if dim > _HUGE else 64, 8192 // max(1, dim)))
         self.count = usual if noises is None else noises
-        fresh = min(4 * self.count, max(512, self.count))
-        every = draw(field, 2 * self.count + fresh, conditions or {}, seed, self.batch_size)
+        every = draw(field, 6 * self.count, conditions or {}, seed, self.batch_size)
         self.learned = every.where(slice(0, 2 * self.count))
         self.fresh = every.where(slice(2 * self.count, None))
 
@@ -116,7 +114,7 @@ class Tuner:
         Args:
             tries: of noise levels; by default 400 / nfe, and at least 40.
             polish: rounds of `polished` at the end, which move levels and steps together; by
-                default 28, and fewer above 7 calls. They stop when they gain little.
+                default 32, and fewer above 7 calls. They stop when they gain little.
             tried: errors of levels from an interrupted search, to which new ones are added; the
                 search resumes, and ends with the same plan.
             progress: called after each try with the least error so far, and after each round with
@@ -124,21 +122,21 @@ class Tuner:
 
         Raises:
             ValueError: as `scorefield.default_plan` and `effort`; ``first`` is not above the other
-                levels.
+                levels; the field's digest changes when it is called.
             NumericalError: the field's paths do not end in finite numbers.
         """
         default = default_plan(self.field, nfe)
         tries, polish = self.effort(nfe, tries, polish)
         first = None if self.first is None else math.log(self.first)
         starts = _starts(self.field, nfe, first)
+        self._check_digest()
         if not bool(self._truth[0].isfinite().all()):
             raise NumericalError(
                 "field: its paths end in values that are not finite, so a plan cannot be fitted; "
                 "check the network."
             )
-        assert isinstance(default.solver, Multistep)
         half = torch.arange(2 * self.count) % 2 == 0
-        student = Student(self.learned, self._teacher, self._chosen, half, default.solver)
+        student = Student(self.learned, self._teacher, self._chosen, half)
         search = Search(student, starts[0][-1], {} if tried is None else tried, progress, first)
         fitted = search.run(starts, tries)
         if polish:
@@ -176,15 +174,27 @@ class Tuner:
     @cached_property
     def _seconds(self) -> float:
         """The time of one evaluation of a single sample, in a batch."""
+        self._call()  # which may prepare
+        began = time.perf_counter()
+        self._call()
+        return (time.perf_counter() - began) / min(self.batch_size, len(self.fresh))
+
+    @torch.no_grad()
+    def _call(self) -> None:
+        """Call the field on one batch, at a middle time."""
         noises, process = self.fresh.where(slice(0, self.batch_size)), self.field.process
         middle = torch.tensor([(process.t_min + process.t_max) / 2], dtype=torch.float64)
         (at,) = self.field.instants(middle)
-        with torch.no_grad():
-            for _ in range(2):  # the first call may prepare
-                began = time.perf_counter()
-                float(noises.estimates(noises.z, at)[0].sum())
-                elapsed = time.perf_counter() - began
-        return elapsed / len(noises)
+        float(noises.denoised(noises.z, at).sum())
+
+    def _check_digest(self) -> None:
+        """Reject a field that a plan could not be matched to after the search."""
+        self._call()
+        if digest(self.field) != self.digests[0]:
+            raise ValueError(
+                "field: its digest changes when it is called, so a plan could not be matched to "
+                "it; give what its calls change, such as a counter, a name that begins with _."
+            )
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -219,10 +229,9 @@ class Tuner:
     def _better(self, fitted: Plan, default: Plan) -> Plan:
         """Return the better of two plans on fresh noises, with the measured errors."""
         end, teacher = self._truth
-        ours, usual = (distances(self.fresh.carried(p), end) for p in (fitted, default))
-        best, error = (fitted, ours) if ours.mean() < usual.mean() else (default, usual)
+        ours, usual = (mean_distance(self.fresh.carried(p), end, _LEVEL) for p in (fitted, default))
+        best, mean = (fitted, ours) if ours.value < usual.value else (default, usual)
         assert isinstance(best.times, Tensor)
-        mean = Measurement.of_mean(error, _LEVEL)
         tuning = Tuning(
             *self.digests,
             levels=tuple((-self.field.process.half_log_snr(best.times)).tolist()),
@@ -230,7 +239,7 @@ class Tuner:
             error=mean.value,
             low=mean.low,
             high=mean.high,
-            default=float(usual.mean()),
+            default=usual.value,
             teacher=teacher,
             noises=self.count,
             seed=self.seed,
@@ -239,23 +248,35 @@ class Tuner:
 
 
 def _starts(field: ScoreField, nfe: int, first: float | None) -> list[list[float]]:
-    """Return starting levels: those of the default plan, and of other spacings.
+    """Return starting levels: those of the default plan, of other spacings, and below a first one.
 
-    With a first level, the spacings are of the others. A single level has no default plan.
+    Without a given first level, that is the highest of the field: a call far above the data can be
+    worth more on a network than another one near it.
 
     Raises:
         ValueError: no spacing is below the first level.
     """
+    if first is None:
+        highest = _levels(field, torch.tensor([noisiest(field)], dtype=torch.float64))[0]
+        below = _spacings(field, nfe - 1)[:_HIGH] if nfe > 2 else []
+        return _spacings(field, nfe) + _under(highest, below)
+    rest = _spacings(field, nfe - 1)
+    if not (starts := _under(first, rest)):
+        least = math.exp(min(levels[0] for levels in rest) + 0.5)
+        raise ValueError(f"first={math.exp(first):g}: must be above {least:.3g}, such as 1e4.")
+    return starts
+
+
+def _under(first: float, spacings: list[list[float]]) -> list[list[float]]:
+    return [[first, *levels] for levels in spacings if levels[0] < first - 0.5]
+
+
+def _spacings(field: ScoreField, nfe: int) -> list[list[float]]:
+    """Return the levels of the default plan, and of other spacings."""
     process, c = field.process, field.data_std
-    if first is not None:
-        rest = _starts(field, nfe - 1, None)
-        starts = [[first, *levels] for levels in rest if levels[0] < first - 0.5]
-        if not starts:
-            least = math.exp(min(levels[0] for levels in rest) + 0.5)
-            raise ValueError(f"first={math.exp(first):g}: must be above {least:.3g}, such as 1e4.")
-        return starts
     starts = []
-    # if the process does not reach the data, the default plan's last call is at the last level
+    # a single level has no default plan; if the process does not reach the data, the default plan's
+    # last call is at the last level
     if nfe > 1 and process.t_data is not None:
         default = default_plan(field, nfe)
         assert isinstance(default.times, Tensor)

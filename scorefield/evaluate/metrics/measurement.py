@@ -11,6 +11,9 @@ from torch import Tensor
 from scorefield._internal.statistics import student
 from scorefield._internal.text import plus_minus
 
+_MEANS = 400  # of values drawn again
+_HEAVIEST, _LIGHTEST = 0.6, 1e3  # powers of a tail
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -44,7 +47,7 @@ class Measurement:
         return cls(value, stderr, value - half, value + half)
 
     @classmethod
-    def of_mean(cls, values: Tensor, level: float) -> Measurement:
+    def of_mean(cls, values: Tensor, level: float, *, largest: float | None = None) -> Measurement:
         r"""Return the measurement of the mean of independent values ``(N,)``.
 
         Distances are skewed to the right, and Student's upper bound for their mean is then too low.
@@ -52,10 +55,15 @@ class Measurement:
 
             T + g T^2 / 3 + g^2 T^3 / 27 + g / (6 N)                                    (1)
 
-        which lies between Student's quantiles over ``sqrt(N)``. The skewness of very long tails
-        cannot be estimated from few values: the bound is then still too low, though less so.
+        which lies between Student's quantiles over ``sqrt(N)``.
 
-        Reference: Hall (1992), On the removal of skewness by transformation.
+        Values that are large and rare may have no part in the mean at all. With ``largest``, which
+        no value exceeds, the interval has room for them: it contains the quantiles of means of
+        values that are drawn again, in which the largest twentieth have a power's tail, of Hill's
+        estimate, up to ``largest``.
+
+        Reference: Hall (1992), On the removal of skewness by transformation; Hill (1975), A simple
+        general approach to inference about the tail of a distribution.
         """
         count, value = len(values), float(values.mean())
         std = float(values.std(correction=0))
@@ -64,7 +72,25 @@ class Measurement:
         skew = float(((values - value) / std).pow(3).mean())
         edge = float(student(level, torch.tensor(count - 1.0))) / math.sqrt(count - 1)
         low, high = (value - std * _symmetric(side, skew, count) for side in (edge, -edge))
+        if largest is not None:
+            again = _drawn_again(values, largest, level)
+            low, high = min(low, again[0]), max(high, again[1])
         return cls(value, std / math.sqrt(count - 1), low, high)
+
+
+def _drawn_again(values: Tensor, largest: float, level: float) -> tuple[float, float]:
+    """Return the quantiles of the mean of as many values, with a tail beyond those found."""
+    values, generator = values.double().cpu().sort().values, torch.Generator().manual_seed(0)
+    count, tail = len(values), max(5, len(values) // 20)
+    edge = values[-tail - 1 :][0].clamp(min=torch.finfo(torch.float64).tiny)
+    power = (1 / (values[-tail:] / edge).log().mean()).clamp(_HEAVIEST, _LIGHTEST)
+    place = torch.randint(count, (_MEANS, count), generator=generator)
+    uniform = torch.rand(place.shape, dtype=torch.float64, generator=generator)
+    beyond = edge * (1 - uniform * (1 - (edge / largest) ** power)) ** (-1 / power)
+    means = torch.where(place < count - tail, values[place], beyond).mean(1)
+    quantiles = means.quantile(torch.tensor([1 - level, 1 + level], dtype=torch.float64) / 2)
+    low, high = quantiles.tolist()
+    return low, high
 
 
 def _symmetric(y: float, skew: float, count: int) -> float:

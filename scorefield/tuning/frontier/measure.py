@@ -41,7 +41,7 @@ from scorefield.noise import Noise
 from scorefield.process import wide
 from scorefield.sampling import Plan, check_evaluating, count_calls, prepare, sample, template
 from scorefield.tuning.frontier.result import Frontier, Point
-from scorefield.tuning.noises import Noises, distances
+from scorefield.tuning.noises import Noises, distances, mean_distance
 from scorefield.tuning.teacher import NODES, ends
 
 METRICS: tuple[Metric, ...] = (SlicedWasserstein(), EnergyDistance(), C2ST())
@@ -180,9 +180,7 @@ class _Judge:
         """Return the measurements of a plan, and the floors, which are the same for all plans."""
         error = None
         if self.paths is not None and plan.solver.weak_order is None:
-            error = Measurement.of_mean(
-                distances(wide(samples.x).flatten(1), self.paths), self.level
-            )
+            error = mean_distance(wide(samples.x).flatten(1), self.paths, self.level)
         cost = samples.nfe, samples.milliseconds
         if self.real is None:
             return Point(name, plan, *cost, error, {}, {}), {}

@@ -103,6 +103,8 @@ case("long-signals", held(X[..., :2]), X[..., :2].transpose(0, 2, 1), r"signals 
 case("one-signal", held(V), V[:, None], layout="signals")
 case("images-last", held(COLOR), first(COLOR), r"images \(N, H, W, C\)")
 case("two-channels-last", held(COLOR[..., :2]), first(COLOR[..., :2]), r"images \(N, H, W, C\)")
+case("no-layout", held(X), "layout='image': input should be 'vectors', 'signals'", layout="image")
+case("built-in", held("digits"), "crop='4': digits has no such choice; leave it out", crop=4)
 DEEP_CODES = RNG.normal(size=(3, 16, 4, 4)).astype(np.float32)
 case("latents", held(DEEP_CODES), DEEP_CODES, r"images \(N, C, H, W\)")
 case("images-of-colour", held(BIG.transpose(0, 3, 1, 2)), first(BIG), note=r"\A\Z")

@@ -333,6 +333,19 @@ def pipe(tmp):
 case("pipe", pipe, r"z\.png is not a plain file")
 
 
+def hub(tmp):
+    """A snapshot of the hub: links to blobs beside it."""
+    blobs, snapshot = tmp / "models/blobs", tmp / "models/snapshots/abc"
+    fill(blobs, GREY)
+    snapshot.mkdir(parents=True)
+    for k in range(3):
+        (snapshot / f"{k}.png").symlink_to(blobs / f"{k}.png")
+    return snapshot
+
+
+case("hub", hub, first(GREY))
+
+
 def sizes(tmp):
     fill(tmp / "a", [*GREY, GREY[0, :4]])
     return tmp / "a"
@@ -407,3 +420,4 @@ def stray(tmp):
 
 
 case("stray", stray, first(GREY[[0, 1, 2] * 2]), r"not classes, since 0\.png lies in none")
+case("no-file", lambda t: [t / "a.png"], r"a\.png cannot be read as an image: the file does not")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from odd_arrays import guess
+from odd_arrays import cells, guess, nullable
 from odd_images import BIG, COLOR, DEEP, GREY, RNG, X, files, fill, first, png, small
 from PIL import Image
 from shell import end
@@ -69,6 +69,15 @@ MISMATCHED = {
 def test_labels_that_do_not_match_images_are_refused_by_name(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read(*labelled(tmp_path, text))
+
+
+def test_nullable_texts_of_cells_are_classes_and_those_masked_are_not(tmp_path):
+    def donors(file):
+        nullable(file["obs"], "donor", ["b", "a", "c"] * 4, [False, False, True] * 4)
+
+    data = read(cells(donors)(tmp_path), "donor")
+    assert data.class_names == ("a", "b")
+    assert data.y.tolist() == [1, 0, -1] * 4
 
 
 def test_levels_are_advised_from_the_type_and_not_from_the_largest_value(tmp_path):

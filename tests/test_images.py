@@ -11,6 +11,7 @@ from PIL import Image
 import scorefield as sf
 from scorefield._internal.errors import DataError
 from scorefield.data import read
+from scorefield.data.images import read_grey
 from scorefield.training.config import OptimConfig, TrainConfig, UNetConfig
 
 RNG = np.random.default_rng(0)
@@ -108,3 +109,9 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
     (folder / "link.png").symlink_to(tmp_path / "b" / "00.png")
     with pytest.raises(DataError, match=r"link.png leads out of"):
         read(folder)
+
+
+def test_a_mask_is_what_is_painted_white(tmp_path):
+    pixels = np.array([[[255, 255, 255, 255], [255, 255, 255, 0], [0, 0, 0, 255]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    assert read_grey(tmp_path / "mask.png").tolist() == [[255, 0, 0]]

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_serializer, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
+from scorefield._internal.errors import DataError
 from scorefield._internal.frozen import Frozen
 
 
@@ -38,6 +46,21 @@ class ReadingConfig(Frozen):
     background: str | None = None
     resize: str | None = None
     crop: str | None = None
+
+    @classmethod
+    def of(cls, **choices: Any) -> ReadingConfig:
+        """Return choices from arguments, numbers as texts.
+
+        Raises:
+            DataError: a kind of samples or a place of channels that does not exist.
+        """
+        texts = {name: None if value is None else str(value) for name, value in choices.items()}
+        try:
+            return cls.model_validate(texts)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = str(problem["loc"][0])
+            raise DataError(f"{name}={choices[name]!r}: {problem['msg'].lower()}.") from None
 
     def over(self, other: ReadingConfig) -> ReadingConfig:
         """Return these choices, and those of another where there are none."""

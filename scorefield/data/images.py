@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from scorefield._internal.errors import DataError
+from scorefield._internal.files import leads_out
 from scorefield.data.axes import Axes
 from scorefield.data.config import ReadingConfig
-from scorefield.data.contents import Coded, Contents, Values, counted, first_few, whole
+from scorefield.data.contents import Coded, Contents, Values, counted, first_few, reading, whole
 from scorefield.data.pixels import Form, Head, Source, head
 
 KINDS = (
@@ -46,7 +47,8 @@ def read_images(folder: Path, choices: ReadingConfig = ReadingConfig()) -> Conte
     """
     check_pillow(folder)
     others: Counter[str] = Counter()
-    paths = list(_files(folder, others))
+    with reading(folder, "a folder of images"):
+        paths = list(_files(folder, others))
     if not paths:
         there = f"; it has {counted(others)}" if others else ""
         raise DataError(f"{folder} holds no images ({', '.join(KINDS)}){there}.")
@@ -96,7 +98,7 @@ def _files(folder: Path, others: Counter[str]) -> Iterator[Path]:
 
 def _check_link(path: Path, root: Path) -> None:
     real = Path(os.path.realpath(path))
-    if not real.is_relative_to(root):
+    if leads_out(path, root):
         raise DataError(f"{path} leads out of {root}, to {real}: copy the image into it.")
     if not real.exists():
         raise DataError(f"{path} is a link to {real}, which does not exist: remove the link.")
@@ -222,7 +224,7 @@ _PLAIN = {"RGB", "RGBA", "RGBX", "RGBa"}
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Return one image of any colours as grey bytes ``(H, W)``.
+    """Return one image of any colours as grey bytes ``(H, W)``; transparent pixels are black.
 
     Raises:
         DataError: as `scorefield.data.pixels.head`; more than 8 bits a channel.
@@ -231,7 +233,8 @@ def read_grey(path: Path) -> np.ndarray:
     facts = head(path)
     if facts.kind != "uint8":
         raise DataError(f"{path} has more than 8 bits a channel ({facts.mode}): save it with 8.")
-    grey: np.ndarray = Form(facts.size, 1, np.dtype(np.uint8)).pixels(path)[0]
+    black = (0, 0, 0)
+    grey: np.ndarray = Form(facts.size, 1, np.dtype(np.uint8), black).pixels(path)[0]
     return grey
 
 

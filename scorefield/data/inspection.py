@@ -50,8 +50,8 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
         dialect = Dialect(**{f.name: options.get(f.name) for f in fields(Dialect)})
         use = Use.of(labels, options.get("without", ()), options.get("like"), dialect)
         names = ReadingConfig.model_fields
-        chosen = {k: str(v) for k, v in options.items() if k in names and v is not None}
-        contents = read_contents(source, ReadingConfig.model_validate(chosen), use)
+        choices = ReadingConfig.of(**{k: v for k, v in options.items() if k in names})
+        contents = read_contents(source, choices, use)
     values = contents.values
     summary = {"shape": f"{values.shape}", "type": f"{values.dtype}"}
     if values.dtype.kind in "biuf" and all(values.shape):

@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from scorefield._internal import files
 from scorefield._internal.errors import DataError
 from scorefield.data.contents import reading
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "GIF", "TIFF")
+_MOST_BYTES = 2**30  # of a file
 _MOST_PIXELS = 2**25  # of one image
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _BAND = 256  # rows
@@ -120,8 +122,6 @@ def head(source: Source) -> Head:
         DataError: another format, several frames, too many pixels, or a kind that Pillow would cut
             to 8 bits.
     """
-    if isinstance(source, Path) and source.stat().st_size == 0:
-        raise DataError(f"{source} cannot be read as an image: the file is empty.")
     with _opened(source) as image:
         (width, height), mode = image.size, image.mode
         if width * height > _MOST_PIXELS:
@@ -151,6 +151,8 @@ def _opened(source: Source) -> Iterator[Any]:
     content: Any = source.content if isinstance(source, Encoded) else source
     others = LookupError, AttributeError, Image.DecompressionBombError
     with reading(str(source), "an image", *others), warnings.catch_warnings(action="ignore"):
+        if isinstance(content, Path) and not files.check(content, _MOST_BYTES):
+            raise ValueError("the file is empty")
         if hasattr(content, "getbands"):
             yield content.copy()
             return

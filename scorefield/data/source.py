@@ -204,18 +204,19 @@ def read(
     without = (without,) if isinstance(without, str) else without
     path = isinstance(source, str | Path)
     name = name or (str(source) if path else "data")
-    if path and str(source) in BUILTIN:
-        x, y = builtin(str(source))
-        return Data(x, y if labels is None else _classes(labels, len(x)), name)
-    explicit = ReadingConfig(
+    explicit = ReadingConfig.of(
         key=key,
         matrix=matrix,
         layout=layout,
         channels=channels,
         background=background,
-        resize=None if resize is None else str(resize),
-        crop=None if crop is None else str(crop),
+        resize=resize,
+        crop=crop,
     )
+    if path and str(source) in BUILTIN:
+        _check_choices(explicit, (), name)
+        x, y = builtin(str(source))
+        return Data(x, y if labels is None else _classes(labels, len(x)), name)
     choices = explicit if like is None else explicit.over(like.reading)
     dialect, of_columns = (
         Dialect(delimiter, decimal, encoding, comment, header, na),
@@ -328,6 +329,13 @@ def read_contents(
     return contents
 
 
+def _check_choices(explicit: ReadingConfig, options: tuple[str, ...], name: str) -> None:
+    for option, value in explicit.model_dump(exclude_none=True).items():
+        if option not in options:
+            has = f"only {', '.join(options)} apply" if options else "leave it out"
+            raise DataError(f"{option}={value!r}: {name} has no such choice; {has}.")
+
+
 def _checked(
     contents: Contents,
     explicit: ReadingConfig,
@@ -340,12 +348,7 @@ def _checked(
     Raises:
         DataError: a choice that the source does not have; values that are not numbers; no samples.
     """
-    for option, value in explicit.model_dump(exclude_none=True).items():
-        if option not in contents.options:
-            has = (
-                f"only {', '.join(contents.options)} apply" if contents.options else "leave it out"
-            )
-            raise DataError(f"{option}={value!r}: {name} has no such choice; {has}.")
+    _check_choices(explicit, contents.options, name)
     shape, kind = contents.values.shape, contents.values.dtype
     if kind.kind not in "biuf":
         raise DataError(

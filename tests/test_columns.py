@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pyarrow
+import pyarrow.csv
 import pytest
 import torch
 from pyarrow import parquet
@@ -517,6 +518,34 @@ def test_classes_may_be_a_column(learned):
         read(path, labels="size")
     with pytest.raises(DataError, match="labels=color: no such file, and no such column in"):
         read(path, labels="color")
+
+
+def test_classes_of_a_table_are_part_of_its_samples(learned, tmp_path):
+    """In their place, with their type, in the proportions of the data; or the one by its name."""
+    _, path = learned
+    rows = pyarrow.csv.read_csv(path).to_pydict()
+    kinds = pyarrow.array(rows["kind"]).dictionary_encode()
+    rest = {"size": pyarrow.array(rows["size"]), "kind": kinds, "eggs": rows["eggs"]}
+    config = {"steps": 2, "batch_size": 8, "network": MLPConfig(width=8, depth=1)}
+    run = sf.train(pyarrow.table(rest), "kind", **config)
+    assert run.config.data.columns.names == ("size", "eggs")
+    samples = run.sample_table(600, nfe=4, batch_size=200)
+    assert samples.schema.types[1] == kinds.type
+    assert samples.column_names == ["size", "kind", "eggs"]
+    drawn = samples["kind"].to_pylist()
+    for kind, share in zip("abc", (0.5, 0.3, 0.2), strict=True):
+        assert drawn.count(kind) / 600 == pytest.approx(share, abs=0.06)  # three deviations
+    some = run.sample_table([7, 3], nfe=4, batch_size=200)
+    assert some["kind"].to_pylist() == [drawn[7], drawn[3]]
+    same(run.sample([7, 3], nfe=4, batch_size=200), run.sample(8, nfe=4, batch_size=200)[[7, 3]])
+    code = run.config.data.class_names.index("b")
+    for y in ("b", code):
+        assert run.sample_table(3, nfe=4, y=y)["kind"].to_pylist() == ["b"] * 3
+    same(run.sample(3, nfe=4, y="b"), run.sample(3, nfe=4, y=code))
+    run.save(tmp_path / "run")
+    finishes("sample", tmp_path / "run", "--n", 9, "--nfe", 4, "--out", tmp_path / "s.parquet")
+    written = parquet.read_table(tmp_path / "s.parquet")
+    assert written.equals(run.sample_table(9, nfe=4).cast(written.schema))
 
 
 def test_a_class_that_is_not_known_is_left_open(tmp_path, capsys):

@@ -291,6 +291,26 @@ def fails(files, capsys, monkeypatch):
     return failing(files, capsys, monkeypatch)
 
 
+def test_several_draws_of_a_row_are_numbered_and_summarized(tmp_path, files):
+    each, mean, mode = (tmp_path / f"{draws}.csv" for draws in ("each", "mean", "mode"))
+    for out in (each, mean, mode):
+        options = ("--n", 5, "--draws", out.stem, "--out", out)
+        finishes("restore", files / "table", files / "birds.csv", *options)
+    rows, before = table(each), table(files / "birds.csv")
+    assert [(row["item"], row["draw"]) for row in rows] == [
+        (str(k), str(j)) for k in range(30) for j in range(5)
+    ]
+    of_item = [rows[5 * k : 5 * k + 5] for k in range(30)]
+    for group, middle, usual, known in zip(of_item, table(mean), table(mode), before, strict=True):
+        assert set(middle) == set(usual) == {"kind", "mass", "eggs"}
+        mass = np.mean([float(row["mass"]) for row in group])
+        assert float(middle["mass"]) == pytest.approx(mass, abs=1e-3)
+        for name in ("kind", "eggs"):
+            values = [row[name] for row in group]
+            assert values.count(usual[name]) == max(map(values.count, values))
+            assert not known[name] or usual[name] == middle[name] == known[name]
+
+
 @pytest.mark.parametrize("run", ["table", "gaps"])
 def test_the_gaps_of_a_table_are_filled_and_the_rest_is_as_it_was(tmp_path, files, run):
     """Also by a run that has seen no gaps, and by one for which a gap is a value of its own."""

@@ -22,6 +22,7 @@ from scorefield.cli.opening import Opened
 from scorefield.cli.options import JobOptions
 from scorefield.cli.results import ResultKind, Statistics
 from scorefield.data.config import DataConfig
+from scorefield.data.contents import Coded
 from scorefield.data.rows import Rows, digest
 from scorefield.data.tabular import as_table
 from scorefield.runs.jobs.engines import Task, Work, find_engine
@@ -152,8 +153,7 @@ def finish(job: Job, kind: ResultKind) -> None:
     if job.out.suffix in ARRAY:
         write_array(job.out, len(job.ids), (block[kind.result] for block in blocks))
     elif kind.result:
-        rows = (block[kind.result].reshape(-1, *like.shape) for block in blocks)
-        write_table(job.out, (as_table(x, like.columns) for x in rows))
+        write_table(job.out, (_rows(block, kind, like) for block in blocks))
     else:
         write_table(job.out, map(from_arrays, blocks))
     images = _pictured(job, kind) if kind.picture and len(like.shape) == 3 else None
@@ -163,6 +163,18 @@ def finish(job: Job, kind: ResultKind) -> None:
     if images is not None:
         across = images.shape[1:-3]  # the length of a row, if images come in rows
         draw(images.flatten(0, len(across)), job.out.with_suffix(".png"), *across)
+
+
+def _rows(block: Columns, kind: ResultKind, like: DataConfig) -> Any:
+    """Return the rows of a part as a table: the items, their classes and which draws they are."""
+    classes = Coded(block["y"], like.class_names) if "y" in block else None
+    table = as_table(block[kind.result].reshape(-1, *like.shape), like.columns, classes)
+    for place, name in enumerate(name for name in ("item", "draw") if name in block):
+        unique = str(name)
+        while unique in table.column_names:
+            unique += "_"
+        table = table.add_column(place, unique, [block[name]])
+    return table
 
 
 def _pictured(job: Job, kind: ResultKind) -> Tensor:

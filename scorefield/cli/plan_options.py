@@ -81,11 +81,13 @@ class NamedPlan:
     Attributes:
         name: that files are named after.
         note: a line about it.
+        phrase: its name in a sentence.
     """
 
     name: str
     plan: Plan
     note: str = ""
+    phrase: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class NamedPlan:
             "solver": repr(self.plan.solver),
             "times": times.tolist() if isinstance(times, Tensor) else repr(times),
             "finish": self.plan.finish,
+            "phrase": self.phrase or f"the plan {self.name}",
         }
 
 
@@ -132,9 +135,9 @@ def choose_plan(opened: Opened, options: PlanOptions, solver: SolverOptions) -> 
         return NamedPlan(path.stem, plan, describe_tuning(plan))
     calls, run = DEFAULT_CALLS if options.nfe is None else options.nfe, opened.run
     if options.plan is None and (tuned := opened.folder.plan(run.conditional, calls, run.guidance)):
-        return NamedPlan(f"tuned-{calls}", tuned, describe_tuning(tuned))
+        return NamedPlan(f"tuned-{calls}", tuned, describe_tuning(tuned), "the tuned plan")
     note = "using the default plan; scorefield tune fits a plan to the run"
-    return NamedPlan(f"plan-{calls}", default_plan(run.field, calls), note)
+    return NamedPlan(f"plan-{calls}", default_plan(run.field, calls), note, "the default plan")
 
 
 def _flag(name: str) -> str:
@@ -168,7 +171,8 @@ def solver_plan(
         count = DEFAULT_STEPS if steps is None else steps
         times = _times(run.field, spacing, count)
         solver = None if by_default else make_solver(name, settings, run.field.data_std)
-        return NamedPlan(f"{name}-{count}", resolve(run.field, solver, times, default=default))
+        plan = resolve(run.field, solver, times, default=default)
+        return NamedPlan(f"{name}-{count}", plan, phrase=f"{name} in {count} steps")
     if steps is not None or spacing is not None:
         raise UsageError(
             "--steps and --grid have no effect with --rtol or --atol, with which each sample "
@@ -177,7 +181,8 @@ def solver_plan(
     rtol = 0.0 if rtol is None else rtol
     adaptive = Adaptive(rtol, rtol if atol is None else atol)
     solver = make_solver(name, settings, run.field.data_std)
-    return NamedPlan(f"{name}-adaptive{rtol:g}", Plan(solver, adaptive))
+    phrase = f"{name} with a tolerance of {rtol:g}"
+    return NamedPlan(f"{name}-adaptive{rtol:g}", Plan(solver, adaptive), phrase=phrase)
 
 
 def _times(field: ScoreField, spacing: str | None, count: int) -> Tensor:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from scorefield.runs.run import Run
     from scorefield.sampling import Plan
 
+Draws = Literal["each", "mean", "mode"]
 MethodName = Literal["mmps", "pigdm", "dps", "replacement", "repaint"]
 _PLACING = ("replacement", "repaint")  # methods that put known values in place
 
@@ -47,6 +48,7 @@ def restore(
     /,
     *,
     n: Annotated[int, option(ITEMS)] = 1,
+    draws: Annotated[Draws, option(ITEMS)] = "each",
     job: JobOptions = JobOptions(),
     seed: Seed = 0,
     mask: Annotated[str | None, option(MEASUREMENT, "empty cells and NaN")] = None,
@@ -68,7 +70,10 @@ def restore(
     Parameters
     ----------
     n
-        Samples of each item.
+        Samples of each item. A table then begins with the columns item and draw.
+    draws
+        Rows of each item: each of its samples; their mean, with the most frequent of categories;
+        or the most frequent value of each entry.
     mask
         Unknown values: top, bottom, left or right, for that half of an image;
         box:top,left,height,width in pixels; random:0.7 for that share of the pixels of each item;
@@ -115,6 +120,7 @@ def restore(
         **chosen.settings,
         "method": method,
         "n": n,
+        "draws": draws,
         "y": opened.y,
     }
     work = partial(
@@ -122,6 +128,7 @@ def restore(
         measurement=measurement,
         method=method,
         n=n,
+        draws=draws,
         plan=chosen.plan,
         y=opened.y,
         batch_size=job.batch_size,
@@ -224,14 +231,16 @@ def _restored(
     measurement: Measurement,
     method: Method,
     n: int,
+    draws: Draws,
     plan: Plan,
     y: int | None,
     batch_size: int,
 ) -> Columns:
+    import numpy as np
     import torch
 
     from scorefield.cli.jobs import nfe_column
-    from scorefield.runs.restore import restore as restore_measured
+    from scorefield.runs.restore import restore as restore_measured, summary
     from scorefield.sampling import count_calls
 
     assert task.x is not None
@@ -252,7 +261,12 @@ def _restored(
         )
     drawn = range(task.ids.start * n, task.ids.stop * n)
     nfe = nfe_column(calls.rows, drawn, batch_size)[: len(x)]
-    columns = {"x": (x if n > 1 else x[:, 0]).numpy(force=True), "nfe": nfe}
+    if draws != "each":
+        x = summary(x, draws, run.config.data.columns)[:, None]
+    columns = {"x": (x if x.shape[1] > 1 else x[:, 0]).numpy(force=True), "nfe": nfe}
+    if x.shape[1] > 1 and x.ndim == 3:
+        columns["item"] = np.repeat(np.arange(task.ids.start, task.ids.stop), n)
+        columns["draw"] = np.tile(np.arange(n), len(x))
     if x.ndim == 5:
         rows = [_shown(measured, x), x, *([task.x[:, None].to(x)] if measurement.corrupt else [])]
         columns["row"] = torch.cat(rows, 1).numpy(force=True)

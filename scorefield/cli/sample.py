@@ -10,6 +10,7 @@ from scorefield._internal.errors import UsageError
 from scorefield.cli.console import say
 from scorefield.cli.options import (
     ITEMS,
+    SOLVER,
     Embeddings,
     Guidance,
     JobOptions,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from scorefield.sampling import Plan
 
 _SAMPLES = 64
-_SHOWN = 60  # characters of a solver
 _IDS = 2**63 - 1
 
 
@@ -47,6 +47,7 @@ def sample(
     seed: Seed = 0,
     plan: PlanOptions = PlanOptions(),
     solver: SolverOptions = SolverOptions(),
+    show_plan: Annotated[bool, option(SOLVER)] = False,
 ) -> None:
     """Generate samples of a run, in the units of the data.
 
@@ -57,6 +58,8 @@ def sample(
     ----------
     n
         Number of samples: those with ids 0 to n - 1. Sample k is a function of the seed and k.
+    show_plan
+        Print the solver and the times of the plan in full.
     """
     from scorefield.cli.jobs import in_parts, parse_ids, target
     from scorefield.cli.opening import embedding, open_run
@@ -81,6 +84,9 @@ def sample(
     out = target(SAMPLES, opened, run / name, job.ids)
     if chosen.note:
         say(chosen.note)
+    if show_plan:
+        say(f"solver: {chosen.settings['solver']}")
+        say(f"times: {chosen.settings['times']}")
     arguments: dict[str, Any] = {"y": opened.y, "seed": seed, "guidance": guidance}
     work = partial(
         _samples, plan=chosen.plan, batch_size=job.batch_size, condition=condition, **arguments
@@ -107,19 +113,14 @@ def _samples(
     with count_calls(run.field) as calls:
         opened = run.guided(guidance).condition_on(**condition)
         x = opened.sample(task.ids, plan, seed=seed, y=y, batch_size=batch_size)
-    return {"x": x.numpy(force=True), "nfe": nfe_column(calls.rows, task.ids, batch_size)}
+        classes = opened.classes_of(task.ids, y, seed)
+    columns = {"x": x.numpy(force=True), "nfe": nfe_column(calls.rows, task.ids, batch_size)}
+    return columns if classes is None else columns | {"y": classes.numpy()}
 
 
 def _report(settings: Mapping[str, Any], statistics: Statistics) -> None:
-    from scorefield.cli.plan_options import describe_times
-    from scorefield.solvers import Fitted
-
-    nfe, solver = statistics["nfe"], settings["solver"]
-    if solver.startswith(Fitted.__name__):
-        solver = "fitted steps"
-    elif len(solver) > _SHOWN:
-        solver = f"{solver.split(',')[0]}, ...)"
-    say(f"{nfe.count} samples, {solver}, {describe_times(settings)}: NFE {nfe.mean:g} per sample")
+    nfe = statistics["nfe"]
+    say(f"{nfe.count} samples by {settings['phrase']}: NFE {nfe.mean:g} per sample")
 
 
 SAMPLES = ResultKind("sampling", "samples", _report, result="x", picture="x", tabular=True)

@@ -118,9 +118,8 @@ def read_table(
     if is_image(table.schema.field(0).type):
         paths = not isinstance(source, Path)
         return read_image_table(name, table, class_names, paths, choices)
-    names, facts = tuple(table.column_names), dict(table.schema.metadata or {})
-    notes = tuple(text.decode() for text in [facts.pop(NOTE, None)] if text)
-    table = table.replace_schema_metadata(facts)
+    names, note = tuple(table.column_names), (table.schema.metadata or {}).get(NOTE)
+    notes = () if note is None else (note.decode(),)
     return Contents(Numbers(table), names, table=table, notes=notes, axes=Axes("vectors"))
 
 

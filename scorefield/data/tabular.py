@@ -16,6 +16,7 @@ from scorefield.data import exact, kinds
 from scorefield.data.columns import fitted
 from scorefield.data.config import MOST_KNOTS, ColumnsConfig, numbered
 from scorefield.data.contents import Coded
+from scorefield.data.delimited import NOTE
 from scorefield.data.kinds import Source
 
 DEFAULT = "quantile"
@@ -113,7 +114,8 @@ class Table:
         sources = [each for each in self._sources() if each.choice != "drop"]
         columns = tuple(map(kinds.fit, sources))
         x = _stacked([kinds.encode(*pair) for pair in zip(columns, sources, strict=True)])
-        schema = self.arrow.schema.serialize().to_pybytes()
+        facts = {k: v for k, v in (self.arrow.schema.metadata or {}).items() if k != NOTE}
+        schema = self.arrow.schema.with_metadata(facts).serialize().to_pybytes()
         config = ColumnsConfig(
             names=tuple(column.name for column in columns),
             kinds=fitted(columns, x),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
+from scorefield.data.config import ColumnsConfig
 from scorefield.data.encoding import Encoding, Standardize
 from scorefield.field import ScoreField
 from scorefield.inverse import Operator, mask_as_nan, restore as restore_field
@@ -18,6 +19,9 @@ from scorefield.inverse.restore import check_items, check_kinds
 
 if TYPE_CHECKING:
     from scorefield.runs.units import DataField
+
+
+Draws = Literal["each", "mean", "mode"]
 
 
 def check_unknown(measured: Tensor, operator: Operator | None, noise_std: float) -> None:
@@ -109,3 +113,19 @@ def _each(z: Tensor, data: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the data of samples ``(N, n, ...)``."""
     x = data(z.flatten(0, 1))
     return x.reshape(*z.shape[:2], *x.shape[1:])
+
+
+def summary(x: Tensor, draws: Draws, columns: ColumnsConfig) -> Tensor:
+    """Return one restoration of each item from samples ``(N, n, ...)``.
+
+    Args:
+        draws: the mean of numbers and the most frequent category; or the most frequent value of
+            each entry.
+    """
+    mode = x.mode(1).values
+    if draws == "mode":
+        return mode
+    mean = x.mean(1)
+    categories = [k for k, c in enumerate(columns.kinds) if c.kind == "category"]
+    mean[:, categories] = mode[:, categories]
+    return mean

@@ -50,6 +50,7 @@ class Cells:
         marks: of missing cells, besides empty ones.
         decimals: the decimal marks with which all cells are numbers; empty for texts.
         is_text: whether the caller asks for texts.
+        plain: whether all cells are numbers with a point and without groups of digits.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Cells:
     marks: frozenset[str]
     decimals: str
     is_text: bool = False
+    plain: bool = False
 
     @classmethod
     def of(
@@ -73,7 +75,7 @@ class Cells:
 
         cells = compute.utf8_trim_whitespace(cells)
         marks = sorted(MISSING if na is None else {"", *na})
-        keys = compute.utf8_lower(cells) if na is None else cells
+        keys = compute.ascii_lower(cells) if na is None else cells
         column = cls(name, cells, frozenset(), "", is_text)._without(
             compute.is_in(keys, pyarrow.array(marks))
         )
@@ -115,9 +117,28 @@ class Cells:
         return str(self.cells.filter(matches)[0].as_py())
 
     def _classified(self) -> Cells:
-        decimals = "".join(d for d, pattern in _NUMBERS.items() if self.all(pattern))
+        """Return the column with its decimal marks; a cast is faster than a pattern."""
+        from pyarrow import compute
+
+        plain = self._casts()
+        if plain and not compute.any(compute.match_substring(self.cells, ".")).as_py():
+            decimals = ".,"
+        else:
+            decimals = "." * plain + "".join(
+                d for d, pattern in _NUMBERS.items() if d not in "." * plain and self.all(pattern)
+            )
         padded = decimals and self.has(_PADDED)
-        return replace(self, decimals="" if padded or not self.filled else decimals)
+        return replace(self, decimals="" if padded or not self.filled else decimals, plain=plain)
+
+    def _casts(self) -> bool:
+        """Return whether all cells are numbers as pyarrow reads them."""
+        import pyarrow
+
+        try:
+            self.cells.cast("float64")
+        except pyarrow.ArrowInvalid:
+            return False
+        return True
 
     def _without(self, absent: Any) -> Cells:
         """Return the column with more missing cells, and their marks."""
@@ -170,9 +191,8 @@ def typed(file: TextFile, form: Form, column: Cells, decimal: str) -> Any:
         _check_pure(file, form, column, decimal)
         return cells
     groups = f"[{_GROUPS[decimal]}{_SPACES}]"
-    if column.has(groups):
+    if decimal == "," or not column.plain:
         cells = compute.replace_substring_regex(cells, groups, "")
-    if decimal == "," and column.has(","):
         cells = compute.replace_substring(cells, ",", ".")
     if not replace(column, cells=cells).all(_WHOLE):
         return cells.cast("float64")

@@ -98,6 +98,8 @@ def _texts(file: TextFile, form: Form, picked: Sequence[int]) -> Any:
     except pyarrow.ArrowInvalid as error:
         if bad:
             raise DataError(_ragged(file, form)) from None
+        if next(form.rows(file), None) is None:  # a last line without its end
+            return pyarrow.table({place: [] for place in converts.include_columns})
         if "straddling" in str(error):
             raise ValueError(f"a row has {LINE:,} characters or more") from None
         raise

@@ -57,7 +57,7 @@ class Form:
             for number, row in islice(enumerate(reader, self.skip + 1), int(self.header), None):
                 remark = self.comment and row and row[0].startswith(self.comment)
                 if not remark and (self.width == 1 or any(map(str.strip, row)) or len(row) > 1):
-                    yield number, row
+                    yield number, row or [""]
 
 
 def detect(file: TextFile, dialect: Dialect) -> Form:
@@ -145,7 +145,8 @@ def _delimiter(lines: Sequence[str], path: Path) -> str:
         width = widths.most_common(1)[0][0]
         cells = [cell.strip() for row in rows for cell in row]
         numbers = sum(bool(NUMBER.fullmatch(cell)) for cell in cells) / len(cells)
-        whole = len(widths) == 1 and width - len(rows[0]) in (0, 1)
+        ends = not any(row[-1].strip() for row in rows[1:])
+        whole = len(widths) == 1 and width - len(rows[0]) in (0, int(ends))
         if delimiter == " ":
             whole = whole and numbers > _CLEAR  # else texts of as many words
         elif width > 1:

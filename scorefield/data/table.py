@@ -51,11 +51,20 @@ def _from_object(source: Any, name: str, use: Use) -> Any:
         source = source.reset_index(drop=True)
     if hasattr(source, "to_frame"):  # one column
         source = source.to_frame()
-    if isinstance(source, Mapping):
-        source = _arrays(source, name)
+    if hasattr(source, "iloc"):  # other columns need not be of a type that pyarrow has
+        places = use.picks(unique(name, list(map(str, source.columns))))
+        source = source.iloc[:, [*compress(range(len(places)), places)]]
     with reading(name, "a table", pyarrow.ArrowException):
+        if isinstance(source, Mapping):
+            source = _arrays(source, name)
         other = hasattr(source, "__dataframe__") and not hasattr(source, "__arrow_c_stream__")
-        table = interchange.from_dataframe(source) if other else pyarrow.table(source)
+        try:
+            table = interchange.from_dataframe(source) if other else pyarrow.table(source)
+        except pyarrow.ArrowException as error:  # of several parts, the column last
+            raise ValueError(
+                f"{': '.join(map(str, reversed(error.args)))}: write values of one type, or leave "
+                "the column out with without="
+            ) from None
     names = unique(name, table.column_names)
     if not names or not table.num_rows:
         raise DataError(f"{name} holds no {'rows' if names else 'columns'}.")
@@ -67,7 +76,9 @@ def _from_object(source: Any, name: str, use: Use) -> Any:
 
 
 def _arrays(source: Mapping[Any, Any], name: str) -> dict[str, Any]:
-    """Return columns that pyarrow takes, from arrays, tensors or lists by their names."""
+    """Return arrays, tensors or lists, by their names, as columns in which NaN is missing."""
+    import pyarrow
+
     columns, lengths = {}, {}
     for key, column in source.items():
         shape = tuple(getattr(column, "shape", (len(column),) if isinstance(column, list) else ()))
@@ -77,7 +88,8 @@ def _arrays(source: Mapping[Any, Any], name: str) -> dict[str, Any]:
                 f"{name} is a mapping with the keys {keys[:80]}: pass one of its values, or "
                 f"columns of shape (N,); {key} has {shape}."
             )
-        columns[str(key)] = column.numpy(force=True) if hasattr(column, "numpy") else column
+        column = column.numpy(force=True) if hasattr(column, "numpy") else column
+        columns[str(key)] = pyarrow.array(column, from_pandas=True)
         lengths[str(key)] = shape[0]
     if len({*lengths.values()}) > 1:
         raise DataError(f"{name} has columns of different lengths: {lengths}.")

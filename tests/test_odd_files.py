@@ -17,9 +17,11 @@ from odd_images import IMAGES
 from pyarrow import parquet
 
 from scorefield._internal.errors import DataError
+from scorefield.data import read
 from scorefield.data.contents import Use
 from scorefield.data.dialect import Dialect
 from scorefield.data.formats import read_file
+from scorefield.data.tabular import Choices
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,14 @@ class Columns:
     note: str = ""
 
     def check(self, path, **options):
-        table = read_file(path, use=use(**options)).table
+        contents = read_file(path, use=use(**options))
+        table = contents.table
         expected = {
             name: pa.array(cells, self.types.get(name)) for name, cells in self.columns.items()
         }
         assert table.to_pydict() == {name: cells.to_pylist() for name, cells in expected.items()}
         assert table.schema.types == [cells.type for cells in expected.values()]
-        notes = [text.decode() for text in (table.schema.metadata or {}).values()]
-        assert self.note in " ".join(notes)
+        assert self.note in " ".join(contents.notes)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Refused:
 
     def check(self, path, **options):
         with pytest.raises(DataError) as refused:
-            read_file(path, use=use(**options))
+            read(path, **options)
         text = str(refused.value)
         assert str(path) in text or text.startswith("without=")
         assert [part for part in self.parts if part not in text] == [], text
@@ -66,8 +68,9 @@ class Case:
     options: dict = field(default_factory=dict)
 
 
-def use(without=(), texts=(), names=(), **dialect):
-    return Use(names, without, frozenset(texts), dialect=Dialect(**dialect))
+def use(without=(), columns=None, **dialect):
+    """Return the choice of columns for arguments of `read`."""
+    return Use.of(None, without, None, Dialect(**dialect), Choices.of(columns).texts)
 
 
 def refused(*parts):
@@ -183,9 +186,9 @@ NUMBERS = [
     Case("unsigned numbers", "t.csv", "x\n18446744073709551615\n1\n",
          Columns({"x": [18446744073709551615, 1]}, {"x": "uint64"})),
     Case("whole numbers beyond 64 bits", "t.csv", "x\n1\n123456789012345678901234567890\n",
-         refused("row 3", "column x", "1234567890", "64 bits", 'without="x"')),
+         refused("row 3", "column x", "1234567890", "64 bits", 'x=drop"')),
     Case("long digits as texts", "t.csv", "x\n123456789012345678901234567890\n1\n",
-         Columns({"x": ["123456789012345678901234567890", "1"]}), {"texts": ("x",)}),
+         Columns({"x": ["123456789012345678901234567890", "1"]}), {"columns": "x=category"}),
     Case("all digits of a number", "t.csv", "x\n0.1\n0.30000000000000004\n1e-300\n",
          Columns({"x": [0.1, 0.30000000000000004, 1e-300]})),
     Case("signs and exponents", "t.csv", "x,n\n+1.5E3,+5\n-.5,-7\n5.,0\n",
@@ -204,7 +207,7 @@ NUMBERS = [
          refused("row 2", "column y", "'a'", "numbers such as 7")),
     Case("numbers of texts, as said", "t.csv", "x,y\n1,a\n2,7\n",
          Columns({"x": [1, 2], "y": ["a", "7"]}),
-         {"texts": ("y",)}),
+         {"columns": "y=category"}),
 ]  # fmt: skip
 
 GAPS = [
@@ -315,7 +318,7 @@ JSON_LINES = [
     Case("json packed", "t.jsonl.gz", gzip.compress(b'{"x": 1}\n'), Columns({"x": [1]})),
     Case("json of two types", "t.jsonl", '{"x": 1}\n{"x": "a"}\n',
          refused("x", "from number to string in row 1")),
-    Case("json nested", "t.jsonl", '{"x": 1, "y": {"a": 2}}\n', refused("column y", 'without="y"')),
+    Case("json nested", "t.jsonl", '{"x": 1, "y": {"a": 2}}\n', refused("column y", "y=drop")),
     Case("json array", "t.jsonl", '[{"x": 1}, {"x": 2}]\n', refused("lines of JSON objects")),
     Case("json that ends early", "t.jsonl", '{"x": 1}\n{"x":', refused("lines of JSON objects")),
     Case("json of nothing", "t.jsonl", "", refused("is empty")),
@@ -335,9 +338,9 @@ PARQUET = [
          parquet_of({"t": ["a", None, "NA"], "b": [True, None, False]}),
          Columns({"t": ["a", None, "NA"], "b": [True, None, False]})),
     Case("parquet nested", "t.parquet", parquet_of(NESTED),
-         refused("column y", "struct", 'without="y"')),
+         refused("column y", "struct", "y=drop")),
     Case("parquet lists", "t.parquet", parquet_of({"x": [1, 2], "y": [[1], [2]]}),
-         refused("column y", "list", 'without="y"')),
+         refused("column y", "list", "y=drop")),
     Case("parquet lists left out", "t.parquet", parquet_of({"x": [1, 2], "y": [[1], [2]]}),
          Columns({"x": [1, 2]}), {"without": ("y",)}),
     Case("parquet bytes", "t.parquet", parquet_of({"x": [1], "y": [b"ab"]}),

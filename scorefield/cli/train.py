@@ -92,8 +92,8 @@ def train(
     ----------
     data
         A file of vectors (N, D), signals (N, C, L) or images (N, C, H, W): .npy, .npz, idx; a
-        table: .csv, .tsv, .txt, .jsonl, .parquet; cells: .h5ad; a folder of images; or a built-in set: digits,
-        digits-test, checkerboard, moons, rings, spiral.
+        table: .csv, .tsv, .txt, .jsonl, .parquet; cells: .h5ad; a folder of images; or a built-in
+        set: digits, digits-test, checkerboard, moons, rings, spiral.
     network
         Kind of network, as --network.kind. Or your own network, package.module:factory: the factory
         is called without arguments and returns a torch.nn.Module or a Denoiser.

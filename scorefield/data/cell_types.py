@@ -205,8 +205,8 @@ def typed(file: TextFile, form: Form, column: Cells, decimal: str) -> Any:
     place = compute.index(compute.greater(compute.utf8_length(plain), 18), True).as_py()
     raise DataError(
         f"{file.path}, row {_row(file, form, place)}, column {column.name}: "
-        f"{plain[place].as_py():.40}, a whole number of more than 64 bits: leave the column out "
-        f'with without="{column.name}", or write it with an exponent, as in 1.5e30.'
+        f"{plain[place].as_py():.40}, a whole number of more than 64 bits: write it with an "
+        f'exponent, as in 1.5e30, or use columns="{column.name}=drop".'
     )
 
 
@@ -224,7 +224,7 @@ def _check_pure(file: TextFile, form: Form, column: Cells, decimal: str) -> None
     raise DataError(
         f"{file.path}, row {row}, column {column.name}: {text!r}, but the column holds both texts "
         f"and numbers such as {column.first(pattern)}: pass na={text!r} if it stands for a missing "
-        "value, or write one or the other."
+        f'value, or columns="{column.name}=category" if all are texts.'
     )
 
 

@@ -11,7 +11,7 @@ import math
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,11 +126,12 @@ class Use:
         without: tuple[str, ...],
         like: DataConfig | None,
         dialect: Dialect = DETECTED,
+        texts: Iterable[str] = (),
     ) -> Use:
         """Return the columns for the arguments of `scorefield.data.read`."""
         classes = str(labels) if isinstance(labels, str | Path) else None
         if like is None:
-            return cls(without=without, classes=classes, dialect=dialect)
+            return cls((), without, frozenset(texts), classes, dialect)
         texts = (c.name for c in like.columns.kinds if c.kind == "category" or c.format)
         return cls(like.columns.names, without, frozenset(texts), classes, dialect)
 

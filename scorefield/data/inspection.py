@@ -26,7 +26,7 @@ from scorefield.data.kinds import decode
 from scorefield.data.layout import pieces
 from scorefield.data.rows import chunks, spans
 from scorefield.data.source import Data, read, read_contents
-from scorefield.data.tabular import read_schema
+from scorefield.data.tabular import Choices, read_schema
 
 _MOST_LEVELS = 65536
 _SHOWN = 8
@@ -48,7 +48,9 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
         contents = Contents(read(source).x.numpy())  # type: ignore[attr-defined]
     else:
         dialect = Dialect(**{f.name: options.get(f.name) for f in fields(Dialect)})
-        use = Use.of(labels, options.get("without", ()), options.get("like"), dialect)
+        columns = Choices.of(options.get("columns"))
+        without = (*options.get("without", ()), *columns.dropped)
+        use = Use.of(labels, without, options.get("like"), dialect, columns.texts)
         names = ReadingConfig.model_fields
         choices = ReadingConfig.of(**{k: v for k, v in options.items() if k in names})
         contents = read_contents(source, choices, use)

@@ -218,11 +218,9 @@ def read(
         x, y = builtin(str(source))
         return Data(x, y if labels is None else _classes(labels, len(x)), name)
     choices = explicit if like is None else explicit.over(like.reading)
-    dialect, of_columns = (
-        Dialect(delimiter, decimal, encoding, comment, header, na),
-        Choices.of(columns),
-    )
-    use = Use.of(labels, (*without, *of_columns.dropped), like, dialect)
+    dialect = Dialect(delimiter, decimal, encoding, comment, header, na)
+    of_columns = Choices.of(columns)
+    use = Use.of(labels, (*without, *of_columns.dropped), like, dialect, of_columns.texts)
     contents = read_contents(source, choices, use, name)
     contents, axes = _checked(contents, explicit, choices, name, like)
     classes, class_columns, notes = classes_of(contents, labels, name)

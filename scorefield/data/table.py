@@ -72,7 +72,7 @@ def _from_object(source: Any, name: str, use: Use) -> Any:
         return table.select(images)
     picked = list(compress(range(len(names)), use.picks(names)))
     renamed = table.rename_columns(names).replace_schema_metadata(table.schema.metadata)
-    return _checked(name, renamed.select(picked))
+    return renamed.select(picked)
 
 
 def _arrays(source: Mapping[Any, Any], name: str) -> dict[str, Any]:
@@ -120,34 +120,7 @@ def _from_parquet(path: Path, use: Use) -> Any:
     if images:
         return table.select(images)
     renamed = table.rename_columns(list(compress(names, use.picks(names))))
-    return _checked(path, renamed.replace_schema_metadata(table.schema.metadata))
-
-
-def _checked(name: Path | str, table: Any) -> Any:
-    """Return a table whose columns hold one value in each cell.
-
-    Raises:
-        DataError: a column of lists, structs, bytes or other types.
-    """
-    from pyarrow import types
-
-    tests = (
-        types.is_primitive,
-        types.is_boolean,
-        types.is_decimal,
-        types.is_null,
-        types.is_string,
-        types.is_large_string,
-        types.is_string_view,
-    )
-    for field in table.schema:
-        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-        if not any(test(kind) for test in tests):
-            raise DataError(
-                f"{name}, column {field.name}: of type {field.type}, which is not one value in "
-                f'each cell: make columns of it, or leave it out with without="{field.name}".'
-            )
-    return table
+    return renamed.replace_schema_metadata(table.schema.metadata)
 
 
 def _from_json(path: Path, use: Use) -> Any:
@@ -176,7 +149,7 @@ def _from_json(path: Path, use: Use) -> Any:
     picked = list(compress(range(len(names)), use.picks(names)))
     if not picked:
         raise DataError(f"{path} holds no columns.")
-    return _checked(path, content.rename_columns(names).select(picked))
+    return content.rename_columns(names).select(picked)
 
 
 def _texts(columns: Iterable[Any]) -> Iterable[str]:

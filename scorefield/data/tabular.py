@@ -22,6 +22,8 @@ from scorefield.data.kinds import Source
 DEFAULT = "quantile"
 _EACH = {"quantile": None, "standard": "standard", "normal": "normal"}  # the choice of numbers
 
+_TEXTS = ("category", "ordered", "date")
+
 
 class Choices(NamedTuple):
     """The kinds of columns that are named, and the maps of all numbers.
@@ -40,6 +42,11 @@ class Choices(NamedTuple):
     def dropped(self) -> list[str]:
         """The columns that are left out."""
         return [column for column, choice in self.each.items() if choice == "drop"]
+
+    @property
+    def texts(self) -> list[str]:
+        """The columns that are read as texts, even if their cells are numbers."""
+        return [column for column, choice in self.each.items() if choice in _TEXTS]
 
     @classmethod
     def of(cls, columns: str | Mapping[str, str] | None) -> Choices:

@@ -44,6 +44,7 @@ import functools
 import gc
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import random
 import sys
@@ -67,6 +68,7 @@ STEPS = [20, 50]
 SHAPES = {"small": (4, 8), "large": (16, 4, 32, 32)}
 BEST_OF = 3
 TO_PEER, TO_FLOOR = 0.5, 4.0
+NOISE_SHAPE, NOISE_STEPS, TO_RANDN = (16, 4, 64, 64), [20, 50, 250], 20.0
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 
 
@@ -306,6 +308,31 @@ def measure(steps: int, shape: tuple[int, ...], repeats: int) -> list[dict[str, 
     return rows
 
 
+def noise_ratios(repeats: int) -> dict[str, float]:
+    """Return the processor time of a draw and of increments along a grid, over ``torch.randn``."""
+    x = torch.empty(NOISE_SHAPE)
+    noise = sf.Noise(0, torch.arange(len(x)))
+    runs: dict[str, Callable[[], Any]] = {"draw": lambda: noise.normal(x)}
+    for steps in NOISE_STEPS:
+        runs[f"increment, {steps} steps"] = functools.partial(walk, noise, x, steps)
+    times: dict[str, list[float]] = {name: [] for name in ("randn", *runs)}
+    for _ in range(repeats):
+        for name, run in {"randn": lambda: torch.randn(x.shape), **runs}.items():
+            start = time.process_time_ns()
+            run()
+            times[name].append(time.process_time_ns() - start)
+    least = {name: min(values) for name, values in times.items()}
+    least |= {name: least[name] / int(name.split()[1]) for name in runs if name != "draw"}
+    return {name: least[name] / least["randn"] for name in runs}
+
+
+def walk(noise: sf.Noise, x: Tensor, steps: int) -> None:
+    """Draw the increments of a stochastic solver on a grid."""
+    places = torch.linspace(0.9, 0.1, steps + 1, dtype=torch.float64).tolist()
+    for start, end in itertools.pairwise(places):
+        _, noise = noise.increment(start, end, x)
+
+
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     """Return the median of the ratios within a repeat, and the ratio of the minima."""
     within = [a / b for a, b in zip(ours, theirs, strict=True)]
@@ -378,6 +405,11 @@ def main() -> None:
             "to_peer" in r and r["to_peer"]["of_minima"] <= TO_PEER for r in small
         ),
     }
+    noise = noise_ratios(max(3, repeats // 8))
+    print(f"\nnoise of shape {NOISE_SHAPE}, processor time over torch.randn")
+    for name, value in noise.items():
+        print(f"{name:<24}{value:>8.1f}  {verdict(value, TO_RANDN)}: at most {TO_RANDN:g}")
+    targets["noise at most 20 times torch.randn"] = max(noise.values()) <= TO_RANDN
     print()
     for target, met in targets.items():
         print(f"{target}: {'pass' if met else 'FAIL'}")
@@ -386,6 +418,7 @@ def main() -> None:
         "versions": versions,
         "repeats": repeats,
         "targets": targets,
+        "noise": noise,
         "rows": rows,
     }
     RESULTS.parent.mkdir(exist_ok=True)

@@ -75,7 +75,7 @@ def test_a_field_compiles_as_one_graph_for_every_form_of_the_time(t):
 def test_the_brownian_path_is_the_same_when_compiled_to_machine_code():
     """Integers must not overflow under an optimiser's assumptions, nor powers of two round."""
     noise = sf.Noise(2**63 + 11, torch.tensor([0, 5, 2**40 + 3]))
-    like = torch.empty(3, 5)
+    like = torch.empty(3, 5, dtype=torch.float64)
     compiled = torch.compile(lambda u: noise.path(u, like), fullgraph=True)
     for u in (0.437, 0.5, 1 / 3):
         u = torch.tensor(u, dtype=torch.float64)

@@ -5,7 +5,7 @@ import scipy.stats
 import torch
 
 import scorefield as sf
-from scorefield.noise import philox
+from scorefield.noise import philox, splitmix
 
 # Known answers published with Random123 (kat_vectors, philox4x32 with 10 rounds).
 KNOWN = [
@@ -50,6 +50,19 @@ def correlation(a, b):
 def test_philox_gives_the_published_answers(counter, key, answer):
     got = philox([torch.tensor([w]) for w in words(counter)], tuple(words(key)))
     assert [int(w) for w in got] == words(answer)
+
+
+def test_splitmix_gives_the_published_numbers():
+    """The first five of seed 1234567, in the reference code and in many languages since."""
+    golden = 0x9E3779B97F4A7C15 - 2**64
+    got = splitmix(1234567 + torch.arange(1, 6) * golden)
+    assert [int(w) % 2**64 for w in got] == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
 
 
 def test_draws_are_standard_normal():

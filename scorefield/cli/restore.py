@@ -161,27 +161,16 @@ def _check_method(field: ScoreField, method: Method, plan: Plan) -> None:
     """Reject a plan that a method cannot use, before any work.
 
     Raises:
-        UsageError: more repeated steps than a sample has noise for.
         ValueError: a solver, or steps, that known values cannot be put in place between.
     """
     import torch
-    from torch import Tensor
 
     from scorefield.inverse import Mask
     from scorefield.inverse.restore import pose
-    from scorefield.noise import PATHS
     from scorefield.sampling import prepare
-    from scorefield.solvers import RePaint
 
     if method not in _PLACING:
         return
-    if method == "repaint" and isinstance(plan.times, Tensor):
-        most = (PATHS - 1) // RePaint.repeats
-        if plan.solver.weak_order is not None and len(plan.times) - 1 > most:
-            raise UsageError(
-                f"--steps {len(plan.times) - 1}: repaint repeats each step {RePaint.repeats} "
-                f"times, and a sample has noise for {most} steps: give at most that."
-            )
     nothing = Mask(torch.zeros(field.shape, dtype=torch.bool), checked=True)
     _, placed = pose(method, field, nothing, torch.zeros(1, *field.shape), 0.0, plan, {})
     prepare(field, placed)

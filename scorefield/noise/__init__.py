@@ -1,6 +1,6 @@
 """Random numbers that are pure functions of (seed, sample id, step)."""
 
-from scorefield.noise.brownian import PATHS as PATHS, Walk as Walk, clock as clock
+from scorefield.noise.brownian import Walk as Walk, clock as clock
 from scorefield.noise.draws import (
     BOUND as BOUND,
     CLASSES as CLASSES,
@@ -16,5 +16,5 @@ from scorefield.noise.draws import (
     TRAINING as TRAINING,
     TUNING as TUNING,
     Noise as Noise,
-    philox as philox,
 )
+from scorefield.noise.generators import philox as philox, splitmix as splitmix

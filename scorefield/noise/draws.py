@@ -2,16 +2,15 @@ r"""Random numbers that are pure functions of (seed, sample id, step).
 
 A sample must not depend on its neighbours in a batch, so its noise cannot come from one generator
 for the batch. `Noise` computes each number from its address with the counter-based generator
-Philox4x32-10: the key is the seed, the counter is (path and block of four numbers, stream and step,
-id). Integers are exact, so the numbers are the same on any device, for any batch and in any order.
-
-Reference: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3.
+Philox4x32-10: the key is the seed, the counter is (block of four numbers, stream and step, id). For
+a Brownian path the counter is (path, stream and node, id), and the words are expanded to the normal
+numbers of the node. Integers are exact, so the numbers are the same on any device, for any batch
+and in any order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 
@@ -19,7 +18,8 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Shape
-from scorefield.noise.brownian import Walk, construction
+from scorefield.noise.brownian import Place, Recent, Visit, Walk, descend
+from scorefield.noise.generators import LOW, box_muller, number_type, philox
 from scorefield.process import Coefficient, cast, widest
 
 # Uses of randomness that must not share numbers even where they share seeds and ids.
@@ -39,37 +39,8 @@ from scorefield.process import Coefficient, cast, widest
     CLASSES,
 ) = range(13)
 _PATH = 128  # added to a stream for its Brownian paths
-
-_LOW = 0xFFFFFFFF
 _STEP_BITS = 24
-_BLOCK_BITS = 22
-_AT_ONCE = 2**20  # numbers computed at a time for a path
-_IN_CACHE = 2**14  # blocks computed at a time by a thread
-_MULTIPLY = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-
-
-def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
-    """Return four 32-bit words, as int64 tensors, from four counter words and two key words."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        (high0, low0), (high1, low1) = _product(c0, _MULTIPLY[0]), _product(c2, _MULTIPLY[1])
-        c1, c3 = high1.bitwise_xor_(c1).bitwise_xor_(k0), high0.bitwise_xor_(c3).bitwise_xor_(k1)
-        c0, c1, c2, c3 = c1, low1, c3, low0
-        k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
-    return [c0, c1, c2, c3]
-
-
-def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Return the high and the low word of a product of 32-bit words."""
-    if torch.compiler.is_compiling():
-        # a compiler may assume that signed numbers do not overflow
-        low, high = (word & 0xFFFF) * factor, (word >> 16) * factor
-        return (high + (low >> 16)) >> 16, (low + ((high & 0xFFFF) << 16)) & _LOW
-    product = word * factor
-    low = product & _LOW
-    return product.bitwise_right_shift_(32).bitwise_and_(_LOW), low
+_IN_CACHE = 2**14  # blocks of four numbers computed at a time by a thread
 
 
 @dataclass(frozen=True)
@@ -87,6 +58,7 @@ class Noise:
         stream: the use of the numbers, below 128; streams share no numbers.
         walk: the part of their Brownian paths that the samples have followed.
         checked: the arguments are valid.
+        recent: the last place on the paths, a cache.
 
     Raises:
         ValueError: seed, ids or step outside their range.
@@ -98,6 +70,7 @@ class Noise:
     stream: int = SAMPLING
     walk: Walk = Walk()  # noqa: RUF009 - a tuple, immutable
     checked: bool = field(default=False, repr=False)
+    recent: Recent = field(default_factory=Recent, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.checked:
@@ -122,9 +95,8 @@ class Noise:
     def draw(self, shape: Shape, like: Tensor) -> tuple[Tensor, Noise]:
         """Return standard normal numbers ``(B, *shape)``."""
         count = math.prod(shape)
-        step = torch.full((1, 1), self.step, device=like.device)
-        z = self._normals(step, -(-count // 4), like.dtype)
-        return z[:, 0, :count].reshape(-1, *shape), self.skipped()
+        z = self._normals(-(-count // 4), like)
+        return z[:, :count].reshape(-1, *shape), self.skipped()
 
     def skipped(self) -> Noise:
         """Return the noise that follows a draw, without computing the numbers."""
@@ -137,24 +109,23 @@ class Noise:
 
         On a device without float64, one float32 number.
         """
-        step, dtype = torch.full((1, 1), self.step, device=like.device), widest(like.device)
-        high, low = self._words(step, 1)[:2]
+        dtype = widest(like.device)
+        high, low = self._words(self.step, 1, like.device)[:2]
         u = (high.to(dtype) * 2.0**21 + (low >> 11).to(dtype) + 0.5) * 2.0**-53
-        return u[:, 0, 0].clamp(max=1 - torch.finfo(dtype).eps / 2), self.skipped()
+        return u[:, 0].clamp(max=1 - torch.finfo(dtype).eps / 2), self.skipped()
 
     def uniform_like(self, like: Tensor) -> tuple[Tensor, Noise]:
         """Return numbers in (0, 1) of the shape, type and device of ``like`` ``(B, ...)``."""
         count = math.prod(like.shape[1:])
-        step = torch.full((1, 1), self.step, device=like.device)
-        words = torch.stack(self._words(step, -(-count // 4)), -1)[:, 0].flatten(1)[:, :count]
-        u = ((words >> 8).to(widest(like.device)) + 0.5) * 2.0**-24  # as many digits as float32 has
+        words = self._words(self.step, -(-count // 4), like.device)
+        u = torch.stack(words, -1).flatten(1)[:, :count] >> 8  # as many digits as float32 has
+        u = (u.to(widest(like.device)) + 0.5) * 2.0**-24
         return u.reshape(like.shape).to(like), self.skipped()
 
     def signs(self, like: Tensor, place: int) -> Tensor:
         """Return random signs, -1 or 1, at one of 2^24 places, shaped like ``like``."""
         count = math.prod(like.shape[1:])
-        step = torch.full((1, 1), place, device=like.device)
-        words = torch.stack(self._words(step, -(-count // 128)), -1)[:, 0, :, :, None]
+        words = torch.stack(self._words(place, -(-count // 128), like.device), -1)[..., None]
         bits = words.bitwise_right_shift(torch.arange(32, device=like.device)) & 1
         return (1 - 2 * bits.flatten(1)[:, :count]).reshape(like.shape).to(like)
 
@@ -162,52 +133,49 @@ class Noise:
         """Return the increment of the Brownian path between two places, scaled to unit variance.
 
         It is on the path of the last increment, or on a new one if that path has been followed
-        here already. For two places in one interval of length 2^-20 the scaling is inexact.
+        here already. For two places in one interval of length 2^-12 the scaling is inexact.
 
         Args:
             start, end: times on the `clock`, one for all samples or one for each.
             like: ``(B, ...)``; gives shape, type and device of the numbers returned.
-
-        Raises:
-            ValueError: a sample has used all of its 2^10 paths. With places of each sample this is
-                not checked, and further paths are not independent.
         """
-        path, low, high = self.walk.extended(start, end)
-        first = self.walk.value_at(path, start)
-        first = self.path(start, like, path) if first is None else first
-        last = self.path(end, like, path)
+        walk = self.walk.extended(start, end)
+        first, last = (self.path(u, like, walk.path) for u in (start, end))
         gap = torch.as_tensor(abs(end - start), dtype=torch.float64)
         size = torch.where(gap > 0, gap, 1.0).sqrt().reshape(-1, *[1] * (like.ndim - 1))
         z = ((last - first).reshape(like.shape) / cast(size, last)).to(like)
-        return z, replace(self, walk=Walk(path, low, high, end, last))
+        return z, replace(self, walk=walk)
 
     def path(self, u: Coefficient, like: Tensor, path: Coefficient = 0) -> Tensor:
         """Return the Brownian path at ``u``, ``(B, d)``, ``d`` coordinates as in ``like``.
 
-        In float64, or in float32 on a device without it.
+        In float64 if ``like`` is and its device has it, otherwise in float32.
 
         Args:
             u, path: the place and the number of the path, one for all samples or one for each.
-
-        Raises:
-            ValueError: more than 2^24 coordinates.
         """
-        count, device = math.prod(like.shape[1:]), like.device
-        if count > 4 * 2**_BLOCK_BITS:
-            raise ValueError(f"a sample has {count} numbers: paths have up to 2^24 coordinates.")
-        nodes, weights = construction(torch.as_tensor(u, dtype=torch.float64).reshape(-1, 1))
-        path = torch.as_tensor(path).long().reshape(-1, 1)
+        count, dtype = math.prod(like.shape[1:]), number_type(like)
+        place, cache = Place.of(u, path), not torch.compiler.is_compiling()
+        source = (self.seed, self.stream, self.ids, count, dtype, like.device)
+        last = self.recent.of(source) if cache else None
+        if last is None or not place.equals(last.place):
+            same = 0 if last is None else min(place.common(last.place), len(last.middles))
+            words = self._path_words(place.nodes[:, same:], place.path, like.device)
+            middles = [] if last is None else last.middles[:same]
+            last = Visit(source, place, *descend(place, words, middles, -(-count // 2), dtype))
+            if cache:
+                self.recent.visit = last
+        return last.value.flatten(1)[:, :count]
+
+    def _path_words(self, nodes: Tensor, path: Tensor, device: torch.device) -> Tensor:
+        """Return 64-bit words ``(B, S)`` of nodes ``(B or 1, S)`` of the paths ``(B or 1, 1)``."""
         nodes, path = (v.to(device, non_blocking=True) for v in (nodes, path))
-        on_path = replace(self, stream=self.stream + _PATH)
-        w = torch.zeros(len(self.ids), count, dtype=widest(device), device=device)
-        weights = cast(weights, w)
-        width = max(1, _AT_ONCE // max(1, w.numel()))
-        for k in range(0, nodes.shape[1], width):
-            z = on_path._normals(nodes[:, k : k + width], -(-count // 4), w.dtype, path)
-            w = w + torch.einsum(
-                "bn,bnk->bk", weights[:, k : k + width].expand(len(z), -1), z[..., :count]
-            )
-        return w
+        ids = self.ids.to(device, non_blocking=True)[:, None]
+        stepped = nodes + ((self.stream + _PATH) << _STEP_BITS)
+        shape = (len(ids), nodes.shape[1])
+        counter = [word.expand(shape) for word in (path, stepped, ids & LOW, ids >> 32)]
+        high, low, *_ = philox(counter, self._key())
+        return (high << 32) | low
 
     def where(self, mask: Tensor, other: Noise) -> Noise:
         """Return this noise with the walk of another for the samples outside ``mask``.
@@ -216,49 +184,35 @@ class Noise:
         """
         return replace(self, walk=self.walk.where(mask.reshape(-1, 1), other.walk))
 
-    def _normals(
-        self, step: Tensor, blocks: int, dtype: torch.dtype, path: Tensor | None = None
-    ) -> Tensor:
-        """Return normal numbers ``(B, S, 4 blocks)`` for steps ``(B or 1, S)``.
+    def _normals(self, blocks: int, like: Tensor) -> Tensor:
+        """Return the normal numbers ``(B, 4 blocks)`` of the next draw.
 
         On the CPU in pieces that fit into its cache, since a word passes through many operations.
         """
-        counter, key = self._counter(step, blocks, path), (self.seed & _LOW, self.seed >> 32)
-        count, steps, _ = counter[0].shape
-        if not step.is_cpu or torch.compiler.is_compiling():
-            return _normal(philox(counter, key), widest(step.device)).flatten(2).to(dtype)
-        z = torch.empty(count, steps, blocks, 4, dtype=dtype)
-        most = max(1, _IN_CACHE * torch.get_num_threads() // max(1, steps))
+        counter, key = self._counter(self.step, blocks, like.device), self._key()
+        count = len(self.ids)
+        if not like.is_cpu or torch.compiler.is_compiling():
+            return box_muller(philox(counter, key), widest(like.device)).flatten(1).to(like.dtype)
+        z = torch.empty(count, blocks, 4, dtype=like.dtype)
+        most = _IN_CACHE * torch.get_num_threads()
         rows, wide = max(1, most // max(1, blocks)), min(most, max(1, blocks))
         for i in range(0, count, rows):
             for j in range(0, blocks, wide):
-                part = (slice(i, i + rows), slice(None), slice(j, j + wide))
-                z[part] = _normal(philox([word[part] for word in counter], key), torch.float64)
-        return z.flatten(2)
+                part = (slice(i, i + rows), slice(j, j + wide))
+                z[part] = box_muller(philox([word[part] for word in counter], key), torch.float64)
+        return z.flatten(1)
 
-    def _words(self, step: Tensor, blocks: int) -> list[Tensor]:
-        """Return four tensors ``(B, S, blocks)`` of random words for steps ``(B or 1, S)``."""
-        return philox(self._counter(step, blocks), (self.seed & _LOW, self.seed >> 32))
+    def _words(self, step: int, blocks: int, device: torch.device) -> list[Tensor]:
+        """Return four tensors ``(B, blocks)`` of random words."""
+        return philox(self._counter(step, blocks, device), self._key())
 
-    def _counter(self, step: Tensor, blocks: int, path: Tensor | None = None) -> list[Tensor]:
-        """Return the addresses of words, four tensors ``(B, S, blocks)``.
+    def _counter(self, step: int, blocks: int, device: torch.device) -> list[Tensor]:
+        """Return the addresses of words, four tensors ``(B, blocks)``."""
+        ids = self.ids.to(device, non_blocking=True)[:, None]
+        block = torch.arange(blocks, device=device)
+        stepped = torch.full((1, 1), step + (self.stream << _STEP_BITS), device=device)
+        shape = (len(ids), blocks)
+        return [word.expand(shape) for word in (block, stepped, ids & LOW, ids >> 32)]
 
-        ``path`` ``(B or 1, 1)`` is the number of each sample's path, for numbers of a path.
-        """
-        ids = self.ids.to(step.device, non_blocking=True)[:, None, None]
-        block = torch.arange(blocks, device=step.device)
-        if path is not None:
-            block = block + (path[..., None] << _BLOCK_BITS)
-        shape = (len(ids), step.shape[1], blocks)
-        stepped = step[..., None] + (self.stream << _STEP_BITS)
-        return [word.expand(shape) for word in (block, stepped, ids & _LOW, ids >> 32)]
-
-
-def _normal(words: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Return four normal numbers ``(..., 4)`` of each block, by Box and Muller in a type."""
-    u = [(word.to(dtype) + 0.5) * 2.0**-32 for word in words]
-    pairs = []
-    for radial, angular in (u[:2], u[2:]):
-        radius, angle = (-2 * radial.log()).sqrt(), 2 * math.pi * angular
-        pairs += [radius * angle.cos(), radius * angle.sin()]
-    return torch.stack(pairs, -1)
+    def _key(self) -> tuple[int, int]:
+        return self.seed & LOW, self.seed >> 32

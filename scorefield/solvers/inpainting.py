@@ -106,9 +106,6 @@ class _Replaced(Move):
 class RePaint(Solver):
     """Each step with the known entries replaced, then back up and down again.
 
-    A sample has 2^10 noise paths. With a base that adds noise, ``repeats`` times the number of
-    steps must be below that.
-
     Args:
         base: the solver that steps down, without memory; Lugmayr et al. use `DDPM`.
         replacement: the known entries.

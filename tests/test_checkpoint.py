@@ -360,5 +360,34 @@ def test_what_an_aborted_run_left_beside_is_not_taken_into_another(tmp_path, fil
     Log(work / "log.jsonl").add("train", 3, {"loss": 9.0})
     finishes("train", files / "x.npy", "--out", tmp_path / "run", *TINY)
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.toml", "log.jsonl", "model.safetensors"}
+    assert names == {"SHA256SUMS", "config.toml", "log.jsonl", "model.safetensors"}
     assert [r["step"] for r in records(tmp_path / "run" / "log.jsonl")] == [5]
+
+
+def test_a_word_is_printed_where_the_last_bits_may_differ(tmp_path, files, capsys, monkeypatch):
+    """A checkpoint of three threads, resumed with another number; and one without conditions."""
+    work, out = checkpoint.folder_of(tmp_path / "run"), tmp_path / "run"
+    written = checkpoint.save
+
+    def save(folder, step, tensors, facts, *rest):
+        own = {"threads": "3", "torch": "9.9\x1b[2J"} if old else {}
+        written(folder, step, tensors, {**facts, "conditions": facts["conditions"] | own}, *rest)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    command = ["train", files / "x.npy", "--out", out, *TINY, "--checkpoint-every", 3]
+    for old in (True, False):
+        assert end(*command) == 130
+        assert checkpoint.steps(work) == [3]
+        capsys.readouterr()
+        monkeypatch.setattr(checkpoint, "save", written)
+        finishes(*command)
+        printed = capsys.readouterr().out
+        here = torch.get_num_threads()
+        assert (
+            f"threads 3, now {here}; torch 9.9\\x1b[2J, now {torch.__version__}" in printed
+        ) == old
+        assert ("the last bits may differ" in printed) == old
+        shutil.rmtree(out)
+        monkeypatch.setattr(checkpoint, "save", save)

@@ -110,7 +110,7 @@ def test_from_a_file_to_samples_and_a_description(tmp_path, capsys, files):
     assert re.search(r"trained in \d+\.\d s, loss \d", text)
     assert f"run folder: {out}\n" in text
     assert "ETA" in text
-    names = ["config.toml", "log.jsonl", "model.safetensors"]
+    names = ["SHA256SUMS", "config.toml", "log.jsonl", "model.safetensors"]
     assert sorted(p.name for p in out.iterdir()) == names
 
     finishes("sample", out, "--n", 10, "--steps", 4, "--solver", "heun")

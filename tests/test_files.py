@@ -3,10 +3,13 @@
 Each of the places that open or write one is led astray by a link, a pipe, a device or a size.
 """
 
+import hashlib
 import os
 import pickle
+import random
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ import scorefield as sf
 from scorefield._internal import atomic_files, files
 from scorefield._internal.errors import CheckpointError, StorageError
 from scorefield.report import image_grid
+from scorefield.runs import digests
 from scorefield.training.log import Log
 
 
@@ -221,6 +225,61 @@ def test_pictures_are_whole_or_absent(tmp_path, monkeypatch):
 
 def full(descriptor):
     raise OSError(28, "No space left on device")
+
+
+# --- digests --------------------------------------------------------------------------------------
+
+
+def test_every_flip_of_a_bit_is_noticed(own, capsys):
+    """In each file of a run: by opening it where it is used, and by a check of all files."""
+    assert end("check", "run", "--files") == 0
+    assert "5 files are as they were written" in capsys.readouterr().out
+    run, draw = own / "run", random.Random(0)
+    listed = [name for name in digests.read(run) if name != "log.jsonl"]
+    assert {f"run/{name}" for name in listed} == set(READ) - {"run/log.jsonl"}
+    for k in range(120):
+        name = listed[k % 4] if k % 5 else "model.safetensors"
+        content = (run / name).read_bytes()
+        flipped = bytearray(content)
+        flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        (run / name).write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=name.replace("/", ".")):
+            opened(run)
+        assert digests.changed(run) == (5, [name])
+        (run / name).write_bytes(content)
+    opened(run)
+
+
+def opened(folder):
+    """Open everything that a run folder has."""
+    run = sf.load(folder)
+    return run.plans, run.folder.frontier(run.conditional)
+
+
+def test_a_change_is_reported_and_may_be_accepted(own, capsys):
+    config = own / "run" / "config.toml"
+    config.write_text(config.read_text().replace("seed = 0", "seed = 1"))
+    assert end("check", "run", "--files") == 4
+    assert "1 of 5 files have changed: config.toml" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match="if you changed it yourself, remove its line"):
+        sf.load(own / "run")
+    sums = own / "run" / "SHA256SUMS"
+    sums.write_text("".join(x for x in sums.read_text().splitlines(True) if "config" not in x))
+    assert sf.load(own / "run").config.train.seed == 1
+    sums.unlink()
+    assert end("check", "run", "--files") == 4
+    assert "has no SHA256SUMS" in capsys.readouterr().err
+
+
+def test_digests_are_those_of_the_usual_tool(own):
+    """Also after a plan was tuned again."""
+    words = "tune run --nfe 3 --noises 8 --tries 1 --polish 0 --overwrite"
+    assert end(*words.split()) == 0
+    for name, digest in digests.read(own / "run").items():
+        assert hashlib.sha256((own / "run" / name).read_bytes()).hexdigest() == digest
+    tool = shutil.which("sha256sum")
+    if tool is not None:
+        subprocess.run([tool, "--check", "--strict", "SHA256SUMS"], cwd="run", check=True)
 
 
 # --- pickles --------------------------------------------------------------------------------------

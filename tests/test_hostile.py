@@ -434,7 +434,7 @@ content("an_array_cut_short", ".npy", described("<f8", (20, 3), X.tobytes()[:-1]
 content("an_array_with_more_after_it", ".npy", described("<f8", (20, 3), X.tobytes() * 2))
 content("an_array_of_nothing_many_times", ".npy", described("|S0", (10**9, 3)))
 content("an_array_of_long_texts", ".npy", described("<U1000000000", (20, 3)))
-content("an_array_of_records", ".npy", described([("a", "<f8")], (20, 3), X.tobytes()), True)
+content("an_array_of_records", ".npy", described([("a", "<f8")], (20, 3), X.tobytes()))
 content("an_array_of_complex_numbers", ".npy", described("<c16", (30, 1), X.tobytes()), True)
 content("an_array_of_70_sides", ".npy", described("<f8", (1,) * 70, bytes(8)))
 content("a_header_that_is_a_program", ".npy", npy(b"__import__('os').mkdir('canary')\n"))
@@ -820,7 +820,7 @@ def test_dots_in_a_text_part_no_name():
 @pytest.mark.parametrize("unit", ['"', "'", '"""', '\\"""', "\"'", '"\n', "#\n", '""" ', "'''\\"])
 def test_quotes_without_end_cost_no_more_than_reading_them(unit):
     """As a pattern that tries again from each of them would, by the square: for hours."""
-    content = ("a = " + unit * (toml.LARGEST // len(unit) - 4)).encode()
+    content = ("a = " + unit * (toml.LARGEST // 4 // len(unit))).encode()
     with pytest.raises(ValueError, match="line"):
         toml.parse(content)
 

@@ -102,7 +102,7 @@ def test_folders_that_are_empty_become_runs(files, kind):
     finishes("train", "x.npy", "--out", out, *tiny())
     assert sf.load(target).sample(2).shape == (2, 3)
     names = {path.name for path in target.iterdir() if path.name not in ("._x", ".DS_Store")}
-    assert names == {"config.toml", "model.safetensors", "log.jsonl"}
+    assert names == {"SHA256SUMS", "config.toml", "model.safetensors", "log.jsonl"}
     assert (files / "link").is_symlink() == ("link" in kind)
 
 
@@ -112,7 +112,8 @@ def test_the_working_directory_becomes_a_run_and_stays_the_same_folder(files, mo
     monkeypatch.chdir(files / "here")
     finishes("train", "../x.npy", "--out", ".", *tiny())
     assert (files / "here").stat().st_ino == inode
-    assert sorted(os.listdir()) == ["config.toml", "log.jsonl", "model.safetensors"]
+    names = ["SHA256SUMS", "config.toml", "log.jsonl", "model.safetensors"]
+    assert sorted(os.listdir()) == names
     finishes("info", ".")
     assert end("train", "../x.npy", "--out", ".", *tiny(), "--seed", 3) == 2
 

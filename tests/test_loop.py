@@ -79,6 +79,7 @@ def test_each_average_is_what_a_run_with_its_decay_alone_would_keep(tmp_path):
     several, _ = finished(ema=decays)
     several.run.save(tmp_path / "run")
     names = {"model.safetensors", "config.toml", "ema-0.9.safetensors", "ema-0.0.safetensors"}
+    names |= {"SHA256SUMS"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == names
     for decay in decays:
         alone, _ = finished(ema=decay)

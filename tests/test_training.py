@@ -635,7 +635,8 @@ def test_a_run_folder_holds_weights_and_a_readable_configuration_and_no_pickle(t
     run = untrained()
     run.save(tmp_path / "deep" / "run")
     folder = tmp_path / "deep" / "run"
-    assert sorted(p.name for p in folder.iterdir()) == ["config.toml", "model.safetensors"]
+    names = ["SHA256SUMS", "config.toml", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == names
     assert sorted(p.name for p in folder.parent.iterdir()) == ["run"]
     tensors = load_file(folder / "model.safetensors")
     expected = {f"network.{name}" for name in run.field.network.state_dict()}

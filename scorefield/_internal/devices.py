@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 from scorefield._internal.errors import UsageError
@@ -33,3 +35,14 @@ def available() -> list[str]:
         return ["cpu"]
     count = torch.accelerator.device_count()
     return ["cpu", *([kind.type] if count == 1 else [f"{kind.type}:{k}" for k in range(count)])]
+
+
+def conditions(device: torch.device) -> dict[str, str]:
+    """Return the conditions of equal bits besides settings and data, as texts by their names."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "device": name,
+        "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+        "torch": str(torch.__version__),
+    }

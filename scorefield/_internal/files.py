@@ -14,8 +14,8 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from scorefield._internal import sizes
 
@@ -62,14 +62,14 @@ def check(path: Path, most: int | None = None, folder: Path | None = None) -> in
     return status.st_size
 
 
-def opened(path: Path, most: int | None = None, folder: Path | None = None) -> BinaryIO:
+def opened(path: Path, most: int | None = None, folder: Path | None = None) -> BufferedReader:
     """Return a file opened for reading bytes.
 
     Raises:
         OSError, ValueError: as `check`.
     """
     check(path, most, folder)
-    return cast(BinaryIO, path.open("rb"))
+    return path.open("rb")
 
 
 def read(path: Path, most: int | None = None, folder: Path | None = None) -> bytes:

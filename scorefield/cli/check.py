@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
@@ -23,6 +24,7 @@ from scorefield.cli.options import (
 if TYPE_CHECKING:
     from scorefield.evaluate.check import Check
 
+_FEW = 8  # names in a message
 _ROWS = 6  # of the table of interpretations
 
 
@@ -39,6 +41,7 @@ def check(
     seed: Seed = 0,
     device: Device = "cpu",
     network: Network = None,
+    files: Annotated[bool, option(ITEMS)] = False,
 ) -> None:
     """Check that a run's network matches its configuration: its prediction, its noise levels, and
     their scale.
@@ -56,7 +59,12 @@ def check(
         Number of items, or of generated samples.
     y
         Class of all items, by name or by number from 0 (conditional runs).
+    files
+        Instead, compare the files of the run with their digests, in SHA256SUMS.
     """
+    if files:
+        _check_files(run)
+        return
     from scorefield.cli.opening import class_number, embedding
     from scorefield.evaluate.check.advice import advice
     from scorefield.runs.jobs.engines import Source
@@ -81,6 +89,17 @@ def check(
     if not result.right:
         raise CheckpointError(f"{run}: {result}.")
     say(str(result))
+
+
+def _check_files(run: Path) -> None:
+    from scorefield.runs import digests
+    from scorefield.runs.folder import RunFolder
+
+    count, changed = digests.changed(RunFolder(run).path)
+    if changed:
+        names = ", ".join(changed[:_FEW]) + (" …" if len(changed) > _FEW else "")
+        raise CheckpointError(f"{run}: {len(changed)} of {count} files have changed: {names}.")
+    say(f"{count} files are as they were written")
 
 
 def show(result: Check) -> None:

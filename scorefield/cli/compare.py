@@ -124,7 +124,7 @@ def compare(
         batch_size=item.batch_size,
         progress=lambda work: track(work, len(work), "comparing"),
     )
-    result.save(out)
+    opened.folder.save_frontier(result, out)
     say(str(result))
     say(f"frontier: {out}")
     _draw(result, out.with_suffix(".png"))

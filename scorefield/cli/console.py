@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from scorefield._internal.text import one_line
+from scorefield._internal.text import one_line, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,12 +31,12 @@ console = Console(highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
-    """Print one line as it is: a long path stays in one piece.
+    """Print a line, in which a long path stays in one piece, with control characters written out.
 
     If the terminal is lost, this acts as the signal of that, SIGHUP.
     """
     try:
-        console.print(text, soft_wrap=True)
+        console.print(printable(text), soft_wrap=True)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -57,7 +57,7 @@ def show_rows(rows: Mapping[str, str]) -> None:
     """Print a table of names and texts."""
     table = Table(show_header=False, box=None)
     for name, text in rows.items():
-        table.add_row(name, one_line(text))
+        table.add_row(one_line(name), one_line(text))
     console.print(table)
 
 

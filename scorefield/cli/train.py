@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from pydantic import create_model
 
 from scorefield._internal.errors import NumericalError, Stopped, UsageError
+from scorefield._internal.text import one_line, printable
 from scorefield.cli.console import console, leave_terminal, say, track
 from scorefield.cli.options import (
     ITEMS,
@@ -171,7 +172,7 @@ def _print_config(training: Training) -> None:
     import tomli_w
 
     if training.workers.first:
-        print(tomli_w.dumps(training.config.model_dump(exclude_none=True)), end="")
+        print(printable(tomli_w.dumps(training.config.model_dump(exclude_none=True))), end="")
 
 
 @contextmanager
@@ -260,6 +261,9 @@ def _run(session: Session) -> None:
         names = " and ".join(training.damaged)
         note = f"checkpoint {names} damaged: " if names else ""
         say(f"{note}resuming from step {first} of {total}")
+        if training.changed:
+            texts = (f"{name} {change}" for name, change in training.changed.items())
+            say(one_line(f"the last bits may differ: the checkpoint has {'; '.join(texts)}"))
     steps = track(training, total - first, "training", lambda: f"loss {training.loss:.4f}")
     with stop_signals() as signals, _saving(session):
         for progress in steps:

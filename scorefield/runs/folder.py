@@ -8,6 +8,7 @@
 ``plans/nfe-N.json``        plans of ``N`` network calls (``nfe-N-guidance-W.json`` with guidance)
 ``frontier.json``           measurements of plans (``frontier-yK-guidance-W.json`` of a class)
 ``log.jsonl``, ``samples``  the log of the training, and samples drawn during it
+``SHA256SUMS``              digests of these files
 ==========================  =====================================================================
 
 Files of a folder are data from anywhere: they are checked before they are used, and nothing that a
@@ -37,7 +38,7 @@ from scorefield._internal.atomic_files import check_place, in_room, publish
 from scorefield._internal.errors import CheckpointError, DataError, StorageError, UsageError
 from scorefield._internal.hub import snapshot
 from scorefield.field import ScoreField
-from scorefield.runs import weights
+from scorefield.runs import digests, weights
 from scorefield.runs.weights import CONFIG
 from scorefield.sampling import Plan
 from scorefield.training.config import RunConfig
@@ -142,6 +143,7 @@ class RunFolder:
             path = weights.plain_file(self.path, average_name(decays[average]))
             tensors |= weights.read_tensors(path, part, reference)
         weights.check_moments(self.path / WEIGHTS, tensors)
+        digests.check(self.path, (CONFIG, WEIGHTS, average_name(decays[average])))
         return tensors
 
     @property
@@ -218,7 +220,8 @@ class RunFolder:
         path = self.plan_path(plan.tuning.nfe, guidance)
         check_place(path, self.path)
         path.parent.mkdir(exist_ok=True)
-        plan.save(path)
+        with digests.rewriting(path, self.path):
+            plan.save(path)
         return path
 
     def tried(self, nfe: int, guidance: float, facts: Mapping[str, Any]) -> Tried:
@@ -263,7 +266,17 @@ class RunFolder:
                 frontier.check(field)
         except ValueError as error:
             raise _unusable(path, error) from None
+        digests.check(self.path, (path.name,))
         return frontier
+
+    def save_frontier(self, frontier: Frontier, path: Path) -> None:
+        """Write the measurements of a comparison, in the folder or elsewhere.
+
+        Raises:
+            StorageError: no room on the disk, or a link in place of the file.
+        """
+        with digests.rewriting(path, self.path):
+            frontier.save(path)
 
     # --- data and log
 
@@ -343,6 +356,7 @@ class RunFolder:
                     _copy(source, aside / name)
                 for (guidance, _), plan in plans.items():
                     RunFolder(aside).save_plan(plan, guidance)
+                digests.write(aside)
                 if within:
                     _fill(path, aside)
                     return
@@ -429,6 +443,7 @@ def _tuned_plan(path: Path, field: ScoreField, folder: Path) -> Plan:
     plan = read_plan(path, field, folder)
     if plan.tuning is None or not isinstance(plan.times, Tensor):
         raise CheckpointError(f"{path} holds a plan that was not tuned: remove it.")
+    digests.check(folder, (path.relative_to(folder).as_posix(),))
     return plan
 
 

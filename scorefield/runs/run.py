@@ -273,7 +273,7 @@ class Run(DataInference):
             progress=progress,
         )
         if self.folder is not None and not self.condition:
-            result.save(self.folder.frontier_path(y, self.guidance))
+            self.folder.save_frontier(result, self.folder.frontier_path(y, self.guidance))
         return result
 
     def check(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield._internal.devices import find_device
+from scorefield._internal.devices import conditions, find_device
 from scorefield._internal.errors import NumericalError, StorageError
 from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
@@ -70,6 +70,8 @@ class Training:
     Attributes:
         best: the step of the smallest error on held-out data so far, and the error.
         damaged: the names of damaged checkpoints that `resume` has skipped.
+        changed: the `conditions` under which the checkpoint of `resume` was made, and the present
+            ones, as texts by their names, where they differ; the bits may then differ too.
         diverged: whether a loss or gradient was not finite. A checkpoint of the step before may be
             resumed at a lower rate.
 
@@ -114,6 +116,7 @@ class Training:
         self.best: tuple[int, float] | None = None
         self._maps: tuple[Standardize, DataConfig] | None = None
         self.damaged: tuple[str, ...] = ()
+        self.changed: dict[str, str] = {}
         self.diverged = False
         self._losses: deque[float] = deque(maxlen=100)
         self._began, self._paced = time.monotonic(), not self.config.optim.minutes
@@ -207,6 +210,7 @@ class Training:
         if self.workers.first:
             own = {"losses": list(self._losses), "best": self.best, "steps": self.fit.steps}
             facts = {**self.facts, **own, "seconds": self.seconds, "diverged": self.diverged}
+            facts["conditions"] = conditions(self.fit.device)
             checkpoint.save(folder, self.fit.step, state, facts, stays)
 
     def resume(self, folder: Path) -> int:
@@ -228,6 +232,10 @@ class Training:
             self.best = None if best is None else (int(best[0]), float(best[1]))
             self.fit.steps = int(facts["steps"])
             self._began = time.monotonic() - float(facts["seconds"])
+            now, then = conditions(self.fit.device), dict(facts.get("conditions", {}))
+            self.changed = {
+                k: f"{then[k]}, now {now[k]}" for k in now if then.get(k, now[k]) != now[k]
+            }
         except (KeyError, TypeError, ValueError) as error:
             raise StorageError(
                 f"{folder} does not hold a training to continue: {error}. Remove it to begin again."

@@ -141,9 +141,13 @@ def unroll(
             pass: one more evaluation per call, and memory for one step.
 
     Raises:
-        ValueError: another shape, adaptive steps; as `integrate`.
+        ValueError: another shape, values of ``z`` that are not finite, adaptive steps; as
+            `integrate`.
+        NumericalError: as `sample`.
     """
     plan = resolve(field, solver, times, nfe)
+    if not bool(z.isfinite().all()):
+        raise ValueError("z has values that are not finite: give standard normal numbers.")
     if z.shape[1:] != field.shape:
         raise ValueError(
             f"z has shape {tuple(z.shape)}: give a batch of samples of shape {field.shape}."
@@ -152,15 +156,16 @@ def unroll(
         raise ValueError(f"times={plan.times!r}: give a grid or a number of steps.")
     grid = check_times(field.process, plan.times)
     noise = Noise(seed, torch.arange(len(z), device=z.device)).draw(field.shape, z)[1]
-    state = plan.solver.settled(State(from_normal(field, z, grid[0]), grid[0], noise))
+    begin = state = plan.solver.settled(State(from_normal(field, z, grid[0]), grid[0], noise))
     for move in plan.solver.moves(field, grid[:-1], grid[1:]):
         if checkpoint:
             state = recompute(move, state, use_reentrant=False, preserve_rng_state=False)
         else:
             state = move(state)
     if plan.finish and bool(grid[-1] >= field.process.t_min):
-        estimate: Estimate = field(state.x, state.t)
-        return estimate.x0
+        state = state._replace(x=field(state.x, state.t).x0)
+    if not bool(state.x.isfinite().all()):
+        raise _not_finite(field, plan, begin)
     return state.x
 
 

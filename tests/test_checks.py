@@ -234,6 +234,7 @@ def test_the_command_names_what_a_run_folder_says_wrongly(tmp_path, capsys, fail
     digits("v").save(run)
     finishes("check", run, "digits-test")
     assert "this is v-prediction, as declared" in capsys.readouterr().out
+    (run / "SHA256SUMS").unlink()
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace('kind = "v"', 'kind = "eps"'))
     looks = "this looks like v-prediction, not eps-prediction"

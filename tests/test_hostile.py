@@ -832,6 +832,7 @@ def test_names_are_shown_and_not_obeyed(tmp_path, capsys):
     path = tmp_path / "run" / "config.toml"
     text = re.sub(r"^name = .*$", r'name = "\\u001b[2J\\nx"', path.read_text(), flags=re.MULTILINE)
     path.write_text(text)
+    (tmp_path / "run" / "SHA256SUMS").unlink()
     capsys.readouterr()
     finishes("info", tmp_path / "run")
     out = capsys.readouterr().out

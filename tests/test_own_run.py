@@ -122,6 +122,7 @@ def test_nothing_that_a_folder_names_is_imported(trained, tmp_path):
     text = (folder / "config.toml").read_text()
     copy = tmp_path / "hostile"
     run.save(copy)
+    (copy / "SHA256SUMS").unlink()
     for name in ("os:system", "own_networks.Net", "tests.evil_module:run"):
         (copy / "config.toml").write_text(text.replace("own_networks.Net", name))
         assert name in refusal(copy, UsageError)

@@ -57,7 +57,8 @@ def check(folder: Path, names: Iterable[str]) -> None:
     listed = read(folder)
     for name in names:
         path = folder / name
-        if name in listed and path.stat().st_size <= _CHEAP and _differs(folder, name, listed):
+        small = name in listed and path.is_file() and path.stat().st_size <= _CHEAP
+        if small and _differs(folder, name, listed):
             raise CheckpointError(
                 f"{path} has changed since it was written, by its digest in {NAME}: copy it again; "
                 "if you changed it yourself, remove its line there."

@@ -143,8 +143,16 @@ class RunFolder:
             path = weights.plain_file(self.path, average_name(decays[average]))
             tensors |= weights.read_tensors(path, part, reference)
         weights.check_moments(self.path / WEIGHTS, tensors)
-        digests.check(self.path, (CONFIG, WEIGHTS, average_name(decays[average])))
         return tensors
+
+    def check_unchanged(self) -> None:
+        """Reject weights or a configuration that have changed since the run was written.
+
+        Raises:
+            CheckpointError: naming the file.
+        """
+        averages = [average_name(decay) for decay in self.config.train.optim.ema[1:]]
+        digests.check(self.path, (CONFIG, WEIGHTS, *averages))
 
     @property
     def checkpoints(self) -> list[int]:

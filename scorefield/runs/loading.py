@@ -57,7 +57,7 @@ def load(
         device: where the network runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
-        CheckpointError: a file is missing or unreadable, or the weights do not match the
+        CheckpointError: a file is missing, unreadable or changed, or the weights do not match the
             configuration or the network; before memory is allocated.
         UsageError: the run has no such average or checkpoint; an object of your own is missing, or
             does not match the configuration; a device that is not available here.
@@ -73,6 +73,7 @@ def load(
         denoiser = new_denoiser(config.train, config.data, objects=objects)
     except ValueError as error:
         raise CheckpointError(f"{files.path / CONFIG} does not describe a run: {error}") from None
+    files.check_unchanged()
     if objects.network is not None:
         build.check_network(denoiser, config.data.classes, config.train.dropout > 0)
     state = denoiser.network.state_dict()

@@ -281,6 +281,7 @@ class Training:
         """
         try:
             tensors, theirs, ours = folder.tensors(), folder.config, self._run_config
+            folder.check_unchanged()
         except ValueError:  # of a folder that is missing, damaged, or holds another run
             return False
         if self.config.optim.minutes:

@@ -1,8 +1,8 @@
 """Digests of the files of a run: ``SHA256SUMS``, in the format of ``sha256sum``.
 
-The file lists the files that the run was written with, and those that tuning and comparing have
-added. `scorefield.load` compares files up to 256 MiB, `check` all of them, and so does
-``sha256sum --check SHA256SUMS`` in the folder. A folder without the file is not checked.
+It lists the files that the run was written with; tuning and comparing add theirs. `scorefield.load`
+compares files up to 256 MiB, `changed` all of them, and so does ``sha256sum --check SHA256SUMS`` in
+the folder. A folder without the list is not checked.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read(folder: Path) -> dict[str, str]:
 
 
 def check(folder: Path, names: Iterable[str]) -> None:
-    """Reject files that have changed, of those that are listed and not large.
+    """Reject listed files of up to 256 MiB that have changed.
 
     Raises:
         CheckpointError: naming the file.
@@ -66,7 +66,7 @@ def check(folder: Path, names: Iterable[str]) -> None:
 
 
 def changed(folder: Path) -> tuple[int, list[str]]:
-    """Return how many files are listed, and the names of those that are missing or have changed.
+    """Return the number of listed files, and the names of the missing and the changed ones.
 
     Raises:
         CheckpointError: the folder has no list, or as `read`.

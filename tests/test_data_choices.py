@@ -1,5 +1,7 @@
 """Choices of reading: labels of images, levels, layouts of later data, and the notes on them."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from shell import end
 
 import scorefield as sf
 from scorefield._internal.errors import DataError
-from scorefield.data import inspect, read
+from scorefield.data import inspect, read, rows
+from scorefield.data.axes import Axes
+from scorefield.data.layout import Layout, survey
 
 IMG = ["img1.png", "img2.png", "img10.png", "img11.png"]
 
@@ -116,3 +120,36 @@ def test_the_command_prints_each_choice(tmp_path, capsys):
     assert "other files are not read: 1 of .txt" in text
     assert end("data", "inspect", tmp_path / "a", "--resize", "4,4") == 3
     assert "--resize '4,4': give pixels" in " ".join(capsys.readouterr().err.split())
+
+
+class Pictures:
+    """Large images that are made when they are read, with the channels last."""
+
+    shape, dtype = (3, 600, 700, 3), np.dtype(np.uint8)
+
+    def __getitem__(self, rows):
+        shape = self.shape[1:]
+        return np.stack([np.random.default_rng(k).integers(k, 200, shape, np.uint8) for k in rows])
+
+
+def test_large_images_are_surveyed_in_little_memory(monkeypatch):
+    pictures, item = Pictures(), 600 * 700 * 3
+    monkeypatch.setattr(rows, "_CHUNK", item)
+    select = Layout(pictures, Axes("images", "last"), ())
+    tracemalloc.start()
+    facts = survey(select, "x", "refuse")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * item, peak / item
+    every = pictures[np.arange(3)].reshape(-1, 3).astype(np.float64)
+    assert facts.low.tolist() == every.min(0).tolist()
+    assert facts.high.tolist() == every.max(0).tolist()
+    assert np.allclose(facts.moments.mean, every.mean(0), rtol=1e-12)
+    assert np.allclose(facts.moments.variance, every.var(0), rtol=1e-9)
+
+
+def test_a_value_in_a_late_piece_is_named_by_its_index():
+    images = np.random.default_rng(0).normal(size=(2, 400, 400, 3)).astype(np.float32)
+    images[1, 399, 2, 1] = np.nan
+    with pytest.raises(DataError, match=r"1 value\(s\) .* at index \(1, 399, 2, 1\): nan"):
+        read(images)

@@ -93,7 +93,7 @@ def test_levels_are_advised_from_the_type_and_not_from_the_largest_value(tmp_pat
 
 
 def test_a_run_reads_later_data_as_its_own_whichever_way_it_lies(tmp_path):
-    config = {"kind": "unet", "width": 8, "multipliers": (1,), "blocks": 1}
+    config = {"kind": "mlp", "width": 8, "depth": 1}
     data = read(fill(tmp_path / "a", BIG), resize="8x6")
     run = sf.train(data, steps=1, network=config)
     like = run.config.data

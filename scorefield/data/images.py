@@ -128,6 +128,7 @@ def decoded(
             32-bit images among others; as `scorefield.data.pixels.head`.
     """
     check_pillow(where)
+    background, target = _color(choices.background or "white"), _target(choices)
     heads = [head(source) for source in sources]
     kinds = Counter(each.kind for each in heads)
     if len(kinds) > 1 and {*kinds} != {"uint8", "uint16"}:
@@ -136,8 +137,7 @@ def decoded(
             f"{sources[[each.kind for each in heads].index(kinds.most_common()[1][0])]}. "
             "Convert them to one type."
         )
-    size, sized = _size(where, sources, heads, choices)
-    background = _color(choices.background or "white")
+    size, sized = _size(where, sources, heads, target, choices.resize is not None)
     grey = all(each.grey for each in heads)
     grey = grey and (len({*background}) == 1 or not any(each.clear for each in heads))
     kind = "uint16" if len(kinds) > 1 else heads[0].kind
@@ -149,24 +149,39 @@ def decoded(
     return Contents(values, axes=Axes("images", "first"), notes=tuple(notes), options=OPTIONS)
 
 
+def _target(choices: ReadingConfig) -> tuple[int, int] | None:
+    """Return the width and height that images are brought to, if any."""
+    if choices.resize and choices.crop:
+        raise DataError("resize and crop: give one of them; resize cuts the middle out as well.")
+    name, text = ("resize", choices.resize) if choices.resize else ("crop", choices.crop)
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
+    sides = [int(side) for side in match.groups(match[1])] if match else [0, 0]
+    if min(sides) < 1 or math.prod(sides) > _MOST_PIXELS:
+        raise DataError(f"{name}={text!r}: give pixels, as 64, or width and height, as 64x48.")
+    return sides[0], sides[1]
+
+
 def _size(
-    where: Path | str, sources: Sequence[Source], heads: Sequence[Head], choices: ReadingConfig
+    where: Path | str,
+    sources: Sequence[Source],
+    heads: Sequence[Head],
+    target: tuple[int, int] | None,
+    scaled: bool,
 ) -> tuple[tuple[int, int], list[str]]:
     """Return the width and height of all images, and a note if some are brought to it."""
     sizes = Counter(_by(head.size) for head in heads)
     usual = sizes.most_common(1)[0][0]
-    if choices.resize and choices.crop:
-        raise DataError("resize and crop: give one of them; resize cuts the middle out as well.")
-    if text := choices.resize or choices.crop:
-        size = _sides("resize" if choices.resize else "crop", text)
-        small = [k for k, each in enumerate(heads) if min(np.subtract(each.size, size)) < 0]
-        if choices.crop and small:
+    if target:
+        small = [k for k, each in enumerate(heads) if min(np.subtract(each.size, target)) < 0]
+        if small and not scaled:
             raise DataError(
-                f"crop={text!r}: {len(small)} of {len(heads)} images are smaller, the first "
+                f"crop={_by(target)!r}: {len(small)} of {len(heads)} images are smaller, the first "
                 f"{sources[small[0]]} of {_by(heads[small[0]].size)}; resize scales them."
             )
-        verb = "scaled to cover" if choices.resize else "cut to the middle"
-        return size, [f"{counted(sizes)} pixels are {verb} {_by(size)}"]
+        verb = "scaled to cover" if scaled else "cut to the middle"
+        return target, [f"{counted(sizes)} pixels are {verb} {_by(target)}"]
     if len(sizes) > 1:
         odd = next(k for k, each in enumerate(heads) if _by(each.size) != usual)
         raise DataError(
@@ -179,14 +194,6 @@ def _size(
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _sides(name: str, text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
-    sides = [int(side) for side in match.groups(match[1])] if match else [0, 0]
-    if min(sides) < 1 or math.prod(sides) > _MOST_PIXELS:
-        raise DataError(f"{name}={text!r}: give pixels, as 64, or width and height, as 64x48.")
-    return sides[0], sides[1]
 
 
 def _color(text: str) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ def run():
 def folder(run, tmp_path):
     """The folder of a run with a plan and a log, written for the hub."""
     plain = tmp_path / "plain"
-    replace(run, tuned={(1.0, 4): tuned(run, 4)}).save(plain)
+    replace(run, tuned={(1.0, 4, ""): tuned(run, 4)}).save(plain)
     record = {"event": "evaluation", "step": 7, "error": 0.4321}
     (plain / "log.jsonl").write_text(json.dumps(record) + "\n")
     sf.load(plain).save_pretrained(tmp_path / "birds")

@@ -152,7 +152,7 @@ def test_log_and_samples_of_the_training_are_read_in_order(run):
 
 def test_plans_of_a_run_in_memory_are_written_with_it(tmp_path):
     run = sf.train(DATA, **SMALL)
-    run.tuned[1.0, 5] = tuned(run, 5)
+    run.tuned[1.0, 5, ""] = tuned(run, 5)
     assert list(run.plans) == [5]
     run.save(tmp_path / "run")
     assert run.folder.path == tmp_path / "run"
@@ -211,3 +211,14 @@ def test_the_frontier_of_a_run_with_conditions_does_not_take_the_place_of_its_ow
     before = run.folder.frontier_path().read_bytes()
     assert run.condition_on(y=torch.tensor(1)).compare(**few, seed=1).points
     assert run.folder.frontier_path().read_bytes() == before
+
+
+def test_a_plan_of_a_run_with_conditions_does_not_take_the_place_of_its_own(run):
+    few = {"noises": 8, "tries": 1, "polish": 0}
+    run.tune(2, **few)
+    bound = run.condition_on(y=torch.tensor(1))
+    (plan,) = bound.tune(2, seed=1, **few).values()
+    assert bound.plan(2) is plan
+    assert plan.tuning.seed == 1
+    for other in (run, sf.load(run.folder), run.condition_on(y=torch.tensor(2))):
+        assert other.plan(2).tuning.seed == 0

@@ -105,13 +105,6 @@ class Estimate(NamedTuple):
         return cls(x, at, (x, score), of_x0, (0.0, -at.sigma))
 
     @classmethod
-    def from_v(cls, x: Tensor, at: Instant, v: Tensor) -> Estimate:
-        """Complete an estimate of (2): a rotation of ``x`` and ``v`` by the noise angle."""
-        norm2 = at.alpha**2 + at.sigma**2
-        cos, sin = at.alpha / norm2, at.sigma / norm2
-        return cls(x, at, (x, v), (cos, -sin), (sin, cos))
-
-    @classmethod
     def from_velocity(cls, x: Tensor, at: Instant, velocity: Tensor) -> Estimate:
         """Complete an estimate of (3), the time derivative along the probability-flow ODE."""
         alpha_rate, sigma_rate = _rates(at)

@@ -25,6 +25,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from scorefield._internal.errors import UsageError
 from scorefield._internal.json_values import decode, encode
 from scorefield.field import Parametrization
 from scorefield.interop.course import Course
@@ -301,6 +302,14 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Do nothing: a new sample starts at its own timestep."""
+
+    @property
+    def _step_index(self) -> int:
+        """Reject pipelines that step twice from one state and count the steps themselves."""
+        raise UsageError(
+            "the pipeline sets the scheduler's _step_index to step twice from one state, as Cosmos "
+            "does to guide. SolverScheduler does not support this; keep the pipeline's scheduler."
+        )
 
     def step(
         self,

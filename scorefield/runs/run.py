@@ -45,12 +45,12 @@ class Run(DataInference):
     Attributes:
         averages: the network's weights averaged with other decays, by the decay.
         folder: the folder that the run was loaded from or saved to, or None.
-        tuned: tuned plans of a run without a folder, by guidance and network calls.
+        tuned: tuned plans that no folder has, by guidance, network calls and `bound`.
     """
 
     averages: Mapping[float, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
     folder: RunFolder | None = None
-    tuned: dict[tuple[float, int], Plan] = dataclasses.field(default_factory=dict)
+    tuned: dict[tuple[float, int, str], Plan] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         data, process = self.config.data, self.field.process
@@ -101,10 +101,9 @@ class Run(DataInference):
             ValueError: as `scorefield.default_plan`.
             CheckpointError: the run folder holds a plan of another run.
         """
-        if self.folder is not None:
+        tuned = self.tuned.get((self.guidance, nfe, self.bound))
+        if tuned is None and self.folder is not None:
             tuned = self.folder.plan(self.conditional, nfe, self.guidance)
-        else:
-            tuned = self.plans.get(nfe)
         return default_plan(self.field, nfe) if tuned is None else tuned
 
     @property
@@ -114,9 +113,14 @@ class Run(DataInference):
         Raises:
             CheckpointError: the run folder holds a plan of another run.
         """
-        if self.folder is not None:
-            return self.folder.plans(self.conditional, self.guidance)
-        return {nfe: plan for (scale, nfe), plan in self.tuned.items() if scale == self.guidance}
+        if self.folder is None:
+            return self._own_plans()
+        return self.folder.plans(self.conditional, self.guidance) | self._own_plans()
+
+    def _own_plans(self) -> dict[int, Plan]:
+        """Return the plans that were tuned to this run and not written."""
+        own = self.guidance, self.bound
+        return {nfe: plan for (scale, nfe, of), plan in self.tuned.items() if (scale, of) == own}
 
     def sample(
         self,
@@ -210,7 +214,8 @@ class Run(DataInference):
         budgets = [nfe] if isinstance(nfe, int) else list(nfe)
         for calls in budgets:
             default_plan(self.field, calls)  # raises before any work
-        plans = {} if overwrite else {k: plan for k, plan in self.plans.items() if k in budgets}
+        tuned = {} if overwrite else self._own_plans() if self.condition else self.plans
+        plans = {k: plan for k, plan in tuned.items() if k in budgets}
         if missing := [calls for calls in budgets if calls not in plans]:
             settings: dict[str, Any] = {"noises": noises, "seed": seed, "batch_size": batch_size}
             tuner = RunTuner(self, conditions=conditions, **settings)
@@ -326,7 +331,8 @@ class Run(DataInference):
             tensors[f"data.{name}"] = torch.as_tensor(value).float().expand(self.field.shape)
         target = RunFolder(folder)
         files = {} if self.folder is None else self.folder.measurements
-        target.write(self.config, tensors, self.averages, self.tuned, {**files, **(include or {})})
+        plans = {(scale, nfe): plan for (scale, nfe, of), plan in self.tuned.items() if not of}
+        target.write(self.config, tensors, self.averages, plans, {**files, **(include or {})})
         self.folder = target
 
     def save_pretrained(self, folder: str | Path) -> None:

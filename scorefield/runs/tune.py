@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from scorefield.data.rows import digest as digest_rows
-from scorefield.field import digest
 from scorefield.sampling import Plan
 from scorefield.tuning.tuner import Tuner
 
@@ -21,6 +20,7 @@ class RunTuner:
     """Tunes plans to a run, for all of its classes in turn.
 
     In a run folder each plan is written as soon as it is fitted, and an interrupted search resumes.
+    The run itself keeps the plans of a run with conditions, since the folder's serve all.
 
     Args:
         run: the run, with its guidance.
@@ -50,7 +50,7 @@ class RunTuner:
         )
         self.facts = {
             **self.tuner.facts,
-            "bound": digest(dict(run.condition)),
+            "bound": run.bound,
             "conditions": {k: digest_rows(v) for k, v in conditions.items()},
         }
 
@@ -71,11 +71,12 @@ class RunTuner:
             ValueError, NumericalError: as `scorefield.Tuner.tune`.
             StorageError: no room on the disk.
         """
-        folder, guidance = self.run.folder, self.run.guidance
+        folder = None if self.run.condition else self.run.folder
+        guidance = self.run.guidance
         tried = None if folder is None else folder.tried(nfe, guidance, self.facts)
         plan = self.tuner.tune(nfe, tries=tries, polish=polish, tried=tried, progress=progress)
         if folder is None or tried is None:
-            self.run.tuned[guidance, nfe] = plan
+            self.run.tuned[guidance, nfe, self.run.bound] = plan
         else:
             folder.save_plan(plan, guidance)
             tried.remove()

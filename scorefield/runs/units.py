@@ -19,7 +19,7 @@ from scorefield.data.contents import Coded, first_few
 from scorefield.data.encoding import Continuous, Encoding, Standardize
 from scorefield.data.rows import chunks
 from scorefield.data.tabular import as_table
-from scorefield.field import ClassifierFree, Denoiser, ScoreField
+from scorefield.field import ClassifierFree, Denoiser, ScoreField, digest
 from scorefield.noise import CLASSES, LEVELS, Noise
 from scorefield.process import check_instance
 from scorefield.runs import build
@@ -127,6 +127,11 @@ class DataField:
         """
         moved = {name: value.to(self.device) for name, value in condition.items()}
         return replace(self, condition={**self.condition, **moved})
+
+    @property
+    def bound(self) -> str:
+        """A digest of the conditions of `condition_on`; empty without any."""
+        return digest(dict(self.condition)) if self.condition else ""
 
     def toward(self, y: int | str | Tensor | None) -> ScoreField:
         """Return the field of a class, with the run's guidance; of all classes for None.

@@ -604,7 +604,7 @@ def one_number_for_very_many_rows(path):
     parquet.write_table(pyarrow.table({"a": np.zeros(30_000_000, np.int8)}), path)
 
 
-@data(".parquet", True)
+@data(".parquet")
 def one_text_for_very_many_rows(path):
     import pyarrow
     from pyarrow import parquet
@@ -614,7 +614,7 @@ def one_text_for_very_many_rows(path):
     parquet.write_table(pyarrow.table({"a": texts}), path)
 
 
-@data(".parquet")
+@data(".parquet", True)
 def tables_in_tables_in_parquet(path):
     import pyarrow
     from pyarrow import parquet

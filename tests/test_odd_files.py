@@ -4,24 +4,31 @@ A case is a file that the test makes, and an expectation with a method ``check``
 append to `CASES`; to add a kind of file, write another expectation.
 """
 
+import datetime
 import decimal
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 from odd_arrays import ARRAYS
 from odd_images import IMAGES
 from pyarrow import parquet
 
-from scorefield._internal.errors import DataError
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.data import read
 from scorefield.data.contents import Use
 from scorefield.data.dialect import Dialect
 from scorefield.data.formats import read_file
-from scorefield.data.tabular import Choices
+from scorefield.data.source import read_contents
+from scorefield.data.tabular import Choices, Table
+from scorefield.runs.jobs.tables import write_table
 
 
 @dataclass(frozen=True)
@@ -369,6 +376,94 @@ def test_a_file_comes_back_as_it_is_or_is_refused(tmp_path, case):
 @pytest.mark.parametrize("case", [*IMAGES, *ARRAYS], ids=lambda case: case.id)
 def test_images_arrays_and_cells_come_back_as_they_are_or_are_refused(tmp_path, case):
     case.expected.check(case.make(tmp_path), **case.options)
+
+
+ODD = pa.table({
+    "t": ["a,b", None, 'say "x"', "two\nlines", "tab\there", "a;b|c"],
+    "x": [1.5, None, 1e-300, 0.1, 1e20, 0.30000000000000004],
+    "n": [2**53 + 1, None, -5, 0, 1, 2],
+    "zip": ["01234", "12345", None, "00001", "5", "6"],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_table_that_is_written_comes_back(tmp_path, ending):
+    """In blocks, with the same types."""
+    path = tmp_path / f"t.{ending}"
+    write_table(path, iter([ODD.slice(0, 2), ODD.slice(2)]))
+    table = read_file(path).table
+    assert table.schema.equals(ODD.schema)
+    assert table.to_pydict() == ODD.to_pydict()
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_samples_of_types_that_text_lacks_are_read_for_their_run(tmp_path, ending):
+    days = [datetime.date(2020, 1, 1) + datetime.timedelta(k * k % 97) for k in range(60)]
+    table = pa.table({
+        "day": days,
+        "time": pa.array([datetime.datetime(2020, 1, 1, k % 24) for k in range(60)]),
+        "price": pa.array([decimal.Decimal(k * k % 89).scaleb(-2) for k in range(60)]),
+        "flag": [k % 3 == 0 for k in range(60)],
+    })  # fmt: skip
+    data = read(table)
+    write_table(tmp_path / f"t.{ending}", iter([table]))
+    again = Table(read_file(tmp_path / f"t.{ending}").table, "t", Choices.of(None), None)
+    assert torch.equal(again.vectors(data.columns).x, data.x.double())
+
+
+@pytest.mark.parametrize(
+    ("source", "columns", "types"),
+    [
+        ({"x": np.arange(3), "t": ["a", None, "b"]}, None, ["int64", "string"]),
+        ({"x": torch.tensor([1.0, torch.nan])}, {"x": [1.0, None]}, ["float"]),
+        (pd.DataFrame({"x": [1.5, None], "k": pd.array([1, None], "Int64")}),
+         {"x": [1.5, None], "k": [1, None]}, ["double", "int64"]),
+        (pd.Series([1, 2], name="x"), {"x": [1, 2]}, ["int64"]),
+        (pl.DataFrame({"x": [1, None], "b": [True, None]}), None, ["int64", "bool"]),
+        (pl.Series("x", [0.5]), {"x": [0.5]}, ["double"]),
+        (pa.record_batch({"x": [1]}), {"x": [1]}, ["int64"]),
+        (np.array([(1, 2.5)], [("i", "<i4"), ("f", ">f8")]), {"i": [1], "f": [2.5]},
+         ["int32", "double"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_objects_come_back_as_they_are(source, columns, types):
+    table = read_contents(source).table
+    columns = columns or {name: list(source[name]) for name in table.column_names}
+    assert table.to_pydict() == columns
+    assert list(map(str, table.schema.types)) == types
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "two columns named a, columns 1 and 2"),
+        (pd.DataFrame({"a": [1, "x"]}), "column a .*'x'.* leave the column out"),
+        ({"a": np.eye(2)}, r"columns of shape \(N,\); a has \(2, 2\)"),
+        ({"a": [1, 2], "b": [1]}, "columns of different lengths"),
+        ({}, "no columns"),
+        (pl.DataFrame({"a": []}), "no rows"),
+    ],
+)
+def test_objects_that_are_no_tables_are_refused(source, parts):
+    with pytest.raises(DataError, match=f"prices .*{parts}"):
+        read(source, name="prices")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delimiter": ";;"}, "delimiter=';;': must be one character"),
+        ({"decimal": ";"}, "decimal=';': must be"),
+        ({"encoding": "klingon"}, "encoding='klingon': Python has no such encoding"),
+        ({"encoding": "hex"}, "encoding='hex': Python has no such encoding"),
+        ({"comment": "//"}, "comment='//': must be one character"),
+    ],
+)
+def test_a_dialect_that_no_file_has_is_refused(tmp_path, options, message):
+    (tmp_path / "t.csv").write_text(POINTS)
+    with pytest.raises(UsageError, match=message):
+        read(tmp_path / "t.csv", **options)
 
 
 def test_cases_have_names_of_their_own():

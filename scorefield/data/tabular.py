@@ -133,7 +133,8 @@ class Table:
         return Vectors(x, config)
 
     def _read(self, like: ColumnsConfig) -> Tensor:
-        sources = {each.name: each for each in self._sources()}
+        schema = read_schema(like.arrow) if like.arrow else None
+        sources = {each.name: _timed(each, schema) for each in self._sources()}
         if like.names and (absent := [each for each in like.names if each not in sources]):
             raise DataError(
                 f"{self.name} has no column {absent[0]}, which the run was trained on"
@@ -158,6 +159,20 @@ class Table:
                 f'{vectors.columns.names[column]}: nan. Use missing="drop" (without these items) '
                 'or missing="keep".'
             )
+
+
+def _timed(source: Source, schema: Any) -> Source:
+    """Return a source whose texts are dates or times, if the run's column has such a type."""
+    import pyarrow
+
+    place = -1 if schema is None else schema.get_field_index(source.name)
+    texts = pyarrow.types.is_string(source.values.type)
+    if place < 0 or not texts or not pyarrow.types.is_temporal(schema.types[place]):
+        return source
+    try:
+        return replace(source, values=source.values.cast(schema.types[place]))
+    except pyarrow.ArrowInvalid:  # which encoding reports
+        return source
 
 
 def _stacked(parts: list[np.ndarray]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -113,7 +114,13 @@ def _quoted(cells: Any, delimiter: str) -> Any:
 def _fill_json(file: BinaryIO, blocks: Iterator[Any]) -> None:
     for block in blocks:
         for row in block.to_pylist():
-            file.write((json.dumps(row, default=str, ensure_ascii=False) + "\n").encode())
+            text = json.dumps(row, default=_plain, ensure_ascii=False)
+            file.write(f"{text}\n".encode())
+
+
+def _plain(value: object) -> float | str:
+    """Return a value that JSON has no type for: a decimal as a number, a time as a text."""
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def _fill_parquet(file: BinaryIO, blocks: Iterator[Any]) -> None:

@@ -267,6 +267,7 @@ SHAPES = [
          Columns({"a": [1, 3], "b": [2, 4]})),
     Case("a short row", "t.csv", "a,b,c\n1,2,3\n\n4,5\n6,7,8\n",
          refused("row 4", "2 cells, but 3 column(s) separated by commas", "'4,5'")),
+    Case("a row of one empty cell", "t.csv", 'a,b\n1,2\n""\n3,4\n', refused("row 3", "1 cells")),
     Case("a long row", "t.csv", "a,b\n1,2\n3,4,5\n6,7\n",
          refused("row 3", "3 cells, but 2 column(s)")),
     Case("decimal commas between commas", "t.csv", "x\n1,5\n2,5\n",

@@ -97,7 +97,7 @@ def _texts(file: TextFile, form: Form, picked: Sequence[int]) -> Any:
             table = arrow_csv.read_csv(content, reads, parses, converts)
     except pyarrow.ArrowInvalid as error:
         if bad:
-            raise DataError(_ragged(file, form)) from None
+            raise DataError(_ragged(file, form, bad[0])) from None
         if next(form.rows(file), None) is None:  # a last line without its end
             return pyarrow.table({place: [] for place in converts.include_columns})
         if "straddling" in str(error):
@@ -127,18 +127,14 @@ def _check_quotes(file: TextFile, form: Form) -> None:
                 ) from None
 
 
-def _ragged(file: TextFile, form: Form) -> str:
-    row = next((k, row) for k, row in form.rows(file) if len(row) != form.width)
+def _ragged(file: TextFile, form: Form, bad: Any) -> str:
+    rows = (number for number, row in form.rows(file) if len(row) != form.width)
+    text = bad.text if len(bad.text) < 40 else f"{bad.text[:40]}…"
     return (
-        f"{file.path}, row {row[0]}: {len(row[1])} cells, but {form.width} column(s) separated by "
-        f"{form.separated}: {_start(row[1], form)}. Put cells that hold the separator in quotes, "
-        "or pass the separator as delimiter=, or the mark of lines to leave out as comment=."
+        f"{file.path}, row {next(rows, bad.number)}: {bad.actual_columns} cells, but {form.width} "
+        f"column(s) separated by {form.separated}: {text!r}. Put cells that hold the separator in "
+        "quotes, or pass the separator as delimiter=, or the mark of comments as comment=."
     )
-
-
-def _start(row: Sequence[str], form: Form) -> str:
-    text = form.delimiter.join(row)
-    return repr(text if len(text) < 40 else text[:40] + "…")
 
 
 def _empty(path: Path, names: Sequence[str], form: Form) -> str:

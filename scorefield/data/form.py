@@ -56,7 +56,8 @@ class Form:
             reader = csv.reader(text, delimiter=self.delimiter)
             for number, row in islice(enumerate(reader, self.skip + 1), int(self.header), None):
                 remark = self.comment and row and row[0].startswith(self.comment)
-                if not remark and (self.width == 1 or any(map(str.strip, row)) or len(row) > 1):
+                blank = not row or (len(row) == 1 and row[0].isspace())
+                if not remark and (self.width == 1 or not blank):
                     yield number, row or [""]
 
 

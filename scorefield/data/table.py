@@ -5,7 +5,7 @@ pyarrow is imported where a table is met, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,7 @@ def _from_parquet(path: Path, use: Use) -> Any:
         texts = () if images else tuple(_texts(columns))
         with parquet.ParquetFile(path, read_dictionary=texts, **limits) as file:
             table = file.read(images or [column.name for column in columns])
-        for name in texts:
-            table = _decoded(path, table, name)
+        table = _decoded(path, table, texts)
     if images:
         return table.select(images)
     renamed = table.rename_columns(list(compress(names, use.picks(names))))
@@ -158,15 +157,22 @@ def _texts(columns: Iterable[Any]) -> Iterable[str]:
     return (column.name for column in columns if types.is_string(column.type))
 
 
-def _decoded(path: Path, table: Any, name: str) -> Any:
-    """Return a table with a column of texts instead of their codes, if memory allows it."""
+def _decoded(path: Path, table: Any, texts: Sequence[str]) -> Any:
+    """Return a table with columns of texts instead of their codes, if memory allows it."""
+    from pyarrow import types
+
+    for place, field in enumerate(table.schema):
+        if not types.is_dictionary(field.type) or not types.is_string(field.type.value_type):
+            continue
+        column = table.column(place)
+        check_size(path, sum(map(_length, column.chunks)))
+        if field.name in texts:
+            table = table.set_column(place, field.name, column.cast("string"))
+    return table
+
+
+def _length(chunk: Any) -> int:
+    """Return the number of bytes of the texts that codes stand for."""
     from pyarrow import compute
 
-    place = table.schema.get_field_index(name)
-    column = table.column(place)
-    lengths = (
-        compute.sum(compute.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
-        for chunk in column.chunks
-    )
-    check_size(path, sum(lengths))
-    return table.set_column(place, name, column.cast("string"))
+    return compute.sum(compute.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0

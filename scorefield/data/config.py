@@ -68,7 +68,7 @@ class ReadingConfig(Frozen):
 
 
 Map = Literal["standard", "log", "logit", "normal"]
-MOST_KNOTS = 129
+MOST_KNOTS = 257
 
 
 class _Column(Frozen):

@@ -12,14 +12,16 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from scorefield.data.monotone import Quantiles, quantiles
 from scorefield.data.rows import Rows
 from scorefield.noise import LEVELS, Noise
 from scorefield.runs.run import Run
 
-_MOST, _LEAST = 4096, 1024  # samples
-_EACH = 16  # samples between two knots
+_ROWS, _DRAWS = 16384, 4096  # at most
+_EACH = 4  # rows between two knots, where numbers are on a grid
+_SMOOTH = 16  # rows between two knots, where they are not: slopes are part of their density
 _FEW = 64  # rows, for which nothing is fitted
 _SEED = 2**63  # of samples that nobody else draws
 _BATCH = 512
@@ -32,14 +34,17 @@ def with_quantiles(run: Run, rows: Rows, items: Tensor, knots: int) -> Run:
         items: numbers of the rows that the field learned.
         knots: of the maps, at most.
     """
-    count = min(knots, min(len(items), _MOST) // _EACH)
-    if len(items) < _FEW or count < 2:
+    count = min(knots, len(items) // _EACH)
+    if len(items) < _FEW:
         return run
-    some = items[torch.linspace(0, len(items) - 1, min(len(items), _MOST)).long()]
+    some = items[torch.linspace(0, len(items) - 1, min(len(items), _ROWS)).long()]
     v = run.encoding.forward(rows[some], Noise(0, some, stream=LEVELS)).v
-    data = quantiles(run.transform.forward(v), count).float()
-    drawn = run.sample_field(max(_LEAST, len(some)), seed=_SEED, batch_size=_BATCH)
-    field = quantiles(drawn.cpu(), count).float()
+    drawn = run.sample_field(_DRAWS, seed=_SEED, batch_size=_BATCH).cpu()
+    coarse, smooth = min(count, len(items) // _SMOOTH), run.encoding.width[:, None] == 0
+    data, field = (
+        torch.where(smooth, _drawn_out(quantiles(z, coarse), count), quantiles(z, count)).float()
+        for z in (run.transform.forward(v), drawn)
+    )
     columns = run.config.data.columns.model_copy(update={"quantiles": count})
     about = run.config.data.model_copy(update={"columns": columns})
     return replace(
@@ -47,3 +52,8 @@ def with_quantiles(run: Run, rows: Rows, items: Tensor, knots: int) -> Run:
         transform=replace(run.transform, quantiles=Quantiles(data, field)),
         config=run.config.model_copy(update={"data": about}),
     )
+
+
+def _drawn_out(q: Tensor, count: int) -> Tensor:
+    """Return ``(n, count)`` numbers on the lines between quantiles ``(n, K)``."""
+    return functional.interpolate(q[None], size=count, mode="linear", align_corners=True)[0]

@@ -3,6 +3,7 @@
     python benchmarks/inverse.py                     about twenty minutes on one core
     python benchmarks/inverse.py --penguins CSV      with the table of the Palmer penguins as well
     python benchmarks/inverse.py --digits-run DIR    with a run of the digits instead of training
+    python benchmarks/inverse.py --items 60 --methods mmps    fewer digits, one method
 
 *Digits.* 200 held-out digits, of which the lower half or a random half of the pixels is hidden, or
 which are known as means over blocks of 2 x 2. The error is the root mean square over what is to be
@@ -32,7 +33,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -106,10 +107,10 @@ def digit_tasks(x: Tensor) -> dict[str, tuple[Tensor, Tensor, sf.Downsample | No
     }
 
 
-def of_digits(run: sf.Run) -> list[dict]:
-    """Return the errors on all tasks with digits."""
+def of_digits(run: sf.Run, items: int, methods: Sequence[str]) -> list[dict]:
+    """Return the errors of methods on all tasks with digits."""
     (train, _), (x, _) = digits("train"), digits("test")
-    x, std, rows = x[:ITEMS], run.transform.std, []
+    x, std, rows = x[:items], run.transform.std, []
     for task, (measured, hidden, operator) in digit_tasks(x).items():
         if operator is None:
             fillings = {
@@ -125,13 +126,14 @@ def of_digits(run: sf.Run) -> list[dict]:
         field = run.field
         times = sf.balanced(field.process, 19, data_std=field.data_std)
         plans = {DEFAULT: sf.default_plan(field), FIRST_ORDER: sf.Plan(sf.DDIM(1.0), times)}
-        for name, settings in {**METHODS, DEFAULT: {}, FIRST_ORDER: {}}.items():
+        chosen = {name: METHODS[name] for name in methods}
+        for name, settings in {**chosen, DEFAULT: {}, FIRST_ORDER: {}}.items():
             if operator is not None and name in ("replacement", "repaint"):
                 continue
             settings = {"method": name.split(",")[0], "solver": plans.get(name), **settings}
             began = time.monotonic()
             made = run.restore(measured, operator, n=DRAWS, **settings)
-            seconds = (time.monotonic() - began) / (ITEMS * DRAWS)
+            seconds = (time.monotonic() - began) / (items * DRAWS)
             row = {"task": task, "method": name, **judged(made, x, hidden, std)}
             rows.append(told({**row, "milliseconds": 1e3 * seconds}))
     return rows
@@ -145,7 +147,7 @@ def table_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, [rows[k] for k in order]
 
 
-def of_penguins(path: Path) -> list[dict]:
+def of_penguins(path: Path, methods: Sequence[str]) -> list[dict]:
     """Train on most of the penguins, and return the errors of imputation on the rest."""
     header, rows = table_rows(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -173,9 +175,12 @@ def of_penguins(path: Path) -> list[dict]:
         f"nearest {NEIGHBOURS}": lambda: filled,
     }
     measured = torch.where(hidden, torch.nan, truth)
-    for name, settings in METHODS.items():
+    field = run.field
+    times = sf.balanced(field.process, 19, data_std=field.data_std)
+    first_order = {"solver": sf.Plan(sf.DDIM(1.0), times)}
+    for name, settings in {**{k: METHODS[k] for k in methods}, FIRST_ORDER: first_order}.items():
         found[name] = lambda name=name, settings=settings: run.restore(
-            measured, n=ROW_DRAWS, method=name, **settings
+            measured, n=ROW_DRAWS, method=name.split(",")[0], **settings
         )
     return [
         told({"task": "penguins", "method": name, **told_of(make(), truth, hidden, text, std)})
@@ -224,6 +229,8 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--penguins", type=Path, help="the table, penguins.csv")
+    parser.add_argument("--items", type=int, default=ITEMS, help="digits to restore")
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS])
     parser.add_argument("--digits-run", help="folder of a run of the digits")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
@@ -233,9 +240,9 @@ def main() -> None:
         optim = OptimConfig(steps=1200, lr=2e-3)
         config = TrainConfig(network=UNetConfig(width=16), optim=optim)
         run = sf.train(read("digits"), config=config)
-    rows = of_digits(run)
+    rows = of_digits(run, options.items, options.methods)
     if options.penguins:
-        rows += of_penguins(options.penguins)
+        rows += of_penguins(options.penguins, options.methods)
     options.out.mkdir(parents=True, exist_ok=True)
     written = {"machine": facts(), "rows": rows}
     (options.out / "inverse.json").write_text(json.dumps(written, indent=1), encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scorefield._internal import files
 from scorefield._internal.errors import DataError
 from scorefield.data.cells import read_h5ad
 from scorefield.data.config import ReadingConfig
@@ -53,8 +55,8 @@ def read_file(path: Path, choices: ReadingConfig = ReadingConfig(), use: Use = A
     suffix = "".join(Path(name).suffixes[-2 if name.endswith(".gz") else -1 :])
     if path.is_dir():
         return read_images(path, choices)
-    if not path.is_file():
-        raise DataError(f"{path} cannot be read: it is not a plain file.")
+    with reading(path, "data"):
+        files.check(path, sys.maxsize)  # an array may be larger than memory
     if suffix == ".h5ad":
         return read_h5ad(path, choices.matrix)
     if suffix in (*TABLES, *PACKED):

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(message(error, app, words), getattr(error, "exit_code", 2))
     except OSError as error:
         _fail(f"{error.strerror}: {error.filename}." if error.filename else str(error), 6)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ArithmeticError) as error:
         _fail(str(error).splitlines()[0] if str(error) else "out of memory.", 5)
     _leave(0)
 

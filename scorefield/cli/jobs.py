@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from scorefield import __version__
-from scorefield._internal.errors import UsageError
+from scorefield._internal import sizes
+from scorefield._internal.errors import StorageError, UsageError
 from scorefield._internal.statistics import ColumnStatistics
 from scorefield.cli.console import draw, say, track
 from scorefield.cli.opening import Opened
@@ -112,6 +113,7 @@ def in_parts(
     options = opened.options
     assert isinstance(options, JobOptions)
     engine, shard = find_engine(options.engine), find_shard(options.shard, os.environ)
+    _check_room(out, len(ids) // shard.count, opened.run.config.data.shape)
     job = _job(opened, kind, out, settings, ids, items, shard.count)
     missing = _missing(job, shard)
     began, count = time.monotonic(), 0
@@ -127,6 +129,20 @@ def in_parts(
         say(f"when all shards are done: scorefield merge {out}")
     else:
         finish(job, kind)
+
+
+def _check_room(out: Path, count: int, shape: tuple[int, ...]) -> None:
+    """Refuse, before any work, a result that the disk cannot hold.
+
+    Raises:
+        StorageError: with the sizes.
+    """
+    needs, room = 4 * count * math.prod(shape), sizes.room(out.parent)
+    if needs > room:
+        raise StorageError(
+            f"{out} takes {sizes.words(needs)}, and there is room for {sizes.words(room)}: ask for "
+            "fewer items, or write elsewhere."
+        )
 
 
 def _missing(job: Job, shard: Shard) -> list[int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from scorefield._internal import sizes
 from scorefield._internal.errors import UsageError
 from scorefield.cli.options import ItemOptions
 from scorefield.runs.folder import RunFolder
@@ -48,6 +50,12 @@ def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opene
         raise UsageError(f"--guidance {guidance:g}: name the class with --y.")
     source = Source(folder, options.network, options.device)
     run = source.load().guided(guidance)
+    needs = 4 * options.batch_size * math.prod(run.config.data.shape)
+    if needs > sizes.memory():
+        raise UsageError(
+            f"--batch-size {options.batch_size}: a batch takes {sizes.words(needs)}, and there are "
+            f"{sizes.words(sizes.memory())} of memory."
+        )
     return Opened(run, source, options, class_number(run, options.y))
 
 

@@ -80,10 +80,8 @@ class Tuner:
         if find_spec("scipy") is None:
             raise UsageError("tuning needs SciPy: pip install 'scorefield[tune]'.")
         check_evaluating(field)
-        if (noises is not None and noises < 8) or (batch_size is not None and batch_size < 1):
-            raise ValueError(
-                f"noises={noises}, batch_size={batch_size}: must be at least 8, and at least 1."
-            )
+        check_whole(8, noises=8 if noises is None else noises)
+        check_whole(batch_size=1 if batch_size is None else batch_size)
         if first is not None:
             check_positive(first=first)
         self.field, self.seed, self.first = field, seed, first

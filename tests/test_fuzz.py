@@ -345,7 +345,8 @@ FLAGS = {
     "encode run x.npy --out new.npy": "nfe ids shard batch-size",
     "interpolate run x.npy --out new.npy": "points nfe ids",
     "tune run --noises 8 --tries 1 --polish 0": "nfe seed",
-    "tune run --nfe 4 --tries 1 --polish 0": "noises batch-size",
+    "tune run --nfe 4 --tries 1 --polish 0 --batch-size 64": "noises",
+    "tune run --nfe 4 --noises 8 --tries 1 --polish 0": "batch-size",
     "compare run --solvers ddim --n 32 --overwrite": "nfe seed guidance",
     "train x.npy --dry-run": "levels seed steps batch-size held-out ema lr dropout warmup clip out "
     "accumulate minutes keep-every log-every",

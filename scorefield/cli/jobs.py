@@ -23,9 +23,7 @@ from scorefield.cli.opening import Opened
 from scorefield.cli.options import JobOptions
 from scorefield.cli.results import ResultKind, Statistics
 from scorefield.data.config import DataConfig
-from scorefield.data.contents import Coded
 from scorefield.data.rows import Rows, digest
-from scorefield.data.tabular import as_table
 from scorefield.runs.jobs.engines import Task, Work, find_engine
 from scorefield.runs.jobs.parts import Columns, Job
 from scorefield.runs.jobs.shards import Shard, find_shard
@@ -183,6 +181,9 @@ def finish(job: Job, kind: ResultKind) -> None:
 
 def _rows(block: Columns, kind: ResultKind, like: DataConfig) -> Any:
     """Return the rows of a part as a table: the items, their classes and which draws they are."""
+    from scorefield.data.contents import Coded
+    from scorefield.data.tabular import as_table
+
     classes = Coded(block["y"], like.class_names) if "y" in block else None
     table = as_table(block[kind.result].reshape(-1, *like.shape), like.columns, classes)
     for place, name in enumerate(name for name in ("item", "draw") if name in block):

@@ -14,11 +14,9 @@ from typing import Any
 from scorefield._internal.errors import DataError
 from scorefield.data.cell_types import Cells, decimal_mark, typed
 from scorefield.data.contents import ALL, LINE, Use, reading
-from scorefield.data.dialect import is_header
+from scorefield.data.dialect import NOTE, is_header
 from scorefield.data.form import Form, detect
 from scorefield.data.text_files import TextFile
-
-NOTE = b"scorefield.format"  # metadata of a table: a sentence on the detected format
 
 
 def read_delimited(path: Path, use: Use = ALL) -> Any:

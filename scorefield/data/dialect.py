@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from scorefield._internal.errors import UsageError
 
+NOTE = b"scorefield.format"  # metadata of a table: a sentence on the detected format
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "?", "<na>"})
 NUMBER = re.compile(r"[+-]?(\d[\d.,' \u00a0\u202f’]*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.I)
 _WORDS = {"tab": "\t", "\\t": "\t", "space": " "}  # a shell does not pass them on as they are

@@ -32,8 +32,7 @@ from scorefield.data.contents import (
     counted,
     reading,
 )
-from scorefield.data.delimited import NOTE
-from scorefield.data.dialect import MISSING
+from scorefield.data.dialect import MISSING, NOTE
 from scorefield.data.exact import Numbers
 from scorefield.data.images import KINDS, decoded
 from scorefield.data.pixels import Encoded

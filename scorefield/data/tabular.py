@@ -16,7 +16,7 @@ from scorefield.data import exact, kinds
 from scorefield.data.columns import fitted
 from scorefield.data.config import MOST_KNOTS, ColumnsConfig, numbered
 from scorefield.data.contents import Coded
-from scorefield.data.delimited import NOTE
+from scorefield.data.dialect import NOTE
 from scorefield.data.kinds import Source
 
 DEFAULT = "quantile"

@@ -18,7 +18,6 @@ from scorefield._internal.errors import DataError, UsageError
 from scorefield.data.contents import Coded, first_few
 from scorefield.data.encoding import Continuous, Encoding, Standardize
 from scorefield.data.rows import chunks
-from scorefield.data.tabular import as_table
 from scorefield.field import ClassifierFree, Denoiser, ScoreField, digest
 from scorefield.noise import CLASSES, LEVELS, Noise
 from scorefield.process import check_instance
@@ -96,6 +95,8 @@ class DataField:
             )
         self._check_shape(x, "x")
         classes = None if y is None else Coded(y.numpy(force=True), self.config.data.class_names)
+        from scorefield.data.tabular import as_table
+
         return as_table(x.numpy(force=True), self.config.data.columns, classes)
 
     def guided(self, scale: float) -> Self:

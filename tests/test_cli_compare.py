@@ -44,7 +44,7 @@ def files(tmp_path_factory):
     np.save(folder / "y-more.npy", np.arange(140) % 2)
     np.save(folder / "dice.npy", rng.integers(0, 6, (200, 2)))
     finishes("train", folder / "x.npy", "--out", folder / "run", "--held-out", 0.4, *TINY)
-    labels = ["--labels", folder / "y.npy", "--conditional"]
+    labels = ["--labels", folder / "y.npy", "--conditional", "--held-out", 0]
     finishes("train", folder / "x.npy", "--out", folder / "classes", *labels, *TINY)
     dice = ["--levels", 6, "--held-out", 0.4]
     finishes("train", folder / "dice.npy", "--out", folder / "dice", *dice, *TINY)

@@ -191,18 +191,21 @@ def test_samples_are_compared_with_held_out_data_beside_data_itself():
     z = early.transform.forward(x)
     rest = z[early.learned]
     floors = [energy_distance(rest[torch.randperm(800)[:200]], z[out]) for _ in range(20)]
-    assert abs(after.real) < 3 * max(map(abs, floors))
-    assert before.generated > 10 * abs(after.generated)
-    assert after.generated < 0.05
+    assert abs(after.real.value) < 3 * max(map(abs, floors))
+    assert before.generated.low > 10 * abs(after.generated.value)
+    assert after.generated.value < 0.05
+    assert before.closest_ratio.low > 1, "samples of an untrained network are far from all data"
+    assert not after.copied
+    assert after.reference == "held-out"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05])
-def test_a_comparison_with_less_than_two_samples_is_refused(share):
+def test_a_comparison_with_few_samples_is_refused(share):
     config = TrainConfig(
         held_out=share,
         network=MLPConfig(width=8, depth=1),
         optim=OptimConfig(steps=1, batch_size=8),
     )
     training = Training(Data(normal(20, 2).float(), None, "few"), config)
-    with pytest.raises(ValueError, match="fewer than two samples are held out"):
+    with pytest.raises(ValueError, match="needs at least 32 samples"):
         training.compare(training.run)

@@ -41,6 +41,8 @@ CONFIGS = {
         conditional=True,
         dropout=0.25,
         held_out=0.1,
+        evaluate_every=7,
+        end="last",
         seed=7,
     ),
     "unet": c.TrainConfig(
@@ -110,7 +112,8 @@ def test_flags_files_and_python_say_the_same(tmp_path, files, capsys, name):
     config, data = CONFIGS[name], data_of(name, files)
     path = tmp_path / "run.toml"
     path.write_text(tomli_w.dumps(config.model_dump(exclude_none=True)))
-    expected = build.resolved(config, read(data[0]).shape)
+    x = read(data[0]).x
+    expected = build.resolved(config, x.shape[1:], len(x))
     assert printed(capsys, *data, "--config", path) == expected
     assert printed(capsys, *data, *flags(config)) == expected
 

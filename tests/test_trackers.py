@@ -90,9 +90,7 @@ def test_a_service_is_told_once_for_each_record(tmp_path, data, monkeypatch, kin
     assert first == ("scorefield", "run", 0)
     assert last == "finished"
     log = records(tmp_path / "run" / "log.jsonl")
-    assert (
-        [step for step, _ in told] == [record["step"] for record in log] == [4, 8, 10, 12, 12, 12]
-    )
+    assert [step for step, _ in told] == [record["step"] for record in log] == [4, 8, 10, 12, 12]
     assert told[0][1]["train/loss"] == log[0]["loss"]
 
 

@@ -16,9 +16,10 @@ from scorefield._internal.atomic_files import write
 from scorefield._internal.errors import NumericalError, StorageError, UsageError
 from scorefield.cli.console import say
 from scorefield.runs.folder import CHECKPOINTS
+from scorefield.runs.quality import affordable
 from scorefield.runs.run import Run
 from scorefield.runs.trackers import Tracker, tracker
-from scorefield.runs.trainer import Training
+from scorefield.runs.trainer import Evaluation, Training
 from scorefield.training import checkpoint
 from scorefield.training.held_out import bins
 from scorefield.training.log import FINAL, NAME, Log
@@ -29,14 +30,13 @@ _IDS = range(64)  # of the samples drawn on the way
 
 @dataclass(frozen=True)
 class Every:
-    """Steps between lines of the log, evaluations, samples and checkpoints; 0 for never.
+    """Steps between lines of the log, samples and checkpoints; 0 for never.
 
     Raises:
         UsageError: a negative number.
     """
 
     log: int = 50
-    evaluate: int = 500
     sample: int = 1000
     checkpoint: int = 500
     keep: int = 0
@@ -96,16 +96,17 @@ class Session:
 
     def after(self, progress: Progress, stop: bool = False) -> None:
         """Log, evaluate, sample and save if it is time; always save if training stops here."""
-        step, total = progress.step, self.training.fit.steps
+        step, total = progress.step, self.training.fit.last
 
         def due(interval: int, last: bool = False) -> bool:
             return bool(interval) and (step % interval == 0 or (last and step == total))
 
         if due(self.every.log, last=True):
             self._log_step(progress)
-        better = bool(self.training.config.held_out) and (
-            due(self.every.evaluate, last=True) and self._evaluate(step)
-        )
+        evaluation = self.training.evaluation
+        if evaluation is not None and evaluation.step == step:
+            self._log_evaluation(evaluation)
+        better = self._is_best(step)
         if due(self.every.sample):
             self._sample(step)
         if stop or due(self.every.checkpoint) or due(self.every.keep) or (better and self.best):
@@ -116,16 +117,16 @@ class Session:
         self.training.save_checkpoint(self.work, self._stays)
 
     def _stays(self, step: int) -> bool:
-        best = self.best and self.training.best is not None and self.training.best[0] == step
-        return best or (step > 0 < self.every.keep and step % self.every.keep == 0)
+        return (self.best and self._is_best(step)) or (
+            step > 0 < self.every.keep and step % self.every.keep == 0
+        )
 
     def finish(self) -> None:
         """Write the run folder with log, samples and checkpoints, and remove the working folder."""
         run = self.training.run
         if not self.writes:
             return
-        if len(self.training.held_out.items) > 1:
-            self._compare(run)
+        self._compare(run)
         if self.tracker is not None:
             self.tracker.close()
         names = [NAME, "samples", "tensorboard"]
@@ -138,19 +139,20 @@ class Session:
         checkpoint.clear(self.work)
 
     def _compare(self, run: Run) -> None:
-        """Print the energy distance of samples to held-out data, and that of training data."""
-        began = time.monotonic()
+        """Print the distances of samples to held-out data and to the closest training records."""
+        began, fit = time.monotonic(), self.training.fit
+        count = affordable(fit.step, fit.optim.batch_size, len(self.training.learned))
+        if not count:
+            say("no samples were compared with the data: there are few steps or few data")
+            return
         try:
-            quality = self.training.compare(run)
+            quality = self.training.compare(run, count)
         except NumericalError as error:
             say(f"no samples to compare: {error}")
             return
-        say(
-            f"energy distance to {quality.count} held-out samples: {quality.generated:.4f} of "
-            f"samples drawn, {quality.real:.4f} of training data"
-        )
+        say(str(quality))
         seconds = time.monotonic() - began
-        self._record(FINAL, self.training.fit.steps, {**vars(quality), "seconds": seconds})
+        self._record(FINAL, fit.last, {**quality.record, "seconds": seconds})
 
     def _log_step(self, progress: Progress) -> None:
         now, (before, step) = time.monotonic(), self._mark
@@ -163,25 +165,25 @@ class Session:
             "samples_per_second": pace * self.training.config.optim.batch_size,
             "seconds": self.training.seconds,
             "memory_mib": _memory(self.training.fit.device),
-            "eta_seconds": (self.training.fit.steps - progress.step) / pace,
+            "eta_seconds": (self.training.fit.last - progress.step) / pace,
         }
         self._record("train", progress.step, values)
 
-    def _evaluate(self, step: int) -> bool:
-        """Print the error on held-out data; return whether it is the smallest so far."""
-        began = time.monotonic()
-        errors = self.training.evaluate()
-        mean, levels = float(errors.mean()), errors.tolist()
+    def _is_best(self, step: int) -> bool:
+        best = self.training.course.best
+        return best is not None and best[0] == step
+
+    def _log_evaluation(self, evaluation: Evaluation) -> None:
+        """Print the error on held-out data."""
+        step, mean, levels, seconds = evaluation
         edges = bins(self.training.denoiser.process).exp().tolist()
         say(
             f"held out, step {step}: error {mean:.4f} relative to a Gaussian; "
             f"{' '.join(f'{value:.3f}' for value in levels)} from sigma/alpha {edges[0]:.2g} to "
             f"{edges[-1]:.2g}",
         )
-        seconds = time.monotonic() - began
         values = {"error": _finite(mean), "levels": list(map(_finite, levels)), "edges": edges}
         self._record("evaluation", step, {**values, "seconds": seconds})
-        return self.training.best is not None and self.training.best[0] == step
 
     def _sample(self, step: int) -> None:
         try:

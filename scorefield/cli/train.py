@@ -39,7 +39,13 @@ if TYPE_CHECKING:
     Settings = TrainConfig
 
 _HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # which not every system has
-_HEADINGS = {"optim": OPTIMIZER, "conditional": ITEMS, "levels": ITEMS, "held_out": ITEMS}
+_HEADINGS = {
+    "optim": OPTIMIZER,
+    "conditional": ITEMS,
+    "levels": ITEMS,
+    "held_out": ITEMS,
+    "evaluate_every": PROGRESS,
+}
 
 
 def _settings() -> type[TrainConfig]:
@@ -71,7 +77,6 @@ def train(
     network: Annotated[str | None, option(MODEL, "auto")] = None,
     settings: Annotated[Settings | None, Parameter(name="*")] = None,
     log_every: Annotated[int, option(PROGRESS)] = 50,
-    evaluate_every: Annotated[int, option(PROGRESS)] = 500,
     sample_every: Annotated[int, option(PROGRESS)] = 1000,
     checkpoint_every: Annotated[int, option(PROGRESS)] = 500,
     keep_every: Annotated[int, option(PROGRESS)] = 0,
@@ -100,9 +105,6 @@ def train(
         is called without arguments and returns a torch.nn.Module or a Denoiser.
     log_every
         Steps between lines of log.jsonl, which also has the last step; 0 for no lines.
-    evaluate_every
-        Steps between evaluations on held-out data, if there is any; also after the last step; 0
-        for none.
     sample_every
         Steps between grids of samples 0 to 63, written to samples/; 0 for none.
     checkpoint_every
@@ -144,7 +146,7 @@ def train(
     objects = NONE if network is None else Objects.of(make_network(network))
     if reading.labels is not None and not config_.conditional:
         raise UsageError(f"--labels {reading.labels} has no effect without --conditional.")
-    every = Every(log_every, evaluate_every, sample_every, checkpoint_every, keep_every)
+    every = Every(log_every, sample_every, checkpoint_every, keep_every)
     items = sf.read(data, **vars(reading))
     with _workers(distributed, device, config_) as (workers, local):
         console.quiet = not workers.first
@@ -267,7 +269,7 @@ def _run(session: Session) -> None:
     steps = track(training, total - first, "training", lambda: f"loss {training.loss:.4f}")
     with stop_signals() as signals, _saving(session):
         for progress in steps:
-            stop = progress.step < total and _any(signals, training.workers)
+            stop = progress.step < training.fit.last and _any(signals, training.workers)
             session.after(progress, stop)
             if stop:
                 raise Stopped(
@@ -276,6 +278,7 @@ def _run(session: Session) -> None:
                 )
     session.finish()
     say(f"trained in {time.monotonic() - began:.1f} s, loss {training.loss:.4f}")
+    say(training.summary)
     say(f"run folder: {session.out}")
 
 

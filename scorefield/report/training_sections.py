@@ -19,6 +19,7 @@ from scorefield.report.context import ReportContext
 from scorefield.runs.folder import settings
 from scorefield.runs.summary import summary
 from scorefield.training.held_out import HeldOut, bins
+from scorefield.training.log import FINAL
 
 _DRAWN = 400  # points of a line
 _STEPS = 10**12  # no training has more
@@ -41,7 +42,30 @@ def training(context: ReportContext) -> Section:
         command = "scorefield train DATA --held-out 0.1 --out RUN"
         text = "The run folder has no training log. To write one, run"
         parts.append(blocks.Missing(text, command))
+    parts += _quality(context)
     return Section("training", "Data and training", "The run, and how it was trained.", parts)
+
+
+_QUALITY = {
+    "generated": ("energy distance of samples to held-out data", "lower is better"),
+    "real": ("energy distance of training data to held-out data", "of a perfect field"),
+    "closest_ratio": ("distance to the closest training record, relative to data", "1 of new data"),
+    "copies": ("share of copies above that of data", "0 of new data"),
+}
+
+
+def _quality(context: ReportContext) -> list[blocks.Block]:
+    """Return the table of the last comparison of samples with data, if the log has one."""
+    rows = []
+    for record in list(_records(context, FINAL))[-1:]:
+        for name, (text, expected) in _QUALITY.items():
+            ends = record.get(f"{name}_interval")
+            numbers = [record.get(name), *ends] if isinstance(ends, list) else []
+            if len(numbers) == 3 and all(map(_finite, numbers)):
+                value, low, high = numbers
+                rows.append([text, plus_minus(value, (high - low) / 2), expected])
+    names = ["at the end of training", "value and 95 % interval", "expected"]
+    return [blocks.Table("Samples next to data", names, rows)] if rows else []
 
 
 def _line(label: str, points: Sequence[Point], tone: int) -> Chart:

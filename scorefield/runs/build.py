@@ -387,14 +387,24 @@ def _options(config: Frozen) -> dict[str, Any]:
     return config.model_dump(exclude={"kind"}, exclude_none=True)
 
 
-def resolved(config: c.TrainConfig, shape: tuple[int, ...]) -> c.TrainConfig:
-    """Return the configuration with every default filled in, for samples of a shape."""
+def resolved(
+    config: c.TrainConfig, shape: tuple[int, ...], count: int | None = None
+) -> c.TrainConfig:
+    """Return the configuration with every default filled in, for ``count`` samples of a shape.
+
+    Without a count, those of the length of a training are left as they are.
+    """
     chosen = concrete_network(config.network, shape)
     ours = config.process
     if ours.kind != "custom":
         built = process(ours)
         ours = ours.model_copy(update={"t_min": built.t_min, "t_max": built.t_max})
-    return config.model_copy(update={"process": ours, "network": chosen})
+    config = config.model_copy(update={"process": ours, "network": chosen})
+    if count is None:
+        return config
+    from scorefield.training.course import completed  # sampling does not need it
+
+    return completed(config, shape, count)
 
 
 def concrete_network(

@@ -17,6 +17,7 @@ from scorefield.evaluate.check import Check, check as check_network
 from scorefield.field import ScoreField
 from scorefield.process import balanced
 from scorefield.runs.folder import held_out_items
+from scorefield.runs.quality import records_of
 from scorefield.sampling import Adaptive, Plan, default_plan
 from scorefield.training.held_out import split
 from scorefield.tuning.frontier.measure import SMALLEST
@@ -36,10 +37,12 @@ class References(NamedTuple):
     Attributes:
         real: to compare samples with, ``(m, *shape)``.
         other: for the distance of data to data, ``(n, *shape)``, as many as there are samples.
+        records: the training records, if the data holds them.
     """
 
     real: Tensor
     other: Tensor
+    records: Tensor | None
 
 
 def references(
@@ -83,7 +86,11 @@ def references(
     one, two = split(len(items), 0.5, seed)  # sorted data is shuffled, too
     one = one[torch.linspace(0, len(one) - 1, min(len(one), _MOST)).long()]
     two = two[: SAMPLES if n is None else n]
-    return References(run.to_field(data.x[items[one]]), run.to_field(data.x[items[two]]))
+    real, other = (run.to_field(data.x[items[rows]]) for rows in (one, two))
+    if not held_out:
+        return References(real, other, None)
+    learned = split(len(data.x), run.config.train.held_out or 0.0, run.config.train.seed)[0]
+    return References(real, other, run.to_field(data.x[records_of(run, learned)]))
 
 
 def _check_other(source: str, trained: str) -> None:

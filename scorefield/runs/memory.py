@@ -32,9 +32,9 @@ def check_memory(
             f"network: {tensors:,} tensors, where at most {build.MOST_TENSORS:,} are allowed: use "
             "fewer blocks."
         )
-    # besides the weights: gradients, the optimizer's two moments, and the averages. Workers that
-    # divide them have one GPU each, but share the machine's memory
-    extra = 3 + len(config.optim.ema)
+    # besides the weights: gradients, the optimizer's two moments, and the averages, of the last and
+    # of the best step. Workers that divide them have one GPU each, but share the machine's memory
+    extra = 3 + len(config.optim.ema) * (2 if config.end in ("early", "best") else 1)
     if device.type == "cuda":
         there, copies = torch.cuda.mem_get_info(device)[1], 1 + extra / workers
     else:

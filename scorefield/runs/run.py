@@ -250,20 +250,24 @@ class Run(DataInference):
             nfe: network calls of the default plans and solvers, one number or several.
             y: the class; None for all classes.
             labels, held_out, n, seed: as for `scorefield.runs.comparison.references`.
-            metrics, level, batch_size, progress: as for `scorefield.frontier`.
+            metrics, level, batch_size, progress: as for `scorefield.frontier`. With ``held_out``
+                the default has the distance to the closest training record, too.
 
         Raises:
             UsageError: training data, too few items; guidance without a class.
             DataError: data that is not of the run's kind.
             ValueError, NumericalError: as `scorefield.frontier`.
         """
+        from scorefield.evaluate.metrics import ClosestRecord
         from scorefield.runs.comparison import SAMPLES, references, usual_plans
         from scorefield.tuning.frontier import METRICS, frontier
 
-        field, real, other = self.toward(y), None, None
+        field, real, other, records = self.toward(y), None, None, None
         if data is not None:
             items = {"labels": labels, "held_out": held_out, "n": n, "seed": seed}
-            real, other = references(self, data, y, **items)
+            real, other, records = references(self, data, y, **items)
+        if metrics is None:
+            metrics = METRICS if records is None else (*METRICS, ClosestRecord(records))
         result = frontier(
             field,
             usual_plans(self, [nfe] if isinstance(nfe, int) else nfe) if plans is None else plans,
@@ -271,7 +275,7 @@ class Run(DataInference):
             other=other,
             n=(n or SAMPLES) if other is None else len(other),
             seed=seed,
-            metrics=METRICS if metrics is None else metrics,
+            metrics=metrics,
             features=lambda z: self.to_field(self.to_data(z)),
             level=level,
             batch_size=batch_size,

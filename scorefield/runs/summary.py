@@ -31,7 +31,8 @@ def summary(run: Run) -> dict[str, str]:
     }
     if run.config.loss is not None:
         optim = config.optim
-        rows["training"] = f"{optim.steps} steps of {optim.batch_size}, seed {config.seed}"
+        of = "" if run.config.step is None else f", weights of step {run.config.step}"
+        rows["training"] = f"{optim.steps} steps of {optim.batch_size}, seed {config.seed}{of}"
         rows["loss"] = f"{run.config.loss:.4f}"
     return {name: text for name, text in rows.items() if text}
 

@@ -6,10 +6,10 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,40 +20,41 @@ from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
 from scorefield.data.rows import chunks, digest
 from scorefield.data.source import as_data
-from scorefield.evaluate.metrics import energy_distance
 from scorefield.noise import Noise
 from scorefield.process import check_instance
 from scorefield.runs import build
 from scorefield.runs.folder import RunFolder, check_config, settings
 from scorefield.runs.loading import describe_data, new_denoiser
 from scorefield.runs.memory import check_memory
+from scorefield.runs.quality import Items, Quality, quality
 from scorefield.runs.quantiles import with_quantiles
 from scorefield.runs.run import Run
 from scorefield.runs.settings import check_settings, configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
+from scorefield.training.course import Course
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
 from scorefield.training.pace import steps_within
 from scorefield.training.workers import SingleWorker, Workers
 
 _SINGLE = SingleWorker()
-_COMPARED = 256  # samples
 
 
-@dataclass(frozen=True)
-class Quality:
-    """Energy distances to held-out data, in units of the data's deviations.
+class Evaluation(NamedTuple):
+    """The error on held-out data after a step.
 
     Attributes:
-        count: the number of samples in each set.
-        generated: distance of samples of the field.
-        real: distance of training data, which a perfect field would have.
+        step: the number of steps.
+        error: the mean over the noise levels.
+        levels: of each noise level, as `HeldOut.errors`.
+        seconds: of the measurement.
     """
 
-    count: int
-    generated: float
-    real: float
+    step: int
+    error: float
+    levels: list[float]
+    seconds: float
 
 
 class Training:
@@ -68,7 +69,8 @@ class Training:
             The network is called with ``y = -1`` where a class is hidden.
 
     Attributes:
-        best: the step of the smallest error on held-out data so far, and the error.
+        course: the error on held-out data so far, and the step that it chooses.
+        evaluation: the last measurement of that error.
         damaged: the names of damaged checkpoints that `resume` has skipped.
         changed: the `conditions` under which the checkpoint of `resume` was made, and the present
             ones, as texts by their names, where they differ; the bits may then differ too.
@@ -91,7 +93,7 @@ class Training:
         check_instance("data", data, Data, "Data(x)")
         config = objects.described(TrainConfig() if config is None else config)
         check_settings(config, data)
-        self.config = build.resolved(config, data.shape)
+        self.config = build.resolved(config, data.shape, len(data.x))
         self.data_config = describe_data(data, self.config)
         if objects.network is None:
             check_memory(self.config, self.data_config, torch.device(device), workers.size)
@@ -113,7 +115,8 @@ class Training:
             build.check_network(self.denoiser, self.data_config.classes, self.config.dropout > 0)
         self.data = data
         self.workers = workers
-        self.best: tuple[int, float] | None = None
+        self.course = Course(self.config.evaluate_every, self.config.end or "last")
+        self.evaluation: Evaluation | None = None
         self._maps: tuple[Standardize, DataConfig] | None = None
         self.damaged: tuple[str, ...] = ()
         self.changed: dict[str, str] = {}
@@ -121,7 +124,8 @@ class Training:
         self._losses: deque[float] = deque(maxlen=100)
         self._began, self._paced = time.monotonic(), not self.config.optim.minutes
         y = data.y if config.conditional else None
-        self.learned, rest = split(len(data.x), self.config.held_out, self.config.seed)
+        share = self.config.held_out or 0.0
+        self.learned, rest = split(len(data.x), share, self.config.seed)
         self.held_out = HeldOut(data.x, y, rest, self._prepared, self.config.seed)
         self.fit = fit(
             self.denoiser,
@@ -145,6 +149,7 @@ class Training:
         try:
             for progress in self.fit:
                 self._losses.append(progress.loss)
+                self._measure(progress.step)
                 yield progress
         except NumericalError:
             self.diverged = True
@@ -167,27 +172,37 @@ class Training:
 
     def evaluate(self) -> Tensor:
         """Return the `HeldOut.errors` of the averaged weights, one for each noise level."""
-        errors = self.held_out.errors(self.fit.averaged)
-        mean = float(errors.mean())
-        if self.best is None or mean < self.best[1]:
-            self.best = self.fit.step, mean
-        return errors
+        return self.held_out.errors(self.fit.averaged)
 
-    def compare(self, run: Run) -> Quality:
-        """Return the distances of samples of the result, `run`, from held-out data.
+    def _measure(self, step: int) -> None:
+        """Measure the error on held-out data if it is time, and let it choose the weights."""
+        course = self.course
+        if not len(self.held_out.items) or not (step == self.fit.last or course.is_due(step)):
+            return
+        began = time.monotonic()
+        errors = self.evaluate()
+        # that of the first worker, so that all choose alike
+        error = float(self.workers.gathered(float(errors.mean()))[0])
+        self.evaluation = Evaluation(step, error, errors.tolist(), time.monotonic() - began)
+        if course.add(step, error):
+            self.fit.choose()
+        if course.has_risen:
+            self.fit.stop = step
+
+    @property
+    def summary(self) -> str:
+        """One line on the number of steps and the choice of the weights."""
+        stopped = f" of {self.fit.steps}, stopped early" * (self.fit.stop is not None)
+        return f"{self.fit.step} steps{stopped}: {self.course.summary(len(self.held_out.items))}"
+
+    def compare(self, run: Run, count: int = 256) -> Quality:
+        """Return the quality of samples of the result, `run`; fewer if there are fewer data.
 
         Raises:
-            ValueError: fewer than two samples are held out.
+            ValueError: fewer than 32 samples to compare.
         """
-        count = min(len(self.held_out.items), len(self.learned), _COMPARED)
-        if count < 2:
-            raise ValueError("fewer than two samples are held out: increase held_out.")
-        reference = run.to_field(self.data.x[self.held_out.items[:count]])
-        spread = torch.linspace(0, len(self.learned) - 1, count).long()  # over sorted data too
-        learned = run.to_field(self.data.x[self.learned[spread]])
-        samples = run.to_field(run.sample(count, seed=self.config.seed).cpu())
-        distances = (energy_distance(each, reference) for each in (samples, learned))
-        return Quality(count, *distances)
+        items = Items(self.data.x, self.learned, self.held_out.items)
+        return quality(run, items, self.config.seed, count)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -208,7 +223,8 @@ class Training:
         """
         state = self.fit.state()  # every worker adds its share
         if self.workers.first:
-            own = {"losses": list(self._losses), "best": self.best, "steps": self.fit.steps}
+            own = {"losses": list(self._losses), "steps": self.fit.steps, "stop": self.fit.stop}
+            own |= {"best": self.course.best, "last": self.course.last}
             facts = {**self.facts, **own, "seconds": self.seconds, "diverged": self.diverged}
             facts["conditions"] = conditions(self.fit.device)
             checkpoint.save(folder, self.fit.step, state, facts, stays)
@@ -228,9 +244,11 @@ class Training:
         try:
             self.fit.restore(latest.tensors)
             self._losses.extend(map(float, facts["losses"]))
-            best = facts["best"]
-            self.best = None if best is None else (int(best[0]), float(best[1]))
+            for name in ("best", "last"):
+                error = facts[name]
+                setattr(self.course, name, error and (int(error[0]), float(error[1])))
             self.fit.steps = int(facts["steps"])
+            self.fit.stop = None if facts["stop"] is None else int(facts["stop"])
             self._began = time.monotonic() - float(facts["seconds"])
             now, then = conditions(self.fit.device), dict(facts.get("conditions", {}))
             self.changed = {
@@ -254,7 +272,7 @@ class Training:
         decays = self.config.optim.ema
         averages = {decays[k]: self.fit.average(k) for k in range(1, len(decays))}
         run = Run(self.denoiser, self.transform, self._run_config, averages=averages)
-        return self._corrected(run) if self.fit.step >= self.fit.steps else run
+        return self._corrected(run) if self.fit.step >= self.fit.last else run
 
     def _corrected(self, run: Run) -> Run:
         """Return the finished run with the maps of its columns, which are fitted once."""
@@ -288,7 +306,10 @@ class Training:
             steps = {"steps": theirs.train.optim.steps}
             optim = ours.train.optim.model_copy(update=steps)
             ours = ours.model_copy(update={"train": ours.train.model_copy(update={"optim": optim})})
-        configs = [settings(config.model_copy(update={"loss": 0.0})) for config in (theirs, ours)]
+        configs = []
+        for config in (theirs, ours):
+            same = {"loss": 0.0, "step": None, "data": _unfitted(config.data)}
+            configs.append(settings(config.model_copy(update=same)))
         moments = [(tensors["transform.mean"], self.transform.mean)]
         moments.append((tensors["transform.std"], self.transform.std))
         return configs[0] == configs[1] and all(torch.equal(a, b.float()) for a, b in moments)
@@ -299,9 +320,16 @@ class Training:
         counted = {"steps": self.fit.steps, "minutes": 0.0}
         optim = self.config.optim.model_copy(update=counted)
         config = self.config.model_copy(update={"optim": optim})
-        columns = self.data_config.columns.model_copy(update={"quantiles": 0})
-        about = self.data_config.model_copy(update={"columns": columns})
-        return RunConfig(data=about, train=config, loss=self.loss)
+        about = _unfitted(self.data_config)
+        best = self.course.best if self.fit.chosen else None
+        step = None if best is None or best[0] == self.fit.last else best[0]
+        return RunConfig(data=about, train=config, loss=self.loss, step=step)
+
+
+def _unfitted(data: DataConfig) -> DataConfig:
+    """Return the description of data without the maps that are fitted after training."""
+    columns = data.columns.model_copy(update={"quantiles": 0})
+    return data.model_copy(update={"columns": columns})
 
 
 def train(

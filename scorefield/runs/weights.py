@@ -93,7 +93,8 @@ def read_checkpoint(
     prefix = f"average.{average}.module."
     plain_file(folder, f"{checkpoints.name(step)}/{checkpoints.MANIFEST}")
     path = plain_file(folder, f"{checkpoints.name(step)}/{checkpoints.STATE}")
-    copies = 3 + len(config.optim.ema)  # of the weights: the weights, two moments, and the averages
+    # of the weights: the weights, two moments, and the averages, of the last and of the best step
+    copies = 3 + 2 * len(config.optim.ema)
     places = header.read(path, min(copies, _MOST_COPIES))
     names = {f"network.{k.removeprefix(prefix)}": k for k in places if k.startswith(prefix)}
     _check_shapes(path, {new: places[k] for new, k in names.items()}, expected, reference)

@@ -362,7 +362,7 @@ class OptimConfig(Frozen):
     """The optimizer and its schedule.
 
     Attributes:
-        steps: Optimizer steps.
+        steps: Optimizer steps; the default depends on the number of samples.
         minutes: Training time, instead of a number of steps; 0 to use steps. A short trial measures
             the time of a step and fixes their number. Evaluations and samples take extra time.
         batch_size: Samples per step.
@@ -379,7 +379,7 @@ class OptimConfig(Frozen):
         compile: Compile the network for training.
     """
 
-    steps: PositiveInt = 2000
+    steps: PositiveInt | None = None
     minutes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     batch_size: PositiveInt = 128
     lr: PositiveFloat = 1e-3
@@ -411,7 +411,13 @@ class TrainConfig(Frozen):
         conditional: Learn the classes too.
         dropout: Probability that a class is hidden, so that the unconditional field is learned too.
         held_out: Share of the data that is never trained on, to measure the error there. The seed
-            decides which samples these are.
+            decides which samples these are. The default is 0.1 of 200 samples or more, at most 1024
+            samples, and 0 of fewer.
+        evaluate_every: Steps between measurements of the error on held-out data; 0 for steps that
+            grow by a fifth, 25, 30, 36 and so on, at most 500 apart. Also after the last step.
+        end: Weights that the run ends with. last are those after all steps, best are those of the
+            smallest error on held-out data, and early is the same but stops when that error has
+            risen for long. The default is early, and best with a number of steps or minutes.
         seed: Seed of the weights, the order of the data and the noise.
     """
 
@@ -425,7 +431,9 @@ class TrainConfig(Frozen):
     levels: int = Field(default=0, ge=0, le=65536)
     conditional: bool = False
     dropout: float = Field(default=0.1, ge=0, le=1)
-    held_out: float = Field(default=0.0, ge=0, lt=1)
+    held_out: float | None = Field(default=None, ge=0, lt=1)
+    evaluate_every: int = Field(default=0, ge=0)
+    end: Literal["early", "best", "last"] | None = None
     seed: int = Field(default=0, ge=0, lt=2**64)
 
 
@@ -434,6 +442,7 @@ class RunConfig(Frozen):
 
     Attributes:
         loss: At the end of training; None for an imported run.
+        step: The step of the weights; None for the last one.
         source: Origin of an imported run; None for one that was trained here.
     """
 
@@ -441,4 +450,5 @@ class RunConfig(Frozen):
     data: DataConfig
     train: TrainConfig
     loss: float | None = None
+    step: int | None = None
     source: str | None = None

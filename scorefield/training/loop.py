@@ -21,6 +21,7 @@ from scorefield.field import Denoiser
 from scorefield.noise import Noise
 from scorefield.training import state as states
 from scorefield.training.batches import batch, draw
+from scorefield.training.course import steps_for
 from scorefield.training.objective import Objective
 from scorefield.training.workers import SingleWorker, Workers
 
@@ -128,8 +129,10 @@ class Fit:
 
     Attributes:
         step, steps: the number of steps so far, and in all.
+        stop: the step to stop early at, or None.
         averaged: the denoiser with the average of the weights so far.
         averages: the averages of the weights, one for each decay.
+        chosen: the averages that the fit ends with, if not those of the last step.
 
     Raises:
         NumericalError: a loss or gradient that is not finite, before the weights are touched.
@@ -158,7 +161,10 @@ class Fit:
             )
         self.denoiser, self.objective, self.x, self.y = denoiser, objective, x, y
         self.optim, self.dropout, self.prepare, self.seed = optim, dropout, prepare, seed
-        self.among, self.workers, self.step, self.steps = among, workers, 0, optim.steps
+        self.among, self.workers, self.step = among, workers, 0
+        self.steps = optim.steps or steps_for(len(among), x.shape[1:], optim.batch_size)
+        self.stop: int | None = None
+        self.chosen: list[dict[str, Tensor]] = []
         self.network = workers.own(denoiser.network)
         self.device = next(self.network.parameters()).device
         self.averages = [AveragedModel(self.network) for _ in optim.ema]
@@ -172,6 +178,11 @@ class Fit:
         half = optim.precision == "float16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
 
+    @property
+    def last(self) -> int:
+        """The step that the fit ends with."""
+        return self.steps if self.stop is None else self.stop
+
     @cached_property
     def learner(self) -> Denoiser:
         """The denoiser as it is called in training."""
@@ -184,7 +195,7 @@ class Fit:
         return self
 
     def __next__(self) -> Progress:
-        if self.step >= self.steps:
+        if self.step >= self.last:
             self.finish()
             raise StopIteration
         if not self.network.training:
@@ -267,14 +278,22 @@ class Fit:
         self.denoiser.network.load_state_dict(self.average(0))
         self.denoiser.network.eval()
 
+    def choose(self) -> None:
+        """Let the fit end with the averages of this step."""
+        states = (average.module.state_dict() for average in self.averages)
+        self.chosen = [{name: v.clone() for name, v in state.items()} for state in states]
+
     def average(self, number: int) -> dict[str, Tensor]:
-        """Return the whole average of the weights for one of the decays."""
-        weights = self.averages[number].module.state_dict()
+        """Return the whole average of the weights for one of the decays, of the chosen step."""
+        last = self.averages[number].module.state_dict()
+        weights = self.chosen[number] if self.chosen else last
         return {name: self.workers.whole(value) for name, value in weights.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that the next step depends on, besides the arguments."""
         parts = states.state(self.network, self.averages, self.optimizer, self.scaler)
+        for k, weights in enumerate(self.chosen):
+            parts |= {f"chosen.{k}.{name}": value for name, value in weights.items()}
         # in the same order in all workers, because a divided tensor is gathered from all of them
         whole = {name: self.workers.whole(parts[name]) for name in sorted(parts)}
         return whole | {"step": torch.tensor(self.step)}
@@ -289,6 +308,16 @@ class Fit:
             states.restore(
                 tensors, self.network, self.averages, self.optimizer, self.scaler, self.workers
             )
+            self.chosen = [self._chosen(k, tensors) for k in range(len(self.averages))]
+            self.chosen = [weights for weights in self.chosen if weights]
             self.step = int(tensors["step"])
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"the state is not from this fit: {error}") from None
+
+    def _chosen(self, number: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the chosen average in a `state`, if it has one, as this worker holds it."""
+        likes, whole = (
+            self.averages[number].module.state_dict(),
+            states.under(f"chosen.{number}", tensors),
+        )
+        return {k: self.workers.share(v, likes[k]).to(likes[k].device) for k, v in whole.items()}

@@ -42,11 +42,11 @@ def restore(
     modules = {"network": network} | {f"average.{k}": a for k, a in enumerate(averages)}
     for prefix, module in modules.items():
         likes = module.state_dict()
-        own = _under(prefix, tensors)
+        own = under(prefix, tensors)
         shared = {k: workers.share(v, likes[k]) for k, v in own.items() if k in likes}
         module.load_state_dict({**own, **shared})
     parameters, moments = list(network.parameters()), dict[int, dict[str, Tensor]]()
-    for key, value in _under("optimizer", tensors).items():
+    for key, value in under("optimizer", tensors).items():
         number, name = key.split(".")
         like = parameters[int(number)]
         shared_value = workers.share(value, like) if value.shape == like.shape else value
@@ -54,9 +54,10 @@ def restore(
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     if scaler.is_enabled():
-        scaler.load_state_dict({k: v.item() for k, v in _under("scaler", tensors).items()})
+        scaler.load_state_dict({k: v.item() for k, v in under("scaler", tensors).items()})
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix and a dot, without it."""
     start = len(prefix) + 1
     return {k[start:]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}

@@ -6,6 +6,7 @@ data, of the same sizes.
 """
 
 from scorefield.evaluate.metrics.base import Metric, Split, SplitMetric
+from scorefield.evaluate.metrics.closest import ClosestRecord
 from scorefield.evaluate.metrics.compare import Comparison, compare
 from scorefield.evaluate.metrics.frechet import FrechetDistance, frechet_distance
 from scorefield.evaluate.metrics.measurement import Measurement
@@ -17,6 +18,7 @@ __all__ = [
     "C2ST",
     "MMD",
     "PRDC",
+    "ClosestRecord",
     "Comparison",
     "EnergyDistance",
     "FrechetDistance",

@@ -45,6 +45,7 @@ class Split:
         x, y: float64 ``(N, d)`` and ``(M, d)``, on one device.
         x_group, y_group: int64 ``(N,)`` and ``(M,)``: the group of each point.
         keep: float64 ``(R, G)`` of 0 and 1: the groups that each of ``R`` values is computed from.
+        origin: float64 ``(d,)``: the mean of the second sample, which both are relative to.
     """
 
     x: Tensor
@@ -52,6 +53,7 @@ class Split:
     x_group: Tensor
     y_group: Tensor
     keep: Tensor
+    origin: Tensor
 
     @property
     def groups(self) -> int:
@@ -127,9 +129,9 @@ def split_whole(x: Tensor, y: Tensor, second: str = "y") -> Split:
     Raises:
         ValueError: as `point_clouds`.
     """
-    x, y = point_clouds(x, y, second)
+    origin, (x, y) = y, point_clouds(x, y, second)
     group_x, group_y = (torch.zeros(len(v), dtype=torch.int64, device=x.device) for v in (x, y))
-    return Split(x, y, group_x, group_y, x.new_ones(1, 1))
+    return Split(x, y, group_x, group_y, x.new_ones(1, 1), _mean(origin, x))
 
 
 def split_halves(x: Tensor, y: Tensor, seed: int, second: str = "y") -> Split:
@@ -141,7 +143,7 @@ def split_halves(x: Tensor, y: Tensor, seed: int, second: str = "y") -> Split:
     Raises:
         ValueError: as `point_clouds`; fewer than two points for a group.
     """
-    x, y = point_clouds(x, y, second)
+    origin, (x, y) = y, point_clouds(x, y, second)
     least = min(len(x), len(y))
     if least < 2 * GROUPS:
         raise ValueError(f"a sample has {least} points: a standard error needs {2 * GROUPS}.")
@@ -150,7 +152,12 @@ def split_halves(x: Tensor, y: Tensor, seed: int, second: str = "y") -> Split:
         signs = torch.kron(signs, signs.new_tensor([[1, 1], [1, -1]]))
     keep = torch.cat([signs[:1], (1 + signs[1:]) / 2, (1 - signs[1:]) / 2])
     group_x, group_y = (ranks(v, seed, step) % GROUPS for step, v in enumerate((x, y), start=1))
-    return Split(x, y, group_x, group_y, keep)
+    return Split(x, y, group_x, group_y, keep, _mean(origin, x))
+
+
+def _mean(y: Tensor, like: Tensor) -> Tensor:
+    """Return the shift of `point_clouds`."""
+    return y.detach().to(like.device).reshape(len(y), -1).mean(0, dtype=torch.float64)
 
 
 def ranks(points: Tensor, seed: int, step: int) -> Tensor:

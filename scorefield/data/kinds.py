@@ -27,6 +27,7 @@ _ROUGH = 5  # decimals, with fewer than which numbers may be off a grid
 _MOST_DIGITS = 15
 _ATOM = 0.05  # share of the rows that an atom has at least
 _MOST_ATOMS = 8
+_FINE = 2**14  # values of a grid, from which on an atom is not one of many steps
 _IDS = re.compile(r"(^|[^a-z])(id|index|uuid|rownames?|unnamed: \d+)$", re.IGNORECASE)
 
 
@@ -295,7 +296,7 @@ def _shaped(source: Source, column: NumberColumn, x: np.ndarray) -> NumberColumn
     gaps = len(values) < (_FULL if column.step == 1 else 1) * cells
     if few and (len(values) == 1 or gaps):
         update["values"] = tuple(values.tolist())
-    elif not few:
+    elif not few and (source.map is not None or cells >= _FINE):  # maps of quantiles suffice
         places = np.argsort(-counts)[:_MOST_ATOMS]
         common = places[counts[places] >= max(_ATOM * len(x), _REPEATS)]
         update["atoms"] = tuple(sorted(values[common].tolist()))

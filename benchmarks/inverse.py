@@ -164,7 +164,8 @@ def of_penguins(path: Path, methods: Sequence[str]) -> list[dict]:
     truth = held.x[torch.arange(len(rest))].repeat_interleave(PATTERNS, 0)
     train = data.x[torch.arange(TRAINED)]
     hidden = torch.rand(truth.shape, generator=torch.Generator().manual_seed(1)) < HIDDEN
-    text = torch.tensor([name in run.config.data.columns.categories for name in header])
+    kinds = run.config.data.columns.kinds
+    text = torch.tensor([column.kind == "category" for column in kinds])
     mean, std = train.nanmean(0), (train - train.nanmean(0)).square().nanmean(0).sqrt()
     usual = torch.stack([c[~c.isnan()].mode().values for c in train.T])
     mean, std = torch.where(text, usual, mean), torch.where(text, 1.0, std)

@@ -355,12 +355,12 @@ FLAGS = {
 }
 
 
-@kind(350)
+@kind(250)
 def flags(draw):
     command = draw.choice(list(FLAGS))
     words, names = command.split(), FLAGS[command].split()
     for _ in range(draw.choice([1, 1, 2])):
-        value = draw.choice([*NUMBERS, *STRANGE, *TEXTS, "0:9", "5:1", "0/0", "3/2", "1e3"])
+        value = draw.choice([*NUMBERS, *STRANGE[:-1], *TEXTS, "0:9", "5:1", "0/0", "3/2", "1e3"])
         words += [f"--{draw.choice(names)}"] if names else []
         words.append(f"{value}".replace("\0", ""))
     if draw.random() < 0.1:

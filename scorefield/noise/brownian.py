@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -111,11 +110,10 @@ class Visit(NamedTuple):
     value: Tensor
 
 
-@dataclass
 class Recent:
     """The last visit: a cache, on which no result depends."""
 
-    visit: Visit | None = None
+    visit: Visit | None = None  # no __init__, which every sample would enter
 
     def of(self, source: tuple[object, ...]) -> Visit | None:
         """Return the last visit if it was to the paths of this source."""

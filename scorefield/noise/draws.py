@@ -174,7 +174,7 @@ class Noise:
         stepped = nodes + ((self.stream + _PATH) << _STEP_BITS)
         shape = (len(ids), nodes.shape[1])
         counter = [word.expand(shape) for word in (path, stepped, ids & LOW, ids >> 32)]
-        high, low, *_ = philox(counter, self._key())
+        high, low, *_ = philox(counter, (self.seed & LOW, self.seed >> 32))
         return (high << 32) | low
 
     def where(self, mask: Tensor, other: Noise) -> Noise:
@@ -189,7 +189,8 @@ class Noise:
 
         On the CPU in pieces that fit into its cache, since a word passes through many operations.
         """
-        counter, key = self._counter(self.step, blocks, like.device), self._key()
+        counter = self._counter(self.step, blocks, like.device)
+        key = self.seed & LOW, self.seed >> 32
         count = len(self.ids)
         if not like.is_cpu or torch.compiler.is_compiling():
             return box_muller(philox(counter, key), widest(like.device)).flatten(1).to(like.dtype)
@@ -204,7 +205,7 @@ class Noise:
 
     def _words(self, step: int, blocks: int, device: torch.device) -> list[Tensor]:
         """Return four tensors ``(B, blocks)`` of random words."""
-        return philox(self._counter(step, blocks, device), self._key())
+        return philox(self._counter(step, blocks, device), (self.seed & LOW, self.seed >> 32))
 
     def _counter(self, step: int, blocks: int, device: torch.device) -> list[Tensor]:
         """Return the addresses of words, four tensors ``(B, blocks)``."""
@@ -213,6 +214,3 @@ class Noise:
         stepped = torch.full((1, 1), step + (self.stream << _STEP_BITS), device=device)
         shape = (len(ids), blocks)
         return [word.expand(shape) for word in (block, stepped, ids & LOW, ids >> 32)]
-
-    def _key(self) -> tuple[int, int]:
-        return self.seed & LOW, self.seed >> 32

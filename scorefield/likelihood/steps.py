@@ -147,7 +147,9 @@ class _Joined(ScoreField):
         self.calls = 0
 
     def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Instant]:
-        return self.base.instants(t)
+        # a time per sample comes aligned with the joined state, which is flat
+        shape = t.shape if t.ndim == 1 else (*t.shape[:2], *[1] * len(self.base.shape))
+        return self.base.instants(t.reshape(shape))
 
     def split(self, state: State, error: bool = False) -> tuple[Tensor, Tensor]:
         """Return ``y`` ``(B, d)`` and the integral ``(B, K)`` of a state, or their errors."""

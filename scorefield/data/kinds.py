@@ -234,7 +234,7 @@ def _whole(
         missing=bool(absent.any()),
         low=float(x.min()),
         high=float(x.max()),
-        step=(common if timed or _repeated(here) else 1) / 10**digits,
+        step=(common if timed or _divided(here) else 1) / 10**digits,
         digits=digits,
         offset=offset,
         unit=unit,
@@ -269,6 +269,11 @@ def _repeated(x: np.ndarray) -> bool:
     return len(x) >= _REPEATS * len(np.unique(x))
 
 
+def _divided(x: np.ndarray) -> bool:
+    """Return whether whole numbers suffice for a common divisor of their differences."""
+    return _repeated(x) or len(np.unique(x)) >= FEW
+
+
 def _grid(x: np.ndarray, kind: Any) -> tuple[int, float, bool]:
     """Return the decimals of nearly all numbers, the step between them, and whether all have it.
 
@@ -282,7 +287,7 @@ def _grid(x: np.ndarray, kind: Any) -> tuple[int, float, bool]:
         on = near.astype(dtype) == x.astype(dtype)
         if (~on).sum() <= (max(_OFF * len(x), len(x) >= 50) if digits < _ROUGH else 0):
             last = np.rint(near[on] * 10.0**digits).astype(np.int64)
-            common = int(np.gcd.reduce(last - last.min())) if len(last) and _repeated(last) else 1
+            common = int(np.gcd.reduce(last - last.min())) if len(last) and _divided(last) else 1
             return digits, max(1, common) / 10**digits, bool(on.all())
     return 0, 0.0, False
 

@@ -90,7 +90,7 @@ def test_a_sampling_loads_few_modules(tmp_path):
     finishes("train", "moons", "--out", run, *small)
     done = python("-c", MODULES, "sample", run, "--n", 4)
     names = done.stdout.splitlines()[-1].split("', '")
-    assert len(names) <= 86, names
+    assert len(names) <= 82, names
     assert not any("tuning" in name or "likelihood" in name for name in names)
 
 

@@ -13,15 +13,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
-from scorefield.data.monotone import Quantiles
 from scorefield.data.rows import Rows, moments_of
 from scorefield.noise import Noise
+
+if TYPE_CHECKING:
+    from scorefield.data.monotone import Quantiles
 
 
 @dataclass(frozen=True)

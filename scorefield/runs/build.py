@@ -16,7 +16,6 @@ from torch.overrides import TorchFunctionMode
 from scorefield import networks
 from scorefield._internal.errors import UsageError
 from scorefield._internal.frozen import Frozen
-from scorefield.data.columns import Columns
 from scorefield.data.config import CodecConfig, DataConfig
 from scorefield.data.encoding import Continuous, Encoding, Levels, Standardize
 from scorefield.field import (
@@ -311,6 +310,8 @@ def encoding(config: c.TrainConfig, data: DataConfig, by: Codec | None = None) -
         return Continuous()
     if data.shape[0] > MOST_COLUMNS:
         raise ValueError(f"{data.shape[0]:,} columns: at most {MOST_COLUMNS:,} are allowed.")
+    from scorefield.data.columns import Columns
+
     return Columns(columns, data.shape[0])
 
 

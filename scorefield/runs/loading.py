@@ -13,7 +13,6 @@ from scorefield._internal.devices import find_device
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data import Standardize
 from scorefield.data.config import DataConfig
-from scorefield.data.monotone import Quantiles
 from scorefield.field import Denoiser, Label, Parametrization
 from scorefield.process import Process
 from scorefield.runs import build
@@ -82,6 +81,8 @@ def load(
     denoiser.to(where).eval()
     maps = None
     if "quantiles.data" in tensors:
+        from scorefield.data.monotone import Quantiles
+
         maps = Quantiles(tensors["quantiles.data"], tensors["quantiles.field"])
     transform = Standardize(tensors["transform.mean"], tensors["transform.std"], maps)
     codec = None

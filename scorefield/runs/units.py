@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError, UsageError
-from scorefield.data.contents import Coded, first_few
 from scorefield.data.encoding import Continuous, Encoding, Standardize
 from scorefield.data.rows import chunks
 from scorefield.field import ClassifierFree, Denoiser, ScoreField, digest
@@ -94,9 +93,10 @@ class DataField:
                 f"x: this run is of samples of shape {self.config.data.shape}, not of a table."
             )
         self._check_shape(x, "x")
-        classes = None if y is None else Coded(y.numpy(force=True), self.config.data.class_names)
+        from scorefield.data.contents import Coded
         from scorefield.data.tabular import as_table
 
+        classes = None if y is None else Coded(y.numpy(force=True), self.config.data.class_names)
         return as_table(x.numpy(force=True), self.config.data.columns, classes)
 
     def guided(self, scale: float) -> Self:
@@ -158,6 +158,8 @@ class DataField:
         try:
             return operator.index(y)  # type: ignore[arg-type]
         except TypeError:
+            from scorefield.data.contents import first_few
+
             listed = f", or one of its names {first_few(names)}" if names else ""
             raise UsageError(f"y={y!r}: give the number of one class, from 0{listed}.") from None
 

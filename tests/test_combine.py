@@ -580,7 +580,9 @@ def test_a_base_with_memory_or_noise_is_refused_and_a_single_step_named(around, 
         (lambda: sf.Restart(sf.Heun(), 0.5, 1.0, 10**4, 10**4), "repeats . steps=10{8}: must be"),
         (lambda: sf.Langevin(0.1, 10**9), "moves_per_step=10{9}: must be at most 100,000"),
         (
-            lambda: sf.Plan(sf.annealed_langevin(0.1, 10**4), torch.linspace(0.9, 0.1, 101)),
+            lambda: sf.Plan.decoded(
+                sf.Plan(sf.annealed_langevin(0.1, 10**4), torch.linspace(0.9, 0.1, 101)).encoded()
+            ),
             "calls=10{6}: must be at most 100,000",
         ),
     ],

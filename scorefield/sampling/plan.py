@@ -73,10 +73,6 @@ class Plan:
     finish: bool = True
     tuning: Tuning | None = None
 
-    def __post_init__(self) -> None:
-        if isinstance(self.times, Tensor):
-            check_whole(0, calls=(self.times.numel() - 1) * self.solver.calls)
-
     @cached_property
     def nfe(self) -> int | None:
         """The number of calls of the field for one sample, the denoiser's at the end included.
@@ -132,11 +128,13 @@ class Plan:
         """Return the plan that `encoded` made ``data`` of, the same to the last bit.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is none, or one of too many calls.
         """
         plan = decode(dict(data), plan_kinds())
         if not isinstance(plan, Plan):
             raise ValueError(f"{type(plan).__name__} is not a plan")
+        if isinstance(plan.times, Tensor):
+            check_whole(0, calls=(plan.times.numel() - 1) * plan.solver.calls)
         return plan
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -173,7 +173,6 @@ def test_settings_reach_the_method():
             lambda f, y: sf.restore(f, sf.Matrix(torch.eye(4)), y),
             r"must be an Operator; write restore\(field, ",
         ),
-        (lambda f, y: sf.restore(f, y.tolist()), r"write torch.as_tensor\(measured\)"),
         (
             lambda f, y: sf.restore(f, y, sf.Matrix(torch.eye(4)), torch.ones(5)),
             r"noise_std has shape \(5,\), and a measurement \(4,\)",

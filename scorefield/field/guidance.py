@@ -175,7 +175,12 @@ class Tilted(FieldWrapper):
 
 
 class Product(ScoreField):
-    """The field (4) of fields of one process and shape.
+    """The field (4): a product of densities at each noise level, not of the data's densities.
+
+    The noised product of data has another score than the sum of the noised factors' scores, so the
+    samples' distribution is not the product and depends on the solver: narrower by the ODE, far too
+    narrow for posteriors of one measurement each. It is the product for one field with weight 1;
+    otherwise Langevin moves at each level (`PredictorCorrector`) come nearer to it.
 
     Args:
         fields: any.

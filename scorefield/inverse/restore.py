@@ -24,6 +24,7 @@ from scorefield.sampling import (
     Defaults,
     Plan,
     as_ids,
+    as_numbers,
     batches,
     filled,
     resolve,
@@ -85,6 +86,7 @@ def restore(
     """
     if method not in METHODS or not isinstance(n, Integral) or n < 1:
         raise ValueError(f"method={method!r}, n={n!r}: must be one of {[*METHODS]}, and n >= 1.")
+    measured = check_kinds(measured, operator)
     check_items(measured, operator, field.shape)
     measured, operator = mask_as_nan(measured, operator)
     items = as_ids(len(measured) if ids is None else ids, batch_size)
@@ -94,14 +96,16 @@ def restore(
     plan = replace(resolve(field, solver, times, nfe, restoration(method)), tuning=None)
     out = template(field).new_empty(len(sample_ids), *field.shape)
     for places, rows, _ in batches(sample_ids, batch_size):
-        of_item = [place // n for place in places]
-        y, noise = filled(measured, of_item, rows, batch_size), noise_std
-        if isinstance(noise, Tensor) and noise.ndim == measured.ndim and len(noise) > 1:
-            noise = filled(noise, of_item, rows, batch_size)
-        map_ = Mask(~y.isnan(), checked=True) if operator is None else operator
-        posed = pose(method, field, map_, y, noise, plan, settings)
-        batch_ids = [sample_ids[place] for place in places]
-        out[places] = sample(posed[0], batch_ids, posed[1], seed=seed, batch_size=batch_size)
+        of_item, batch_ids = [k // n for k in places], [sample_ids[k] for k in places]
+        with torch.inference_mode(False):  # whose tensors no gradient could be taken of
+            y, noise = filled(measured, of_item, rows, batch_size), noise_std
+            if isinstance(noise, Tensor):
+                each = noise.ndim == measured.ndim and len(noise) > 1
+                noise = filled(noise, of_item, rows, batch_size) if each else noise.clone()
+            map_ = Mask(~y.isnan(), checked=True) if operator is None else operator
+            posed = pose(method, field, map_, y, noise, plan, settings)
+            x = sample(posed[0], batch_ids, posed[1], seed=seed, batch_size=batch_size)
+        out[places] = x
     return out.reshape(len(items), n, *field.shape)
 
 
@@ -137,11 +141,11 @@ def restoration_order(method: Method) -> int:
     return 1 if method == "repaint" else 2
 
 
-def check_kinds(measured: object, operator: object) -> None:
-    """Raise `ValueError` if measurements are not a tensor, or an operator is not one."""
+def check_kinds(measured: object, operator: object) -> Tensor:
+    """Return measurements as a tensor; raise `ValueError` if they, or an operator, are none."""
     if operator is not None:
         check_instance("operator", operator, Operator, "restore(field, measured, operator)")
-    check_instance("measured", measured, Tensor, "torch.as_tensor(measured)")
+    return as_numbers("measured", measured)
 
 
 def check_items(measured: Tensor, operator: Operator | None, sample: Shape) -> None:

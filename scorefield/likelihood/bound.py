@@ -30,7 +30,7 @@ from torch import Tensor
 
 from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField
-from scorefield.likelihood.density import last_time
+from scorefield.likelihood.density import check_no_gradient, last_time
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.noise import BOUND, Noise
 from scorefield.process import cast, widest
@@ -76,10 +76,12 @@ def elbo(
         seed: with an id, determines the noise.
 
     Raises:
-        ValueError: settings out of range, samples that do not fit the field, a network in training.
+        ValueError: settings out of range, samples that do not fit the field, an ``x`` that requires
+            a gradient, a network in training.
         NumericalError: a bound is not finite.
     """
-    rows = check_samples(field, x, ids, batch_size)
+    x, rows = check_samples(field, x, ids, batch_size)
+    check_no_gradient(x)
     if not isinstance(nfe, Integral) or nfe < 4 or nfe % 2:
         raise ValueError(f"nfe={nfe!r}: give an even number of calls, 4 or more.")
     moments = resolved(field, prior).to(x.device)

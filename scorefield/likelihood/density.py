@@ -80,7 +80,9 @@ def log_prob(
     """Return the log-density of each sample of ``x`` ``(B, *field.shape)``, in the field's units.
 
     The value of a sample depends on the sample, its id, ``seed`` and the settings, not on the
-    others: at one ``batch_size`` it is the same to the last bit alone and in any batch.
+    others: at one ``batch_size`` it is the same to the last bit alone and in any batch. It carries
+    no gradient, and an ``x`` that asks for one is rejected: the log-density's gradient is the
+    field's score, ``alpha field(alpha * x, t_min).score``.
 
     Args:
         solver: a solver of the ODE, or a `Plan` of one, that integrates sample and log-density
@@ -101,11 +103,13 @@ def log_prob(
 
     Raises:
         ValueError: settings out of range, or that exclude each other; a shape that is not the
-            field's, a value that is not finite, a network in training.
+            field's, a value that is not finite, an ``x`` that requires a gradient, a network in
+            training.
         NumericalError: ``stderr`` is not met with ``max_probes``; a log-density is not finite; more
             adaptive steps than ``max_steps``.
     """
-    rows = check_samples(field, x, ids, batch_size)
+    x, rows = check_samples(field, x, ids, batch_size)
+    check_no_gradient(x)
     _check(nfe, probes, stderr, max_probes)
     dim = math.prod(field.shape)
     exact = probes == 0 or (probes is None and dim <= (_EXACT if stderr is None else _PROBES))
@@ -138,6 +142,15 @@ def log_prob(
     if bad := [rows[k] for k in not_finite(result.value)]:
         raise NumericalError(f"the log-density of samples {bad[:5]} is not finite.")
     return result
+
+
+def check_no_gradient(x: Tensor) -> None:
+    """Reject samples whose gradient is recorded, for results that carry none."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "x requires a gradient, and a likelihood carries none: pass x.detach(). The gradient "
+            "of the log-density is alpha * field(alpha * x, t_min).score."
+        )
 
 
 def last_time(field: ScoreField, moments: Moments) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.runs.units import DataField
-from scorefield.sampling import Codes, Decoded, decode, encode, interpolate
+from scorefield.sampling import Codes, Decoded, as_numbers, decode, encode, interpolate
 
 if TYPE_CHECKING:
     from scorefield.inverse import Operator
@@ -25,6 +25,7 @@ class DataInference(DataField):
 
         Whole numbers are encoded from the centres of their intervals.
         """
+        x = as_numbers("x", x)
         self.check_data(x)
         return encode(self.toward(y), self.to_field(x), *arguments, **settings)
 
@@ -32,8 +33,8 @@ class DataInference(DataField):
         self, codes: Codes | Tensor, *arguments: Any, y: int | None = None, **settings: Any
     ) -> Decoded:
         """Return the data of codes; the other arguments are `scorefield.decode`'s."""
-        if isinstance(codes, Tensor):
-            codes = codes.to(self.device)
+        if not isinstance(codes, Codes):
+            codes = as_numbers("codes", codes).to(self.device)
         else:
             partner = None if codes.partner is None else codes.partner.to(self.device)
             codes = codes._replace(z=codes.z.to(self.device), partner=partner)
@@ -44,6 +45,7 @@ class DataInference(DataField):
         self, a: Tensor, b: Tensor, *arguments: Any, y: int | None = None, **settings: Any
     ) -> Decoded:
         """Return the data between ``a`` and ``b``; the rest is as for `scorefield.interpolate`."""
+        a, b = as_numbers("a", a), as_numbers("b", b)
         for x, name in ((a, "a"), (b, "b")):
             self.check_data(x, name)
         ends = self.to_field(a), self.to_field(b)
@@ -78,6 +80,7 @@ class DataInference(DataField):
         """
         from scorefield.runs.restore import check_unknown, restore
 
+        measured = as_numbers("measured", measured)
         check_unknown(measured, operator, noise_std)
         return restore(self, self.toward(y), measured, operator, noise_std, **settings)
 

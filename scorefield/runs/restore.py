@@ -27,7 +27,8 @@ Draws = Literal["each", "mean", "mode"]
 def check_unknown(measured: Tensor, operator: Operator | None, noise_std: float) -> None:
     """Raise `DataError` if measurements leave nothing to restore."""
     check_kinds(measured, operator)
-    if operator is None and not noise_std and not bool(measured.isnan().any()):
+    complete = len(measured) and not bool(measured.isnan().any())
+    if operator is None and not noise_std and complete:
         raise DataError(
             "measured has no missing values: mark them with NaN, or describe the measurement by "
             "operator or noise_std."

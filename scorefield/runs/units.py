@@ -21,7 +21,7 @@ from scorefield.field import ClassifierFree, Denoiser, ScoreField, digest
 from scorefield.noise import CLASSES, LEVELS, Noise
 from scorefield.process import check_instance
 from scorefield.runs import build
-from scorefield.sampling import template
+from scorefield.sampling import as_numbers, template
 from scorefield.training.config import RunConfig
 
 if TYPE_CHECKING:
@@ -262,6 +262,7 @@ class DataField:
         The third is the log-density of the data minus that of the first.
         """
         self.check_density()
+        x = as_numbers("x", x)
         self.check_data(x)
         if not isinstance(draws, Integral) or draws < 1 or (draws > 1 and self.encoding.exact):
             raise ValueError(

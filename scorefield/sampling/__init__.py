@@ -6,6 +6,7 @@ from scorefield.sampling.adaptive import (
 )
 from scorefield.sampling.batching import (
     as_ids as as_ids,
+    as_numbers as as_numbers,
     batches as batches,
     check_evaluating as check_evaluating,
     check_samples as check_samples,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.field import ScoreField
-from scorefield.process import check_instance, wrong_kind
+from scorefield.process import wrong_kind
 
 
 def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int = 64) -> list[int]:
@@ -72,34 +72,54 @@ def filled(x: Tensor, places: Sequence[int], rows: Sequence[int], batch_size: in
 
 def not_finite(x: Tensor) -> list[int]:
     """Return the places of the samples of ``x`` ``(B, ...)`` that are not finite."""
-    places: list[int] = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
+    places: list[int] = (~x.isfinite())[:, None].flatten(1).any(1).nonzero().flatten().tolist()
     return places
+
+
+def as_numbers(name: str, x: object) -> Tensor:
+    """Return a tensor as it is, or the tensor of an array or of nested lists of numbers.
+
+    Raises:
+        ValueError: an argument that is none of them.
+    """
+    if not isinstance(x, Tensor | list | tuple) and not hasattr(x, "__array__"):
+        raise wrong_kind(name, x, Tensor, f"torch.as_tensor({name})")
+    try:
+        return torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError):
+        raise wrong_kind(name, x, Tensor, f"torch.as_tensor({name})") from None
+
+
+def as_state(x: Tensor) -> Tensor:
+    """Return numbers in float32 or float64: in fewer digits a state would lose small steps."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_samples(
     field: ScoreField, x: Tensor, ids: Sequence[int] | Tensor | None, batch_size: int
-) -> list[int]:
-    """Return the ids of samples ``(B, *field.shape)``, by default ``0 .. B-1``.
+) -> tuple[Tensor, list[int]]:
+    """Return samples ``(B, *field.shape)`` as a state and their ids, by default ``0 .. B-1``.
+
+    Args:
+        x: a tensor, or an array or nested lists of floating-point numbers.
 
     Raises:
         ValueError: another shape or type, values that are not finite, another number of ids, a
             network in training.
     """
     check_evaluating(field)
-    check_instance("x", x, Tensor, "torch.as_tensor(x)")
+    x = as_numbers("x", x)
     if x.shape[1:] != field.shape or not x.is_floating_point() or x.ndim < 2:
         raise ValueError(
             f"x has shape {tuple(x.shape)} and type {x.dtype}: this field takes batches of samples "
             f"of shape {field.shape}, in a floating type."
         )
-    if not len(x):
-        raise ValueError("x has no samples.")
     if bad := not_finite(x):
         raise ValueError(f"x is not finite in samples {bad[:5]}.")
     rows = as_ids(len(x) if ids is None else ids, batch_size)
     if len(rows) != len(x):
         raise ValueError(f"{len(rows)} ids for {len(x)} samples: give one for each.")
-    return rows
+    return as_state(x), rows
 
 
 def check_evaluating(field: object) -> None:

@@ -26,7 +26,14 @@ from scorefield.field import ScoreField
 from scorefield.noise import Noise
 from scorefield.process import check_whole, wide
 from scorefield.sampling.adaptive import Adaptive
-from scorefield.sampling.batching import as_ids, batches, check_samples, filled, not_finite
+from scorefield.sampling.batching import (
+    as_ids,
+    as_numbers,
+    batches,
+    check_samples,
+    filled,
+    not_finite,
+)
 from scorefield.sampling.defaults import ROUND_TRIP, check_ode, resolve
 from scorefield.sampling.integrate import Prepared, count_calls, prepare
 from scorefield.sampling.plan import Plan
@@ -91,7 +98,7 @@ def encode(
             not fit the field; a network in training.
         NumericalError: a code is not finite.
     """
-    rows = check_samples(field, x, ids, batch_size)
+    x, rows = check_samples(field, x, ids, batch_size)
     ways = _Ways(field, _plan(field, solver, times, nfe), rows, batch_size)
     end, partner, error, calls = ways.travel(x, None, up=True, check=check)
     pair = None if partner is None else ways.standard(partner)
@@ -116,7 +123,7 @@ def decode(
         NumericalError: a sample is not finite.
     """
     z, partner = (codes.z, codes.partner) if isinstance(codes, Codes) else (codes, None)
-    rows = check_samples(field, z, ids, batch_size)
+    z, rows = check_samples(field, z, ids, batch_size)
     ways = _Ways(field, _plan(field, solver, times, nfe), rows, batch_size)
     pair = None if partner is None else ways.raw(partner)
     end, _, error, calls = ways.travel(z, pair, up=False, check=check)
@@ -148,6 +155,7 @@ def interpolate(
         ValueError: as `encode`; ``a`` and ``b`` that differ in shape; ``points < 2``.
         NumericalError: a code or sample is not finite.
     """
+    a, b = as_numbers("a", a), as_numbers("b", b)
     if a.shape != b.shape:
         raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}: give pairs.")
     check_whole(2, points=points)
@@ -162,14 +170,14 @@ def interpolate(
     )
     between = int(points) - 2
     if between == 0:
-        return Decoded(torch.stack([a, b], 1), codes.error.reshape(2, -1).amax(0), codes.nfe)
+        return Decoded(torch.stack([a, b], 1), codes.error.reshape(2, len(a)).amax(0), codes.nfe)
     weights = torch.linspace(0, 1, int(points), dtype=torch.float64)[1:-1].tolist()
-    first, last = codes.z.chunk(2)
+    first, last = codes.z[: len(a)], codes.z[len(a) :]
     way = torch.stack([slerp(first, last, weight) for weight in weights], 1)
     places = (keys[:, None] * between + torch.arange(between)).flatten()
     decoded = decode(field, way.flatten(0, 1), plan, check=False, ids=places, batch_size=batch_size)
     strip = torch.cat([a[:, None], decoded.x.reshape(way.shape), b[:, None]], 1)
-    return Decoded(strip, codes.error.reshape(2, -1).amax(0), codes.nfe + decoded.nfe)
+    return Decoded(strip, codes.error.reshape(2, len(a)).amax(0), codes.nfe + decoded.nfe)
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 
 import torch
 from torch import Tensor, nn
@@ -142,12 +143,13 @@ class Calls:
 
 @contextmanager
 def count_calls(field: ScoreField) -> Iterator[Calls]:
-    """Count the calls of ``field`` made inside the ``with`` block."""
-    calls = Calls()
+    """Count the calls of ``field`` made inside the ``with`` block, by the thread of the block."""
+    calls, thread = Calls(), get_ident()
 
     def hook(_: nn.Module, args: tuple[Tensor, ...], __: object) -> None:
-        calls.count += 1
-        calls.rows += args[0].shape[0]
+        if get_ident() == thread:
+            calls.count += 1
+            calls.rows += args[0].shape[0]
 
     handle = field.register_forward_hook(hook)
     try:

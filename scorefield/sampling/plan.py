@@ -18,7 +18,7 @@ from scorefield._internal.hub import snapshot
 from scorefield._internal.json_values import decode, encode, read_file, write_file
 from scorefield.field import Estimate, Instant, ScoreField, check_same, digest
 from scorefield.noise import Noise
-from scorefield.process import Process, check_times, check_whole
+from scorefield.process import Process, check_times, check_whole, wide
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.solvers import Solver, State, level_times
 
@@ -72,6 +72,21 @@ class Plan:
     times: Tensor | Adaptive
     finish: bool = True
     tuning: Tuning | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        one, two = self.times, other.times
+        if isinstance(one, Tensor) and isinstance(two, Tensor):
+            same = torch.equal(wide(one).cpu(), wide(two).cpu())
+        else:
+            same = type(one) is type(two) and one == two
+        rest = ((p.solver, p.finish, p.tuning) for p in (self, other))
+        return bool(same) and next(rest) == next(rest)
+
+    def __hash__(self) -> int:
+        times = self.times.tolist() if isinstance(self.times, Tensor) else [self.times]
+        return hash((type(self.solver), tuple(times), self.finish, self.tuning))
 
     @cached_property
     def nfe(self) -> int | None:

@@ -53,7 +53,9 @@ def sample(
             Without it, samples keep the noise of that time. Not at `Process.t_data`.
         batch_size: samples per call of the field. Results are bit-identical only for the same batch
             size. Consecutive ids fill batches best: split work into blocks of ``batch_size`` ids.
-        dtype: of the state; by default that of the field's parameters, or torch's default.
+        dtype: of the samples; by default that of the field's parameters, or torch's default, but at
+            least float32. The state is float32 or float64 whatever the network's type, since half
+            precision would lose a part of each small step.
 
     Raises:
         ValueError: a shape or a negative number as ``n``, ``batch_size < 1``, times that rise or
@@ -69,9 +71,10 @@ def sample(
     finish = finish and plan.finish and bool(run.last >= field.process.t_min)
     (end,) = field.instants(run.last[None]) if finish else (None,)
     start, like = field.process.prior(field.mean, field.variance, run.first), template(field, dtype)
-    out = like.new_empty(len(ids), *field.shape)
+    out = like.new_empty(len(ids), *field.shape, dtype=dtype)
     for places, rows, slots in batches(ids, batch_size):
-        with torch.no_grad():
+        # not in inference mode, in which a field could take no gradient of its own
+        with torch.inference_mode(False), torch.no_grad():
             z, noise = Noise(seed, slots.to(like.device)).draw(field.shape, like)
             begin = State(start.draw(z), run.first, noise)
             x = run(begin, rows).x
@@ -79,7 +82,7 @@ def sample(
                 x = field(x, end).x0
             if not bool(x[rows].isfinite().all()):
                 raise _not_finite(field, plan, begin)
-        out[places] = x[rows]
+        out[places] = x[rows].to(out)
     return out
 
 
@@ -202,9 +205,10 @@ def _not_finite(field: ScoreField, plan: Plan, begin: State) -> NumericalError:
 
 
 def template(field: ScoreField, dtype: torch.dtype | None = None) -> Tensor:
-    """Return an empty tensor of the type and on the device that samples should have."""
-    parameter = next(field.parameters(), None)
-    if parameter is None:
-        buffer = next(field.buffers(), torch.empty(0))
-        return torch.empty(0, dtype=dtype or torch.get_default_dtype(), device=buffer.device)
-    return torch.empty(0, dtype=dtype or parameter.dtype, device=parameter.device)
+    """Return an empty tensor of the type, float32 or wider, and on the device of a state."""
+    like: Tensor | None = next(field.parameters(), None)
+    if like is None:
+        like = next(field.buffers(), torch.empty(0))
+        dtype = dtype or torch.get_default_dtype()
+    dtype = torch.promote_types(dtype or like.dtype, torch.float32)  # of more digits than a network
+    return torch.empty(0, dtype=dtype, device=like.device)

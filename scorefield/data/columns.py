@@ -4,7 +4,8 @@ A column of the data is one float64 ``x``: a number, the code of a category, or 
 value. A field learns from these coordinates:
 
 - a number: an increasing map of it, with noise over one step of its grid, or over half a step
-  where the grid has few. Of few values without a grid, their positions count;
+  where the grid has few, at mean 0 and deviation 1. Of few values without a grid, their positions
+  count;
 - a number that many rows share, an atom, or a missing value: normal noise in place of the number,
   and labels that say which of number, atom and missing value it is;
 - two labels: 0 or 1 with noise from 0 to 1/2; more of them: one coordinate each, 1 for the label
@@ -56,7 +57,8 @@ class Numbers:
     Args:
         bounded: whether numbers stay in the range of the data.
         width: of the noise on ``base``.
-        mean, std: of the coordinates.
+        mean, std: of the mapped numbers. They are large where numbers are, so they are taken off in
+            float64, before the field's float32.
     """
 
     def __init__(self, columns: list[NumberColumn], bounded: bool = True) -> None:
@@ -89,10 +91,13 @@ class Numbers:
 
     def forward(self, p: Tensor) -> Mapped:
         """Return the coordinates of `base` with noise."""
-        return self._each(p, lambda f, part: f.forward(part))
+        v, slope = self._each(p, lambda f, part: f.forward(part))
+        std = self.std.to(p)
+        return Mapped((v - self.mean.to(p)) / std, slope - std.log())
 
     def inverse(self, v: Tensor) -> Tensor:
         """Return the numbers that coordinates stand for."""
+        v = v * self.std.to(v) + self.mean.to(v)
         p = self._each(v, lambda f, part: Mapped(f.inverse(part), part)).v
         low, step, last = self.low.to(p), self.step.to(p), self.last.to(p)
         share, scale = self.share.to(p), self.scale.to(p)
@@ -276,17 +281,13 @@ class Columns(Encoding):
         if self.labels:
             count = len(self.places)
             eps, noise = noise.normal(v[:, :count])
-            mean, std = self.numbers.mean.to(v), self.numbers.std.to(v)
-            filled, some = v[:, :count].isnan(), torch.where
-            normal = -(eps**2) / 2 - (std * math.sqrt(2 * math.pi)).log()
-            v[:, :count] = some(filled, mean + std * eps, v[:, :count])
-            log_q[:, :count] = some(filled, normal, log_q[:, :count])
+            filled, normal = v[:, :count].isnan(), -(eps**2) / 2 - math.log(2 * math.pi) / 2
+            v[:, :count] = torch.where(filled, eps, v[:, :count])
+            log_q[:, :count] = torch.where(filled, normal, log_q[:, :count])
         return Encoded(v if self.wide else v.to(x), log_q.sum(1), noise)
 
     def at(self, x: Tensor, share: float) -> Tensor:
-        v = self._mapped(self.base(x) + share * self.width.to(x.device)).v
-        count = len(self.places)
-        v[:, :count] = torch.where(v[:, :count].isnan(), self.numbers.mean.to(v), v[:, :count])
+        v = self._mapped(self.base(x) + share * self.width.to(x.device)).v.nan_to_num(0.0)
         return v if self.wide else v.to(x)
 
     def inverse(self, v: Tensor) -> Tensor:
@@ -339,7 +340,8 @@ def _fits(column: Column, x: Tensor) -> Tensor:
         return torch.isin(x, _row(column.values).to(x))
     if column.on_grid and _cells(column) < _FINE:
         steps = (x - column.low) / column.step
-        return x.isfinite() & ((steps - steps.round()).abs() < 1e-3)
+        rounding = 2.0**-52 * x.abs() / column.step
+        return x.isfinite() & ((steps - steps.round()).abs() < 1e-3 + rounding)
     return x.isfinite()
 
 
@@ -384,5 +386,12 @@ def _fitted(column: NumberColumn, x: Tensor) -> NumberColumn:
         shares = torch.linspace(0, 1, count, dtype=p.dtype)
         column = column.model_copy(update={"knots": tuple(p.quantile(shares).tolist())})
     v = Numbers([column]).forward(p[:, None]).v
-    std = float(v.std(correction=0))
-    return column.model_copy(update={"mean": float(v.mean()), "std": std or 1.0})
+    size = float(v.abs().max()) or 1.0  # whose square may not be finite, or vanish
+    mean, std = (size * float(each) for each in ((v / size).mean(), (v / size).std(correction=0)))
+    z = ((v - mean) / (std or 1.0)).sort().values
+    if 2 * int((z.float().diff() > 0).sum()) < int((z.diff() > 0).sum()):
+        raise DataError(
+            f"column {column.name} has the numbers {column.low:g} to {column.high:g}, and most are "
+            f'too near {float(x.nanmedian()):g} for float32. Use columns="{column.name}=normal".'
+        )
+    return column.model_copy(update={"mean": mean, "std": std or 1.0})

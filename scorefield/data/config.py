@@ -96,7 +96,7 @@ class NumberColumn(_Column):
         offset, unit: whole numbers.
         map: the increasing map to the coordinates of the field.
         knots: of the map normal: quantiles of the numbers at equally spaced shares.
-        mean, std: of the coordinate, where the column has a number that is not an atom.
+        mean, std: of the mapped numbers that are not atoms; the coordinate has 0 and 1.
         format: of dates that are written as texts or whole numbers, as for ``strftime``.
     """
 
@@ -104,7 +104,7 @@ class NumberColumn(_Column):
     low: float
     high: float
     step: float = Field(default=0.0, ge=0)
-    digits: int = Field(default=0, ge=0, le=38)
+    digits: int = Field(default=0, ge=-38, le=38)
     on_grid: bool = True
     values: tuple[float, ...] = ()
     atoms: tuple[float, ...] = Field(default=(), max_length=16)

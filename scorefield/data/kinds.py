@@ -54,6 +54,10 @@ class Source:
         ways = ", or ".join(f'columns="{self.name}={choice}"' for choice in choices)
         return DataError(f"{self.table}, column {self.name}: {problem}. Use {ways}.")
 
+    def no_kind(self) -> DataError:
+        """Return the error of values that no kind of column has."""
+        return self.refused(f"values of type {self.values.type} have no kind", "drop")
+
 
 def fit(source: Source) -> Column:
     """Return the column of a source.
@@ -74,7 +78,7 @@ def fit(source: Source) -> Column:
     if types.is_null(kind):
         return CategoryColumn(name=source.name, missing=True)
     if not is_text(kind) and not types.is_boolean(kind):
-        raise source.refused(f"values of type {kind} have no kind", "drop")
+        raise source.no_kind()
     if choice is not None:
         raise source.refused(f"it holds texts, which are not of kind {choice}", "category", "drop")
     if types.is_boolean(kind) or types.is_dictionary(kind):
@@ -96,8 +100,17 @@ def is_text(kind: Any) -> bool:
 
 
 def _texts(source: Source) -> Any:
-    """Return the values of a column as an Arrow array of texts without space around them."""
-    return texts_of(source.values)
+    """Return the values of a column as an Arrow array of texts without space around them.
+
+    Raises:
+        DataError: values that have no texts, such as lists, or labels that are intervals.
+    """
+    from pyarrow import ArrowNotImplementedError
+
+    try:
+        return texts_of(source.values)
+    except ArrowNotImplementedError:
+        raise source.no_kind() from None
 
 
 def texts_of(values: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from scorefield.process import wide
 
 _EXPONENT = 700.0  # its exponential is finite in float64
-_APART = 1e-6  # of the range, between neighbouring knots
+_APART = 1e-9  # of the range, between neighbouring knots
 
 
 class Mapped(NamedTuple):

@@ -96,7 +96,7 @@ class Noise:
         """Return standard normal numbers ``(B, *shape)``."""
         count = math.prod(shape)
         z = self._normals(-(-count // 4), like)
-        return z[:, :count].reshape(-1, *shape), self.skipped()
+        return z[:, :count].reshape(len(z), *shape), self.skipped()
 
     def skipped(self) -> Noise:
         """Return the noise that follows a draw, without computing the numbers."""

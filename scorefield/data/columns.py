@@ -385,10 +385,10 @@ def _fitted(column: NumberColumn, x: Tensor) -> NumberColumn:
         count = max(2, min(MOST_KNOTS, len(p) // 8))
         shares = torch.linspace(0, 1, count, dtype=p.dtype)
         column = column.model_copy(update={"knots": tuple(p.quantile(shares).tolist())})
-    v = Numbers([column]).forward(p[:, None]).v
+    v = Numbers([column]).forward(p[:, None]).v[:, 0]
     size = float(v.abs().max()) or 1.0  # whose square may not be finite, or vanish
     mean, std = (size * float(each) for each in ((v / size).mean(), (v / size).std(correction=0)))
-    z = ((v - mean) / (std or 1.0)).sort().values
+    z = (v - mean) / (std or 1.0)  # sorted, as p is
     if 2 * int((z.float().diff() > 0).sum()) < int((z.diff() > 0).sum()):
         raise DataError(
             f"column {column.name} has the numbers {column.low:g} to {column.high:g}, and most are "

@@ -618,6 +618,12 @@ def test_classes_of_a_table_are_part_of_its_samples(learned, tmp_path):
     same(run.sample(3, nfe=4, y="b"), run.sample(3, nfe=4, y=code))
     run.save(tmp_path / "run")
     finishes("sample", tmp_path / "run", "--n", 9, "--nfe", 4, "--out", tmp_path / "s.parquet")
+    (tmp_path / "part.csv").write_text("size,eggs\n,1\n9.5,\n")
+    for n, draws in ((1, "each"), (2, "each"), (3, "mean")):
+        flags = "--y", "b", "--n", n, "--draws", draws, "--out", tmp_path / f"r{n}.csv"
+        finishes("restore", tmp_path / "run", tmp_path / "part.csv", *flags, "--nfe", 4)
+        kinds = pyarrow.csv.read_csv(tmp_path / f"r{n}.csv")["kind"].to_pylist()
+        assert kinds == ["b"] * (4 if n == 2 else 2)
     written = parquet.read_table(tmp_path / "s.parquet")
     assert written.equals(run.sample_table(9, nfe=4).cast(written.schema))
 

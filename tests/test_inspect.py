@@ -79,3 +79,13 @@ def test_what_cannot_be_read_at_all_is_refused(tmp_path):
     (tmp_path / "x.xyz").write_text("1")
     with pytest.raises(DataError, match="ends in none of"):
         inspect(tmp_path / "x.xyz")
+
+
+def test_the_columns_of_a_table_are_shown_and_not_a_mean_over_them(tmp_path):
+    """Texts are no numbers that are not finite, days no seconds, and a step is in units."""
+    rows = [f"a,{k % 25 + 1:02d}.01.2023,{2**60 + 1000 * (k * k % 100)}\n" for k in range(200)]
+    (tmp_path / "t.csv").write_text("kind,day,key\n" + "".join(rows))
+    summary = inspect(tmp_path / "t.csv")
+    assert not {"not finite", "values", "type"} & {*summary}
+    assert "steps" not in summary["column day"]
+    assert summary["column key"].endswith("in steps of 1000")

@@ -256,6 +256,8 @@ def _restored(
     if x.shape[1] > 1 and x.ndim == 3:
         columns["item"] = np.repeat(np.arange(task.ids.start, task.ids.stop), n)
         columns["draw"] = np.tile(np.arange(n), len(x))
+    if y is not None and run.config.data.class_shares:
+        columns["y"] = np.full(len(x) * x.shape[1], y)
     if x.ndim == 5:
         rows = [_shown(measured, x), x, *([task.x[:, None].to(x)] if measurement.corrupt else [])]
         columns["row"] = torch.cat(rows, 1).numpy(force=True)

@@ -161,7 +161,7 @@ class ColumnsConfig(Frozen):
     def _refuse_old(cls, values: Any) -> Any:
         old = {"whole", "categories", "constant", "missing"}
         if isinstance(values, dict) and any(values.get(name) for name in old):
-            raise ValueError("its columns are those of an earlier version: train the run again.")
+            raise ValueError("its columns are those of an earlier version: train the run again")
         if isinstance(values, dict):
             return {name: value for name, value in values.items() if name not in old}
         return values

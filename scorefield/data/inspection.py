@@ -22,6 +22,7 @@ from scorefield.data.config import (
 )
 from scorefield.data.contents import Contents, Use, Values
 from scorefield.data.dialect import Dialect
+from scorefield.data.exact import is_time
 from scorefield.data.kinds import decode
 from scorefield.data.layout import pieces
 from scorefield.data.rows import chunks, spans
@@ -55,9 +56,11 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
         choices = ReadingConfig.of(**{k: v for k, v in options.items() if k in names})
         contents = read_contents(source, choices, use)
     values = contents.values
-    summary = {"shape": f"{values.shape}", "type": f"{values.dtype}"}
-    if values.dtype.kind in "biuf" and all(values.shape):
-        summary |= _values(values)
+    summary = {"shape": f"{values.shape}"}
+    if contents.table is None:
+        summary["type"] = f"{values.dtype}"
+        if values.dtype.kind in "biuf" and all(values.shape):
+            summary |= _values(values)
     if contents.by_name:
         summary["columns for labels"] = _few(list(contents.by_name))
     try:
@@ -127,28 +130,31 @@ def _described(column: Column, columns: ColumnsConfig) -> str:
     if isinstance(column, CategoryColumn):
         kind = "ordered category" if column.ordered else "category"
         return ", ".join([f"{kind} of {_few(list(column.labels)) or 'no values'}", *gap])
-    low, high, *values = _shown(column, columns)
+    timed, (low, high, *values) = _shown(column, columns)
     if column.low == column.high:
         return ", ".join([f"always {low}", *gap])
-    kind = f"date as {column.format}" if column.format else "number"
+    kind = f"date as {column.format}" if column.format else "time" if timed else "number"
     atoms = values[len(column.values) :]
     parts = [
         f"{kind} from {low} to {high}",
         f"one of {_few(values[: len(column.values)])}" if column.values else "",
-        f"in steps of {column.step:g}" if column.step and not column.values else "",
+        f"in steps of {column.step * column.unit:g}"
+        if column.step and not (column.values or timed)
+        else "",
         f"map {column.map}" if column.map != "standard" else "",
         f"often {_few(atoms)}" if atoms else "",
     ]
     return ", ".join([*filter(None, parts), *gap])
 
 
-def _shown(column: NumberColumn, columns: ColumnsConfig) -> list[str]:
-    """Return the ends, the values and the atoms of a column, as they are written."""
+def _shown(column: NumberColumn, columns: ColumnsConfig) -> tuple[bool, list[str]]:
+    """Return whether a column is of times; and its ends, values and atoms, as they are written."""
     x = np.array([column.low, column.high, *column.values, *column.atoms])
     if not columns.arrow:
-        return [f"{value:g}" for value in x]
+        return False, [f"{value:g}" for value in x]
     kind = read_schema(columns.arrow).field(column.name).type
-    return list(map(str, decode(column, x, kind).to_pylist()))
+    timed = bool(column.format) or is_time(kind)
+    return timed, list(map(str, decode(column, x, kind).to_pylist()))
 
 
 def _columns(data: Data, kind: np.dtype) -> dict[str, str]:

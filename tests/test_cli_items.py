@@ -11,6 +11,7 @@ import torch
 from shell import TINY, end, failing, finishes, listing
 
 import scorefield as sf
+from scorefield._internal import sizes
 from scorefield.runs.jobs.parts import Job
 
 
@@ -74,6 +75,18 @@ def test_a_table_of_likelihoods_is_what_python_tells(tmp_path, files, capsys):
     assert f"log-prob: {mean:.4f} ± {error:.4f} nats" in text
     assert "40 items, NFE 12 per item" in text
     assert f"table: {out}\n" in text
+
+
+def test_only_a_result_of_the_size_of_the_items_needs_their_room(
+    tmp_path, files, fails, monkeypatch
+):
+    monkeypatch.setattr(sizes, "room", lambda folder: 100)
+    out, options = tmp_path / "x.npy", ["--nfe", 8]
+    line = fails(6, "encode", files / "run", files / "x.npy", "--out", out, *options)
+    assert "takes 480 bytes, and there is room for 100 bytes" in line
+    finishes(
+        "likelihood", files / "run", files / "x.npy", "--out", out.with_suffix(".csv"), *options
+    )
 
 
 def test_whole_numbers_are_told_in_bits(tmp_path, files, capsys):

@@ -143,6 +143,14 @@ def test_a_run_that_stops_early_is_repeated_by_its_configuration(monkeypatch):
     assert same(weights(first.run), weights(second.run))
 
 
+def test_a_training_whose_error_has_risen_at_its_last_step_does_not_stop_early(monkeypatch):
+    errors_of(monkeypatch, ERRORS)
+    training = Training(sf.Data(normal(50, 3)), config(end="early"))
+    assert [progress.step for progress in training][-1] == 60
+    assert training.course.has_risen
+    assert training.summary.startswith("60 steps: the weights of step 20")
+
+
 @pytest.mark.parametrize("cut", [10, 20, 35, 60])
 def test_a_training_resumed_at_any_step_chooses_the_same_weights(tmp_path, monkeypatch, cut):
     errors_of(monkeypatch, itertools.chain(ERRORS, [0.8] * 9))

@@ -3,6 +3,7 @@
 Each of the places that open or write one is led astray by a link, a pipe, a device or a size.
 """
 
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -280,6 +281,14 @@ def test_digests_are_those_of_the_usual_tool(own):
     tool = shutil.which("sha256sum")
     if tool is not None:
         subprocess.run([tool, "--check", "--strict", "SHA256SUMS"], cwd="run", check=True)
+
+
+def test_the_list_is_true_whichever_way_a_path_is_spelled(own):
+    folder = sf.RunFolder("run")
+    path = own / "run" / ".." / "run" / "frontier.json"
+    folder.save_frontier(dataclasses.replace(folder.frontier(), machine="another"), path)
+    assert digests.changed(folder.path) == (5, [])
+    assert folder.frontier().machine == "another"
 
 
 # --- pickles --------------------------------------------------------------------------------------

@@ -117,6 +117,19 @@ def test_what_was_tried_of_another_search_is_left(tmp_path):
     assert not Tried(tmp_path / "tried", {"nfe": 5})
 
 
+@pytest.mark.parametrize(
+    "line", ["1", "{}", '{"levels": 1, "error": "0x1p0"}', '{"levels": [], "error": "0x1p9999"}']
+)
+def test_a_record_that_was_damaged_is_begun_again(tmp_path, line):
+    path = tmp_path / "tried"
+    Tried(path, {"nfe": 4})[(1.0,)] = 0.5
+    path.write_text(f"{path.read_text()}{line}\n")
+    tried = Tried(path, {"nfe": 4})
+    assert not tried
+    tried[(2.0,)] = 0.25
+    assert dict(Tried(path, {"nfe": 4})) == {(2.0,): 0.25}
+
+
 def test_a_plan_of_another_run_is_refused(files, fails):
     fields = [sf.load(files / name).field for name in ("run", "other")]
     digests = [digest(field)[:12] for field in fields]

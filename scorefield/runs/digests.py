@@ -8,6 +8,7 @@ the folder. A folder without the list is not checked.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -80,10 +81,12 @@ def changed(folder: Path) -> tuple[int, list[str]]:
 @contextmanager
 def rewriting(path: Path, folder: Path) -> Iterator[None]:
     """Keep the list of a folder true while the block writes a file: unlisted, then listed anew."""
-    if not path.is_relative_to(folder):
+    own = Path(os.path.realpath(path.parent)) / path.name  # whichever way the path is spelled
+    root = Path(os.path.realpath(folder))
+    if not own.is_relative_to(root):
         yield
         return
-    name = path.relative_to(folder).as_posix()
+    name = own.relative_to(root).as_posix()
     listed = read(folder)
     if listed.pop(name, None) is not None:
         _save(folder, listed)

@@ -186,7 +186,7 @@ class Training:
         self.evaluation = Evaluation(step, error, errors.tolist(), time.monotonic() - began)
         if course.add(step, error):
             self.fit.choose()
-        if course.has_risen:
+        if course.has_risen and step < self.fit.last:
             self.fit.stop = step
 
     @property

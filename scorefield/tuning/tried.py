@@ -32,8 +32,12 @@ class Tried(dict[Levels, float]):
         self.path = path
         head, *lines = _lines(path)
         self._begun, self._head = head == dict(facts), json.dumps(facts)
-        for line in lines if self._begun else ():
-            super().__setitem__(_levels(line["levels"]), float.fromhex(line["error"]))
+        try:
+            for line in lines if self._begun else ():
+                super().__setitem__(_levels(line["levels"]), float.fromhex(line["error"]))
+        except (LookupError, TypeError, ValueError, ArithmeticError):  # a damaged record
+            self.clear()
+            self._begun = False
 
     def __setitem__(self, levels: Levels, error: float) -> None:
         if not self._begun:

@@ -174,6 +174,9 @@ def test_an_atom_is_a_number_of_its_own():
     (income, _) = (data := kind_of(INCOME)).columns.kinds
     assert income.atoms == (0.0,)
     columns = columns_of(data)
+    cents = kind_of(np.where(INCOME == 0, 0.1, np.sqrt(INCOME)))
+    single = columns_of(cents).base(cents.x.float())[:, 0]  # 0.1 in float32 is the atom too
+    same(single.isnan(), cents.x[:, 0] == 0.1)
     v = columns.forward(data.x, noise(N)).v
     v[:, 0] = v[:, 0].flip(0)  # the noise in place of a number has no influence
     assert torch.equal(columns.inverse(v)[:, 0] == 0, data.x[:, 0] == 0)
@@ -228,6 +231,8 @@ def test_choices_are_a_text_a_mapping_or_a_word_for_all():
     for wrong, message in (("id=drop,q=log", "has the columns p, k, id"), ("all", "quantile")):
         with pytest.raises(DataError, match=message):
             read(table, columns=wrong)
+    with pytest.raises(DataError, match=r"columns=\['p'\]: choose one of quantile"):
+        read(table, columns=["p"])
     with pytest.raises(DataError, match="is not a table"):
         read(np.zeros((4, 2)), columns="normal")
 
@@ -616,6 +621,9 @@ def test_classes_of_a_table_are_part_of_its_samples(learned, tmp_path):
     for y in ("b", code):
         assert run.sample_table(3, nfe=4, y=y)["kind"].to_pylist() == ["b"] * 3
     same(run.sample(3, nfe=4, y="b"), run.sample(3, nfe=4, y=code))
+    for y, problem in (([0, 1], r"shape \(2,\)"), ([0, 1, 9], r"classes \[0, 1, 9\]: .* 0 to 2")):
+        with pytest.raises(DataError, match=problem):
+            run.table(run.sample(3, nfe=4), torch.tensor(y))
     run.save(tmp_path / "run")
     finishes("sample", tmp_path / "run", "--n", 9, "--nfe", 4, "--out", tmp_path / "s.parquet")
     (tmp_path / "part.csv").write_text("size,eggs\n,1\n9.5,\n")

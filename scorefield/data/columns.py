@@ -79,9 +79,11 @@ class Numbers:
 
     def base(self, x: Tensor) -> Tensor:
         """Return the least of the numbers or positions that stand for each; NaN for atoms."""
-        x = x.clone()
-        for k, atoms in self.atoms.items():
-            x[:, k] = torch.where(torch.isin(x[:, k], atoms.to(x)), torch.nan, x[:, k])
+        original, x = x, x.to(widest(x.device), copy=True)
+        for k, atoms in self.atoms.items():  # which are equal in the type of the caller
+            x[:, k] = torch.where(
+                torch.isin(original[:, k], atoms.to(original)), torch.nan, x[:, k]
+            )
         for k, values in self.values.items():
             near = (x[:, k, None] - values.to(x)).abs().argmin(1)
             x[:, k] = torch.where(x[:, k].isnan(), x[:, k], near.to(x))
@@ -260,7 +262,6 @@ class Columns(Encoding):
         return (self.spans[-1].stop,)
 
     def base(self, x: Tensor) -> Tensor:
-        x = x.to(widest(x.device))
         parts = [self.numbers.base(x[:, self.places])]
         return torch.cat([*parts, *(each.base(x[:, k]) for k, each in self.labels)], 1)
 

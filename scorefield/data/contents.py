@@ -11,7 +11,7 @@ import math
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,13 +230,3 @@ def check_size(path: Path, size: int) -> None:
             f"{path} holds {sizes.words(size)}, and there are {sizes.words(sizes.memory())} of "
             "memory: use a part of it."
         )
-
-
-def lines(path: Path, file: IO[str]) -> Iterator[str]:
-    """Yield the lines of a table, each of limited length."""
-    while line := file.readline(LINE):
-        if len(line) == LINE:
-            raise DataError(
-                f"{path} holds a line of {LINE:,} characters or more: too long for a row."
-            )
-        yield line

@@ -107,7 +107,6 @@ class Survey:
         incomplete: the number of items that lack a value.
         missing: the number of missing values.
         low, high: range of the other values; NaN without any.
-        whole: whether these are whole numbers.
         moments: of the source's values, before rounding to float32.
     """
 
@@ -116,7 +115,6 @@ class Survey:
     missing: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    whole: np.ndarray
     moments: Moments
 
 
@@ -149,14 +147,13 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
             parts.append(_columns(_by_column(layout.numbers(piece))))
             wide = torch.from_numpy(_by_column(piece).astype(np.float64))
             moments = moments.joined(Moments.of(wide))
-    absent, low, high, whole = zip(*parts, strict=True)
+    absent, low, high = zip(*parts, strict=True)
     return Survey(
         np.concatenate(keep),
         incomplete,
         np.sum(absent, 0),
         np.fmin.reduce(low),
         np.fmax.reduce(high),
-        np.logical_and.reduce(whole),
         moments,
     )
 
@@ -181,13 +178,12 @@ def _by_column(batch: np.ndarray) -> np.ndarray:
 
 
 def _columns(values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return for each column: missing values, least, greatest, and whether all are whole."""
+    """Return for each column: missing values, least, greatest."""
     absent = np.isnan(values)
     low = np.where(absent, np.inf, values).min(0, initial=np.inf)
     high = np.where(absent, -np.inf, values).max(0, initial=-np.inf)
     none = low > high
-    whole = ((values == np.floor(values)) | absent).all(0)
-    return absent.sum(0), np.where(none, np.nan, low), np.where(none, np.nan, high), whole
+    return absent.sum(0), np.where(none, np.nan, low), np.where(none, np.nan, high)
 
 
 def _refusal(layout: Layout, raw: np.ndarray, missing: bool, start: int, name: str) -> str:

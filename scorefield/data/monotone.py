@@ -82,26 +82,8 @@ class Logit(Monotone):
         return low + (high - low) * v.sigmoid()
 
 
-@dataclass(frozen=True)
-class Piecewise(Monotone):
-    """Maps that are linear between knots ``(n, K)``, and go on with the slopes of their ends.
-
-    Attributes:
-        p, v: the knots before and after the map; both increase.
-    """
-
-    p: Tensor
-    v: Tensor
-
-    def forward(self, p: Tensor) -> Mapped:
-        return Mapped(*_interpolated(p, self.p, self.v))
-
-    def inverse(self, v: Tensor) -> Tensor:
-        return _interpolated(v, self.v, self.p)[0]
-
-
 class Quantiles(Monotone):
-    """Maps between quantiles ``(n, K)`` at equal shares, which may coincide.
+    """Maps between quantiles ``(n, K)`` at equal shares, which may coincide; linear between them.
 
     Beyond the quantiles a map has the slope of the ratio of their ranges.
 
@@ -111,13 +93,13 @@ class Quantiles(Monotone):
 
     def __init__(self, data: Tensor, field: Tensor) -> None:
         self.data, self.field = data, field
-        self._map = Piecewise(*(_spread(_with_tails(each.double())) for each in (data, field)))
+        self._p, self._v = (_spread(_with_tails(each.double())) for each in (data, field))
 
     def forward(self, p: Tensor) -> Mapped:
-        return self._map.forward(p)
+        return _interpolated(p, self._p, self._v)
 
     def inverse(self, v: Tensor) -> Tensor:
-        return self._map.inverse(v)
+        return _interpolated(v, self._v, self._p).v
 
 
 def quantiles(x: Tensor, count: int) -> Tensor:
@@ -140,15 +122,15 @@ def _spread(q: Tensor) -> Tensor:
     return q.cummax(1).values + room * (q[:, -1:] - q[:, :1])
 
 
-def _interpolated(x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the maps from knots ``a`` to ``b``, and the logarithms of their slopes."""
+def _interpolated(x: Tensor, a: Tensor, b: Tensor) -> Mapped:
+    """Return the maps that are linear between knots ``a`` ``(n, K)``, and ``b`` at them."""
     rows = wide(x).T.contiguous()
     a, b = a.to(rows), b.to(rows)
     above = torch.searchsorted(a, rows).clamp(1, a.shape[1] - 1)
     a0, a1 = a.gather(1, above - 1), a.gather(1, above)
     b0, b1 = b.gather(1, above - 1), b.gather(1, above)
     slope = (b1 - b0) / (a1 - a0)
-    return (b0 + slope * (rows - a0)).T.to(x), slope.log().T.to(x)
+    return Mapped((b0 + slope * (rows - a0)).T.to(x), slope.log().T.to(x))
 
 
 def _least(p: Tensor) -> float:

@@ -60,7 +60,7 @@ class Choices(NamedTuple):
             columns = {name.strip(): kind.strip() for name, _, kind in pairs}
         if columns is None or isinstance(columns, Mapping):
             return cls(None, True, columns or {})
-        if columns not in _EACH:
+        if not isinstance(columns, str) or columns not in _EACH:
             raise DataError(
                 f"columns={columns!r}: choose one of {', '.join(_EACH)}, or pass a mapping of "
                 "columns to their kinds."

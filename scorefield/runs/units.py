@@ -86,7 +86,7 @@ class DataField:
             y: int64 ``(B,)`` classes, for a run whose classes are a column of the table.
 
         Raises:
-            DataError: data of another shape, or a run of images.
+            DataError: data of another shape, or a run of images; classes that do not exist.
         """
         if len(self.config.data.shape) > 1:
             raise DataError(
@@ -96,8 +96,20 @@ class DataField:
         from scorefield.data.contents import Coded
         from scorefield.data.tabular import as_table
 
-        classes = None if y is None else Coded(y.numpy(force=True), self.config.data.class_names)
+        classes = None
+        if y is not None:
+            self._check_classes(y, len(x))
+            classes = Coded(y.numpy(force=True), self.config.data.class_names)
         return as_table(x.numpy(force=True), self.config.data.columns, classes)
+
+    def _check_classes(self, y: Tensor, count: int) -> None:
+        check_instance("y", y, Tensor, "torch.as_tensor(y)")
+        names = self.config.data.class_names
+        if tuple(y.shape) != (count,) or not bool(((y >= -1) & (y < len(names))).all()):
+            raise DataError(
+                f"y has the shape {tuple(y.shape)} and the classes {sorted(set(y.tolist()))}: give "
+                f"{count} numbers from 0 to {len(names) - 1}, or -1 for an unknown class."
+            )
 
     def guided(self, scale: float) -> Self:
         """Return the run with classifier-free guidance towards the class that is sampled.

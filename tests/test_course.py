@@ -10,6 +10,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 import scorefield as sf
+from scorefield._internal.errors import UsageError
 from scorefield.cli import console
 from scorefield.data import Standardize
 from scorefield.evaluate.metrics import ClosestRecord, compare
@@ -74,6 +75,14 @@ def test_a_number_of_steps_is_kept_and_nothing_stops_before_it(optim):
     assert completed(given, (2,), 500).end == "best"
     assert completed(given, (2,), 500).optim.steps == optim.get("steps", 2000)
     assert completed(given, (2,), 50).end == "last"
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 500), (None, 50)])
+def test_an_end_that_held_out_data_chooses_needs_such_data(share, count):
+    for end in ("early", "best"):
+        with pytest.raises(UsageError, match=f"^end={end}: no data is held out"):
+            completed(TrainConfig(held_out=share, end=end), (2,), count)
+    assert completed(TrainConfig(held_out=share, end="last"), (2,), count).end == "last"
 
 
 def test_errors_are_measured_at_steps_that_grow_by_a_fifth_and_at_most_500_apart():

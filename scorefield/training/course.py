@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from scorefield._internal.errors import UsageError
+
 if TYPE_CHECKING:
     from scorefield.training.config import TrainConfig
 
@@ -44,10 +46,18 @@ def completed(config: TrainConfig, shape: Sequence[int], count: int) -> TrainCon
 
     Args:
         shape, count: of a sample, and the number of all.
+
+    Raises:
+        UsageError: an end that needs held-out data, without such data.
     """
     share, optim = config.held_out, config.optim
     if share is None:
         share = min(_SHARE, _MOST_HELD_OUT / count) if count >= ENOUGH else 0.0
+    if config.end in ("early", "best") and not share:
+        raise UsageError(
+            f"end={config.end}: no data is held out to choose the step by; set held_out to a share "
+            "of the data, such as 0.1, or leave out end."
+        )
     end = config.end or ("best" if optim.steps or optim.minutes else "early")
     if optim.steps is None:
         steps = steps_for(count - round(share * count), shape, optim.batch_size)

@@ -11,10 +11,9 @@ are not real networks: they show that plans work in each kind of pipeline, and n
 gains on a released one. Those of DiT and PixArt predict the data, because they are too narrow for
 the noise.
 
-Every scheduler of diffusers with its settings runs in the pipeline's own loop, from noises and for
-prompts that had no part in the tuning. The error is the distance of the latents to the end of the
-exact path from the same noise, divided by the root of the dimension. The best scheduler is chosen
-with knowledge of the answer.
+`scorefield.interop.diffusers.compare` measures the plans and every scheduler of diffusers, from
+noises and for prompts that had no part in the tuning. The best scheduler is chosen with knowledge
+of the answer.
 
 Writes results/pipelines.json beside this file, and exits with 1 if a plan of 6 or 8 calls leaves
 more than half of the best scheduler's error.
@@ -27,18 +26,14 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from machine import facts
-from torch import Tensor
 
 import scorefield as sf
-from scorefield.tuning.noises import Noises, distances
-from scorefield.tuning.teacher import ends
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -120,100 +115,6 @@ class Case:
             torch.save({"weights": self.network.state_dict(), "loss": mean}, path)
         return mean
 
-    def run(self, scheduler: Any, steps: int, z: Tensor, prompts: list[Any]) -> tuple[Tensor, int]:
-        """Return the latents of the pipeline's own loop, and the calls of the network."""
-        last: list[Tensor] = []
-        step, calls = scheduler.step, [0]
-
-        def record(*args: Any, **kwargs: Any) -> Any:
-            last[:] = [(result := step(*args, **kwargs))[0]]
-            return result
-
-        def count(*_: Any) -> None:
-            calls[0] += 1
-
-        scheduler.step = record
-        owner, self.pipeline.scheduler = self.pipeline.scheduler, scheduler
-        handle = self.network.register_forward_hook(count)
-        options = {"num_inference_steps": steps, **self.call}
-        if self.key == "class_labels":
-            module = sys.modules[type(self.pipeline).__module__]
-            draw, module.randn_tensor = module.randn_tensor, lambda **_: z
-        else:
-            options |= {"latents": z, "output_type": "latent"}
-        if "negative_prompt" in options:
-            options["negative_prompt"] = [options["negative_prompt"]] * len(z)
-        try:
-            self.pipeline(**{self.key: prompts}, **options)
-        finally:
-            handle.remove()
-            self.pipeline.scheduler = owner
-            if self.key == "class_labels":
-                module.randn_tensor = draw
-        return last[0][: len(z)], calls[0]
-
-
-def tables() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the name, the class and the settings of each scheduler on a table."""
-    spaced = [{"timestep_spacing": kind} for kind in ("leading", "linspace", "trailing")]
-    sigmas = [{f"use_{kind}_sigmas": True} for kind in ("karras", "exponential", "beta")]
-    for grid in spaced:
-        yield "DDIM", "DDIMScheduler", grid | {"clip_sample": False}
-        yield "PNDM", "PNDMScheduler", grid | {"skip_prk_steps": True}
-    for grid in [*spaced, *sigmas]:
-        yield "Euler", "EulerDiscreteScheduler", grid
-        yield "Heun", "HeunDiscreteScheduler", grid
-        yield "UniPC 2", "UniPCMultistepScheduler", grid
-        yield "UniPC 3", "UniPCMultistepScheduler", grid | {"solver_order": 3}
-        yield "DEIS 2", "DEISMultistepScheduler", grid
-        yield "DEIS 3", "DEISMultistepScheduler", grid | {"solver_order": 3}
-    for grid in [*spaced, *sigmas]:
-        for order in (2, 3):
-            more = grid | {"solver_order": order}
-            yield f"DPM++ {order}M", "DPMSolverMultistepScheduler", more
-            yield f"DPM++ {order}S", "DPMSolverSinglestepScheduler", more
-
-
-def flows() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the name, the class and the settings of each scheduler on a flow."""
-    for shift in (None, 0.5, 1.0, 2.0, 3.0, 5.0):
-        fixed = {} if shift is None else {"use_dynamic_shifting": False, "shift": shift}
-        yield "Euler", "FlowMatchEulerDiscreteScheduler", fixed
-        flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-        if shift is None:
-            for kind in ("karras", "exponential", "beta"):
-                yield "Euler", "FlowMatchEulerDiscreteScheduler", {f"use_{kind}_sigmas": True}
-        else:
-            yield "Heun", "FlowMatchHeunDiscreteScheduler", {"shift": shift}
-            flow |= {"use_dynamic_shifting": False, "flow_shift": shift}
-        for order in (2, 3):
-            more = flow | {"solver_order": order}
-            yield f"DPM++ {order}M", "DPMSolverMultistepScheduler", more
-            yield f"DPM++ {order}S", "DPMSolverSinglestepScheduler", more
-            yield f"UniPC {order}", "UniPCMultistepScheduler", more
-            yield f"DEIS {order}", "DEISMultistepScheduler", more
-
-
-def peers(case: Case, z: Tensor, prompts: list[Any], end: Tensor) -> dict[int, dict[str, float]]:
-    """Return the mean error of each scheduler that runs, by calls."""
-    config = dict(case.pipeline.scheduler.config)
-    flow = type(case.pipeline.scheduler).__name__.startswith("FlowMatch")
-    errors: dict[int, dict[str, float]] = {calls: {} for calls in CALLS}
-    for name, kind, settings in flows() if flow else tables():
-        label = f"{name} {' '.join(f'{k}={v}' for k, v in settings.items())}".strip()
-        for calls in CALLS:
-            # a scheduler of several calls a step gets as many steps as the calls allow
-            for steps in range(calls, 0, -1):
-                try:
-                    made = getattr(diffusers, kind).from_config(config, **settings)
-                    x, count = case.run(made, steps, z, prompts)
-                except Exception:  # many do not run in every pipeline
-                    break
-                if count <= calls:
-                    errors[calls][label] = float(distances(x.flatten(1).double(), end).mean())
-                    break
-    return errors
-
 
 def solve(name: str, nets: Path | None) -> dict[str, Any]:
     """Return everything measured on one pipeline."""
@@ -232,37 +133,37 @@ def solve(name: str, nets: Path | None) -> dict[str, Any]:
     )
     seconds = time.monotonic() - began
 
-    prompts = [case.prompts[HELD_OUT[k % 2]] for k in range(COUNT)]
-    field = case.field([case.prompts[k] for k in HELD_OUT])
-    z = torch.randn(COUNT, *field.shape, generator=torch.Generator().manual_seed(99))
-    where = {"prompt": torch.arange(COUNT) % 2}
-    noises = Noises(field, z, where, BATCH)
-    end, coarse = ends(noises, 200), ends(noises, 100)
-    with torch.no_grad():
-        errors = peers(case, z, prompts, end)
+    table = sf.interop.diffusers.compare(
+        case.pipeline,
+        [case.prompts[k] for k in HELD_OUT],
+        CALLS,
+        plans={"tuned": plans},
+        best=None,
+        n=COUNT,
+        seed=99,
+        batch_size=BATCH,
+        **case.call,
+    )
     result: dict[str, Any] = {
         "pipeline": type(case.pipeline).__name__,
-        "shape": list(field.shape),
+        "shape": list(case.field(case.prompts).shape),
         "loss": loss,
         "train_seconds": trained,
         "tune_seconds": seconds,
-        "size": float(end.square().mean().sqrt()),
-        "reference": float(distances(coarse, end).mean()),
+        "reference": table.teacher,
     }
     for calls, plan in zip(CALLS, plans, strict=True):
-        config = case.pipeline.scheduler.config
-        made = sf.interop.scheduler.SolverScheduler.from_config(config, solver=plan)
-        x, count = case.run(made, calls, z, prompts)
-        assert count == calls
-        error = float(distances(x.flatten(1).double(), end).mean())
-        best = sorted((value, label) for label, value in errors[calls].items())
+        most = 0 if calls == CALLS[0] else CALLS[0]  # Heun has an odd number of calls
+        near = [p for p in table.points if p.error and most < p.nfe <= calls]
+        best = sorted((p.error.value, p.name) for p in near if p.plan is None)
+        (own,) = (p.error.value for p in near if p.plan is not None)
         result[str(calls)] = {
-            "plan": error,
+            "plan": own,
             "said": plan.tuning.error,
             "default": plan.tuning.default,
             "best": best[:3],
             "schedulers": len(best),
-            "ratio": error / best[0][0],
+            "ratio": own / best[0][0],
         }
     return result
 
@@ -282,7 +183,7 @@ def main() -> None:
         results[name] = row = solve(name, arguments.nets)
         path.write_text(json.dumps({"machine": facts(), "pipelines": results}, indent=1) + "\n")
         print(
-            f"{name:13s} {row['shape']!s:14s} size {row['size']:.2f}, reference "
+            f"{name:13s} {row['shape']!s:14s} reference "
             f"{row['reference']:.1g}, loss {row['loss']:.3f}, trained {row['train_seconds']:.0f}, "
             f"tuned {row['tune_seconds']:.0f} s"
         )

@@ -272,6 +272,7 @@ def _measured_plan(opened: Opened, options: PlanOptions) -> NamedPlan:
         f"picked from {path.name}: {one_line(point.name)} of {round(point.nfe, 1):g} calls"
         f"{accuracy}, {point.milliseconds:.3g} ms per sample"
     )
+    assert point.plan is not None
     return NamedPlan(f"{flag[2:]}-{value:g}", point.plan)
 
 

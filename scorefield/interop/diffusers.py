@@ -13,6 +13,7 @@ from scorefield.data.config import CodecConfig
 from scorefield.data.rows import Rows
 from scorefield.interop.folders import read_folder
 from scorefield.interop.foreign import DataOptions, ForeignNetwork
+from scorefield.interop.pipeline_comparison import compare
 from scorefield.interop.pipeline_field import field
 from scorefield.interop.pipeline_tuning import PipelineTuner, check_plan, tune
 from scorefield.interop.pipelines import Source, codec_config, image_shape, part_of, source_of
@@ -23,7 +24,7 @@ from scorefield.networks.diffusers import Diffusers, class_count
 from scorefield.runs.run import Run
 from scorefield.training.config import DiffusersConfig
 
-__all__ = ["PipelineTuner", "check_plan", "export", "field", "load", "tune"]
+__all__ = ["PipelineTuner", "check_plan", "compare", "export", "field", "load", "tune"]
 
 _STD, _LATENT_STD = 0.25, 1.0  # standard deviations of pictures over their range, and of latents
 

@@ -7,6 +7,7 @@ predicts at that time, for the state that it was given.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -139,3 +140,24 @@ def borrowed(pipeline: Any, **parts: Any) -> Iterator[None]:
         for name in attributes.keys() - before.keys():
             del attributes[name]
         attributes.update(before)
+
+
+@contextmanager
+def ending(scheduler: Any) -> Iterator[None]:
+    """End a call of a pipeline inside the block by `Answer`, when it has set its timesteps."""
+    original = scheduler.set_timesteps
+
+    @functools.wraps(original)  # pipelines look at the signature
+    def end(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        raise Answer
+
+    scheduler.set_timesteps = end
+    try:
+        yield
+    except Answer:
+        pass
+    else:
+        raise UsageError("the pipeline does not set the timesteps of its scheduler.")
+    finally:
+        del scheduler.set_timesteps

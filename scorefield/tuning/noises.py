@@ -81,16 +81,23 @@ class Noises:
 
 
 def draw(
-    field: ScoreField, count: int, conditions: Mapping[str, Tensor], seed: int, batch_size: int
+    field: ScoreField,
+    count: int,
+    conditions: Mapping[str, Tensor],
+    seed: int,
+    batch_size: int,
+    stream: int = TUNING,
 ) -> Noises:
     """Return noises ``0 .. count-1``, each row of the conditions for two of them in turn.
+
+    Those of the stream `scorefield.noise.SAMPLING` are the noises of `scorefield.sample`.
 
     Raises:
         ValueError: conditions of different lengths, or none.
     """
     like = template(field)
     ids = torch.arange(count, device=like.device)
-    z = Noise(seed, ids, stream=TUNING).draw(field.shape, like)[0]
+    z = Noise(seed, ids, stream=stream).draw(field.shape, like)[0]
     lengths = {name: rows.shape[0] if rows.ndim else 0 for name, rows in conditions.items()}
     if conditions and (len(set(lengths.values())) > 1 or min(lengths.values()) < 1):
         raise ValueError(

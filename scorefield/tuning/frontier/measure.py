@@ -37,11 +37,11 @@ from scorefield.evaluate.metrics import (
 from scorefield.evaluate.metrics.compare import metric_names
 from scorefield.evaluate.metrics.measurement import check_level
 from scorefield.field import ScoreField, digest
-from scorefield.noise import Noise
+from scorefield.noise import SAMPLING
 from scorefield.process import wide
 from scorefield.sampling import Plan, check_evaluating, count_calls, prepare, sample, template
 from scorefield.tuning.frontier.result import Frontier, Point
-from scorefield.tuning.noises import Noises, distances, mean_distance
+from scorefield.tuning.noises import Noises, distances, draw, mean_distance
 from scorefield.tuning.teacher import NODES, ends
 
 METRICS: tuple[Metric, ...] = (SlicedWasserstein(), EnergyDistance(), C2ST())
@@ -88,16 +88,17 @@ def frontier(
             as `scorefield.sample` and `scorefield.evaluate.metrics.compare`.
         NumericalError: as `scorefield.sample`.
     """
-    work = _work(plans)
+    work = named_plans(plans)
     metric_names(metrics)
-    _check(field, n, batch_size, level, real, other)
+    check_sizes(field, n, batch_size, level, real, other)
     for name, plan in work:
         prepared = prepare(field, plan)
         if prepared.first < prepared.last:
             raise ValueError(f"plans: the times of {name} increase; samples start at t_max.")
     like = template(field)
     deterministic = any(plan.solver.weak_order is None for _, plan in work)
-    paths, teacher = _path_ends(field, n, seed, batch_size) if deterministic else (None, None)
+    noises = draw(field, n, {}, seed, batch_size, stream=SAMPLING)
+    paths, teacher = path_ends(noises) if deterministic else (None, None)
     against, rest = (None if x is None else features(x.to(like)) for x in (real, other))
     judge = _Judge(paths, against, rest, features, metrics, level, seed)
     judged = [
@@ -154,11 +155,9 @@ def _run(field: ScoreField, plan: Plan, n: int, seed: int, batch_size: int) -> _
     return _Samples(x, nfe, 1e3 * statistics.median(seconds[1:]) / batch_size)
 
 
-def _path_ends(field: ScoreField, n: int, seed: int, batch_size: int) -> tuple[Tensor, float]:
+def path_ends(noises: Noises) -> tuple[Tensor, float]:
     """Return the ends of the exact paths, ``(n, d)``, and the error of paths of half the steps."""
-    like = template(field)
-    z, _ = Noise(seed, torch.arange(n, device=like.device)).draw(field.shape, like)
-    fine, coarse = (ends(Noises(field, z, {}, batch_size), nodes) for nodes in (NODES, NODES // 2))
+    fine, coarse = (ends(noises, nodes) for nodes in (NODES, NODES // 2))
     return fine, float(distances(coarse, fine).mean())
 
 
@@ -195,7 +194,12 @@ class _Judge:
         return Point(name, plan, *cost, error, result.values, result.excesses), result.floors
 
 
-def _work(plans: Mapping[str, Plan | Sequence[Plan]]) -> list[NamedPlan]:
+def named_plans(plans: Mapping[str, Plan | Sequence[Plan]]) -> list[NamedPlan]:
+    """Return each plan with its name.
+
+    Raises:
+        ValueError: no plans, or something else.
+    """
     work = []
     for name, value in plans.items():
         several = value if isinstance(value, Sequence) else (value,)
@@ -208,13 +212,13 @@ def _work(plans: Mapping[str, Plan | Sequence[Plan]]) -> list[NamedPlan]:
     return work
 
 
-def _check(
+def check_sizes(
     field: ScoreField,
     n: int,
     batch_size: int,
     level: float,
-    real: Tensor | None,
-    other: Tensor | None,
+    real: Tensor | None = None,
+    other: Tensor | None = None,
 ) -> None:
     """Reject arguments that would be rejected only after the first plan was measured."""
     check_level(level)

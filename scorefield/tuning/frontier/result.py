@@ -26,7 +26,7 @@ class Point:
 
     Attributes:
         name: of the plan; plans of one name form a line.
-        plan: the plan.
+        plan: the plan; None for a scheduler of diffusers.
         nfe: calls of the field for a sample; for adaptive steps the mean over the batches, in
             each of which all wait for the last.
         milliseconds: for a sample, by a whole batch.
@@ -36,7 +36,7 @@ class Point:
     """
 
     name: str
-    plan: Plan
+    plan: Plan | None
     nfe: float
     milliseconds: float
     error: Measurement | None
@@ -46,7 +46,7 @@ class Point:
     @property
     def stochastic(self) -> bool:
         """Whether the plan adds noise on its way."""
-        return self.plan.solver.weak_order is not None
+        return self.plan is not None and self.plan.solver.weak_order is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,8 @@ class Frontier:
         teacher: how far the exact paths are from those of half as many steps, an upper estimate of
             their own error in the units of `Point.error`; None if no plan follows paths.
         floors: of the metrics; empty if no other real data was given.
-        points: in the order the plans were given.
+        points: in the order the plans were given; `scorefield.interop.diffusers.compare` sorts
+            them by calls and error.
     """
 
     field: str
@@ -110,7 +111,7 @@ class Frontier:
         """
         check_positive(tolerance=tolerance)
         bound = self.teacher or 0.0
-        bounds = [(p.error.high + bound, p) for p in self.points if p.error is not None]
+        bounds = [(p.error.high + bound, p) for p in self._plans() if p.error is not None]
         if not bounds:
             raise ValueError(
                 "no plan was measured against exact paths: add one without noise, such as Heun."
@@ -138,8 +139,8 @@ class Frontier:
             ValueError: no plan is that fast, naming the fastest; neither errors nor metrics.
         """
         check_positive(milliseconds=milliseconds)
-        by_error = [p for p in self.points if p.error is not None]
-        measured = by_error or [p for p in self.points if p.values]
+        by_error = [p for p in self._plans() if p.error is not None]
+        measured = by_error or [p for p in self._plans() if p.values]
         if not measured:
             raise ValueError("no plan has an error or a metric to compare: measure with data.")
         fits = [p for p in measured if p.milliseconds <= milliseconds]
@@ -150,6 +151,10 @@ class Frontier:
                 f"{_label(fastest)}, takes {fastest.milliseconds:.3g} ms."
             )
         return min(fits, key=lambda p: (_merit(p), p.nfe))
+
+    def _plans(self) -> list[Point]:
+        """Return the points of plans, without those of other schedulers."""
+        return [p for p in self.points if p.plan is not None]
 
     def check(self, field: ScoreField) -> None:
         """Reject a field that the plans were not measured on.
@@ -211,14 +216,14 @@ def _encoded(point: Point) -> dict[str, Any]:
     """Return a point as JSON; solver and stochastic follow from the plan, for those who read."""
     return {
         "name": point.name,
-        "solver": repr(point.plan.solver),
+        "solver": None if point.plan is None else repr(point.plan.solver),
         "nfe": point.nfe,
         "milliseconds": point.milliseconds,
         "stochastic": point.stochastic,
         "error": None if point.error is None else asdict(point.error),
         "values": _plain(point.values),
         "excesses": _plain(point.excesses),
-        "plan": point.plan.encoded(),
+        "plan": None if point.plan is None else point.plan.encoded(),
     }
 
 
@@ -227,7 +232,7 @@ def _decoded(values: Mapping[str, Any]) -> Point:
     _check_numbers(values["nfe"], values["milliseconds"])
     return Point(
         str(values["name"]),
-        Plan.decoded(values["plan"]),
+        None if values["plan"] is None else Plan.decoded(values["plan"]),
         values["nfe"],
         values["milliseconds"],
         error,

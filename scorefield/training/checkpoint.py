@@ -143,10 +143,20 @@ def check_same(folder: Path, checkpoint: Checkpoint, facts: Mapping[str, Any]) -
         facts = {**facts, "settings": theirs}
     names = differing({name: checkpoint.facts.get(name) for name in facts}, facts)
     if names:
+        old, new = _flat(theirs), _flat(ours)
+        if inner := differing({name: old.get(name) for name in new}, new):
+            names += f" ({inner})"
         raise UsageError(
             f"{folder} holds an unfinished run that differs in {names}: use its settings and data, "
             "write to another folder, or remove it."
         )
+
+
+def _flat(settings: Any) -> dict[str, Any]:
+    """Return settings with those of the optimizer next to the others."""
+    if not isinstance(settings, dict) or not isinstance(settings.get("optim"), dict):
+        return {}
+    return {**settings, **settings["optim"], "optim": None}
 
 
 def _is_lower(ours: Any, theirs: Any) -> bool:

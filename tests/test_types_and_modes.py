@@ -127,3 +127,11 @@ def test_plans_of_the_same_steps_are_equal() -> None:
     assert adaptive == sf.Plan(sf.Dopri5(), sf.Adaptive())
     assert adaptive != replace(adaptive, times=sf.Adaptive(1e-4))
     assert plan != adaptive
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_needs_no_gradients_around_it(mode: type) -> None:
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    with mode():
+        inside = sf.train(x.clone(), steps=3)
+    assert torch.equal(inside.sample(4), sf.train(x, steps=3).sample(4))

@@ -370,7 +370,8 @@ def train(
         settings = {"conditional": True, **settings}
     where = find_device(device)
     built, objects = configured(config, settings)
-    training = Training(as_data(data, y), built, device=where, objects=objects)
-    for _ in training:
-        pass
-    return training.run
+    with torch.inference_mode(False), torch.enable_grad():  # as they may be off around a call
+        training = Training(as_data(data, y), built, device=where, objects=objects)
+        for _ in training:
+            pass
+        return training.run

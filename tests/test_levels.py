@@ -159,7 +159,7 @@ def test_training_sees_the_noise_anew_and_keyed():
     """Data at one place would have no deviation; with levels a run learns the unit interval."""
     x = torch.zeros(400, 1)
     x[0] = 1  # a feature must change
-    run = sf.train(Data(x, None, "ones"), config=TrainConfig(levels=2, **QUICK))
+    run = sf.train(Data(x, None, "ones"), config=TrainConfig(levels=2, held_out=0, **QUICK))
     z = sf.sample(run.field, 2000, batch_size=500)
     wide = run.transform.inverse(z)
     inside = wide[(wide > 0) & (wide < 1)]

@@ -362,7 +362,7 @@ def test_of_a_run_that_knows_no_field_without_a_class_one_class_is_shown(tmp_pat
 @pytest.fixture(scope="module")
 def moons(tmp_path_factory):
     folder = tmp_path_factory.mktemp("moons") / "run"
-    finishes("train", "moons", "--out", folder, *tiny())
+    finishes("train", "moons", "--out", folder, "--held-out", 0, *tiny())
     return folder
 
 

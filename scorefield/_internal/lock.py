@@ -24,7 +24,7 @@ _WITHOUT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 def lock(folder: Path, subject: str) -> Iterator[bool]:
     """Be the only process in a folder, which is made; yield whether its file system has locks.
 
-    The folder is removed at the end if nothing but the lock is left in it.
+    The lock is removed at the end, and so is the folder if nothing else is left in it.
 
     Args:
         subject: of the message if another process is there.
@@ -37,10 +37,9 @@ def lock(folder: Path, subject: str) -> Iterator[bool]:
         yield locked
     finally:
         with file, suppress(OSError):
-            if os.listdir(folder) == [NAME]:
-                # in this order: whoever comes in between finds a new file, and the folder stays
-                (folder / NAME).unlink()
-                folder.rmdir()
+            # in this order: whoever comes in between makes a new file, and the folder stays
+            (folder / NAME).unlink()
+            folder.rmdir()
 
 
 def _open(folder: Path, subject: str) -> tuple[IO[str], bool]:

@@ -306,7 +306,7 @@ def test_data_of_any_shape_has_a_report(tmp_path, x, said):
 
 @pytest.mark.usefixtures("quick")
 def test_a_table_with_gaps_and_texts_shows_rows_and_held_out_likelihoods(tmp_path):
-    rows = [f"{k % 3},{['red', 'blue'][k % 2]},{k * 0.37 if k % 5 else ''},{k}" for k in range(50)]
+    rows = [f"{k % 3},{['red', 'blue'][k % 2]},{k * 0.37 if k % 5 else ''},{k * k}" for k in range(50)]
     table = tmp_path / "t.csv"
     table.write_text("few,<b>colour</b>,gapped,count\n" + "\n".join(rows) + "\n", encoding="utf-8")
     finishes(
@@ -512,7 +512,7 @@ def test_a_run_in_memory_has_a_report_with_data_in_memory(tmp_path):
     x = torch.randn(60, 3)
     run = small(x)
     plan = sf.default_plan(run.field, 5)
-    run.tuned[1.0, 5] = replace(plan, tuning=tuning(run.field, 5))
+    run.tuned[1.0, 5, run.bound] = replace(plan, tuning=tuning(run.field, 5))
     text = write_report(run, x[:20], tmp_path / "r.html", items=6).read_text(encoding="utf-8")
     page = Reader(text)
     assert "the mean over 6 items of data" in page.words

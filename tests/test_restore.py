@@ -505,7 +505,6 @@ FAILURES = [
     (2, ["pictures", "grey.npy", "--blur", 9], "at most 1.16667"),
     (2, ["pictures", "grey.npy", "--blur", "1e308"], "at most 1.16667"),
     (2, ["pictures", "grey.npy", "--mask", "box:0.5,1,2,2"], "whole numbers of pixels"),
-    (2, ["run", "gappy.npy", "--method", "repaint", "--steps", 200], "at most that"),
     (
         2,
         ["run", "gappy.npy", "--method", "replacement", "--solver", "dopri5", "--rtol", 0.1],

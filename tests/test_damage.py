@@ -584,7 +584,10 @@ def test_asked_to_stop_at_any_moment_it_keeps_the_step_it_was_at(tmp_path, folde
 
 @pytest.fixture(params=["a limit of the process", "a full disk"])
 def little_room(request, tmp_path):
-    """Return a folder, and a function that runs a command where files there have 6 KiB at most."""
+    """Return a folder, and a function that runs a command with little room there.
+
+    Files have 6 KiB at most, or all together 12 KiB: a lock and a log take a block of 4 KiB each.
+    """
     place = tmp_path / "little"
     place.mkdir()
     if request.param == "a full disk":
@@ -603,7 +606,7 @@ def little_room(request, tmp_path):
         filler = place / "filler"
         if request.param == "a full disk":
             free = shutil.disk_usage(place).free
-            filler.write_bytes(bytes(free - 6144 if free > 6144 else 0))
+            filler.write_bytes(bytes(max(0, free - 3 * 4096)))
         said = tmp_path / "said"
         code = forked(work, said).wait()
         filler.unlink(missing_ok=True)
@@ -662,7 +665,10 @@ def test_without_room_for_samples_the_old_ones_stay(little_room, folder):
         "--out",
         out,
     ]
-    is_refused(run([*arguments, "--overwrite"]), ".x.npy.parts")
+    code, line = run([*arguments, "--overwrite"])
+    assert code == 6
+    assert "x.npy" in line
+    assert ", and there is room for " in line
     assert out.read_bytes() == before
     finishes(*arguments, "--overwrite")
     assert np.load(out).shape == (900, 3)

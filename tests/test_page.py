@@ -306,7 +306,9 @@ def test_data_of_any_shape_has_a_report(tmp_path, x, said):
 
 @pytest.mark.usefixtures("quick")
 def test_a_table_with_gaps_and_texts_shows_rows_and_held_out_likelihoods(tmp_path):
-    rows = [f"{k % 3},{['red', 'blue'][k % 2]},{k * 0.37 if k % 5 else ''},{k * k}" for k in range(50)]
+    rows = [
+        f"{k % 3},{['red', 'blue'][k % 2]},{k * 0.37 if k % 5 else ''},{k * k}" for k in range(50)
+    ]
     table = tmp_path / "t.csv"
     table.write_text("few,<b>colour</b>,gapped,count\n" + "\n".join(rows) + "\n", encoding="utf-8")
     finishes(

@@ -73,8 +73,9 @@ def append(path: Path, line: str, folder: Path | None = None) -> None:
     """
     check_place(path, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with in_room(path, None), path.open("a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
+    text = f"{line}\n".encode()
+    with in_room(path, len(text)), path.open("ab") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
 

@@ -109,5 +109,5 @@ def _digest(path: Path, folder: Path) -> str:
 
 
 def _save(folder: Path, listed: dict[str, str]) -> None:
-    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
-    write_file(folder / NAME, lambda file: file.write(text.encode()))
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(listed.items())).encode()
+    write_file(folder / NAME, lambda file: file.write(text), len(text))

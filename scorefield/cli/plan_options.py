@@ -273,7 +273,8 @@ def _measured_plan(opened: Opened, options: PlanOptions) -> NamedPlan:
         f"{accuracy}, {point.milliseconds:.3g} ms per sample"
     )
     assert point.plan is not None
-    return NamedPlan(f"{flag[2:]}-{value:g}", point.plan)
+    phrase = f"the plan {one_line(point.name)} of {path.name}"  # the same for each such value
+    return NamedPlan(f"{flag[2:]}-{value:g}", point.plan, phrase=phrase)
 
 
 def plans_within(name: str, field: ScoreField, budgets: Sequence[int]) -> list[Plan]:

@@ -62,7 +62,7 @@ def noisy(process, t, count=8):
 
 
 @every_process
-@pytest.mark.parametrize("view", ["x0", "eps", "score", "v", "velocity"])
+@pytest.mark.parametrize("view", ["x0", "eps", "score", "velocity"])
 def test_every_view_of_an_estimate_leads_back_to_all_the_others(process, view):
     for t in interior_times(process):
         found = mixture(process)(x := noisy(process, t), t)

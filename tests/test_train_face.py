@@ -318,8 +318,6 @@ def test_data_that_cannot_be_learned_from_is_refused_in_one_line(data, y, messag
         (lambda run: run.sample(2, y="crow"), "y='crow': give the number of one class"),
         (lambda run: run.sample(2, y=[0, 1]), r"y=\[0, 1\]: give the number of one class"),
         (lambda run: run.guided("2"), "guidance='2': must be a finite number"),
-        (lambda run: run.log_prob(POINTS), r"x=ndarray\(...\): .*write torch.as_tensor\(x\)"),
-        (lambda run: run.restore(POINTS), r"measured=ndarray\(...\): .*write torch.as_tensor"),
         (lambda run: run.table(POINTS), r"write torch.as_tensor\(x\)"),
         (lambda run: sf.sample(run, 2), r"field=Run\(...\): must be a ScoreField; write run.field"),
         (lambda run: sf.default_plan(run, 5), "such as run.field"),

@@ -24,7 +24,7 @@ def read_items(run: Run, source: str, any_scale: bool = True) -> Rows:
     x = run.read(source).x
     if any_scale or len(x) < 16 or math.prod(x.shape) < 64:
         return x
-    there = moments_of(x, run.to_field)
+    there = moments_of(x, lambda chunk: run.to_field(chunk).cpu())  # float64 is not everywhere
     ratio = _width(there.mean, there.variance) / _width(run.field.mean, run.field.variance)
     if not 1 / _WIDEST <= ratio <= _WIDEST:
         raise DataError(

@@ -51,7 +51,10 @@ def pages(tmp_path_factory):
         run = small(x, y % len(HOSTILE), class_names=HOSTILE, conditional=True, levels=17)
         run.save(folder / "images")
         np.save(folder / "images.npy", x.numpy())
-        rows = [f"{k % 7 / 7},{k * k % 11},{'</script>' if k % 2 else '<b>'}" for k in range(40)]
+        rows = [
+            f"{0.618034 * k % 1},{0.3 * k * k % 1.7},{'</script>' if k % 2 else '<b>'}"
+            for k in range(40)
+        ]
         names = '<script>alert(1)</script>,"a""b\'c",<img src=x onerror=alert(2)>'
         (folder / "table.csv").write_text("\n".join([names, *rows]) + "\n", encoding="utf-8")
         finishes("train", folder / "table.csv", "--out", folder / "table", *tiny())

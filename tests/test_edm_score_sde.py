@@ -579,7 +579,7 @@ def test_the_commands_serve_imported_runs(work, capsys):
     assert np.load(run / "codes-x.npy").shape == (2, 3, SIDE, SIDE)
     finishes("tune", run, "--nfe", 3, "--noises", 8, "--tries", 1, "--batch-size", 8)
     finishes("sample", run, "--n", 2, "--nfe", 3)
-    assert "fitted steps" in capsys.readouterr().out
+    assert "samples by the tuned plan: NFE" in capsys.readouterr().out
     out = work / "of-score-sde"
     finishes("import", work / "checkpoint_9.pth", "--config", work / "vesde.json", "--out", out)
     assert "ncsnpp with vesde of score_sde" in capsys.readouterr().out

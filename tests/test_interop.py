@@ -690,7 +690,7 @@ def test_the_commands_serve_an_imported_run(work, capsys):
     finishes("decode", run, run / "codes-x.npy", "--nfe", 16)
     finishes("tune", run, "--nfe", 4, "--noises", 8, "--tries", 2, "--batch-size", 8)
     finishes("sample", run, "--n", 2, "--nfe", 4)
-    assert "fitted steps" in capsys.readouterr().out
+    assert "samples by the tuned plan: NFE" in capsys.readouterr().out
     finishes("info", run)
     assert "imported from" in capsys.readouterr().out
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from scorefield._internal.errors import DataError
 from scorefield.data.rows import Rows, moments_of
 from scorefield.noise import Noise
+from scorefield.process.base import wide
 
 if TYPE_CHECKING:
     from scorefield.data.monotone import Quantiles
@@ -79,12 +80,15 @@ class Standardize:
         return z * self.std.to(z) + self.mean.to(z)
 
     def log_det(self, v: Tensor) -> Tensor:
-        """Return ``log |dz/dv|`` of samples ``(B, ...)``, in nats: float64 ``(B,)``."""
-        std = self.std.double().to(v.device)
-        plain = -std.log().expand(v.shape[1:]).sum().expand(len(v))
+        """Return ``log |dz/dv|`` of samples ``(B, ...)``, in nats: ``(B,)``.
+
+        It is float64, and on the CPU where the device of ``v`` has no such type.
+        """
+        v = wide(v)
+        plain = -self.std.cpu().double().log().expand(v.shape[1:]).sum()
         if self.quantiles is None:
-            return plain
-        z = (v.double() - self.mean.to(v.device)) / std
+            return plain + v.new_zeros(len(v))
+        z = (v - self.mean.to(v)) / self.std.to(v)
         return plain + self.quantiles.forward(z).log_slope.sum(1)
 
 

@@ -116,7 +116,7 @@ class DataInference(DataField):
 
         z, drawn, offset = self.dequantized(x, draws, ids, seed)
         result = log_prob(self.toward(y), z, *arguments, ids=drawn, seed=seed, **settings)
-        result = replace(result, value=result.value + offset)
+        result = replace(result, value=result.value + offset.to(result.value))
         return result if draws == 1 else combined(result, draws)
 
     def elbo(
@@ -136,4 +136,4 @@ class DataInference(DataField):
 
         z, drawn, offset = self.dequantized(x, 1, ids, seed)
         result = elbo(self.toward(y), z, ids=drawn, seed=seed, **settings)
-        return replace(result, value=result.value + offset)
+        return replace(result, value=result.value + offset.to(result.value))

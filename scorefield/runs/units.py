@@ -20,6 +20,7 @@ from scorefield.data.rows import chunks
 from scorefield.field import ClassifierFree, Denoiser, ScoreField, digest
 from scorefield.noise import CLASSES, LEVELS, Noise
 from scorefield.process import check_instance
+from scorefield.process.base import wide
 from scorefield.runs import build
 from scorefield.sampling import as_numbers, template
 from scorefield.training.config import RunConfig
@@ -284,8 +285,9 @@ class DataField:
         x = x.to(self.device)
         rows = range(len(x)) if ids is None else [operator.index(k) for k in ids]
         drawn = [k * int(draws) + j for k in rows for j in range(draws)]
-        wide = x.repeat_interleave(int(draws), 0)
-        wide = wide if wide.is_floating_point() else wide.to(self.transform.mean.dtype)
+        rows_drawn = x.repeat_interleave(int(draws), 0)
+        if not x.is_floating_point():
+            rows_drawn = rows_drawn.to(self.transform.mean.dtype)
         key = torch.tensor(drawn, dtype=torch.int64, device=x.device)
-        v, log_q, _ = self.encoding.forward(wide, Noise(seed, key, stream=LEVELS))
-        return self.standardized(v), drawn, self.transform.log_det(v) - log_q
+        v, log_q, _ = self.encoding.forward(rows_drawn, Noise(seed, key, stream=LEVELS))
+        return self.standardized(v), drawn, self.transform.log_det(v) - wide(log_q)

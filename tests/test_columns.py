@@ -192,6 +192,12 @@ def test_a_number_among_whole_ones_does_not_undo_their_grid():
     assert torch.equal(x[:7], data.x[:7])
 
 
+def test_numbers_apart_by_rounding_alone_are_learned():
+    rounded = [0.3 * k * k % 1.7 for k in range(40)]  # 17 numbers, most of them several times
+    assert len(set(rounded)) > 2 * len({round(value, 9) for value in rounded})
+    sf.train({"x": rounded, "y": RNG.normal(size=40)}, steps=2)
+
+
 @pytest.mark.parametrize(
     ("values", "choice", "message"),
     [

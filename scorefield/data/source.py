@@ -237,10 +237,8 @@ def read(
         samples = replace(samples, dtype=np.float64)
     policy = missing or ("keep" if like else "refuse")
     facts = survey(samples, name, policy, anywhere=missing == "keep" and not learn)
-    if learn and len(facts.keep) < 2:
-        raise DataError(
-            f"{name} has {len(facts.keep)} sample(s): a distribution needs two or more."
-        )
+    if learn:
+        _check_count(len(facts.keep), name)
     rows = samples.rows(facts.keep, in_memory)
     about = ours or ColumnsConfig(names=samples.names)
     if learn:
@@ -264,10 +262,8 @@ def _of_table(
         table.check_complete(vectors)
     if not bool(keep.all()):
         vectors = table.among(keep.numpy()).vectors(like)
-    if learn and len(vectors.x) < 2:
-        raise DataError(
-            f"{table.name} has {len(vectors.x)} sample(s): a distribution needs two or more."
-        )
+    if learn:
+        _check_count(len(vectors.x), table.name)
     if learn and bool(
         (vectors.x[1:].nan_to_num(nan=math.inf) == vectors.x[:1].nan_to_num(nan=math.inf)).all()
     ):
@@ -275,6 +271,11 @@ def _of_table(
     y = None if classes is None else torch.from_numpy(classes.codes)[keep]
     labels = () if classes is None else classes.labels
     return Data(vectors.x, y, table.name, labels, vectors.columns, int(absent.sum()))
+
+
+def _check_count(count: int, name: str) -> None:
+    if count < 2:
+        raise DataError(f"{name} has {count} sample(s): a distribution needs two or more.")
 
 
 def _classes(labels: Any, count: int) -> Any:

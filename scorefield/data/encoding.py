@@ -70,8 +70,7 @@ class Standardize:
 
     def forward(self, v: Tensor) -> Tensor:
         """Return ``z``, of a floating type also for whole numbers."""
-        v = v if v.is_floating_point() else v.to(self.mean.dtype)
-        z = (v - self.mean.to(v)) / self.std.to(v)
+        z = self._scaled(v if v.is_floating_point() else v.to(self.mean.dtype))
         return z if self.quantiles is None else self.quantiles.forward(z).v
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -88,8 +87,10 @@ class Standardize:
         plain = -self.std.cpu().double().log().expand(v.shape[1:]).sum()
         if self.quantiles is None:
             return plain + v.new_zeros(len(v))
-        z = (v - self.mean.to(v)) / self.std.to(v)
-        return plain + self.quantiles.forward(z).log_slope.sum(1)
+        return plain + self.quantiles.forward(self._scaled(v)).log_slope.sum(1)
+
+    def _scaled(self, v: Tensor) -> Tensor:
+        return (v - self.mean.to(v)) / self.std.to(v)
 
 
 Shape = tuple[int, ...]

@@ -338,8 +338,9 @@ def _try(training: Training) -> None:
     import resource  # which not every system has
 
     from scorefield.runs.summary import parameters
+    from scorefield.training.pace import steps_at
 
-    steps, began = iter(training), time.monotonic()
+    steps, began = iter(training.fit), time.monotonic()
     next(steps)
     first = each = time.monotonic() - began
     if training.fit.steps > 2:
@@ -349,7 +350,8 @@ def _try(training: Training) -> None:
         each = (time.monotonic() - began) / 2
     weights = 4 * parameters(training.denoiser.network)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    total = training.fit.steps
+    minutes = training.config.optim.minutes
+    total = steps_at(each, minutes) if minutes else training.fit.steps
     say(
         f"a step takes {each:.2g} s after the first, with {first:.2g} s: {total} steps about "
         f"{first + each * (total - 1):.0f} s"

@@ -380,7 +380,7 @@ class OptimConfig(Frozen):
     """
 
     steps: PositiveInt | None = None
-    minutes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    minutes: float = Field(default=0.0, ge=0, le=525_600)  # of a year
     batch_size: PositiveInt = 128
     lr: PositiveFloat = 1e-3
     warmup: int = Field(default=100, ge=0)

@@ -26,8 +26,12 @@ def steps_within(fit: Fit, minutes: float) -> int:
     each = _seconds_each(fit, tried)
     fit.restore(start)
     fit.steps = steps
-    left = 60 * minutes * (1 - _SHARE) - _agreed(fit, time.monotonic() - began)
-    return max(1, int(left / each))
+    return steps_at(each, minutes, _agreed(fit, time.monotonic() - began))
+
+
+def steps_at(seconds: float, minutes: float, spent: float = 0.0) -> int:
+    """Return the number of steps of so many seconds in some minutes, of which some are spent."""
+    return max(1, int((60 * minutes * (1 - _SHARE) - spent) / seconds))
 
 
 def _seconds_each(fit: Fit, steps: int) -> float:

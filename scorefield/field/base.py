@@ -18,6 +18,7 @@ Reference: Robbins (1956); Efron (2011), Tweedie's formula; Song et al. (2021), 
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -198,7 +199,12 @@ class ScoreField(nn.Module, ABC):
         shape: the shape of one sample.
         mean, variance: the data's moments, one number or one per coordinate; generation starts from
             `Process.prior` of them. The defaults are those of standardised data.
+
+    Attributes:
+        rows: the number of samples that its bound conditions are for; 1 if they are for any.
     """
+
+    rows = 1
 
     def __init__(
         self,
@@ -294,8 +300,28 @@ class ScoreField(nn.Module, ABC):
         return _Under(self, process)
 
     def condition_on(self, **condition: Any) -> ScoreField:
-        """Return the field with conditioning bound once: tensors or numbers, such as ``y=3``."""
+        """Return the field with conditions bound once.
+
+        A condition is a number, such as ``y=3``, or a tensor with one row for all samples, or a row
+        for each: of the samples of a whole `scorefield.sample`, `scorefield.log_prob` or
+        `scorefield.encode`, in their order, or of a call of the field.
+        """
         return _Conditioned(self, condition)
+
+    def take(self, items: Sequence[int] | Tensor, count: int) -> ScoreField:
+        """Return the field for some of ``count`` samples, by their places.
+
+        Bound conditions with a row for each sample are given these rows.
+
+        Raises:
+            ValueError: a condition with another number of rows than ``count``, or one.
+        """
+        modules = {name: _of_samples(child, items, count) for name, child in self._modules.items()}
+        if all(child is self._modules[name] for name, child in modules.items()):
+            return self
+        result = copy.copy(self)
+        result._modules, result.rows = modules, len(items)
+        return result
 
 
 class _Under(ScoreField):
@@ -309,7 +335,7 @@ class _Under(ScoreField):
                 "Narrow t_min and t_max of the new process."
             ) from None
         super().__init__(process, base.shape, base.mean, base.variance)
-        self.base = base
+        self.base, self.rows = base, base.rows
 
     @property
     def origin(self) -> ScoreField:
@@ -343,16 +369,39 @@ class FieldWrapper(ScoreField):
     def __init__(self, base: ScoreField) -> None:
         check_instance("base", base, ScoreField, "a field, such as run.field")
         super().__init__(base.process, base.shape, base.mean, base.variance)
-        self.base = base
+        self.base, self.rows = base, base.rows
 
     def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
         return self.base.instants(t)
+
+
+def _of_samples(module: nn.Module | None, items: Sequence[int] | Tensor, count: int) -> Any:
+    """Return a field, or a list of fields, for some of the samples; any other module as it is."""
+    if isinstance(module, ScoreField):
+        return module.take(items, count)
+    if isinstance(module, nn.ModuleList):
+        parts = [_of_samples(child, items, count) for child in module]
+        if any(new is not child for new, child in zip(parts, module, strict=True)):
+            return nn.ModuleList(parts)
+    return module
 
 
 class _Conditioned(FieldWrapper):
     def __init__(self, base: ScoreField, condition: dict[str, Any]) -> None:
         super().__init__(base)
         self.condition = condition
+        rows = [len(v) for v in condition.values() if isinstance(v, Tensor) and v.ndim]
+        self.rows = max([base.rows, *rows])
+
+    def take(self, items: Sequence[int] | Tensor, count: int) -> ScoreField:
+        rows = {name: _take(name, value, items, count) for name, value in self.condition.items()}
+        base = self.base.take(items, count)
+        if base is self.base and all(rows[name] is v for name, v in self.condition.items()):
+            return self
+        result = copy.copy(self)  # with the hooks of this one
+        result._modules, result.condition = {**self._modules, "base": base}, rows
+        result.rows = len(items)
+        return result
 
     @property
     def origin(self) -> ScoreField:
@@ -365,3 +414,14 @@ class _Conditioned(FieldWrapper):
                 every[name] = torch.full((), value, device=x.device)  # without a copy
         estimate: Estimate = self.base(x, at.prepared, **every)
         return estimate
+
+
+def _take(name: str, value: Any, items: Sequence[int] | Tensor, count: int) -> Any:
+    if not isinstance(value, Tensor) or not value.ndim or len(value) == 1:
+        return value
+    if len(value) != count:
+        raise ValueError(
+            f"the condition {name} has {len(value)} rows for {count} samples: give one for all, or "
+            "one for each."
+        )
+    return value[items]

@@ -214,6 +214,7 @@ class Product(ScoreField):
         )
         self.fields: Sequence[ScoreField] = nn.ModuleList(fields)  # type: ignore[assignment]
         self.weights = tuple(map(float, weights))
+        self.rows = max(field.rows for field in fields)
 
     def prepare_times(
         self, t: Tensor, alpha: Tensor, sigma: Tensor

@@ -82,6 +82,7 @@ class Posterior(ScoreField, ABC):
         check_instance("operator", operator, Operator, "one such as Matrix(matrix)")
         check_instance("measured", measured, Tensor, "torch.as_tensor(measured)")
         super().__init__(base.process, base.shape, base.mean, base.variance)
+        self.rows = base.rows
         if self.linear and not isinstance(operator, LinearOperator):
             raise ValueError(
                 f"operator={type(operator).__name__}: {type(self).__name__} needs a subclass of "

@@ -103,7 +103,8 @@ def restore(
                 each = noise.ndim == measured.ndim and len(noise) > 1
                 noise = filled(noise, of_item, rows, batch_size) if each else noise.clone()
             map_ = Mask(~y.isnan(), checked=True) if operator is None else operator
-            posed = pose(method, field, map_, y, noise, plan, settings)
+            own = field.take(of_item, len(items))
+            posed = pose(method, own, map_, y, noise, plan, settings)
             x = sample(posed[0], batch_ids, posed[1], seed=seed, batch_size=batch_size)
         out[places] = x
     return out.reshape(len(items), n, *field.shape)

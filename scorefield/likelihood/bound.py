@@ -34,7 +34,7 @@ from scorefield.likelihood.density import check_no_gradient, last_time
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.noise import BOUND, Noise
 from scorefield.process import cast, widest
-from scorefield.sampling import batches, check_samples, filled, not_finite
+from scorefield.sampling import batches, check_samples, filled, for_batch, not_finite
 
 DEFAULT_CALLS = 128
 _POWER = 6.0
@@ -92,8 +92,9 @@ def elbo(
     for places, at, slots in batches(rows, batch_size):
         batch = filled(x, places, at, batch_size).to(dtype)
         noise = Noise(seed, slots.to(x.device), stream=BOUND)
+        own = for_batch(field, places, at, batch_size, len(x))
         with torch.no_grad():
-            difference = _difference(field, moments, batch, noise, nfe // 2, low, high)
+            difference = _difference(own, moments, batch, noise, nfe // 2, low, high)
         spread = (difference.diff(dim=0) ** 2).sum(0) / (
             2 * (len(difference) - 1) * len(difference)
         )

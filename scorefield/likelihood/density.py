@@ -26,8 +26,9 @@ Reference: Chen et al. (2018), arXiv:1806.07366; Grathwohl et al. (2019), arXiv:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from numbers import Integral
 
 import torch
@@ -50,6 +51,7 @@ from scorefield.sampling import (
     check_ode,
     check_samples,
     filled,
+    for_batch,
     not_finite,
     resolve,
 )
@@ -118,20 +120,23 @@ def log_prob(
     top = last_time(field, moments)
     goal, most = (math.inf, 0) if stderr is None else (stderr, max_probes)
     with torch.inference_mode(False):  # whose tensors no gradient could be taken of
-        rule: Nodes | Steps
+        rule: Callable[[ScoreField], Nodes | Steps]
         if solver is None and times is None:
             count = DEFAULT_CALLS if nfe is None else nfe
-            rule = Nodes(field, count, moments, top, directions)
+            rule = partial(Nodes, count=count, moments=moments, top=top, directions=directions)
         else:
             plan = _plan(field, solver, times, nfe, top, stderr)
-            rule = Steps(field, plan, moments, top, directions)
+            rule = partial(Steps, plan=plan, moments=moments, top=top, directions=directions)
+        along = rule(field)
         x = x.clone()
         dtype = widest(x.device)
         out = x.new_zeros(len(fields(Likelihood)), len(x), dtype=dtype)
         for places, at, slots in batches(rows, batch_size):
             batch = filled(x, places, at, batch_size).to(dtype)
             noise = Noise(seed, slots.to(x.device), stream=PROBES)
-            out[:, places] = rule.solve(batch, noise, at, goal, most)
+            if field.rows > 1:
+                along = rule(for_batch(field, places, at, batch_size, len(x)))
+            out[:, places] = along.solve(batch, noise, at, goal, most)
     result = Likelihood(*out)
     if not bool((result.stderr <= goal).all()):
         worst = int(result.stderr.argmax())

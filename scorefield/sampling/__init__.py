@@ -11,6 +11,7 @@ from scorefield.sampling.batching import (
     check_evaluating as check_evaluating,
     check_samples as check_samples,
     filled as filled,
+    for_batch as for_batch,
     not_finite as not_finite,
 )
 from scorefield.sampling.codes import (

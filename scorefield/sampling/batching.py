@@ -70,6 +70,21 @@ def filled(x: Tensor, places: Sequence[int], rows: Sequence[int], batch_size: in
     return batch
 
 
+def for_batch(
+    field: ScoreField, places: Sequence[int], rows: Sequence[int], batch_size: int, count: int
+) -> ScoreField:
+    """Return the field for a batch of ``count`` samples, with the conditions of its rows.
+
+    Raises:
+        ValueError: conditions with another number of rows.
+    """
+    if field.rows == 1:
+        return field
+    items = torch.full((batch_size,), places[0])
+    items[list(rows)] = torch.tensor(places)
+    return field.take(items, count)
+
+
 def not_finite(x: Tensor) -> list[int]:
     """Return the places of the samples of ``x`` ``(B, ...)`` that are not finite."""
     places: list[int] = (~x.isfinite())[:, None].flatten(1).any(1).nonzero().flatten().tolist()

@@ -32,6 +32,7 @@ from scorefield.sampling.batching import (
     batches,
     check_samples,
     filled,
+    for_batch,
     not_finite,
 )
 from scorefield.sampling.defaults import ROUND_TRIP, check_ode, resolve
@@ -162,7 +163,7 @@ def interpolate(
     keys = torch.tensor(as_ids(len(a) if ids is None else ids, batch_size), dtype=torch.int64)
     plan = _plan(field, solver, times, nfe)
     codes = encode(
-        field,
+        field.take([*range(len(a))] * 2, len(a)),
         torch.cat([a, b]),
         plan,
         ids=torch.cat([2 * keys, 2 * keys + 1]),
@@ -175,7 +176,10 @@ def interpolate(
     first, last = codes.z[: len(a)], codes.z[len(a) :]
     way = torch.stack([slerp(first, last, weight) for weight in weights], 1)
     places = (keys[:, None] * between + torch.arange(between)).flatten()
-    decoded = decode(field, way.flatten(0, 1), plan, check=False, ids=places, batch_size=batch_size)
+    of_points = field.take([k for k in range(len(a)) for _ in range(between)], len(a))
+    decoded = decode(
+        of_points, way.flatten(0, 1), plan, check=False, ids=places, batch_size=batch_size
+    )
     strip = torch.cat([a[:, None], decoded.x.reshape(way.shape), b[:, None]], 1)
     return Decoded(strip, codes.error.reshape(2, len(a)).amax(0), codes.nfe + decoded.nfe)
 
@@ -215,17 +219,22 @@ class _Ways:
             rising: Tensor | Adaptive = replace(plan.times, start=end, end=begin)
         else:
             rising = torch.as_tensor(plan.times, dtype=torch.float64).flip(0)
-        self.down = prepare(field, plan)
-        if self.down.first < self.down.last:
+
+        self.plan, self.rising = plan, rising
+        self.ways = self._both(field)
+        down, _ = self.ways
+        if down.first < down.last:
             raise ValueError("times rise: give them falling, as for sample; encode turns them.")
-        if self.down.last < field.process.t_min:
+        if down.last < field.process.t_min:
             raise ValueError(
                 "times end at the data, where no field can be asked: end them at t_min, as "
                 "round_trip_plan does."
             )
-        self.up = prepare(field, plan.solver, rising)
-        self.alpha = float(field.process.alpha(self.down.last))
-        self.prior = field.process.prior(field.mean, field.variance, self.down.first)
+        self.alpha = float(field.process.alpha(down.last))
+        self.prior = field.process.prior(field.mean, field.variance, down.first)
+
+    def _both(self, field: ScoreField) -> tuple[Prepared, Prepared]:
+        return prepare(field, self.plan), prepare(field, self.solver, self.rising)
 
     def lift(self, x: Tensor) -> Tensor:
         """Return data in the units of the last time."""
@@ -254,24 +263,26 @@ class _Ways:
         error of going back, relative to data or code, and the calls for one batch.
         """
         names = ("code", "sample of the code") if up else ("sample", "code of the sample")
-        there, back = (self.up, self.down) if up else (self.down, self.up)
         error = wide(x.new_full((len(x),), torch.nan))
         with count_calls(self.field) as calls:
             begin = self.lift(x) if up else self.raw(x)
-            end, pair = self._carry(there, begin, partner, names[0])
+            end, pair = self._carry(up, begin, partner, names[0])
             if check:
-                again, _ = self._carry(back, end, pair, names[1])
+                again, _ = self._carry(not up, end, pair, names[1])
                 again = self.land(again) if up else self.standard(again)
                 error = _apart(again, x, self.field.data_std if up else 1.0)
         turns = sum(1 for _ in batches(self.ids, self.batch_size)) if self.ids else 1
         return end, pair, error, round(calls.count / max(1, turns))
 
     def _carry(
-        self, run: Prepared, x: Tensor, partner: Tensor | None, label: str
+        self, up: bool, x: Tensor, partner: Tensor | None, label: str
     ) -> tuple[Tensor, Tensor | None]:
         """Return where a run ends, and the second states that its solver needs to go back."""
-        out, pair, size = torch.empty_like(x), None, self.batch_size
+        out, pair, size, run = torch.empty_like(x), None, self.batch_size, self.ways[up]
         for places, rows, slots in batches(self.ids, size):
+            if self.field.rows > 1:
+                own = for_batch(self.field, places, rows, size, len(self.ids))
+                run = self._both(own)[up]
             begin = State(filled(x, places, rows, size), run.first, Noise(0, slots.to(x.device)))
             if partner is not None:
                 second = filled(partner, places, rows, size)

@@ -18,7 +18,7 @@ from scorefield.field import Estimate, ScoreField
 from scorefield.noise import Noise
 from scorefield.process import Time, check_instance, check_times
 from scorefield.sampling.adaptive import Adaptive
-from scorefield.sampling.batching import as_ids, batches, check_evaluating
+from scorefield.sampling.batching import as_ids, batches, check_evaluating, for_batch
 from scorefield.sampling.defaults import resolve
 from scorefield.sampling.integrate import Prepared, integrate
 from scorefield.sampling.plan import Plan
@@ -65,7 +65,7 @@ def sample(
     """
     check_evaluating(field)
     plan, ids = resolve(field, solver, times, nfe), as_ids(n, batch_size)
-    run = Prepared.of(field, plan)
+    run, own = Prepared.of(field, plan), field
     if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down. Use times.flip(0).")
     finish = finish and plan.finish and bool(run.last >= field.process.t_min)
@@ -73,15 +73,18 @@ def sample(
     start, like = field.process.prior(field.mean, field.variance, run.first), template(field, dtype)
     out = like.new_empty(len(ids), *field.shape, dtype=dtype)
     for places, rows, slots in batches(ids, batch_size):
+        if field.rows > 1:
+            own = for_batch(field, places, rows, batch_size, len(ids))
+            run = Prepared.of(own, plan)
         # not in inference mode, in which a field could take no gradient of its own
         with torch.inference_mode(False), torch.no_grad():
             z, noise = Noise(seed, slots.to(like.device)).draw(field.shape, like)
             begin = State(start.draw(z), run.first, noise)
             x = run(begin, rows).x
             if end is not None:
-                x = field(x, end).x0
+                x = own(x, end).x0
             if not bool(x[rows].isfinite().all()):
-                raise _not_finite(field, plan, begin)
+                raise _not_finite(own, plan, begin)
         out[places] = x[rows].to(out)
     return out
 

@@ -1,4 +1,4 @@
-"""Lists of timesteps: those that a pipeline asks for, checks, and distinct ones for every call."""
+"""Timesteps as a pipeline requests them: their times, checks, and distinct ones for every call."""
 
 from __future__ import annotations
 

@@ -19,13 +19,17 @@ no answer.
 LD3, BNS and S4S are those of ``benchmarks/fitted.py``. They learn from the same noises and paths,
 by as many evaluations of the field as ``tune`` needed, and are judged by the same noises.
 
+Plans of as many rounds of two calls at once (``--parallel``) are compared twice: with the best peer
+of as many calls as they have rounds, and with the best peer of as many calls.
+
 Further: plans before their levels and steps move together, three more sets of noises, the interval
 that ``tune`` reports, the time that it took, and, for the network of the digits, the sliced
 Wasserstein distance to held-out digits of 8 calls by a plan and of 1,000 steps of ancestral DDPM.
 
 Writes results/plans.json and results/plans.png beside this file, and exits with 1 if a target is
 missed: from 5 to 10 calls a mean error of 1/5 of the best peer's on the mixtures and of 1/4 on the
-networks, and at most that of every fitted method.
+networks, and at most that of every fitted method; from 5 to 10 rounds of several calls 1/5 of the
+best peer of as many calls as rounds.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ import math
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -66,33 +71,33 @@ FEATURES = ("mean", "median", "rms", "p99")
 FASHION = str(Path(__file__).parent / "networks" / "fashion")
 
 
-def target(name: str, calls: int) -> float | None:
+def target(name: str, calls: int, parallel: int = 1) -> float | None:
     """Return what part of the best peer's mean error a plan should leave at the most."""
     if not 5 <= calls <= 10:
         return None
-    return 1 / 4 if name in NETWORKS else 1 / 5
+    return 1 / 4 if name in NETWORKS and parallel == 1 else 1 / 5
 
 
-def tuned(
-    made: peers.Problem, counts: tuple[int, ...], compared: tuple[int, ...]
-) -> tuple[dict, dict]:
+class Fits(NamedTuple):
+    """Measurements by calls, and of plans of rounds by the rounds."""
+
+    rows: dict
+    literature: dict
+    rounds: dict
+
+
+def tuned(made: peers.Problem, task: Task) -> Fits:
     """Fit a plan for every number of calls, and the methods of the literature; measure each."""
     field, count = made.field.under(sf.VP()), len(made.x)
     others = [draw(field, min(count, 256), {}, seed, 64) for seed in SEEDS]
     truths = [ends(noises) for noises in others]
-    tuner, rows, literature = sf.Tuner(field), {}, {}
-    tuner.tune(counts[0], tries=1, polish=0)  # the paths, which all share
+    tuner, rows, literature, rounds = sf.Tuner(field), {}, {}, {}
+    tuner.tune(task.counts[0], tries=1, polish=0)  # the paths, which all share
     paths = ends(tuner.learned)
-    for calls in counts:
-        tried: dict[tuple[float, ...], float] = {}
-        began = time.monotonic()
-        plan = tuner.tune(calls, tried=tried)
-        seconds = time.monotonic() - began
-        plain = tuner.tune(calls, tried=tried, polish=0)
-        evaluations = tuner.cost(calls).evaluations
-        rows[calls] = {
+
+    def measured(plan: sf.Plan, seconds: float, evaluations: int) -> dict:
+        return {
             **peers.summary(made.errors(ends_of(field, plan, count))),
-            "searched": float(made.errors(ends_of(field, plain, count)).mean()),
             "seconds": seconds,
             "evaluations": evaluations,
             "reported": [plan.tuning.low, plan.tuning.error, plan.tuning.high],
@@ -102,9 +107,26 @@ def tuned(
                 for noises, truth in zip(others, truths, strict=True)
             ],
         }
-        if calls in compared:
+
+    for calls in task.counts:
+        tried: dict[tuple[float, ...], float] = {}
+        began = time.monotonic()
+        plan = tuner.tune(calls, tried=tried)
+        seconds = time.monotonic() - began
+        plain = tuner.tune(calls, tried=tried, polish=0)
+        evaluations = tuner.cost(calls).evaluations
+        searched = float(made.errors(ends_of(field, plain, count)).mean())
+        rows[calls] = {**measured(plan, seconds, evaluations), "searched": searched}
+        if calls in task.compared:
             literature[calls] = learned(made, calls, tuner.learned.z, paths, evaluations)
-    return rows, literature
+        if task.parallel > 1:
+            every = task.parallel * calls
+            began = time.monotonic()  # the steps of one call are fitted already
+            plan = tuner.tune(every, rounds=calls)
+            seconds += time.monotonic() - began
+            evaluations = tuner.cost(every, rounds=calls).evaluations
+            rounds[calls] = measured(plan, seconds, evaluations)
+    return Fits(rows, literature, rounds)
 
 
 def learned(made: peers.Problem, calls: int, z: Tensor, paths: Tensor, evaluations: int) -> dict:
@@ -126,7 +148,8 @@ def ends_of(field: sf.ScoreField, plan: sf.Plan, count: int) -> Tensor:
     with sf.count_calls(field) as counted:
         x = sf.sample(field, count, plan, seed=peers.SEED, batch_size=count, dtype=torch.float64)
     assert plan.tuning is not None
-    assert counted.count == plan.tuning.nfe
+    assert counted.rows == count * plan.tuning.nfe
+    assert counted.count == plan.rounds
     return x
 
 
@@ -136,6 +159,7 @@ class Task(NamedTuple):
     name: str
     counts: tuple[int, ...]
     compared: tuple[int, ...]
+    parallel: int
     samples: int
     few: int
     folder: str | None
@@ -150,7 +174,7 @@ def solve(task: Task) -> dict:
     made = peers.problem(name, task.samples, FASHION if name == "fashion" else task.folder)
     for parameter in made.field.parameters():
         parameter.requires_grad_(False)
-    rows, literature = tuned(made, counts, task.compared)
+    fits = tuned(made, task)
     return {
         "problem": name,
         "dimension": made.end[0].numel(),
@@ -158,8 +182,10 @@ def solve(task: Task) -> dict:
         "calls": counts,
         "reference": made.checks,
         "best_peer": best_peers(made, task),
-        "tuned": rows,
-        "literature": literature,
+        "tuned": fits.rows,
+        "literature": fits.literature,
+        "parallel": task.parallel,
+        "rounds": fits.rounds,
     }
 
 
@@ -169,7 +195,8 @@ def best_peers(made: peers.Problem, task: Task) -> dict:
     before = task.known.get("reference", {}).get(key, 0.0)
     same = math.isclose(before, made.checks[key], rel_tol=1e-3)
     best = task.known["best_peer"] if same and task.known["samples"] == task.samples else {}
-    missing = tuple(calls for calls in task.counts if str(calls) not in best)
+    every = {calls * k for calls in task.counts for k in (1, task.parallel)}
+    missing = tuple(calls for calls in sorted(every) if str(calls) not in best)
     found = peers.theirs(made, missing, task.few) if missing else {}
     for calls in missing:
         best[str(calls)] = {
@@ -246,9 +273,30 @@ def show(result: dict) -> list[str]:
                 line(f"{feature}, {method}", cells)
         missed += [f"{name} at {n}: {method} is better" for n, found in literature.items()
                    if found[method]["mean"] < rows[n]["mean"]]  # fmt: skip
+    if result["rounds"]:
+        missed += show_rounds(result, line)
     peers_of = "".join(f"{best[n]['mean'][1][:8]:>9s}" for n in counts)
     print(f"{'best peer':28s}{peers_of}")
     return missed
+
+
+def show_rounds(result: dict, line: Callable[[str, list[float | None]], None]) -> list[str]:
+    """Print the rows of plans of rounds and return the targets that were missed."""
+    name, counts, parallel = result["problem"], result["rounds"], result["parallel"]
+    best, title = result["best_peer"], f"rounds of {parallel}"
+    for feature in FEATURES:
+        values = [row[feature] for row in counts.values()]
+        line(f"{feature}, {title}", values)
+        for of, k in (("rounds", 1), ("calls", parallel)):
+            least = [best[str(k * int(n))][feature][0] for n in counts]
+            parts = [a / b for a, b in zip(values, least, strict=True)]
+            line(f"{feature} / peer of as many {of}", parts)
+    for which, pick in (("least", min), ("most", max)):
+        line(f"three more sets, {which}", [pick(row["fresh"]) for row in counts.values()])
+    shares = {n: row["mean"] / best[n]["mean"][0] for n, row in counts.items()}
+    aims = {n: target(name, int(n), parallel) for n in counts}
+    return [f"{name} at {n} {title}: {shares[n]:.2f} of {a:.2f}" for n, a in aims.items()
+            if a is not None and shares[n] > a]  # fmt: skip
 
 
 def plot(results: list[dict], path: Path) -> None:
@@ -278,6 +326,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PROBLEMS, default=PROBLEMS)
     parser.add_argument("--calls", nargs="+", type=int, help="numbers of calls")
     parser.add_argument("--fitted", nargs="*", type=int, default=FITTED, help="calls of LD3, ...")
+    parser.add_argument("--parallel", type=int, default=2, help="calls at once; 1 for none")
     parser.add_argument("--again", action="store_true", help="run diffusers again")
     parser.add_argument("--workers", type=int, default=2, help="problems at a time")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -299,7 +348,8 @@ def main() -> None:
         for name in names:
             samples = (512 if name in MIXTURES else 128) // (4 if options.quick else 1)
             known = {} if options.again else results.get(name, {})
-            task = Task(name, tuple(counts), tuple(options.fitted), samples, few, folder, known)
+            of_calls = tuple(counts), tuple(options.fitted), options.parallel
+            task = Task(name, *of_calls, samples, few, folder, known)
             jobs.append(pool.submit(solve, task))
         whole = len(names) == len(PROBLEMS)
         digits = pool.submit(held_out, folder, options.quick) if whole else None

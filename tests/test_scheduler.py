@@ -827,6 +827,18 @@ def test_a_sample_changed_within_a_fitted_plan_goes_on_with_the_estimates_from_t
     close(found, truth(field_of(made), sf.Multistep(2, start="rising"), times[1:], x))
 
 
+def test_a_plan_of_calls_at_once_makes_them_one_after_another():
+    table = (0.9, 0.05, 0.1, 0.02, -0.03), (0.8, 0.1, 0.1, 0.05, 0.0, 0.1, 0.0, 0.0, 0.02)
+    nodes = ((0.4, 0.7),), ((-0.5, 0.6, 0.1, 0.05, 0.2, 0.0),)
+    fitted = sf.solvers.Fitted((1.0, 0.0, -1.0), table, nodes)
+    times = fitted.times(SolverScheduler(**SHORT).process)
+    made = SolverScheduler(sf.Plan(fitted, times), **SHORT)
+    made.set_timesteps(5)
+    assert len(made.timesteps) == 5, "two rounds of two, and the end"
+    x = normal(2, 3)
+    close(drive(made, x), truth(field_of(made), fitted, times, x))
+
+
 # what a scheduler of diffusers is asked for
 
 

@@ -19,11 +19,12 @@ from scorefield.sampling import Plan
 from scorefield.solvers import Fitted, level_times
 from scorefield.tuning import Tuner, tune
 from scorefield.tuning.noises import distances, draw, mean_distance
-from scorefield.tuning.polish import _Walk, polished
+from scorefield.tuning.polish import polished
 from scorefield.tuning.search import Search, packed, unpacked
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import ends, teach
 from scorefield.tuning.tried import Tried
+from scorefield.tuning.walk import Walk
 
 LEVELS = (2.0, 0.5, -0.5, -1.5, -math.inf)
 
@@ -310,7 +311,7 @@ def test_the_derivatives_of_a_path_are_those_of_autograd():
     solver, _ = student(field, 16).learn((1.0, 0.0, -1.0, -math.inf))
     of, units = noises(field, 16), []
     of = replace(of, z=of.z.double())
-    end, columns = _Walk(of, solver).derivatives(slice(0, 16), units)
+    end, columns = Walk(of, solver).derivatives(slice(0, 16), units)
 
     def ends(levels, *coefficients):
         process, y = field.process, None

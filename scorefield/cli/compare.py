@@ -195,7 +195,8 @@ def _tuned(opened: Opened) -> list[Plan]:
     def skip(message: str) -> None:
         say(one_line(f"left out: {message}"))
 
-    return list(opened.folder.plans(opened.run.conditional, opened.run.guidance, skip).values())
+    of = opened.run.conditional, opened.run.guidance, skip
+    return [*opened.folder.plans(*of).values(), *opened.folder.parallel_plans(*of).values()]
 
 
 def _draw(frontier: Frontier, path: Path) -> None:

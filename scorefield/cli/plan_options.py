@@ -224,9 +224,10 @@ def describe_tuning(plan: Plan) -> str:
     if tuning is None:
         return "a plan without a measured error"
     unchanged = tuning.error == tuning.default
+    in_rounds = "" if plan.rounds == plan.nfe else f" in {plan.rounds} rounds"
     kind = "the default plan, which tuning did not improve" if unchanged else "tuned"
     return (
-        f"{kind}, {tuning.nfe} calls: error {tuning.error:.3g} ({tuning.low:.2g} to "
+        f"{kind}, {tuning.nfe} calls{in_rounds}: error {tuning.error:.3g} ({tuning.low:.2g} to "
         f"{tuning.high:.2g}; default plan {tuning.default:.3g}, teacher {tuning.teacher:.2g}), the "
         "distance to the exact path's end"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.console import meter, say
@@ -35,11 +35,12 @@ def tune(
     /,
     *,
     nfe: Annotated[list[str], option(CALLS)],
+    rounds: Annotated[int | None, option(CALLS, "one for each call")] = None,
     guidance: Annotated[float, option(ITEMS)] = 1.0,
     embeddings: Embeddings = None,
     seed: Seed = 0,
     noises: Annotated[int | None, option(PRECISION, "32 to 512, by the dimension")] = None,
-    tries: Annotated[int | None, option(PRECISION, "400 / nfe, at least 40")] = None,
+    tries: Annotated[int | None, option(PRECISION, "400 / rounds, at least 40")] = None,
     polish: Annotated[int | None, option(PRECISION, "32, fewer above 7 calls")] = None,
     batch_size: Annotated[int | None, option(WHERE, "64 to 512, by the dimension")] = None,
     device: Device = "cpu",
@@ -56,6 +57,9 @@ def tune(
     ----------
     nfe
         Network calls per sample, with one plan for each: --nfe 4,5,6,8,10,15,20.
+    rounds
+        Rounds of calls that are made at once, as one batch: --nfe 10 --rounds 5 makes 5 calls of
+        twice the batch size. `scorefield sample --plan` takes the file of the plan.
     guidance
         Scale of classifier-free guidance that the plans are for (conditional runs).
     noises
@@ -64,7 +68,7 @@ def tune(
     tries
         Choices of noise levels to try for each plan.
     polish
-        Rounds at the end that move levels and steps together. 0 makes none.
+        Iterations at the end that move levels and steps together. 0 makes none.
     batch_size
         Samples per network call.
     overwrite
@@ -76,32 +80,42 @@ def tune(
     from scorefield.runs.jobs.engines import Source
     from scorefield.runs.tune import RunTuner
     from scorefield.sampling import default_plan
+    from scorefield.tuning.tuner import check_rounds
 
     budgets = whole_numbers("nfe", nfe)
+    for calls in budgets:
+        check_rounds(calls, rounds)
     if tries is not None and tries < 1:
         raise UsageError(f"--tries {tries}: give at least 1.")
     if polish is not None and polish < 0:
-        raise UsageError(f"--polish {polish}: give a number of rounds, or 0.")
+        raise UsageError(f"--polish {polish}: give a number of iterations, or 0.")
     texts = None if embeddings is None else {CONDITION: read_embeddings(embeddings)}
     opened, folder = Source(run, network, device).load().guided(guidance), RunFolder(run)
     for calls in budgets:
-        default_plan(opened.field, calls)  # raises for a number of calls without a plan
-    stored = partial(folder.plan, opened.conditional, guidance=opened.guidance)
+        default_plan(opened.field, rounds or calls)  # raises for a number without a plan
+    stored = partial(folder.plan, opened.conditional, guidance=opened.guidance, rounds=rounds)
     missing = [n for n in budgets if overwrite or not exists(partial(stored, n))]
     if not missing:
         return
     tuner = RunTuner(opened, conditions=texts, noises=noises, seed=seed, batch_size=batch_size)
     for calls in missing:
-        say(describe_tuning(show_tuning(tuner, calls, tries, polish)))
-        say(f"plan: {folder.plan_path(calls, guidance)}")
+        say(describe_tuning(show_tuning(tuner, calls, tries, polish, rounds)))
+        say(f"plan: {folder.plan_path(calls, guidance, rounds)}")
 
 
 def show_tuning(
-    tuner: RunTuner | PipelineTuner, calls: int, tries: int | None, polish: int | None
+    tuner: RunTuner | PipelineTuner,
+    calls: int,
+    tries: int | None,
+    polish: int | None,
+    rounds: int | None = None,
 ) -> Plan:
     """Print the cost of a plan, then show the progress of its search, and return the plan."""
-    effort, error = tuner.tuner.effort(calls, tries, polish), math.inf
-    say(f"{calls} calls: {tuner.tuner.cost(calls, tries=tries, polish=polish)}")
+    effort, error = tuner.tuner.effort(calls, tries, polish, rounds), math.inf
+    settings: dict[str, Any] = {"tries": tries, "polish": polish}
+    if rounds is not None:  # as pipelines do not have them
+        settings["rounds"] = rounds
+    say(f"{calls} calls: {tuner.tuner.cost(calls, **settings)}")
     with meter(sum(effort), f"{calls} calls", lambda: f"error {error:.3g}") as advance:
 
         def progress(latest: float) -> None:
@@ -109,7 +123,7 @@ def show_tuning(
             error = latest
             advance()
 
-        return tuner.tune(calls, tries=tries, polish=polish, progress=progress)
+        return tuner.tune(calls, **settings, progress=progress)
 
 
 def exists(read: Callable[[], Plan | None]) -> bool:

@@ -70,7 +70,7 @@ def tune_pipeline(
     tries
         Choices of noise levels to try for each plan.
     polish
-        Rounds at the end that move levels and steps together. 0 makes none.
+        Iterations at the end that move levels and steps together. 0 makes none.
     batch_size
         States per call of the pipeline.
     dtype

@@ -167,6 +167,19 @@ class Estimate(NamedTuple):
         p_eps, q_eps = map(choose, self.of_eps, other.of_eps)
         return Estimate(choose(self.x, other.x), at, (u, w), (p, q), (p_eps, q_eps))
 
+    def parts(self, states: Sequence[Tensor], instants: Sequence[Instant]) -> list[Estimate]:
+        """Return the estimates of the batches ``(B, ...)`` that are stacked in ``x``, in order."""
+        count = len(states)
+
+        def split(value: Any) -> Sequence[Any]:
+            stacked = isinstance(value, Tensor) and value.ndim > 0
+            return value.chunk(count) if stacked else [value] * count
+
+        u = states if self.basis[0] is self.x else split(self.basis[0])
+        coefficients = (split(c) for c in (*self.of_x0, *self.of_eps))
+        rows = zip(states, instants, u, split(self.basis[1]), *coefficients, strict=True)
+        return [Estimate(x, at, (v, w), (p, q), (r, s)) for x, at, v, w, p, q, r, s in rows]
+
     def weights(self, of_x0: Coefficient, of_eps: Coefficient) -> Pair:
         """Return the coefficients of ``u`` and ``w`` in ``of_x0 x0 + of_eps eps``."""
         (p, q), (p_eps, q_eps) = self.of_x0, self.of_eps
@@ -279,6 +292,28 @@ class ScoreField(nn.Module, ABC):
         return self.estimate(x, self.instants(align(t, x)[None])[0], **condition)
 
     @property
+    def stackable(self) -> bool:
+        """Whether a call may have several batches in its rows, each at a time of its own.
+
+        Not where anything but bound conditions is of the samples of one batch.
+        """
+        return True
+
+    def at_once(self, states: Sequence[Tensor], instants: Sequence[Instant]) -> list[Estimate]:
+        """Return the estimates of batches ``(B, *shape)``, each at its instant.
+
+        They are one call of a larger batch if the field is `stackable`, else one call for each.
+        """
+        if not self.stackable or len(states) == 1:
+            return [self(x, at) for x, at in zip(states, instants, strict=True)]
+        x, count = torch.cat(list(states)), len(states[0])
+        shape = count, *[1] * (x.ndim - 1)
+        times = torch.cat([at.t.expand(shape) for at in instants])
+        own = self if self.rows == 1 else self.take([*range(count)] * len(states), count)
+        estimate: Estimate = own(x, own.instants(times[None])[0])
+        return estimate.parts(states, instants)
+
+    @property
     def data_std(self) -> float:
         """The data's root-mean-square deviation."""
         return float(torch.as_tensor(self.variance, dtype=torch.float64).mean().sqrt())
@@ -341,6 +376,10 @@ class _Under(ScoreField):
     def origin(self) -> ScoreField:
         return self.base.origin
 
+    @property
+    def stackable(self) -> bool:
+        return self.base.stackable
+
     def prepare_times(
         self, t: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Sequence[tuple[Coefficient, Instant]]:
@@ -370,6 +409,10 @@ class FieldWrapper(ScoreField):
         check_instance("base", base, ScoreField, "a field, such as run.field")
         super().__init__(base.process, base.shape, base.mean, base.variance)
         self.base, self.rows = base, base.rows
+
+    @property
+    def stackable(self) -> bool:
+        return self.base.stackable
 
     def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
         return self.base.instants(t)

@@ -74,6 +74,11 @@ class ClassifierFree(FieldWrapper):
         self.negative = None if negative is None else dict(negative)
         self.interval, self.rescale = (low, high), rescale
 
+    @property
+    def stackable(self) -> bool:
+        rows = (torch.as_tensor(value) for value in (self.negative or {}).values())
+        return self.base.stackable and all(v.ndim == 0 or len(v) == 1 for v in rows)
+
     def prepare_times(
         self, t: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Sequence[tuple[Instant, Any]]:
@@ -215,6 +220,10 @@ class Product(ScoreField):
         self.fields: Sequence[ScoreField] = nn.ModuleList(fields)  # type: ignore[assignment]
         self.weights = tuple(map(float, weights))
         self.rows = max(field.rows for field in fields)
+
+    @property
+    def stackable(self) -> bool:
+        return all(field.stackable for field in self.fields)
 
     def prepare_times(
         self, t: Tensor, alpha: Tensor, sigma: Tensor

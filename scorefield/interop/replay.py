@@ -57,6 +57,12 @@ class Unscaled(Parametrization):
         return Coefficients(skip, out, torch.ones_like(scale))
 
 
+class _Replayed(Denoiser):
+    """A denoiser whose network is called for one state at a time."""
+
+    stackable = False
+
+
 def replay_field(process: Process, parametrization: Parametrization) -> Denoiser:
     """Return the field of a network that is called outside, with samples in its own scale.
 
@@ -64,7 +70,7 @@ def replay_field(process: Process, parametrization: Parametrization) -> Denoiser
         ValueError: the parametrization has infinite coefficients at an end of the process.
     """
     unscaled = Unscaled(parametrization)
-    return Denoiser(Recorded(), process, unscaled, shape=(1,), label=time_label)
+    return _Replayed(Recorded(), process, unscaled, shape=(1,), label=time_label)
 
 
 @contextmanager

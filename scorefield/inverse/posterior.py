@@ -109,6 +109,10 @@ class Posterior(ScoreField, ABC):
             )
         return torch.where(ignored, 0.0, rows)
 
+    @property
+    def stackable(self) -> bool:
+        return len(self.measured) == 1 and self.base.stackable
+
     @abstractmethod
     def weights(self, at: Instant, residual: Tensor, pull: Pull) -> Tensor:
         """Return ``w`` of (1), for ``y - A(mu)`` and the map from ``w`` to ``J^T A^T w``."""

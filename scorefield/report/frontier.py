@@ -164,10 +164,11 @@ def _table(frontier: Frontier) -> Table:
     """Return the table of all measurements."""
     metrics = metric_names(frontier)[:_METRICS]
     names = ["solver", "NFE", "ms per sample", "error to exact path", *map(short_name, metrics)]
+    parallel = any(p.rounds != p.nfe for p in frontier.points)
     rows = [
         [
             short_name(p.name),
-            f"{p.nfe:g}",
+            f"{p.nfe:g} in {p.rounds:g} rounds" if parallel else f"{p.nfe:g}",
             f"{p.milliseconds:.2f}",
             "" if p.error is None else str(p.error),
             *(str(p.values[m]) if m in p.values else "" for m in metrics),

@@ -52,6 +52,7 @@ WEIGHTS = "model.safetensors"
 CHECKPOINTS, PLANS, SAMPLES, FRONTIER = "checkpoints", "plans", "samples", "frontier.json"
 
 _GUIDANCE = "-guidance-"
+_ROUNDS = "-rounds-"
 _SYSTEM = ("._", ".DS_Store", "lost+found")  # names of files that systems make in any folder
 _WRITING = ".writing-"  # in the name of a folder that is being written
 # the settings of training, which do not apply to a run that was not trained here
@@ -172,20 +173,24 @@ class RunFolder:
 
     # --- tuned plans
 
-    def plan_path(self, nfe: int, guidance: float = 1.0) -> Path:
+    def plan_path(self, nfe: int, guidance: float = 1.0, rounds: int | None = None) -> Path:
         """Return the path of the plan of ``nfe`` calls under a guidance; it need not exist."""
-        return self.path / PLANS / f"nfe-{nfe}{guidance_suffix(guidance)}.json"
+        of_rounds = "" if rounds in (None, nfe) else f"{_ROUNDS}{rounds}"
+        return self.path / PLANS / f"nfe-{nfe}{of_rounds}{guidance_suffix(guidance)}.json"
 
-    def plan(self, field: ScoreField, nfe: int, guidance: float = 1.0) -> Plan | None:
+    def plan(
+        self, field: ScoreField, nfe: int, guidance: float = 1.0, rounds: int | None = None
+    ) -> Plan | None:
         """Return the plan that was tuned for a field and ``nfe`` calls, or None.
 
         Args:
             field: the run's field under the guidance, `Run.conditional`.
+            rounds: of calls that are made at once, as for `scorefield.Tuner.tune`.
 
         Raises:
             CheckpointError: the file does not hold a tuned plan, or a plan for another field.
         """
-        path = self.plan_path(nfe, guidance)
+        path = self.plan_path(nfe, guidance, rounds)
         return _tuned_plan(path, field, self.path) if os.path.lexists(path) else None
 
     def plans(
@@ -196,6 +201,8 @@ class RunFolder:
     ) -> dict[int, Plan]:
         """Return the plans that were tuned for a field, by their calls, in ascending order.
 
+        Those of several calls at once are in `parallel_plans`.
+
         Args:
             field: the run's field under the guidance, `Run.conditional`.
             skip: called with a message for each file that cannot be used, which is then skipped.
@@ -203,21 +210,55 @@ class RunFolder:
         Raises:
             CheckpointError: as `plan`, without ``skip``.
         """
+        plans = self._plans(field, guidance, skip, parallel=False)
+        return {nfe: plan for (nfe, _), plan in plans.items()}
+
+    def parallel_plans(
+        self,
+        field: ScoreField,
+        guidance: float = 1.0,
+        skip: Callable[[str], None] | None = None,
+    ) -> dict[tuple[int, int], Plan]:
+        """Return the plans with several calls at once, by their calls and rounds, as `plans`."""
+        return self._plans(field, guidance, skip, parallel=True)
+
+    def _plans(
+        self,
+        field: ScoreField,
+        guidance: float,
+        skip: Callable[[str], None] | None,
+        *,
+        parallel: bool,
+    ) -> dict[tuple[int, int], Plan]:
         suffix, plans = guidance_suffix(guidance), {}
         for path in sorted((self.path / PLANS).glob("nfe-*.json")):
-            nfe, *scale = path.stem.removeprefix("nfe-").partition(_GUIDANCE)
-            if not nfe.isdecimal() or "".join(scale) != suffix:
+            name, *scale = path.stem.removeprefix("nfe-").partition(_GUIDANCE)
+            nfe, several, rounds = name.partition(_ROUNDS)
+            counts = [nfe, rounds] if several else [nfe]
+            if not all(map(str.isdecimal, counts)) or "".join(scale) != suffix:
+                continue
+            if bool(several) is not parallel:
                 continue
             try:
-                plans[int(nfe)] = _tuned_plan(path, field, self.path)
+                plans[int(nfe), int(rounds or nfe)] = _tuned_plan(path, field, self.path)
             except CheckpointError as error:
                 if skip is None:
                     raise
                 skip(str(error))
         return dict(sorted(plans.items()))
 
-    def save_plan(self, plan: Plan, guidance: float = 1.0) -> Path:
+    def save_plan(
+        self,
+        plan: Plan,
+        guidance: float = 1.0,
+        *,
+        nfe: int | None = None,
+        rounds: int | None = None,
+    ) -> Path:
         """Write a tuned plan, at once or not at all, and return its path.
+
+        Args:
+            nfe, rounds: those it was tuned for, by default the plan's own calls.
 
         Raises:
             ValueError: a plan that was not tuned, or whose solver cannot be written.
@@ -225,14 +266,16 @@ class RunFolder:
         """
         if plan.tuning is None:
             raise ValueError("plan: only a tuned plan belongs to a run; use Plan.save for others.")
-        path = self.plan_path(plan.tuning.nfe, guidance)
+        path = self.plan_path(nfe or plan.tuning.nfe, guidance, rounds)
         check_place(path, self.path)
         path.parent.mkdir(exist_ok=True)
         with digests.rewriting(path, self.path):
             plan.save(path)
         return path
 
-    def tried(self, nfe: int, guidance: float, facts: Mapping[str, Any]) -> Tried:
+    def tried(
+        self, nfe: int, guidance: float, facts: Mapping[str, Any], rounds: int | None = None
+    ) -> Tried:
         """Return the record of the search for a plan, so that an interrupted search continues.
 
         Raises:
@@ -240,9 +283,10 @@ class RunFolder:
         """
         from scorefield.tuning.tried import Tried
 
-        path = self.plan_path(nfe, guidance)
+        path = self.plan_path(nfe, guidance, rounds)
         check_place(path, self.path)
-        return Tried(path.with_name(f".{path.stem}.tried"), {"nfe": nfe, **facts})
+        facts = {"nfe": nfe, "rounds": rounds or nfe, **facts}
+        return Tried(path.with_name(f".{path.stem}.tried"), facts)
 
     # --- the frontier
 

@@ -58,14 +58,17 @@ class RunTuner:
         self,
         nfe: int,
         *,
+        rounds: int | None = None,
         tries: int | None = None,
         polish: int | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
-        """Fit the plan of ``nfe`` network calls, and keep it with the run.
+        """Fit the plan of ``nfe`` network calls, and store it with the run.
+
+        A plan of several calls at once is stored in a run folder alone.
 
         Args:
-            tries, polish, progress: those of `scorefield.Tuner.tune`.
+            rounds, tries, polish, progress: those of `scorefield.Tuner.tune`.
 
         Raises:
             ValueError, NumericalError: as `scorefield.Tuner.tune`.
@@ -73,11 +76,13 @@ class RunTuner:
         """
         folder = None if self.run.condition else self.run.folder
         guidance = self.run.guidance
-        tried = None if folder is None else folder.tried(nfe, guidance, self.facts)
-        plan = self.tuner.tune(nfe, tries=tries, polish=polish, tried=tried, progress=progress)
-        if folder is None or tried is None:
-            self.run.tuned[guidance, nfe, self.run.bound] = plan
-        else:
-            folder.save_plan(plan, guidance)
+        tried = None if folder is None else folder.tried(nfe, guidance, self.facts, rounds)
+        plan = self.tuner.tune(
+            nfe, rounds=rounds, tries=tries, polish=polish, tried=tried, progress=progress
+        )
+        if folder is not None and tried is not None:
+            folder.save_plan(plan, guidance, nfe=nfe, rounds=rounds)
             tried.remove()
+        elif rounds in (None, nfe):
+            self.run.tuned[guidance, nfe, self.run.bound] = plan
         return plan

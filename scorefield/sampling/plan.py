@@ -34,10 +34,10 @@ class Tuning:
         field: the `scorefield.field.digest` of the field.
         process: that of the process whose times the plan has.
         levels: ``log(sigma / alpha)`` of the times, ``-inf`` at the data.
-        nfe: calls of the field.
+        nfe: calls of the field for a sample, those made at once counted singly.
         error: the plan's distance.
         low, high: its 95 % confidence interval, for skewed distances.
-        default: that of the default plan, `default_plan`, which is kept where it is better.
+        default: that of the default plan of as many rounds, which is kept where it is better.
         teacher: that of paths with half the steps of the teacher's.
         noises: how many noises the steps were fitted to.
         seed: of the noises.
@@ -106,6 +106,14 @@ class Plan:
         except ValueError:
             return None
         return counts.pop() if len(counts) == 1 else None
+
+    @property
+    def rounds(self) -> int | None:
+        """The number of calls made one after another; of a round are all that are made at once.
+
+        None where `nfe` is.
+        """
+        return None if self.nfe is None else -(-self.nfe // self.solver.parallel)
 
     def under(self, process: Process) -> Plan:
         """Return a tuned plan for its field's view under another process.
@@ -219,12 +227,12 @@ class _Exponential(Process):
 
 
 class _Counting(ScoreField):
-    """A field that is 0 and counts its calls."""
+    """A field that is 0 and counts its calls for a sample."""
 
     calls = 0
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        self.calls += 1
+        self.calls += len(x)
         return Estimate.from_x0(x, at, torch.zeros_like(x))
 
 

@@ -106,6 +106,11 @@ class Solver(ABC):
         return 1
 
     @property
+    def parallel(self) -> int:
+        """The number of calls that a step makes at once, as one call of a larger batch."""
+        return 1
+
+    @property
     def history_length(self) -> int:
         """The number of earlier steps whose estimates a step uses."""
         return 0

@@ -5,8 +5,13 @@ process, and so is a step that is linear in the state and in all the estimates s
 
     y_{i+1} = a_i y_i + sum_j (b_ij x0_j + c_ij eps_j)                              (1)
 
-with ``j`` newest first. The coefficients are valid at the noise levels they were fitted for and in
-their order: such a solver runs once, from its first level to its last.
+with ``j`` newest first. A step may call the field at several states and noise levels at once::
+
+    y_ik = a_ik y_i + sum_j (b_ikj x0_j + c_ikj eps_j)                              (2)
+
+where ``j`` runs over the estimates of earlier steps alone. All of its estimates enter (1). The
+coefficients are valid at the noise levels they were fitted for and in their order: such a solver
+runs once, from its first level to its last.
 """
 
 from __future__ import annotations
@@ -27,11 +32,15 @@ _NEAR = 1e-6  # in log r
 
 @dataclass(frozen=True)
 class Fitted(LinearSolver):
-    """The steps (1); one call each.
+    """The steps (1): a round of one or more calls each, made at once.
 
     Args:
         levels: ``log r`` of the ``N + 1`` times, falling; the last may be ``-inf``, the data.
-        table: for each of the ``N`` steps ``a_i``, then ``b_ij`` and ``c_ij`` for each ``j``.
+        table: for each of the ``N`` steps ``a_i``, then ``b_ij`` and ``c_ij`` for each ``j``. The
+            estimates of a step are in order: at ``y_i``, then at each state (2).
+        nodes: for each step, the same number of states (2) besides ``y_i``, each as its level
+            ``log r``, then ``a_ik``, then ``b_ikj`` and ``c_ikj`` for each ``j``; empty if there
+            are none.
 
     Raises:
         ValueError: levels that do not fall, or a table of another form; steps between other times
@@ -40,15 +49,31 @@ class Fitted(LinearSolver):
 
     levels: tuple[float, ...]
     table: tuple[tuple[float, ...], ...]
+    nodes: tuple[tuple[tuple[float, ...], ...], ...] = ()
 
     def __post_init__(self) -> None:
         falling = all(a > b for a, b in itertools.pairwise(self.levels))
-        sizes = [len(row) for row in self.table]
-        if not falling or sizes != [3 + 2 * i for i in range(len(self.levels) - 1)] or not sizes:
+        sizes, steps, calls = [len(row) for row in self.table], len(self.table), self.parallel
+        expected = [1 + 2 * calls * (i + 1) for i in range(len(self.levels) - 1)]
+        if not falling or sizes != expected or not sizes:
             raise ValueError(
                 f"table: has rows of {sizes} numbers for {len(self.levels)} levels; give falling "
-                "levels, and for the steps between them 3, 5, 7, ... numbers."
+                f"levels, and for the steps between them {expected or [3, 5, 7]} numbers."
             )
+        rows = [[len(row) for row in step] for step in self.nodes]
+        if rows and rows != [[2 + 2 * calls * i] * (calls - 1) for i in range(steps)]:
+            raise ValueError(
+                f"nodes: has rows of {rows} numbers; give each step as many, and each node of step "
+                f"i 2 + {2 * calls} i numbers."
+            )
+
+    @property
+    def calls(self) -> int:
+        return self.parallel
+
+    @property
+    def parallel(self) -> int:
+        return 1 + len(self.nodes[0]) if self.nodes else 1
 
     @property
     def history_length(self) -> int:
@@ -63,16 +88,17 @@ class Fitted(LinearSolver):
         return level_times(process, self.levels)
 
     def rule(self, t: Level, s: Level, past: Past, error: bool) -> Rule:
-        step = len(past.levels)
+        step = len(past.levels) // self.parallel
         if step >= len(self.table) or past.starts_at(t):
             raise ValueError(f"a fitted solver takes its {len(self.table)} steps once, in order.")
         self._check(t, step)
         self._check(s, step + 1)
-        of_y, *rest = self.table[step]
-        pairs = tuple(
-            (s.alpha * b, s.alpha * c) for b, c in zip(rest[::2], rest[1::2], strict=True)
-        )
-        return Rule(((t, None),), Row(s.alpha / t.alpha * of_y, pairs), keep=slice(step + 1))
+        calls: list[tuple[Level, Row | None]] = [(t, None)]
+        for level, *row in self.nodes[step] if self.nodes else ():
+            at = _level(t, level)
+            calls.append((at, _row(at, t, row)))
+        keep = slice((step + 1) * self.parallel)
+        return Rule(calls, _row(s, t, self.table[step]), keep=keep, at_once=len(calls) > 1)
 
     def _check(self, at: Level, place: int) -> None:
         level, data = self.levels[place], at.process.t_data
@@ -85,6 +111,24 @@ class Fitted(LinearSolver):
                 f"step {place} of a fitted solver starts at sigma/alpha = {_ratio(level):.6g}, "
                 f"not at t={float(at.t.flatten()[0]):g}: use the solver's own times."
             )
+
+
+def _level(like: Level, level: float) -> Level:
+    """Return the same level ``log r`` for all steps.
+
+    Raises:
+        ValueError: the process does not reach it.
+    """
+    process = like.process
+    t = process.time(torch.full_like(like.t, -level))
+    return Level(process, t, process.alpha(t), process.sigma(t))
+
+
+def _row(to: Level, start: Level, numbers: Sequence[float]) -> Row:
+    """Return the row of ``x`` at a level, from the coefficients of ``y`` of (1) or (2)."""
+    of_y, *rest = numbers
+    pairs = tuple((to.alpha * b, to.alpha * c) for b, c in zip(rest[::2], rest[1::2], strict=True))
+    return Row(to.alpha / start.alpha * of_y, pairs)
 
 
 def _ratio(level: float) -> float:

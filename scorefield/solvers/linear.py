@@ -110,6 +110,8 @@ class Rule(NamedTuple):
         error: the combination that estimates the step's error, or None.
         keep: the estimates to store, newest first.
         predicted: the next step corrects this one.
+        at_once: no point (1) uses the estimates of this step, so all calls are made at once; their
+            estimates come in the order of the calls.
     """
 
     calls: Sequence[tuple[Level, Row | None]]
@@ -118,6 +120,7 @@ class Rule(NamedTuple):
     error: Row | None = None
     keep: slice = slice(0)
     predicted: bool = False
+    at_once: bool = False
 
 
 class History(NamedTuple):
@@ -152,6 +155,7 @@ class Linear(Move):
     stored: int
     owner: Solver
     history: History
+    at_once: bool = False
 
     def __call__(self, state: State) -> State:
         z, noise = None, state.noise
@@ -164,9 +168,14 @@ class Linear(Move):
                 f"{len(estimates)}: pass the state that the previous move returned."
             )
         x = start = state.x
-        for instant, point in self.calls:
-            x = start if point is None else point.of(start, estimates, z)
-            estimates = (self.field(x, instant), *estimates)
+        if self.at_once:
+            points = [start if p is None else p.of(start, estimates, z) for _, p in self.calls]
+            instants = [instant for instant, _ in self.calls]
+            estimates = (*self.field.at_once(points, instants), *estimates)
+        else:
+            for instant, point in self.calls:
+                x = start if point is None else point.of(start, estimates, z)
+                estimates = (self.field(x, instant), *estimates)
         if self.end is not None:
             x = self.end.of(start, estimates, z)
         store = estimates[self.keep]
@@ -232,7 +241,8 @@ class LinearSolver(Solver):
         rule = self.rule(start, end, Past(past, history.predicted), error)
         instants = [field.instants(level.t) for level, _ in rule.calls]
         points = [_rows(row, count) for _, row in rule.calls]
-        levels = (*[level for level, _ in reversed(rule.calls)], *past)[rule.keep]
+        order = rule.calls if rule.at_once else reversed(rule.calls)
+        levels = (*[level for level, _ in order], *past)[rule.keep]
         kicks: Sequence[tuple[Coefficient, Coefficient] | None] = [None] * count
         if rule.noisy:
             places = (unstack(clock(-level.log_ratio)) for level in (start, end))
@@ -250,6 +260,7 @@ class LinearSolver(Solver):
                 len(past),
                 self,
                 History(tuple(level.t[n] for level in levels), rule.predicted, s[n]),
+                rule.at_once,
             )
             for n in range(count)
         ]

@@ -27,6 +27,7 @@ def tune(
     field: ScoreField,
     nfe: int,
     *,
+    rounds: int | None = None,
     noises: int | None = None,
     conditions: Mapping[str, Tensor] | None = None,
     tries: int | None = None,
@@ -41,11 +42,11 @@ def tune(
 
     Args:
         noises, conditions, seed, batch_size: those of `Tuner`.
-        tries, polish, progress: those of `Tuner.tune`.
+        rounds, tries, polish, progress: those of `Tuner.tune`.
 
     Raises:
         UsageError: SciPy is missing.
         ValueError: as `Tuner` and `Tuner.tune`.
     """
     tuner = Tuner(field, noises=noises, conditions=conditions, seed=seed, batch_size=batch_size)
-    return tuner.tune(nfe, tries=tries, polish=polish, progress=progress)
+    return tuner.tune(nfe, rounds=rounds, tries=tries, polish=polish, progress=progress)

@@ -5,6 +5,9 @@ towards the teacher's path at the next level::
 
     y_{i+1} = w_0 y_i + sum_j w_j x0_j                                              (1)
 
+With several calls a step, the states of the further ones are fitted in the same way, towards the
+path at their own levels, with the estimates of earlier steps.
+
 The next step starts from the state of (1), so later steps correct the errors of earlier ones. No
 gradient through the network is needed.
 """
@@ -46,40 +49,62 @@ class Student:
         teacher: the paths.
         chosen: the coordinates of the teacher's paths and of the regression, ``(M,)``.
         fitted: the noises of the regression, a mask ``(N,)``.
+        parallel: calls of a step, made at once.
     """
 
     noises: Noises
     teacher: Teacher
     chosen: Tensor
     fitted: Tensor
+    parallel: int = 1
 
     @torch.no_grad()
     def learn(self, levels: Sequence[float]) -> Lesson:
-        """Fit the steps between levels.
+        """Fit the steps between levels: those of all calls, step by step, and the last level.
 
         Raises:
-            ValueError: levels that are not decreasing, or beyond the range of the process.
+            ValueError: first levels of steps that do not fall, or beyond the range of the process.
         """
-        field, z = self.noises.field, self.noises.z
-        times = level_times(field.process, levels)
+        field, z, count = self.noises.field, self.noises.z, self.parallel
+        times = level_times(field.process, (*levels[:-1:count], levels[-1]))
+        if count > 1:
+            inner = field.process.time(-torch.tensor(levels[:-1], dtype=torch.float64))
+            times = torch.cat([inner, times[-1:]])
         alphas = field.process.coefficients(times)[0].tolist()
+        instants = field.instants(times[:-1])
         y = wide(from_normal(field, z, times[0])).flatten(1) / alphas[0]
         x0s: list[Tensor] = []
-        table = []
-        for i, at in enumerate(field.instants(times[:-1])):
-            x = (y * alphas[i]).reshape(z.shape).to(z)
-            x0s.insert(0, self.noises.denoised(x, at).to(y.device))
-            last = i + 2 == len(levels)
+        table, nodes = [], []
+        for i in range(0, len(instants), count):
+            states, rows = [y], []
+            for level in levels[i + 1 : i + count]:
+                row = self._row(levels[i], y, x0s, self.teacher.at(level))
+                rows.append((level, *row))
+                states.append(_combined(row, y, x0s))
+            fresh = []
+            for k, state in enumerate(states, i):
+                x = (state * alphas[k]).reshape(z.shape).to(z)
+                fresh.append(self.noises.denoised(x, instants[k]).to(y.device))
+            x0s = [*fresh, *x0s]
+            last = i + count == len(instants)
             # without a level at the data, x at the last level must be the data
             end = self.teacher.end[:, self.chosen] / alphas[-1] if last else None
-            target = self.teacher.at(levels[i + 1]) if end is None else end
-            of_y, *of_x0 = self._weights(levels[i], y, x0s, target)
-            y = of_y * y
-            for w, x0 in zip(of_x0, x0s, strict=True):
-                y.add_(x0, alpha=w)
-            table.append((of_y, *(number for w in of_x0 for number in (w, 0.0))))
+            target = self.teacher.at(levels[i + count]) if end is None else end
+            table.append(self._row(levels[i], y, x0s, target))
+            nodes.append(tuple(rows))
+            y = _combined(table[-1], y, x0s)
         error = distances(y * alphas[-1], self.teacher.end)
-        return Lesson(Fitted(tuple(levels), tuple(table)), error)
+        solver = Fitted(
+            (*levels[:-1:count], levels[-1]), tuple(table), tuple(nodes) if count > 1 else ()
+        )
+        return Lesson(solver, error)
+
+    def _row(
+        self, level: float, y: Tensor, x0s: Sequence[Tensor], target: Tensor
+    ) -> tuple[float, ...]:
+        """Return the row of (1) in a table of `Fitted`."""
+        of_y, *of_x0 = self._weights(level, y, x0s, target)
+        return of_y, *(number for w in of_x0 for number in (w, 0.0))
 
     def _weights(
         self, level: float, y: Tensor, x0s: Sequence[Tensor], target: Tensor
@@ -94,6 +119,14 @@ class Student:
         columns = torch.stack([rows(v) / u for v, u in zip((y, *x0s), units, strict=True)], -1)
         weights = _ridge(columns, target[self.fitted]).tolist()
         return [w / u for w, u in zip(weights, units, strict=True)]
+
+
+def _combined(row: Sequence[float], y: Tensor, x0s: Sequence[Tensor]) -> Tensor:
+    """Return the combination of a state and data estimates by a row of a table of `Fitted`."""
+    result = row[0] * y
+    for w, x0 in zip(row[1::2], x0s, strict=True):
+        result.add_(x0, alpha=w)
+    return result
 
 
 def _ridge(columns: Tensor, target: Tensor) -> Tensor:

@@ -18,11 +18,13 @@ from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.field import ScoreField, digest
 from scorefield.process import balanced, check_positive, check_whole, time_near
 from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan, noisiest, template
+from scorefield.solvers import Fitted
 from scorefield.tuning.noises import distances, draw, mean_distance
-from scorefield.tuning.polish import polished, round_calls, usual_rounds
+from scorefield.tuning.polish import iteration_calls, polished, usual_iterations
 from scorefield.tuning.search import Levels, Search
 from scorefield.tuning.student import Student
 from scorefield.tuning.teacher import NODES, Teacher, ends, teach
+from scorefield.tuning.widen import widened
 
 _STARTS = [(q, f) for q in (3.0, 4.0, 5.0) for f in (0.3, 0.75, 2.0)]
 _HIGH = 4  # of the spacings, below the highest level
@@ -86,6 +88,7 @@ class Tuner:
             check_positive(first=first)
         self.field, self.seed, self.first = field, seed, first
         self.digests = digest(field), digest(field.process)
+        self._single: dict[tuple[int, int, int], Fitted] = {}  # by rounds, tries and iterations
         dim = math.prod(field.shape)
         self.batch_size = (
             min(512, max(64, 2**14 // max(1, dim))) if batch_size is None else batch_size
@@ -100,6 +103,7 @@ class Tuner:
         self,
         nfe: int,
         *,
+        rounds: int | None = None,
         tries: int | None = None,
         polish: int | None = None,
         tried: MutableMapping[Levels, float] | None = None,
@@ -110,23 +114,28 @@ class Tuner:
         `cost` estimates the evaluations of single samples and the time that it needs.
 
         Args:
-            tries: of noise levels; by default 400 / nfe, and at least 40.
-            polish: rounds of `polished` at the end, which move levels and steps together; by
-                default 32, and fewer above 7 calls. They stop when they gain little.
+            rounds: of calls that are made at once, ``nfe / rounds`` in each; by default ``nfe``,
+                one call after another. A plan takes the time of its rounds where a larger batch
+                takes no longer. The default plan that it must be better than has ``rounds`` calls.
+            tries: of noise levels; by default 400 / rounds, and at least 40.
+            polish: iterations of `polished` at the end, which move levels and steps together; by
+                default 32, and fewer above 7 calls. They stop when they gain little. With several
+                calls a round, first those of one call, then those of all.
             tried: errors of levels from an interrupted search, to which new ones are added; the
                 search resumes, and ends with the same plan.
-            progress: called after each try with the least error so far, and after each round with
-                its error.
+            progress: called after each try with the least error so far, and after each iteration
+                with its error.
 
         Raises:
             ValueError: as `scorefield.default_plan` and `effort`; ``first`` is not above the other
                 levels; the field's digest changes when it is called.
             NumericalError: the field's paths do not end in finite numbers.
         """
-        default = default_plan(self.field, nfe)
-        tries, polish = self.effort(nfe, tries, polish)
+        tries, polish, further = self.effort(nfe, tries, polish, rounds)
+        rounds = rounds or nfe
+        default = default_plan(self.field, rounds)
         first = None if self.first is None else math.log(self.first)
-        starts = _starts(self.field, nfe, first)
+        starts = _starts(self.field, rounds, first)
         self._check_digest()
         if not bool(self._truth[0].isfinite().all()):
             raise NumericalError(
@@ -135,26 +144,46 @@ class Tuner:
             )
         half = torch.arange(2 * self.count) % 2 == 0
         student = Student(self.learned, self._teacher, self._chosen, half)
-        search = Search(student, starts[0][-1], {} if tried is None else tried, progress, first)
-        fitted = search.run(starts, tries)
-        if polish:
-            fitted = polished(student, [fitted, *search.others(starts)], polish, progress, first)
+        if (key := (rounds, tries, polish)) not in self._single:
+            search = Search(student, starts[0][-1], {} if tried is None else tried, progress, first)
+            steps = search.run(starts, tries)
+            if polish:
+                steps = polished(student, [steps, *search.others(starts)], polish, progress, first)
+            self._single[key] = steps
+        fitted = self._single[key]
+        if rounds < nfe:
+            student = replace(student, parallel=nfe // rounds)
+            fitted = polished(student, widened(student, fitted), further, progress, first)
         return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), default)
 
-    def effort(self, nfe: int, tries: int | None, polish: int | None) -> tuple[int, int]:
-        """Return the numbers of tries and of rounds, with the defaults of `tune` for Nones.
+    def effort(
+        self, nfe: int, tries: int | None, polish: int | None, rounds: int | None = None
+    ) -> tuple[int, int, int]:
+        """Return the numbers of tries and of iterations, with the defaults of `tune` for Nones.
+
+        The last number is of iterations with all calls of a round, 0 for one call.
 
         Raises:
-            ValueError: ``nfe < 2``, ``tries < 1`` or ``polish < 0``.
+            ValueError: ``nfe < 2``, ``rounds < 2`` or not a divisor of ``nfe``, ``tries < 1`` or
+                ``polish < 0``.
         """
-        check_whole(2, nfe=nfe)
-        tries = max(40, 400 // nfe) if tries is None else tries
-        polish = usual_rounds(nfe) if polish is None else polish
+        rounds = check_rounds(nfe, rounds)
+        tries = max(40, 400 // rounds) if tries is None else tries
         check_whole(tries=tries)
-        check_whole(0, polish=polish)
-        return tries, polish
+        one, all_calls = (
+            usual_iterations(calls, rounds) if polish is None else polish for calls in (rounds, nfe)
+        )
+        check_whole(0, polish=one)
+        return tries, one, all_calls if rounds < nfe else 0
 
-    def cost(self, nfe: int, *, tries: int | None = None, polish: int | None = None) -> Cost:
+    def cost(
+        self,
+        nfe: int,
+        *,
+        rounds: int | None = None,
+        tries: int | None = None,
+        polish: int | None = None,
+    ) -> Cost:
         """Return the approximate cost of `tune`, with the paths if no plan was tuned before.
 
         It measures the time of one batch.
@@ -162,9 +191,11 @@ class Tuner:
         Raises:
             ValueError: as `effort`.
         """
-        tries, polish = self.effort(nfe, tries, polish)
-        count = self.count * (2 * nfe * tries + round_calls(nfe) * polish)
-        count += 2 * nfe * len(self.fresh)
+        tries, polish, further = self.effort(nfe, tries, polish, rounds)
+        rounds = rounds or nfe
+        count = self.count * (2 * rounds * tries + iteration_calls(rounds, rounds) * polish)
+        count += self.count * iteration_calls(nfe, rounds) * further
+        count += (nfe + rounds) * len(self.fresh)
         if "_teacher" not in vars(self):
             count += NODES * len(self.learned) + (NODES + NODES // 2) * len(self.fresh)
         return Cost(count, count * self._seconds)
@@ -233,7 +264,7 @@ class Tuner:
         tuning = Tuning(
             *self.digests,
             levels=tuple((-self.field.process.half_log_snr(best.times)).tolist()),
-            nfe=len(best.times) - 1 + best.finish,
+            nfe=(len(best.times) - 1) * best.solver.parallel + best.finish,
             error=mean.value,
             low=mean.low,
             high=mean.high,
@@ -243,6 +274,24 @@ class Tuner:
             seed=self.seed,
         )
         return replace(best, tuning=tuning)
+
+
+def check_rounds(nfe: int, rounds: int | None = None) -> int:
+    """Return the number of rounds, by default one for each call.
+
+    Raises:
+        ValueError: as `Tuner.effort`.
+    """
+    check_whole(2, nfe=nfe)
+    if rounds is None:
+        return nfe
+    check_whole(2, rounds=rounds)
+    if nfe % rounds:
+        raise ValueError(
+            f"nfe={nfe}, rounds={rounds}: each round has the same number of calls; give a multiple "
+            f"of the rounds, such as nfe={2 * rounds}."
+        )
+    return rounds
 
 
 def _starts(field: ScoreField, nfe: int, first: float | None) -> list[list[float]]:

@@ -151,7 +151,7 @@ def _run(field: ScoreField, plan: Plan, n: int, seed: int, batch_size: int) -> _
         x = torch.cat([timed(ids) for ids in blocks])
     while len(seconds) <= _TIMES:
         timed(blocks[0])
-    nfe = calls.count / len(blocks)
+    nfe = calls.rows / (len(blocks) * batch_size)
     return _Samples(x, nfe, 1e3 * statistics.median(seconds[1:]) / batch_size)
 
 

@@ -44,6 +44,12 @@ class Point:
     excesses: Mapping[str, Measurement]
 
     @property
+    def rounds(self) -> float:
+        """Calls made one after another; all calls that a step makes at once are one round."""
+        parallel = 1 if self.plan is None else self.plan.solver.parallel
+        return self.nfe if parallel == 1 else math.ceil(self.nfe / parallel)
+
+    @property
     def stochastic(self) -> bool:
         """Whether the plan adds noise on its way."""
         return self.plan is not None and self.plan.solver.weak_order is not None
@@ -85,13 +91,22 @@ class Frontier:
     def __str__(self) -> str:
         """A table of the measurements, and their units."""
         names = list(self.points[0].values)
-        rows = [["plan", "NFE", "ms", "error", *(name.replace("_", " ") for name in names)]]
+        parallel = any(p.rounds != p.nfe for p in self.points)
+        heads = ["plan", "NFE", *["rounds"] * parallel, "ms", "error"]
+        rows = [[*heads, *(name.replace("_", " ") for name in names)]]
         for p in self.points:
-            cost = f"{round(p.nfe, 1):g}", f"{p.milliseconds:.2f}"
+            counts = p.nfe, *[p.rounds] * parallel
+            cost = *(f"{round(n, 1):g}" for n in counts), f"{p.milliseconds:.2f}"
             values = [str(p.values[name]) for name in names]
             rows.append([one_line(p.name), *cost, str(p.error or "-"), *values])
         if self.floors:
-            rows.append(["data itself", "", "", "", *(str(self.floors[name]) for name in names)])
+            rows.append(
+                [
+                    "data itself",
+                    *[""] * (len(heads) - 1),
+                    *(str(self.floors[name]) for name in names),
+                ]
+            )
         of_data = f", against {self.m} items of data" if self.m else ""
         paths = f", from paths with error {self.teacher:.1g}" if self.teacher else ""
         return (

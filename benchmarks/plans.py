@@ -290,7 +290,7 @@ def show_rounds(result: dict, line: Callable[[str, list[float | None]], None]) -
         for of, k in (("rounds", 1), ("calls", parallel)):
             least = [best[str(k * int(n))][feature][0] for n in counts]
             parts = [a / b for a, b in zip(values, least, strict=True)]
-            line(f"{feature} / peer of as many {of}", parts)
+            line(f"{feature} / peer, same {of}", parts)
     for which, pick in (("least", min), ("most", max)):
         line(f"three more sets, {which}", [pick(row["fresh"]) for row in counts.values()])
     shares = {n: row["mean"] / best[n]["mean"][0] for n, row in counts.items()}

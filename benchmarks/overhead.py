@@ -46,6 +46,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
+import os
 import random
 import sys
 import time
@@ -385,6 +386,7 @@ def main() -> None:
     machine = {
         **machine_facts(),
         "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
     }
     packages = ["scorefield", "torch", "diffusers", "k-diffusion"]
     versions = {package: version(package) for package in packages}

@@ -2,6 +2,7 @@
 
     python benchmarks/tables.py                              all twelve tables and methods
     python benchmarks/tables.py --only wine --methods ours,copula
+    python benchmarks/tables.py --only cars --methods ours --rows 60 --steps 400   few rows
 
 One seed takes about one to two CPU minutes for each table and trained method, about two hours in
 all. Each method learns from one half of a table's rows, and generates as many rows. The other half
@@ -19,8 +20,8 @@ is held out.
 
 *floor* returns the training rows, and *bootstrap* adds normal noise of a tenth of a deviation to
 rows drawn with replacement. Synthesizers of sdv and arfpy have their default settings. arfpy
-rejects missing values, which are filled for it by medians. Results go to results/tables.json beside
-this file, after each method.
+rejects missing values, which are filled for it by medians, and a column called value, so columns
+are renamed for it. Results go to results/tables.json beside this file, after each method.
 
 Peers: pip install sdv arfpy palmerpenguins vega_datasets statsmodels scikit-learn
 """
@@ -164,10 +165,13 @@ def closest(made: pd.DataFrame, held_out: pd.DataFrame, train: pd.DataFrame) -> 
 # --- methods -------------------------------------------------------------------------------------
 
 
+SETTINGS: dict[str, int] = {}  # of training
+
+
 def ours(train: pd.DataFrame, seed: int) -> pd.DataFrame:
     import scorefield as sf
 
-    run = sf.train(train, seed=seed)
+    run = sf.train(train, seed=seed, **SETTINGS)
     return run.sample_table(len(train), seed=seed).to_pandas()
 
 
@@ -199,9 +203,11 @@ def forests(train: pd.DataFrame, seed: int) -> pd.DataFrame:
             filled[c] = filled[c].astype(float).fillna(filled[c].median())
         else:
             filled[c] = filled[c].astype(str).astype("category")
+    # arfpy has columns of its own that are called value and variable
+    filled.columns = [f"column {k}" for k in range(filled.shape[1])]
     model = arf.arf(x=filled, random_state=seed, verbose=False)
     model.forde()
-    made = model.forge(n=len(train))
+    made = model.forge(n=len(train))[list(filled.columns)].set_axis(list(train.columns), axis=1)
     for c in train:
         if pd.api.types.is_datetime64_any_dtype(train[c]):
             made[c] = pd.Timestamp("1970-01-01") + pd.to_timedelta(made[c], unit="D")
@@ -228,9 +234,10 @@ METHODS: dict[str, Callable[[pd.DataFrame, int], pd.DataFrame]] = {
 }
 
 
-def measure(name: str, method: str, seed: int) -> dict[str, float]:
+def measure(name: str, method: str, seed: int, rows: int | None) -> dict[str, float]:
     table = public_table(name)
     train, held_out = table.halves()
+    train = train[:rows]
     start = time.process_time()
     made = METHODS[method](train, seed)[list(train.columns)]
     seconds = time.process_time() - start
@@ -251,15 +258,19 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(CHOICE + JUDGED))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, help="rows to learn from, at most")
+    parser.add_argument("--steps", type=int, help="of ours")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    if options.steps:
+        SETTINGS["steps"] = options.steps
     found = json.loads(options.out.read_text()) if options.out.exists() else {}
     for name in options.only.split(","):
         for method in options.methods.split(","):
             try:
-                row = measure(name, method, options.seed)
+                row = measure(name, method, options.seed, options.rows)
             except Exception as error:  # a peer that cannot take the table is a result
                 print(f"{name:16} {method:10} {type(error).__name__}: {error}"[:160], flush=True)
                 continue

@@ -213,6 +213,10 @@ def test_numbers_apart_by_rounding_alone_are_learned():
         ([[1]] * N, "category", "values of type list<.*> have no kind"),
         ([*RNG.normal(size=N - 1), 1e9], None, "too near .* for float32. Use columns=.x=normal"),
         (draws(1.0, 2.0), "bounded", "columns='bounded' of x: choose one of standard, log"),
+        (draws(1.0, 2.0), "3..1", r"columns='3..1' of x: .* or bounds such as 0..100"),
+        (draws(0.5, 2.25, 7), "1..2", r'row \d+ holds .* outside 1..2. Use columns="x=0.5..7.0"'),
+        (draws(dt.date(2020, 1, 1), dt.date(2020, 1, 3)), "0..9", "bounds 0..9 are for numbers"),
+        (draws("a", "b"), "0..9", "it holds texts, which are not of kind 0..9"),
     ],
 )
 def test_a_column_that_cannot_be_learned_is_named_with_the_way_out(values, choice, message):
@@ -241,6 +245,33 @@ def test_choices_are_a_text_a_mapping_or_a_word_for_all():
         read(table, columns=["p"])
     with pytest.raises(DataError, match="is not a table"):
         read(np.zeros((4, 2)), columns="normal")
+
+
+@pytest.mark.parametrize(
+    ("values", "choice", "low", "high"),
+    [
+        (draws(70, 80, 95), "0..100", 0, 100),  # on the grid of 5
+        (draws(71, 81, 96), "0..100", 1, 96),  # the ends of the grid inside the bounds
+        (draws(0.1, 0.7, 0.3), "..1", 0.1, 0.9),
+        (draws(0.1, 0.7, 0.3), "-0.5..", -0.5, 0.7),
+        (draws(2**60, 2**60 + 8, None), f"{2**60 - 16}..", 2**60 - 16, 2**60 + 8),
+        (draws(*map(decimal.Decimal, ["1.25", "1.75"])), "5e-1..3", 0.75, 2.75),
+        ([*map(float, RNG.normal(size=N))], "-9..9.5", -9, 9.5),
+        (draws(5, 5), "0..10", 5, 5),  # always 5
+    ],
+)
+def test_declared_bounds_replace_those_of_the_data(values, choice, low, high):
+    data = kind_of(values, choice)
+    column, _ = data.columns.kinds
+    assert column.offset + column.unit * column.low == pytest.approx(low, abs=0, rel=1e-15)
+    assert column.offset + column.unit * column.high == pytest.approx(high, abs=0, rel=1e-15)
+    columns = columns_of(data)
+    back, x = columns.inverse(columns.middle(data.x))[:, 0], data.x[:, 0]
+    torch.testing.assert_close(back, x, rtol=1e-14, atol=0, equal_nan=True)
+    ends = torch.zeros(2, *columns.shape(()), dtype=torch.float64)
+    ends[:, 0] = torch.tensor([-1e6, 1e6])
+    if low < high:
+        assert columns.inverse(ends)[:, 0].tolist() == [column.low, column.high]
 
 
 def test_ordered_categories_keep_their_order_and_a_neighbour_is_near():

@@ -52,17 +52,19 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("count", "shape", "share", "steps"),
     [
+        (60, (8,), 0.0, 250),
         (100, (8,), 0.0, 2 * 200),
         (199, (8,), 0.0, math.ceil(2 * 2 * 199)),
         (200, (8,), 0.1, 2 * 2 * 180),
         (400, (2, 4), 0.1, 2 * 2 * 360),
         (500, (1, 8, 8), 0.1, math.ceil(1.125 * 2 * 450)),
         (100, (2,), 0.0, 1000),
+        (30, (2,), 0.0, 300),
         (20480, (5,), 0.05, 2000),
     ],
 )
 def test_steps_and_share_follow_the_number_and_the_dimension_of_samples(count, shape, share, steps):
-    """(1 + 8 / d) max(200, 256 n / B), at most 2,000; a tenth from 200 on, at most 1,024."""
+    """max(250, (1 + 8 / d) 256 n / B), at most 2,000; a tenth from 200 on, at most 1,024."""
     result = completed(TrainConfig(), shape, count)
     assert result.held_out == pytest.approx(share)
     assert result.optim.steps == steps

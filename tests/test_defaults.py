@@ -11,6 +11,7 @@ import torch
 import scorefield as sf
 from scorefield.inverse.restore import restoration
 from scorefield.sampling import round_trip_plan
+from scorefield.training.course import steps_for
 
 PAGE = Path(__file__).parents[1] / "docs" / "defaults.md"
 ROW = re.compile(r"\| `([^`]+)`(?: `(\w+)`)? \| `([^`]+)` \| (.+) \|")
@@ -20,6 +21,7 @@ NAMES = {
     "field": sf.Gaussian(sf.VP(), torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 2.0]])),
     "restoration": restoration,
     "round_trip_plan": round_trip_plan,
+    "steps_for": steps_for,
 }
 
 

@@ -116,6 +116,16 @@ def test_samples_have_the_schema_of_the_table(table):
     assert same_schema(table, samples, missing_rates=False) == []
 
 
+@pytest.mark.parametrize("name", ["penguins", "cars"])
+def test_samples_have_the_missing_rates_of_the_table(name):
+    """The only two tables with missing values; of a small network that has learned."""
+    table = arrow_of(name)
+    network = MLPConfig(width=48, depth=2)
+    run = sf.train(table, steps=300, batch_size=64, lr=3e-3, network=network)
+    samples = run.sample_table(600, nfe=10, batch_size=600)
+    assert same_schema(table, samples) == []
+
+
 def test_rows_come_back_as_they_were(table):
     """But for single numbers off the grid of a column, and the last bits of numbers without one."""
     data = read(table)

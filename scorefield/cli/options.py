@@ -185,8 +185,9 @@ class ReadOptions:
         str | None, option(ITEMS, "quantile"), Parameter(name=("--column", "--columns"))
     ] = None
     """Kinds of columns of a table, such as price=log,day=date,id=drop: number, whole, date,
-    category, ordered or drop, or the map of a number: standard, log, logit or normal. A single
-    word is for all numbers: quantile, standard or normal."""
+    category, ordered or drop, or the map of a number: standard, log, logit or normal, or its
+    bounds, such as score=0..100 or age=0.. with one bound. A single word is for all numbers:
+    quantile, standard or normal."""
 
 
 @Parameter(name="*")

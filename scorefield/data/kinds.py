@@ -12,6 +12,7 @@ import numpy as np
 
 from scorefield._internal.errors import DataError
 from scorefield.data import exact
+from scorefield.data.bounds import Bounds
 from scorefield.data.config import CategoryColumn, Column, Map, NumberColumn
 from scorefield.data.contents import MOST_LABELS, first_few
 from scorefield.data.dates import FORMATS, find_format, read_dates, write_dates
@@ -39,7 +40,7 @@ class Source:
         table: the name of the table, for messages.
         name: of the column.
         values: its Arrow column.
-        choice: one of `CHOICES`, or None to detect the kind.
+        choice: one of `CHOICES`, bounds such as ``0..100``, or None to detect the kind.
         map: of numbers without a choice; None to detect it.
     """
 
@@ -309,7 +310,10 @@ def _shaped(source: Source, column: NumberColumn, x: np.ndarray) -> NumberColumn
     """Return a column with its few values or its atoms, and its map."""
     values, counts = np.unique(x, return_counts=True)
     update: dict[str, Any] = {}
-    few = len(values) <= FEW and (len(values) == 1 or _repeated(x))
+    bounds = Bounds.of(source.choice)
+    few = len(values) == 1 or (bounds is None and len(values) <= FEW and _repeated(x))
+    if bounds is not None and not few:
+        column = _bounded(source, column, bounds)
     cells = (column.high - column.low) / column.step + 1 if column.step else math.inf
     gaps = len(values) < (_FULL if column.step == 1 else 1) * cells
     if few and (len(values) == 1 or gaps):
@@ -319,7 +323,8 @@ def _shaped(source: Source, column: NumberColumn, x: np.ndarray) -> NumberColumn
         common = places[counts[places] >= max(_ATOM * len(x), _REPEATS)]
         update["atoms"] = tuple(sorted(values[common].tolist()))
         rest = x[~np.isin(x, values[common])]
-        update |= {"low": float(rest.min()), "high": float(rest.max())}
+        if bounds is None:
+            update |= {"low": float(rest.min()), "high": float(rest.max())}
     chosen = source.choice if source.choice in MAPS else source.map
     if chosen is not None:
         update["map"] = chosen
@@ -327,6 +332,28 @@ def _shaped(source: Source, column: NumberColumn, x: np.ndarray) -> NumberColumn
         row = int(np.nanargmin(encode(column, source)))
         raise source.refused(f"row {row} holds {x.min():g}, and a logarithm needs 0", "normal")
     return column.model_copy(update=update)
+
+
+def _bounded(source: Source, column: NumberColumn, bounds: Bounds) -> NumberColumn:
+    """Return a column with declared bounds.
+
+    Raises:
+        DataError: dates or times; a number outside the bounds, with the bounds that include it.
+    """
+    if column.format or exact.is_time(source.values.type):
+        raise source.refused(f"bounds {source.choice} are for numbers, and it holds times", "date")
+    inside = bounds.applied(column)
+    x = encode(column, source)
+    outside = np.flatnonzero((x < inside.low) | (x > inside.high))
+    if len(outside):
+        ends = np.array([column.low, column.high])
+        low, high = decode(column, ends, source.values.type).to_pylist()
+        row = int(outside[0])
+        raise source.refused(
+            f"row {row} holds {source.values[row]}, which is outside {source.choice}",
+            f"{low}..{high}",
+        )
+    return inside
 
 
 # --- values and back ------------------------------------------------------------------------------
@@ -438,5 +465,8 @@ def check_choices(choices: Mapping[str, str], names: tuple[str, ...], table: str
     for name, choice in choices.items():
         if name not in names:
             raise DataError(f"columns={name!r}: {table} has the columns {first_few(names)}.")
-        if choice not in CHOICES:
-            raise DataError(f"columns={choice!r} of {name}: choose one of {', '.join(CHOICES)}.")
+        if choice not in CHOICES and Bounds.of(str(choice)) is None:
+            raise DataError(
+                f"columns={choice!r} of {name}: choose one of {', '.join(CHOICES)}, or bounds such "
+                "as 0..100."
+            )

@@ -8,7 +8,7 @@ state, ``x.add_(y)``. States are 3x512x512, as images, and 4x128x128, as latents
 samples:
 
 - *steps*: the time of a step of a solver beside the network, over the floor;
-- *noise*: a draw, and an increment of a Brownian path in a walk of 20, over ``torch.randn``;
+- *noise*: a draw, and an increment of a Brownian path, over ``torch.randn``;
 - *adaptive*: a round of steps that each sample chooses, over the floor;
 - *likelihood*: a node of ``log_prob`` with one probe, over the floor;
 - *training*: a step of `fit` beside the same network, loss and AdamW alone;
@@ -21,7 +21,6 @@ steps more than of 10, and those of a training step.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import time
 import warnings
@@ -46,7 +45,6 @@ SOLVERS = {
     "ddpm": sf.DDPM(),
     "euler-maruyama": sf.EulerMaruyama(),
 }
-WALK = 20  # increments, since what one costs depends on the place of the path
 LIMIT, QUICK = 420.0, 50.0  # seconds in all; what does not fit is left out and named
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 
@@ -156,17 +154,11 @@ def noise(bench: Bench, x: Tensor) -> dict[str, Any]:
     """Measure draws and increments."""
     source = sf.Noise(0, torch.arange(len(x), device=x.device))
     usual = bench.milliseconds(lambda: torch.randn_like(x))
-    places = torch.linspace(0.9, 0.1, WALK + 1, dtype=torch.float64).tolist()
-
-    def walk() -> None:
-        at = source
-        for start, end in itertools.pairwise(places):
-            _, at = at.increment(start, end, x)
-
+    at = source.increment(0.30, 0.31, x)[1]
     return {
         "randn_ms": usual,
         "draw_to_randn": bench.milliseconds(lambda: source.normal(x)) / usual,
-        "increment_to_randn": bench.milliseconds(walk) / WALK / usual,
+        "increment_to_randn": bench.milliseconds(lambda: at.increment(0.31, 0.32, x)) / usual,
     }
 
 

@@ -67,7 +67,7 @@ def main() -> None:
         plan = sf.default_plan(run.field, CALLS)
         made = torch.cat(
             [
-                guided.sample(range(k * EACH, (k + 1) * EACH), plan, y=k, batch_size=EACH)
+                guided.sample(range(k * EACH, (k + 1) * EACH), plan, given=k, batch_size=EACH)
                 for k in range(10)
             ]
         )

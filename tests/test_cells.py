@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from cases import values_of
 from shell import end
 
 import scorefield as sf
@@ -81,22 +82,22 @@ def test_cells_are_the_same_in_every_form_and_order(tmp_path, matrix, in_memory)
 
 
 def test_the_older_form_is_read(tmp_path):
-    data = read(write_older(tmp_path / "x.h5ad"), labels="kind")
+    data = read(write_older(tmp_path / "x.h5ad"), conditions="kind")
     assert torch.equal(data.x, torch.from_numpy(X))
-    assert [data.class_names[k] for k in data.y] == KINDS.tolist()
+    assert [data.conditions.channels[0].names[k] for k in values_of(data)] == KINDS.tolist()
 
 
 def test_a_layer_and_what_is_said_of_cells(tmp_path):
     path = write(tmp_path / "x.h5ad")
     assert torch.equal(read(path, matrix="layers/counts").x, torch.from_numpy(np.floor(10 * X)))
-    data = read(path, labels="kind")
-    known = [data.class_names[k] for k in data.y if k >= 0]
+    data = read(path, conditions="kind")
+    known = [data.conditions.channels[0].names[k] for k in values_of(data) if k >= 0]
     assert known == np.delete(KINDS, 4).tolist()
-    assert data.y[4] == -1
-    assert read(path, labels="batch").class_names == ("one", "two")
-    assert "kind" in inspect(path)["columns for labels"]
+    assert values_of(data)[4] == -1
+    assert read(path, conditions="batch").conditions.channels[0].names == ("one", "two")
+    assert "kind" in inspect(path)["columns for conditions"]
     with pytest.raises(DataError, match="depth has 30 different values"):
-        read(path, labels="depth")
+        read(path, conditions="depth")
     with pytest.raises(DataError, match=r"matrix='raw': .* has X, layers/counts"):
         read(path, matrix="raw")
     np.save(tmp_path / "x.npy", X)
@@ -281,10 +282,10 @@ def test_integers_with_gaps_are_labels(tmp_path):
         group = file.create_group("obs/donor")
         group.attrs["encoding-type"] = "nullable-integer"
         group["values"], group["mask"] = np.arange(30) % 3 + 5, np.arange(30) == 7
-    assert "donor" in inspect(path)["columns for labels"]
-    data = read(path, labels="donor")
-    assert data.class_names == ("5", "6", "7")
-    assert data.y.tolist() == [-1 if k == 7 else k % 3 for k in range(30)]
+    assert "donor" in inspect(path)["columns for conditions"]
+    data = read(path, conditions="donor")
+    assert data.conditions.channels[0].names == ("5", "6", "7")
+    assert values_of(data).tolist() == [-1 if k == 7 else k % 3 for k in range(30)]
 
 
 @pytest.mark.parametrize(
@@ -306,5 +307,5 @@ def test_columns_that_do_not_say_one_thing_of_each_are_refused(tmp_path, name, v
         del file[name]
         file[name] = values
     with pytest.raises(DataError, match=message) as refused:
-        read(path, labels="kind")
+        read(path, conditions="kind")
     assert str(path) in str(refused.value)

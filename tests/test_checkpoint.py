@@ -317,10 +317,11 @@ def test_a_resumed_time_budget_keeps_its_number_of_steps(tmp_path, files):
     config = small(optim={"minutes": 0.01, "batch_size": 8})
     first, second = (Training(read(files / "x.npy"), config) for _ in range(2))
     next(iter(first))
+    spent = first.seconds
     first.save_checkpoint(tmp_path)
     assert second.resume(tmp_path) == 1
     assert second.fit.steps == first.fit.steps != config.optim.steps
-    assert second.seconds > 0.5 * first.seconds > 0
+    assert second.seconds >= spent > 0
     assert len(list(second)) == first.fit.steps - 1
 
 

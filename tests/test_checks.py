@@ -241,7 +241,7 @@ def test_the_command_names_what_a_run_folder_says_wrongly(tmp_path, capsys, fail
     assert looks in fails(4, "check", run, "digits-test")
     assert looks in fails(4, "check", run)
     assert "--n 1" in fails(2, "check", run, "--n", "1")
-    assert "--labels" in fails(2, "check", run, "--labels", "y.npy")
+    assert "--condition" in fails(2, "check", run, "--condition", "y.npy")
 
 
 def test_what_cannot_be_checked_is_refused():

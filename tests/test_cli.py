@@ -36,7 +36,7 @@ def files(tmp_path_factory):
     np.save(folder / "short.npy", np.arange(7) % 3)
     (folder / "table.xyz").write_text("1,2\n3,4\n")
     finishes("train", folder / "x.npy", "--out", folder / "run", *TINY)
-    labels = ["--labels", folder / "y.npy", "--conditional"]
+    labels = ["--condition", folder / "y.npy", "--conditional"]
     finishes("train", folder / "x.npy", "--out", folder / "classes", *labels, *TINY)
     finishes("train", folder / "images.npy", "--out", folder / "pictures", *SHORT)
     broken = folder / "broken"
@@ -72,7 +72,7 @@ print(f"{loaded} {seconds:.3f}", file=sys.stderr)
     ("command", "says"),
     [
         ("--help", ["train", "sample", "info"]),
-        ("train --help", ["--out", "--lr", "--process.kind", "--labels"]),
+        ("train --help", ["--out", "--lr", "--process.kind", "--condition"]),
         ("sample --help", ["--solver", "--steps", "--seed", "--overwrite"]),
         ("info --help", ["run folder"]),
         ("--version", [sf.__version__]),
@@ -136,7 +136,7 @@ def test_from_the_digits_to_a_picture(tmp_path, capsys):
     out = tmp_path / "run"
     finishes("train", "digits", "--out", out, "--conditional", *SHORT)
     assert "1297 samples of shape (1, 8, 8) from digits" in capsys.readouterr().out
-    finishes("sample", out, "--n", 6, "--steps", 2, "--y", 3, "--out", tmp_path / "x.npy")
+    finishes("sample", out, "--n", 6, "--steps", 2, "--given", 3, "--out", tmp_path / "x.npy")
     text = capsys.readouterr().out
     assert f"samples: {tmp_path / 'x.npy'}\n" in text
     assert f"picture: {tmp_path / 'x.png'}\n" in text
@@ -148,7 +148,7 @@ def test_from_the_digits_to_a_picture(tmp_path, capsys):
         picture.load()
         assert min(picture.size) >= 8
     finishes("info", out)
-    assert re.search(r"classes\s+10", capsys.readouterr().out)
+    assert re.search(r"conditions\s+y, 10 classes", capsys.readouterr().out)
 
 
 def test_the_same_seed_trains_and_samples_the_same_bits(tmp_path, files):
@@ -185,10 +185,10 @@ def test_a_class_is_sampled_by_its_number(tmp_path, files):
     run = sf.load(files / "classes")
     times = sf.balanced(run.field.process, 3, data_std=run.field.data_std)
     for y in (None, 0, 2):
-        given = [] if y is None else ["--y", y]
+        given = [] if y is None else ["--given", y]
         target = tmp_path / f"{y}.npy"
         finishes("sample", files / "classes", "--n", 4, "--steps", 3, "--out", target, *given)
-        np.testing.assert_array_equal(np.load(target), run.sample(4, times=times, y=y).numpy())
+        np.testing.assert_array_equal(np.load(target), run.sample(4, times=times, given=y).numpy())
     found = {y: np.load(tmp_path / f"{y}.npy") for y in (None, 0, 2)}
     assert not np.any(found[0] == found[2])
     assert not np.any(found[0] == found[None])
@@ -306,15 +306,10 @@ def test_bad_data_ends_with_3(fails, data, says):
     assert says in message
 
 
-def test_labels_that_would_go_unused_are_refused(fails):
-    message = fails(2, "train", "x.npy", "--labels", "y.npy", "--out", "new", *TINY)
-    assert "no effect without --conditional" in message
-
-
 def test_bad_labels_end_with_3(fails):
-    for labels in ("short.npy", "nothing.npy", "x.npy"):
+    for labels in ("short.npy", "nothing.npy"):
         assert labels in fails(
-            3, "train", "x.npy", "--labels", labels, "--conditional", "--out", "new", *TINY
+            3, "train", "x.npy", "--condition", labels, "--conditional", "--out", "new", *TINY
         )
 
 
@@ -338,7 +333,7 @@ BAD_TRAINING = [
     (["--out", "new", "--process.kind", "vp", "--process.t-min", "3"], "t_min < t_max"),
     (["--out", "new", "--process.kind", "flow", "--process.t-max", "1",
       "--parametrization.kind", "eps"], "no finite coefficients"),
-    (["--out", "new", "--conditional"], "no classes to condition on"),
+    (["--out", "new", "--conditional"], "x.npy has no conditions"),
     (["--out", "new", "--network.kind", "unet"], "takes images"),
     (["--out", "new", "--network.kind", "unet", "--network.width", "9"], "takes images"),
 ]  # fmt: skip
@@ -369,9 +364,8 @@ BAD_SAMPLING = [
     ("run --n 0", "--n 0"),
     ("run --batch-size 0", "--batch-size 0"),
     ("run --seed -1", "--seed -1"),
-    ("run --y 1", "no classes"),
-    ("classes --y 3", "0 to 2"),
-    ("classes --y -1", "0 to 2"),
+    ("run --given 1", "this run has no conditions; train with --condition"),
+    ("classes --given 3", "0 to 2"),
     ("run --out x.npy", "--out x.npy: exists already"),
     ("run --out nowhere/z.npy", "a folder that exists"),
     ("run --out z.txt", "end in .npy"),

@@ -44,7 +44,7 @@ def files(tmp_path_factory):
     np.save(folder / "y-more.npy", np.arange(140) % 2)
     np.save(folder / "dice.npy", rng.integers(0, 6, (200, 2)))
     finishes("train", folder / "x.npy", "--out", folder / "run", "--held-out", 0.4, *TINY)
-    labels = ["--labels", folder / "y.npy", "--conditional", "--held-out", 0]
+    labels = ["--condition", folder / "y.npy", "--conditional", "--held-out", 0]
     finishes("train", folder / "x.npy", "--out", folder / "classes", *labels, *TINY)
     dice = ["--levels", 6, "--held-out", 0.4]
     finishes("train", folder / "dice.npy", "--out", folder / "dice", *dice, *TINY)
@@ -130,8 +130,14 @@ def test_held_out_data_is_what_training_did_not_see(files):
 
 
 def test_a_class_is_compared_with_its_own_data(files, tmp_path):
-    command = ["compare", files / "classes", files / "more.npy", "--labels", files / "y-more.npy"]
-    finishes(*command, "--y", 1, "--nfe", 3, "--solvers", "default", "--metrics", "energy")
+    command = [
+        "compare",
+        files / "classes",
+        files / "more.npy",
+        "--condition",
+        files / "y-more.npy",
+    ]
+    finishes(*command, "--given", 1, "--nfe", 3, "--solvers", "default", "--metrics", "energy")
     found = Frontier.load(files / "classes" / "frontier-y1.json")
     run = sf.load(files / "classes")
     x = seen(run, np.load(files / "more.npy")[1::2])
@@ -144,9 +150,9 @@ def test_a_class_is_compared_with_its_own_data(files, tmp_path):
     assert found.floors["energy_distance"].high == pytest.approx(floor, rel=1e-5)
     value = found.points[0].values["energy_distance"].value
     assert value == pytest.approx(told.values["energy_distance"].value, rel=1e-4, abs=1e-5)
-    finishes("sample", files / "classes", "--y", 1, "--time-per-sample", 1e6, "--n", 3,
+    finishes("sample", files / "classes", "--given", 1, "--time-per-sample", 1e6, "--n", 3,
              "--out", tmp_path / "x.npy")  # fmt: skip
-    expected = run.sample(3, sf.default_plan(run.field, 3), y=1)
+    expected = run.sample(3, sf.default_plan(run.field, 3), given=1)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected.numpy())
 
 
@@ -292,13 +298,13 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
         (3, "compare run nowhere.npy", "data nowhere.npy"),
         (3, "compare run more.npy --held-out", "140 items, but this run was trained on 200"),
         (2, "compare classes x.npy --held-out", "this run has no held-out data"),
-        (3, "compare classes more.npy --y 0", "--labels: more.npy has no classes"),
+        (3, "compare classes more.npy --given 0", "--conditions: more.npy has none"),
         (
             2,
-            "compare classes more.npy --y 1 --labels y-more.npy --n 40 --out f.json",
-            "more.npy has 70 items of class 1",
+            "compare classes more.npy --given 1 --condition y-more.npy --n 40 --out f.json",
+            "more.npy has 70 items given",
         ),
-        (2, "compare run more.npy --y 1", "this run has no classes"),
+        (2, "compare run more.npy --given 1", "this run has no conditions"),
         (2, "compare run --held-out", "--held-out has no effect without data"),
         (2, "compare run --metrics c2st", "--metrics has no effect without data"),
         (2, "compare run more.npy --metrics energy energy", "energy_distance twice"),
@@ -337,7 +343,11 @@ def test_a_picture_is_left_out_without_the_extra(tmp_path, files, capsys, monkey
             "the times in told/frontier.json are of batches of 32",
         ),
         (4, "sample dice --tolerance 1", "run scorefield compare dice first"),
-        (4, "sample classes --y 0 --tolerance 1", "run scorefield compare classes --y 0 first"),
+        (
+            4,
+            "sample classes --given 0 --tolerance 1",
+            "run scorefield compare classes --given 0 first",
+        ),
         (4, "sample other --tolerance 1", "other/frontier.json: the plans were measured on"),
         (4, "sample damaged --tolerance 1", "damaged/frontier.json does not hold a frontier"),
     ],

@@ -39,7 +39,7 @@ def files(tmp_path_factory):
     finishes("train", folder / "x.npy", "--out", folder / "run", *TINY)
     finishes("train", folder / "dice.npy", "--out", folder / "dice", "--levels", 6, *TINY)
     finishes("train", folder / "images.npy", "--out", folder / "pictures", "--levels", 17, *TINY)
-    labels = ["--labels", folder / "y.npy", "--conditional"]
+    labels = ["--condition", folder / "y.npy", "--conditional"]
     finishes("train", folder / "x.npy", "--out", folder / "classes", *labels, *TINY)
     return folder
 
@@ -135,9 +135,9 @@ def test_a_class_has_its_own_density(tmp_path, files):
     values = []
     for y in (0, 1):
         out = tmp_path / f"{y}.csv"
-        finishes("likelihood", files / "classes", files / "x.npy", "--y", y, "--out", out)
+        finishes("likelihood", files / "classes", files / "x.npy", "--given", y, "--out", out)
         values.append(table(out)["log_prob"])
-    expected = sf.load(files / "classes").log_prob(samples(files / "x.npy"), y=1)
+    expected = sf.load(files / "classes").log_prob(samples(files / "x.npy"), given=1)
     np.testing.assert_array_equal(values[1], expected.value.numpy())
     assert not np.any(values[0] == values[1])
 
@@ -257,7 +257,7 @@ def test_strips_between_images(tmp_path, files):
         (2, "likelihood run x.npy --bound --probes 3", "--probes has no effect with --bound"),
         (2, "likelihood run x.npy --draws 2", "--draws 2: must be at least 1, and 1"),
         (2, "likelihood run x.npy --batch-size 0", "--batch-size 0: give at least 1"),
-        (2, "likelihood run x.npy --y 1", "--y 1: this run has no classes"),
+        (2, "likelihood run x.npy --given 1", "--given 1: this run has no conditions"),
         (2, "likelihood run x.npy --prior best", "best"),
         (3, "likelihood run two.npy", "samples of shape (2,); this run was trained on"),
         (3, "likelihood run wide.npy", "times as wide as the training data"),

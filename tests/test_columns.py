@@ -11,12 +11,13 @@ import pyarrow
 import pyarrow.csv
 import pytest
 import torch
+from cases import values_of
 from pyarrow import parquet
 from scipy import stats
 from shell import end, finishes
 
 import scorefield as sf
-from scorefield._internal.errors import DataError
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.data import Columns, Data, read
 from scorefield.data.config import CategoryColumn, ColumnsConfig, DataConfig, NumberColumn
 from scorefield.data.tabular import as_table
@@ -561,17 +562,17 @@ def test_latent_codes_of_a_table_lead_back_to_it(learned):
 
 def test_classes_may_be_a_column(learned):
     _, path = learned
-    data = read(path, labels="kind")
-    assert data.class_names == ("a", "b", "c")
+    data = read(path, conditions="kind")
+    assert data.conditions.channels[0].names == ("a", "b", "c")
     assert data.columns.names == ("size", "eggs", "island")
-    same(data.y.double(), read(path).x[:, 0])
-    eggs = read(path, labels="eggs")
-    assert eggs.class_names == ("1", "2")
-    same(eggs.y.double() + 1, read(path).x[:, 2])
-    with pytest.raises(DataError, match="column size holds numbers that are not whole"):
-        read(path, labels="size")
-    with pytest.raises(DataError, match="labels=color: no such file, and no such column in"):
-        read(path, labels="color")
+    same(values_of(data).double(), read(path).x[:, 0])
+    eggs = read(path, conditions="eggs")
+    assert eggs.conditions.channels[0].names == ("1", "2")
+    same(values_of(eggs).double() + 1, read(path).x[:, 2])
+    with pytest.raises(DataError, match="condition size is not finite"):
+        read(path, conditions="size")
+    with pytest.raises(DataError, match="conditions=color: no such file, and no such column in"):
+        read(path, conditions="color")
 
 
 @pytest.fixture(scope="module")
@@ -654,18 +655,18 @@ def test_classes_of_a_table_are_part_of_its_samples(learned, tmp_path):
     some = run.sample_table([7, 3], nfe=4, batch_size=200)
     assert some["kind"].to_pylist() == [drawn[7], drawn[3]]
     same(run.sample([7, 3], nfe=4, batch_size=200), run.sample(8, nfe=4, batch_size=200)[[7, 3]])
-    code = run.config.data.class_names.index("b")
+    code = run.config.data.classes.names.index("b")
     for y in ("b", code):
-        assert run.sample_table(3, nfe=4, y=y)["kind"].to_pylist() == ["b"] * 3
-    same(run.sample(3, nfe=4, y="b"), run.sample(3, nfe=4, y=code))
-    for y, problem in (([0, 1], r"shape \(2,\)"), ([0, 1, 9], r"classes \[0, 1, 9\]: .* 0 to 2")):
-        with pytest.raises(DataError, match=problem):
+        assert run.sample_table(3, nfe=4, given=y)["kind"].to_pylist() == ["b"] * 3
+    same(run.sample(3, nfe=4, given="b"), run.sample(3, nfe=4, given=code))
+    for y, problem in (([0, 1], r"2 rows for 3 samples"), ([0, 1, 9], r"kind=9: .* 0 to 2")):
+        with pytest.raises(UsageError, match=problem):
             run.table(run.sample(3, nfe=4), torch.tensor(y))
     run.save(tmp_path / "run")
     finishes("sample", tmp_path / "run", "--n", 9, "--nfe", 4, "--out", tmp_path / "s.parquet")
     (tmp_path / "part.csv").write_text("size,eggs\n,1\n9.5,\n")
     for n, draws in ((1, "each"), (2, "each"), (3, "mean")):
-        flags = "--y", "b", "--n", n, "--draws", draws, "--out", tmp_path / f"r{n}.csv"
+        flags = "--given", "b", "--n", n, "--draws", draws, "--out", tmp_path / f"r{n}.csv"
         finishes("restore", tmp_path / "run", tmp_path / "part.csv", *flags, "--nfe", 4)
         kinds = pyarrow.csv.read_csv(tmp_path / f"r{n}.csv")["kind"].to_pylist()
         assert kinds == ["b"] * (4 if n == 2 else 2)
@@ -677,23 +678,23 @@ def test_a_class_that_is_not_known_is_left_open(tmp_path, capsys):
     """And learned as the unconditional field is."""
     path = tmp_path / "x.csv"
     path.write_text("kind,x\na,1.5\n,2.5\nb,0.5\nb,3.5\na,1.25\n")
-    data = read(path, labels="kind")
-    assert data.y.tolist() == [0, -1, 1, 1, 0]
-    assert data.classes == 2
+    data = read(path, conditions="kind")
+    assert values_of(data).tolist() == [0, -1, 1, 1, 0]
+    assert data.conditions.channels[0].count == 2
     config = TrainConfig(
         conditional=True,
         network=MLPConfig(width=8, depth=1),
         optim=OptimConfig(steps=3, batch_size=8),
     )
     run = sf.train(data, config=config)
-    assert run.config.data.class_names == ("a", "b")
+    assert run.config.data.classes.names == ("a", "b")
     run.save(tmp_path / "run")
     for y in ("b", "1"):
-        finishes("sample", tmp_path / "run", "--y", y, "--n", 3, "--out", tmp_path / f"{y}.npy")
-    same(torch.from_numpy(np.load(tmp_path / "b.npy")), run.sample(3, y=1))
+        finishes("sample", tmp_path / "run", "--given", y, "--n", 3, "--out", tmp_path / f"{y}.npy")
+    same(torch.from_numpy(np.load(tmp_path / "b.npy")), run.sample(3, given=1))
     assert (tmp_path / "b.npy").read_bytes() == (tmp_path / "1.npy").read_bytes()
-    assert end("sample", tmp_path / "run", "--y", "c") == 2
-    assert "has the classes 0 to 1, a, b" in capsys.readouterr().err
+    assert end("sample", tmp_path / "run", "--given", "c") == 2
+    assert "give the number of a class, 0 to 1, or one of its names a, b" in capsys.readouterr().err
 
 
 def test_a_data_set_made_by_hand_has_no_columns_of_a_kind():
@@ -857,10 +858,16 @@ def test_texts_that_could_be_numbers_come_back(tmp_path):
     same(read(samples, like=run.config.data, learn=False).x, x)
 
 
-def test_classes_may_be_a_column_that_a_run_does_not_know(learned):
+def test_a_column_of_conditions_is_read_as_the_run_did(learned):
     _, path = learned
-    data = read(path, labels="kind")
-    like = DataConfig(name="birds", shape=(3,), count=4000, columns=data.columns)
-    again = read(path, labels="kind", like=like)
-    assert torch.equal(again.y, data.y)
+    data = read(path, conditions="kind")
+    like = DataConfig(
+        name="birds",
+        shape=(3,),
+        count=4000,
+        columns=data.columns,
+        conditions=data.conditions.channels,
+    )
+    again = read(path, conditions="kind", like=like)
+    assert torch.equal(values_of(again), values_of(data))
     assert again.columns.names == ("size", "eggs", "island")

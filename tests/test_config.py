@@ -16,7 +16,7 @@ import scorefield as sf
 from scorefield._internal.errors import UsageError
 from scorefield.cli.app import app
 from scorefield.data import Data
-from scorefield.data.config import CodecConfig, DataConfig
+from scorefield.data.config import ClassChannel, CodecConfig, DataConfig
 from scorefield.field import parametrization
 from scorefield.networks import ADM, MLP, Codec, Diffusers, DiT, SongUNet, UNet
 from scorefield.process import builtin as processes
@@ -46,7 +46,8 @@ CLASSES = [
     (c.DiffusersConfig, Diffusers),
     (CodecConfig, Codec),
 ]
-FROM_DATA = {"dim", "channels", "classes"}
+TWO = ClassChannel(name="y", count=2, shares=(0.5, 0.5))
+FROM_DATA = {"dim", "channels", "conditions"}
 UNIONS = {
     "process": (c.ProcessConfig, build.PROCESSES),
     "parametrization": (c.ParametrizationConfig, build.PARAMETRIZATIONS),
@@ -72,7 +73,8 @@ def parameters(cls):
 
 @pytest.mark.parametrize(("config", "cls"), CLASSES, ids=lambda cls: cls.__name__)
 def test_a_configuration_has_the_arguments_of_its_class_and_their_defaults(config, cls):
-    fields = {name: f for name, f in config.model_fields.items() if name != "kind"}
+    own = ("kind", "classless")  # classless is an argument of its condition
+    fields = {name: f for name, f in config.model_fields.items() if name not in own}
     expected = parameters(cls)
     assert set(fields) == set(expected)
     for name, field in fields.items():
@@ -128,7 +130,7 @@ def test_an_object_of_ones_own_is_named_and_not_built():
             build_one(getattr(config, build_one.__name__))
     assert build.process(config.process, brought.process) == OwnVP()
     with pytest.raises(UsageError, match=r"network=torch\.nn\.modules\.linear\.Linear"):
-        build.network(config.network, (2,), 0)
+        build.network(config.network, (2,), ())
     assert build.resolved(config, (2,)) == config
 
 
@@ -201,21 +203,25 @@ def test_what_was_given_is_kept_when_the_rest_is_resolved():
 
 
 def test_the_network_built_has_the_size_configured():
-    mlp = build.network(c.MLPConfig(width=24, depth=3), (2, 5), 0)
+    mlp = build.network(c.MLPConfig(width=24, depth=3), (2, 5), ())
     assert mlp.enter.in_features == 10
     assert mlp.enter.out_features == 24
     assert len(mlp.blocks) == 3
-    unet = build.network(c.UNetConfig(width=16, multipliers=(1, 1, 3), blocks=2), (3, 8, 8), 5)
+    unet = build.network(
+        c.UNetConfig(width=16, multipliers=(1, 1, 3), blocks=2),
+        (3, 8, 8),
+        (TWO.model_copy(update={"count": 5}),),
+    )
     assert unet.enter.in_channels == 3
     assert unet.attention.norm.num_channels == 48
     assert len(unet.down) == 6
-    assert unet.embedding.of_class.num_embeddings == 6  # and one for no class
+    assert unet.embedding.conditions.y.num_embeddings == 6  # and one for no class
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 9)])
 def test_a_unet_for_what_is_no_image_is_refused(shape):
     with pytest.raises(ValueError, match=r"takes images \(C, H, W\).*use an MLP"):
-        build.network(c.UNetConfig(), shape, 0)
+        build.network(c.UNetConfig(), shape, ())
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -338,9 +344,9 @@ def test_a_run_keeps_the_configuration_it_was_given_and_the_data_it_saw():
     config = c.TrainConfig(process=c.FlowConfig(), network=c.MLPConfig(width=8), conditional=True)
     found = Training(data, config).run.config
     assert found.train == build.resolved(config, (3,), 10)
-    assert found.data == DataConfig(name="some points", shape=(3,), count=10, classes=2)
+    assert found.data == DataConfig(name="some points", shape=(3,), count=10, conditions=(TWO,))
     plain = Training(data, config.model_copy(update={"conditional": False}))
-    assert plain.run.config.data.classes == 0
+    assert not plain.run.config.data.conditions
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from cases import values_of
 from odd_arrays import cells, guess, nullable
 from odd_images import BIG, COLOR, DEEP, GREY, RNG, X, files, fill, first, png, small
 from PIL import Image
@@ -48,8 +49,8 @@ PAIRED = {
 @pytest.mark.parametrize(("text", "codes", "names", "note"), PAIRED.values(), ids=PAIRED)
 def test_labels_are_paired_with_images(tmp_path, text, codes, names, note):
     data = read(*labelled(tmp_path, text))
-    assert data.y.tolist() == codes
-    assert data.class_names == names
+    assert values_of(data).tolist() == codes
+    assert data.conditions.channels[0].names == names
     assert note in "; ".join(data.notes)
 
 
@@ -80,8 +81,8 @@ def test_nullable_texts_of_cells_are_classes_and_those_masked_are_not(tmp_path):
         nullable(file["obs"], "donor", ["b", "a", "c"] * 4, [False, False, True] * 4)
 
     data = read(cells(donors)(tmp_path), "donor")
-    assert data.class_names == ("a", "b")
-    assert data.y.tolist() == [1, 0, -1] * 4
+    assert data.conditions.channels[0].names == ("a", "b")
+    assert values_of(data).tolist() == [1, 0, -1] * 4
 
 
 def test_levels_are_advised_from_the_type_and_not_from_the_largest_value(tmp_path):

@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from cases import values_of
 
 from scorefield._internal.errors import DataError
 from scorefield.data import Columns, inspect, read
@@ -70,7 +71,7 @@ def test_images_come_as_mnist_does(tmp_path):
     (tmp_path / "labels-idx1-ubyte").write_bytes(idx(labels))
     data = read(tmp_path / "images-idx3-ubyte.gz", tmp_path / "labels-idx1-ubyte")
     assert torch.equal(data.x, torch.from_numpy(images).float()[:, None])
-    assert data.y.tolist() == labels.tolist()
+    assert values_of(data).tolist() == labels.tolist()
 
 
 @pytest.mark.parametrize(("kind", "code"), [(">i2", 0x0B), (">i4", 0x0C), (">f4", 0x0D), ("i1", 9)])
@@ -83,7 +84,7 @@ def test_numbers_of_every_type_of_idx(tmp_path, kind, code):
 def test_labels_may_be_a_column_of_a_table(tmp_path):
     write_csv(tmp_path / "x.csv")
     (tmp_path / "y.csv").write_text("class\n1\n0\n2\n")
-    assert read(tmp_path / "x.csv", tmp_path / "y.csv").y.tolist() == [1, 0, 2]
+    assert values_of(read(tmp_path / "x.csv", tmp_path / "y.csv")).tolist() == [1, 0, 2]
     (tmp_path / "y.csv").write_text("class\n1\n0.5\n2\n")
     with pytest.raises(DataError, match="needs 3 integers"):
         read(tmp_path / "x.csv", tmp_path / "y.csv")
@@ -209,14 +210,14 @@ def test_a_column_of_classes_may_hold_many_texts(tmp_path, ending):
     write_table(path, {"kind": kinds, "x": [k / 4 for k in range(140)]})
     with pytest.raises(DataError, match=r"70 different texts such as .*columns=.kind=drop"):
         read(path)
-    data = read(path, labels="kind")
+    data = read(path, conditions="kind")
     assert data.columns.names == ("x",)
-    assert [data.class_names[k] for k in data.y] == kinds
-    assert inspect(path, "kind")["classes"].startswith("70: kind00")
+    assert [data.conditions.channels[0].names[k] for k in values_of(data)] == kinds
+    assert inspect(path, "kind")["conditions"].startswith("kind, 70 classes: kind00")
     many = [f"{k}th" for k in range(10_001)] * 2
     write_table(path, {"kind": many, "x": [k / 3 for k in range(20_002)]})
     with pytest.raises(DataError, match="column kind: 10001 different texts"):
-        read(path, labels="kind")
+        read(path, conditions="kind")
 
 
 def test_texts_are_the_same_from_csv_and_parquet(tmp_path):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from cases import PROCESS_IDS, PROCESSES, normal
+from cases import PROCESS_IDS, PROCESSES, classes, normal
 from torch import nn
 
 import scorefield as sf
@@ -265,7 +265,7 @@ def test_what_makes_no_guidance_is_refused(make, message):
 
 def test_a_guided_network_makes_finite_samples():
     torch.manual_seed(0)
-    network = MLP(2, width=8, depth=1, classes=3)
+    network = MLP(2, width=8, depth=1, conditions=classes(3))
     field = sf.Denoiser(network, sf.VP(), sf.V(), shape=(2,)).eval()
     guided = sf.ClassifierFree(field, 2.0, negative={"y": -1}).condition_on(y=torch.tensor(1))
     x = sf.sample(guided, 5)

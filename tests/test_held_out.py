@@ -25,7 +25,7 @@ COUNT = 256
 
 def held(covariance, items=COUNT):
     x = MEAN + normal(2 * COUNT, DIM, seed=1) @ torch.linalg.cholesky(covariance).T
-    return HeldOut(x, None, torch.arange(items), None, seed=3)
+    return HeldOut(x, {}, torch.arange(items), None, seed=3)
 
 
 def expected(process, covariance):
@@ -63,7 +63,7 @@ def test_knowing_the_samples_by_heart_is_seen():
     x = held(COVARIANCE).rows.float()
     knows = sf.Empirical(sf.VP(), x[:COUNT])
     other = sf.Empirical(sf.VP(), x[COUNT:])
-    seen = HeldOut(x, None, torch.arange(COUNT), None, seed=3)
+    seen = HeldOut(x, {}, torch.arange(COUNT), None, seed=3)
     assert seen.errors(knows)[:3].max() < 0.05
     assert seen.errors(other)[:3].min() > 2
 
@@ -74,7 +74,7 @@ def test_the_noise_of_a_sample_is_its_own_at_any_batch_size(monkeypatch):
     assert torch.equal(whole, held(COVARIANCE).errors(field))
     monkeypatch.setattr(held_out, "_BATCH_SIZE", 50)
     torch.testing.assert_close(held(COVARIANCE).errors(field), whole, rtol=1e-12, atol=0)
-    other = HeldOut(held(COVARIANCE).rows, None, torch.arange(COUNT), None, seed=4)
+    other = HeldOut(held(COVARIANCE).rows, {}, torch.arange(COUNT), None, seed=4)
     assert not torch.equal(other.errors(field), whole)
 
 
@@ -88,7 +88,7 @@ def test_noise_between_levels_is_put_on_top():
         u, noise = noise.uniform_like(x)
         return x + width * u, noise
 
-    found = HeldOut(x, None, torch.arange(COUNT), prepare, seed=0).errors(field)
+    found = HeldOut(x, {}, torch.arange(COUNT), prepare, seed=0).errors(field)
     torch.testing.assert_close(found, torch.ones(BINS).double(), rtol=0.06, atol=0)
 
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from cases import values_of
 
 import scorefield as sf
 
@@ -44,8 +45,8 @@ def saved(folder, *arguments, **columns):
 
 def test_images_of_a_parquet_file_are_its_pixels_with_the_names_of_its_classes(tmp_path):
     data = sf.read(saved(tmp_path, NAMES))
-    assert data.class_names == tuple(NAMES)
-    assert data.y.tolist() == LABELS
+    assert data.conditions.channels[0].names == tuple(NAMES)
+    assert values_of(data).tolist() == LABELS
     rows = torch.tensor([5, 0, 3])
     expected = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)[rows]
     assert torch.equal(data.x[rows], expected.float())
@@ -53,10 +54,10 @@ def test_images_of_a_parquet_file_are_its_pixels_with_the_names_of_its_classes(t
 
 def test_classes_without_names_and_those_of_another_column(tmp_path):
     path = saved(tmp_path, fur=pa.array(["b", "a", "a", "b", None, "a"]))
-    assert sf.read(path).class_names == ("0", "1", "2")
+    assert sf.read(path).conditions.channels[0].names == ("0", "1", "2")
     data = sf.read(path, "fur")
-    assert data.class_names == ("a", "b")
-    assert data.y.tolist() == [1, 0, 0, 1, -1, 0]
+    assert data.conditions.channels[0].names == ("a", "b")
+    assert values_of(data).tolist() == [1, 0, 0, 1, -1, 0]
 
 
 class ClassLabel:
@@ -83,7 +84,7 @@ class Dataset:
 def test_a_dataset_object_is_read_as_its_table(tmp_path):
     whole = Dataset(table(), {"image": object(), "label": ClassLabel()})
     data = sf.read(whole)
-    assert data.class_names == tuple(NAMES)
+    assert data.conditions.channels[0].names == tuple(NAMES)
     assert torch.equal(data.x[:], sf.read(saved(tmp_path, NAMES)).x[:])
     numbers = pa.table({"height": [1.0, 2.5, 3.0], "sex": ["f", "m", "f"]})
     assert sf.read(Dataset(numbers, None)).columns.names == ("height", "sex")
@@ -102,7 +103,7 @@ def test_images_of_an_object_may_be_files_but_not_those_of_a_parquet_file(tmp_pa
 def test_a_run_is_trained_on_images_of_a_parquet_file(tmp_path):
     run = sf.train(saved(tmp_path, NAMES), steps=1, conditional=True, network={
         "kind": "unet", "width": 8, "multipliers": (1,), "blocks": 1})  # fmt: skip
-    assert run.config.data.class_names == tuple(NAMES)
+    assert run.config.data.classes.names == tuple(NAMES)
 
 
 class Stream:

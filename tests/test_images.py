@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from cases import values_of
 from PIL import Image
 
 import scorefield as sf
@@ -35,15 +36,15 @@ def test_images_are_their_bytes(tmp_path, suffix, in_memory):
     color = read(fill(tmp_path / "color", COLOR, suffix), in_memory=in_memory)
     expected = torch.from_numpy(COLOR).float().permute(0, 3, 1, 2)
     assert torch.equal(color.x[torch.tensor([4, 0])], expected[[4, 0]])
-    assert color.y is None
+    assert not color.conditions
 
 
 def test_subfolders_are_classes(tmp_path):
     folder = fill(tmp_path, GREY, sub=lambda k: ["cats", "dogs/small"][k % 2])
     data = read(folder)
-    assert data.class_names == ("cats", "dogs/small")
+    assert data.conditions.channels[0].names == ("cats", "dogs/small")
     # sorted by path: first the cats, then the dogs
-    assert data.y.tolist() == [0, 0, 0, 1, 1, 1]
+    assert values_of(data).tolist() == [0, 0, 0, 1, 1, 1]
     assert torch.equal(data.x[0, 0], torch.from_numpy(GREY[0]).float())
     assert torch.equal(data.x[3, 0], torch.from_numpy(GREY[1]).float())
 

@@ -69,7 +69,7 @@ def test_the_command_prints_it(capsys):
     finishes("data", "inspect", "digits")
     text = " ".join(capsys.readouterr().out.split())
     assert "(1297, 1, 8, 8)" in text
-    assert "10, for a conditional run" in text
+    assert "conditions y, 10 classes" in text
     assert "with levels=17" in text
     assert end("data", "inspect", "nowhere.npy") == 3
     assert "no such file" in capsys.readouterr().err

@@ -288,7 +288,7 @@ def test_classes_are_the_networks_own():
         expected = inner(x, t, class_labels=torch.tensor([y, y])).sample
         assert torch.equal(run.toward(y)(x, 500.0).eps, run.field(x, 500.0, y=torch.tensor(y)).eps)
         torch.testing.assert_close(run.toward(y)(x, 500.0).eps, expected)
-    assert run.config.data.classes == 4
+    assert run.config.data.classes.count == 4
     with pytest.raises(ValueError, match="needs a class; give one from 0 to 3"):
         run.sample(2)
     with pytest.raises(sf.errors.UsageError, match="trained with dropout=0"):
@@ -300,13 +300,13 @@ def test_a_class_that_stands_for_none_is_taken_out_of_the_count(none):
     inner = network(num_class_embeds=4)
     run, x = load((inner, ddpm()), unconditional=none), X.float()
     rows = [k for k in range(4) if k != none]
-    assert run.config.data.classes == 3
+    assert run.config.data.classes.count == 3
     for y, row in enumerate(rows):
         expected = inner(x, torch.tensor(500.0), class_labels=torch.tensor([row, row])).sample
         torch.testing.assert_close(run.toward(y)(x, 500.0).eps, expected)
     expected = inner(x, torch.tensor(500.0), class_labels=torch.tensor([none, none])).sample
     torch.testing.assert_close(run.field(x, 500.0).eps, expected)
-    assert run.guided(2.0).sample(1, y=1, batch_size=2).isfinite().all()
+    assert run.guided(2.0).sample(1, given=1, batch_size=2).isfinite().all()
 
 
 TEXT = {
@@ -350,13 +350,16 @@ def test_transformers_know_a_class_that_stands_for_none(tmp_path):
         inner = diffusers.DiTTransformer2DModel(**options).eval()
     pipeline = diffusers.DiTPipeline(inner, codec("AutoencoderKL"), ddpm())
     run, x, t = load(pipeline), normal(2, 4, 8, 8).float(), torch.tensor([500.0, 500.0])
-    assert run.config.data.classes == 3
+    assert run.config.data.classes.count == 3
     for y, given in ((0, 0), (2, 2), (3, None)):
         expected = inner(x, t, class_labels=torch.tensor([y, y])).sample[:, :4]
         other = inner(x, t, class_labels=torch.tensor([1, 1])).sample[:, :4]
         torch.testing.assert_close(run.toward(given)(x, 500.0).eps, expected)
         assert (expected - other).abs().max() > 1e-2
-    assert run.guided(3.0).sample(1, sf.default_plan(run.field, 4), y=1, batch_size=2).shape[1] == 3
+    assert (
+        run.guided(3.0).sample(1, sf.default_plan(run.field, 4), given=1, batch_size=2).shape[1]
+        == 3
+    )
     with pytest.raises(sf.errors.CheckpointError, match=r"9 by 8 pixels: both .* multiples of 2"):
         load(pipeline, shape=(3, 18, 16))  # whose latents are cut into patches of 2
     pipeline.save_pretrained(tmp_path)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import normal
+from cases import classes, normal
 
 import scorefield as sf
 from scorefield._internal.errors import NumericalError, UsageError
@@ -175,8 +175,8 @@ def test_a_compiled_network_learns_the_same_and_is_saved_as_itself(tmp_path, mon
 
 
 NETWORKS = {
-    "mlp": (lambda **o: MLP(3, 16, 3, classes=2, **o), (5, 3)),
-    "unet": (lambda **o: UNet(2, 8, (1, 2), blocks=2, classes=2, **o), (5, 2, 8, 8)),
+    "mlp": (lambda **o: MLP(3, 16, 3, conditions=classes(2), **o), (5, 3)),
+    "unet": (lambda **o: UNet(2, 8, (1, 2), blocks=2, conditions=classes(2), **o), (5, 2, 8, 8)),
 }
 
 
@@ -195,7 +195,7 @@ def test_recomputing_blocks_keeps_less_and_gives_the_same_gradients(name):
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t
         ):
-            out = network(x, label, y)
+            out = network(x, label, y=y)
         out.square().sum().backward()
         found.append((sum(kept), [p.grad for p in network.parameters()]))
     (much, expected), (little, gradients) = found

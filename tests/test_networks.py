@@ -2,22 +2,22 @@
 
 import pytest
 import torch
-from cases import normal
+from cases import classes as of, normal
 from torch import nn
 
 from scorefield.networks import ADM, MLP, DiT, SongUNet, UNet
 
 
 def mlp(classes=0, **options):
-    return MLP(6, width=16, depth=2, classes=classes, **options)
+    return MLP(6, width=16, depth=2, conditions=of(classes), **options)
 
 
 def unet(classes=0, **options):
-    return UNet(2, **{"width": 8, "multipliers": (1, 2), "classes": classes, **options})
+    return UNet(2, **{"width": 8, "multipliers": (1, 2), "conditions": of(classes), **options})
 
 
 def song(classes=0, **options):
-    return SongUNet(2, **{"width": 8, "attention": (1,), "classes": classes, **options})
+    return SongUNet(2, **{"width": 8, "attention": (1,), "conditions": of(classes), **options})
 
 
 def features(classes=0):
@@ -25,11 +25,11 @@ def features(classes=0):
 
 
 def adm(classes=0, **options):
-    return ADM(2, **{"width": 8, "head": 8, "classes": classes, **options})
+    return ADM(2, **{"width": 8, "head": 8, "conditions": of(classes), **options})
 
 
 def dit(classes=0, **options):
-    return DiT(2, **{"width": 64, "layers": 1, "head": 32, "classes": classes, **options})
+    return DiT(2, **{"width": 64, "layers": 1, "head": 32, "conditions": of(classes), **options})
 
 
 IMAGE = (2, 8, 8)
@@ -70,7 +70,7 @@ def test_a_fresh_network_says_the_same_of_every_input(make, shape):
 def test_every_parameter_receives_a_gradient(make, shape, classes):
     network = awake(make, classes)
     y = torch.tensor([-1, 0, 1, 2]) if classes else None
-    out = network(normal(4, *shape).float(), torch.linspace(-2, 2, 4), y)
+    out = network(normal(4, *shape).float(), torch.linspace(-2, 2, 4), y=y)
     torch.autograd.backward((out * normal(4, *shape, seed=1).float()).sum())
     silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
@@ -86,7 +86,7 @@ def test_layers_that_start_at_zero_wake_up_within_a_few_steps(make, shape):
     x, target = normal(4, *shape).float(), normal(4, *shape, seed=1).float()
     for _ in range(5):
         optimizer.zero_grad()
-        out = network(x, torch.linspace(-2, 2, 4), torch.tensor([-1, 0, 1, 1]))
+        out = network(x, torch.linspace(-2, 2, 4), y=torch.tensor([-1, 0, 1, 1]))
         torch.autograd.backward(((out - target) ** 2).mean())
         optimizer.step()
     silent = [name for name, p in network.named_parameters() if not p.grad.any()]
@@ -103,8 +103,8 @@ def test_a_sample_does_not_depend_on_the_rest_of_the_batch(make, shape, classes)
     others[2], labels[2] = x[2], label[2]
     ys = torch.full((5,), 2) if classes else None
     with torch.no_grad():
-        whole, among_others = network(x, label, y), network(others, labels, ys)
-        alone = network(x[2:3], label[2:3], None if y is None else y[2:3])
+        whole, among_others = network(x, label, y=y), network(others, labels, y=ys)
+        alone = network(x[2:3], label[2:3], y=None if y is None else y[2:3])
     assert torch.equal(whole[2], among_others[2]), "same place, same batch size: the same bits"
     assert not torch.equal(whole[1], among_others[1])
     torch.testing.assert_close(alone[0], whole[2], rtol=1e-4, atol=1e-5)
@@ -137,9 +137,9 @@ def test_classes_give_different_outputs_and_minus_one_stands_for_none(make, shap
     network = awake(make, 3)
     x, label = normal(1, *shape).float().expand(4, *shape), torch.zeros(4)
     with torch.no_grad():
-        out = network(x, label, torch.tensor([-1, 0, 1, 2]))
+        out = network(x, label, y=torch.tensor([-1, 0, 1, 2]))
         without = network(x, label)
-        shared = network(x, label, torch.tensor(1))
+        shared = network(x, label, y=torch.tensor(1))
     for a in range(4):
         for b in range(a):
             assert (out[a] - out[b]).abs().max() > 1e-3 * out.abs().max()
@@ -151,14 +151,14 @@ def test_classes_give_different_outputs_and_minus_one_stands_for_none(make, shap
 @pytest.mark.parametrize("y", [[0, 3], [-2, 0]])
 def test_a_class_the_network_does_not_know_is_refused(make, shape, y):
     with pytest.raises(ValueError, match=r"has the classes 0 to 2, or -1 for none") as raised:
-        make(3)(normal(2, *shape).float(), torch.zeros(2), torch.tensor(y))
+        make(3)(normal(2, *shape).float(), torch.zeros(2), y=torch.tensor(y))
     assert f"y from {min(y)} to {max(y)}" in str(raised.value)
 
 
 @every_kind
 def test_a_network_without_classes_refuses_any(make, shape):
-    with pytest.raises(ValueError, match="this network has no classes; leave it out"):
-        make()(normal(2, *shape).float(), torch.zeros(2), torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match="y: this network has no such condition; it has none"):
+        make()(normal(2, *shape).float(), torch.zeros(2), y=torch.tensor([0, 0]))
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 2, 3)])

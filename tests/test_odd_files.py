@@ -77,7 +77,7 @@ class Case:
 
 def use(without=(), columns=None, **dialect):
     """Return the choice of columns for arguments of `read`."""
-    return Use.of(None, without, None, Dialect(**dialect), Choices.of(columns).texts)
+    return Use.of((), without, None, Dialect(**dialect), Choices.of(columns).texts)
 
 
 def refused(*parts):
@@ -408,7 +408,7 @@ def test_samples_of_types_that_text_lacks_are_read_for_their_run(tmp_path, endin
     })  # fmt: skip
     data = read(table)
     write_table(tmp_path / f"t.{ending}", iter([table]))
-    again = Table(read_file(tmp_path / f"t.{ending}").table, "t", Choices.of(None), None)
+    again = Table(read_file(tmp_path / f"t.{ending}").table, "t", Choices.of(None), frozenset())
     assert torch.equal(again.vectors(data.columns).x, data.x.double())
 
 

@@ -246,7 +246,7 @@ NONE = torch.full((3,), CLASSES)
 def test_a_dit_predicts_the_noise_of_a_step(t, y):
     weights = {"ema": transformer_weights(), "model": {}, "args": None}
     run = dit.load(weights, MODEL | {"model": "DiT-S/2"})
-    assert (run.config.data.shape, run.config.data.classes) == ((4, SIDE, SIDE), CLASSES)
+    assert (run.config.data.shape, run.config.data.classes.count) == ((4, SIDE, SIDE), CLASSES)
     field, x = run.field.double(), normal(3, 4, SIDE, SIDE, seed=1)
     table = torch.tensor(field.process.alpha_bar, dtype=torch.float64)
     torch.testing.assert_close(table, linear_table(1000), rtol=1e-11, atol=0)

@@ -19,7 +19,8 @@ from shell import end, failing, finishes, tiny
 import scorefield as sf
 from scorefield.cli.app import app
 from scorefield.data import Data, Standardize
-from scorefield.data.config import DataConfig
+from scorefield.data.conditions import Conditions
+from scorefield.data.config import ClassChannel, DataConfig
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
 from scorefield.report import frames, write_report
@@ -53,7 +54,9 @@ def quick(monkeypatch):
 def small(x, y=None, **changes):
     """Return a run of a few steps on data."""
     names = changes.pop("class_names", ())
-    data = Data(x, y, changes.pop("name", "some data"), names)
+    if names:
+        y = Conditions((ClassChannel(name="y", count=len(names), names=names),), {"y": y})
+    data = Data(x, y, changes.pop("name", "some data"))
     return sf.train(data, config=SMALL.model_copy(update=changes))
 
 
@@ -105,7 +108,7 @@ class Reader(HTMLParser):
 
 def test_on_a_gaussian_the_odes_frames_stand_still_at_the_datas_scale():
     # the probability flow scales a Gaussian by its deviation, and frames are divided by the same
-    found = {walk.name: walk for walk in frames.solver_frames(gaussian(), 50, seed=3, y=None)}
+    found = {walk.name: walk for walk in frames.solver_frames(gaussian(), 50, seed=3, given=None)}
     for name in ("Default plan", "Heun"):
         states = torch.stack(found[name].frames)
         torch.testing.assert_close(states, states[-1:].expand_as(states), rtol=0, atol=0.01)
@@ -115,14 +118,14 @@ def test_on_a_gaussian_the_odes_frames_stand_still_at_the_datas_scale():
 
 def test_frames_of_the_sde_have_the_spread_of_the_data_at_every_level():
     (walk,) = (
-        w for w in frames.solver_frames(gaussian(), 4000, seed=1, y=None) if w.name == "DDPM"
+        w for w in frames.solver_frames(gaussian(), 4000, seed=1, given=None) if w.name == "DDPM"
     )
     spreads = torch.stack(walk.frames).std((1, 2))
     assert (spreads / 0.5 - 1).abs().max() < 0.1  # weak order one
 
 
 def test_all_solvers_start_from_the_same_state_and_cost_about_the_same():
-    found = list(frames.solver_frames(gaussian(), 6, seed=2, y=None))
+    found = list(frames.solver_frames(gaussian(), 6, seed=2, given=None))
     for walk in found:
         torch.testing.assert_close(walk.frames[0], found[0].frames[0], rtol=0, atol=1e-5)
         assert frames.CALLS - 1 <= walk.nfe <= frames.CALLS
@@ -131,7 +134,7 @@ def test_all_solvers_start_from_the_same_state_and_cost_about_the_same():
 
 def test_the_slider_over_calls_shows_samples_of_so_many_calls():
     run = gaussian()
-    default, fitted = frames.samples_by_calls(run, {}, 5, seed=4, y=None)
+    default, fitted = frames.samples_by_calls(run, {}, 5, seed=4, given=None)
     assert tuple(default) == frames.NFES
     assert not fitted
     with sf.count_calls(run.field) as calls:
@@ -353,7 +356,7 @@ def test_of_a_run_that_knows_no_field_without_a_class_one_class_is_shown(tmp_pat
     run = small(x, y, class_names=("left", "right"), conditional=True, dropout=0.0)
     run.save(tmp_path / "run")
     made = ReportContext(tmp_path / "run", items=1)
-    expected = run.sample(512, sf.default_plan(run.field), y=0)
+    expected = run.sample(512, sf.default_plan(run.field), given=0)
     assert torch.equal(made.samples, expected)
     assert "All are of the class left." in write_report(tmp_path / "run").read_text()
 

@@ -31,7 +31,7 @@ FORBIDDEN = {
 }
 # identifiers are nouns of the domain
 PARTICIPLES = {
-    *("found", "made", "kept", "held", "told", "given", "known", "seen", "taken", "asked"),
+    *("found", "made", "kept", "held", "told", "known", "seen", "taken", "asked"),
     *("named", "said", "meant", "brought", "gone", "how", "what", "tile", "tiles"),
 }
 

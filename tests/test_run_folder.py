@@ -78,7 +78,7 @@ def test_plans_are_kept_by_calls_and_guidance(run):
     assert list(strong.plans) == [9]
     assert folder.plan(run.conditional, 8) is None
     assert strong.plan(9).tuning.field != run.plan(9).tuning.field
-    x = run.sample(2, nfe=10, y=1)
+    x = run.sample(2, nfe=10, given=1)
     assert torch.equal(x, run.to_data(sf.sample(run.toward(1), 2, run.plan(10))))
 
 
@@ -114,12 +114,12 @@ def test_files_that_are_too_large_are_not_read(run):
 def test_a_frontier_is_that_of_its_class_and_its_field(run):
     folder, few = run.folder, {"plans": {"one": sf.default_plan(run.field, 3)}, "n": 32}
     run.compare(**few)
-    run.guided(2.0).compare(y=1, **few)
-    assert folder.frontier_path(1, 2.0).name == "frontier-y1-guidance-2.json"
+    run.guided(2.0).compare(given=1, **few)
+    assert folder.frontier_path("y1", 2.0).name == "frontier-y1-guidance-2.json"
     assert folder.frontier(run.conditional).points[0].name == "one"
-    assert folder.frontier(y=2) is None
+    assert folder.frontier(given="y2") is None
     strong = run.guided(2.0).conditional
-    assert folder.frontier(strong, 1, 2.0).n == 32
+    assert folder.frontier(strong, "y1", 2.0).n == 32
     with pytest.raises(CheckpointError, match=r"frontier.json: the plans were measured on"):
         folder.frontier(strong)
     folder.frontier_path().write_text("{")

@@ -104,7 +104,7 @@ def printed(capsys, *arguments):
 
 def data_of(name, files):
     data = [files / ("images.npy" if name == "unet" else "x.npy")]
-    return [*data, "--labels", files / "y.npy"] if name == "optim" else data
+    return [*data, "--condition", files / "y.npy"] if name == "optim" else data
 
 
 @pytest.mark.parametrize("name", CONFIGS)

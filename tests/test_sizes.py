@@ -9,35 +9,44 @@ import torch
 from scorefield._internal import sizes
 from scorefield._internal.errors import UsageError
 from scorefield.data import Data
-from scorefield.data.config import DataConfig
+from scorefield.data.config import ClassChannel, DataConfig
 from scorefield.runs import build
 from scorefield.runs.loading import load
 from scorefield.runs.memory import check_memory
 from scorefield.runs.trainer import Training
 from scorefield.training import config as c
 
+
+def classes(count):
+    return (ClassChannel(name="y", count=count),) if count else ()
+
+
 NETWORKS = {
-    "mlp": (c.MLPConfig(width=8, depth=5), (3,), 0),
-    "mlp of one block": (c.MLPConfig(depth=1), (2, 7), 0),
-    "mlp with classes": (c.MLPConfig(width=16), (3,), 10),
-    "unet": (c.UNetConfig(width=8), (1, 8, 8), 0),
-    "unet of many blocks": (c.UNetConfig(width=8, multipliers=(1, 2, 3), blocks=4), (3, 9, 7), 2),
-    "song": (c.SongConfig(width=8, blocks=3, attention=(0, 1)), (3, 8, 8), 0),
+    "mlp": (c.MLPConfig(width=8, depth=5), (3,), classes(0)),
+    "mlp of one block": (c.MLPConfig(depth=1), (2, 7), classes(0)),
+    "mlp with classes": (c.MLPConfig(width=16), (3,), classes(10)),
+    "unet": (c.UNetConfig(width=8), (1, 8, 8), classes(0)),
+    "unet of many blocks": (
+        c.UNetConfig(width=8, multipliers=(1, 2, 3), blocks=4),
+        (3, 9, 7),
+        classes(2),
+    ),
+    "song": (c.SongConfig(width=8, blocks=3, attention=(0, 1)), (3, 8, 8), classes(0)),
     "song with classes and features": (
         c.SongConfig(
             width=8, multipliers=(1, 2, 2), embedding="fourier", widening=2, encoder="residual"
         ),
         (1, 8, 8),
-        4,
+        classes(4),
     ),
     "song with paths beside": (
         c.SongConfig(width=8, encoder="skip", decoder="skip", taps=(1, 3, 3, 1), blocks=2),
         (3, 8, 8),
-        0,
+        classes(0),
     ),
-    "adm": (c.ADMConfig(width=8, head=8, blocks=4, attention=(1,)), (3, 8, 8), 2),
-    "dit": (c.DiTConfig(width=8, head=4, layers=3), (3, 8, 8), 2),
-    "auto": (c.AutoNetwork(), (3, 4, 4), 0),
+    "adm": (c.ADMConfig(width=8, head=8, blocks=4, attention=(1,)), (3, 8, 8), classes(2)),
+    "dit": (c.DiTConfig(width=8, head=4, layers=3), (3, 8, 8), classes(2)),
+    "auto": (c.AutoNetwork(), (3, 4, 4), classes(0)),
 }
 
 
@@ -89,7 +98,7 @@ def test_a_training_fits_if_its_copies_of_the_weights_do(
 ):
     """To the byte, in the memory of where it trains, whatever there is elsewhere."""
     network = c.MLPConfig(width=64)
-    needed = 4 * copies * build.network_size(network, (3,), 0)[1]
+    needed = 4 * copies * build.network_size(network, (3,), ())[1]
     optim = c.OptimConfig(batch_size=1, ema=(0.9,) * decays)
     config = c.TrainConfig(network=network, optim=optim)
     data = DataConfig(name="x", shape=(3,), count=5)

@@ -6,9 +6,10 @@ Weights are random throughout, for what starts at zero would hide what stands be
 import numpy as np
 import pytest
 import torch
-from cases import normal
+from cases import classes, normal
 from torch import nn
 
+from scorefield.data.config import ClassChannel
 from scorefield.networks import ADM, SongUNet
 from scorefield.networks.resample import Double, Halve
 from scorefield.networks.residual import Block, Style
@@ -258,7 +259,7 @@ def test_adm_is_that_of_diffusers():
         num_class_embeds=4,
         **WHOLE,
     )
-    network = random(ADM(3, WIDTH, (1, 1), attention=(1,), head=64, classes=3))
+    network = random(ADM(3, WIDTH, (1, 1), attention=(1,), head=64, conditions=classes(3)))
     attention = "up_blocks.0.attentions"
     blocks = MIDDLE | {
         "trunk.down.0.blocks.0": "down_blocks.0.resnets.0",
@@ -270,13 +271,13 @@ def test_adm_is_that_of_diffusers():
         "trunk.up.1.blocks.0": "up_blocks.1.resnets.0",
         "trunk.up.1.blocks.1": "up_blocks.1.resnets.1",
     }
-    theirs.class_embedding.weight.data = network.embedding.of_class.weight.data
+    theirs.class_embedding.weight.data = network.embedding.conditions.y.weight.data
     of_class = {"class_embedding.weight": theirs.class_embedding.weight}
     load = theirs.load_state_dict
     theirs.load_state_dict = lambda held: load(held | of_class)
     renamed(network, theirs, blocks, COMMON)
     x, label, y = normal(2, 3, 8, 8), torch.tensor([3.0, 900.0]).double(), torch.tensor([-1, 2])
-    close(network(x, label, y), theirs(x, label, y + 1).sample, 1e-6)  # frequencies are rounded
+    close(network(x, label, y=y), theirs(x, label, y + 1).sample, 1e-6)  # frequencies are rounded
 
 
 # --- the networks of the papers -------------------------------------------------------------------
@@ -306,8 +307,9 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_networks_of_the_papers_have_the_published_number_of_parameters(name):
-    config, side, classes, millions = PUBLISHED[name]
-    network = build.outline(config, (3, side, side), classes)
+    config, side, count, millions = PUBLISHED[name]
+    channels = (ClassChannel(name="y", count=count),) if count else ()
+    network = build.outline(config, (3, side, side), channels)
     found = sum(p.numel() for p in network.parameters()) / 1e6
     assert abs(found - millions) < 0.1
 
@@ -316,8 +318,8 @@ def test_networks_of_the_papers_have_the_published_number_of_parameters(name):
 def test_images_that_do_not_halve_are_refused(network):
     levels = len(network.multipliers)
     with pytest.raises(ValueError, match=f"8 by 7 pixels: both sides.*between the {levels} levels"):
-        build.network(network, (3, 8, 7), 0)
-    made = build.network(network, (3, 8, 8), 0)
+        build.network(network, (3, 8, 7), ())
+    made = build.network(network, (3, 8, 8), ())
     with pytest.raises(ValueError, match="7 by 8 pixels: both sides must be multiples of"):
         made(torch.zeros(1, 3, 7, 8), torch.zeros(1))
 
@@ -340,12 +342,12 @@ def test_sizes_that_do_not_fit_are_refused(make, message):
 
 @pytest.mark.parametrize("kind", [SongUNet, ADM])
 def test_without_a_class_there_is_nothing_where_nothing_was_learned(kind):
-    network = kind(2, 64, classes=3, classless=False)
+    network = kind(2, 64, conditions=classes(3, optional=False))
     x, label = normal(2, 2, 4, 4).float(), torch.zeros(2)
-    network(x, label, torch.tensor([0, 2]))
+    network(x, label, y=torch.tensor([0, 2]))
     for y in (None, torch.tensor([0, -1])):
         with pytest.raises(ValueError, match="classes 0 to 2; it cannot go without a class"):
-            network(x, label, y)
+            network(x, label, y=y)
 
 
 @pytest.mark.parametrize("embedding", ["positional", "fourier"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from cases import values_of
 from scipy import sparse
 from torch import nn
 
@@ -79,7 +80,6 @@ def test_images_are_taken_with_their_channels_first_or_last():
         (torch.tensor([0, 1, 0, 2] * 5), ()),
         (np.array([0, 1, 0, 2] * 5, np.uint8), ()),
         ([0, 1, 0, 2] * 5, ()),
-        (torch.tensor([0.0, 1.0, 0.0, 2.0] * 5), ()),
         (KINDS, ("gull", "owl", "wren")),
         (np.array(KINDS), ("gull", "owl", "wren")),
         ([*KINDS[:-1], None], ("gull", "owl", "wren")),
@@ -88,16 +88,16 @@ def test_images_are_taken_with_their_channels_first_or_last():
 def test_classes_are_learned_if_they_are_given(y, names):
     run = train(POINTS, y)
     assert run.config.train.conditional
-    assert run.config.data.classes == 3
-    assert run.config.data.class_names == names
-    sampled(run, (3,), y=2)
+    assert run.config.data.classes.count == 3
+    assert run.config.data.classes.names == names
+    sampled(run, (3,), given=2)
     assert not train(POINTS, y, conditional=False).config.train.conditional
 
 
 def test_a_class_that_is_not_known_is_minus_one():
     data = sf.Data(POINTS, [*KINDS[:-1], None])
-    assert data.y.tolist() == [0, 1, 0, 2] * 4 + [0, 1, 0, -1]
-    assert sf.Data(POINTS, [-1, 1, 0, 2] * 5).y[0] == -1
+    assert values_of(data).tolist() == [0, 1, 0, 2] * 4 + [0, 1, 0, -1]
+    assert values_of(sf.Data(POINTS, [-1, 1, 0, 2] * 5))[0] == -1
 
 
 def test_data_holds_what_it_is_given():
@@ -105,10 +105,11 @@ def test_data_holds_what_it_is_given():
     assert sf.Data(x).x is x, "a float32 tensor as it is"
     assert sf.Data(x).name == "data"
     data = sf.Data(POINTS, KINDS, "birds")
-    assert (data.name, data.class_names, data.classes) == ("birds", ("gull", "owl", "wren"), 3)
+    (channel,) = data.conditions.channels
+    assert (data.name, channel.names, channel.count) == ("birds", ("gull", "owl", "wren"), 3)
     assert data.x.dtype == torch.float32
     np.testing.assert_allclose(data.x, POINTS, rtol=1e-6)
-    assert dataclasses.replace(data, name="other").class_names == data.class_names
+    assert dataclasses.replace(data, name="other").conditions == data.conditions
     assert sf.Data(np.ones((4, 2)) * [[1], [2], [3], [4]]).columns == ColumnsConfig()
 
 
@@ -154,10 +155,8 @@ def test_a_table_trains_by_its_columns(library):
     assert set(x[:, 0].tolist()) <= {0, 1, 2}
     conditional = train(table, "species")
     assert conditional.config.data.columns.names == ("mass", "eggs")
-    assert conditional.config.data.class_names == ("gull", "owl", "wren")
-    assert torch.equal(
-        train(table, table["species"]).config.data.classes * torch.ones(1), 3 * torch.ones(1)
-    )
+    assert conditional.config.data.conditions[0].names == ("gull", "owl", "wren")
+    assert train(table, table["species"]).config.data.classes.count == 3
     again = sf.read(table[:4], like=run.config.data, learn=False)
     assert again.x[:3, 0].tolist() == [0, 1, 0]
 
@@ -202,8 +201,8 @@ def test_cells_train_as_they_come(convert):
     object_ = cells(convert(POINTS))
     run = train(object_, "kind")
     assert run.config.data.columns.names == ("gene 0", "gene 1", "gene 2")
-    assert run.config.data.class_names == ("gull", "owl", "wren")
-    assert 20 < float(sampled(run, (3,), y=1)[:, 2].std()) < 500
+    assert run.config.data.classes.names == ("gull", "owl", "wren")
+    assert 20 < float(sampled(run, (3,), given=1)[:, 2].std()) < 500
     assert torch.equal(sf.read(object_, matrix="layers/counts").x, sf.Data(2 * POINTS).x)
     with pytest.raises(DataError, match="no such column"):
         train(object_, "kinds")
@@ -249,7 +248,7 @@ def test_y_makes_a_run_conditional_but_not_against_a_configuration():
         ({"learning_rate": 3}, "did you mean lr"),
         ({"batchsize": 3}, "did you mean batch_size"),
         ({"heldout": 0.1}, "did you mean held_out"),
-        ({"labels": KINDS}, "did you mean y"),
+        ({"labels": KINDS}, "did you mean conditions"),
         ({"without": ["a"]}, r"train\(scorefield.read\(path, without=...\)\)"),
         ({"zzz": 3}, "settings are accumulate, batch_size"),
     ],
@@ -275,7 +274,7 @@ def test_an_unknown_setting_is_named_with_the_one_that_was_meant(settings, messa
         ({"held_out": 1.0}, "held_out=1.0: input should be less than 1"),
         ({"process": {"kind": "vp", "sigma_max": 3}}, "process.vp.sigma_max=3"),
         ({"config": {"steps": 3}}, "config=.*must be a TrainConfig; pass settings as keywords"),
-        ({"conditional": True}, "no classes to condition on"),
+        ({"conditional": True}, "data has no conditions"),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused_in_one_line(settings, message):
@@ -287,14 +286,16 @@ def test_a_setting_that_is_not_allowed_is_refused_in_one_line(settings, message)
 @pytest.mark.parametrize(
     ("data", "y", "message"),
     [
+        (POINTS, np.full(20, 0.5), "condition y has the same value for every sample"),
         (
             POINTS,
-            np.linspace(0, 1, 20),
-            "y holds 0.05[0-9]* of type float64: needs 20 integers or texts; round",
+            np.append(np.linspace(0, 1, 19), np.nan),
+            "condition y is not finite in sample 19",
         ),
-        (POINTS, [0, 1], r"y has shape \(2,\)"),
-        (POINTS, KINDS[:5], r"y has shape \(5,\)"),
-        (POINTS, "species", "labels=species: no such file"),
+        (POINTS, [0, 1], "condition y has 2 rows, and the data has 20 samples"),
+        (POINTS, KINDS[:5], "condition y has 5 rows, and the data has 20 samples"),
+        (POINTS, "species", "conditions=species: no such file"),
+        (POINTS, {"a": KINDS, "": KINDS}, "give each condition a name of its own"),
         (POINTS, [0, 400] * 10, "labels from 0 to 400 for 20 samples"),
         (POINTS, [f"{k}" for k in range(20)], "y has 20 different values for 20 samples"),
         (POINTS[:, 0], None, r"Write x\[:, None\]"),
@@ -315,8 +316,13 @@ def test_data_that_cannot_be_learned_from_is_refused_in_one_line(data, y, messag
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda run: run.sample(2, y="crow"), "y='crow': give the number of one class"),
-        (lambda run: run.sample(2, y=[0, 1]), r"y=\[0, 1\]: give the number of one class"),
+        (
+            lambda run: run.sample(2, given="crow"),
+            "y='crow': give the number of a class, 0 to 2, or one of its names gull, owl, wren",
+        ),
+        (lambda run: run.sample(3, given=[0, 1]), "condition y has 2 rows for 3 samples"),
+        (lambda run: run.sample(2, given=3), "y=3: give the number of a class, 0 to 2"),
+        (lambda run: run.sample(2, given={"z": 1}), "given=z: this run has the conditions y"),
         (lambda run: run.guided("2"), "guidance='2': must be a finite number"),
         (lambda run: run.table(POINTS), r"write torch.as_tensor\(x\)"),
         (lambda run: sf.sample(run, 2), r"field=Run\(...\): must be a ScoreField; write run.field"),
@@ -334,7 +340,7 @@ def test_wrong_kinds_of_arguments_of_a_run_get_one_clear_error(call, message):
 def test_a_class_may_be_bound_to_a_field_as_a_number():
     run = train(POINTS, KINDS)
     z = sf.sample(run.field.condition_on(y=1), 4, nfe=4)
-    assert torch.equal(run.to_data(z), run.sample(4, nfe=4, y=1))
+    assert torch.equal(run.to_data(z), run.sample(4, nfe=4, given=1))
 
 
 def test_a_configuration_in_the_place_of_classes_is_refused():
@@ -439,9 +445,9 @@ def test_objects_of_ours_are_known_by_their_kind():
 
 
 def test_an_own_network_is_tried_before_it_is_trained():
-    with pytest.raises(UsageError, match="y is -1 for a hidden class"):
+    with pytest.raises(UsageError, match="A hidden class is -1"):
         train(POINTS, KINDS, network=Net(3))
-    assert train(POINTS, KINDS, network=Net(3), dropout=0.0).config.data.classes == 3
+    assert train(POINTS, KINDS, network=Net(3), dropout=0.0).config.data.classes.count == 3
     with pytest.raises(
         UsageError, match=r"Net: network\(x, label\) with x of shape \(2, 2\) fails"
     ):

@@ -2,12 +2,11 @@
 
 import math
 import tomllib
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from cases import ALL_SOLVERS, PARAMETRIZATIONS, label, normal, tensor
+from cases import ALL_SOLVERS, PARAMETRIZATIONS, classes as of, label, normal, tensor
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -35,7 +34,7 @@ SIMPLE = Objective(Simple(), UniformTimes())
 def small(dim=2, width=32, depth=1, classes=0, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return MLP(dim, width, depth, classes)
+        return MLP(dim, width, depth, of(classes))
 
 
 def denoiser(network=None, parametrization=None, process=None, shape=(2,)):
@@ -198,7 +197,7 @@ def recorded(y=None, times=None, **options):
     objective = Objective(Simple(), UniformTimes() if times is None else times)
     field = denoiser(network, sf.Eps(), process)
     x = correlated(400)
-    drain(fit(field, objective, x, y, optim=optim(**options)))
+    drain(fit(field, objective, x, {} if y is None else {"y": y}, optim=optim(**options)))
     levels = torch.cat([label.double() for _, label, _ in network.seen])
     return network.seen, process.time(-4 * levels)
 
@@ -424,7 +423,7 @@ def test_bfloat16_trains_with_weights_in_float32():
 
     class Watched(MLP):
         def forward(self, x, label, y=None):
-            out = super().forward(x, label, y)
+            out = super().forward(x, label, y=y)
             dtypes.add(self.enter(x).dtype)
             return out
 
@@ -472,7 +471,7 @@ def test_a_conditional_run_learns_each_class_and_their_mixture():
     run = sf.train(data, config=config)
     count = 500
     for k in (0, 1):
-        x = run.sample(count, seed=1, y=k, batch_size=count)
+        x = run.sample(count, seed=1, given=k, batch_size=count)
         assert ((x - centres[k]).norm(dim=1) < 2.5).double().mean() > 0.97
         assert (x.mean(0) - centres[k]).abs().max() < 0.2
     x = run.sample(count, seed=1, batch_size=count)
@@ -493,7 +492,12 @@ def test_the_class_is_hidden_as_often_as_dropout_says(dropout):
     y = torch.arange(300) % 3
     drain(
         fit(
-            field, SIMPLE, correlated(300), y, optim=optim(steps=60, batch_size=50), dropout=dropout
+            field,
+            SIMPLE,
+            correlated(300),
+            {"y": y},
+            optim=optim(steps=60, batch_size=50),
+            dropout=dropout,
         )
     )
     seen = torch.cat([classes for _, _, classes in network.seen])
@@ -505,7 +509,7 @@ def test_the_class_is_hidden_as_often_as_dropout_says(dropout):
 
 
 def test_a_conditional_run_needs_classes():
-    with pytest.raises(UsageError, match="points has no classes to condition on; pass them as y"):
+    with pytest.raises(UsageError, match="points has no conditions; pass them as conditions"):
         Training(points(), config_of(conditional=True))
 
 
@@ -522,7 +526,7 @@ def test_classes_are_left_out_only_where_the_network_has_one_for_none(network):
     config = config.model_copy(update={"dropout": 0.0})
     assert Training(data, config).config.dropout == 0
     with pytest.raises(UsageError, match="pictures has samples without a class, but this network"):
-        Training(replace(data, y=torch.arange(8) % 3 - 1), config)
+        Training(Data(data.x, torch.arange(8) % 3 - 1, data.name), config)
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
@@ -615,7 +619,7 @@ def test_every_network_survives_saving_and_loading(tmp_path, kind):
 
 
 def test_a_conditional_run_survives_saving_and_loading(tmp_path):
-    survives(untrained(classes=3), tmp_path / "run", y=2)
+    survives(untrained(classes=3), tmp_path / "run", given=2)
 
 
 def test_the_lists_of_these_tests_leave_out_no_kind():

@@ -182,10 +182,10 @@ def classes(tmp_path_factory):
 
 def test_plans_of_a_run_with_classes_are_for_all_of_them(classes, capsys):
     finishes("tune", classes / "run", "--nfe", 4, *FEW)
-    for y in ([], ["--y", 7]):
+    for y in ([], ["--given", 7]):
         finishes("sample", classes / "run", "--n", 3, "--nfe", 4, *y)
         assert "the exact path's end" in capsys.readouterr().out
-    assert end("sample", classes / "run", "--n", 3, "--nfe", 4, "--y", 12) == 2
+    assert end("sample", classes / "run", "--n", 3, "--nfe", 4, "--given", 12) == 2
 
 
 def test_guided_samples_are_those_of_python_by_plans_of_their_scale(classes, capsys):
@@ -194,18 +194,18 @@ def test_guided_samples_are_those_of_python_by_plans_of_their_scale(classes, cap
     plan = Plan.load(path)
     by_hand = sf.ClassifierFree(run.field, 2.0, negative={"y": -1})
     assert plan.tuning.field == digest(by_hand)
-    command = "sample", classes / "run", "--n", 3, "--y", 7, "--overwrite", "--out"
+    command = "sample", classes / "run", "--n", 3, "--given", 7, "--overwrite", "--out"
     asked = {"2": plan, "3": sf.default_plan(run.field, 5)}
     for scale, expected in asked.items():
         finishes(*command, classes / "x.npy", "--nfe", 5, "--guidance", scale)
         told = capsys.readouterr().out
         assert ("exact path's end" in told) == (scale == "2")
         assert "NFE 10 per sample" in told, "two evaluations of the network a call"
-        x = run.guided(float(scale)).sample(3, expected, y=7)
+        x = run.guided(float(scale)).sample(3, expected, given=7)
         assert np.array_equal(np.load(classes / "x.npy"), x.numpy())
     finishes(*command, classes / "x.npy", "--nfe", 6, "--guidance", 1)
     assert np.array_equal(
-        np.load(classes / "x.npy"), run.sample(3, sf.default_plan(run.field, 6), y=7).numpy()
+        np.load(classes / "x.npy"), run.sample(3, sf.default_plan(run.field, 6), given=7).numpy()
     )
 
 
@@ -214,7 +214,7 @@ def test_plans_are_compared_and_picked_under_guidance(classes, capsys, monkeypat
     run, command = sf.load(classes / "run"), ("compare", classes / "run", "--nfe", 5, "--n", 32)
     finishes("tune", classes / "run", "--nfe", 5, "--guidance", 3, *FEW)
     lines = ["--solvers", "default", "tuned"]
-    finishes(*command, "--y", 7, "--guidance", 3, *lines)
+    finishes(*command, "--given", 7, "--guidance", 3, *lines)
     assert "left out" not in capsys.readouterr().out
     found = Frontier.load(classes / "run" / "frontier-y7-guidance-3.json")
     found.check(run.guided(3.0).conditional)
@@ -226,31 +226,33 @@ def test_plans_are_compared_and_picked_under_guidance(classes, capsys, monkeypat
     error = (x - path).flatten(1).norm(dim=1) / 64**0.5
     assert default.error.value == pytest.approx(float(error.mean()), rel=0.1)
     assert tuned.error.value <= default.error.value
-    sampled = "sample", classes / "run", "--n", 3, "--y", 7, "--tolerance", 9, "--out"
+    sampled = "sample", classes / "run", "--n", 3, "--given", 7, "--tolerance", 9, "--out"
     finishes(*sampled, classes / "picked.npy", "--guidance", 3)
     assert "picked from frontier-y7-guidance-3.json" in capsys.readouterr().out
-    chosen = run.guided(3.0).sample(3, found.within(9.0).plan, y=7)
+    chosen = run.guided(3.0).sample(3, found.within(9.0).plan, given=7)
     assert np.array_equal(np.load(classes / "picked.npy"), chosen.numpy())
     fails = failing(classes, capsys, monkeypatch)
     message = fails(4, *sampled, classes / "other.npy", "--guidance", 2)
     assert "compare" in message
-    assert "--y 7 --guidance 2 first" in message
-    assert "name the class with --y" in fails(2, *command, "--guidance", 3)
+    assert "--given 7 --guidance 2 first" in message
+    assert "name the condition with --given" in fails(2, *command, "--guidance", 3)
 
 
 def test_guidance_that_leads_nowhere_is_refused(classes, capsys, monkeypatch):
     fails = failing(classes, capsys, monkeypatch)
-    assert "name the class with --y" in fails(2, "sample", "run", "--guidance", 2)
-    assert "no classes" in fails(2, "sample", "plain", "--guidance", 2, "--y", 0)
+    assert "name the condition with --given" in fails(2, "sample", "run", "--guidance", 2)
+    assert "no conditions" in fails(2, "sample", "plain", "--guidance", 2, "--given", 0)
     for scale in ("nan", "inf"):
-        assert "must be a finite number" in fails(2, "sample", "run", "--guidance", scale, "--y", 0)
+        assert "must be a finite number" in fails(
+            2, "sample", "run", "--guidance", scale, "--given", 0
+        )
         assert "must be a finite number" in fails(2, "tune", "run", "--nfe", 5, "--guidance", scale)
         assert "must be a finite number" in fails(
-            2, "compare", "run", "--guidance", scale, "--y", 0
+            2, "compare", "run", "--guidance", scale, "--given", 0
         )
-    assert "no classes" in fails(2, "tune", "plain", "--nfe", 5, "--guidance", 2)
+    assert "no conditions" in fails(2, "tune", "plain", "--nfe", 5, "--guidance", 2)
     one, two = (sf.load(classes / "run").guided(w).conditional for w in (2.0, 3.0))
     finishes("tune", "run", "--nfe", 6, "--guidance", 2, *FEW)
-    message = fails(4, "sample", "run", "--y", 1, "--guidance", 3, "--plan",
+    message = fails(4, "sample", "run", "--given", 1, "--guidance", 3, "--plan",
                     "run/plans/nfe-6-guidance-2.json")  # fmt: skip
     assert all(digest(field)[:12] in message for field in (one, two))

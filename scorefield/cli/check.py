@@ -11,9 +11,10 @@ from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.console import console, say, track
 from scorefield.cli.options import (
     ITEMS,
+    Conditions,
     Device,
     Embeddings,
-    Labels,
+    Given,
     Network,
     Prompt,
     RunPath,
@@ -34,8 +35,8 @@ def check(
     /,
     *,
     n: Annotated[int, option(ITEMS)] = 64,
-    y: Annotated[str | None, option(ITEMS, "all classes")] = None,
-    labels: Labels = None,
+    given: Given = (),
+    conditions: Conditions = None,
     embeddings: Embeddings = None,
     prompt: Prompt = None,
     seed: Seed = 0,
@@ -57,28 +58,26 @@ def check(
         interpretation is tested on the samples that it generates.
     n
         Number of items, or of generated samples.
-    y
-        Class of all items, by name or by number from 0 (conditional runs).
     files
         Instead, compare the files of the run with their digests, in SHA256SUMS.
     """
     if files:
         _check_files(run)
         return
-    from scorefield.cli.opening import class_number, embedding
+    from scorefield.cli.opening import embedding, given_items
     from scorefield.evaluate.check.advice import advice
     from scorefield.runs.jobs.engines import Source
 
     if n < 2:
         raise UsageError(f"--n {n}: give at least 2.")
-    if labels is not None and data is None:
-        raise UsageError("--labels has no effect without data.")
+    if conditions is not None and data is None:
+        raise UsageError("--condition has no effect without data.")
     condition = embedding(embeddings, prompt)
     opened = Source(run, network, device).load().condition_on(**condition)
     result = opened.check(
         data,
-        y=class_number(opened, y),
-        labels=labels,
+        given=given_items(opened, given, None).of(range(1)),
+        conditions=conditions,
         n=n,
         seed=seed,
         progress=lambda work: track(work, len(work), "checking"),

@@ -15,9 +15,9 @@ from scorefield.cli.options import (
     CALLS,
     ITEMS,
     PRECISION,
+    Conditions,
     Guidance,
     ItemOptions,
-    Labels,
     RunPath,
     Seed,
     SolverName,
@@ -62,7 +62,7 @@ def compare(
     /,
     *,
     held_out: Annotated[bool, option(ITEMS)] = False,
-    labels: Labels = None,
+    conditions: Conditions = None,
     n: Annotated[int | None, option(ITEMS, "512, or as many as the data allows")] = None,
     item: ItemOptions = ItemOptions(),
     guidance: Guidance = 1.0,
@@ -100,9 +100,11 @@ def compare(
     from scorefield.runs.jobs.tables import check_target, refuse_file
 
     budgets = whole_numbers("nfe", nfe)
-    _check_options(data, n, budgets, {"metrics": metrics, "labels": labels, "held-out": held_out})
+    _check_options(
+        data, n, budgets, {"metrics": metrics, "conditions": conditions, "held-out": held_out}
+    )
     opened = open_run(run, item, guidance)
-    out = opened.folder.frontier_path(opened.y, guidance) if item.out is None else item.out
+    out = opened.folder.frontier_path(opened.given.name, guidance) if item.out is None else item.out
     check_target(out, (".json",), item.overwrite)
     refuse_file(out.with_suffix(".png"), item.overwrite)
     chosen = _metrics(opened.run.field, metrics)
@@ -115,8 +117,8 @@ def compare(
     result = replace(opened.run, folder=None).compare(  # which `out` takes the place of
         data,
         plans,
-        y=opened.y,
-        labels=labels,
+        given=opened.given.of(range(1)),
+        conditions=conditions,
         held_out=held_out,
         n=n,
         seed=seed,

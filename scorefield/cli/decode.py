@@ -17,6 +17,7 @@ from scorefield.cli.results import ResultKind, Statistics
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from scorefield.cli.opening import GivenItems
     from scorefield.runs.jobs.engines import Task
     from scorefield.runs.jobs.parts import Columns
     from scorefield.runs.run import Run
@@ -64,13 +65,13 @@ def decode(
             f"--nfe, by default {ROUND_TRIP_CALLS}."
         )
     plan = plan_of_calls(opened.run, nfe, pairs)
-    work = partial(_data, plan=plan, pairs=pairs, y=opened.y, batch_size=job.batch_size)
-    settings = {"nfe": nfe, "pairs": pairs, "y": opened.y}
+    work = partial(_data, plan=plan, pairs=pairs, given=opened.given, batch_size=job.batch_size)
+    settings = {"nfe": nfe, "pairs": pairs, "given": opened.given.name}
     in_parts(opened, DECODED, out, work, settings, parse_ids(job.ids, len(z)), z)
 
 
 def _data(
-    run: Run, task: Task, *, plan: Plan, pairs: bool, y: int | None, batch_size: int
+    run: Run, task: Task, *, plan: Plan, pairs: bool, given: GivenItems, batch_size: int
 ) -> Columns:
     import torch
 
@@ -80,7 +81,7 @@ def _data(
     codes: Tensor | Codes = task.x
     if pairs:
         codes = Codes(task.x[:, 0], torch.zeros(len(task.x)), 0, task.x[:, 1])
-    result = run.decode(codes, plan, y=y, ids=task.ids, batch_size=batch_size)
+    result = run.decode(codes, plan, given=given.of(task.ids), ids=task.ids, batch_size=batch_size)
     return {"x": result.x.numpy(force=True), "error": result.error.numpy(force=True)}
 
 

@@ -16,6 +16,7 @@ from scorefield.cli.results import ResultKind, Statistics
 
 if TYPE_CHECKING:
     from scorefield._internal.statistics import ColumnStatistics
+    from scorefield.cli.opening import GivenItems
     from scorefield.runs.jobs.engines import Task
     from scorefield.runs.jobs.parts import Columns
     from scorefield.runs.run import Run
@@ -56,8 +57,8 @@ def encode(
     opened = open_run(run, job)
     out = target(CODES, opened, run / f"codes-{Path(data).stem}", job.ids)
     plan, x = plan_of_calls(opened.run, nfe, reversible), read_items(opened.run, data, any_scale)
-    work = partial(_codes, plan=plan, y=opened.y, batch_size=job.batch_size)
-    settings = {"nfe": nfe, "reversible": reversible, "y": opened.y}
+    work = partial(_codes, plan=plan, given=opened.given, batch_size=job.batch_size)
+    settings = {"nfe": nfe, "reversible": reversible, "given": opened.given.name}
     in_parts(opened, CODES, out, work, settings, parse_ids(job.ids, len(x)), x)
 
 
@@ -82,11 +83,11 @@ def plan_of_calls(run: Run, nfe: int | None, reversible: bool) -> Plan:
     return Plan(Reversible(Singlestep(2)), times, finish=False)
 
 
-def _codes(run: Run, task: Task, *, plan: Plan, y: int | None, batch_size: int) -> Columns:
+def _codes(run: Run, task: Task, *, plan: Plan, given: GivenItems, batch_size: int) -> Columns:
     import torch
 
     assert task.x is not None
-    result = run.encode(task.x, plan, y=y, ids=task.ids, batch_size=batch_size)
+    result = run.encode(task.x, plan, given=given.of(task.ids), ids=task.ids, batch_size=batch_size)
     codes = result.z if result.partner is None else torch.stack([result.z, result.partner], 1)
     return {"codes": codes.numpy(force=True), "error": result.error.numpy(force=True)}
 

@@ -49,7 +49,11 @@ def interpolate(
     ends = [_pair(text, len(x)) for text in pairs]
     first, last = (x[torch.tensor(side)] for side in zip(*ends, strict=True))
     began, plan = time.monotonic(), plan_of_calls(opened.run, nfe, False)
-    settings = {"y": opened.y, "points": points, "batch_size": item.batch_size}
+    settings = {
+        "given": opened.given.of(range(len(ends))),
+        "points": points,
+        "batch_size": item.batch_size,
+    }
     strips = opened.run.interpolate(first, last, plan, **settings)
     write_array(out, len(strips.x), [strips.x.numpy(force=True)])
     say(

@@ -181,12 +181,11 @@ def finish(job: Job, kind: ResultKind) -> None:
 
 
 def _rows(block: Columns, kind: ResultKind, like: DataConfig) -> Any:
-    """Return the rows of a part as a table: the items, their classes and which draws they are."""
-    from scorefield.data.contents import Coded
-    from scorefield.data.tabular import as_table
+    """Return the rows of a part as a table: items, conditions, and which draws they are."""
+    from scorefield.data.tabular import as_table, others_of
 
-    classes = Coded(block["y"], like.class_names) if "y" in block else None
-    table = as_table(block[kind.result].reshape(-1, *like.shape), like.columns, classes)
+    rows = block[kind.result].reshape(-1, *like.shape)
+    table = as_table(rows, like.columns, others_of(like, block))
     for place, name in enumerate(name for name in ("item", "draw") if name in block):
         unique = str(name)
         while unique in table.column_names:

@@ -23,6 +23,7 @@ from scorefield.cli.options import (
 from scorefield.cli.results import ResultKind, Statistics
 
 if TYPE_CHECKING:
+    from scorefield.cli.opening import GivenItems
     from scorefield.runs.jobs.engines import Task
     from scorefield.runs.jobs.parts import Columns
     from scorefield.runs.run import Run
@@ -90,11 +91,15 @@ def likelihood(
     out = target(LIKELIHOODS, opened, run / f"likelihood-{Path(data).stem}", job.ids)
     opened.run.check_density()
     x = read_items(opened.run, data, any_scale)
-    arguments = {"y": opened.y, "seed": seed}
     work = partial(
-        _rows, options=options, bound=bound, batch_size=job.batch_size, arguments=arguments
+        _rows,
+        options=options,
+        bound=bound,
+        batch_size=job.batch_size,
+        seed=seed,
+        given=opened.given,
     )
-    settings = {**options, "bound": bound, **arguments}
+    settings = {**options, "bound": bound, "seed": seed, "given": opened.given.name}
     in_parts(opened, LIKELIHOODS, out, work, settings, parse_ids(job.ids, len(x)), x)
 
 
@@ -115,14 +120,15 @@ def _rows(
     options: Mapping[str, Any],
     bound: bool,
     batch_size: int,
-    arguments: Mapping[str, Any],
+    seed: int,
+    given: GivenItems,
 ) -> Columns:
     import numpy as np
 
     from scorefield.sampling import Adaptive
 
     assert task.x is not None
-    settings = {**options, **arguments, "batch_size": batch_size}
+    settings = {**options, "seed": seed, "batch_size": batch_size, "given": given.of(task.ids)}
     if "rtol" in settings:
         rtol = settings.pop("rtol")
         settings["times"] = Adaptive(rtol, rtol)

@@ -1,8 +1,10 @@
-"""Opening a run for a command: its network, its class, its guidance."""
+"""Opening a run for a command: its network, its conditions, its guidance."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +13,11 @@ from torch import Tensor
 from scorefield._internal import sizes
 from scorefield._internal.errors import UsageError
 from scorefield.cli.options import ItemOptions
+from scorefield.data.config import Channel
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.engines import Source
 from scorefield.runs.run import Run
+from scorefield.runs.units import Given as Values
 
 _COPIES = 8  # of a batch, at least: state, noise, estimates and inside the network
 
@@ -25,13 +29,13 @@ class Opened:
     Attributes:
         run, source: the run, and where it comes from.
         options: those of the command.
-        y: the number of the class in ``options.y``.
+        given: the conditions of the items.
     """
 
     run: Run
     source: Source
     options: ItemOptions
-    y: int | None
+    given: GivenItems
 
     @property
     def folder(self) -> RunFolder:
@@ -40,16 +44,17 @@ class Opened:
 
 
 def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opened:
-    """Open a run, with guidance towards the class in ``options.y``.
+    """Open a run, with guidance towards the conditions of the options.
 
     Raises:
-        UsageError: a batch size, a device or a class that does not exist; guidance without a class.
+        UsageError: a batch size, a device or a condition that does not exist; guidance without a
+            condition.
         CheckpointError: as `scorefield.load`.
     """
     if options.batch_size < 1:
         raise UsageError(f"--batch-size {options.batch_size}: give at least 1.")
-    if guidance != 1 and options.y is None:
-        raise UsageError(f"--guidance {guidance:g}: name the class with --y.")
+    if guidance != 1 and not options.given and options.given_from is None:
+        raise UsageError(f"--guidance {guidance:g}: name the condition with --given.")
     source = Source(folder, options.network, options.device)
     run = source.load().guided(guidance)
     needs = _COPIES * 4 * options.batch_size * math.prod(run.config.data.shape)
@@ -58,7 +63,8 @@ def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opene
             f"--batch-size {options.batch_size}: a batch takes {sizes.words(needs)}, and there are "
             f"{sizes.words(sizes.memory())} of memory."
         )
-    return Opened(run, source, options, class_number(run, options.y))
+    given = given_items(run, options.given, options.given_from)
+    return Opened(run, source, options, given)
 
 
 def embedding(embeddings: Path | None, prompt: int | None) -> dict[str, Tensor]:
@@ -80,20 +86,78 @@ def embedding(embeddings: Path | None, prompt: int | None) -> dict[str, Tensor]:
     return {CONDITION: every[k : k + 1]}
 
 
-def class_number(run: Run, y: str | None) -> int | None:
-    """Return the number of a class, from its number or its name.
+@dataclass(frozen=True)
+class GivenItems:
+    """The conditions of the items of a command.
+
+    Attributes:
+        values: for all items, or with a row for each, as a network takes them.
+        name: of the conditions, for files and for the settings of a job; empty without any.
+    """
+
+    values: Mapping[str, Tensor]
+    name: str
+
+    @property
+    def rows(self) -> int:
+        """The number of items that they are for; 1 if they are for any."""
+        return max((len(v) for v in self.values.values() if v.ndim), default=1)
+
+    def of(self, ids: Sequence[int] | range) -> Values | None:
+        """Return the conditions of some items, or None without any.
+
+        Raises:
+            UsageError: items without a row.
+        """
+        rows = list(ids)
+        if self.rows > 1 and rows and max(rows) >= self.rows:
+            raise UsageError(
+                f"--given-from: {self.rows} rows, and item {max(rows)} needs one of its own."
+            )
+        some = {k: v[rows] if v.ndim and len(v) > 1 else v for k, v in self.values.items()}
+        return Values(some) if some else None
+
+
+def given_items(run: Run, given: Sequence[str], given_from: Path | None) -> GivenItems:
+    """Return the conditions of the options ``--given`` and ``--given-from``.
 
     Raises:
-        UsageError: the run does not have it.
+        UsageError: conditions that the run does not have, or values that it does not take.
+        DataError: a file that cannot be read.
     """
-    classes, names = run.config.data.classes, run.config.data.class_names
-    if y is None:
-        return None
-    if not classes:
-        raise UsageError(f"--y {y}: this run has no classes; train with --conditional.")
-    if y in names:
-        return names.index(y)
-    if not (y.isdecimal() and int(y) < classes):
-        listed = f", {', '.join(names[:8])}" if names else ""
-        raise UsageError(f"--y {y}: this run has the classes 0 to {classes - 1}{listed}.")
-    return int(y)
+    channels = run.config.data.conditions
+    if (given or given_from is not None) and not channels:
+        option = " ".join(["--given", *given]) if given else f"--given-from {given_from}"
+        raise UsageError(f"{option}: this run has no conditions; train with --condition.")
+    values = dict(run.given(_of_texts(channels, given)))
+    if given_from is not None:
+        from scorefield.data.conditions import read_given
+
+        values |= read_given(channels, given_from)
+    return GivenItems(values, run.given_name(Values(values)))
+
+
+def _of_texts(channels: Sequence[Channel], given: Sequence[str]) -> dict[str, str]:
+    """Return the values in texts such as ``dose=0.3``, by the names of the conditions."""
+    names, values = [channel.name for channel in channels], dict[str, str]()
+    labels = {name for channel in channels for name in getattr(channel, "names", ())}
+    for text in given:
+        for part in [text] if text in labels else text.split(","):
+            name, sign, value = part.partition("=")
+            if part in labels or not sign:
+                if len(names) != 1:
+                    raise UsageError(
+                        f"--given {part}: this run has the conditions {', '.join(names)}; write "
+                        f"{names[0]}=VALUE."
+                    )
+                name, value = names[0], part
+            if name in values:
+                raise UsageError(f"--given {part}: {name} is given twice.")
+            values[name] = value
+    return values
+
+
+def file_part(options: ItemOptions) -> str:
+    """Return the part of a file's name for the conditions of the options."""
+    texts = [*options.given, *([options.given_from.stem] if options.given_from else [])]
+    return "".join("-" + re.sub(r"[^\w.=-]", "_", text) for text in texts)

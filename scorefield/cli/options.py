@@ -107,16 +107,36 @@ Guidance = Annotated[
     float,
     option(ITEMS),
     Parameter(
-        help="Scale of classifier-free guidance towards the class of --y. A scale other than 1 "
-        "evaluates the network twice in each call."
+        help="Scale of classifier-free guidance towards the conditions of --given. A scale other "
+        "than 1 evaluates the network twice in each call."
     ),
 ]
-Labels = Annotated[
+Conditions = Annotated[
+    str | None,
+    option(ITEMS),
+    Parameter(
+        name=("--condition", "--conditions"),
+        help="Conditions of the items: columns of a table or annotations of cells, as dose,drug; "
+        "or files with a row for each item, as labels.npy or low=low.npy. A kind may follow: "
+        "dose=log. Kinds are class, number, log, embedding, set and image. Images in folders have "
+        "the folders' names as classes.",
+    ),
+]
+Given = Annotated[
+    tuple[str, ...],
+    option(ITEMS, "none"),
+    Parameter(
+        consume_multiple=True,
+        help="Conditions of all items: dose=0.3 drug=abc, or the value alone for a run of one "
+        "condition. A class is a name, or a number from 0.",
+    ),
+]
+GivenFrom = Annotated[
     Path | None,
     option(ITEMS),
     Parameter(
-        help="The classes of the data: a .npy file of N integers from 0, a column of a table, or "
-        "an annotation of the cells in an .h5ad file. Images in folders have the folders' names."
+        help="Conditions of each item: a table with a column for each condition, or a .npy file "
+        "for a run of one condition; row k is for item k."
     ),
 ]
 
@@ -126,7 +146,11 @@ Labels = Annotated[
 class ReadOptions:
     """How data is read: the arguments of `scorefield.data.read`."""
 
-    labels: Labels = None
+    conditions: Conditions = None
+
+    embeddings: Annotated[tuple[str, ...], option(ITEMS)] = ()
+    """Tables of vectors for conditions that are names of them, as drug=fingerprints.csv: a column
+    of names, and columns of numbers."""
 
     missing: Annotated[
         Literal["refuse", "drop", "keep"] | None, option(ITEMS, "keep for tables, else refuse")
@@ -195,8 +219,9 @@ class ReadOptions:
 class ItemOptions:
     """Options of every command that computes something for each item."""
 
-    y: Annotated[str | None, option(ITEMS, "all classes")] = None
-    """Class of the items, by name or by number from 0 (conditional runs)."""
+    given: Given = ()
+
+    given_from: GivenFrom = None
 
     out: Annotated[Path | None, option(WHERE, "named after the options, in the run folder")] = None
     """The file to write."""

@@ -247,10 +247,10 @@ def _measured_plan(opened: Opened, options: PlanOptions) -> NamedPlan:
     flag, run, folder = _flag(name), opened.run, opened.folder
     if not 0 < value < math.inf:
         raise UsageError(f"{flag} {value:g}: give a positive number.")
-    path = folder.frontier_path(opened.y, run.guidance)
-    frontier = folder.frontier(run.conditional, opened.y, run.guidance)
+    path = folder.frontier_path(opened.given.name, run.guidance)
+    frontier = folder.frontier(run.conditional, opened.given.name, run.guidance)
     if frontier is None:
-        of_class = "" if opened.y is None else f" --y {opened.y}"
+        of_class = "".join(f" --given {text}" for text in opened.options.given)
         raise CheckpointError(
             f"{path} does not exist: run scorefield compare {folder.path}{of_class}"
             f"{guidance_option(run.guidance)} first."

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from scorefield.cli.measurement import Measurement
+    from scorefield.cli.opening import GivenItems
     from scorefield.cli.plan_options import NamedPlan
     from scorefield.data.rows import Rows
     from scorefield.field import ScoreField
@@ -121,7 +122,7 @@ def restore(
         "method": method,
         "n": n,
         "draws": draws,
-        "y": opened.y,
+        "given": opened.given.name,
     }
     work = partial(
         _restored,
@@ -130,7 +131,7 @@ def restore(
         n=n,
         draws=draws,
         plan=chosen.plan,
-        y=opened.y,
+        given=opened.given,
         batch_size=job.batch_size,
     )
     in_parts(opened, RESTORED, out, work, settings, parse_ids(job.ids, len(items)), items)
@@ -222,7 +223,7 @@ def _restored(
     n: int,
     draws: Draws,
     plan: Plan,
-    y: int | None,
+    given: GivenItems,
     batch_size: int,
 ) -> Columns:
     import numpy as np
@@ -233,11 +234,11 @@ def _restored(
     from scorefield.sampling import count_calls
 
     assert task.x is not None
-    measured = measurement.measured(task.x, task.ids)
+    measured, values = measurement.measured(task.x, task.ids), given.of(task.ids)
     with count_calls(run.field) as calls:
         x = restore_measured(
             run,
-            run.toward(y),
+            run.toward(values),
             measured,
             measurement.operator,
             measurement.noise,
@@ -256,8 +257,8 @@ def _restored(
     if x.shape[1] > 1 and x.ndim == 3:
         columns["item"] = np.repeat(np.arange(task.ids.start, task.ids.stop), n)
         columns["draw"] = np.tile(np.arange(n), len(x))
-    if y is not None and run.config.data.class_shares:
-        columns["y"] = np.full(len(x) * x.shape[1], y)
+    of_items = run.columns_of(values, len(x))
+    columns |= {name: np.repeat(column, x.shape[1], 0) for name, column in of_items.items()}
     if x.ndim == 5:
         rows = [_shown(measured, x), x, *([task.x[:, None].to(x)] if measurement.corrupt else [])]
         columns["row"] = torch.cat(rows, 1).numpy(force=True)

@@ -26,6 +26,7 @@ from scorefield.cli.results import ResultKind, Statistics
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from scorefield.cli.opening import GivenItems
     from scorefield.runs.jobs.engines import Task
     from scorefield.runs.jobs.parts import Columns
     from scorefield.runs.run import Run
@@ -62,7 +63,7 @@ def sample(
         Print the solver and the times of the plan in full.
     """
     from scorefield.cli.jobs import in_parts, parse_ids, target
-    from scorefield.cli.opening import embedding, open_run
+    from scorefield.cli.opening import embedding, file_part, open_run
     from scorefield.cli.plan_options import choose_plan
     from scorefield.data.rows import digest
     from scorefield.runs.folder import guidance_suffix
@@ -76,8 +77,8 @@ def sample(
     condition = embedding(embeddings, prompt)
     opened = open_run(run, job, guidance)
     chosen = choose_plan(opened, plan, solver)
-    prepare(opened.run.toward(opened.y), chosen.plan)  # raises before any work
-    of_class = "" if job.y is None else f"-{job.y}"
+    prepare(opened.run.toward(opened.given.of(ids[:1])), chosen.plan)  # raises before any work
+    of_class = file_part(job)
     if embeddings is not None:
         of_class += f"-{embeddings.stem}-{prompt or 0}"
     name = f"samples-{chosen.name}-seed{seed}{of_class}{guidance_suffix(guidance)}"
@@ -87,11 +88,16 @@ def sample(
     if show_plan:
         say(f"solver: {chosen.settings['solver']}")
         say(f"times: {chosen.settings['times']}")
-    arguments: dict[str, Any] = {"y": opened.y, "seed": seed, "guidance": guidance}
+    arguments: dict[str, Any] = {"seed": seed, "guidance": guidance}
     work = partial(
-        _samples, plan=chosen.plan, batch_size=job.batch_size, condition=condition, **arguments
+        _samples,
+        plan=chosen.plan,
+        batch_size=job.batch_size,
+        condition=condition,
+        given=opened.given,
+        **arguments,
     )
-    settings = arguments | chosen.settings
+    settings = arguments | {"given": opened.given.name} | chosen.settings
     settings |= {name: digest(value) for name, value in condition.items()}
     in_parts(opened, SAMPLES, out, work, settings, ids)
 
@@ -102,7 +108,7 @@ def _samples(
     *,
     plan: Plan,
     seed: int,
-    y: int | None,
+    given: GivenItems,
     guidance: float,
     batch_size: int,
     condition: Mapping[str, Tensor],
@@ -112,10 +118,10 @@ def _samples(
 
     with count_calls(run.field) as calls:
         opened = run.guided(guidance).condition_on(**condition)
-        x = opened.sample(task.ids, plan, seed=seed, y=y, batch_size=batch_size)
-        classes = opened.classes_of(task.ids, y, seed)
+        values = opened.drawn(list(task.ids), given.of(task.ids), seed)
+        x = opened.sample(task.ids, plan, seed=seed, given=values, batch_size=batch_size)
     columns = {"x": x.numpy(force=True), "nfe": nfe_column(calls.rows, task.ids, batch_size)}
-    return columns if classes is None else columns | {"y": classes.numpy()}
+    return columns | opened.columns_of(values, len(x))
 
 
 def _report(settings: Mapping[str, Any], statistics: Statistics) -> None:

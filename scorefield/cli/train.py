@@ -144,8 +144,8 @@ def train(
         RunFolder(out).refuse_existing()
     config_ = TrainConfig() if settings is None else TrainConfig(**dict(settings))
     objects = NONE if network is None else Objects.of(make_network(network))
-    if reading.labels is not None and not config_.conditional:
-        raise UsageError(f"--labels {reading.labels} has no effect without --conditional.")
+    if reading.conditions is not None and not config_.conditional:
+        config_ = config_.model_copy(update={"conditional": True})
     every = Every(log_every, sample_every, checkpoint_every, keep_every)
     items = sf.read(data, **vars(reading))
     with _workers(distributed, device, config_) as (workers, local):

@@ -1,4 +1,4 @@
-"""The configuration of data: its shape, its classes and its columns."""
+"""The configuration of data: its shape, its conditions and its columns."""
 
 from __future__ import annotations
 
@@ -142,14 +142,12 @@ class ColumnsConfig(Frozen):
         names: of the columns; ``0, 1, ...`` if empty.
         kinds: the columns of a table; empty for vectors of continuous numbers.
         arrow: the schema of the table with all its columns, as base64 of Arrow's message.
-        target: the column of classes, which is not among the others.
         quantiles: the number of knots of the maps that are fitted after training; 0 without them.
     """
 
     names: tuple[str, ...] = ()
     kinds: tuple[Column, ...] = ()
     arrow: str = ""
-    target: str = ""
     quantiles: int = Field(default=0, ge=0, le=MOST_KNOTS)
 
     @field_serializer("kinds")
@@ -159,12 +157,129 @@ class ColumnsConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _refuse_old(cls, values: Any) -> Any:
-        old = {"whole", "categories", "constant", "missing"}
-        if isinstance(values, dict) and any(values.get(name) for name in old):
+        old = {"whole", "categories", "constant", "missing", "target"}
+        if isinstance(values, dict) and any(values.get(name) for name in old - {"target"}):
             raise ValueError("its columns are those of an earlier version: train the run again")
         if isinstance(values, dict):
             return {name: value for name, value in values.items() if name not in old}
         return values
+
+
+RESERVED = ("self", "x", "t", "at", "label")  # arguments of fields and networks
+
+
+class _Channel(Frozen):
+    """A condition of samples.
+
+    Attributes:
+        name: of the condition.
+        column: whether it is a column of the table of the samples.
+    """
+
+    name: str = Field(min_length=1, max_length=1000)
+    column: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name of the argument of a field that it is."""
+        return f"{self.name}_" if self.name in RESERVED else self.name
+
+
+class ClassChannel(_Channel):
+    """A class.
+
+    Attributes:
+        count: the number of classes.
+        names: of the classes, if they have names.
+        shares: of the classes in the data.
+    """
+
+    kind: Literal["class"] = "class"
+    count: PositiveInt
+    names: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+
+
+class _Scaled(_Channel):
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[PositiveFloat, ...] = Field(min_length=1)
+
+    @property
+    def size(self) -> int:
+        """The number of numbers of a row."""
+        return len(self.mean)
+
+
+class NumbersChannel(_Scaled):
+    """One or more numbers.
+
+    Attributes:
+        log: whether the logarithms are taken first.
+        mean, std: of each number, or of its logarithm.
+        low, high: of each number in the data.
+    """
+
+    kind: Literal["numbers"] = "numbers"
+    log: bool = False
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+class EmbeddingChannel(_Scaled):
+    """A name that stands for a row of a table of vectors.
+
+    Attributes:
+        names: of the rows.
+        rows: the vectors, float32 ``(rows, size)``, as base64.
+        mean, std: of each coordinate.
+    """
+
+    kind: Literal["embedding"] = "embedding"
+    names: tuple[str, ...] = Field(min_length=1)
+    rows: str = Field(max_length=2**26)
+
+
+class SetChannel(_Scaled):
+    """A set of any number of vectors.
+
+    Attributes:
+        mean, std: of each coordinate.
+        most: the number of vectors of the largest set in the data.
+    """
+
+    kind: Literal["set"] = "set"
+    most: PositiveInt = 1
+
+
+class ImageChannel(_Channel):
+    """A signal, an image or a volume.
+
+    Attributes:
+        shape: channels and sides.
+        mean, std: of all its values.
+    """
+
+    kind: Literal["image"] = "image"
+    shape: tuple[PositiveInt, ...] = Field(min_length=2, max_length=4)
+    mean: float
+    std: PositiveFloat
+
+
+Channel = Annotated[
+    ClassChannel | NumbersChannel | EmbeddingChannel | SetChannel | ImageChannel,
+    Field(discriminator="kind"),
+]
+
+
+EXAMPLES = 64  # of the conditions in the data, in a run
+
+
+def value_shape(channel: ClassChannel | _Scaled | ImageChannel) -> tuple[int, ...]:
+    """Return the shape of one value of a condition."""
+    if isinstance(channel, _Scaled):
+        most = (channel.most,) if isinstance(channel, SetChannel) else ()
+        return (*most, channel.size)
+    return channel.shape if isinstance(channel, ImageChannel) else ()
 
 
 class CodecConfig(Frozen):
@@ -190,9 +305,7 @@ class DataConfig(Frozen):
         name: of the source.
         shape: of one sample.
         count: the number of samples; None for an imported run.
-        classes: the number of classes; 0 for an unconditional run.
-        class_names: names of the classes, if they have any.
-        class_shares: shares of the classes, if they are a column of a table.
+        conditions: that the network takes.
         columns: of vectors.
         reading: choices in reading the source.
         codec: the autoencoder, if the field is one of latents.
@@ -201,9 +314,42 @@ class DataConfig(Frozen):
     name: str
     shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=4)
     count: PositiveInt | None = None
-    classes: int = Field(default=0, ge=0)
-    class_names: tuple[str, ...] = ()
-    class_shares: tuple[float, ...] = ()
+    conditions: tuple[Channel, ...] = ()
     columns: ColumnsConfig = ColumnsConfig()
     reading: ReadingConfig = ReadingConfig()
     codec: CodecConfig | None = None
+
+    @field_serializer("conditions")
+    def _briefly(self, channels: tuple[Channel, ...]) -> list[dict[str, Any]]:
+        return [{"kind": c.kind, **c.model_dump(exclude_defaults=True)} for c in channels]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("classes"):
+            raise ValueError("its classes are those of an earlier version: train the run again")
+        if isinstance(values, dict):
+            return {name: value for name, value in values.items() if "class" not in name}
+        return values
+
+    @model_validator(mode="after")
+    def _distinct(self) -> DataConfig:
+        if len({channel.key for channel in self.conditions}) < len(self.conditions):
+            raise ValueError("two conditions have the same name")
+        return self
+
+    @property
+    def examples(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the conditions that a run has examples of, by their keys.
+
+        A single class needs none.
+        """
+        if self.classes is not None:
+            return {}
+        return {channel.key: (EXAMPLES, *value_shape(channel)) for channel in self.conditions}
+
+    @property
+    def classes(self) -> ClassChannel | None:
+        """The condition, if there is one and it is a class."""
+        only = self.conditions[0] if len(self.conditions) == 1 else None
+        return only if isinstance(only, ClassChannel) else None

@@ -109,31 +109,31 @@ class Use:
         names: of the columns, in order; all columns if empty.
         without: columns to leave out.
         texts: columns of texts, even if all of these are numbers.
-        classes: the column of classes, if there is one.
+        conditions: columns of conditions.
         dialect: of a table of text.
     """
 
     names: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     texts: frozenset[str] = frozenset()
-    classes: str | None = None
+    conditions: frozenset[str] = frozenset()
     dialect: Dialect = DETECTED
 
     @classmethod
     def of(
         cls,
-        labels: Any,
+        conditions: Iterable[str],
         without: tuple[str, ...],
         like: DataConfig | None,
         dialect: Dialect = DETECTED,
         texts: Iterable[str] = (),
     ) -> Use:
         """Return the columns for the arguments of `scorefield.data.read`."""
-        classes = str(labels) if isinstance(labels, str | Path) else None
+        other = frozenset(conditions)
         if like is None:
-            return cls((), without, frozenset(texts), classes, dialect)
+            return cls((), without, frozenset(texts), other, dialect)
         texts = (c.name for c in like.columns.kinds if c.kind == "category" or c.format)
-        return cls(like.columns.names, without, frozenset(texts), classes, dialect)
+        return cls(like.columns.names, without, frozenset(texts), other, dialect)
 
     def picks(self, names: Sequence[str]) -> list[bool]:
         """Return for each column whether it is read.
@@ -144,7 +144,7 @@ class Use:
         for column in self.without:
             if column not in names:
                 raise DataError(f"without={column!r}: the data has {first_few(names)}.")
-        wanted = {*(self.names or names)} - {*self.without} | {self.classes}
+        wanted = {*(self.names or names)} - {*self.without} | self.conditions
         return [name in wanted for name in names]
 
 

@@ -13,6 +13,8 @@ import torch
 from scorefield._internal.errors import DataError
 from scorefield._internal.statistics import Moments
 from scorefield.data.builtin import BUILTIN
+from scorefield.data.channels import described
+from scorefield.data.conditions import columns_of
 from scorefield.data.config import (
     CategoryColumn,
     Column,
@@ -36,11 +38,11 @@ _TYPE_LEVELS = {"bool": 2, "uint8": 256, "uint16": 65536}
 _COLUMNS = 32
 
 
-def inspect(source: str | Path, labels: str | Path | None = None, **options: Any) -> dict[str, str]:
+def inspect(source: str | Path, conditions: str | None = None, **options: Any) -> dict[str, str]:
     """Return the properties of data that matter for training, by name.
 
     Args:
-        labels, options: the arguments of `read`.
+        conditions, options: the arguments of `read`.
 
     Raises:
         DataError: the file does not exist, or cannot be read at all.
@@ -51,7 +53,7 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
         dialect = Dialect(**{f.name: options.get(f.name) for f in fields(Dialect)})
         columns = Choices.of(options.get("columns"))
         without = (*options.get("without", ()), *columns.dropped)
-        use = Use.of(labels, without, options.get("like"), dialect, columns.texts)
+        use = Use.of(columns_of(conditions), without, options.get("like"), dialect, columns.texts)
         names = ReadingConfig.model_fields
         choices = ReadingConfig.of(**{k: v for k, v in options.items() if k in names})
         contents = read_contents(source, choices, use)
@@ -62,9 +64,9 @@ def inspect(source: str | Path, labels: str | Path | None = None, **options: Any
         if values.dtype.kind in "biuf" and all(values.shape):
             summary |= _values(values)
     if contents.by_name:
-        summary["columns for labels"] = _few(list(contents.by_name))
+        summary["columns for conditions"] = _few(list(contents.by_name))
     try:
-        data = read(source, labels, **options)
+        data = read(source, conditions, **options)
     except DataError as error:
         return summary | _notes(contents.notes) | {"training": f"rejected: {error}"}
     notes = _notes(data.notes)
@@ -110,9 +112,8 @@ def _training(data: Data, values: Values) -> dict[str, str]:
         "transform": f"to zero mean and unit variance, each {each} by itself",
         "network": f"{network} by default",
     }
-    if data.classes:
-        names = f": {_few(list(data.class_names))}" if data.class_names else ""
-        summary["classes"] = f"{data.classes}{names}, for a conditional run"
+    if data.conditions:
+        summary["conditions"] = "; ".join(map(described, data.conditions.channels))
     return summary
 
 

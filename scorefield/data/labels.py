@@ -48,7 +48,7 @@ def classes_of(contents: Contents, labels: Any, name: str) -> Labels:
     if not path.exists():
         there = (*contents.by_name, *contents.names)
         raise DataError(
-            f"labels={text}: no such file, and no such column in {name}"
+            f"conditions={text}: no such file, and no such column in {name}"
             + (f", which has {first_few(there)}." if there else ".")
         )
     table = read(path, text) if path.suffix.lower() in TABLES else None
@@ -60,7 +60,7 @@ def classes_of(contents: Contents, labels: Any, name: str) -> Labels:
         y = whole(read_file(path).values)
         if contents.items and len(y) != count:
             raise DataError(
-                f"labels={text}: {len(y)} labels for {count} images, {contents.items[0]} to "
+                f"conditions={text}: {len(y)} labels for {count} images, {contents.items[0]} to "
                 f"{contents.items[-1]}. Write a table with the names of the images."
             )
         classes = Coded(_counted(y, count, text, 0), ())
@@ -111,7 +111,7 @@ def _by_file(table: Any, items: Sequence[str], where: str) -> Labels:
     column = max(shares, key=lambda each: shares[each])
     if 2 * shares[column] < min(len(columns[column]), len(items)):
         raise DataError(
-            f"labels={where}: of its columns {first_few([*columns])} none names the images, as "
+            f"conditions={where}: of its columns {first_few([*columns])} none names the images, as "
             f"{items[0]} does. Write one with their names, or only the classes, in the order of "
             "the names."
         )
@@ -119,8 +119,8 @@ def _by_file(table: Any, items: Sequence[str], where: str) -> Labels:
     usual = [other for other in others if other.lower() in _USUAL] if len(others) > 1 else others
     if len(usual) != 1:
         raise DataError(
-            f"labels={where}: the classes are in one of its columns {first_few(others)}; call it "
-            "label, or leave the others out."
+            f"conditions={where}: the classes are in one of its columns {first_few(others)}; call "
+            "it label, or leave the others out."
         )
     cells = columns[column]
     rows = {places[cell] for cell in cells if cell in places}
@@ -132,20 +132,11 @@ def _by_file(table: Any, items: Sequence[str], where: str) -> Labels:
             f"{len(strange)} rows have no image ({first_few(strange)})": strange,
             f"{len(cells) - len({*cells})} rows repeat a name": len({*cells}) < len(cells),
         }
-        raise DataError(f"labels={where}: {', '.join(k for k, v in problems.items() if v)}.")
+        raise DataError(f"conditions={where}: {', '.join(k for k, v in problems.items() if v)}.")
     order = np.argsort([places[cell] for cell in cells])
     place = f"{where}, column {usual[0]}"
     note = f"labels of column {usual[0]} of {where}, by the names in its column {column}"
     return Labels(_by_name(table.column(usual[0]), len(items), place, order), (), (note,))
-
-
-def file_labels(path: Path, count: int) -> np.ndarray:
-    """Return the classes of a file, int64 ``(count,)`` from 0.
-
-    Raises:
-        DataError: another shape or type, or classes that do not count from 0.
-    """
-    return _counted(whole(read_file(path).values), count, str(path), 0)
 
 
 def array_labels(labels: Any, count: int) -> Coded:

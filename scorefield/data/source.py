@@ -5,19 +5,19 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import DataError
 from scorefield.data.axes import Axes, axes_of
 from scorefield.data.builtin import BUILTIN, builtin
+from scorefield.data.conditions import Conditions, columns_of, entries, read_conditions
 from scorefield.data.config import (
     Channels,
     ColumnsConfig,
@@ -27,10 +27,9 @@ from scorefield.data.config import (
     ReadingConfig,
     numbered,
 )
-from scorefield.data.contents import ALL, Coded, Contents, Use, first_few
+from scorefield.data.contents import ALL, Contents, Use, first_few
 from scorefield.data.dialect import Dialect
 from scorefield.data.formats import read_file
-from scorefield.data.labels import array_labels, classes_of, file_labels
 from scorefield.data.layout import Layout, Survey, select, survey
 from scorefield.data.objects import from_object
 from scorefield.data.rows import Rows, is_rows
@@ -52,7 +51,7 @@ _ADVICE = {
 
 @dataclass(frozen=True, init=False)
 class Data:
-    """Samples, and their classes where there are any.
+    """Samples, and their conditions where there are any.
 
     A float32 tensor is taken as it is, and so is an object of your own with ``shape``, a length
     and samples by index ``x[items]``; anything else as `read` takes it.
@@ -60,9 +59,8 @@ class Data:
     Attributes:
         x: float32, or float64 for a table, ``(N, ...)``: ``(N, D)`` vectors, ``(N, C, L)`` signals,
             ``(N, C, H, W)`` images; a tensor, or rows that are read when they are needed.
-        y: int64 ``(N,)`` classes from 0, -1 for an unknown class; or None.
+        conditions: of the samples, such as classes; as `read` takes them.
         name: of the data, in messages.
-        class_names: of the classes, if they have names.
         columns: the kinds of the columns of vectors.
         incomplete: the number of samples with missing values.
         reading: choices in reading the source.
@@ -70,9 +68,8 @@ class Data:
     """
 
     x: Rows
-    y: Tensor | None
+    conditions: Conditions
     name: str
-    class_names: tuple[str, ...]
     columns: ColumnsConfig
     incomplete: int
     reading: ReadingConfig
@@ -81,22 +78,20 @@ class Data:
     def __init__(
         self,
         x: Any,
-        y: Any = None,
+        conditions: Any = None,
         name: str = "data",
-        class_names: tuple[str, ...] = (),
         columns: ColumnsConfig = ColumnsConfig(),
         incomplete: int = 0,
         reading: ReadingConfig = ReadingConfig(),
         notes: tuple[str, ...] = (),
     ) -> None:
         if not is_rows(x) and not columns.arrow:
-            data = read(x, y, name=name)
+            data = read(x, conditions, name=name)
             values = [getattr(data, field.name) for field in fields(self)]
         else:
-            if not (y is None or (isinstance(y, Tensor) and y.dtype is torch.int64)):
-                codes, labels = array_labels(y, len(x))
-                y, class_names = torch.from_numpy(codes), class_names or labels
-            values = [x, y, name, class_names, columns, incomplete, reading, notes]
+            if not isinstance(conditions, Conditions):
+                conditions = _conditions(conditions, x, name)
+            values = [x, conditions, name, columns, incomplete, reading, notes]
         for field, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
@@ -110,26 +105,19 @@ class Data:
         """Whether one sample is ``(C, H, W)``."""
         return len(self.shape) == 3
 
-    @property
-    def class_shares(self) -> tuple[float, ...]:
-        """The shares of classes that are a column of a table; empty for others."""
-        if self.y is None or not self.columns.target:
-            return ()
-        counts = torch.bincount(self.y[self.y >= 0], minlength=self.classes)
-        return tuple((counts / counts.sum()).tolist())
 
-    @property
-    def classes(self) -> int:
-        """The number of classes; 0 without labels."""
-        if self.y is None:
-            return 0
-        return len(self.class_names) or int(self.y.max()) + 1
+def _conditions(conditions: Any, x: Rows, name: str, embeddings: Any = None) -> Conditions:
+    """Return the conditions of samples in memory."""
+    contents: Any = Contents(x)  # type: ignore[arg-type]
+    shape = tuple(x.shape[1:])
+    return read_conditions(entries(conditions), contents, name, shape, embeddings)[0]
 
 
 def read(
     source: Any,
-    labels: Any = None,
+    conditions: Any = None,
     *,
+    embeddings: Mapping[str, Any] | Sequence[str] | None = None,
     name: str | None = None,
     learn: bool = True,
     missing: Missing | None = None,
@@ -169,9 +157,16 @@ def read(
 
     Args:
         source: a name from `BUILTIN`, a path, or an object; a file of such a name is ``./moons``.
-        labels: classes: a file of ``N`` integers from 0; a column of the table, or of ``obs`` of
-            cells; or a tensor, an array or a list of integers or texts. The default for a folder of
-            images is the names of its subfolders.
+        conditions: of the samples, by which a field is conditional: a mapping of names to values,
+            to columns of the data, to files or to kinds; a table whose columns are conditions; the
+            text ``dose=log,drug,low=low.npy``; or the values of one condition, ``y``. Texts and
+            integers are classes, -1 for an unknown one; ``(N,)`` and ``(N, D)`` numbers are
+            numbers; ``(N, C, *sides)`` is an image for each sample; a list of ``(n, D)`` is a set
+            of vectors. Kinds are class, number, log, embedding, set and image. The default for a
+            folder of images is the names of its subfolders.
+        embeddings: for conditions that are names of vectors, the table of vectors by the condition:
+            a file or a table with a column of names and columns of numbers, or a mapping; or texts
+            such as ``drug=vectors.csv``.
         name: what messages call the data; the default is the source, or ``data`` for an object.
         learn: refuse data that no distribution can be learned from.
         missing: the treatment of missing values in vectors: refuse them, drop their samples, or
@@ -186,7 +181,7 @@ def read(
         resize: pixels, ``64`` or ``"64x48"`` (width and height), that images are scaled to cover;
             the rest is cut off.
         crop: pixels in the middle of images to keep, without scaling.
-        like: data of a run, whose columns are selected by name and whose labels are used.
+        like: data of a run, whose columns are selected by name and whose conditions are read.
         columns: the kinds of columns of a table by name, such as
             ``{"price": "log", "day": "date", "id": "drop"}``; the others are detected. Kinds are
             number, whole, date, category, ordered, drop, or the map of a number: standard, log,
@@ -216,23 +211,27 @@ def read(
     if path and str(source) in BUILTIN:
         _check_choices(explicit, (), name)
         x, y = builtin(str(source))
-        return Data(x, y if labels is None else _classes(labels, len(x)), name)
+        return Data(
+            x, _conditions(y if conditions is None else conditions, x, name, embeddings), name
+        )
     choices = explicit if like is None else explicit.over(like.reading)
     dialect = Dialect(delimiter, decimal, encoding, comment, header, na)
     of_columns = Choices.of(columns)
-    use = Use.of(labels, (*without, *of_columns.dropped), like, dialect, of_columns.texts)
+    wanted = entries(conditions)
+    columns_asked = columns_of(conditions)
+    use = Use.of(columns_asked, (*without, *of_columns.dropped), like, dialect, of_columns.texts)
     contents = read_contents(source, choices, use, name)
     contents, axes = _checked(contents, explicit, choices, name, like)
-    classes, class_columns, notes = classes_of(contents, labels, name)
-    ours = None if like is None else like.columns
+    others = columns_asked & {*contents.names}
+    ours, learned = (None, None) if like is None else (like.columns, like.conditions)
     if contents.table is not None:
-        target = class_columns[0] if class_columns else None
-        table = Table(contents.table, name, of_columns, target)
-        data = _of_table(table, classes, ours, missing or "keep", learn)
+        values, notes = read_conditions(wanted, contents, name, (1,), embeddings, learned)
+        table = Table(contents.table, name, of_columns, frozenset(others))
+        data = _of_table(table, values, ours, missing or "keep", learn)
         return replace(data, reading=choices, notes=(*contents.notes, *notes))
     if columns:
         raise DataError(f"columns={columns!r}: {name} is not a table.")
-    samples = select(contents, axes, (*without, *class_columns), name, ours)
+    samples = select(contents, axes, (*without, *others), name, ours)
     if ours is not None and ours.arrow:
         samples = replace(samples, dtype=np.float64)
     policy = missing or ("keep" if like else "refuse")
@@ -244,15 +243,18 @@ def read(
     if learn:
         _check_resolved(facts, samples, name)
         about = _array_columns(facts, samples, name)
-    y = None if classes is None else torch.from_numpy(classes.codes[facts.keep])
-    class_names = () if classes is None else classes.labels
-    return Data(
-        rows, y, name, class_names, about, facts.incomplete, choices, (*contents.notes, *notes)
-    )
+    shape = tuple(rows.shape[1:])
+    values, notes = read_conditions(wanted, contents, name, shape, embeddings, learned)
+    values, notes = values.rows(facts.keep), (*contents.notes, *notes)
+    return Data(rows, values, name, about, facts.incomplete, choices, notes)
 
 
 def _of_table(
-    table: Table, classes: Coded | None, like: ColumnsConfig | None, missing: Missing, learn: bool
+    table: Table,
+    conditions: Conditions,
+    like: ColumnsConfig | None,
+    missing: Missing,
+    learn: bool,
 ) -> Data:
     """Return the data of a table; the arguments are those of `read`."""
     vectors = table.vectors(like)
@@ -268,9 +270,7 @@ def _of_table(
         (vectors.x[1:].nan_to_num(nan=math.inf) == vectors.x[:1].nan_to_num(nan=math.inf)).all()
     ):
         raise DataError(f"{table.name} has only equal rows: they have no density.")
-    y = None if classes is None else torch.from_numpy(classes.codes)[keep]
-    labels = () if classes is None else classes.labels
-    return Data(vectors.x, y, table.name, labels, vectors.columns, int(absent.sum()))
+    return Data(vectors.x, conditions.rows(keep), table.name, vectors.columns, int(absent.sum()))
 
 
 def _check_count(count: int, name: str) -> None:
@@ -278,13 +278,8 @@ def _check_count(count: int, name: str) -> None:
         raise DataError(f"{name} has {count} sample(s): a distribution needs two or more.")
 
 
-def _classes(labels: Any, count: int) -> Any:
-    path = isinstance(labels, str | Path)
-    return torch.from_numpy(file_labels(Path(labels), count)) if path else labels
-
-
-def as_data(source: Any, y: Any = None, **options: Any) -> Data:
-    """Return data as it is, and anything else through `read`; with classes ``y`` unless None.
+def as_data(source: Any, conditions: Any = None, **options: Any) -> Data:
+    """Return data as it is, and anything else through `read`; with conditions unless None.
 
     Args:
         options: those of `read`.
@@ -293,10 +288,11 @@ def as_data(source: Any, y: Any = None, **options: Any) -> Data:
         DataError: as `read`.
     """
     if not isinstance(source, Data):
-        return read(source, y, **options)
-    if y is None:
+        return read(source, conditions, **options)
+    if conditions is None:
         return source
-    return replace(source, y=_classes(y, len(source.x)), class_names=())
+    embeddings = options.get("embeddings")
+    return replace(source, conditions=_conditions(conditions, source.x, source.name, embeddings))
 
 
 def read_contents(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from scorefield._internal.errors import DataError
 from scorefield.data import exact, kinds
 from scorefield.data.columns import fitted
-from scorefield.data.config import MOST_KNOTS, ColumnsConfig, numbered
+from scorefield.data.config import MOST_KNOTS, ColumnsConfig, DataConfig, numbered
 from scorefield.data.contents import Coded
 from scorefield.data.dialect import NOTE
 from scorefield.data.kinds import Source
@@ -22,6 +23,7 @@ from scorefield.data.kinds import Source
 DEFAULT = "quantile"
 _EACH = {"quantile": None, "standard": "standard", "normal": "normal"}  # the choice of numbers
 
+NO_OTHERS: Mapping[str, Coded | np.ndarray] = MappingProxyType({})
 _TEXTS = ("category", "ordered", "date")
 
 
@@ -88,13 +90,13 @@ class Table:
         arrow: the `pyarrow.Table`.
         name: for messages.
         choices: of its columns.
-        target: the column of classes, which is not learned.
+        others: columns of conditions, which are not learned.
     """
 
     arrow: Any
     name: str
     choices: Choices
-    target: str | None
+    others: frozenset[str]
 
     def among(self, keep: np.ndarray) -> Table:
         """Return the rows of a mask ``(N,)``."""
@@ -111,7 +113,7 @@ class Table:
 
     def _sources(self) -> Iterator[Source]:
         for column in self.arrow.column_names:
-            if column != self.target:
+            if column not in self.others:
                 choice = self.choices.each.get(column)
                 yield Source(self.name, column, self.arrow[column], choice, self.choices.numbers)
 
@@ -127,7 +129,6 @@ class Table:
             names=tuple(column.name for column in columns),
             kinds=fitted(columns, x),
             arrow=base64.b64encode(schema).decode(),
-            target=self.target or "",
             quantiles=MOST_KNOTS if self.choices.quantiles else 0,
         )
         return Vectors(x, config)
@@ -188,11 +189,13 @@ def _plain_numbers(source: Source) -> np.ndarray:
     return exact.as_float64(source.values)
 
 
-def as_table(x: np.ndarray, config: ColumnsConfig, classes: Coded | None = None) -> Any:
+def as_table(
+    x: np.ndarray, config: ColumnsConfig, others: Mapping[str, Coded | np.ndarray] = NO_OTHERS
+) -> Any:
     """Return vectors ``(N, count)`` as a `pyarrow.Table` with the schema of the data.
 
     Args:
-        classes: of the rows, for data with a column of classes.
+        others: columns of conditions by their names: classes, or numbers with NaN where missing.
     """
     import pyarrow
 
@@ -207,13 +210,29 @@ def as_table(x: np.ndarray, config: ColumnsConfig, classes: Coded | None = None)
         if field.name in columns:
             values = columns[field.name].astype(np.float64)
             arrays.append(kinds.decode(by_name.get(field.name), values, field.type))
-        elif classes is not None:
-            codes = classes.codes
-            arrays.append(kinds.labelled(classes.labels, codes, codes < 0, field.type))
+        elif isinstance(other := others.get(field.name), Coded):
+            codes = other.codes
+            arrays.append(kinds.labelled(other.labels, codes, codes < 0, field.type))
+        elif other is not None:
+            numbers = pyarrow.array(other, mask=np.isnan(other))
+            arrays.append(numbers.cast(field.type, safe=False))
         else:
             continue
         fields.append(field)
     return pyarrow.table(arrays, schema=pyarrow.schema(fields, metadata=schema.metadata))
+
+
+def others_of(
+    config: DataConfig, columns: Mapping[str, np.ndarray]
+) -> dict[str, Coded | np.ndarray]:
+    """Return the columns of conditions for `as_table`, from those of `Run.columns_of`."""
+    from scorefield.data.channels import labelled
+
+    return {
+        channel.name: labelled(channel, columns[f"given {channel.name}"])
+        for channel in config.conditions
+        if f"given {channel.name}" in columns
+    }
 
 
 def read_schema(text: str) -> Any:

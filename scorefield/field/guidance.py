@@ -3,11 +3,13 @@ r"""Guidance: fields made of fields, whose scores point more towards a condition
 All of them stay fields, so that every solver works with them, and a sample does not depend on its
 batch. With scores ``s`` of the same noisy ``x``::
 
-    s = s_n + w (s_c - s_n)                    classifier-free, w > 1 beyond the condition   (1)
+    s = s_n + sum_k w_k (s_k - s_{k-1})        classifier-free, w > 1 beyond the condition   (1)
     s = s_0 + w grad log q(x, t)               by a classifier of noisy data                 (2)
     s = s_0 + w grad log q(E[x_0 | x])         by a potential of clean data                  (3)
     s = sum_k w_k s_k                          products of densities, and quotients          (4)
 
+In (1) ``s_k`` has the first ``k`` conditions and ``s_0 = s_n`` none of them, so that scales of 1
+give the conditional field; with one scale it is ``s_n + w (s_c - s_n)`` of all conditions together.
 (1) to (3) are densities raised to a power at every noise level; for ``w != 1`` no process noises
 data to those, so the samples' distribution has no closed form; it is sharper as ``w`` grows. (2)
 with the true classifier and ``w = 1`` is the conditional field exactly; (3) leaves out how ``x_0``
@@ -42,22 +44,24 @@ class ClassifierFree(FieldWrapper):
     Args:
         base: the field, called with and without the condition.
         scale: ``w``; or a function of ``sigma / alpha`` that returns it. 1 is the conditional field
-            itself, 0 the negative one.
-        negative: what to go away from, by name, and then both are one call on a batch of twice the
-            size; with None, ``base`` is called without a condition.
+            itself, 0 the negative one. Or a mapping of conditions to a scale each, in the order of
+            (1); a condition that it does not name is in all terms.
+        negative: what to go away from, by name, and then all are one call on a batch of twice the
+            size, or more; with None, ``base`` is called without a condition.
         interval: of ``sigma / alpha``, outside of which the conditional field is taken.
         rescale: from 0 to 1, how far each sample's ``x_0`` is brought back to the deviation that
             it has in the conditional field.
 
     Raises:
         ValueError: an interval that is none, a rescale outside [0, 1]; when called, no condition,
-            one of other names than the negative one, or of another number of rows than samples.
+            one that the negative ones or the scales do not have, or of another number of rows than
+            samples.
     """
 
     def __init__(
         self,
         base: ScoreField,
-        scale: Scale,
+        scale: Scale | Mapping[str, Scale],
         *,
         negative: Mapping[str, Any] | None = None,
         interval: tuple[float, float] = (0.0, math.inf),
@@ -70,7 +74,7 @@ class ClassifierFree(FieldWrapper):
                 "from 0 to 1."
             )
         super().__init__(base)
-        self.scale = scale
+        self.scale = dict(scale) if isinstance(scale, Mapping) else scale
         self.negative = None if negative is None else dict(negative)
         self.interval, self.rescale = (low, high), rescale
 
@@ -83,54 +87,80 @@ class ClassifierFree(FieldWrapper):
         self, t: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Sequence[tuple[Instant, Any]]:
         ratios = (-self.process.half_log_snr(t)).exp()
-        return list(zip(self.base.instants(t), map(self._weight, ratios), strict=True))
+        scales = list(self.scale.values()) if isinstance(self.scale, dict) else [self.scale]
+        weights = [[self._weight(scale, ratio) for scale in scales] for ratio in ratios]
+        return list(zip(self.base.instants(t), weights, strict=True))
 
-    def _weight(self, ratio: Tensor) -> Any:
+    def _weight(self, scale: Scale, ratio: Tensor) -> Any:
         """Return ``w`` at a ratio: a number for one, like it for one of each sample."""
         low, high = self.interval
-        if callable(self.scale):
-            each = [float(self.scale(r)) for r in ratio.flatten().tolist()]
+        if callable(scale):
+            each = [float(scale(r)) for r in ratio.flatten().tolist()]
             w = ratio.new_tensor(each).reshape(ratio.shape)
         else:
-            w = torch.full_like(ratio, self.scale)
+            w = torch.full_like(ratio, scale)
         w = torch.where((ratio >= low) & (ratio <= high), w, torch.ones_like(w))
         return float(w) if w.ndim == 0 else w
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        inner, w = at.prepared
+        inner, scales = at.prepared
         self._check(condition)
-        if isinstance(w, float) and w == 1:
+        if all(isinstance(w, float) and w == 1 for w in scales):
             estimate: Estimate = self.base(x, inner, **condition)
             return Estimate(x, at, estimate.basis, estimate.of_x0, estimate.of_eps)
-        with_it, without = self._both(x, inner, condition)
-        w = w if isinstance(w, float) else w.to(x)
-        x0, eps = (
-            mix((w, one), (1 - w, other)) for one, other in zip(with_it, without, strict=True)
-        )
+        terms = self._terms(x, inner, condition)
+        last = terms[-1]
+        scales = [w if isinstance(w, float) else w.to(x) for w in scales]
+        # the sum of (1) by its terms
+        weights = [a - b for a, b in zip([1.0, *scales], [*scales, 0.0], strict=True)]
+        x0, eps = (mix(*zip(weights, parts, strict=True)) for parts in zip(*terms, strict=True))
         if self.rescale:
-            share = 1 + self.rescale * (_deviation(with_it[0]) / _deviation(x0) - 1)
+            share = 1 + self.rescale * (_deviation(last[0]) / _deviation(x0) - 1)
             change = (share - 1) * x0
             x0, eps = x0 + change, eps - at.alpha / at.sigma * change
         return Estimate(x, at, (x0, eps))
 
     def _check(self, condition: Mapping[str, Any]) -> None:
-        names = sorted(condition) if self.negative is None else sorted(self.negative)
-        if not condition or sorted(condition) != names:
+        scaled = self.scale if isinstance(self.scale, dict) else {}
+        there = condition if self.negative is None else {**self.negative}
+        if not condition or not {*condition} <= {*there} or not {*scaled} <= {*there}:
+            names = sorted({*scaled} | {*(self.negative or {})})
             raise ValueError(
                 f"the condition has {sorted(condition)}, and guidance needs "
                 f"{names or 'one'}: call the field with it, or bind it by condition_on(...)."
             )
 
-    def _both(self, x: Tensor, at: Instant, wanted: Mapping[str, Any]) -> tuple[Pair, Pair]:
-        """Return ``x0`` and ``eps`` with the condition and without."""
+    def _terms(self, x: Tensor, at: Instant, wanted: Mapping[str, Any]) -> list[Pair]:
+        """Return ``x0`` and ``eps`` of each term of (1), from without to with all conditions."""
+        names = [*self.scale] if isinstance(self.scale, dict) else None
+        sets = (
+            [{}, wanted]
+            if names is None
+            else [
+                {k: v for k, v in wanted.items() if k not in names[count:]}
+                for count in range(len(names) + 1)
+            ]
+        )
         if self.negative is None:
-            one, other = self.base(x, at, **wanted), self.base(x, at)
-            return (one.x0, one.eps), (other.x0, other.eps)
-        pairs = {k: torch.cat([_rows(v, x), _rows(self.negative[k], x)]) for k, v in wanted.items()}
-        when = at if at.t.ndim == 0 else torch.cat([at.t, at.t])
-        estimate = self.base(torch.cat([x, x]), when, **pairs)
-        (x0, other_x0), (eps, other_eps) = estimate.x0.chunk(2), estimate.eps.chunk(2)
-        return (x0, eps), (other_x0, other_eps)
+            estimates = [self.base(x, at, **some) for some in sets]
+            return [(estimate.x0, estimate.eps) for estimate in estimates]
+        negative, count = self.negative, len(sets)
+        rows = {
+            name: torch.cat(_alike([_rows(some.get(name, none), x) for some in sets]))
+            for name, none in negative.items()
+            if name in wanted
+        }
+        when = at if at.t.ndim == 0 else torch.cat([at.t] * count)
+        estimate = self.base(torch.cat([x] * count), when, **rows)
+        parts = zip(estimate.x0.chunk(count), estimate.eps.chunk(count), strict=True)
+        return list(parts)
+
+
+def _alike(rows: Sequence[Tensor]) -> list[Tensor]:
+    """Return conditions of which some are one number a row in the shape of the others."""
+    shape = max((row.shape for row in rows), key=len)
+    ones = [1] * (len(shape) - 1)
+    return [row if row.shape == shape else row.reshape(-1, *ones).expand(shape) for row in rows]
 
 
 class Tilted(FieldWrapper):

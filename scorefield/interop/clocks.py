@@ -88,7 +88,6 @@ class Clock(ABC):
         velocity: the parametrization of `get_velocity`.
         whole: timesteps are whole numbers where the times are.
         starts_at_one: pipelines start with noise of deviation 1, whatever the first time is.
-        invert: timesteps rise from the noise to the data.
     """
 
     process: Process
@@ -96,7 +95,6 @@ class Clock(ABC):
     velocity: ClassVar[Parametrization]
     whole: ClassVar[bool] = False
     starts_at_one: ClassVar[bool] = True
-    invert: bool = False
 
     @abstractmethod
     def every(self) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield.data.config import ClassChannel
 from scorefield.interop.contents import described
 from scorefield.networks.residual import Block
 from scorefield.networks.trunk import Trunk
@@ -135,11 +136,12 @@ def outline(config: NetworkConfig, shape: tuple[int, ...], classes: int, source:
     Raises:
         UsageError: an invalid configuration, or one of a network that is too large.
     """
+    channels = (ClassChannel(name="y", count=classes),) if classes else ()
     try:
-        tensors, numbers = build.network_size(config, shape, classes)
+        tensors, numbers = build.network_size(config, shape, channels)
         if tensors > build.MOST_TENSORS or 4 * numbers > sizes.memory():
             raise ValueError(f"{tensors:,} tensors and {sizes.words(4 * numbers)} are too many")
-        return build.outline(config, shape, classes)
+        return build.outline(config, shape, channels)
     except ValueError as error:
         raise UsageError(f"{source}: the configuration is not valid: {error}") from None
 

@@ -195,10 +195,14 @@ def _table(network: DiT, settings: _Settings) -> Table:
     table = layers(names) | both("leave", "final_layer.linear", lambda tensor: sign * tensor)
     turn = _turned if settings.reversed else swap_halves
     table["embedding.mix.0.weight"] = Origin(("t_embedder.mlp.0.weight",), turn)
-    if "of_class.weight" in network.embedding.state_dict():
-        make = _last_first if network.embedding.classless else lambda rows: of_classes(rows.mT)
+    if "y" in network.embedding.conditions:
+        make = (
+            _last_first
+            if network.embedding.conditions["y"].optional
+            else lambda rows: of_classes(rows.mT)
+        )
         origin = Origin(("y_embedder.embedding_table.weight",), make)
-        table["embedding.of_class.weight"] = origin
+        table["embedding.conditions.y.weight"] = origin
     return table
 
 

@@ -64,10 +64,10 @@ def song(network: SongUNet, resolution: int, encoder: str, unit: float, zero: fl
         theirs = ("map_noise.freqs",)
         table["embedding.noise.frequencies"] = Origin(theirs, lambda f: unit * f)
         table["embedding.noise.phases"] = Origin(theirs, lambda f: zero * f)
-    if "of_class.weight" in embedding:
-        factor = math.sqrt(len(embedding["of_class.weight"]) - 1)
+    if "conditions.y.weight" in embedding:
+        factor = math.sqrt(len(embedding["conditions.y.weight"]) - 1)
         theirs_of_class = "map_label.weight", "map_label.bias"
-        table["embedding.of_class.weight"] = Origin(
+        table["embedding.conditions.y.weight"] = Origin(
             theirs_of_class, lambda w, b: of_classes(w, b, factor)
         )
     return table
@@ -78,8 +78,8 @@ def adm(network: ADM, resolution: int) -> Table:
     names = _names(resolution, "", "out_norm", "out_conv")
     table = layers(_MIX) | of_trunk(network.trunk, names)
     table["embedding.mix.0.weight"] = Origin(("map_layer0.weight",), swap_halves)
-    if "of_class.weight" in network.embedding.state_dict():
-        table["embedding.of_class.weight"] = Origin(("map_label.weight",), of_classes)
+    if "y" in network.embedding.conditions:
+        table["embedding.conditions.y.weight"] = Origin(("map_label.weight",), of_classes)
     return table
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.data import Standardize
-from scorefield.data.config import CodecConfig, DataConfig
+from scorefield.data.config import ClassChannel, CodecConfig, DataConfig
 from scorefield.data.rows import Rows, chunks
 from scorefield.networks import Codec
 from scorefield.runs import build
@@ -123,10 +123,11 @@ class ForeignNetwork:
         levels = options.levels
         if levels is None:
             levels = _LEVELS if len(self.shape) == 3 and self.shape[0] in _PICTURES else 0
-        data = DataConfig(name=self.name, shape=self.shape, classes=self.classes, codec=self.codec)
+        conditions = (ClassChannel(name="y", count=self.classes),) if self.classes else ()
+        data = DataConfig(name=self.name, shape=self.shape, conditions=conditions, codec=self.codec)
         try:
             shape = build.field_shape(TrainConfig(), data)
-            outline = build.outline(self.network, shape, self.classes)
+            outline = build.outline(self.network, shape, conditions)
             training = self._training(shape, levels)
         except ValueError as error:
             raise CheckpointError(f"{self.source}: {error}") from None

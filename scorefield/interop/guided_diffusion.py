@@ -200,9 +200,9 @@ def _table(network: ADM, new_order: bool) -> Table:
     table = layers([("embedding.mix.0", "time_embed.0"), ("embedding.mix.2", "time_embed.2")])
     table |= of_trunk(network.trunk, names)
     table["embedding.mix.0.weight"] = Origin(("time_embed.0.weight",), swap_halves)
-    if "of_class.weight" in network.embedding.state_dict():
+    if "y" in network.embedding.conditions:
         rows = Origin(("label_emb.weight",), lambda weight: of_classes(weight.mT))
-        table["embedding.of_class.weight"] = rows
+        table["embedding.conditions.y.weight"] = rows
     return table
 
 

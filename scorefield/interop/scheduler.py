@@ -12,6 +12,7 @@ x_0 + t eps`` for flow models.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -30,22 +31,15 @@ from scorefield.field import Parametrization
 from scorefield.interop.course import Course
 from scorefield.interop.requests import Requests
 from scorefield.interop.scheduler_config import COMPATIBLE, NETWORK, arguments, name_others
-from scorefield.interop.scheduler_process import clock_of, field_of, parts_of
-from scorefield.interop.timesteps import (
-    check_count,
-    check_grid,
-    distinct,
-    times_of,
-    warn_replaced,
-)
+from scorefield.interop.scheduler_process import clock_of, field_of
+from scorefield.interop.timesteps import check_count, check_grid, distinct, falling
 from scorefield.process import Process, align
-from scorefield.sampling import Plan, plan_kinds
-from scorefield.solvers import Exact, Growth, Multistep, Solver
+from scorefield.sampling import Adaptive, Plan, plan_kinds
+from scorefield.solvers import Exact, Growth, Multistep, Solver, check_solver
 
 Generators = torch.Generator | list[torch.Generator]
 
-# a pipeline's few steps are long: in the root of the growth they multiply errors by more than 2
-_DEFAULT = Multistep(2, quadrature=Exact(Growth(power=2 / 3)))
+_DEFAULT = Multistep(2, quadrature=Exact(Growth()))
 
 
 class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
@@ -123,7 +117,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             self.betas, self.alphas_cumprod = table
         self._field = field_of(self.config, self._clock)
         choice = decode(dict(solver), plan_kinds()) if isinstance(solver, Mapping) else solver
-        self.solver, self._plan = parts_of(choice, self.process)
+        self.solver, self._plan = _parts(choice, self.process)
         changes = {"solver": encode(choice, plan_kinds())}
         if defaults := self.config.get("_use_default_values"):
             changes["_use_default_values"] = sorted({*defaults} - {*NETWORK})
@@ -192,7 +186,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         else:
             times = torch.tensor(latest[1].course.calls, dtype=torch.float64)
         levels = self._clock.level(times)
-        end = self._clock.level(torch.zeros(1)) if self._clock.invert else torch.zeros(1)
+        end = self._clock.level(torch.zeros(1)) if self.config["invert_sigmas"] else torch.zeros(1)
         return torch.cat([levels.float(), end])
 
     @property
@@ -242,9 +236,9 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if self._plan is not None:
             times = check_grid(self.process, torch.as_tensor(self._plan.times))
             course = self._course(times, self._plan.finish, self._clock.starts_at_one)
-            warn_replaced(len(_points(course)), num_inference_steps, timesteps, sigmas)
+            self._warn(len(_points(course)), num_inference_steps, timesteps, sigmas)
         else:
-            times = times_of(self._clock, num_inference_steps, timesteps, sigmas, mu)
+            times = self._times(num_inference_steps, timesteps, sigmas, mu)
             course = self._course(check_grid(self.process, times), True, False)
             if num_inference_steps not in (None, len(times)):
                 raise ValueError(
@@ -262,6 +256,41 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         finish = finish and bool(times[-1] >= self.process.t_min)
         make = Course.from_noise if from_noise else Course.or_lead
         return make(self._field, self.solver, times, finish)
+
+    def _times(
+        self,
+        count: int | None,
+        timesteps: Sequence[float] | None,
+        sigmas: Sequence[float] | None,
+        mu: float | None,
+    ) -> Tensor:
+        if timesteps is not None and sigmas is not None:
+            self._check_both(falling("timesteps", timesteps), falling("sigmas", sigmas))
+        elif timesteps is not None:
+            sign = -1 if self.config["invert_sigmas"] else 1
+            values = sign * falling("timesteps", (sign * np.asarray(timesteps)).tolist())
+            return self._clock.time(values)
+        if sigmas is not None:
+            return self._clock.of_sigmas(falling("sigmas", sigmas), mu)
+        return self._clock.spaced(check_count("num_inference_steps", count), mu)
+
+    def _check_both(self, timesteps: Tensor, sigmas: Tensor) -> None:
+        """Reject timesteps that are not those of the ``sigmas`` before the shift."""
+        plain = self._clock.timestep(sigmas)
+        if plain.shape != timesteps.shape or not torch.allclose(plain, timesteps, atol=1e-3):
+            raise ValueError("timesteps and sigmas cannot be combined: give one of them.")
+
+    def _warn(self, own: int, count: int | None, *grids: Sequence[float] | None) -> None:
+        """Warn of arguments of `set_timesteps` that the plan replaces."""
+        count = next((len(grid) for grid in grids if grid is not None), count)
+        if count != own or any(grid is not None for grid in grids):
+            pairs = zip(("timesteps", "sigmas"), grids, strict=True)
+            names = [name for name, grid in pairs if grid is not None] or ["num_inference_steps"]
+            warnings.warn(
+                f"{', '.join(names)}: {count} steps were requested; the plan has its own {own}, "
+                "which are used.",
+                stacklevel=3,
+            )
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """Return the network's input: the sample, which EDM scales to unit variance."""
@@ -344,6 +373,24 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _every(self) -> Tensor:
         """The timesteps of all of training, before any are set."""
         return self._clock.every()
+
+
+def _parts(choice: Solver | Plan, process: Process) -> tuple[Solver, Plan | None]:
+    """Return the solver, and the plan if there is one, on a process.
+
+    Raises:
+        ValueError: steps without fixed timesteps.
+    """
+    solver, plan = (choice.solver, choice) if isinstance(choice, Plan) else (choice, None)
+    check_solver("solver", solver)
+    if solver.in_place or (plan is not None and isinstance(plan.times, Adaptive)):
+        raise ValueError(
+            f"solver={choice!r}: must step along a fixed grid; combine moves in place with such a "
+            "solver, as PredictorCorrector does."
+        )
+    if plan is not None and plan.tuning is not None:
+        plan = plan.under(process)
+    return solver, plan
 
 
 def _points(course: Course) -> Tensor:

@@ -1,7 +1,7 @@
 """The process and the parametrization of a network, from the config of its scheduler.
 
-`scheduler_config.arguments` reads the config. From its result, `clock_of`, `field_of` and
-`parts_of` make the parts of a scheduler of ours, and `noising` the configuration of a run.
+`scheduler_config.arguments` reads the config. From its result, `clock_of` and `field_of` make the
+parts of a scheduler of ours, and `noising` the configuration of a run.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from scorefield.interop.clocks import Clock, EDMClock, FlowClock, Levels, Negate
 from scorefield.interop.foreign import Noising
 from scorefield.interop.replay import replay_field
 from scorefield.interop.scheduler_config import FLOW, arguments, table
-from scorefield.process import EDM, Flow, Process, Tabulated
-from scorefield.sampling import Adaptive, Plan
-from scorefield.solvers import Solver, check_solver
+from scorefield.process import EDM, Flow, Tabulated
 from scorefield.training.config import (
     EDMConfig,
     FlowConfig,
@@ -80,24 +78,6 @@ def field_of(config: Mapping[str, Any], clock: Clock) -> ScoreField:
         ValueError: the prediction has infinite coefficients at an end of the process.
     """
     return clipped(replay_field(clock.process, clock.prediction), config)
-
-
-def parts_of(choice: Solver | Plan, process: Process) -> tuple[Solver, Plan | None]:
-    """Return the solver, and the plan if there is one, on a process.
-
-    Raises:
-        ValueError: steps without fixed timesteps.
-    """
-    solver, plan = (choice.solver, choice) if isinstance(choice, Plan) else (choice, None)
-    check_solver("solver", solver)
-    if solver.in_place or (plan is not None and isinstance(plan.times, Adaptive)):
-        raise ValueError(
-            f"solver={choice!r}: must step along a fixed grid; combine moves in place with such a "
-            "solver, as PredictorCorrector does."
-        )
-    if plan is not None and plan.tuning is not None:
-        plan = plan.under(process)
-    return solver, plan
 
 
 def clipped(field: ScoreField, config: Mapping[str, Any]) -> ScoreField:

@@ -1,9 +1,8 @@
-"""Timesteps as a pipeline requests them: their times, checks, and distinct ones for every call."""
+"""Lists of timesteps: checks of a pipeline's numbers, and distinct ones for every call."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.interop.clocks import Clock
 from scorefield.process import Process, check_times
 
 
@@ -32,44 +30,6 @@ def distinct(timesteps: Tensor, whole: bool) -> Tensor:
             value = np.nextafter(np.float32(value + sign * 1e-6), np.float32(sign * math.inf))
         values.append(float(value))
     return torch.tensor(values[::-1], dtype=torch.float32)
-
-
-def times_of(
-    clock: Clock,
-    count: int | None,
-    timesteps: Sequence[float] | None,
-    sigmas: Sequence[float] | None,
-    mu: float | None,
-) -> Tensor:
-    """Return the decreasing times that the arguments of ``set_timesteps`` stand for, float64.
-
-    Raises:
-        ValueError: no times; numbers that do not decrease; ``timesteps`` that are not those of the
-            ``sigmas`` before the shift.
-    """
-    if timesteps is not None and sigmas is not None:
-        plain, listed = clock.timestep(falling("sigmas", sigmas)), falling("timesteps", timesteps)
-        if plain.shape != listed.shape or not torch.allclose(plain, listed, atol=1e-3):
-            raise ValueError("timesteps and sigmas cannot be combined: give one of them.")
-    elif timesteps is not None:
-        sign = -1 if clock.invert else 1
-        return clock.time(sign * falling("timesteps", (sign * np.asarray(timesteps)).tolist()))
-    if sigmas is not None:
-        return clock.of_sigmas(falling("sigmas", sigmas), mu)
-    return clock.spaced(check_count("num_inference_steps", count), mu)
-
-
-def warn_replaced(own: int, count: int | None, *grids: Sequence[float] | None) -> None:
-    """Warn of ``timesteps``, ``sigmas`` or a count that a plan of ``own`` times replaces."""
-    count = next((len(grid) for grid in grids if grid is not None), count)
-    if count != own or any(grid is not None for grid in grids):
-        pairs = zip(("timesteps", "sigmas"), grids, strict=True)
-        names = [name for name, grid in pairs if grid is not None] or ["num_inference_steps"]
-        warnings.warn(
-            f"{', '.join(names)}: {count} steps were requested; the plan has its own {own}, "
-            "which are used.",
-            stacklevel=3,
-        )
 
 
 def falling(name: str, numbers: Sequence[float]) -> Tensor:

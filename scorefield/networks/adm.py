@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from scorefield.networks.conditions import NONE, Conditions
 from scorefield.networks.embedding import Embedding, Sinusoids
 from scorefield.networks.residual import Style
 from scorefield.networks.trunk import Layout, Trunk
@@ -24,8 +25,7 @@ class ADM(nn.Module):
         fixed_heads: the number of heads at every scale instead, if not 0.
         variances: the network has a second output for each channel, a variance, which is computed
             but not returned.
-        classless: with classes, whether the network also accepts no class.
-        classes: the number of classes of ``y``, or 0.
+        conditions: the conditions by their names.
 
     Raises:
         ValueError: channels that do not divide into heads, or attention at a missing scale.
@@ -43,8 +43,7 @@ class ADM(nn.Module):
         head: int = 64,
         fixed_heads: int = 0,
         variances: bool = False,
-        classless: bool = True,
-        classes: int = 0,
+        conditions: Conditions = NONE,
     ) -> None:
         super().__init__()
         sizes = [width * m for m in multipliers]
@@ -57,7 +56,7 @@ class ADM(nn.Module):
             )
         self.channels = channels
         noise = Sinusoids(width, last=False)
-        self.embedding = Embedding(4 * width, classes, classless, noise)
+        self.embedding = Embedding(4 * width, conditions, noise)
         layout = Layout(
             channels=channels,
             outputs=channels * (1 + variances),
@@ -75,11 +74,11 @@ class ADM(nn.Module):
         )
         self.trunk = Trunk(layout)
 
-    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``.
+    def forward(self, x: Tensor, label: Tensor, **condition: Tensor | None) -> Tensor:
+        """Return ``(B, C, H, W)`` from such ``x``, labels ``(B,)`` and conditions by name.
 
         Raises:
-            ValueError: sides that cannot be halved between the scales; an unknown class.
+            ValueError: sides that cannot be halved; an unknown class or condition.
         """
-        out: Tensor = self.trunk(x, self.embedding(label, y))
+        out: Tensor = self.trunk(x, self.embedding(label, **condition))
         return out[:, : self.channels]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.networks.arguments import parse
-from scorefield.networks.embedding import unknown_class
+from scorefield.networks.conditions import NONE, Classes, Conditions, unknown_class
 
 ARCHITECTURES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
 _LARGEST = 2**26  # numbers in an embedding of positions, which is not counted as a weight
@@ -66,6 +66,20 @@ def class_count(architecture: str, settings: Mapping[str, Any]) -> int:
     return count + last_for_none if isinstance(count, int) else 0
 
 
+def _class_count(conditions: Conditions) -> int:
+    """Return the number of classes ``y``.
+
+    Raises:
+        ValueError: other conditions.
+    """
+    other = [name for name, c in conditions.items() if name != "y" or not isinstance(c, Classes)]
+    if other:
+        raise ValueError(
+            f"conditions={', '.join(other)}: a network of diffusers learns one class, y, here."
+        )
+    return sum(c.count for c in conditions.values() if isinstance(c, Classes))
+
+
 class Diffusers(nn.Module):
     """A network of diffusers for images ``(C, H, W)``.
 
@@ -76,7 +90,7 @@ class Diffusers(nn.Module):
         architecture: the name of its class in diffusers.
         arguments: of the class, as JSON.
         unconditional: the class that stands for no class, if the network was trained with one.
-        classes: the number of classes of ``y`` without that one, or 0.
+        conditions: at most one, classes ``y``, without that one.
 
     Raises:
         ValueError: arguments that the class does not accept, or that contradict channels or
@@ -90,7 +104,7 @@ class Diffusers(nn.Module):
         architecture: str,
         arguments: str,
         unconditional: int | None = None,
-        classes: int = 0,
+        conditions: Conditions = NONE,
     ) -> None:
         super().__init__()
         if architecture not in ARCHITECTURES:
@@ -99,7 +113,7 @@ class Diffusers(nn.Module):
             )
         # with the weights, these identify the network
         self.architecture, self.arguments = architecture, arguments
-        self.unconditional, self.classes = unconditional, classes
+        self.unconditional, self.classes = unconditional, _class_count(conditions)
         self.inner = build(architecture, arguments)
         self._check(channels)
 
@@ -182,7 +196,7 @@ class Diffusers(nn.Module):
             )
         y = torch.full(label.shape, -1, device=label.device) if y is None else y
         if bool(((y < first) | (y >= self.classes)).any()):
-            raise unknown_class(y, self.classes, classless=bool(first))
+            raise unknown_class(y, self.classes, optional=bool(first))
         if self.unconditional is not None:
             y = torch.where(y < 0, self.unconditional, y + (y >= self.unconditional))
         return y.expand(label.shape)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from scorefield.networks.conditions import NONE, Conditions
 from scorefield.networks.embedding import Embedding, Sinusoids
 
 _FEATURES = 256  # of the label
@@ -52,8 +53,7 @@ class DiT(nn.Module):
         patch: side of a patch, in pixels.
         variances: the network has a second output for each channel, a variance, which is computed
             but not returned.
-        classless: with classes, whether the network also accepts no class.
-        classes: the number of classes of ``y``, or 0.
+        conditions: the conditions by their names.
 
     Raises:
         ValueError: a width that does not divide.
@@ -69,8 +69,7 @@ class DiT(nn.Module):
         head: int = 64,
         patch: int = 2,
         variances: bool = False,
-        classless: bool = True,
-        classes: int = 0,
+        conditions: Conditions = NONE,
     ) -> None:
         super().__init__()
         if width % 4 or width % head:
@@ -78,24 +77,24 @@ class DiT(nn.Module):
         self.channels, self.patch = channels, patch
         outputs = channels * (1 + variances)
         self.enter = nn.Conv2d(channels, width, patch, patch)
-        self.embedding = Embedding(width, classes, classless, Sinusoids(_FEATURES, last=False))
+        self.embedding = Embedding(width, conditions, Sinusoids(_FEATURES, last=False))
         self.blocks = nn.ModuleList(_Block(width, width // head) for _ in range(layers))
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = _zeros(nn.Linear(width, 2 * width))
         self.leave = _zeros(nn.Linear(width, patch**2 * outputs))
 
-    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``.
+    def forward(self, x: Tensor, label: Tensor, **condition: Tensor | None) -> Tensor:
+        """Return ``(B, C, H, W)`` from such ``x``, labels ``(B,)`` and conditions by name.
 
         Raises:
-            ValueError: sides that are not multiples of the patch; an unknown class.
+            ValueError: sides that are not multiples of the patch; an unknown class or condition.
         """
         if any(side % self.patch for side in x.shape[-2:]):
             raise ValueError(
                 f"images of {x.shape[-2]} by {x.shape[-1]} pixels: both sides must be multiples of "
                 f"patch={self.patch}."
             )
-        embedding, h = self.embedding(label, y), self.enter(x)
+        embedding, h = self.embedding(label, **condition), self.enter(x)
         count, width, rows, columns = h.shape
         h = h.flatten(2).mT + positions(width, rows, columns, h)
         for block in self.blocks:

@@ -1,4 +1,4 @@
-"""Embeddings of the noise label and the class."""
+"""Embeddings of the noise label and the conditions."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from scorefield.networks.conditions import NONE, Conditions
+
 _LOWEST, _HIGHEST = 0.5, 32.0  # radians per unit of label
 _SLOWEST = 1e-4  # of sinusoids, in radians per unit of label
 _WIDEST = 2**16
-
-
-def unknown_class(y: Tensor, classes: int, classless: bool) -> ValueError:
-    """Return the error for classes outside ``[0, classes)``, or -1 where that is allowed."""
-    none = ", or -1 for none" if classless else "; it cannot go without a class"
-    return ValueError(
-        f"y from {int(y.min())} to {int(y.max())}: this network has the classes 0 to "
-        f"{classes - 1}{none}."
-    )
 
 
 class Sinusoids(nn.Module):
@@ -91,51 +84,51 @@ class Octaves(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Embeds a noise label and an optional class in one vector.
+    """Embeds a noise label and conditions in one vector.
 
     Args:
         width: of the result.
-        classes: the number of classes, or 0.
-        classless: with classes, whether no class is accepted.
+        conditions: the conditions by their names.
         noise: features ``(B, width)`` of the label, with an attribute ``width``.
-        early: add the class before the perceptron instead of after it.
+        early: add the conditions before the perceptron instead of after it.
     """
 
     def __init__(
         self,
         width: int,
-        classes: int = 0,
-        classless: bool = True,
+        conditions: Conditions = NONE,
         noise: Octaves | Sinusoids | Fourier | None = None,
         early: bool = False,
     ) -> None:
         super().__init__()
-        self.noise, self.classless, self.early = noise or Octaves(), classless, early
+        self.noise, self.early = noise or Octaves(), early
         inputs = self.noise.width
         self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
-        self.of_class = nn.Embedding(classes + 1, inputs if early else width) if classes else None
+        self.conditions = nn.ModuleDict()
+        self.names = {name: _module_name(name) for name in conditions}
+        for name, condition in conditions.items():
+            self.conditions[self.names[name]] = condition.module(inputs if early else width)
 
-    def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return ``(B, width)`` from labels ``(B,)`` and classes ``(B,)``, -1 for no class.
+    def forward(self, label: Tensor, **condition: Tensor | None) -> Tensor:
+        """Return ``(B, width)`` from labels ``(B,)`` and conditions by name; None is for none.
 
         Raises:
-            ValueError: a class outside ``[-1, classes)``, or any class for an unconditional
-                network.
+            ValueError: a condition that the network does not have, or of another kind.
         """
+        for name, value in condition.items():
+            if value is not None and name not in self.names:
+                there = f"it takes {', '.join(self.names)}" if self.names else "it has none"
+                raise ValueError(f"{name}: this network has no such condition; {there}.")
         h = self.noise(label)
-        if self.early:
-            return nn.functional.silu(self.mix(self._add_class(h, y)))
-        return nn.functional.silu(self._add_class(self.mix(h), y))
+        if not self.early:
+            h = self.mix(h)
+        for name, key in self.names.items():
+            h = h + self.conditions[key](condition.get(name), len(label), name)
+        return nn.functional.silu(self.mix(h) if self.early else h)
 
-    def _add_class(self, h: Tensor, y: Tensor | None) -> Tensor:
-        """Return ``h`` plus the row of each class ``y``; row 0 stands for no class, -1."""
-        if self.of_class is None:
-            if y is not None:
-                raise ValueError("y: this network has no classes; leave it out.")
-            return h
-        classes = self.of_class.num_embeddings - 1
-        y = torch.full(h.shape[:1], -1, device=h.device) if y is None else y
-        if bool(((y < (-1 if self.classless else 0)) | (y >= classes)).any()):
-            raise unknown_class(y, classes, self.classless)
-        row: Tensor = self.of_class((y + 1).expand(h.shape[:1]))
-        return h + row
+
+def _module_name(name: str) -> str:
+    """Return a name of a part of a module for any text."""
+    if name.isidentifier() and not hasattr(nn.ModuleDict(), name):
+        return name
+    return "condition_" + name.encode().hex()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from scorefield.networks.conditions import NONE, Conditions
 from scorefield.networks.embedding import Embedding
 from scorefield.networks.recompute import through
 
@@ -29,7 +30,7 @@ class MLP(nn.Module):
         dim: coordinates of one sample.
         width: of the hidden layers.
         depth: residual blocks.
-        classes: the number of classes of ``y``, or 0.
+        conditions: the conditions by their names.
         recompute: recompute the blocks in the backward pass, to save memory.
     """
 
@@ -38,12 +39,12 @@ class MLP(nn.Module):
         dim: int,
         width: int = 256,
         depth: int = 4,
-        classes: int = 0,
+        conditions: Conditions = NONE,
         recompute: bool = False,
     ) -> None:
         super().__init__()
         self.recompute = recompute
-        self.embedding = Embedding(width, classes)
+        self.embedding = Embedding(width, conditions)
         self.enter = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -54,9 +55,9 @@ class MLP(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return ``(B, ...)`` from ``x`` ``(B, ...)``, labels ``(B,)`` and classes ``(B,)``."""
-        embedding = self.embedding(label, y)
+    def forward(self, x: Tensor, label: Tensor, **condition: Tensor | None) -> Tensor:
+        """Return ``(B, ...)`` from ``x`` ``(B, ...)``, labels ``(B,)``, and conditions by name."""
+        embedding = self.embedding(label, **condition)
         flat = x.flatten(1)
         h = self.enter(flat)
         for block in self.blocks:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from scorefield.networks.conditions import NONE, Conditions
 from scorefield.networks.embedding import Embedding, Fourier, Sinusoids
 from scorefield.networks.residual import Style
 from scorefield.networks.trunk import Decoder, Encoder, Layout, Trunk
@@ -27,8 +28,7 @@ class SongUNet(nn.Module):
         encoder, decoder: the side paths, as in `Layout`.
         taps: of the filter for halving and doubling images.
         rescaled: divide sums of two branches by the root of 2.
-        classless: with classes, whether the network also accepts no class.
-        classes: the number of classes of ``y``, or 0.
+        conditions: the conditions by their names.
 
     Raises:
         ValueError: a width that is not a multiple of 4, or attention at a missing scale.
@@ -49,15 +49,14 @@ class SongUNet(nn.Module):
         decoder: Decoder = "standard",
         taps: Sequence[float] = (1, 1),
         rescaled: bool = True,
-        classless: bool = True,
-        classes: int = 0,
+        conditions: Conditions = NONE,
     ) -> None:
         super().__init__()
         if width % 4:
             raise ValueError(f"width={width}: must be a multiple of 4.")
         wide, inputs = 4 * width, widening * width
         noise = Sinusoids(inputs, last=True) if embedding == "positional" else Fourier(inputs)
-        self.embedding = Embedding(wide, classes, classless, noise, early=True)
+        self.embedding = Embedding(wide, conditions, noise, early=True)
         style = Style(scaled=False, rescaled=rescaled, projected=True, eps=1e-6, taps=taps)
         layout = Layout(
             channels=channels,
@@ -74,11 +73,11 @@ class SongUNet(nn.Module):
         )
         self.trunk = Trunk(layout)
 
-    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``.
+    def forward(self, x: Tensor, label: Tensor, **condition: Tensor | None) -> Tensor:
+        """Return ``(B, C, H, W)`` from such ``x``, labels ``(B,)`` and conditions by name.
 
         Raises:
-            ValueError: sides that cannot be halved between the scales; an unknown class.
+            ValueError: sides that cannot be halved; an unknown class or condition.
         """
-        out: Tensor = self.trunk(x, self.embedding(label, y))
+        out: Tensor = self.trunk(x, self.embedding(label, **condition))
         return out

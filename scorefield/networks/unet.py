@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.networks.attention import Attention
+from scorefield.networks.conditions import NONE, Conditions
 from scorefield.networks.embedding import Embedding
 from scorefield.networks.recompute import through
 from scorefield.networks.residual import Block, Style
@@ -28,7 +29,7 @@ class UNet(nn.Module):
         width: channels at the finest scale, a multiple of 8.
         multipliers: channels of each scale, in multiples of ``width``; at least one scale.
         blocks: residual blocks per scale, on the way down and on the way up.
-        classes: the number of classes of ``y``, or 0.
+        conditions: the conditions by their names.
         heads: attention heads.
         recompute: recompute the blocks in the backward pass, to save memory.
 
@@ -42,7 +43,7 @@ class UNet(nn.Module):
         width: int = 32,
         multipliers: Sequence[int] = (1, 2),
         blocks: int = 1,
-        classes: int = 0,
+        conditions: Conditions = NONE,
         heads: int = 2,
         recompute: bool = False,
     ) -> None:
@@ -55,7 +56,7 @@ class UNet(nn.Module):
                 f"{sizes[-1]} channels of the coarsest scale a multiple of heads."
             )
         self.multiple = 2 ** (len(sizes) - 1)
-        self.embedding = Embedding(4 * width, classes)
+        self.embedding = Embedding(4 * width, conditions)
         self.enter = nn.Conv2d(channels, sizes[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
@@ -80,10 +81,10 @@ class UNet(nn.Module):
         self.leave = nn.Conv2d(current, channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
 
-    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return ``(B, C, H, W)`` from ``x`` of that shape, labels and classes ``(B,)``."""
+    def forward(self, x: Tensor, label: Tensor, **condition: Tensor | None) -> Tensor:
+        """Return ``(B, C, H, W)`` from such ``x``, labels ``(B,)`` and conditions by name."""
         height, width = x.shape[-2:]
-        embedding = self.embedding(label, y)
+        embedding = self.embedding(label, **condition)
         h = self.enter(
             nn.functional.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
         )

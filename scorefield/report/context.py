@@ -16,6 +16,7 @@ from torch import Tensor
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield._internal.text import short_name
 from scorefield.data import Data
+from scorefield.data.config import DataConfig
 from scorefield.data.source import as_data
 from scorefield.field import ScoreField
 from scorefield.noise import Noise
@@ -27,6 +28,7 @@ from scorefield.report.view_vectors import Bars, Points, projection
 from scorefield.runs.folder import held_out_items
 from scorefield.runs.loading import load
 from scorefield.runs.run import Run
+from scorefield.runs.units import Given
 from scorefield.sampling import default_plan
 
 _MOST_PLANS, _MOST_CALLS = 16, 1000
@@ -47,7 +49,7 @@ class ReportContext:
         seed: of all noise.
         n: number of samples in a panel of a slider, or None for the number of the view.
         items: number of items whose likelihood is computed.
-        y: the class to generate if the run did not learn to generate without a class, or None.
+        given: conditions, if the run did not learn to generate without any, or None.
         folder, data: the run folder and the data, to stand in a command.
         log, plans, frontier: the records of the training, the tuned plans by their calls, and the
             measurements of solvers.
@@ -82,7 +84,7 @@ class ReportContext:
         size = math.prod(config.data.shape)
         self.seed, self.held_out, self.n = seed, held_out, n
         self.items = items or min(_LIKELIHOODS, max(_LEAST, _VALUES // size))
-        self.y = 0 if config.data.classes and not config.train.dropout else None
+        self.given = None if config.train.dropout else self._first(config.data)
         self.x, self.source, self.data = None, "", "DATA"
         if data is not None:
             self.x, self.source = self._items(as_data(data, learn=False, like=config.data))
@@ -100,6 +102,13 @@ class ReportContext:
                     f"{self.folder}: a tuned plan of more than {_MOST_CALLS} calls; remove it."
                 )
 
+    def _first(self, data: DataConfig) -> Given | None:
+        """Return the first class, or the first conditions of the data."""
+        if data.classes is not None:
+            return Given({data.classes.key: torch.tensor(0)})
+        rows = {key: self.run.examples[key][:1] for key in data.examples}
+        return Given(rows) if rows else None
+
     def _items(self, data: Data) -> tuple[Tensor, str]:
         """Return the first items of data, or of its held-out items, and its name."""
         count = min(_ITEMS, max(2, _NUMBERS // math.prod(self.run.config.data.shape)))
@@ -110,13 +119,13 @@ class ReportContext:
 
     @property
     def field(self) -> ScoreField:
-        """The run's field, of a class if it did not learn to generate without one."""
-        return self.run.toward(self.y)
+        """The run's field, under conditions if it did not learn to generate without any."""
+        return self.run.toward(self.given)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The seed and the class of all samples, except in the panels of classes."""
-        return {"seed": self.seed, "y": self.y}
+        """The seed and the conditions of all samples, except in the panels of classes."""
+        return {"seed": self.seed, "given": self.given}
 
     @cached_property
     def samples(self) -> Tensor:
@@ -158,18 +167,20 @@ class ReportContext:
 
     @property
     def class_of_items(self) -> str:
-        """A remark on the class that items of data are taken to have, if the run has classes."""
-        if self.run.config.data.classes and self.y is None:
-            return " They are taken as items of any class."
+        """A remark on the conditions that items of data are taken to have, if the run has any."""
+        if self.run.config.data.conditions and self.given is None:
+            return " They are taken as items of any condition."
         return self.class_note
 
     @property
     def class_note(self) -> str:
-        """A remark if all samples are of one class."""
-        names = self.run.config.data.class_names
-        if self.y is None:
+        """A remark if all samples are under one condition."""
+        if self.given is None:
             return ""
-        return f" All are of the class {short_name(names[self.y]) if names else self.y}."
+        channel = self.run.config.data.classes
+        if channel is None:
+            return " All are under the conditions of the first item."
+        return f" All are of the class {short_name(channel.names[0]) if channel.names else 0}."
 
 
 def quoted(path: str | PathLike[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,23 +62,23 @@ def solver_plans(field: ScoreField) -> dict[str, Plan]:
     }
 
 
-def solver_frames(run: Run, n: int, *, seed: int, y: int | None) -> Iterator[SolverFrames]:
-    """Follow samples 0 to ``n - 1`` by each of `solver_plans`, of a class or of all."""
+def solver_frames(run: Run, n: int, *, seed: int, given: Any) -> Iterator[SolverFrames]:
+    """Follow samples 0 to ``n - 1`` by each of `solver_plans`, under conditions or without."""
     ratios = frame_ratios(run.field)
     for name, plan in solver_plans(run.field).items():
-        final, nfe = draw(run, plan, n, seed=seed, y=y)
-        yield SolverFrames(name, nfe, (*_states(run, plan, ratios, n, seed, y), final))
+        final, nfe = draw(run, plan, n, seed=seed, given=given)
+        yield SolverFrames(name, nfe, (*_states(run, plan, ratios, n, seed, given), final))
 
 
-def draw(run: Run, plan: Plan, n: int, *, seed: int, y: int | None) -> tuple[Tensor, int]:
+def draw(run: Run, plan: Plan, n: int, *, seed: int, given: Any) -> tuple[Tensor, int]:
     """Return samples 0 to ``n - 1`` in the data's units, and the network calls of each."""
     with count_calls(run.field) as calls:
-        x = run.sample(n, plan, seed=seed, y=y, batch_size=n)
+        x = run.sample(n, plan, seed=seed, given=given, batch_size=n)
     return x, calls.count
 
 
 def samples_by_calls(
-    run: Run, tuned: Mapping[int, Plan], n: int, *, seed: int, y: int | None
+    run: Run, tuned: Mapping[int, Plan], n: int, *, seed: int, given: Any
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Return samples 0 to ``n - 1`` of default plans and of tuned plans, by their network calls.
 
@@ -86,7 +87,7 @@ def samples_by_calls(
     """
 
     def by_calls(plans: Iterable[Plan]) -> dict[int, Tensor]:
-        pairs = [draw(run, plan, n, seed=seed, y=y) for plan in plans]
+        pairs = [draw(run, plan, n, seed=seed, given=given) for plan in plans]
         return {nfe: x for x, nfe in pairs}
 
     default = by_calls(default_plan(run.field, nfe) for nfe in sorted({*NFES, *tuned}))
@@ -94,13 +95,13 @@ def samples_by_calls(
 
 
 def _states(
-    run: Run, plan: Plan, ratios: Tensor, n: int, seed: int, y: int | None
+    run: Run, plan: Plan, ratios: Tensor, n: int, seed: int, given: Any
 ) -> Iterator[Tensor]:
     """Yield the start, and for each ratio the last state with as much noise, at the data's scale.
 
     The scale is (1) of `scorefield.report.trajectory`.
     """
-    field, times = run.toward(y), plan.times
+    field, times = run.toward(given), plan.times
     assert isinstance(times, Tensor)
     reached, scale = ratio_and_scale(field, times[times >= field.process.t_min])
     with torch.no_grad():

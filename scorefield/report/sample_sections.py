@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.text import short_name
+from scorefield.data.config import ClassChannel
 from scorefield.process import balanced
 from scorefield.report import blocks, frames
 from scorefield.report.blocks import Block, Note, Panel, Panels, Section
@@ -35,10 +36,10 @@ def samples(context: ReportContext) -> Section:
     if x is not None:
         panels.append(context.panel("Data", context.source, [x[: len(drawn)]], False))
     parts: list[Block] = [Panels(panels, "large"), Note(view.caption + context.class_note)]
-    if config.classes:
-        parts.append(Panels(_classes(context)))
-    if config.classes > _CLASSES:
-        parts.append(Note(f"These are the first {_CLASSES} of {config.classes} classes."))
+    if config.classes is not None:
+        parts.append(Panels(_classes(context, config.classes)))
+        if (count := config.classes.count) > _CLASSES:
+            parts.append(Note(f"These are the first {_CLASSES} of {count} classes."))
     if config.columns.names:
         parts.append(_rows(context))
     text = (
@@ -48,14 +49,14 @@ def samples(context: ReportContext) -> Section:
     return Section("samples", "Samples", text, parts)
 
 
-def _classes(context: ReportContext) -> list[Panel]:
+def _classes(context: ReportContext, channel: ClassChannel) -> list[Panel]:
     """Return a panel of samples of each of the first classes."""
     run, config = context.run, context.run.config.data
     count = context.view.few(1) if len(config.shape) == 1 else _OF_CLASS
-    names = [*map(short_name, config.class_names)] or [*map(str, range(config.classes))]
+    names = [*map(short_name, channel.names)] or [*map(str, range(channel.count))]
     panels = []
     for y, name in enumerate(names[:_CLASSES]):
-        x, _ = frames.draw(run, default_plan(run.field), count, seed=context.seed, y=y)
+        x, _ = frames.draw(run, default_plan(run.field), count, seed=context.seed, given=y)
         panels.append(context.panel(f"Class {name}", "", [x], False))
     return panels
 
@@ -179,7 +180,9 @@ def interpolations(context: ReportContext) -> Section:
         return Section("between", title, text, [context.missing_data])
     pairs = min(_PAIRS, len(x) // 2)
     ends = x[:pairs], x[pairs : 2 * pairs]
-    result = context.run.interpolate(*ends, points=_POINTS, y=context.y, batch_size=2 * pairs)
+    result = context.run.interpolate(
+        *ends, points=_POINTS, given=context.given, batch_size=2 * pairs
+    )
     alt = f"{_POINTS} {view.noun} from one item to another"
     panels = [Panel("", "", alt, picture) for picture in view.strips(result.x)]
     note = (

@@ -115,7 +115,7 @@ def noise_levels(context: ReportContext) -> Section:
     ]
     if context.x is not None:
         items = torch.arange(len(context.x))
-        data = HeldOut(context.x, None, items, context.noised, context.seed)
+        data = HeldOut(context.x, {}, items, context.noised, context.seed)
         series.append(_levels(context.source, edges, data.errors(context.field).tolist(), 0))
         note = (
             f"{min(len(items), 256)} items of {context.source}, with the same noise for every "

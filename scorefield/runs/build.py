@@ -16,7 +16,15 @@ from torch.overrides import TorchFunctionMode
 from scorefield import networks
 from scorefield._internal.errors import UsageError
 from scorefield._internal.frozen import Frozen
-from scorefield.data.config import CodecConfig, DataConfig
+from scorefield.data.config import (
+    Channel,
+    ClassChannel,
+    CodecConfig,
+    DataConfig,
+    ImageChannel,
+    SetChannel,
+    value_shape,
+)
 from scorefield.data.encoding import Continuous, Encoding, Levels, Standardize
 from scorefield.field import (
     Denoiser,
@@ -26,6 +34,14 @@ from scorefield.field import (
     parametrization as p,
     ratio_label,
     time_label,
+)
+from scorefield.networks.conditions import (
+    Classes,
+    Condition,
+    Images,
+    Numbers,
+    Spatial,
+    Vectors,
 )
 from scorefield.process import Process, builtin as processes
 from scorefield.training import config as c, objective as o
@@ -197,28 +213,31 @@ def _constructor(name: str, config: Any) -> Any:
 
 
 @torch.no_grad()
-def check_network(denoiser: Denoiser, classes: int, hidden: bool) -> None:
+def check_network(denoiser: Denoiser, channels: Sequence[Channel], hidden: bool) -> None:
     """Call a network of the user's own once, as a field does.
 
     Args:
-        hidden: whether classes are hidden from it at times, by ``y = -1``.
+        hidden: whether conditions are hidden from it at times, by -1 or NaN.
 
     Raises:
         UsageError: it fails, or returns another shape than that of its input.
     """
     device = next((p.device for p in denoiser.network.parameters()), torch.device("cpu"))
     x = torch.zeros(2, *denoiser.shape, device=device)
-    y = {"y": torch.tensor([0, -1 if hidden else 0], device=x.device)} if classes else {}
+    condition = {channel.key: _example(channel, hidden).to(device) for channel in channels}
     was_training = denoiser.network.training
     denoiser.network.eval()
+    names = "".join(f", {name}={name}" for name in condition)
     call = (
-        f"network={type(denoiser.network).__name__}: network(x, label{', y=y' if y else ''}) with "
+        f"network={type(denoiser.network).__name__}: network(x, label{names}) with "
         f"x of shape {tuple(x.shape)}"
     )
     try:
-        shape = tuple(denoiser.ask(x, x.new_zeros(()), **y).shape)
+        shape = tuple(denoiser.ask(x, x.new_zeros(()), **condition).shape)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        advice = " y is -1 for a hidden class; learn it, or set dropout=0." * bool(y and hidden)
+        advice = ""
+        if condition and hidden:
+            advice = " A hidden class is -1, and NaN hides others; learn them, or set dropout=0."
         raise UsageError(f"{call} fails: {str(error).splitlines()[0]}.{advice}") from error
     finally:
         denoiser.network.train(was_training)
@@ -226,18 +245,38 @@ def check_network(denoiser: Denoiser, classes: int, hidden: bool) -> None:
         raise UsageError(f"{call} returns shape {shape}: return the shape of x.")
 
 
-def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Return a fresh network for samples of a shape.
+def _example(channel: Channel, hidden: bool) -> Tensor:
+    """Return two values of a condition, of which the second may be hidden."""
+    if channel.kind == "class":
+        return torch.tensor([0, -1 if hidden else 0])
+    value = torch.zeros(2, *value_shape(channel))
+    value[1] = torch.nan if hidden else 0.0
+    return value
+
+
+def network(
+    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel]
+) -> nn.Module:
+    """Return a fresh network for samples of a shape, with conditions.
 
     Raises:
         ValueError: a U-Net for samples that are not images ``(C, H, W)``, or do not halve between
-            its levels; other settings that the network rejects.
+            its levels; images as conditions of an MLP; other settings that the network rejects.
     """
     config = concrete_network(config, shape)
     constructor = _constructor("network", config)
     options = _options(config)
+    optional = options.pop("classless", True)
+    images = {ch.key: Images(ch.shape[0]) for ch in channels if isinstance(ch, ImageChannel)}
+    conditions = {
+        ch.key: _condition(ch, optional) for ch in channels if not isinstance(ch, ImageChannel)
+    }
     if config.kind == "mlp":
-        return networks.MLP(math.prod(shape), classes=classes, **options)
+        if images:
+            raise ValueError(
+                f"condition {next(iter(images))} is an image: an MLP takes none; use a U-Net."
+            )
+        return networks.MLP(math.prod(shape), conditions=conditions, **options)
     if len(shape) != 3:
         raise ValueError(
             f"a U-Net takes images (C, H, W), but one sample has shape {shape}: use an MLP."
@@ -246,13 +285,25 @@ def network(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn
         levels = len(options["multipliers"])
         halved = f"to be halved between the {levels} levels of the network"
         _check_sides(shape, 2 ** (levels - 1), halved)
-    result: nn.Module = constructor(shape[0], classes=classes, **options)
+    if images and config.kind == "diffusers":
+        raise ValueError(
+            f"condition {next(iter(images))} is an image: a network of diffusers takes none."
+        )
+    inputs = shape[0] + Spatial.extra(images)
+    result: nn.Module = constructor(inputs, conditions=conditions, **options)
     if config.kind == "dit":
         _check_sides(shape, config.patch, "the sides of the network's patches")
     if config.kind == "diffusers":
         assert isinstance(result, networks.Diffusers)
         _check_sides(shape, result.multiple, f"for {result.architecture} to divide them")
-    return result
+    return Spatial(result, images, shape[0]) if images else result
+
+
+def _condition(channel: Channel, optional: bool) -> Condition:
+    if isinstance(channel, ClassChannel):
+        return Classes(channel.count, optional)
+    assert not isinstance(channel, ImageChannel)
+    return Vectors(channel.size) if isinstance(channel, SetChannel) else Numbers(channel.size)
 
 
 def _check_sides(shape: tuple[int, ...], multiple: int, why: str) -> None:
@@ -264,7 +315,7 @@ def _check_sides(shape: tuple[int, ...], multiple: int, why: str) -> None:
 
 
 def is_classless(config: c.NetworkConfig) -> bool:
-    """Return whether a conditional network also takes y = -1, for no class."""
+    """Return whether a conditional network also takes no class, -1."""
     if config.kind in ("song", "adm", "dit"):
         return config.classless
     return config.kind != "diffusers" or config.unconditional is not None
@@ -326,18 +377,20 @@ def field_shape(config: c.TrainConfig, data: DataConfig) -> tuple[int, ...]:
     return encoding(config, data).shape(data.shape)
 
 
-def outline(config: c.NetworkConfig, shape: tuple[int, ...], classes: int) -> nn.Module:
+def outline(
+    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel]
+) -> nn.Module:
     """Return a network on the meta device, which takes no memory.
 
     Raises:
         ValueError: as `network`.
     """
     with torch.device("meta"), _Undrawn():
-        return network(config, shape, classes)
+        return network(config, shape, channels)
 
 
 def network_size(
-    config: c.NetworkConfig, shape: tuple[int, ...], classes: int
+    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel]
 ) -> tuple[int, float]:
     """Return the number of tensors and of parameters of a network, without building it.
 
@@ -349,10 +402,10 @@ def network_size(
     """
     config = concrete_network(config, shape)
     if config.kind in ("diffusers", "custom"):
-        return _outline_size(config, shape, classes)
+        return _outline_size(config, shape, channels)
     repeated = {"mlp": "depth", "dit": "layers"}.get(config.kind, "blocks")
     (tensors_1, numbers_1), (tensors_2, numbers_2) = (
-        _outline_size(config.model_copy(update={repeated: count}), shape, classes)
+        _outline_size(config.model_copy(update={repeated: count}), shape, channels)
         for count in (1, 2)
     )
     more = getattr(config, repeated) - 1
@@ -362,10 +415,10 @@ def network_size(
 
 
 def _outline_size(
-    config: c.NetworkConfig, shape: tuple[int, ...], classes: int
+    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel]
 ) -> tuple[int, float]:
     try:
-        tensors = outline(config, shape, classes).state_dict().values()
+        tensors = outline(config, shape, channels).state_dict().values()
     except (RuntimeError, OverflowError, TypeError):  # by what torch makes of a side
         return 0, math.inf
     return len(tensors), sum(tensor.numel() for tensor in tensors)

@@ -48,9 +48,9 @@ class References(NamedTuple):
 def references(
     run: Run,
     source: Any,
-    y: int | None = None,
+    given: Any = None,
     *,
-    labels: Any = None,
+    conditions: Any = None,
     held_out: bool = False,
     n: int | None = None,
     seed: int = 0,
@@ -58,8 +58,8 @@ def references(
     """Return data to compare samples with, and as much for the distance of data to data.
 
     Args:
-        y: the class of the data; None for all.
-        labels: the classes of the items, as for `scorefield.read`.
+        given: a condition that is one class, of which the data is; None for all.
+        conditions: of the items, as for `scorefield.read`.
         held_out: the data is that of the training: use only the items that were held out.
         n: the number of samples; by default 512, or as many as there are data for.
         seed: of the split of the data.
@@ -71,13 +71,13 @@ def references(
     """
     if not held_out and isinstance(source, str | PathLike):
         _check_other(str(source), run.config.data.name)
-    data = run.read(source, labels)
+    data = run.read(source, conditions)
     items = held_out_items(run.config, data) if held_out else torch.arange(len(data.x))
-    if y is not None:
-        items = items[_of_class(run, data, y)[items]]
+    if given is not None:
+        items = items[_under(run, data, given)[items]]
     least = SMALLEST if n is None else n
     if len(items) < 2 * least:
-        of_class = "" if y is None else f" of class {y}"
+        of_class = "" if given is None else f" given {given}"
         wanted = "" if n is None else f" for n={n}"
         raise UsageError(
             f"{data.name} has {len(items)} items{of_class} to compare with: pass {2 * least} or "
@@ -103,14 +103,19 @@ def _check_other(source: str, trained: str) -> None:
         )
 
 
-def _of_class(run: Run, data: Data, y: int) -> Tensor:
-    """Return whether each item belongs to a class of the run."""
-    names = run.config.data.class_names
-    if data.y is None:
-        raise DataError(f"labels=None: {data.name} has no classes; pass the labels of its items.")
-    if names and data.class_names:
-        y = data.class_names.index(names[y]) if names[y] in data.class_names else -1
-    return data.y == y if y >= 0 else torch.zeros(len(data.y), dtype=torch.bool)
+def _under(run: Run, data: Data, given: Any) -> Tensor:
+    """Return whether each item has the given conditions.
+
+    Raises:
+        DataError: data without them.
+    """
+    result = torch.ones(len(data.x), dtype=torch.bool)
+    for key, value in run.given(given).items():
+        if key not in data.conditions.values:
+            raise DataError(f"conditions=None: {data.name} has none; pass the {key} of its items.")
+        rows = data.conditions.values[key]
+        result &= (rows == value).reshape(len(rows), -1).all(1)
+    return result
 
 
 def solver_plans(field: ScoreField, solver: solvers.Solver, budgets: Sequence[int]) -> list[Plan]:
@@ -149,17 +154,17 @@ def usual_plans(run: Run, budgets: Sequence[int]) -> dict[str, list[Plan]]:
 
 
 def check(
-    run: Run, data: Any, y: int | None, *, labels: Any = None, n: int = 64, **settings: Any
+    run: Run, data: Any, given: Any, *, conditions: Any = None, n: int = 64, **settings: Any
 ) -> Check:
     """Compare interpretations of a run's network; see `Run.check`."""
     condition: dict[str, Any] = dict(run.condition)
-    if y is not None:
-        condition["y"] = torch.tensor(y, device=run.device)
+    condition |= {key: value.to(run.device) for key, value in run.given(given).items()}
     x = None
     if data is not None:
-        items = run.read(data, labels)
+        items = run.read(data, conditions)
         rows = torch.linspace(0, len(items.x) - 1, min(len(items.x), max(n, _CHECKED))).long()
         x = run.to_field(items.x[rows])
-        if items.y is not None and run.config.data.classes and y is None:
-            condition["y"] = items.y[rows].to(run.device)
+        if given is None:
+            values = items.conditions.values
+            condition |= {key: value[rows].to(run.device) for key, value in values.items()}
     return check_network(run.field, x, n=n, **settings, **condition)

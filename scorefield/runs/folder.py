@@ -290,26 +290,31 @@ class RunFolder:
 
     # --- the frontier
 
-    def frontier_path(self, y: int | None = None, guidance: float = 1.0) -> Path:
-        """Return the path of the frontier of a class under a guidance, whether it exists or not."""
-        if y is None:
+    def frontier_path(self, given: str = "", guidance: float = 1.0) -> Path:
+        """Return the path of a frontier, whether it exists or not.
+
+        Args:
+            given: the `Run.given_name` of the conditions.
+        """
+        if not given:
             return self.path / FRONTIER
-        return self.path / f"frontier-y{y}{guidance_suffix(guidance)}.json"
+        return self.path / f"frontier-{given}{guidance_suffix(guidance)}.json"
 
     def frontier(
-        self, field: ScoreField | None = None, y: int | None = None, guidance: float = 1.0
+        self, field: ScoreField | None = None, given: str = "", guidance: float = 1.0
     ) -> Frontier | None:
         """Return the measurements of `Run.compare`, or None.
 
         Args:
             field: that it must have been measured on; by default it is not checked.
+            given, guidance: as for `frontier_path`.
 
         Raises:
             CheckpointError: the file does not hold a frontier, or one of another field.
         """
         from scorefield.tuning.frontier import Frontier
 
-        path = self.frontier_path(y, guidance)
+        path = self.frontier_path(given, guidance)
         if not os.path.lexists(path):
             return None
         try:
@@ -532,7 +537,10 @@ def settings(config: RunConfig) -> dict[str, Any]:
     unused = set() if config.loss is not None else {*_OBJECTIVE}
     unused |= set() if config.source is None else {"held_out", "seed"}
     values = config.model_dump(exclude_none=True, exclude={"train": unused})
-    return values | {"data": config.data.model_dump(exclude_defaults=True)}
+    data = config.data.model_dump(exclude_defaults=True)
+    if not data["conditions"]:
+        del data["conditions"]
+    return values | {"data": data}
 
 
 def config_text(config: RunConfig) -> str:

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 class DataInference(DataField):
     """A field with which data is encoded, restored, and measured by its density."""
 
-    def encode(self, x: Tensor, *arguments: Any, y: int | None = None, **settings: Any) -> Codes:
+    def encode(self, x: Tensor, *arguments: Any, given: Any = None, **settings: Any) -> Codes:
         """Return the codes of data ``(B, *shape)``; the other arguments are `scorefield.encode`'s.
 
         Whole numbers are encoded from the centres of their intervals.
         """
         x = as_numbers("x", x)
         self.check_data(x)
-        return encode(self.toward(y), self.to_field(x), *arguments, **settings)
+        return encode(self.toward(given), self.to_field(x), *arguments, **settings)
 
     def decode(
-        self, codes: Codes | Tensor, *arguments: Any, y: int | None = None, **settings: Any
+        self, codes: Codes | Tensor, *arguments: Any, given: Any = None, **settings: Any
     ) -> Decoded:
         """Return the data of codes; the other arguments are `scorefield.decode`'s."""
         if not isinstance(codes, Codes):
@@ -38,18 +38,18 @@ class DataInference(DataField):
         else:
             partner = None if codes.partner is None else codes.partner.to(self.device)
             codes = codes._replace(z=codes.z.to(self.device), partner=partner)
-        result = decode(self.toward(y), codes, *arguments, **settings)
+        result = decode(self.toward(given), codes, *arguments, **settings)
         return result._replace(x=self.to_data(result.x))
 
     def interpolate(
-        self, a: Tensor, b: Tensor, *arguments: Any, y: int | None = None, **settings: Any
+        self, a: Tensor, b: Tensor, *arguments: Any, given: Any = None, **settings: Any
     ) -> Decoded:
         """Return the data between ``a`` and ``b``; the rest is as for `scorefield.interpolate`."""
         a, b = as_numbers("a", a), as_numbers("b", b)
         for x, name in ((a, "a"), (b, "b")):
             self.check_data(x, name)
         ends = self.to_field(a), self.to_field(b)
-        result = interpolate(self.toward(y), *ends, *arguments, **settings)
+        result = interpolate(self.toward(given), *ends, *arguments, **settings)
         points = self.to_data(result.x.flatten(0, 1))
         inner = points.reshape(*result.x.shape[:2], *points.shape[1:])[:, 1:-1]
         return result._replace(
@@ -62,7 +62,7 @@ class DataInference(DataField):
         operator: Operator | None = None,
         noise_std: float = 0.0,
         *,
-        y: int | None = None,
+        given: Any = None,
         **settings: Any,
     ) -> Tensor:
         """Return ``n`` samples given each measurement, ``(N, n, *shape)``, as `scorefield.restore`.
@@ -70,7 +70,7 @@ class DataInference(DataField):
         Args:
             measured: ``(N, ...)`` in the units of the data; without an operator, data with NaN in
                 the places to restore.
-            y: the class; None for all classes.
+            given: conditions, one for all or one for each, as for `given`; None for none.
 
         Raises:
             DataError: values that are not of the run's kind; an operator, or noise, for a table;
@@ -82,14 +82,14 @@ class DataInference(DataField):
 
         measured = as_numbers("measured", measured)
         check_unknown(measured, operator, noise_std)
-        return restore(self, self.toward(y), measured, operator, noise_std, **settings)
+        return restore(self, self.toward(given), measured, operator, noise_std, **settings)
 
     def log_prob(
         self,
         x: Tensor,
         *arguments: Any,
         draws: int = 1,
-        y: int | None = None,
+        given: Any = None,
         ids: Sequence[int] | Tensor | None = None,
         seed: int = 0,
         **settings: Any,
@@ -102,7 +102,7 @@ class DataInference(DataField):
         Args:
             draws: of the noise that makes whole numbers continuous; several give a tighter bound
                 (importance weighting).
-            y: the class; None for all classes.
+            given: conditions, one for all or one for each, as for `given`; None for none.
             ids: of the samples; by default ``0 .. B-1``.
             seed: with an id, determines the noise and the probes.
 
@@ -115,7 +115,8 @@ class DataInference(DataField):
         from scorefield.likelihood import combined, log_prob
 
         z, drawn, offset = self.dequantized(x, draws, ids, seed)
-        result = log_prob(self.toward(y), z, *arguments, ids=drawn, seed=seed, **settings)
+        field = self.toward(given).take([k // draws for k in range(len(z))], len(z) // draws)
+        result = log_prob(field, z, *arguments, ids=drawn, seed=seed, **settings)
         result = replace(result, value=result.value + offset.to(result.value))
         return result if draws == 1 else combined(result, draws)
 
@@ -123,7 +124,7 @@ class DataInference(DataField):
         self,
         x: Tensor,
         *,
-        y: int | None = None,
+        given: Any = None,
         ids: Sequence[int] | Tensor | None = None,
         seed: int = 0,
         **settings: Any,
@@ -135,5 +136,5 @@ class DataInference(DataField):
         from scorefield.likelihood import elbo
 
         z, drawn, offset = self.dequantized(x, 1, ids, seed)
-        result = elbo(self.toward(y), z, ids=drawn, seed=seed, **settings)
+        result = elbo(self.toward(given), z, ids=drawn, seed=seed, **settings)
         return replace(result, value=result.value + offset.to(result.value))

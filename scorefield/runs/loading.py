@@ -74,7 +74,7 @@ def load(
         raise CheckpointError(f"{files.path / CONFIG} does not describe a run: {error}") from None
     files.check_unchanged()
     if objects.network is not None:
-        build.check_network(denoiser, config.data.classes, config.train.dropout > 0)
+        build.check_network(denoiser, config.data.conditions, config.train.dropout > 0)
     state = denoiser.network.state_dict()
     denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in state})
     denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
@@ -89,7 +89,10 @@ def load(
     if config.data.codec is not None:
         codec = build.codec(config.data.codec).to(where).eval()
         codec.load_state_dict({k: tensors[f"codec.{k}"] for k in codec.state_dict()})
-    return Run(denoiser, transform, config, codec=codec, folder=files)
+    classes = {c.key for c in config.data.conditions if c.kind == "class"}
+    examples = {key: tensors[f"examples.{key}"] for key in config.data.examples}
+    examples = {key: v.long() if key in classes else v for key, v in examples.items()}
+    return Run(denoiser, transform, config, codec=codec, folder=files, examples=examples)
 
 
 def _with_average(config: RunConfig, ema: float | None) -> RunConfig:
@@ -147,8 +150,10 @@ def run_of(
 
     train = build.Objects.of(denoiser).described(TrainConfig(**settings))
     items = None if data is None else as_data(data)
-    if train.conditional and (items is None or items.y is None):
-        raise UsageError("conditional=True: pass data with classes, scorefield.Data(x, y).")
+    if train.conditional and (items is None or not items.conditions):
+        raise UsageError(
+            "conditional=True: pass data with conditions, scorefield.Data(x, conditions)."
+        )
     if items is None:
         about = DataConfig(name=name, shape=denoiser.shape)
     else:
@@ -170,22 +175,20 @@ def run_of(
         variance = (variance / transform.std.double() ** 2).float()
     parts = denoiser.network, denoiser.process, denoiser.parametrization
     field = Denoiser(*parts, shape, mean, variance, denoiser.label)
-    build.check_network(field, about.classes, train.dropout > 0)
+    build.check_network(field, about.conditions, train.dropout > 0)
     return Run(field.eval(), transform, RunConfig(data=about, train=train))
 
 
 def describe_data(data: Data, config: TrainConfig) -> DataConfig:
     """Return the configuration of the data that a run learns."""
-    classes, columns = data.classes if config.conditional else 0, data.columns
+    columns = data.columns
     if config.levels:
         columns = columns.model_copy(update={"kinds": (), "quantiles": 0})
     return DataConfig(
         name=data.name,
         shape=data.shape,
         count=len(data.x),
-        classes=classes,
-        class_names=data.class_names if classes else (),
-        class_shares=data.class_shares if classes else (),
+        conditions=data.conditions.channels if config.conditional else (),
         columns=columns,
         reading=data.reading,
     )
@@ -203,7 +206,7 @@ def new_denoiser(
     if network is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = build.network(config.network, shape, data.classes)
+            network = build.network(config.network, shape, data.conditions)
     parametrization = build.parametrization(config.parametrization, objects.parametrization)
     process = build.process(config.process, objects.process)
     label = build.label(config.label, objects.label)

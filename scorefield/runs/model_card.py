@@ -47,7 +47,7 @@ def model_card(run: Run, title: str) -> str:
     """
     data, rows = run.config.data, summary(run)
     table = bool(data.columns.names)
-    condition = "y=0" if data.classes else ""
+    condition = "given=0" if data.classes else ""
     call = f"run.sample{'_table' if table else ''}({', '.join(filter(None, ('16', condition)))})"
     own = [name for name in OBJECTS if getattr(run.config.train, name).kind == "custom"]
     return _TEMPLATE.format(
@@ -65,7 +65,13 @@ def model_card(run: Run, title: str) -> str:
 def _tags(run: Run) -> Iterator[str]:
     data = run.config.data
     yield from ("scorefield", "diffusion", "score-based", "generative")
-    yield "class-conditional" if data.classes else "unconditional"
+    yield (
+        "class-conditional"
+        if data.classes
+        else "conditional"
+        if data.conditions
+        else "unconditional"
+    )
     yield "images" if len(data.shape) == 3 else "tabular" if data.columns.names else "vectors"
 
 

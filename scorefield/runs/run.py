@@ -20,10 +20,8 @@ from scorefield.sampling import (
     Adaptive,
     Plan,
     as_ids,
-    batches,
     default_plan,
     sample,
-    template,
 )
 from scorefield.solvers import Solver
 
@@ -45,19 +43,23 @@ class Run(DataInference):
     Attributes:
         averages: the network's weights averaged with other decays, by the decay.
         folder: the folder that the run was loaded from or saved to, or None.
+        examples: of the conditions in the data, rows by their keys, to which plans are tuned; not
+            for a single class.
         tuned: tuned plans that no folder has, by guidance, network calls and `bound`.
     """
 
     averages: Mapping[float, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
     folder: RunFolder | None = None
+    examples: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     tuned: dict[tuple[float, int, str], Plan] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         data, process = self.config.data, self.field.process
-        classes = f", {data.classes} classes" if data.classes else ""
+        names = [channel.name for channel in data.conditions]
+        conditions = f", conditions={names}" if names else ""
         guidance = f", guidance={self.guidance:g}" if self.guidance != 1 else ""
         folder = f", folder={str(self.folder.path)!r}" if self.folder else ""
-        return f"Run({data.name!r}, shape={data.shape}{classes}, {process!r}{guidance}{folder})"
+        return f"Run({data.name!r}, shape={data.shape}{conditions}, {process!r}{guidance}{folder})"
 
     @classmethod
     def of(
@@ -77,7 +79,7 @@ class Run(DataInference):
 
         Args:
             denoiser: the trained field.
-            data: the training data, as for `scorefield.train`: it names the columns and classes and
+            data: the training data, as for `scorefield.train`: it names columns and conditions and
                 gives the moments; None if there is only the field, whose units are then the data's.
             name: of the data.
             transform: from the data to the units of the field; by default the field was trained on
@@ -130,7 +132,7 @@ class Run(DataInference):
         *,
         nfe: int | None = None,
         seed: int = 0,
-        y: int | str | None = None,
+        given: Any = None,
         batch_size: int = 64,
     ) -> Tensor:
         """Generate data ``(n, *shape)``; the arguments are those of `scorefield.sample`.
@@ -138,11 +140,11 @@ class Run(DataInference):
         Args:
             nfe: network calls per sample. Without a solver the plan is that of `plan`, of 20 calls
                 by default.
-            y: the number or the name of the class to generate; None for all classes. If the
-                classes are a column of a table, `draw_classes` then gives that of each sample.
+            given: conditions, one for all samples or one for each, as for `given`; None for none.
+                If a column of classes is the condition, `drawn` then gives that of each sample.
         """
         settings: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size}
-        return self.to_data(self.sample_field(n, solver, times, y=y, **settings))
+        return self.to_data(self.sample_field(n, solver, times, given=given, **settings))
 
     def sample_field(
         self,
@@ -151,7 +153,7 @@ class Run(DataInference):
         times: Tensor | int | Adaptive | None = None,
         *,
         nfe: int | None = None,
-        y: int | str | None = None,
+        given: Any = None,
         batch_size: int = 64,
         seed: int = 0,
     ) -> Tensor:
@@ -159,25 +161,18 @@ class Run(DataInference):
         settings: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size}
         if solver is None and times is None:
             settings["nfe"], solver = None, self.plan(DEFAULT_CALLS if nfe is None else nfe)
-        if y is not None or not self.config.data.class_shares:
-            return sample(self.toward(y), n, solver, times, **settings)
-        ids = as_ids(n, batch_size)
-        z = template(self.field).new_empty(len(ids), *self.field.shape)
-        for places, _, slots in batches(ids, batch_size):
-            field = self.toward(self.draw_classes(slots.tolist(), seed))
-            z[places] = sample(field, [ids[k] for k in places], solver, times, **settings)
-        return z
+        field = self.toward(self.drawn(as_ids(n, batch_size), given, seed))
+        return sample(field, n, solver, times, **settings)
 
     def sample_table(
         self, n: int | Sequence[int] | Tensor, *arguments: Any, **settings: Any
     ) -> pyarrow.Table:
         """Generate rows of a table: `sample` with the same arguments, then `table`.
 
-        A column of classes is among its columns.
+        Conditions that are columns are among its columns.
         """
-        x = self.sample(n, *arguments, **settings)
-        y = self.classes_of(as_ids(n), settings.get("y"), settings.get("seed", 0))
-        return self.table(x, y)
+        given = self.drawn(as_ids(n), settings.pop("given", None), settings.get("seed", 0))
+        return self.table(self.sample(n, *arguments, given=given, **settings), given)
 
     def tune(
         self,
@@ -196,7 +191,7 @@ class Run(DataInference):
 
         Each plan is written to the run folder at once, and an interrupted search resumes. Without a
         folder the run keeps its plans, and `save` writes them. Plans that exist are not fitted
-        again. A conditional run is tuned for all of its classes, by default.
+        again. A conditional run is tuned for all of its classes, or for conditions of the data.
 
         Args:
             nfe: network calls, one number or several.
@@ -214,7 +209,7 @@ class Run(DataInference):
         budgets = [nfe] if isinstance(nfe, int) else list(nfe)
         for calls in budgets:
             default_plan(self.field, calls)  # raises before any work
-        tuned = {} if overwrite else self._own_plans() if self.condition else self.plans
+        tuned = {} if overwrite else self._own_plans() if self.bound else self.plans
         plans = {k: plan for k, plan in tuned.items() if k in budgets}
         if missing := [calls for calls in budgets if calls not in plans]:
             settings: dict[str, Any] = {"noises": noises, "seed": seed, "batch_size": batch_size}
@@ -229,8 +224,8 @@ class Run(DataInference):
         plans: Mapping[str, Plan | Sequence[Plan]] | None = None,
         *,
         nfe: int | Sequence[int] = (5, 10, 20),
-        y: int | None = None,
-        labels: Any = None,
+        given: Any = None,
+        conditions: Any = None,
         held_out: bool = False,
         n: int | None = None,
         seed: int = 0,
@@ -248,13 +243,13 @@ class Run(DataInference):
             data: as for `scorefield.train`; None to measure errors and times only.
             plans: by name; by default the default plan, tuned plans, and seven known solvers.
             nfe: network calls of the default plans and solvers, one number or several.
-            y: the class; None for all classes.
-            labels, held_out, n, seed: as for `scorefield.runs.comparison.references`.
+            given: conditions, as for `given`; None for none.
+            conditions, held_out, n, seed: as for `scorefield.runs.comparison.references`.
             metrics, level, batch_size, progress: as for `scorefield.frontier`. With ``held_out``
                 the default has the distance to the closest training record, too.
 
         Raises:
-            UsageError: training data, too few items; guidance without a class.
+            UsageError: training data, too few items; guidance without a condition.
             DataError: data that is not of the run's kind.
             ValueError, NumericalError: as `scorefield.frontier`.
         """
@@ -262,10 +257,10 @@ class Run(DataInference):
         from scorefield.runs.comparison import SAMPLES, references, usual_plans
         from scorefield.tuning.frontier import METRICS, frontier
 
-        field, real, other, records = self.toward(y), None, None, None
+        field, real, other, records = self.toward(given), None, None, None
         if data is not None:
-            items = {"labels": labels, "held_out": held_out, "n": n, "seed": seed}
-            real, other, records = references(self, data, y, **items)
+            items = {"conditions": conditions, "held_out": held_out, "n": n, "seed": seed}
+            real, other, records = references(self, data, given, **items)
         if metrics is None:
             metrics = METRICS if records is None else (*METRICS, ClosestRecord(records))
         result = frontier(
@@ -281,16 +276,18 @@ class Run(DataInference):
             batch_size=batch_size,
             progress=progress,
         )
-        if self.folder is not None and not self.condition:
-            self.folder.save_frontier(result, self.folder.frontier_path(y, self.guidance))
+        if self.folder is not None and not self.bound:
+            self.folder.save_frontier(
+                result, self.folder.frontier_path(self.given_name(given), self.guidance)
+            )
         return result
 
     def check(
         self,
         data: Any = None,
         *,
-        y: int | None = None,
-        labels: Any = None,
+        given: Any = None,
+        conditions: Any = None,
         n: int = 64,
         seed: int = 0,
         progress: Progress = iter,
@@ -299,8 +296,8 @@ class Run(DataInference):
 
         Args:
             data: as for `scorefield.train`; by default samples of the run.
-            y: the class; None for all classes, or those of the data.
-            labels: of the items, as for `scorefield.train`.
+            given: conditions, as for `given`; None for none, or those of the data.
+            conditions: of the items, as for `scorefield.train`.
             n, seed, progress: as for `scorefield.evaluate.check.check`.
 
         Raises:
@@ -309,7 +306,7 @@ class Run(DataInference):
         """
         from scorefield.runs.comparison import check
 
-        return check(self, data, y, labels=labels, n=n, seed=seed, progress=progress)
+        return check(self, data, given, conditions=conditions, n=n, seed=seed, progress=progress)
 
     def save(self, folder: str | Path, include: Mapping[str, Path | str] | None = None) -> None:
         """Write the run to a new folder, at once or not at all; it belongs to it from then on.
@@ -325,6 +322,8 @@ class Run(DataInference):
             StorageError: no room on the disk.
         """
         tensors = {f"network.{k}": v for k, v in self.field.network.state_dict().items()}
+        for key in self.config.data.examples:
+            tensors[f"examples.{key}"] = self.examples[key].float()
         tensors |= {"transform.mean": self.transform.mean, "transform.std": self.transform.std}
         if self.transform.quantiles is not None:
             maps = self.transform.quantiles

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from scorefield._internal.errors import UsageError
 from scorefield.data import Data
@@ -31,10 +31,11 @@ _OPTIM, _TRAIN = set(OptimConfig.model_fields), set(TrainConfig.model_fields)
 _OF_DATA = {"without", "missing", "layer"}
 # words of other libraries
 _SYNONYMS = {
-    "classes": "y",
+    "classes": "conditions",
     "epochs": "steps",
     "iterations": "steps",
-    "labels": "y",
+    "labels": "conditions",
+    "y": "conditions",
     "learning_rate": "lr",
     "model": "network",
     "schedule": "process",
@@ -94,10 +95,10 @@ def check_settings(config: TrainConfig, data: Data) -> None:
     Raises:
         UsageError: with the setting to change.
     """
-    if config.conditional and data.y is None:
+    if config.conditional and not data.conditions:
         raise UsageError(
-            f"conditional=True: {data.name} has no classes to condition on; pass them as y, "
-            "or leave out conditional."
+            f"conditional=True: {data.name} has no conditions; pass them as conditions, or leave "
+            "out conditional."
         )
     if config.conditional and not is_classless(config.network):
         _check_all_have_classes(data, config.dropout)
@@ -115,11 +116,16 @@ def _check_all_have_classes(data: Data, dropout: float) -> None:
             f"dropout={dropout:g}: this network needs a class for every sample; set dropout=0, or "
             "use a network with classless=True."
         )
-    if data.y is not None and bool((data.y < 0).any()):
+    if any(bool((y < 0).any()) for y in _classes(data)):
         raise UsageError(
             f"{data.name} has samples without a class, but this network needs one for every sample:"
             " give each a class, or use a network with classless=True."
         )
+
+
+def _classes(data: Data) -> list[Tensor]:
+    conditions = data.conditions
+    return [conditions.values[c.key] for c in conditions.channels if c.kind == "class"]
 
 
 def _names() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from scorefield.data.channels import described
 from scorefield.data.config import DataConfig
 from scorefield.data.inspection import column_summary
 from scorefield.runs.run import Run
@@ -23,7 +24,7 @@ def summary(run: Run) -> dict[str, str]:
         "data": f"{data.name}: {amount(data)} of shape {data.shape}",
         "values": f"whole numbers in {config.levels} levels" if config.levels else "",
         **column_summary(data.columns),
-        "classes": str(data.classes) if data.classes else "none",
+        "conditions": "; ".join(map(described, data.conditions)) or "none",
         "process": f"{process}",
         "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
         "parametrization": f"{run.field.parametrization}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from scorefield._internal.devices import conditions, find_device
 from scorefield._internal.errors import NumericalError, StorageError
 from scorefield.data import Data, Standardize
-from scorefield.data.config import DataConfig
+from scorefield.data.config import EXAMPLES, DataConfig
 from scorefield.data.rows import chunks, digest
 from scorefield.data.source import as_data
 from scorefield.noise import Noise
@@ -66,7 +66,7 @@ class Training:
         workers: processes that train together.
         device: the device to train on.
         objects: the user's own objects, such as a network, which the configuration cannot name.
-            The network is called with ``y = -1`` where a class is hidden.
+            The network is called with -1 where a class is hidden, and NaN where others are.
 
     Attributes:
         course: the error on held-out data so far, and the step that it chooses.
@@ -78,7 +78,7 @@ class Training:
             resumed at a lower rate.
 
     Raises:
-        ValueError: a conditional run on data without classes; hidden classes for a network that
+        ValueError: a conditional run on data without conditions; hidden classes for a network that
             needs one; a network that does not match the data or does not fit into memory.
     """
 
@@ -112,7 +112,7 @@ class Training:
             objects,
         ).to(device)
         if objects.network is not None:
-            build.check_network(self.denoiser, self.data_config.classes, self.config.dropout > 0)
+            build.check_network(self.denoiser, self.data_config.conditions, self.config.dropout > 0)
         self.data = data
         self.workers = workers
         self.course = Course(self.config.evaluate_every, self.config.end or "last")
@@ -123,15 +123,15 @@ class Training:
         self.diverged = False
         self._losses: deque[float] = deque(maxlen=100)
         self._began, self._paced = time.monotonic(), not self.config.optim.minutes
-        y = data.y if config.conditional else None
+        conditions = data.conditions.values if config.conditional else {}
         share = self.config.held_out or 0.0
         self.learned, rest = split(len(data.x), share, self.config.seed)
-        self.held_out = HeldOut(data.x, y, rest, self._prepared, self.config.seed)
+        self.held_out = HeldOut(data.x, conditions, rest, self._prepared, self.config.seed)
         self.fit = fit(
             self.denoiser,
             build.objective(self.config, objects),
             data.x,
-            y,
+            conditions,
             optim=self.config.optim.model_copy(update={"minutes": 0.0}),
             dropout=self.config.dropout,
             prepare=self._prepared,
@@ -207,7 +207,7 @@ class Training:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Settings and digests of the data, in JSON's types."""
-        rows = [digest(rows) for rows in (self.data.x, self.data.y) if rows is not None]
+        rows = [digest(rows) for rows in (self.data.x, *self.data.conditions.values.values())]
         # the same numbers are learned in another way if the kinds of the columns differ
         columns = self.data_config.model_dump_json(exclude={"name"}).encode()
         settings = self.config.model_dump(mode="json")
@@ -271,8 +271,21 @@ class Training:
         """The result; before the last step, a view of the current weights, not averaged."""
         decays = self.config.optim.ema
         averages = {decays[k]: self.fit.average(k) for k in range(1, len(decays))}
-        run = Run(self.denoiser, self.transform, self._run_config, averages=averages)
+        run = Run(
+            self.denoiser,
+            self.transform,
+            self._run_config,
+            averages=averages,
+            examples=self._examples,
+        )
         return self._corrected(run) if self.fit.step >= self.fit.last else run
+
+    @property
+    def _examples(self) -> dict[str, Tensor]:
+        """Conditions of items that are learned, spread over them."""
+        items = self.learned[torch.linspace(0, len(self.learned) - 1, EXAMPLES).long()]
+        values = self.data.conditions.values
+        return {key: values[key][items] for key in self.data_config.examples}
 
     def _corrected(self, run: Run) -> Run:
         """Return the finished run with the maps of its columns, which are fitted once."""
@@ -334,8 +347,9 @@ def _unfitted(data: DataConfig) -> DataConfig:
 
 def train(
     data: Any,
-    y: Any = None,
+    conditions: Any = None,
     *,
+    embeddings: Mapping[str, Any] | None = None,
     config: TrainConfig | None = None,
     device: str | torch.device = "cpu",
     **settings: Any,
@@ -345,8 +359,11 @@ def train(
     Args:
         data: a tensor or array ``(N, D)``, ``(N, C, L)`` or ``(N, C, H, W)``; a pandas or polars
             table; an AnnData object; a path or the name of a built-in set; a `scorefield.Data`.
-        y: classes to learn too: a tensor, an array or a list of integers or texts, or the name of
-            a column of the table or of ``obs``. With it ``conditional`` is True by default.
+        conditions: of the samples, to learn the field under each: classes, as a list or an array of
+            integers or texts; numbers; images; or several by name, as in
+            ``{"dose": d, "drug": names}``; or the names of columns, ``"dose,drug"``. See
+            `scorefield.read`. With them ``conditional`` is True by default.
+        embeddings: as for `scorefield.read`.
         config: the settings as one object, such as that of another run.
         device: where to train: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         settings: the fields of `scorefield.TrainConfig` and `scorefield.OptimConfig`, which
@@ -356,7 +373,8 @@ def train(
             A network, process, parametrization, label, weighting or distribution of times is the
             name of a kind, a configuration, or an object, for example of a class of your own. A
             network is a module called as ``network(x, label)``, or ``network(x, label, y=y)`` with
-            ``y = -1`` where a class is hidden; it is trained in place.
+            the conditions by name, -1 where a class is hidden and NaN where others are; it is
+            trained in place.
 
     Raises:
         TypeError: an unknown setting.
@@ -364,14 +382,16 @@ def train(
         UsageError: a device that is not available here.
         ValueError: as `Training` and `scorefield.training.loop.fit`.
     """
-    if isinstance(y, TrainConfig):
-        raise TypeError("y is a TrainConfig: pass it as config=.")
-    if y is not None and "conditional" not in (config.model_fields_set if config else ()):
+    if isinstance(conditions, TrainConfig):
+        raise TypeError("conditions is a TrainConfig: pass it as config=.")
+    if conditions is not None and "conditional" not in (config.model_fields_set if config else ()):
         settings = {"conditional": True, **settings}
     where = find_device(device)
     built, objects = configured(config, settings)
     with torch.inference_mode(False), torch.enable_grad():  # as they may be off around a call
-        training = Training(as_data(data, y), built, device=where, objects=objects)
+        training = Training(
+            as_data(data, conditions, embeddings=embeddings), built, device=where, objects=objects
+        )
         for _ in training:
             pass
         return training.run

@@ -43,7 +43,9 @@ class RunTuner:
         # -1 is the absence of a class, if the network learned it and guidance does not use it
         first = -1 if train.dropout and run.guidance == 1 else 0
         if conditions is None:
-            conditions = {"y": torch.arange(first, classes)} if classes else {}
+            conditions = dict(run.examples)
+            if classes is not None:
+                conditions = {classes.key: torch.arange(first, classes.count)}
         self.run, field = run, run.conditional
         self.tuner = Tuner(
             field, noises=noises, conditions=conditions, seed=seed, batch_size=batch_size
@@ -74,7 +76,7 @@ class RunTuner:
             ValueError, NumericalError: as `scorefield.Tuner.tune`.
             StorageError: no room on the disk.
         """
-        folder = None if self.run.condition else self.run.folder
+        folder = None if self.run.bound else self.run.folder
         guidance = self.run.guidance
         tried = None if folder is None else folder.tried(nfe, guidance, self.facts, rounds)
         plan = self.tuner.tune(

@@ -1,16 +1,18 @@
-"""The units, the classes and the kinds of data that a run's field is of."""
+"""The units, the conditions and the kinds of data that a run's field is of."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from scorefield.networks import Codec
 
 
+class Given(dict[str, Tensor]):
+    """Conditions as a network takes them, by the names of its arguments."""
+
+
 @dataclass(eq=False)
 class DataField:
     """A score field and its data: what samples of the field mean.
@@ -45,7 +51,8 @@ class DataField:
         config: the configuration that the field was trained with.
         guidance: the scale of classifier-free guidance; 1 means without guidance.
         codec: the autoencoder, for a field of image latents.
-        condition: conditions of the network besides the class, by their names.
+        condition: conditions of the network besides those of the data, by their names.
+        scales: of classifier-free guidance, by the condition; empty for one of all.
     """
 
     field: Denoiser
@@ -54,6 +61,7 @@ class DataField:
     guidance: float = 1.0
     codec: Codec | None = None
     condition: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -78,64 +86,85 @@ class DataField:
         """Return samples of the field ``(B, *field.shape)`` in the units of the data."""
         return self.encoding.inverse(self.transform.inverse(z))
 
-    def table(self, x: Tensor, y: Tensor | None = None) -> pyarrow.Table:
+    def table(self, x: Tensor, given: Any = None) -> pyarrow.Table:
         """Return data ``(B, columns)`` as a table with the columns and types of the data.
 
         ``run.table(x).to_pandas()`` is the table as a frame of pandas.
 
         Args:
-            y: int64 ``(B,)`` classes, for a run whose classes are a column of the table.
+            given: the conditions of the rows, for a run whose conditions are columns of the table.
 
         Raises:
-            DataError: data of another shape, or a run of images; classes that do not exist.
+            DataError: data of another shape, or a run of images.
+            UsageError: as `given`.
         """
         if len(self.config.data.shape) > 1:
             raise DataError(
                 f"x: this run is of samples of shape {self.config.data.shape}, not of a table."
             )
         self._check_shape(x, "x")
-        from scorefield.data.contents import Coded
-        from scorefield.data.tabular import as_table
+        from scorefield.data.tabular import as_table, others_of
 
-        classes = None
-        if y is not None:
-            self._check_classes(y, len(x))
-            classes = Coded(y.numpy(force=True), self.config.data.class_names)
-        return as_table(x.numpy(force=True), self.config.data.columns, classes)
+        columns = self.columns_of(given, len(x))
+        others = others_of(self.config.data, columns)
+        return as_table(x.numpy(force=True), self.config.data.columns, others)
 
-    def _check_classes(self, y: Tensor, count: int) -> None:
-        check_instance("y", y, Tensor, "torch.as_tensor(y)")
-        names = self.config.data.class_names
-        if tuple(y.shape) != (count,) or not bool(((y >= -1) & (y < len(names))).all()):
-            raise DataError(
-                f"y has the shape {tuple(y.shape)} and the classes {sorted(set(y.tolist()))}: give "
-                f"{count} numbers from 0 to {len(names) - 1}, or -1 for an unknown class."
-            )
+    def columns_of(self, given: Any, count: int) -> dict[str, np.ndarray]:
+        """Return the conditions that are columns of the table, ``(count,)``, as ``given NAME``."""
+        values = self.given(given)
+        if not values:
+            return {}
+        from scorefield.data.channels import column
 
-    def guided(self, scale: float) -> Self:
-        """Return the run with classifier-free guidance towards the class that is sampled.
+        return {
+            f"given {channel.name}": column(channel, values[channel.key], count)
+            for channel in self.config.data.conditions
+            if channel.column and channel.key in values
+        }
+
+    def guided(self, scale: float | Mapping[str, float]) -> Self:
+        """Return the run with classifier-free guidance towards the conditions that are given.
+
+        Args:
+            scale: one for all conditions together, or a mapping with one for each condition, as in
+                `ClassifierFree`.
 
         Raises:
-            UsageError: a run without classes, or one that learned only classes; a scale that is
-                not finite.
+            UsageError: a run without conditions, or one that learned the field only with them; a
+                scale that is not finite; a condition that does not exist.
         """
+        if isinstance(scale, Mapping):
+            return self._guided_each(scale)
         if not isinstance(scale, Real) or not math.isfinite(scale):
             raise UsageError(
                 f"guidance={scale!r}: must be a finite number; 1 means without guidance."
             )
-        if scale != 1 and not self.config.data.classes:
-            raise UsageError(
-                f"guidance={scale:g}: this run has no classes; train with conditional."
-            )
-        if scale != 1 and not self.config.train.dropout:
-            raise UsageError(
-                f"guidance={scale:g}: this run was trained with dropout=0, so it did not learn the "
-                "field without a class; train with dropout above 0."
-            )
+        if scale != 1:
+            self._check_guidance(f"{scale:g}")
         return replace(self, guidance=float(scale))
 
+    def _guided_each(self, scales: Mapping[str, float]) -> Self:
+        keys = {channel.name: channel.key for channel in self.config.data.conditions}
+        for name, scale in scales.items():
+            if name not in keys or not isinstance(scale, Real) or not math.isfinite(scale):
+                raise UsageError(
+                    f"guidance={{{name!r}: {scale!r}}}: give a finite number for a condition of "
+                    f"{', '.join(keys) or 'this run, which has none'}."
+                )
+        self._check_guidance(str(dict(scales)))
+        return replace(self, scales={keys[name]: float(w) for name, w in scales.items()})
+
+    def _check_guidance(self, shown: str) -> None:
+        if not self.config.data.conditions:
+            raise UsageError(f"guidance={shown}: this run has no conditions; train with some.")
+        if not self.config.train.dropout:
+            raise UsageError(
+                f"guidance={shown}: this run was trained with dropout=0, so it did not learn the "
+                "field without a condition; train with dropout above 0."
+            )
+
     def condition_on(self, **condition: Tensor) -> Self:
-        """Return the run with conditions besides the class, one for all of its samples.
+        """Return the run with conditions besides those of the data, one for all of its samples.
 
         ``run.condition_on(encoder_hidden_states=embedding)`` is for a text, ``(1, tokens, width)``.
         """
@@ -144,69 +173,83 @@ class DataField:
 
     @property
     def bound(self) -> str:
-        """A digest of the conditions of `condition_on`; empty without any."""
-        return digest(dict(self.condition)) if self.condition else ""
+        """A digest of the conditions of `condition_on` and of the scales; empty without any."""
+        own = {**self.condition, **self.scales}
+        return digest(own) if own else ""
 
-    def toward(self, y: int | str | Tensor | None) -> ScoreField:
-        """Return the field of a class, with the run's guidance; of all classes for None.
+    def given(self, given: Any) -> dict[str, Tensor]:
+        """Return conditions as the network takes them, by the names of its arguments.
 
         Args:
-            y: the number of a class, its name, or a number for each slot of a batch.
+            given: a mapping of the names of conditions to values, one for all samples or one for
+                each; for a run of one condition, the value itself. A class is a name or a number.
+                None, also as a value, is for no condition.
 
         Raises:
-            UsageError: guidance without a class; a class that does not exist.
+            UsageError: a condition that does not exist, or a value of another kind, shape or range.
         """
-        if y is None:
-            if self.guidance != 1:
-                raise UsageError(f"guidance={self.guidance:g}: pass the class as y.")
+        if given is None or isinstance(given, Given) or (isinstance(given, Mapping) and not given):
+            return dict(given or {})
+        from scorefield.data.channels import given_values
+
+        return given_values(self.config.data.conditions, given)
+
+    def given_name(self, given: Any) -> str:
+        """Return a name of conditions for files; empty for none."""
+        values = self.given(given)
+        if any(value.ndim or value.is_floating_point() for value in values.values()):
+            return f"given-{digest(dict(values))[:8]}"
+        texts = [f"{key}{int(value)}" for key, value in values.items()]
+        return re.sub(r"[^\w-]", "_", "-".join(texts))
+
+    def toward(self, given: Any = None) -> ScoreField:
+        """Return the field under conditions, with the run's guidance; without any for None.
+
+        Args:
+            given: as for `given`.
+
+        Raises:
+            UsageError: as `given`; guidance without a condition.
+        """
+        values = self.given(given)
+        if not values:
+            if self.guidance != 1 or self.scales:
+                shown = dict(self.scales) or f"{self.guidance:g}"
+                raise UsageError(f"guidance={shown}: give a condition, as given=.")
             return self.conditional
-        if not isinstance(y, Tensor) or not y.ndim:
-            y = torch.tensor(self._class_number(y))
-        return self.conditional.condition_on(y=y.to(self.device))
+        return self.conditional.condition_on(**{k: v.to(self.device) for k, v in values.items()})
 
-    def _class_number(self, y: object) -> int:
-        names = self.config.data.class_names
-        if y in names:
-            return names.index(y)
-        try:
-            return operator.index(y)  # type: ignore[arg-type]
-        except TypeError:
-            from scorefield.data.contents import first_few
+    def drawn(self, ids: Sequence[int], given: Any = None, seed: int = 0) -> Given:
+        """Return the conditions of samples; of a table, the missing ones are drawn.
 
-            listed = f", or one of its names {first_few(names)}" if names else ""
-            raise UsageError(f"y={y!r}: give the number of one class, from 0{listed}.") from None
-
-    def classes_of(
-        self, ids: Sequence[int], y: int | str | None = None, seed: int = 0
-    ) -> Tensor | None:
-        """Return the classes of samples of a table; None without a column of classes."""
-        if not self.config.data.class_shares:
-            return None
-        if y is None:
-            return self.draw_classes(ids, seed)
-        return torch.full((len(ids),), self._class_number(y))
-
-    def draw_classes(self, ids: Sequence[int], seed: int = 0) -> Tensor:
-        """Return a class for each id, in the proportions of the data: int64 ``(B,)``.
-
+        They are drawn in the proportions of the data, if one column of classes is the condition.
         The class of an id is a function of the seed and the id.
+
+        Raises:
+            UsageError: as `given`.
         """
-        shares = torch.tensor(self.config.data.class_shares, dtype=torch.float64).cumsum(0)
-        key = Noise(seed, torch.tensor(ids, dtype=torch.int64), stream=CLASSES)
-        u, _ = key.uniform_like(torch.empty(len(ids), 1, dtype=torch.float64))
-        return torch.searchsorted(shares / shares[-1], u[:, 0], right=True).clamp(
-            max=len(shares) - 1
-        )
+        values, channel = self.given(given), self.config.data.classes
+        if values or channel is None or not channel.column:
+            return Given(values)
+        shares = torch.tensor(channel.shares, dtype=torch.float64).cumsum(0)
+        noise = Noise(seed, torch.tensor(ids, dtype=torch.int64), stream=CLASSES)
+        u, _ = noise.uniform_like(torch.empty(len(ids), 1, dtype=torch.float64))
+        places = torch.searchsorted(shares / shares[-1], u[:, 0], right=True)
+        return Given({channel.key: places.clamp(max=len(shares) - 1)})
 
     @property
     def conditional(self) -> ScoreField:
-        """The field with the run's guidance, not bound to a class; plans are tuned to it."""
+        """The field with the run's guidance, without its conditions; plans are tuned to it."""
         field = self.field.condition_on(**self.condition) if self.condition else self.field
-        if self.guidance == 1:
+        if self.guidance == 1 and not self.scales:
             return field
-        return ClassifierFree(field, self.guidance, negative={"y": -1})
+        negative = {
+            channel.key: -1 if channel.kind == "class" else math.nan
+            for channel in self.config.data.conditions
+        }
+        return ClassifierFree(field, self.scales or self.guidance, negative=negative)
 
-    def read(self, source: Any, labels: Any = None) -> Data:
+    def read(self, source: Any, conditions: Any = None) -> Data:
         """Return data of the run's kind; the arguments are those of `scorefield.read`.
 
         Raises:
@@ -214,7 +257,7 @@ class DataField:
         """
         from scorefield.data.source import as_data
 
-        data = as_data(source, labels, learn=False, like=self.config.data)
+        data = as_data(source, conditions, learn=False, like=self.config.data)
         for chunk in chunks(data.x):
             self.check_data(chunk, data.name)
         return data

@@ -122,12 +122,11 @@ def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) ->
     Raises:
         CheckpointError: the configuration does not describe a run that could be built.
     """
-    classes = config.data.classes
     try:
         shape = build.field_shape(config.train, config.data)
         if network is None:
             _check_network_size(config, shape)
-            network = build.outline(config.train.network, shape, classes)
+            network = build.outline(config.train.network, shape, config.data.conditions)
     except ValueError as error:
         raise CheckpointError(f"{path} does not describe a run: {error}") from None
     channels, *rest = shape
@@ -140,12 +139,14 @@ def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) ->
     if count := config.data.columns.quantiles:
         maps = torch.empty(channels, count, device="meta")
         tensors |= dict.fromkeys(("quantiles.data", "quantiles.field"), maps)
+    for key, sides in config.data.examples.items():
+        tensors[f"examples.{key}"] = torch.empty(sides, device="meta")
     of_data = torch.empty(shape, device="meta")
     return tensors | dict.fromkeys(("data.mean", "data.variance"), of_data)
 
 
 def _check_network_size(config: RunConfig, shape: tuple[int, ...]) -> None:
-    tensors, numbers = build.network_size(config.train.network, shape, config.data.classes)
+    tensors, numbers = build.network_size(config.train.network, shape, config.data.conditions)
     if math.isinf(numbers):
         raise ValueError("its network is larger than any memory.")
     if tensors > build.MOST_TENSORS:
@@ -195,7 +196,9 @@ def _check_size(path: Path) -> None:
 
 def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, value in tensors.items():
-        if not bool(value.isfinite().all()):
+        # NaN fills up the sets among the examples
+        finite = value.isfinite() | (value.isnan() if name.startswith("examples.") else False)
+        if not bool(finite.all()):
             raise CheckpointError(f"{path}: {name} holds values that are not finite.")
 
 

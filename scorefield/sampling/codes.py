@@ -221,8 +221,7 @@ class _Ways:
             rising = torch.as_tensor(plan.times, dtype=torch.float64).flip(0)
 
         self.plan, self.rising = plan, rising
-        self.ways = self._both(field)
-        down, _ = self.ways
+        down = prepare(field, plan)
         if down.first < down.last:
             raise ValueError("times rise: give them falling, as for sample; encode turns them.")
         if down.last < field.process.t_min:
@@ -230,6 +229,7 @@ class _Ways:
                 "times end at the data, where no field can be asked: end them at t_min, as "
                 "round_trip_plan does."
             )
+        self.ways = down, prepare(field, self.solver, rising)
         self.alpha = float(field.process.alpha(down.last))
         self.prior = field.process.prior(field.mean, field.variance, down.first)
 

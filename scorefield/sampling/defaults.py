@@ -9,9 +9,8 @@ r"""Default plans, and the plan that the arguments of `scorefield.sample` stand 
 - its times are equally spaced in ``g^(1/3)``, or ``g^(1/3.5)`` from 30 calls on; its last step goes
   to the data, with no call at its end, or the denoiser finishes where a process has no time of the
   data;
-- it follows the probability-flow ODE by `Multistep` on the noise angle: below 5 calls of order 2
-  with polynomials in ``g^(1/2)``, from 5 of order 3 in ``g^(2/3)``, from 8 of order 4 in
-  ``g^(1/2)``, and from 16 in ``g^(3/8)``.
+- it follows the probability-flow ODE by `Multistep` on the noise angle, with polynomials in
+  ``g^(1/2)``, from 16 calls on ``g^(3/8)``, of order 2 below 8 calls and of order 4 from there on.
 
 A network is off by some part of eps at each call, and so by ``sigma / alpha`` times as much in x0.
 Polynomials in the noise angle multiply that: near pure noise the angle hardly moves, so they
@@ -46,8 +45,6 @@ from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.plan import Plan, count_calls_on
 from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver
 
-# a least number of calls, the order from there on, and the power of the growth
-_RULES = (16, 4, 0.375), (8, 4, 0.5), (5, 3, 2 / 3), (0, 2, 0.5)
 DEFAULT_CALLS = DEFAULT_STEPS = 20
 ROUND_TRIP_CALLS = 80
 
@@ -73,8 +70,7 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
             f"alpha is {float((-process.half_log_snr(lowest)).exp()):.2g}: give the data unit "
             "deviation, or the process a smaller t_min."
         )
-    _, order, power = next(rule for rule in _RULES if nfe >= rule[0])
-    solver = _sampling_solver(c, order, power)
+    solver = _sampling_solver(c, 2 if nfe < 8 else 4, 0.5 if nfe < 16 else 0.375)
     spacing = 3.0 if nfe < 30 else 3.5
     grid = partial(balanced, process, start=start, data_std=c, power=spacing)
     if process.t_data is None:

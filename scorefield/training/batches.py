@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from scorefield.data.channels import absent
 from scorefield.field import Denoiser
 from scorefield.noise import OFFSET, ORDER, TRAINING, Noise
 from scorefield.training.objective import Objective
@@ -49,11 +51,16 @@ def draw(
     denoiser: Denoiser,
     x0: Tensor,
     noise: Noise,
-    y: Tensor | None,
+    conditions: Mapping[str, Tensor],
     low_discrepancy: bool,
     dropout: float,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the times ``(B,)``, on the CPU, the noise and the condition of a step."""
+    """Return the times ``(B,)``, on the CPU, the noise and the conditions of a step.
+
+    A condition is hidden with probability ``dropout``. Of several conditions each is hidden
+    independently, and all of them together with the same probability once more, so that the field
+    without any is learned too.
+    """
     here = torch.empty(0)
     if low_discrepancy:
         # an additive recurrence over the positions fills (0, 1) evenly for any batch size
@@ -63,8 +70,14 @@ def draw(
         u, noise = noise.uniform(here)
     eps, noise = noise.normal(x0)
     t = objective.times(denoiser.process, u)
-    if y is None:
-        return t, eps, {}
-    hidden, _ = noise.uniform(here)
-    y = torch.where(hidden < dropout, -1, y)
-    return t, eps, {"y": y.to(x0.device, non_blocking=True)}
+    several, every = len(conditions) > 1, torch.zeros(len(x0), dtype=torch.bool)
+    if several:
+        hidden, noise = noise.uniform(here)
+        every = hidden < dropout
+    condition = {}
+    for name, value in conditions.items():
+        hidden, noise = noise.uniform(here)
+        mask = (every | (hidden < dropout)).reshape(-1, *[1] * (value.ndim - 1))
+        value = torch.where(mask, absent(value), value)
+        condition[name] = value.to(x0.device, non_blocking=True)
+    return t, eps, condition

@@ -12,6 +12,7 @@ the training data.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -60,14 +61,14 @@ class HeldOut:
     """Samples that are not trained on, and the noise to measure a field with.
 
     Args:
-        rows, y: all data, and its classes.
+        rows, conditions: all data, and its conditions by name.
         items: the numbers of the held-out samples, int64.
         prepare: the function from data to the field's input, as in training.
         seed: with sample and level, determines the noise.
     """
 
     rows: Rows
-    y: Tensor | None
+    conditions: Mapping[str, Tensor]
     items: Tensor
     prepare: Prepare | None
     seed: int
@@ -103,7 +104,7 @@ class HeldOut:
         edges = bins(field.process)
         depth = edges[level] + (edges[level + 1] - edges[level]) * (places + u) / total
         t = field.process.time(-depth).clamp(field.process.t_min, field.process.t_max)
-        condition = {} if self.y is None else {"y": self.y[items].to(x0.device)}
+        condition = {k: v[items].to(x0.device) for k, v in self.conditions.items()}
         estimate = field(field.process.perturb(x0, align(t, x0), eps), t, **condition).x0
         alpha, sigma = field.process.coefficients(align(t, x0))
         v = torch.as_tensor(field.variance).cpu().double().expand(field.shape)

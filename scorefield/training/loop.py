@@ -90,7 +90,7 @@ def fit(
     denoiser: Denoiser,
     objective: Objective,
     x: Rows,
-    y: Tensor | None = None,
+    conditions: Mapping[str, Tensor] | None = None,
     *,
     optim: OptimConfig | None = None,
     dropout: float = 0.1,
@@ -105,7 +105,8 @@ def fit(
 
     Args:
         x: data ``(N, ...)``: a tensor, or samples that are read by index.
-        y: classes ``(N,)``, or None; hidden from the network with probability ``dropout``.
+        conditions: of the data, a row for each sample, by the names of the network's arguments;
+            hidden from the network with probability ``dropout``, as -1 or NaN.
         prepare: a function from a batch of ``x`` and its noise to the field's input and the noise
             that is left; the default passes both on.
         among: the numbers of the samples to learn from, int64; all by default.
@@ -119,7 +120,9 @@ def fit(
 
         optim = OptimConfig()
     among = torch.arange(len(x)) if among is None else among
-    return Fit(denoiser, objective, x, y, optim, dropout, prepare, seed, among, workers)
+    return Fit(
+        denoiser, objective, x, conditions or {}, optim, dropout, prepare, seed, among, workers
+    )
 
 
 class Fit:
@@ -143,7 +146,7 @@ class Fit:
         denoiser: Denoiser,
         objective: Objective,
         x: Rows,
-        y: Tensor | None,
+        conditions: Mapping[str, Tensor],
         optim: OptimConfig,
         dropout: float,
         prepare: Prepare | None,
@@ -159,7 +162,8 @@ class Fit:
                 f"optim.accumulate={optim.accumulate} need at least "
                 f"{workers.size * optim.accumulate} samples."
             )
-        self.denoiser, self.objective, self.x, self.y = denoiser, objective, x, y
+        self.denoiser, self.objective = denoiser, objective
+        self.x, self.conditions = x, conditions
         self.optim, self.dropout, self.prepare, self.seed = optim, dropout, prepare, seed
         self.among, self.workers, self.step = among, workers, 0
         self.steps = optim.steps or steps_for(len(among), x.shape[1:], optim.batch_size)
@@ -225,11 +229,11 @@ class Fit:
         items, noise = batch(self.step, optim.batch_size, len(self.among), self.seed, part)
         items = self.among[items]
         x0 = self.x[items].to(self.device, non_blocking=True)
-        y = None if self.y is None else self.y[items]
+        rows = {name: value[items] for name, value in self.conditions.items()}
         if self.prepare is not None:
             x0, noise = self.prepare(x0, noise)
         drawn = draw(
-            self.objective, self.denoiser, x0, noise, y, optim.low_discrepancy, self.dropout
+            self.objective, self.denoiser, x0, noise, rows, optim.low_discrepancy, self.dropout
         )
         t, eps, condition = drawn
         dtype = _AUTOCAST.get(optim.precision)

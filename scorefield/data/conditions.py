@@ -1,0 +1,453 @@
+"""Conditions of samples: named channels, each a class, numbers, an embedding, a set or an image.
+
+A channel describes a condition; its values are tensors as a network takes them: classes as their
+numbers, everything else with mean 0 and deviation 1. A missing value, "none", is -1 for a class and
+NaN for the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield._internal.errors import DataError
+from scorefield.data import exact
+from scorefield.data.channels import encode
+from scorefield.data.config import (
+    Channel,
+    ClassChannel,
+    EmbeddingChannel,
+    ImageChannel,
+    NumbersChannel,
+    SetChannel,
+)
+from scorefield.data.contents import Coded, Contents, first_few, whole
+from scorefield.data.formats import read_file
+from scorefield.data.labels import Labels, array_labels, classes_of
+from scorefield.data.objects import array, texts
+from scorefield.data.table import read as read_table
+
+KINDS = ("class", "number", "log", "embedding", "set", "image")
+ONLY = "y"  # the name of a condition that has none
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions of some samples.
+
+    Attributes:
+        channels: their descriptions.
+        values: for each, by `Channel.key`, a tensor as a network takes it, with a row a sample.
+    """
+
+    channels: tuple[Channel, ...] = ()
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.channels)
+
+    def rows(self, items: Tensor | np.ndarray) -> Conditions:
+        """Return the conditions of some of the samples, by their numbers or by a mask."""
+        items = torch.as_tensor(items)
+        return Conditions(self.channels, {key: v[items] for key, v in self.values.items()})
+
+    def of_columns(self, columns: Sequence[str]) -> Conditions:
+        """Return the conditions, those with a name of the columns marked as such."""
+        channels = tuple(
+            channel.model_copy(update={"column": channel.name in columns})
+            for channel in self.channels
+        )
+        return Conditions(channels, self.values)
+
+
+class Entry(NamedTuple):
+    """A condition as it is wanted for: its name, where it comes from, and its kind if declared."""
+
+    name: str | None
+    source: Any
+    kind: str | None = None
+
+
+def entries(conditions: Any) -> list[Entry]:
+    """Return the conditions that an argument asks for.
+
+    Args:
+        conditions: a mapping of names to values, columns, files or kinds; a table, whose columns
+            are conditions; the text ``dose=log,drug,low=low.npy``; or values of one condition.
+
+    Raises:
+        DataError: an empty name, or a name twice.
+    """
+    if conditions is None:
+        return []
+    if isinstance(conditions, Mapping):
+        result = [_entry(str(name), source) for name, source in conditions.items()]
+    elif isinstance(conditions, str):
+        parts = (part.partition("=") for part in conditions.split(","))
+        result = [
+            _entry(name.strip(), value.strip()) if sign else Entry(None, name.strip())
+            for name, sign, value in parts
+        ]
+    elif hasattr(conditions, "__dataframe__") or hasattr(conditions, "__arrow_c_stream__"):
+        table = read_table(conditions, "conditions")
+        result = [Entry(name, table[name]) for name in table.column_names]
+    else:
+        result = [Entry(None, conditions)]
+    names = [entry.name or ONLY for entry in result if not isinstance(entry.source, str)]
+    if "" in [entry.name for entry in result] or len({*names}) < len(names):
+        raise DataError(f"conditions={conditions!r}: give each condition a name of its own.")
+    return result
+
+
+def columns_of(conditions: Any) -> set[str]:
+    """Return the texts of an argument that may be names of columns."""
+    sources = (entry.source for entry in entries(conditions))
+    return {source for source in sources if isinstance(source, str)}
+
+
+def _entry(name: str, source: Any) -> Entry:
+    if isinstance(source, str) and source in KINDS:
+        return Entry(name, name, source)
+    if isinstance(source, tuple) and len(source) == 2 and source[0] in KINDS:
+        return Entry(name, source[1], source[0])
+    return Entry(name, source)
+
+
+def read_conditions(
+    wanted: Sequence[Entry],
+    contents: Contents,
+    name: str,
+    shape: tuple[int, ...],
+    embeddings: Mapping[str, Any] | Sequence[str] | None = None,
+    like: Sequence[Channel] | None = None,
+) -> tuple[Conditions, tuple[str, ...]]:
+    """Return the conditions of all samples of a source, and notes on how they were read.
+
+    Args:
+        name: of the source.
+        shape: of a sample.
+        embeddings: tables of vectors by the condition: files, tables, or mappings of names to rows;
+            or texts such as ``drug=vectors.csv``.
+        like: the conditions of a run, whose values are read.
+
+    Raises:
+        DataError: neither a file nor a column; values that do not match the samples.
+    """
+    count, channels, values = contents.values.shape[0], list[Channel](), dict[str, Tensor]()
+    notes: list[str] = []
+    if not wanted and contents.classes is not None:
+        wanted = [Entry(ONLY, Labels(contents.classes))]
+    tables = _tables(embeddings)
+    for entry in wanted:
+        if (entry.name or str(entry.source)) in tables:
+            entry = entry._replace(kind="embedding")
+        key, source = entry.name, entry.source
+        if isinstance(source, str | Path):
+            key, source, more = _looked_up(entry, contents, name)
+            notes += more
+        rows = _Rows(key or ONLY, source, count, shape)
+        if like is not None:
+            channel = _of_name(like, key or ONLY, entry)
+            if channel is None:
+                continue
+            value = rows.encoded(channel)
+        else:
+            channel, value = rows.fitted(entry.kind, tables.pop(key or ONLY, None))
+        channels.append(channel)
+        values[channel.key] = value
+    if tables:
+        raise DataError(
+            f"embeddings={first_few([*tables])}: the data has no condition of that name."
+        )
+    return Conditions(tuple(channels), values).of_columns(contents.names), tuple(notes)
+
+
+def _tables(embeddings: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
+    """Return the tables of vectors by the condition.
+
+    Raises:
+        DataError: a text that names no condition.
+    """
+    if embeddings is None or isinstance(embeddings, Mapping):
+        return dict(embeddings or {})
+    result = {}
+    for text in embeddings:
+        name, sign, path = text.partition("=")
+        if not sign:
+            raise DataError(f"embeddings={text}: name the condition, as in drug={text}.")
+        result[name] = Path(path)
+    return result
+
+
+def read_given(channels: Sequence[Channel], path: Path) -> dict[str, Tensor]:
+    """Return the conditions in a file, a row for each sample, by their keys.
+
+    Args:
+        path: of a table with columns named after the conditions; or an array, for one condition.
+
+    Raises:
+        DataError: a file that cannot be read, or without such a column.
+        UsageError: values that a condition does not take.
+    """
+    if not path.exists():
+        raise DataError(f"given-from {path}: no such file.")
+    if path.suffix.lower() in (".npy", ".npz"):
+        if len(channels) != 1:
+            raise DataError(f"given-from {path}: the run has several conditions; write a table.")
+        return {channels[0].key: encode(channels[0], whole(read_file(path).values))}
+    table = read_table(path, str(path))
+    there = [channel for channel in channels if channel.name in table.column_names]
+    if not there:
+        names = first_few([channel.name for channel in channels])
+        raise DataError(
+            f"given-from {path}: has the columns {first_few(table.column_names)}, and the run the "
+            f"conditions {names}."
+        )
+    columns = {channel.key: _numbers_or_texts(table[channel.name]) for channel in there}
+    return {channel.key: encode(channel, columns[channel.key]) for channel in there}
+
+
+def _of_name(like: Sequence[Channel], name: str, entry: Entry) -> Channel | None:
+    """Return the condition of a run by its name, or its only one for values without a name."""
+    for channel in like:
+        if channel.name == name or (len(like) == 1 and entry.name is None):
+            return channel
+    if isinstance(entry.source, Labels):  # of folders, which nobody named
+        return None
+    there = f"the conditions {first_few([c.name for c in like])}" if like else "no conditions"
+    raise DataError(f"condition {name}: this run has {there}.")
+
+
+def _looked_up(entry: Entry, contents: Contents, name: str) -> tuple[str, Any, Sequence[str]]:
+    """Return the name, the values and notes of a condition that is a column or a file."""
+    text = str(entry.source)
+    if text in contents.names and (entry.kind or _is_number(contents, text)) not in (None, "class"):
+        return entry.name or text, _column(contents, text), ()
+    path = Path(entry.source)
+    if text not in (*contents.names, *contents.by_name) and _is_array(path):
+        return entry.name or ONLY, whole(read_file(path).values), ()
+    labels = classes_of(contents, entry.source, name)
+    own = labels.columns or text in contents.by_name
+    return entry.name or (text if own else ONLY), labels, labels.notes
+
+
+def _is_array(path: Path) -> bool:
+    """Return whether a file holds numbers of a condition, and not labels."""
+    if not path.exists() or path.suffix.lower() not in (".npy", ".npz"):
+        return False
+    values = read_file(path).values
+    return values.dtype.kind == "f" or len(values.shape) > 2
+
+
+def _is_number(contents: Contents, column: str) -> str | None:
+    """Return "number" for a column of floating-point numbers that are not all whole."""
+    values = _column(contents, column)
+    if values.dtype.kind != "f":
+        return None
+    some = values[~np.isnan(values)]
+    return "number" if bool((some != np.floor(some)).any()) else None
+
+
+def _column(contents: Contents, column: str) -> np.ndarray:
+    if contents.table is None:
+        return whole(contents.values)[:, contents.names.index(column)]
+    return _numbers_or_texts(contents.table[column])
+
+
+def _numbers_or_texts(values: Any) -> np.ndarray:
+    """Return the values of an Arrow column as float64, or as texts."""
+    from pyarrow import types
+
+    if exact.is_number(values.type) and not types.is_boolean(values.type):
+        return exact.as_float64(values)
+    return texts(np.array(values.to_pylist(), object))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The values of a condition, before their kind is determined.
+
+    Attributes:
+        name: of the condition.
+        source: classes, or values.
+        count: of the samples.
+        shape: of a sample.
+    """
+
+    name: str
+    source: Any
+    count: int
+    shape: tuple[int, ...]
+
+    def fitted(self, kind: str | None, table: Any) -> tuple[Channel, Tensor]:
+        """Return the channel that the values make up, and the values as a network takes them."""
+        if isinstance(self.source, Labels):
+            assert self.source.classes is not None
+            return self._classes(self.source.classes)
+        values = _as_array(self.source)
+        kind = kind or self._kind(values)
+        self._check(len(values))
+        if kind == "class":
+            return self._classes(array_labels(values, self.count))
+        if kind == "embedding":
+            return self._embedding(values, table)
+        if values.dtype.kind not in "biuf" and values.dtype != object:
+            raise self._error(f"holds values of type {values.dtype}, and needs numbers")
+        if kind == "set":
+            return self._set(values)
+        numbers = torch.from_numpy(np.array(values, np.float64))
+        if not bool(numbers.isfinite().all()):
+            item = int((~numbers.isfinite()).reshape(self.count, -1).any(1).nonzero()[0])
+            raise self._error(f"is not finite in sample {item}: leave the sample out")
+        return self._image(numbers) if kind == "image" else self._numbers(numbers, kind == "log")
+
+    def encoded(self, channel: Channel) -> Tensor:
+        """Return the values as a network takes them that has learned a channel."""
+        values = self.source
+        if isinstance(values, Labels):
+            assert values.classes is not None
+            codes, labels = values.classes
+            values = [labels[k] if labels and k >= 0 else int(k) for k in codes.tolist()]
+        else:
+            values = _as_array(values)
+        value = encode(channel, values)
+        self._check(len(value))
+        return value
+
+    def _check(self, count: int) -> None:
+        if count != self.count:
+            raise self._error(f"has {count} rows, and the data has {self.count} samples")
+
+    def _error(self, problem: str) -> DataError:
+        return DataError(f"condition {self.name} {problem}.")
+
+    def _kind(self, values: np.ndarray) -> str:
+        """Return the kind of values of which it was not declared."""
+        if values.dtype == object or (values.ndim == 3 and len(self.shape) != 2):
+            return "set"
+        if values.ndim == 1 + len(self.shape) and values.ndim > 2:
+            return "image"
+        if values.ndim == 1 and values.dtype.kind != "f":
+            return "class"
+        if values.ndim in (1, 2) and values.dtype.kind in "biuf":
+            return "number"
+        raise self._error(
+            f"has shape {values.shape} and type {values.dtype}: give texts or integers for classes,"
+            " (N,) or (N, D) numbers, an image for each sample, or a list of sets of vectors"
+        )
+
+    def _classes(self, classes: Coded) -> tuple[Channel, Tensor]:
+        y = torch.from_numpy(classes.codes)
+        self._check(len(y))
+        count = len(classes.labels) or int(y.max()) + 1
+        sizes = torch.bincount(y[y >= 0], minlength=count)
+        shares = tuple((sizes / sizes.sum()).tolist())
+        return ClassChannel(name=self.name, count=count, names=classes.labels, shares=shares), y
+
+    def _numbers(self, numbers: Tensor, log: bool) -> tuple[Channel, Tensor]:
+        numbers = numbers.reshape(len(numbers), -1)
+        low, high = numbers.amin(0), numbers.amax(0)
+        if log and bool((low <= 0).any()):
+            raise self._error(f"holds {float(low.min()):g}, which has no logarithm: use number")
+        scaled = numbers.log() if log else numbers
+        mean, std = self._moments(scaled)
+        channel = NumbersChannel(
+            name=self.name,
+            log=log,
+            mean=mean,
+            std=std,
+            low=tuple(low.tolist()),
+            high=tuple(high.tolist()),
+        )
+        return channel, encode(channel, numbers.numpy())
+
+    def _moments(self, values: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        mean, std = values.mean(0), values.std(0, correction=0)
+        if bool((std <= 1e-12 * mean.abs()).any()):
+            raise self._error("has the same value for every sample: leave it out")
+        return tuple(mean.tolist()), tuple(std.tolist())
+
+    def _embedding(self, values: np.ndarray, table: Any) -> tuple[Channel, Tensor]:
+        if table is None:
+            raise self._error("has names, and no vectors for them: give embeddings")
+        rows = _vectors(table, self.name)
+        vectors = torch.from_numpy(np.stack([*rows.values()]))
+        std = vectors.double().std(0, correction=0)
+        channel = EmbeddingChannel(
+            name=self.name,
+            names=tuple(rows),
+            rows=base64.b64encode(vectors.numpy().tobytes()).decode(),
+            mean=tuple(vectors.double().mean(0).tolist()),
+            std=tuple(torch.where(std > 0, std, 1.0).tolist()),
+        )
+        return channel, encode(channel, list(map(str, values)))
+
+    def _set(self, values: np.ndarray) -> tuple[Channel, Tensor]:
+        sets = [np.asarray(each, np.float64) for each in values]
+        sizes = {each.shape[-1] for each in sets if each.ndim == 2}
+        if len(sizes) != 1 or any(each.ndim != 2 for each in sets):
+            raise self._error(
+                "holds sets of vectors that do not have one size: give (n, size) each"
+            )
+        every = torch.from_numpy(np.concatenate(sets))
+        mean, std = self._moments(every[~every.isnan().any(1)])
+        channel = SetChannel(name=self.name, mean=mean, std=std, most=max(map(len, sets)))
+        return channel, encode(channel, sets)
+
+    def _image(self, numbers: Tensor) -> tuple[Channel, Tensor]:
+        if numbers.ndim != 1 + len(self.shape) or len(self.shape) < 2:
+            raise self._error(
+                f"has shape {tuple(numbers.shape)}, and a sample {self.shape}: an image needs as "
+                "many sides as the sample"
+            )
+        mean, std = float(numbers.mean()), float(numbers.std(correction=0))
+        if not std > 0:
+            raise self._error("has the same value everywhere: leave it out")
+        shape = tuple(numbers.shape[1:])
+        channel = ImageChannel(name=self.name, shape=shape, mean=mean, std=std)
+        return channel, ((numbers - mean) / std).float()
+
+
+def _as_array(source: Any) -> np.ndarray:
+    """Return values as an array; of objects if they are sets of different sizes."""
+    if isinstance(source, list | tuple) and len({np.shape(each) for each in source}) > 1:
+        result = np.empty(len(source), object)
+        result[:] = [np.asarray(each) for each in source]
+        return result
+    if hasattr(source, "to_pylist") and hasattr(source, "type"):  # a column of Arrow
+        return _numbers_or_texts(source)
+    values = array(source)
+    return texts(values) if values.dtype.kind in "OUST" else values
+
+
+def _vectors(table: Any, name: str) -> dict[str, np.ndarray]:
+    """Return the rows of a table of vectors by their names.
+
+    Raises:
+        DataError: a table without a column of names and columns of finite numbers; names twice.
+    """
+    if isinstance(table, Mapping):
+        rows = {str(k): np.asarray(v, np.float32).reshape(-1) for k, v in table.items()}
+    else:
+        arrow = read_table(
+            table if not isinstance(table, str) else Path(table), f"embeddings of {name}"
+        )
+        names = [str(value) for value in arrow.column(0).to_pylist()]
+        columns = [exact.as_float64(arrow.column(k)) for k in range(1, arrow.num_columns)]
+        if not columns:
+            raise DataError(f"embeddings of {name}: needs a column of names, and numbers after it.")
+        matrix = np.stack(columns, 1).astype(np.float32)
+        if len({*names}) < len(names):
+            raise DataError(f"embeddings of {name}: a name is there twice.")
+        rows = dict(zip(names, matrix, strict=True))
+    sizes = {row.shape for row in rows.values()}
+    if len(sizes) != 1 or not all(np.isfinite(row).all() for row in rows.values()):
+        raise DataError(f"embeddings of {name}: needs rows of the same number of finite numbers.")
+    return rows

@@ -34,7 +34,7 @@ def held(value):
     return lambda tmp: value
 
 
-V = X[:, 0]  # vectors
+V = X[:, 0, :5]  # vectors
 case("big-endian", saved(X.astype(">f8")), X)
 case("float16", saved(X.astype(np.float16)), X.astype(np.float16))
 case("int8", saved((X * 40).astype(np.int8)), (X * 40).astype(np.int8))
@@ -95,7 +95,15 @@ case("meta", held(torch.zeros(3, 2, device="meta")), "device meta, which has no 
 SQUARE = RNG.normal(size=(3, 9, 9)).astype(np.float32)
 guess = "layout and channels declare another"
 case("square", held(SQUARE), SQUARE[:, None], rf"read as images \(N, H, W\); {guess}")
-case("oblong", held(X), X, rf"\(4, 6, 5\) is read as signals \(N, C, L\); {guess}")
+TALL = X.transpose(0, 2, 1)
+case("oblong", held(X), X, rf"\(4, 5, 6\) is read as signals \(N, C, L\); {guess}")
+ASKED = r"can be signals .* 6 channels, or .* of 5: write channels=first or channels=last"
+case("tall", held(TALL), ASKED)
+case("tall-signals", held(TALL), ASKED, layout="signals")
+case("signals-first", held(TALL), TALL, note=r"\A\Z", layout="signals", channels="first")
+CUBE = RNG.normal(size=(3, 8, 8, 8)).astype(np.float32)
+case("cube", held(CUBE), CUBE[:, None], rf"read as volumes \(N, D, H, W\); {guess}")
+case("channels-of-volumes", held(CUBE[:, None]), CUBE[:, None], note=r"\A\Z")
 case("oblong-images", held(X), X[:, None], note=r"\A\Z", layout="images")
 case("vectors", held(X), X.reshape(4, 30), note=r"\A\Z", layout="vectors")
 case("signals-last", held(X), X.transpose(0, 2, 1), layout="signals", channels="last")
@@ -114,7 +122,7 @@ case("volumes-last", held(COLOR[..., None]), COLOR[:, None], layout="volumes", c
 case(
     "no-volumes",
     held(X),
-    r"layout='volumes': data has shape \(4, 6, 5\), which can be signals",
+    r"layout='volumes': data has shape \(4, 5, 6\), which can be signals",
     layout="volumes",
 )
 case("channels-of-vectors", held(V), r"channels='last': .* can be vectors", channels="last")

@@ -24,7 +24,7 @@ DEEP = RNG.integers(0, 65536, (3, 6, 5, 3), dtype=np.uint16)
 ALPHA = RNG.integers(0, 256, (3, 6, 5, 1), dtype=np.uint8)
 CLEAR = np.concatenate([COLOR, ALPHA], 3)
 WIDE_CLEAR = RNG.integers(0, 65536, (3, 6, 5, 4), dtype=np.uint16)
-X = RNG.normal(size=(4, 6, 5)).astype(np.float32)
+X = RNG.normal(size=(4, 5, 6)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -334,8 +334,8 @@ BAD_TRAINING = [
     (["--out", "new", "--process.kind", "flow", "--process.t-max", "1",
       "--parametrization.kind", "eps"], "no finite coefficients"),
     (["--out", "new", "--conditional"], "x.npy has no conditions"),
-    (["--out", "new", "--network.kind", "unet"], "takes images"),
-    (["--out", "new", "--network.kind", "unet", "--network.width", "9"], "takes images"),
+    (["--out", "new", "--network.kind", "unet"], "takes signals (C, L), images"),
+    (["--out", "new", "--network.kind", "unet", "--network.width", "9"], "takes signals"),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 import tomllib
 import typing
 
@@ -47,7 +48,7 @@ CLASSES = [
     (CodecConfig, Codec),
 ]
 TWO = ClassChannel(name="y", count=2, shares=(0.5, 0.5))
-FROM_DATA = {"dim", "channels", "conditions"}
+FROM_DATA = {"dim", "dims", "channels", "conditions"}
 UNIONS = {
     "process": (c.ProcessConfig, build.PROCESSES),
     "parametrization": (c.ParametrizationConfig, build.PARAMETRIZATIONS),
@@ -172,8 +173,11 @@ def test_the_objective_built_is_the_one_configured():
 
 
 @pytest.mark.parametrize("process", [c.VPConfig(), c.TabulatedConfig(alpha_bar=(0.9, 0.5, 0.1))])
-@pytest.mark.parametrize(("shape", "kind"), [((3,), "mlp"), ((2, 5), "mlp"), ((1, 8, 8), "unet")])
-def test_a_resolved_configuration_leaves_nothing_to_defaults(shape, kind, process):
+@pytest.mark.parametrize(
+    ("shape", "kind", "width"),
+    [((3,), "mlp", 256), ((2, 5), "unet", 16), ((1, 8, 8), "unet", 32), ((1, 8, 8, 8), "unet", 16)],
+)
+def test_a_resolved_configuration_leaves_nothing_to_defaults(shape, kind, width, process):
     """So that a run's file says all, and goes on saying it if a default ever changes."""
     found = build.resolved(c.TrainConfig(process=process), shape, 300)
     assert found.network.kind == kind
@@ -186,7 +190,6 @@ def test_a_resolved_configuration_leaves_nothing_to_defaults(shape, kind, proces
     assert missing(found.model_dump()) == []
     built = build.process(process)
     assert (found.process.t_min, found.process.t_max) == (built.t_min, built.t_max)
-    width = inspect.signature({"mlp": MLP, "unet": UNet}[kind]).parameters["width"].default
     assert found.network.width == width
     assert build.resolved(found, shape, 9) == found, "resolving again changes nothing"
     text = tomli_w.dumps(found.model_dump())
@@ -218,10 +221,42 @@ def test_the_network_built_has_the_size_configured():
     assert unet.embedding.conditions.y.num_embeddings == 6  # and one for no class
 
 
-@pytest.mark.parametrize("shape", [(4,), (2, 9)])
-def test_a_unet_for_what_is_no_image_is_refused(shape):
-    with pytest.raises(ValueError, match=r"takes images \(C, H, W\).*use an MLP"):
-        build.network(c.UNetConfig(), shape, ())
+@pytest.mark.parametrize("config", [c.UNetConfig(), c.DiTConfig()])
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 3, 3, 3)])
+def test_a_network_of_places_for_vectors_or_four_axes_is_refused(config, shape):
+    says = rf"takes signals \(C, L\), images .* has shape {re.escape(str(shape))}: use an MLP"
+    with pytest.raises(ValueError, match=says):
+        build.network(config, shape, ())
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 9), (1, 8, 8, 8)])
+def test_a_network_of_images_for_other_samples_is_refused(shape):
+    with pytest.raises(ValueError, match=r"song takes images \(C, H, W\).*use an MLP or a U-Net"):
+        build.network(c.SongConfig(), shape, ())
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "levels", "positions"),
+    [
+        ((5,), "mlp", None, None),
+        ((2, 5), "unet", 2, True),
+        ((1, 64), "unet", 2, True),
+        ((1, 65), "unet", 3, True),
+        ((1, 10**8), "unet", 16, True),
+        ((1, 150), "unet", 4, True),
+        ((3, 500, 500), "unet", 2, False),
+        ((1, 16, 16, 16), "unet", 2, False),
+        ((1, 20, 16, 33), "unet", 4, False),
+    ],
+)
+def test_the_default_network_follows_from_the_shape(shape, kind, levels, positions):
+    found = build.concrete_network(c.AutoNetwork(), shape)
+    assert found.kind == kind
+    assert len(getattr(found, "multipliers", [])) == (levels or 0)
+    assert getattr(found, "positions", None) is positions
+    assert found.width == (256 if kind == "mlp" else 32 if len(shape) == 3 else 16)
+    wide = build.concrete_network(c.UNetConfig(multipliers=(3,), positions=False), (2, 999))
+    assert (wide.multipliers, wide.positions) == ((3,), False)
 
 
 # --- refusals -------------------------------------------------------------------------------------

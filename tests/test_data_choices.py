@@ -109,7 +109,7 @@ def test_a_guess_is_logged_once_and_a_declaration_is_not(caplog):
     read(X, layout="signals", channels="first")
     assert not caplog.messages
     read(X)
-    assert caplog.messages == [f"data: shape (4, 6, 5) is read as signals (N, C, L); {guess}"]
+    assert caplog.messages == [f"data: shape (4, 5, 6) is read as signals (N, C, L); {guess}"]
 
 
 def test_the_command_prints_each_choice(tmp_path, capsys):

@@ -6,6 +6,8 @@ from cases import classes as of, normal
 from torch import nn
 
 from scorefield.networks import ADM, MLP, DiT, SongUNet, UNet
+from scorefield.networks.dit import positions
+from scorefield.networks.unet import coordinates
 
 
 def mlp(classes=0, **options):
@@ -33,6 +35,13 @@ def dit(classes=0, **options):
 
 
 IMAGE = (2, 8, 8)
+
+
+def dims(make, count):
+    """Return the maker of a network of so many axes."""
+    return lambda classes=0, **options: make(classes, dims=count, **options)
+
+
 KINDS = {
     "mlp": (mlp, (6,)),
     "unet": (unet, IMAGE),
@@ -40,6 +49,9 @@ KINDS = {
     "song with features": (features, IMAGE),
     "adm": (adm, IMAGE),
     "dit": (dit, IMAGE),
+    "unet of signals": (dims(unet, 1), (2, 9)),
+    "unet of volumes": (dims(unet, 3), (2, 4, 3, 4)),
+    "dit of signals": (dims(dit, 1), (2, 7)),
 }
 every_kind = pytest.mark.parametrize(("make", "shape"), KINDS.values(), ids=KINDS)
 
@@ -170,17 +182,26 @@ def test_the_perceptron_takes_samples_of_any_shape_as_vectors(shape):
     assert torch.equal(shaped, flat.reshape(3, *shape))
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 8), (5, 7), (1, 1), (9, 4), (3, 13)])
-def test_images_of_any_size_come_back_as_if_padded_by_hand(size):
-    """Padding with zeros to even sides and cropping is all that odd sizes change."""
-    network, (height, width) = awake(unet, multipliers=(1, 2, 2)), size
+SIZES = [(8, 8), (7, 8), (5, 7), (1, 1), (9, 4), (3, 13), (8,), (13,), (1,), (3, 5, 4), (1, 1, 2)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [(unet, {"multipliers": (1, 2, 2), "positions": False}), (dit, {"width": 96, "patch": 4})],
+    ids=["unet", "dit"],
+)
+def test_samples_of_any_size_come_back_as_if_padded_by_hand(make, options, size):
+    """Padding with zeros to multiples of 4 and cropping is all that odd sizes change."""
+    network = awake(dims(make, len(size)), **options)
     x, label = normal(2, 2, *size).float(), torch.tensor([0.1, 0.9])
-    clean = torch.zeros(2, 2, -(-height // 4) * 4, -(-width // 4) * 4)
-    clean[:, :, :height, :width] = x
+    clean = torch.zeros(2, 2, *(-(-side // 4) * 4 for side in size))
+    inside = (..., *map(slice, size))
+    clean[inside] = x
     with torch.no_grad():
         found, padded = network(x, label), network(clean, label)
     assert found.shape == x.shape
-    assert torch.equal(found, padded[:, :, :height, :width])
+    assert torch.equal(found, padded[inside])
 
 
 def test_attention_at_the_coarse_level_lets_far_corners_speak():
@@ -236,3 +257,62 @@ def test_the_levels_and_blocks_asked_for_are_built_and_used(blocks, multipliers)
     coarsest = dict(seen)[network.attention]
     side = 8 // 2 ** (len(multipliers) - 1)
     assert coarsest == (1, 8 * multipliers[-1], side, side)
+
+
+# --- signals and volumes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_network_of_more_axes_makes_the_same_of_samples_of_one_place_along_the_first(count):
+    """There, the middle of each kernel is all that meets the sample."""
+    options = {"multipliers": (1,), "positions": False}
+    small, large = (awake(dims(unet, n), **options) for n in (count, count + 1))
+    given, own = large.state_dict(), small.state_dict()
+    for name, tensor in given.items():
+        if tensor.ndim == count + 3:
+            given[name] = tensor[:, :, tensor.shape[2] // 2]
+    assert {k: v.shape for k, v in given.items()} == {k: v.shape for k, v in own.items()}
+    small.load_state_dict(given)
+    x, label = normal(3, 2, *(7, 6)[:count]).float(), torch.linspace(-1, 1, 3)
+    with torch.no_grad():
+        flat, deep = small(x, label), large(x[:, :, None], label)[:, :, 0]
+    torch.testing.assert_close(flat, deep, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_a_moved_bump_gives_a_moved_result_only_without_positions(positions):
+    network = awake(unet, dims=1, positions=positions)
+    x = torch.zeros(2, 2, 128)
+    x[0, :, 40:46] = x[1, :, 72:78] = normal(2, 6).float()
+    with torch.no_grad():
+        first, second = network(x, torch.zeros(2))
+    around = (first[:, 20:66], second[:, 52:98])
+    change = float((around[0] - around[1]).abs().max() / first.std())
+    assert change > 0.1 if positions else change < 1e-4
+
+
+def test_coordinates_are_waves_along_each_axis_that_differ_at_all_places():
+    found = coordinates((5, 30), torch.zeros((), dtype=torch.float64))
+    assert found.shape == (16, 5, 30)
+    u = (torch.arange(30) + 0.5) / 30
+    for k in range(4):
+        torch.testing.assert_close(found[8 + k, 3].float(), (2**k * torch.pi * u).cos())
+        torch.testing.assert_close(found[12 + k, 0].float(), (2**k * torch.pi * u).sin())
+    assert torch.equal(found[:8].std(2), torch.zeros(8, 5, dtype=torch.float64))
+    distances = torch.cdist(found.flatten(1).T, found.flatten(1).T).fill_diagonal_(1)
+    assert distances.min() > 0.1
+
+
+def test_positions_of_patches_are_those_of_a_row_of_an_image():
+    like = torch.zeros((), dtype=torch.float64)
+    image = positions(24, (3, 5), like)
+    assert torch.equal(image[:, :12], positions(12, (5,), like).repeat(3, 1))
+    assert torch.equal(image[:, 12:], positions(12, (3,), like).repeat_interleave(5, 0))
+    torch.testing.assert_close(positions(12, (5,), like)[3, 0], torch.tensor(3.0).double().sin())
+
+
+@pytest.mark.parametrize("make", [unet, dit])
+@pytest.mark.parametrize("count", [0, 4])
+def test_other_numbers_of_axes_are_refused(make, count):
+    with pytest.raises(ValueError, match=r"must be 1 \(signals\), 2 \(images\) or 3 \(volumes\)"):
+        make(dims=count)

@@ -46,6 +46,9 @@ NETWORKS = {
     ),
     "adm": (c.ADMConfig(width=8, head=8, blocks=4, attention=(1,)), (3, 8, 8), classes(2)),
     "dit": (c.DiTConfig(width=8, head=4, layers=3), (3, 8, 8), classes(2)),
+    "dit of signals": (c.DiTConfig(width=8, head=4, layers=3), (3, 9), classes(2)),
+    "unet of signals": (c.UNetConfig(width=8, blocks=3), (3, 99), classes(2)),
+    "unet of volumes": (c.UNetConfig(width=8), (1, 3, 5, 4), classes(0)),
     "auto": (c.AutoNetwork(), (3, 4, 4), classes(0)),
 }
 

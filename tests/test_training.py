@@ -556,12 +556,15 @@ LABELS = {
 NETWORKS = {
     "vectors": ((3,), c.AutoNetwork()),
     "mlp": ((3,), c.MLPConfig(width=16, depth=1)),
-    "signals": ((2, 5), c.MLPConfig(width=16, depth=2)),
+    "signals": ((2, 5), c.AutoNetwork()),
+    "volumes": ((2, 3, 4, 3), c.UNetConfig(width=8)),
+    "mlp on signals": ((2, 5), c.MLPConfig(width=16, depth=2)),
     "images": ((1, 5, 6), c.AutoNetwork()),
     "unet": ((2, 8, 8), c.UNetConfig(width=8, multipliers=(1, 2, 2), blocks=2, heads=4)),
     "song": ((2, 8, 8), c.SongConfig(width=8, embedding="fourier", attention=(1,))),
     "adm": ((2, 8, 8), c.ADMConfig(width=8, head=8, variances=True)),
     "dit": ((2, 8, 8), c.DiTConfig(width=16, head=8, layers=2, variances=True)),
+    "dit of signals": ((2, 7), c.DiTConfig(width=16, head=8, layers=2)),
     "mlp on images": ((1, 4, 4), c.MLPConfig(width=16)),
 }
 

@@ -2,7 +2,8 @@
 
 Samples have their channels in front: ``(D,)`` vectors, ``(C, L)`` signals, ``(C, H, W)`` images and
 ``(C, D, H, W)`` volumes. An array does not say which it holds, so its shape decides unless
-``layout`` and ``channels`` do.
+``layout`` and ``channels`` do. Signals with more channels than places are not guessed: their axes
+are more often in the other order.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _SPACE: dict[Kind, tuple[str, ...]] = {
     "volumes": ("D", "H", "W"),
 }
 _FEW = 4  # channels, at most, that are expected last
-_SQUARE = 8  # sides of a square, at least, that is expected to be an image
+_SQUARE = 8  # sides of a square or a cube, at least, that is expected to be an image or a volume
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def axes_of(
         sample: the shape of a run's samples, which is preferred.
 
     Raises:
-        DataError: the array cannot hold what `choices` declares.
+        DataError: the array cannot hold what `choices` declares, or the order of the axes of
+            signals is not clear.
     """
     every = _possible(shape, byte)
     chosen = [
@@ -86,6 +88,17 @@ def axes_of(
             f"{options}: {name} has shape {shape}, which can be "
             f"{' or '.join(map(str, every)) or 'no samples (N, ...)'}."
         )
+    if (
+        sample is None
+        and chosen[0] == Axes("signals", "first")
+        and chosen[1:]
+        and shape[1] > shape[2]
+    ):
+        raise DataError(
+            f"{name} has shape {shape}, which can be signals (N, C, L) of {shape[1]} channels, or "
+            f"signals (N, L, C) of {shape[2]}: write channels=first or channels=last, or another "
+            "layout."
+        )
     like = [axes for axes in chosen if axes.shape(shape) == sample]
     usual = len(shape) == 2 or (len(shape) > 3 and shape[1] <= _FEW < min(shape[2:]))
     return (like or chosen)[0], len(chosen) > 1 and not like and not usual
@@ -97,7 +110,8 @@ def _possible(shape: tuple[int, ...], byte: bool) -> list[Axes]:
     count = len(space)
     few = count > 1 and space[-1] <= _FEW < space[0] and not (count > 2 and _is_square(space[1:]))
     order: tuple[Channels, Channels] = ("last", "first") if few else ("first", "last")
-    picture = count == 2 and (byte or (_is_square(space) and space[0] >= _SQUARE))
+    even = count in (2, 3) and _is_square(space) and space[0] >= _SQUARE
+    pictures = even or (count == 2 and byte)
     plain = [Axes(kind) for kind, names in _SPACE.items() if names and len(names) == count]
     rich = [
         Axes(kind, place)
@@ -108,7 +122,7 @@ def _possible(shape: tuple[int, ...], byte: bool) -> list[Axes]:
     vectors = [Axes("vectors")] if 0 < count < 5 else []
     if count == 1:
         return [*vectors, *plain]
-    return [*plain, *rich, *vectors] if picture else [*rich, *plain, *vectors]
+    return [*plain, *rich, *vectors] if pictures else [*rich, *plain, *vectors]
 
 
 def _is_square(sides: tuple[int, ...]) -> bool:

@@ -105,7 +105,7 @@ def _training(data: Data, values: Values) -> dict[str, str]:
     kind = _KINDS[len(data.x.shape)]
     turned = data.is_image and len(values.shape) == 4 and tuple(values.shape[1:]) != data.shape
     each = "feature" if len(data.shape) == 1 else "channel"
-    network = "a U-Net" if data.is_image else "an MLP"
+    network = "an MLP" if len(data.shape) == 1 else "a U-Net"
     summary = {
         "training": f"{len(data.x)} {kind} of shape {data.shape}"
         + (", turned from channels last" if turned else ""),

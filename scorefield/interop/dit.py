@@ -164,7 +164,7 @@ def _sizes(
         )
     width, channels, patch, _ = patches.shape
     side = math.isqrt(places.shape[1])
-    expected = positions(width, side, side, places.double())
+    expected = positions(width, (side, side), places.double())
     if places.shape[1:] != expected.shape or not torch.allclose(
         places[0].double(), expected, atol=1e-3
     ):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from scorefield.networks.conditions import NONE, Conditions
+from scorefield.networks.convolution import convolution, cropped, padded
 from scorefield.networks.embedding import Embedding, Sinusoids
 
 _FEATURES = 256  # of the label
@@ -43,20 +45,23 @@ class _Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """A transformer between patches of an image, for images whose sides are multiples of a patch.
+    """A transformer between patches of a signal, an image or a volume of any size.
+
+    Sides that are not multiples of a patch are padded, and the result is cropped.
 
     Args:
-        channels: of the image.
-        width: of the features of a patch, a multiple of 4 and of ``head``.
+        channels: of a sample.
+        width: of the features of a patch, a multiple of ``2 dims`` and of ``head``.
         layers: blocks of attention and perceptron.
         head: channels per attention head.
-        patch: side of a patch, in pixels.
+        patch: side of a patch: places of a signal, pixels of an image.
         variances: the network has a second output for each channel, a variance, which is computed
             but not returned.
         conditions: the conditions by their names.
+        dims: the number of spatial axes: 1 for signals, 2 for images, 3 for volumes.
 
     Raises:
-        ValueError: a width that does not divide.
+        ValueError: a width that does not divide; another number of axes.
 
     Reference: Peebles and Xie (2023), arXiv:2212.09748, with blocks of type adaLN-Zero.
     """
@@ -70,56 +75,57 @@ class DiT(nn.Module):
         patch: int = 2,
         variances: bool = False,
         conditions: Conditions = NONE,
+        dims: int = 2,
     ) -> None:
         super().__init__()
-        if width % 4 or width % head:
-            raise ValueError(f"width={width}: must be a multiple of 4 and of head={head}.")
+        conv = convolution(dims)
+        if width % (2 * dims) or width % head:
+            raise ValueError(f"width={width}: must be a multiple of {2 * dims} and of head={head}.")
         self.channels, self.patch = channels, patch
         outputs = channels * (1 + variances)
-        self.enter = nn.Conv2d(channels, width, patch, patch)
+        self.enter = conv(channels, width, patch, patch)
         self.embedding = Embedding(width, conditions, Sinusoids(_FEATURES, last=False))
         self.blocks = nn.ModuleList(_Block(width, width // head) for _ in range(layers))
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = _zeros(nn.Linear(width, 2 * width))
-        self.leave = _zeros(nn.Linear(width, patch**2 * outputs))
+        self.leave = _zeros(nn.Linear(width, patch**dims * outputs))
 
     def forward(self, x: Tensor, label: Tensor, **condition: Tensor | None) -> Tensor:
-        """Return ``(B, C, H, W)`` from such ``x``, labels ``(B,)`` and conditions by name.
+        """Return ``(B, C, *sides)`` from such ``x``, labels ``(B,)`` and conditions by name.
 
         Raises:
-            ValueError: sides that are not multiples of the patch; an unknown class or condition.
+            ValueError: an unknown class or condition.
         """
-        if any(side % self.patch for side in x.shape[-2:]):
-            raise ValueError(
-                f"images of {x.shape[-2]} by {x.shape[-1]} pixels: both sides must be multiples of "
-                f"patch={self.patch}."
-            )
-        embedding, h = self.embedding(label, **condition), self.enter(x)
-        count, width, rows, columns = h.shape
-        h = h.flatten(2).mT + positions(width, rows, columns, h)
+        embedding = self.embedding(label, **condition)
+        h = self.enter(padded(x, self.patch))
+        count, width, *grid = h.shape
+        h = h.flatten(2).mT + positions(width, grid, h)
         for block in self.blocks:
             h = block(h, embedding)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, -1)
         h = self.leave(self.norm(h) * (1 + scale) + shift)
-        h = h.reshape(count, rows, columns, self.patch, self.patch, -1).permute(0, 5, 1, 3, 2, 4)
-        out: Tensor = h.reshape(count, -1, *x.shape[2:])[:, : self.channels]
-        return out
+        dims = len(grid)
+        h = h.reshape(count, *grid, *[self.patch] * dims, -1)
+        each = [axis for k in range(1, dims + 1) for axis in (k, k + dims)]  # patch, place in it
+        h = h.permute(0, -1, *each).reshape(count, -1, *(side * self.patch for side in grid))
+        return cropped(h[:, : self.channels], x.shape[2:])
 
 
-def positions(width: int, rows: int, columns: int, like: Tensor) -> Tensor:
-    """Return sines and cosines of column and row, ``(rows columns, width)``, patch by patch.
+def positions(width: int, grid: Sequence[int], like: Tensor) -> Tensor:
+    """Return sines and cosines of the place on each axis, the last first, patch by patch.
 
     Args:
+        width: of the result ``(patches, width)``.
+        grid: the number of patches along each axis.
         like: a tensor of the device and of the type, or of a narrower one than float32.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
-    row, column = (
-        torch.arange(count, device=like.device, dtype=dtype) for count in (rows, columns)
-    )
-    powers = torch.arange(width // 4, device=like.device, dtype=dtype) / (width // 4)
+    sides = [torch.arange(count, device=like.device, dtype=dtype) for count in grid]
+    count = width // (2 * len(grid))
+    powers = torch.arange(count, device=like.device, dtype=dtype) / count
     frequencies = torch.exp(math.log(_SLOWEST) * powers)
-    places = column.repeat(rows), row.repeat_interleave(columns)
-    angles = [place[:, None] * frequencies for place in places]
+    places = reversed(torch.meshgrid(*sides, indexing="ij"))
+    angles = [place.reshape(-1, 1) * frequencies for place in places]
     return torch.cat([part for each in angles for part in (each.sin(), each.cos())], 1).to(like)
 
 

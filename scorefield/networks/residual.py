@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from scorefield.networks.attention import Attention
+from scorefield.networks.convolution import convolution
 from scorefield.networks.resample import Double, Halve
 
 
@@ -26,6 +27,7 @@ class Style:
         head: channels per attention head; 0 for a single head.
         heads: the number of heads instead, if not 0.
         taps: of the filter for halving and doubling images.
+        dims: the number of spatial axes.
     """
 
     scaled: bool
@@ -37,6 +39,7 @@ class Style:
     head: int = 0
     heads: int = 0
     taps: Sequence[float] = (1, 1)
+    dims: int = 2
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the sum of two branches, rescaled or not."""
@@ -50,7 +53,7 @@ class Style:
     def attention(self, channels: int) -> Attention:
         """Return self-attention."""
         heads = self.heads or (channels // self.head if self.head else 1)
-        return Attention(channels, heads, self.norm(channels))
+        return Attention(channels, heads, self.norm(channels), self.dims)
 
 
 class Block(nn.Module):
@@ -77,19 +80,20 @@ class Block(nn.Module):
         self.style = style
         self.move = nn.Identity() if move is None else move
         self.norm1 = style.norm(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        conv = convolution(style.dims)
+        self.conv1 = conv(inputs, outputs, 3, padding=1)
         self.modulation = nn.Linear(width, 2 * outputs if style.scaled else outputs)
         self.norm2 = style.norm(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv2 = conv(outputs, outputs, 3, padding=1)
         projects = inputs != outputs or (move is not None and style.projected)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if projects else nn.Identity()
+        self.skip = conv(inputs, outputs, 1) if projects else nn.Identity()
         self.attention = style.attention(outputs) if attends else None
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Return ``(B, outputs, ...)``, at the new resolution, from ``x`` ``(B, inputs, H, W)``."""
+        """Return ``(B, outputs, ...)``, at the new resolution, from ``x`` ``(B, inputs, ...)``."""
         h = self.conv1(self.move(nn.functional.silu(self.norm1(x))))
-        modulation = self.modulation(embedding)[..., None, None]
+        modulation = self.modulation(embedding)[(..., *[None] * self.style.dims)]
         if self.style.scaled:
             scale, shift = modulation.chunk(2, 1)
             h = self.norm2(h) * (1 + scale) + shift

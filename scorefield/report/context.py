@@ -23,7 +23,7 @@ from scorefield.noise import Noise
 from scorefield.report.blocks import Missing, Panel
 from scorefield.report.frontier import check_drawable
 from scorefield.report.view import View, limits
-from scorefield.report.view_images import Images, Signals
+from scorefield.report.view_images import Images, Signals, Slices
 from scorefield.report.view_vectors import Bars, Points, projection
 from scorefield.runs.folder import held_out_items
 from scorefield.runs.loading import load
@@ -138,8 +138,9 @@ class ReportContext:
         """The view of samples; its limits are those of the data, or of samples without data."""
         x = self.samples if self.x is None or len(self.x) < _FEW else self.x[:_VECTORS]
         shape, levels = x.shape[1:], self.run.config.train.levels
-        if len(shape) == 3:
-            return Images(tuple(shape), *((0.0, levels - 1.0) if levels else limits(x)))
+        if len(shape) in (3, 4):
+            ends = (0.0, levels - 1.0) if levels else limits(x)
+            return (Images if len(shape) == 3 else Slices)(tuple(shape), *ends)
         if len(shape) == 2:
             return Signals(x)
         project, names = projection(self.run, x)

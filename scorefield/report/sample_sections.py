@@ -190,5 +190,5 @@ def interpolations(context: ReportContext) -> Section:
         "each direction. Encoding and decoding an item changes it by at most "
         f"{float(result.error.max()):.1g} of its size. {view.way or view.caption}"
     )
-    size: blocks.Size = "wide" if x.ndim == 4 else "large"
+    size: blocks.Size = "wide" if x.ndim > 3 else "large"
     return Section("between", title, text, [Panels(panels, size), Note(note)])

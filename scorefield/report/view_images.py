@@ -1,4 +1,4 @@
-"""Views of images as a sheet of images, and of signals as rows of lines."""
+"""Views of images as a sheet of images, of volumes as slices, and of signals as rows of lines."""
 
 from __future__ import annotations
 
@@ -74,6 +74,36 @@ class Images(View):
         pixels = shades.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         # frames lie below each other, so each ends with a gap
         return np.pad(sheet(pixels, columns, gap, paper=0), ((0, gap), (0, 0), (0, 0)))
+
+
+class Slices(View):
+    """Volumes, by three slices across their first axis, from left to right."""
+
+    noun = "volumes"
+
+    def __init__(self, shape: tuple[int, ...], low: float, high: float) -> None:
+        channels, depth, height, width = shape
+        self.places = sorted({(k * depth) // 4 for k in (1, 2, 3)})
+        self.images = Images((channels, height, len(self.places) * width), low, high)
+        self.many = self.images.many
+        places = ", ".join(map(str, self.places))
+        self.caption = (
+            f"Each image shows the slices {places} of a volume of {depth} × {height} × {width}. "
+            f"{self.images.caption}"
+        )
+
+    def few(self, frames: int, most: int = 12) -> int:
+        return self.images.few(frames, most)
+
+    def picture(self, frames: Sequence[Tensor], followed: bool = True) -> Picture:
+        return self.images.picture([self._slices(x) for x in frames])
+
+    def strips(self, x: Tensor) -> list[Picture]:
+        return self.images.strips(self._slices(x))
+
+    def _slices(self, x: Tensor) -> Tensor:
+        """Return ``(..., C, H, 3 W)`` from ``x`` ``(..., C, D, H, W)``."""
+        return torch.cat([x.select(-3, place) for place in self.places], -1)
 
 
 class Signals(View):

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from scorefield.networks import Codec
 
 MOST_COLUMNS = 2**24
+_COARSEST = {1: 32, 3: 8}  # longest side of a U-Net's coarsest level, of signals and of volumes
+_MULTIPLIERS = (1, 2, 2, *[4] * 13)  # of a U-Net's levels
 MOST_TENSORS = 10_000  # of a network: each is an object, and an entry of a header
 
 PROCESSES: dict[str, type[Process]] = {
@@ -260,7 +262,7 @@ def network(
     """Return a fresh network for samples of a shape, with conditions.
 
     Raises:
-        ValueError: a U-Net for samples that are not images ``(C, H, W)``, or do not halve between
+        ValueError: samples of a shape that the network does not take, or that do not halve between
             its levels; images as conditions of an MLP; other settings that the network rejects.
     """
     config = concrete_network(config, shape)
@@ -277,9 +279,18 @@ def network(
                 f"condition {next(iter(images))} is an image: an MLP takes none; use a U-Net."
             )
         return networks.MLP(math.prod(shape), conditions=conditions, **options)
-    if len(shape) != 3:
+    dims = len(shape) - 1
+    if config.kind in ("unet", "dit"):
+        if dims not in (1, 2, 3):
+            raise ValueError(
+                f"network {config.kind} takes signals (C, L), images (C, H, W) and volumes "
+                f"(C, D, H, W), but one sample has shape {shape}: use an MLP."
+            )
+        options["dims"] = dims
+    elif dims != 2:
         raise ValueError(
-            f"a U-Net takes images (C, H, W), but one sample has shape {shape}: use an MLP."
+            f"network {config.kind} takes images (C, H, W), but one sample has shape {shape}: "
+            "use an MLP or a U-Net."
         )
     if config.kind in ("song", "adm"):
         levels = len(options["multipliers"])
@@ -291,8 +302,6 @@ def network(
         )
     inputs = shape[0] + Spatial.extra(images)
     result: nn.Module = constructor(inputs, conditions=conditions, **options)
-    if config.kind == "dit":
-        _check_sides(shape, config.patch, "the sides of the network's patches")
     if config.kind == "diffusers":
         assert isinstance(result, networks.Diffusers)
         _check_sides(shape, result.multiple, f"for {result.architecture} to divide them")
@@ -474,8 +483,31 @@ def concrete_network(
 ):
     """Return the configuration of a network with its kind and width filled in."""
     if config.kind == "auto":
-        config = c.UNetConfig() if len(shape) == 3 else c.MLPConfig()
+        config = c.UNetConfig() if len(shape) > 1 else c.MLPConfig()
+    if config.kind == "unet":
+        config = _unet(config, shape)
+    elif isinstance(config, c.SongConfig | c.ADMConfig) and config.multipliers is None:
+        config = config.model_copy(update={"multipliers": (1, 2)})
     if config.kind == "diffusers" or config.kind == "custom" or config.width is not None:
         return config
     parameters = inspect.signature(NETWORKS[config.kind]).parameters
     return config.model_copy(update={"width": parameters["width"].default})
+
+
+def _unet(config: c.UNetConfig, shape: tuple[int, ...]) -> c.UNetConfig:
+    """Return the configuration of a U-Net with its width, levels and positions filled in.
+
+    Its attention is between all places of the coarsest level, so long signals and large volumes
+    have more levels. They are narrow, because they have many places.
+    """
+    dims, levels = len(shape) - 1, 2
+    if coarsest := _COARSEST.get(dims):
+        halvings = math.ceil(math.log2(max(*shape[1:], 1) / coarsest))
+        levels = min(max(levels, 1 + halvings), len(_MULTIPLIERS))
+    defaults = {
+        "width": 32 if dims == 2 else 16,
+        "multipliers": _MULTIPLIERS[:levels],
+        "positions": dims == 1,
+    }
+    missing = {name for name in defaults if getattr(config, name) is None}
+    return config.model_copy(update={name: defaults[name] for name in missing})

@@ -230,7 +230,7 @@ class MLPConfig(Frozen):
 class _Levels(Frozen):
     kind: str
     width: PositiveInt | None = None
-    multipliers: Multipliers = (1, 2)
+    multipliers: Multipliers | None = None
     blocks: PositiveInt = 1
 
 
@@ -238,14 +238,18 @@ class UNetConfig(_Levels):
     """A U-Net.
 
     Attributes:
-        multipliers: Channel multiplier of each resolution level (unet, song, adm).
+        multipliers: Channel multiplier of each resolution level (unet, song, adm). The default of
+            unet is 1, 2 for images, and has more levels for long signals and large volumes.
         blocks: Residual blocks of each level (unet, song, adm).
         heads: Attention heads (unet).
+        positions: Add waves along each axis to the input (unet); the default is to do so for
+            signals only.
     """
 
     kind: Literal["unet"] = "unet"
     heads: PositiveInt = 2
     recompute: bool = False
+    positions: bool | None = None
 
 
 class SongConfig(_Levels):
@@ -295,7 +299,7 @@ class DiTConfig(Frozen):
 
     Attributes:
         layers: Blocks of attention and perceptron (dit).
-        patch: Side of a patch, in pixels (dit).
+        patch: Side of a patch, in pixels or in places of a signal (dit).
     """
 
     kind: Literal["dit"] = "dit"
@@ -323,7 +327,7 @@ class DiffusersConfig(Frozen):
 
 
 class AutoNetwork(Frozen):
-    """A U-Net for images and an MLP for the rest, each with its defaults."""
+    """A U-Net for signals, images and volumes, and an MLP for vectors, each with its defaults."""
 
     kind: Literal["auto"] = "auto"
 

@@ -33,6 +33,9 @@ and with the garbage collector off. Medians over the repeats are given, of times
 within one repeat, and minima. Targets are judged on the minima: what other work on the machine adds
 to a median depends on how long a run is, so that the longer one, a peer's, would suffer more.
 
+Batches are measured apart, with a small U-Net on images of 16 x 16 and processor time: what some
+samples cost in the default batches, as a share of what they cost in batches of 64.
+
 Targets, on the small state: at most half of the best peer's host time for the same rule, and at
 most 4 times the floor.
 """
@@ -70,6 +73,7 @@ SHAPES = {"small": (4, 8), "large": (16, 4, 32, 32)}
 BEST_OF = 3
 TO_PEER, TO_FLOOR = 0.5, 4.0
 NOISE_SHAPE, NOISE_STEPS, TO_RANDN = (16, 4, 64, 64), [20, 50, 250], 20.0
+BATCH_COUNTS = [1, 8, 32, 65, 100]
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 
 
@@ -327,6 +331,26 @@ def noise_ratios(repeats: int) -> dict[str, float]:
     return {name: least[name] / least["randn"] for name in runs}
 
 
+def batch_shares(repeats: int) -> dict[int, float]:
+    """Return the processor time of samples in default batches, over that in batches of 64."""
+    from scorefield.networks import UNet
+
+    torch.manual_seed(0)
+    field = sf.Denoiser(UNet(1, width=16), sf.VP(), sf.X0(), (1, 16, 16)).eval()
+    shares = {}
+    for count in BATCH_COUNTS:
+        least = {}
+        for batch_size in (None, 64):
+            times = []
+            for _ in range(repeats):
+                start = time.process_time_ns()
+                sf.sample(field, count, nfe=4, batch_size=batch_size)
+                times.append(time.process_time_ns() - start)
+            least[batch_size] = min(times)
+        shares[count] = least[None] / least[64]
+    return shares
+
+
 def walk(noise: sf.Noise, x: Tensor, steps: int) -> None:
     """Draw the increments of a stochastic solver on a grid."""
     places = torch.linspace(0.9, 0.1, steps + 1, dtype=torch.float64).tolist()
@@ -412,6 +436,9 @@ def main() -> None:
     for name, value in noise.items():
         print(f"{name:<24}{value:>8.1f}  {verdict(value, TO_RANDN)}: at most {TO_RANDN:g}")
     targets["noise at most 20 times torch.randn"] = max(noise.values()) <= TO_RANDN
+    batch = batch_shares(3)
+    print("\nprocessor time of n samples in default batches, over that in batches of 64")
+    print(", ".join(f"{count}: {share:.2f}" for count, share in batch.items()))
     print()
     for target, met in targets.items():
         print(f"{target}: {'pass' if met else 'FAIL'}")
@@ -421,6 +448,7 @@ def main() -> None:
         "repeats": repeats,
         "targets": targets,
         "noise": noise,
+        "batch": batch,
         "rows": rows,
     }
     RESULTS.parent.mkdir(exist_ok=True)

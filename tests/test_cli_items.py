@@ -84,6 +84,10 @@ def test_only_a_result_of_the_size_of_the_items_needs_their_room(
     out, options = tmp_path / "x.npy", ["--nfe", 8]
     line = fails(6, "encode", files / "run", files / "x.npy", "--out", out, *options)
     assert "takes 480 bytes, and there is room for 100 bytes" in line
+    restoring = ["restore", files / "run", files / "x.npy", "--corrupt", "--mask", "random:0.5"]
+    for draws, size in (("each", "3.8 KiB"), ("mean", "480 bytes")):
+        line = fails(6, *restoring, "--n", 8, "--draws", draws, "--out", out)
+        assert f"takes {size}, and there is room for 100 bytes" in line
     finishes(
         "likelihood", files / "run", files / "x.npy", "--out", out.with_suffix(".csv"), *options
     )

@@ -153,8 +153,8 @@ def test_rescaling_brings_back_the_deviation_of_each_sample():
 def test_a_guided_sample_does_not_depend_on_its_batch_and_has_a_likelihood():
     field = Labelled(sf.VP())
     guided = sf.ClassifierFree(field, 2.0, negative={"y": -1}).condition_on(y=torch.tensor(1))
-    x = sf.sample(guided, 10, seed=4)
-    assert torch.equal(sf.sample(guided, [7, 3], seed=4), x[[7, 3]])
+    x = sf.sample(guided, 10, seed=4, batch_size=64)
+    assert torch.equal(sf.sample(guided, [7, 3], seed=4, batch_size=64), x[[7, 3]])
     assert sf.log_prob(guided, x[:3], nfe=20).value.isfinite().all()
 
 
@@ -239,6 +239,25 @@ def test_a_product_of_one_law_over_another_makes_the_samples_of_their_quotient()
     own, other = part(process, 0), part(process, 1)
     product = sf.Product([own, other, other], (1.0, 1.0, -1.0), own.mean, own.variance)
     torch.testing.assert_close(sf.sample(product, 9), sf.sample(own, 9), rtol=1e-4, atol=1e-5)
+
+
+def test_a_product_is_too_narrow_by_the_ode_and_has_no_likelihood():
+    """The product of N(0, 1) and N(0, 1/4) is N(0, 1/5); the ODE's samples nearly all are 0."""
+    process = sf.VP()
+    wide, narrow = (
+        sf.Gaussian(process, torch.zeros(1), torch.full((1, 1), v)) for v in (1.0, 0.25)
+    )
+    product = sf.Product([wide, narrow], (1.0, 1.0), 0.0, 0.2)
+    x = sf.sample(product, 256, sf.Heun(), 100)
+    assert float(x.var()) < 0.02, "not the 0.2 of the product"
+    for field in (product, product.under(sf.EDM(t_max=80.0)), sf.ClassifierFree(product, 1.0)):
+        with pytest.raises(ValueError, match="a Product has no density"):
+            sf.log_prob(field, x[:2])
+    with pytest.raises(ValueError, match="a Product has no density"):
+        sf.elbo(product, x[:2])
+    one = sf.Product([narrow, wide], (1.0, 0.0))
+    found, expected = (sf.log_prob(f, x[:2].double()).value for f in (one, narrow))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(

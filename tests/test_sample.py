@@ -233,11 +233,36 @@ def test_integrate_refuses_a_state_that_does_not_stand_at_the_start():
         next(sf.integrate(mixture(PROCESS), sf.Heun(), at, tensor(0.5, 0.1)))
 
 
+ROWS = {1: [1], 32: [32], 64: [64], 65: [33, 33], 130: [44, 44, 44]}  # of samples, in each call
+
+
+@pytest.mark.parametrize(("count", "rows"), ROWS.items())
+def test_batches_are_equal_and_no_larger_than_the_samples_need(count, rows):
+    """One sample once cost as much as 64; with another size of batches the values are close."""
+    field = mixture(PROCESS)
+    x = sf.sample(field, count, nfe=4, dtype=torch.float64)
+    seen = []
+    handle = field.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    few = sf.sample(field, count, nfe=4, dtype=torch.float64)
+    codes = sf.encode(field, few, nfe=4, check=False)
+    sf.decode(field, codes, nfe=4, check=False)
+    sf.log_prob(field, few, nfe=8)
+    sf.elbo(field, few, nfe=4)
+    known = torch.where(torch.tensor([True, False]), few, torch.nan)
+    sf.restore(field, known, nfe=4)
+    handle.remove()
+    assert set(seen) == set(rows)
+    assert seen.count(rows[0]) >= 6 * len(rows)
+    padded = sf.sample(field, count, nfe=4, dtype=torch.float64, batch_size=64)
+    torch.testing.assert_close(x, padded, rtol=0, atol=1e-5)
+
+
 def test_a_tensor_of_ids_is_ids_however_many_it_holds():
     field = mixture(PROCESS)
     whole = sf.sample(field, 6)
     for ids in ([5], [5, 2], []):
-        assert torch.equal(sf.sample(field, torch.tensor(ids, dtype=torch.int64)), whole[ids])
+        few = sf.sample(field, torch.tensor(ids, dtype=torch.int64), batch_size=6)
+        assert torch.equal(few, whole[ids])
     assert torch.equal(sf.sample(field, torch.tensor(6)), whole)
 
 

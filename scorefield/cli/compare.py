@@ -98,6 +98,7 @@ def compare(
     """
     from scorefield.cli.opening import open_run
     from scorefield.runs.jobs.tables import check_target, refuse_file
+    from scorefield.sampling import MOST_ROWS
 
     budgets = whole_numbers("nfe", nfe)
     _check_options(
@@ -123,7 +124,7 @@ def compare(
         n=n,
         seed=seed,
         metrics=chosen,
-        batch_size=item.batch_size,
+        batch_size=opened.batch_size(MOST_ROWS),
         progress=lambda work: track(work, len(work), "comparing"),
     )
     opened.folder.save_frontier(result, out)

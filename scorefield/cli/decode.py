@@ -65,7 +65,7 @@ def decode(
             f"--nfe, by default {ROUND_TRIP_CALLS}."
         )
     plan = plan_of_calls(opened.run, nfe, pairs)
-    work = partial(_data, plan=plan, pairs=pairs, given=opened.given, batch_size=job.batch_size)
+    work = partial(_data, plan=plan, pairs=pairs, given=opened.given)
     settings = {"nfe": nfe, "pairs": pairs, "given": opened.given.name}
     in_parts(opened, DECODED, out, work, settings, parse_ids(job.ids, len(z)), z)
 

@@ -57,7 +57,7 @@ def encode(
     opened = open_run(run, job)
     out = target(CODES, opened, run / f"codes-{Path(data).stem}", job.ids)
     plan, x = plan_of_calls(opened.run, nfe, reversible), read_items(opened.run, data, any_scale)
-    work = partial(_codes, plan=plan, given=opened.given, batch_size=job.batch_size)
+    work = partial(_codes, plan=plan, given=opened.given)
     settings = {"nfe": nfe, "reversible": reversible, "given": opened.given.name}
     in_parts(opened, CODES, out, work, settings, parse_ids(job.ids, len(x)), x)
 

@@ -6,7 +6,8 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from scorefield.cli.options import JobOptions
 from scorefield.cli.results import ResultKind, Statistics
 from scorefield.data.config import DataConfig
 from scorefield.data.rows import Rows, digest
-from scorefield.runs.jobs.engines import Task, Work, find_engine
+from scorefield.runs.jobs.engines import Task, find_engine
 from scorefield.runs.jobs.parts import Columns, Job
 from scorefield.runs.jobs.shards import Shard, find_shard
 from scorefield.runs.jobs.tables import (
@@ -95,15 +96,21 @@ def in_parts(
     opened: Opened,
     kind: ResultKind,
     out: Path,
-    work: Work,
+    work: Callable[..., Columns],
     settings: Mapping[str, Any],
     ids: range,
     items: Rows | None = None,
+    *,
+    samples: int = 1,
+    results: int = 1,
 ) -> None:
     """Do work over ids in parts, and write the result if this process has all of them.
 
     Parts of an earlier process are used. ``settings`` are everything that the result depends on
-    besides the run, the items and the batch size.
+    besides the run, the items and the batch size, which ``work`` gets as ``batch_size``.
+
+    Args:
+        samples, results: of each item: how many are computed, and how many of them are written.
 
     Raises:
         UsageError: parts of another job lie next to the file; the shard or engine does not exist.
@@ -112,8 +119,11 @@ def in_parts(
     assert isinstance(options, JobOptions)
     engine, shard = find_engine(options.engine), find_shard(options.shard, os.environ)
     if kind.result:  # a table of numbers is small
-        _check_room(out, len(ids) // shard.count, opened.run.config.data.shape)
-    job = _job(opened, kind, out, settings, ids, items, shard.count)
+        shape = (results, *opened.run.config.data.shape)
+        _check_room(out, len(ids) // shard.count, shape)
+    batch_size = opened.batch_size(samples * len(ids))
+    job = _job(opened, kind, out, settings, ids, items, shard.count, batch_size)
+    work = partial(work, batch_size=batch_size)
     missing = _missing(job, shard)
     began, count = time.monotonic(), 0
     tasks = (_task(job, part, items) for part in missing)
@@ -220,8 +230,9 @@ def _job(
     ids: range,
     items: Rows | None,
     shards: int,
+    batch_size: int,
 ) -> Job:
-    like, batch_size = opened.run.config.data, opened.options.batch_size
+    like = opened.run.config.data
     few = -(-len(ids) // (batch_size * _PARTS))  # batches in a part
     block = batch_size * max(1, min(few, _LARGE // (4 * batch_size * math.prod(like.shape))))
     everything = {

@@ -95,7 +95,6 @@ def likelihood(
         _rows,
         options=options,
         bound=bound,
-        batch_size=job.batch_size,
         seed=seed,
         given=opened.given,
     )

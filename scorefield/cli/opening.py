@@ -18,6 +18,7 @@ from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.engines import Source
 from scorefield.runs.run import Run
 from scorefield.runs.units import Given as Values
+from scorefield.sampling import batch_rows
 
 _COPIES = 8  # of a batch, at least: state, noise, estimates and inside the network
 
@@ -42,6 +43,21 @@ class Opened:
         """The folder of the run."""
         return RunFolder(self.source.folder)
 
+    def batch_size(self, count: int) -> int:
+        """Return the rows of a batch of ``count`` samples.
+
+        Raises:
+            UsageError: the memory does not hold as many.
+        """
+        rows = batch_rows(count, self.options.batch_size)
+        needs = _COPIES * 4 * rows * math.prod(self.run.config.data.shape)
+        if needs > sizes.memory():
+            raise UsageError(
+                f"--batch-size {rows}: a batch takes {sizes.words(needs)}, and there are "
+                f"{sizes.words(sizes.memory())} of memory."
+            )
+        return rows
+
 
 def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opened:
     """Open a run, with guidance towards the conditions of the options.
@@ -51,20 +67,15 @@ def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opene
             condition.
         CheckpointError: as `scorefield.load`.
     """
-    if options.batch_size < 1:
+    if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"--batch-size {options.batch_size}: give at least 1.")
     if guidance != 1 and not options.given and options.given_from is None:
         raise UsageError(f"--guidance {guidance:g}: name the condition with --given.")
     source = Source(folder, options.network, options.device)
     run = source.load().guided(guidance)
-    needs = _COPIES * 4 * options.batch_size * math.prod(run.config.data.shape)
-    if needs > sizes.memory():
-        raise UsageError(
-            f"--batch-size {options.batch_size}: a batch takes {sizes.words(needs)}, and there are "
-            f"{sizes.words(sizes.memory())} of memory."
-        )
-    given = given_items(run, options.given, options.given_from)
-    return Opened(run, source, options, given)
+    opened = Opened(run, source, options, given_items(run, options.given, options.given_from))
+    opened.batch_size(1)  # raises if that of the options is too large
+    return opened
 
 
 def embedding(embeddings: Path | None, prompt: int | None) -> dict[str, Tensor]:

@@ -228,7 +228,7 @@ class ItemOptions:
 
     overwrite: Overwrite = False
 
-    batch_size: Annotated[int, option(WHERE)] = 64
+    batch_size: Annotated[int | None, option(WHERE, "equal batches of at most 64")] = None
     """Items per network call. Results are bit-identical only for the same batch size."""
 
     device: Device = "cpu"

@@ -24,6 +24,7 @@ from scorefield.runs.run import Run
 from scorefield.sampling import (
     DEFAULT_CALLS,
     DEFAULT_STEPS,
+    MOST_ROWS,
     SAMPLING,
     Adaptive,
     Defaults,
@@ -258,9 +259,10 @@ def _measured_plan(opened: Opened, options: PlanOptions) -> NamedPlan:
     if options.tolerance is not None:
         point = frontier.within(options.tolerance)
     else:
-        if opened.options.batch_size != frontier.batch_size:
+        rows = opened.batch_size(MOST_ROWS)
+        if rows != frontier.batch_size:
             raise UsageError(
-                f"--batch-size {opened.options.batch_size}: the times in {path} are of batches of "
+                f"--batch-size {rows}: the times in {path} are of batches of "
                 f"{frontier.batch_size}: give that, or compare again."
             )
         point = frontier.for_time(value)

@@ -132,9 +132,10 @@ def restore(
         draws=draws,
         plan=chosen.plan,
         given=opened.given,
-        batch_size=job.batch_size,
     )
-    in_parts(opened, RESTORED, out, work, settings, parse_ids(job.ids, len(items)), items)
+    ids = parse_ids(job.ids, len(items))
+    each = {"samples": n, "results": n if draws == "each" else 1}
+    in_parts(opened, RESTORED, out, work, settings, ids, items, **each)
 
 
 def _plan(run: Run, method: Method, nfe: int | None, options: SolverOptions) -> NamedPlan:

@@ -92,7 +92,6 @@ def sample(
     work = partial(
         _samples,
         plan=chosen.plan,
-        batch_size=job.batch_size,
         condition=condition,
         given=opened.given,
         **arguments,

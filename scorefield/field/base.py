@@ -314,6 +314,11 @@ class ScoreField(nn.Module, ABC):
         return estimate.parts(states, instants)
 
     @property
+    def has_density(self) -> bool:
+        """Whether likelihoods mean something: the scores are those of one distribution, noised."""
+        return all(part.has_density for part in self.children() if isinstance(part, ScoreField))
+
+    @property
     def data_std(self) -> float:
         """The data's root-mean-square deviation."""
         return float(torch.as_tensor(self.variance, dtype=torch.float64).mean().sqrt())

@@ -210,12 +210,13 @@ class Tilted(FieldWrapper):
 
 
 class Product(ScoreField):
-    """The field (4): a product of densities at each noise level, not of the data's densities.
+    """The field (4); its samples have the product of the densities only for one of weight 1.
 
     The noised product of data has another score than the sum of the noised factors' scores, so the
-    samples' distribution is not the product and depends on the solver: narrower by the ODE, far too
-    narrow for posteriors of one measurement each. It is the product for one field with weight 1;
-    otherwise Langevin moves at each level (`PredictorCorrector`) come nearer to it.
+    samples' distribution depends on the solver. By the ODE it is narrower than the product, of
+    posteriors of one measurement each by a hundred times and more; Langevin moves at each level
+    (`PredictorCorrector`) come nearer. The field has no likelihood. For several measurements, give
+    one posterior field an operator of all of them.
 
     Args:
         fields: any.
@@ -254,6 +255,10 @@ class Product(ScoreField):
     @property
     def stackable(self) -> bool:
         return all(field.stackable for field in self.fields)
+
+    @property
+    def has_density(self) -> bool:
+        return [w for w in self.weights if w] == [1.0] and super().has_density
 
     def prepare_times(
         self, t: Tensor, alpha: Tensor, sigma: Tensor

@@ -25,6 +25,7 @@ from scorefield.sampling import (
     Plan,
     as_ids,
     as_numbers,
+    batch_rows,
     batches,
     filled,
     resolve,
@@ -57,7 +58,7 @@ def restore(
     nfe: int | None = None,
     ids: Sequence[int] | Tensor | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     **settings: Any,
 ) -> Tensor:
     """Return ``n`` samples given each measurement, ``(N, n, *field.shape)``.
@@ -95,17 +96,18 @@ def restore(
     sample_ids = [k * n + j for k in items for j in range(n)]
     plan = replace(resolve(field, solver, times, nfe, restoration(method)), tuning=None)
     out = template(field).new_empty(len(sample_ids), *field.shape)
-    for places, rows, _ in batches(sample_ids, batch_size):
+    size = batch_rows(len(sample_ids), batch_size)
+    for places, rows, _ in batches(sample_ids, size):
         of_item, batch_ids = [k // n for k in places], [sample_ids[k] for k in places]
         with torch.inference_mode(False):  # whose tensors no gradient could be taken of
-            y, noise = filled(measured, of_item, rows, batch_size), noise_std
+            y, noise = filled(measured, of_item, rows, size), noise_std
             if isinstance(noise, Tensor):
                 each = noise.ndim == measured.ndim and len(noise) > 1
-                noise = filled(noise, of_item, rows, batch_size) if each else noise.clone()
+                noise = filled(noise, of_item, rows, size) if each else noise.clone()
             map_ = Mask(~y.isnan(), checked=True) if operator is None else operator
             own = field.take(of_item, len(items))
             posed = pose(method, own, map_, y, noise, plan, settings)
-            x = sample(posed[0], batch_ids, posed[1], seed=seed, batch_size=batch_size)
+            x = sample(posed[0], batch_ids, posed[1], seed=seed, batch_size=size)
         out[places] = x
     return out.reshape(len(items), n, *field.shape)
 

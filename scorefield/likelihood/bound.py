@@ -30,11 +30,18 @@ from torch import Tensor
 
 from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField
-from scorefield.likelihood.density import check_no_gradient, last_time
+from scorefield.likelihood.density import check_density, check_no_gradient, last_time
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.noise import BOUND, Noise
 from scorefield.process import cast, widest
-from scorefield.sampling import batches, check_samples, filled, for_batch, not_finite
+from scorefield.sampling import (
+    batch_rows,
+    batches,
+    check_samples,
+    filled,
+    for_batch,
+    not_finite,
+)
 
 DEFAULT_CALLS = 128
 _POWER = 6.0
@@ -63,7 +70,7 @@ def elbo(
     prior: Moments | PriorName = "moments",
     ids: Sequence[int] | Tensor | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Bound:
     """Return a lower bound of the log-density of each sample of ``x`` ``(B, *field.shape)``.
 
@@ -77,10 +84,11 @@ def elbo(
 
     Raises:
         ValueError: settings out of range, samples that do not fit the field, an ``x`` that requires
-            a gradient, a network in training.
+            a gradient, a network in training, a `Product`.
         NumericalError: a bound is not finite.
     """
     x, rows = check_samples(field, x, ids, batch_size)
+    check_density(field)
     check_no_gradient(x)
     if not isinstance(nfe, Integral) or nfe < 4 or nfe % 2:
         raise ValueError(f"nfe={nfe!r}: give an even number of calls, 4 or more.")
@@ -89,10 +97,11 @@ def elbo(
     low, high = (-field.process.half_log_snr(ends)).exp().tolist()
     dtype = widest(x.device)
     out = x.new_zeros(2, len(x), dtype=dtype)
-    for places, at, slots in batches(rows, batch_size):
-        batch = filled(x, places, at, batch_size).to(dtype)
+    size = batch_rows(len(rows), batch_size)
+    for places, at, slots in batches(rows, size):
+        batch = filled(x, places, at, size).to(dtype)
         noise = Noise(seed, slots.to(x.device), stream=BOUND)
-        own = for_batch(field, places, at, batch_size, len(x))
+        own = for_batch(field, places, at, size, len(x))
         with torch.no_grad():
             difference = _difference(own, moments, batch, noise, nfe // 2, low, high)
         spread = (difference.diff(dim=0) ** 2).sum(0) / (

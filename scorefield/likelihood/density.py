@@ -10,8 +10,8 @@ obeys ``dq/dr + div(q eps) = 0``. So along *any* path ``y(r)`` from the data to 
 The second term of (1) vanishes on the ODE's own path, where this is the change of variables of
 continuous flows. On the path of a solver, which is only close, it is the first order of the effect
 of the solver's error. A learned score is not quite the gradient of a density, least of all close to
-the data, where the term is faded out. It is reported as an error, and with 48 nodes or more, where
-the first order dominates, added as well.
+the data, where the term is faded out; with 48 nodes or more, where the first order dominates, the
+faded term is added to the value. The rest of the whole term is reported as an error.
 
 The Gaussian part is done in closed form. For data of covariance eigenvalues ``e_k``, ``Q`` is near
 ``sum_k r^2 / (e_k + r^2)``, which is taken out of the integral and integrated exactly, and the
@@ -47,6 +47,7 @@ from scorefield.sampling import (
     ROUND_TRIP,
     Adaptive,
     Plan,
+    batch_rows,
     batches,
     check_ode,
     check_samples,
@@ -77,7 +78,7 @@ def log_prob(
     prior: Moments | PriorName = "moments",
     ids: Sequence[int] | Tensor | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Likelihood:
     """Return the log-density of each sample of ``x`` ``(B, *field.shape)``, in the field's units.
 
@@ -101,16 +102,17 @@ def log_prob(
         prior: the distribution at the noisiest end: the data's moments, from field or `Moments`;
             or "standard", for data of zero mean and unit variance.
         ids: which samples these are, as the probes' key; by default ``0 .. B-1``.
-        batch_size: the batch that the field sees; with the nodes and ``d`` it makes up the memory.
+        batch_size: as for `scorefield.sample`; with the nodes and ``d`` it makes up the memory.
 
     Raises:
         ValueError: settings out of range, or that exclude each other; a shape that is not the
             field's, a value that is not finite, an ``x`` that requires a gradient, a network in
-            training.
+            training, a `Product`, which has no density.
         NumericalError: ``stderr`` is not met with ``max_probes``; a log-density is not finite; more
             adaptive steps than ``max_steps``.
     """
     x, rows = check_samples(field, x, ids, batch_size)
+    check_density(field)
     check_no_gradient(x)
     _check(nfe, probes, stderr, max_probes)
     dim = math.prod(field.shape)
@@ -131,11 +133,12 @@ def log_prob(
         x = x.clone()
         dtype = widest(x.device)
         out = x.new_zeros(len(fields(Likelihood)), len(x), dtype=dtype)
-        for places, at, slots in batches(rows, batch_size):
-            batch = filled(x, places, at, batch_size).to(dtype)
+        size = batch_rows(len(rows), batch_size)
+        for places, at, slots in batches(rows, size):
+            batch = filled(x, places, at, size).to(dtype)
             noise = Noise(seed, slots.to(x.device), stream=PROBES)
             if field.rows > 1:
-                along = rule(for_batch(field, places, at, batch_size, len(x)))
+                along = rule(for_batch(field, places, at, size, len(x)))
             out[:, places] = along.solve(batch, noise, at, goal, most)
     result = Likelihood(*out)
     if not bool((result.stderr <= goal).all()):
@@ -147,6 +150,15 @@ def log_prob(
     if bad := [rows[k] for k in not_finite(result.value)]:
         raise NumericalError(f"the log-density of samples {bad[:5]} is not finite.")
     return result
+
+
+def check_density(field: ScoreField) -> None:
+    """Reject a field whose scores are not those of one distribution, noised."""
+    if not field.has_density:
+        raise ValueError(
+            "field: a Product has no density, since its scores are not those of noised data. "
+            "Compute the log-density of each of its fields."
+        )
 
 
 def check_no_gradient(x: Tensor) -> None:

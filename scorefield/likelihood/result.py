@@ -17,8 +17,9 @@ class Likelihood:
     Attributes:
         value: the log-density of ``x`` with the process's lowest noise on it.
         stderr: the standard error of ``value`` from the probes; 0 for an exact trace.
-        solver_error: an estimate of the steps' error, from two rules that differ in order, and
-            from how far the path strays; NaN if the solver does not estimate its error.
+        solver_error: an estimate of the steps' error, from rules that differ in order and from how
+            far the path strays, that is meant to cover the error of nearly every item; NaN if the
+            solver does not estimate its error.
         truncation: an estimate of the effect of the noise left at ``t_min``: add it for the density
             of the data itself, where that is smooth at this scale.
         prior_mismatch: an estimate of the error where the distribution at the other end is not

@@ -2,9 +2,10 @@ r"""The line integral of a log-density by any solver of the probability-flow ODE
 
 The integral joins the state: besides the ``d`` coordinates of ``y = x / alpha`` a sample has one
 for each probe, or one in all, ``l``, with ``dl / dlog r`` the trace less its Gaussian part. So
-``dl / dr`` plays the part of ``eps``, and a field of ``alpha (y, l)`` on any process has both: its
-solvers integrate both. Probes are drawn once and stay the same along the path, since steps cannot
-follow a trace that changes from call to call.
+``dl / dr`` plays the part of ``eps``, and a field of ``(y, l)`` in the time ``r`` has both: its
+solvers integrate both. On another process's own time, near the data, steps would be far from small
+and their error estimates too small. Probes are drawn once and stay the same along the path, since
+steps cannot follow a trace that changes from call to call.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from torch import Tensor
 
 from scorefield.field import Estimate, Instant, ScoreField
 from scorefield.likelihood.divergence import Directions, trace
-from scorefield.likelihood.moments import Ends, Moments, far
+from scorefield.likelihood.moments import Ends, Moments
 from scorefield.noise import Noise
 from scorefield.process import EDM, check_times
 from scorefield.sampling import Adaptive, Plan, walk
-from scorefield.solvers import State
+from scorefield.solvers import Solver, State
 
 END_CALLS = 3  # at both ends of a path, for the prior and the budget
 _BEFORE = 0.8  # of the last r, where the field is evaluated once more
@@ -31,8 +32,6 @@ _BEFORE = 0.8  # of the last r, where the field is evaluated once more
 
 class Steps:
     """Runs of a field from data to a last time; the other arguments are those of `Nodes`.
-
-    Adaptive steps go in ``r``, whatever the process; a grid goes in the process's own time.
 
     Args:
         plan: a solver of the ODE, with a grid that falls to the time of the data, or the tolerances
@@ -43,20 +42,20 @@ class Steps:
         self, field: ScoreField, plan: Plan, moments: Moments, top: float, directions: Directions
     ) -> None:
         self.solver, times = plan.solver, plan.times
-        if not isinstance(times, Adaptive):
-            times = check_times(field.process, times.flip(0))
-        begin, end = (field.process.t_min, top) if isinstance(times, Adaptive) else times[[0, -1]]
-        ends = torch.tensor([float(begin), float(end)], dtype=torch.float64)
-        alpha, sigma = field.process.coefficients(ends)
-        self.low, self.high = (sigma / alpha).tolist()
-        self.view = field.under(EDM(t_min=self.low, t_max=self.high))
-        self.field = field if isinstance(times, Tensor) else self.view
-        self.alpha = float(alpha[0])
+        process = field.process
+        own = [process.t_min, top] if isinstance(times, Adaptive) else times.flip(0)
+        alpha, sigma = process.coefficients(check_times(process, torch.as_tensor(own)))
+        r = sigma / alpha
+        self.low, self.high = r[[0, -1]].tolist()
+        self.field = field.under(EDM(t_min=self.low, t_max=self.high))
+        self.times: Tensor | Adaptive = r
         if isinstance(times, Adaptive):
-            # the first step tried is within the data's deviation, however far away the prior is
-            first = min(times.first, 0.1 * moments.deviation / (self.high - self.low))
-            times = replace(times, start=self.low, end=self.high, first=first)
-        self.times, self.moments, self.directions = times, moments, directions
+            # the first step tried is within the data's deviation, however far away the prior is,
+            # and no longer than the data's noise: it would miss details of that size
+            first = min(0.1 * moments.deviation, self.low) / (self.high - self.low)
+            first = min(times.first, first)
+            self.times = replace(times, start=self.low, end=self.high, first=first)
+        self.moments, self.directions = moments, directions
         self.dim = math.prod(field.shape)
 
     def solve(self, x: Tensor, noise: Noise, rows: Sequence[int], goal: float, most: int) -> Tensor:
@@ -103,8 +102,8 @@ class Steps:
             # some methods make one call more until a step of the sample has been accepted
             first_calls = joined.calls - self.solver.calls if first_calls is None else first_calls
             calls = calls + ((t < self.high) * (self.solver.calls + first_calls * ~begun)).to(calls)
+            error = error + joined.error(state, t, self.solver)
             begun, t = begun | (state.t.flatten().cpu() != t), state.t.flatten().cpu()
-            error = error + joined.error(state)
             if bool((t[list(rows)] == self.high).all()):
                 break
         return state, error, calls
@@ -118,16 +117,18 @@ class Steps:
         """
         estimates = self.solver.error_order is not None
         error = begin.new_full((len(begin),), 0.0 if estimates else math.nan)
-        state = State(begin * self.alpha, times[0], noise)
-        for move in self.solver.moves(joined, times[:-1], times[1:], error=estimates):
+        state = State(begin, times[0], noise)
+        moves = self.solver.moves(joined, times[:-1], times[1:], error=estimates)
+        for begun, move in zip(times, moves, strict=False):
             state = move(state)
-            error = error + joined.error(state) if estimates else error
+            error = error + joined.error(state, begun, self.solver) if estimates else error
         return state, error, torch.full_like(error, joined.calls)
 
     def _look(self, y: Tensor, r: float, noise: Noise) -> tuple[Tensor, Tensor]:
         """Return ``eps`` ``(B, d)`` and the mean trace ``(B,)`` at one noise level."""
-        at = self.view.instants(torch.tensor([r], dtype=torch.float64))[0]
-        eps, traces = trace(self.view, y.reshape(-1, *self.view.shape), at, self.directions, noise)
+        at = self.field.instants(torch.tensor([r], dtype=torch.float64))[0]
+        x = y.reshape(-1, *self.field.shape)
+        eps, traces = trace(self.field, x, at, self.directions, noise)
         return eps.flatten(1), traces.mean(0)
 
 
@@ -155,22 +156,28 @@ class _Joined(ScoreField):
         """Return ``y`` ``(B, d)`` and the integral ``(B, K)`` of a state, or their errors."""
         values = state.error if error else state.x
         assert values is not None
-        joined = values / self.process.alpha(state.t).to(values)
-        return joined[:, : self.dim], joined[:, self.dim :] / self.scale
+        return values[:, : self.dim], values[:, self.dim :] / self.scale
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         self.calls += 1
         shaped = x[:, : self.dim].reshape(-1, *self.base.shape)
         eps, traces = trace(self.base, shaped, at.prepared, self.directions, self.noise)
-        r = torch.as_tensor(at.sigma / at.alpha, dtype=torch.float64).to(x)
-        gaussian = self.moments.trace(r.reshape(-1, 1))[:, None]
+        r = torch.as_tensor(at.sigma, dtype=torch.float64).to(x).reshape(-1, 1)
+        gaussian = self.moments.trace(r)[:, None]
         self.eps = eps.flatten(1)
-        rest = self.scale * (traces.T - gaussian) / r.reshape(-1, 1)
+        rest = self.scale * (traces.T - gaussian) / r
         return Estimate.from_eps(x, at, torch.cat([self.eps, rest], 1))
 
-    def error(self, state: State) -> Tensor:
-        """Return a step's error in nats: of the integral, and of (1) for the error of ``y``."""
+    def error(self, state: State, begun: Tensor, solver: Solver) -> Tensor:
+        """Return a step's error in nats: of the integral, and of (1) for the error of ``y``.
+
+        The solver's estimate is one of small steps. Traces have poles at imaginary ``r``, as far
+        away as ``r`` itself, so that a step from ``r`` to ``r + h`` is small if ``h / r`` is; the
+        estimate grows by ``(1 + h / r)^(k/2)`` for an error of order ``k``.
+        """
+        assert solver.error_order is not None
         error, integral = self.split(state, error=True)
-        alpha, sigma = self.process.coefficients(state.t)
-        r = (sigma / alpha).reshape(-1).to(error)
-        return integral.mean(1).abs() + far(r, self.moments) * (self.eps * error).sum(1).abs() / r
+        r = state.t.reshape(-1).to(error)
+        caution = torch.pow(r / begun.to(error), solver.error_order / 2)
+        stray = (self.eps * error).sum(1) / r
+        return caution * (integral.mean(1).abs() + stray.abs())

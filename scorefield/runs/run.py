@@ -133,7 +133,7 @@ class Run(DataInference):
         nfe: int | None = None,
         seed: int = 0,
         given: Any = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> Tensor:
         """Generate data ``(n, *shape)``; the arguments are those of `scorefield.sample`.
 
@@ -154,7 +154,7 @@ class Run(DataInference):
         *,
         nfe: int | None = None,
         given: Any = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         seed: int = 0,
     ) -> Tensor:
         """Generate samples in the units of the field; the arguments are those of `sample`."""

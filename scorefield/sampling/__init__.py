@@ -5,8 +5,10 @@ from scorefield.sampling.adaptive import (
     walk as walk,
 )
 from scorefield.sampling.batching import (
+    MOST_ROWS as MOST_ROWS,
     as_ids as as_ids,
     as_numbers as as_numbers,
+    batch_rows as batch_rows,
     batches as batches,
     check_evaluating as check_evaluating,
     check_samples as check_samples,

@@ -17,8 +17,22 @@ from torch import Tensor, nn
 from scorefield.field import ScoreField
 from scorefield.process import wrong_kind
 
+MOST_ROWS = 64  # in a batch, by default
 
-def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int = 64) -> list[int]:
+
+def batch_rows(count: int, batch_size: int | None) -> int:
+    """Return the rows of a batch: ``batch_size``, or the least that make as few batches of 64.
+
+    Batches have one size, and the last one is padded: with 64 rows, one sample costs as much as 64.
+    """
+    if batch_size is not None:
+        return batch_size
+    return max(1, -(-count // max(1, -(-count // MOST_ROWS))))
+
+
+def as_ids(
+    n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int | None = None
+) -> list[int]:
     """Return the ids that ``n`` stands for: ``0 .. n-1`` for a number, or those of a list.
 
     Raises:
@@ -30,7 +44,7 @@ def as_ids(n: SupportsIndex | Iterable[SupportsIndex] | Tensor, batch_size: int 
             f"n={tuple(n)} is a tuple: a sample's shape is the field's. Write n={first}, or give "
             "ids as a list."
         )
-    if not isinstance(batch_size, Integral) or batch_size < 1:
+    if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
         raise ValueError(f"batch_size={batch_size!r}: must be a whole number, at least 1.")
     listed = n.tolist() if isinstance(n, Tensor) and n.ndim else n
     try:
@@ -111,7 +125,7 @@ def as_state(x: Tensor) -> Tensor:
 
 
 def check_samples(
-    field: ScoreField, x: Tensor, ids: Sequence[int] | Tensor | None, batch_size: int
+    field: ScoreField, x: Tensor, ids: Sequence[int] | Tensor | None, batch_size: int | None
 ) -> tuple[Tensor, list[int]]:
     """Return samples ``(B, *field.shape)`` as a state and their ids, by default ``0 .. B-1``.
 

@@ -29,6 +29,7 @@ from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.batching import (
     as_ids,
     as_numbers,
+    batch_rows,
     batches,
     check_samples,
     filled,
@@ -81,7 +82,7 @@ def encode(
     nfe: int | None = None,
     check: bool = True,
     ids: Sequence[int] | Tensor | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Codes:
     """Carry samples ``(B, *field.shape)`` to the prior.
 
@@ -115,7 +116,7 @@ def decode(
     nfe: int | None = None,
     check: bool = True,
     ids: Sequence[int] | Tensor | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Decoded:
     """Carry codes back to data; the arguments are those of `encode`, with the same settings.
 
@@ -141,7 +142,7 @@ def interpolate(
     nfe: int | None = None,
     points: int = 9,
     ids: Sequence[int] | Tensor | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Decoded:
     """Return the samples between ``a`` and ``b``, both ``(B, *field.shape)``.
 
@@ -212,8 +213,11 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 class _Ways:
     """The way up and the way down of samples with these ids, and the units at both ends."""
 
-    def __init__(self, field: ScoreField, plan: Plan, ids: Sequence[int], batch_size: int) -> None:
-        self.field, self.solver, self.ids, self.batch_size = field, plan.solver, ids, batch_size
+    def __init__(
+        self, field: ScoreField, plan: Plan, ids: Sequence[int], batch_size: int | None
+    ) -> None:
+        self.field, self.solver, self.ids = field, plan.solver, ids
+        self.batch_size = batch_rows(len(ids), batch_size)
         if isinstance(plan.times, Adaptive):
             begin, end = plan.times.ends(field)
             rising: Tensor | Adaptive = replace(plan.times, start=end, end=begin)

@@ -18,7 +18,13 @@ from scorefield.field import Estimate, ScoreField
 from scorefield.noise import Noise
 from scorefield.process import Time, check_instance, check_times
 from scorefield.sampling.adaptive import Adaptive
-from scorefield.sampling.batching import as_ids, batches, check_evaluating, for_batch
+from scorefield.sampling.batching import (
+    as_ids,
+    batch_rows,
+    batches,
+    check_evaluating,
+    for_batch,
+)
 from scorefield.sampling.defaults import resolve
 from scorefield.sampling.integrate import Prepared, integrate
 from scorefield.sampling.plan import Plan
@@ -34,7 +40,7 @@ def sample(
     nfe: int | None = None,
     seed: int = 0,
     finish: bool = True,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Generate samples, shape ``(n, *field.shape)``.
@@ -51,8 +57,10 @@ def sample(
         seed: with an id, determines all the noise of a sample.
         finish: end with one more call of the field, Tweedie's posterior mean at the last time.
             Without it, samples keep the noise of that time. Not at `Process.t_data`.
-        batch_size: samples per call of the field. Results are bit-identical only for the same batch
-            size. Consecutive ids fill batches best: split work into blocks of ``batch_size`` ids.
+        batch_size: samples per call of the field; by default equal batches of at most 64 for all
+            of ``n``. A sample has the same bits for the same batch size, and differs by 1e-5 for
+            another: give it where parts of a job are to fit together. Consecutive ids fill batches
+            best: split work into blocks of ``batch_size`` ids.
         dtype: of the samples; by default that of the field's parameters, or torch's default, but at
             least float32. The state is float32 or float64 whatever the network's type, since half
             precision would lose a part of each small step.
@@ -72,9 +80,10 @@ def sample(
     (end,) = field.instants(run.last[None]) if finish else (None,)
     start, like = field.process.prior(field.mean, field.variance, run.first), template(field, dtype)
     out = like.new_empty(len(ids), *field.shape, dtype=dtype)
-    for places, rows, slots in batches(ids, batch_size):
+    size = batch_rows(len(ids), batch_size)
+    for places, rows, slots in batches(ids, size):
         if field.rows > 1:
-            own = for_batch(field, places, rows, batch_size, len(ids))
+            own = for_batch(field, places, rows, size, len(ids))
             run = Prepared.of(own, plan)
         # not in inference mode, in which a field could take no gradient of its own
         with torch.inference_mode(False), torch.no_grad():

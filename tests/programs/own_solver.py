@@ -24,7 +24,7 @@ assert (x - sf.sample(field, 16, sf.DDIM(), 20)).abs().max() < 1e-6
 
 clipped = sf.sample(field, 16, Clipped(1.0), 20)
 assert clipped.abs().max() < 1.1
-assert torch.equal(sf.sample(field, [7], Clipped(1.0), 20), clipped[7:8])
+assert torch.equal(sf.sample(field, [7], Clipped(1.0), 20, batch_size=16), clipped[7:8])
 churned = sf.sample(field, 16, sf.Churn(Clipped(1.0), 1.0, 20), 20)
 assert churned.abs().max() < 1.1
 assert sf.certify(Clipped(99.0)).passed

@@ -8,7 +8,7 @@ average out along the path.
 
 The error is 1.5 times the sum of four estimates, which need no further calls: a sum with fewer
 corrections at the ends; a path whose derivative is of order 4 instead of 6; the part of the path's
-first order that is not added; and sixth differences of the integrand, what the nodes do not
+first order that is not added; and sixth differences of the integrand, for details that nodes do not
 resolve.
 """
 
@@ -31,7 +31,7 @@ from scorefield.solvers import State
 
 _FEW = 36  # nodes, below which they are denser towards the data
 _MANY = 48  # nodes, from which on the first order of the path's error dominates
-_ROUGH = 6  # the order of the differences that measure what the nodes do not resolve
+_ROUGH = 6  # the order of the differences that measure details between nodes
 _CAUTION = 1.5  # times the sum of the estimates
 _GREGORY = (-1 / 12, -1 / 24, -19 / 720, -3 / 160)
 

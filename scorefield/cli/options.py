@@ -116,8 +116,9 @@ Conditions = Annotated[
     option(ITEMS),
     Parameter(
         name=("--condition", "--conditions"),
-        help="Conditions of the items: columns of a table or annotations of cells, as dose,drug; "
-        "or files with a row for each item, as labels.npy or low=low.npy. A kind may follow: "
+        help="Conditions of the items: columns of a table, annotations of cells or arrays of an "
+        ".npz file, as dose,drug; or files with a row for each item, as labels.npy or "
+        "low=low.npy. A kind may follow: "
         "dose=log. Kinds are class, number, log, embedding, set and image. Images in folders have "
         "the folders' names as classes.",
     ),
@@ -161,8 +162,10 @@ class ReadOptions:
     without: Annotated[tuple[str, ...], option(ITEMS)] = ()
     """Columns to leave out."""
 
-    key: Annotated[str | None, option(ITEMS, "x, or the only array")] = None
-    """Array of an .npz file to read."""
+    key: Annotated[
+        str | None, option(ITEMS, "x, or the only array"), Parameter(name=("--key", "--sample"))
+    ] = None
+    """Array of an .npz file to read; its other arrays can be conditions, by name."""
 
     matrix: Annotated[str | None, option(ITEMS, "X")] = None
     """Matrix of an .h5ad file to read: X, raw, layers/NAME or obsm/NAME."""

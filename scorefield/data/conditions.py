@@ -230,6 +230,8 @@ def _looked_up(entry: Entry, contents: Contents, name: str) -> tuple[str, Any, S
     text = str(entry.source)
     if text in contents.names and (entry.kind or _is_number(contents, text)) not in (None, "class"):
         return entry.name or text, _column(contents, text), ()
+    if text in contents.others:
+        return entry.name or text, contents.others[text](), ()
     path = Path(entry.source)
     if text not in (*contents.names, *contents.by_name) and _is_array(path):
         return entry.name or ONLY, whole(read_file(path).values), ()

@@ -61,6 +61,7 @@ class Contents:
         notes: sentences on the detected format, one for each line to print.
         options: the names of the choices of `ReadingConfig` that it has.
         items: the names of the items, if they are files.
+        others: functions that return the other arrays of an archive, by name.
     """
 
     values: Values
@@ -72,6 +73,7 @@ class Contents:
     notes: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
+    others: Mapping[str, Callable[[], np.ndarray]] = field(default_factory=dict)
 
 
 def coded(texts: np.ndarray) -> Coded:

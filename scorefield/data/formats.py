@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,8 @@ def read_file(path: Path, choices: ReadingConfig = ReadingConfig(), use: Use = A
         array = ARRAYS[suffix](path, choices.key)
     contents = array_contents(array, str(path), use)
     if suffix == ".npz":
-        contents = replace(contents, options=(*contents.options, "key"))
+        others = {key: partial(_npz, path, key) for key in _members(path)}
+        contents = replace(contents, options=(*contents.options, "key"), others=others)
     return contents
 
 
@@ -100,6 +102,12 @@ def _npz(path: Path, key: str | None) -> np.ndarray:
                 check_array(head, part.file_size)
             with archive.open(part) as whole:
                 return np.asarray(np.lib.format.read_array(whole, allow_pickle=False))
+
+
+def _members(path: Path) -> list[str]:
+    """Return the names of the arrays of an archive."""
+    with reading(path, "a .npz file"), zipfile.ZipFile(path) as archive:
+        return [info.filename.removesuffix(".npy") for info in archive.infolist()]
 
 
 def _idx(path: Path, key: str | None) -> np.ndarray:

@@ -46,7 +46,7 @@ def classes_of(contents: Contents, labels: Any, name: str) -> Labels:
         return Labels(classes, (text,))
     path = Path(labels)
     if not path.exists():
-        there = (*contents.by_name, *contents.names)
+        there = (*contents.by_name, *contents.names, *contents.others)
         raise DataError(
             f"conditions={text}: no such file, and no such column in {name}"
             + (f", which has {first_few(there)}." if there else ".")

@@ -1,3 +1,8 @@
 """The parts of the package, loaded when first used."""
 
-from . import certify as certify, check as check, metrics as metrics
+from . import (
+    calibration as calibration,
+    certify as certify,
+    check as check,
+    metrics as metrics,
+)

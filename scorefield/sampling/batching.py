@@ -9,8 +9,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +47,7 @@ def as_ids(
         )
     if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
         raise ValueError(f"batch_size={batch_size!r}: must be a whole number, at least 1.")
-    listed = n.tolist() if isinstance(n, Tensor) and n.ndim else n
+    listed: Any = n.tolist() if isinstance(n, Tensor | np.ndarray) and n.ndim else n
     try:
         if isinstance(listed, SupportsIndex):
             valid, ids = operator.index(listed) >= 0, list(range(operator.index(listed)))

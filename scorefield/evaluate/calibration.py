@@ -1,0 +1,121 @@
+r"""Calibration of a conditional density: coverage of its intervals and ranks of the truth.
+
+For pairs ``(theta_k, x_k)`` of the joint distribution, and draws of ``p(theta | x_k)``, each
+coordinate of ``theta_k`` is as likely to be at any rank among its draws. So its rank is uniform,
+and a central interval of level ``q`` holds it in a share ``q`` of the pairs.
+
+Uniform ranks are necessary, not sufficient: the prior has them too. Compare `scorefield.log_prob`
+of the pairs as well.
+
+Reference: Talts et al. (2018), arXiv:1804.06788, simulation-based calibration; Cook, Gelman and
+Rubin (2006).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LEVELS = (0.5, 0.8, 0.95)
+_CONFIDENCE = 1.959964  # deviations of a normal distribution for 95 %
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The share of pairs whose truth lies in the central interval of a level.
+
+    Attributes:
+        level: of the interval.
+        share: the mean over the coordinates.
+        low, high: the 95 % interval of each coordinate's share, the least and the greatest.
+    """
+
+    level: float
+    share: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.level:g} %: {100 * self.share:.1f} %"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration of draws of a conditional density.
+
+    Attributes:
+        ranks: of the truth among its draws, from 0 to their number, int64 ``(N, D)``.
+        draws: the number of draws of each pair.
+        coverage: by the level.
+        p_value: the probability of ranks that are as far from uniform, the least of the coordinates
+            times their number.
+    """
+
+    ranks: Tensor
+    draws: int
+    coverage: tuple[Coverage, ...]
+    p_value: float
+
+    def __str__(self) -> str:
+        return f"coverage {', '.join(map(str, self.coverage))}; ranks p = {self.p_value:.2g}"
+
+
+def calibration(samples: Tensor, truth: Tensor, levels: Sequence[float] = LEVELS) -> Calibration:
+    """Return the calibration of draws, by the ranks of the truth.
+
+    Args:
+        samples: draws given each condition, ``(N, n, D)``.
+        truth: of each condition, ``(N, D)``.
+        levels: of the intervals, between 0 and 1.
+
+    Raises:
+        ValueError: other shapes, fewer than 20 pairs or 19 draws, a level out of range.
+    """
+    shape = tuple(samples.shape)
+    if samples.ndim != 3 or (shape[0], shape[2]) != tuple(truth.shape):
+        raise ValueError(
+            f"samples has shape {shape} and truth {tuple(truth.shape)}: give (N, n, D) and (N, D)."
+        )
+    count, draws, _ = shape
+    if count < 20 or draws < 19:
+        raise ValueError(
+            f"{count} pairs with {draws} draws each: give at least 20 pairs and 19 draws."
+        )
+    if not all(0 < level < 1 for level in levels):
+        raise ValueError(f"levels={levels}: give numbers between 0 and 1.")
+    less = (samples < truth[:, None]).sum(1)
+    equal = (samples == truth[:, None]).sum(1)
+    ranks = less + equal // 2
+    inside = ((ranks + 0.5) / (draws + 1) - 0.5).abs()
+    covered = tuple(_coverage(level, inside <= level / 2) for level in levels)
+    return Calibration(ranks, draws, covered, _p_value(ranks, draws))
+
+
+def _coverage(level: float, inside: Tensor) -> Coverage:
+    """Return the coverage from whether each coordinate is in its interval, ``(N, D)``."""
+    count, shares = len(inside), inside.double().mean(0)
+    # Wilson's interval
+    z = _CONFIDENCE**2 / count
+    middle = (shares + z / 2) / (1 + z)
+    half = (z * (shares * (1 - shares) + z / 4)).sqrt() / (1 + z)
+    low, high = float((middle - half).min()), float((middle + half).max())
+    return Coverage(level, float(shares.mean()), low, high)
+
+
+def _p_value(ranks: Tensor, draws: int) -> float:
+    """Return the p-value of Pearson's test that all ranks are equally frequent, by Bonferroni."""
+    count, dim = ranks.shape
+    bins = max(2, min(20, count // 20))
+    expected = torch.bincount(torch.arange(draws + 1) * bins // (draws + 1), minlength=bins)
+    expected = count * expected.double() / (draws + 1)
+    least = 1.0
+    for column in ranks.T:
+        counts = torch.bincount(column.cpu() * bins // (draws + 1), minlength=bins).double()
+        statistic = ((counts - expected) ** 2 / expected).sum()
+        half = torch.tensor((bins - 1) / 2, dtype=torch.float64)
+        least = min(least, float(torch.special.gammaincc(half, statistic / 2)))
+    return min(1.0, dim * least) if math.isfinite(least) else 0.0

@@ -19,8 +19,8 @@ from scorefield.noise import Noise
 from scorefield.process import Time, check_instance, check_times
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.batching import (
+    MOST_ROWS,
     as_ids,
-    batch_rows,
     batches,
     check_evaluating,
     for_batch,
@@ -80,7 +80,8 @@ def sample(
     (end,) = field.instants(run.last[None]) if finish else (None,)
     start, like = field.process.prior(field.mean, field.variance, run.first), template(field, dtype)
     out = like.new_empty(len(ids), *field.shape, dtype=dtype)
-    size = batch_rows(len(ids), batch_size)
+    # `batch_rows`, written out: few functions stand between a call and the network
+    size = batch_size or -(-len(ids) // max(1, -(-len(ids) // MOST_ROWS))) or 1
     for places, rows, slots in batches(ids, size):
         if field.rows > 1:
             own = for_batch(field, places, rows, size, len(ids))

@@ -98,6 +98,12 @@ def test_a_layer_and_what_is_said_of_cells(tmp_path):
     assert "kind" in inspect(path)["columns for conditions"]
     with pytest.raises(DataError, match="depth has 30 different values"):
         read(path, conditions="depth")
+    with h5py.File(path, "a") as file:
+        file["obs/dose"] = np.linspace(0.5, 2, 30)
+    for conditions in ("dose,depth=number", {"dose": "number", "depth": "number"}):
+        dose, depth = read(path, conditions=conditions).conditions.channels
+        assert (dose.kind, dose.low, dose.high) == ("numbers", (0.5,), (2.0,))
+        assert (depth.kind, depth.low, depth.high) == ("numbers", (0.0,), (29.0,))
     with pytest.raises(DataError, match=r"matrix='raw': .* has X, layers/counts"):
         read(path, matrix="raw")
     np.save(tmp_path / "x.npy", X)

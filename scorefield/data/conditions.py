@@ -8,6 +8,7 @@ NaN for the rest.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -232,12 +233,29 @@ def _looked_up(entry: Entry, contents: Contents, name: str) -> tuple[str, Any, S
         return entry.name or text, _column(contents, text), ()
     if text in contents.others:
         return entry.name or text, contents.others[text](), ()
+    if text in contents.by_name and entry.kind != "class":
+        values = _annotation(contents.by_name[text](), entry.kind)
+        if values is not None:
+            return entry.name or text, values, ()
     path = Path(entry.source)
     if text not in (*contents.names, *contents.by_name) and _is_array(path):
         return entry.name or ONLY, whole(read_file(path).values), ()
     labels = classes_of(contents, entry.source, name)
     own = labels.columns or text in contents.by_name
     return entry.name or (text if own else ONLY), labels, labels.notes
+
+
+def _annotation(classes: Coded, kind: str | None) -> np.ndarray | None:
+    """Return the numbers or the texts of an annotation of items; None if it is one of classes."""
+    if kind == "embedding":
+        names: np.ndarray = np.array([*classes.labels, ""], str)[classes.codes]
+        return names
+    try:
+        numbers = np.array([*map(float, classes.labels), math.nan])
+    except ValueError:
+        return None
+    is_whole = bool((numbers[:-1] == np.floor(numbers[:-1])).all())
+    return None if kind is None and is_whole else numbers[classes.codes]
 
 
 def _is_array(path: Path) -> bool:

@@ -174,7 +174,7 @@ class DataField:
     @property
     def bound(self) -> str:
         """A digest of the conditions of `condition_on` and of the scales; empty without any."""
-        own = {**self.condition, **self.scales}
+        own = {**self.condition, **{f"scale of {key}": w for key, w in self.scales.items()}}
         return digest(own) if own else ""
 
     def given(self, given: Any) -> dict[str, Tensor]:

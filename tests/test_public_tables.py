@@ -118,7 +118,7 @@ def test_samples_have_the_schema_of_the_table(table):
 
 @pytest.mark.parametrize("name", ["penguins", "cars"])
 def test_samples_have_the_missing_rates_of_the_table(name):
-    """The only two tables with missing values; of a small network that has learned."""
+    """Two tables with missing values; of a small network that has learned."""
     table = arrow_of(name)
     network = MLPConfig(width=48, depth=2)
     run = sf.train(table, steps=300, batch_size=64, lr=3e-3, network=network)

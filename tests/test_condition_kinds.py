@@ -1,5 +1,6 @@
 """Conditions of every kind: read, encoded, hidden, taken by networks, and guided by."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -110,6 +111,12 @@ BAD = {
         {"a": [np.ones((2, 3)), np.ones((2, 4))] * 20},
         "sets of vectors that do not",
     ),
+    "one value": ({"a": ("number", 3)}, "condition a is one value: give one for each sample"),
+    "none": ({"a": None}, "condition a is None: give values, or leave it out"),
+    "same argument": (
+        {"x": NAMES, "x_": NAMES},
+        "conditions x, x_: two of them have the same",
+    ),
     "no kind": ({"a": np.ones((N, 1, 2, 2, 2))}, r"condition a has shape \(40, 1, 2, 2, 2\)"),
 }
 
@@ -127,6 +134,65 @@ def run():
     return sf.train(X, conditions, **SMALL)
 
 
+def test_data_is_read_for_a_run_as_the_run_has_learned(run):
+    """The channels are the run's, whatever the new data holds."""
+    dose = np.linspace(10, 20, N)
+    few = {"dose": dose, "animal": ["cow"] * N, "bag": SETS}
+    (scaled,) = (c for c in run.config.data.conditions if c.name == "dose")
+    expected = encode(scaled, dose)
+    for data in (run.read(X, few), run.read(sf.Data(X, few)), run.read(sf.Data(X), few)):
+        assert data.conditions.channels == run.config.data.conditions
+        torch.testing.assert_close(data.conditions.values["dose"], expected)
+        assert data.conditions.values["animal"].unique().tolist() == [2]
+    with pytest.raises(DataError, match="condition size: this run has the conditions dose"):
+        run.read(X, {"size": dose})
+    with pytest.raises(UsageError, match="animal='elk': give the number of a class"):
+        run.read(X, {"animal": ["elk"] * N})
+
+
+def test_rows_of_conditions_match_the_samples():
+    data = sf.Data(X, NAMES)
+    with pytest.raises(DataError, match="condition y has 40 rows for 39 samples"):
+        dataclasses.replace(data, x=data.x[1:])
+
+
+def test_forms_of_guidance_replace_each_other_and_are_in_order(run):
+    assert run.guided({"dose": 2}).guided(3.0).scales == {}
+    assert run.guided(3.0).guided({"dose": 2}).guidance == 1
+    one, two = (run.guided(s) for s in ({"dose": 2, "animal": 1.5}, {"animal": 1.5, "dose": 2}))
+    assert one.bound != two.bound
+    assert "guidance={'dose': 2.0" in repr(one)
+
+
+def test_a_run_that_was_never_without_conditions_draws_those_of_the_data():
+    values = {"a": np.linspace(0, 1, N), "b": NAMES}
+    sure = sf.train(X, values, dropout=0.0, **SMALL)
+    rows = {key: value[:3] for key, value in sure.examples.items()}
+    given = {"a": rows["a"].numpy() * np.linspace(0, 1, N).std() + 0.5, "b": rows["b"].tolist()}
+    torch.testing.assert_close(sure.sample(3, nfe=3), sure.sample(3, nfe=3, given=given))
+    with pytest.raises(UsageError, match="needs all conditions; b missing"):
+        sure.sample(2, nfe=2, given={"a": 0.5})
+    with pytest.raises(UsageError, match="needs all conditions; a, b missing"):
+        sure.log_prob(torch.from_numpy(X[:2]))
+
+
+def test_names_that_are_numbers_are_names():
+    numbers = {"5": [1.0, 0.0], "6": [0.0, 1.0], "7": [1.0, 1.0]}
+    kinds = np.array([5, 6, 7] * 13 + [5])
+    channel = channel_of({"kind": ("embedding", kinds)}, embeddings={"kind": numbers})
+    assert torch.equal(encode(channel, ["5"]), encode(channel, [1.0, 0.0]))
+    classes = channel_of([str(k) for k in kinds])
+    assert encode(classes, np.array([6, 5])).tolist() == [1, 0]
+
+
+def test_values_of_pandas_are_given_as_they_are(run):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"dose": [0.6, 1.2], "animal": ["cow", "ant"]})
+    given = {"dose": [0.6, 1.2], "animal": ["cow", "ant"]}
+    found = run.sample(2, nfe=2, given=dict(frame))
+    assert torch.equal(found, run.sample(2, nfe=2, given=given))
+
+
 UNFIT = {
     "unknown": ({"foo": 1}, "given=foo: this run has the conditions dose, animal, bag"),
     "no name": (0.5, "given=0.5: this run has the conditions dose, animal, bag; name them"),
@@ -136,6 +202,8 @@ UNFIT = {
     "nan": ({"dose": math.nan}, "dose=nan: is not finite"),
     "size": ({"dose": [[1.0, 2.0]]}, r"dose=of shape \(1, 2\): give a number"),
     "set": ({"bag": np.ones((2, 4))}, r"bag=of shape \(2, 4\): give vectors of 3 numbers"),
+    "no set": ({"bag": 0.3}, "bag=0.3: give vectors of 3 numbers"),
+    "text for a set": ({"bag": ["abc"]}, "bag: give vectors of 3 numbers"),
     "rows": ({"dose": [1.0, 2.0]}, "the condition dose has 2 rows for 3 samples"),
     "rows of two": (
         {"dose": [1.0, 2.0], "animal": ["ant", "bee", "cow"]},
@@ -322,7 +390,7 @@ def test_a_run_of_conditions_comes_back_from_its_folder(run, tmp_path):
 
 def test_names_of_columns_may_be_any(tmp_path):
     """Also names of arguments and of attributes of modules, and names with points."""
-    names = ("label", "x", "type", "price.usd", "t")
+    names = ("label", "x", "type", "price.usd", "t", "eps", "denoiser", "n", "seed", "x0")
     values = {name: np.linspace(0, 1 + k, N) for k, name in enumerate(names)}
     run = sf.train(X, values, **SMALL)
     run.save(tmp_path / "run")
@@ -380,6 +448,7 @@ def test_conditions_of_samples_are_columns_of_the_table_that_is_written(folder, 
         ("sample run --given dose=1 dose=2", 2, "--given dose=2: dose is given twice"),
         ("sample run --given size=1", 2, "this run has the conditions dose, animal"),
         ("sample run --given-from g.csv --n 9", 2, "6 rows, and item 8 needs one of its own"),
+        ("sample run --given dose=1 --given-from g.csv --n 2", 2, "dose is given by --given, too"),
         ("sample run --given-from t.npy", 3, "t.npy: no such file"),
         ("sample run --given-from v.csv", 3, "has the columns name, a, b, and the run the"),
         ("sample run --guidance 2", 2, "name the condition with --given"),

@@ -81,8 +81,10 @@ def _data(
     codes: Tensor | Codes = task.x
     if pairs:
         codes = Codes(task.x[:, 0], torch.zeros(len(task.x)), 0, task.x[:, 1])
-    result = run.decode(codes, plan, given=given.of(task.ids), ids=task.ids, batch_size=batch_size)
-    return {"x": result.x.numpy(force=True), "error": result.error.numpy(force=True)}
+    values = given.of(task.ids)
+    result = run.decode(codes, plan, given=values, ids=task.ids, batch_size=batch_size)
+    columns = {"x": result.x.numpy(force=True), "error": result.error.numpy(force=True)}
+    return columns | run.columns_of(values, len(result.x))
 
 
 def _read_codes(source: Path) -> Tensor:

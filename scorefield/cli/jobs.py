@@ -117,6 +117,7 @@ def in_parts(
     """
     options = opened.options
     assert isinstance(options, JobOptions)
+    opened.given.check(ids, None if items is None else len(items))
     engine, shard = find_engine(options.engine), find_shard(options.shard, os.environ)
     if kind.result:  # a table of numbers is small
         shape = (results, *opened.run.config.data.shape)

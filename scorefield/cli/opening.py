@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -114,6 +115,19 @@ class GivenItems:
         """The number of items that they are for; 1 if they are for any."""
         return max((len(v) for v in self.values.values() if v.ndim), default=1)
 
+    def check(self, ids: range, items: int | None) -> None:
+        """Reject items without a row, and rows without an item.
+
+        Args:
+            items: the number of items in the data; None for samples.
+
+        Raises:
+            UsageError: with both numbers.
+        """
+        self.of(ids[-1:])
+        if items is not None and self.rows > max(1, items):
+            raise UsageError(f"--given-from: {self.rows} rows for {items} items.")
+
     def of(self, ids: Sequence[int] | range) -> Values | None:
         """Return the conditions of some items, or None without any.
 
@@ -144,17 +158,26 @@ def given_items(run: Run, given: Sequence[str], given_from: Path | None) -> Give
     if given_from is not None:
         from scorefield.data.conditions import read_given
 
-        values |= read_given(channels, given_from)
+        rows = read_given(channels, given_from)
+        if both := [name for name in rows if name in values]:
+            raise UsageError(f"--given-from {given_from}: {both[0]} is given by --given, too.")
+        values |= rows
     return GivenItems(values, run.given_name(Values(values)))
 
 
-def _of_texts(channels: Sequence[Channel], given: Sequence[str]) -> dict[str, str]:
-    """Return the values in texts such as ``dose=0.3``, by the names of the conditions."""
-    names, values = [channel.name for channel in channels], dict[str, str]()
+def _of_texts(channels: Sequence[Channel], given: Sequence[str]) -> dict[str, Any]:
+    """Return the values in texts such as ``dose=0.3`` and ``x=0.3,-1``, by the conditions."""
+    names, values = [channel.name for channel in channels], dict[str, Any]()
+    sizes = {channel.name: getattr(channel, "size", 1) for channel in channels}
+    name = names[0] if len(names) == 1 else ""
     labels = {name for channel in channels for name in getattr(channel, "names", ())}
     for text in given:
         for part in [text] if text in labels else text.split(","):
-            name, sign, value = part.partition("=")
+            before, (name, sign, value) = name, part.partition("=")
+            if before in values and not sign and sizes.get(before, 1) > 1:
+                values[before] = [*values[before], part]
+                name = before
+                continue
             if part in labels or not sign:
                 if len(names) != 1:
                     raise UsageError(
@@ -164,8 +187,8 @@ def _of_texts(channels: Sequence[Channel], given: Sequence[str]) -> dict[str, st
                 name, value = names[0], part
             if name in values:
                 raise UsageError(f"--given {part}: {name} is given twice.")
-            values[name] = value
-    return values
+            values[name] = [value] if sizes.get(name, 1) > 1 else value
+    return {name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in values.items()}
 
 
 def file_part(options: ItemOptions) -> str:

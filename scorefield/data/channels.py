@@ -40,6 +40,8 @@ def encode(channel: Channel, value: Any) -> Tensor:
     Raises:
         UsageError: a value of another kind, shape or range than the values that were learned.
     """
+    if hasattr(value, "to_numpy"):  # of pandas or polars
+        value = value.to_numpy()
     if isinstance(channel, ClassChannel):
         return _classes(channel, value)
     if isinstance(channel, NumbersChannel):
@@ -49,6 +51,28 @@ def encode(channel: Channel, value: Any) -> Tensor:
     if isinstance(channel, SetChannel):
         return _sets(channel, value)
     return _images(channel, value)
+
+
+def converted(own: Channel, channel: Channel, value: Tensor) -> Tensor:
+    """Return the values of a condition as another channel of the same name describes them.
+
+    Raises:
+        UsageError: a channel of another kind or size; a class that it does not have.
+    """
+    if isinstance(own, ClassChannel) and isinstance(channel, ClassChannel):
+        if not own.names or not channel.names or own.names == channel.names:
+            return encode(channel, value)
+        places = [_class(channel, name) for name in own.names]
+        return torch.tensor([*places, -1])[value]
+    if own.kind != channel.kind or getattr(own, "log", 0) != getattr(channel, "log", 0):
+        raise UsageError(f"{own.name} is of kind {own.kind}, and the run has kind {channel.kind}.")
+    pairs = [
+        [torch.tensor(getattr(each, name)) for name in ("mean", "std")] for each in (own, channel)
+    ]
+    (mean, std), (new_mean, new_std) = pairs
+    if mean.shape != new_mean.shape:
+        raise UsageError(f"{own.name} has size {mean.numel()}, and the run {new_mean.numel()}.")
+    return (value * std + mean - new_mean) / new_std
 
 
 def column(channel: Channel, value: Tensor, count: int) -> np.ndarray:
@@ -121,8 +145,10 @@ def _classes(channel: ClassChannel, value: Any) -> Tensor:
 
 def _class(channel: ClassChannel, value: Any) -> int:
     """Return the number of a class."""
-    if value in channel.names:
-        return channel.names.index(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str | Integral) and str(value) in channel.names:
+        return channel.names.index(str(value))
     if isinstance(value, str) and value.removeprefix("-").isdecimal():
         value = int(value)
     if isinstance(value, Integral) and -1 <= int(value) < channel.count:
@@ -209,13 +235,19 @@ def _rows_of(channel: EmbeddingChannel) -> Mapping[str, Tensor]:
 
 def _sets(channel: SetChannel, value: Any) -> Tensor:
     wanted = f"give vectors of {channel.size} numbers, (n, {channel.size}), or a list of such sets"
-    one = np.ndim(value) == 2 if not isinstance(value, list) else np.ndim(value[0]) < 2
+    if isinstance(value, str) or not hasattr(value, "__len__") or not len(value):
+        raise UsageError(f"{channel.name}={value!r}: {wanted}.")
+    one = not isinstance(value, list | tuple) and np.ndim(value) == 2
+    one |= isinstance(value, list | tuple) and np.ndim(value[0]) < 2
     sets: Sequence[Any] = [value] if one else value
     parts = []
     for each in sets:
-        numbers = torch.as_tensor(np.asarray(each, np.float64))
-        if numbers.ndim != 2 or numbers.shape[1] != channel.size:
-            raise _error(channel, each, wanted)
+        try:
+            numbers = torch.as_tensor(np.array(each, np.float64))
+        except (TypeError, ValueError):
+            raise UsageError(f"{channel.name}: {wanted}.") from None
+        if numbers.ndim != 2 or numbers.shape[1] != channel.size or bool(numbers.isinf().any()):
+            raise UsageError(f"{channel.name}=of shape {tuple(numbers.shape)}: {wanted}.")
         parts.append(_scaled(channel, numbers[~numbers.isnan().any(1)]))
     longest = max(1, *map(len, parts)) if len(parts) > 1 else max(1, len(parts[0]))
     result = torch.full((len(parts), longest, channel.size), torch.nan)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scorefield._internal.errors import DataError
 from scorefield.data import exact
-from scorefield.data.channels import encode
+from scorefield.data.channels import converted, encode
 from scorefield.data.config import (
     Channel,
     ClassChannel,
@@ -33,7 +33,7 @@ from scorefield.data.contents import Coded, Contents, first_few, whole
 from scorefield.data.formats import read_file
 from scorefield.data.labels import Labels, array_labels, classes_of
 from scorefield.data.objects import array, texts
-from scorefield.data.table import read as read_table
+from scorefield.data.table import KINDS as TABLES, read as read_table
 
 KINDS = ("class", "number", "log", "embedding", "set", "image")
 ONLY = "y"  # the name of a condition that has none
@@ -59,13 +59,19 @@ class Conditions:
         items = torch.as_tensor(items)
         return Conditions(self.channels, {key: v[items] for key, v in self.values.items()})
 
-    def of_columns(self, columns: Sequence[str]) -> Conditions:
-        """Return the conditions, those with a name of the columns marked as such."""
-        channels = tuple(
-            channel.model_copy(update={"column": channel.name in columns})
-            for channel in self.channels
-        )
-        return Conditions(channels, self.values)
+    def under(self, like: Sequence[Channel]) -> Conditions:
+        """Return the conditions as the channels of a run describe them; others are left out.
+
+        Raises:
+            DataError: a condition of another kind, or a class that the run does not have.
+        """
+        own = {channel.name: channel for channel in self.channels}
+        there = [channel for channel in like if channel.name in own]
+        values = {
+            channel.key: converted(own[channel.name], channel, self.values[own[channel.name].key])
+            for channel in there
+        }
+        return Conditions(tuple(there), values)
 
 
 class Entry(NamedTuple):
@@ -101,10 +107,17 @@ def entries(conditions: Any) -> list[Entry]:
         result = [Entry(name, table[name]) for name in table.column_names]
     else:
         result = [Entry(None, conditions)]
-    names = [entry.name or ONLY for entry in result if not isinstance(entry.source, str)]
-    if "" in [entry.name for entry in result] or len({*names}) < len(names):
+    names = [entry.name or (str(entry.source) if _is_text(entry) else ONLY) for entry in result]
+    if "" in names or "" in [entry.name for entry in result] or len({*names}) < len(names):
         raise DataError(f"conditions={conditions!r}: give each condition a name of its own.")
+    for entry in result:
+        if entry.source is None:
+            raise DataError(f"condition {entry.name} is None: give values, or leave it out.")
     return result
+
+
+def _is_text(entry: Entry) -> bool:
+    return isinstance(entry.source, str | Path)
 
 
 def columns_of(conditions: Any) -> set[str]:
@@ -149,25 +162,30 @@ def read_conditions(
     for entry in wanted:
         if (entry.name or str(entry.source)) in tables:
             entry = entry._replace(kind="embedding")
+        channel = None if like is None else _of_name(like, entry)
+        if channel is not None:
+            entry = entry._replace(kind=_KIND_OF[channel.kind])
         key, source = entry.name, entry.source
         if isinstance(source, str | Path):
             key, source, more = _looked_up(entry, contents, name)
             notes += more
         rows = _Rows(key or ONLY, source, count, shape)
-        if like is not None:
-            channel = _of_name(like, key or ONLY, entry)
-            if channel is None:
-                continue
-            value = rows.encoded(channel)
-        else:
+        if like is None:
             channel, value = rows.fitted(entry.kind, tables.pop(key or ONLY, None))
+            is_column = _is_text(entry) and key == str(entry.source) and key in contents.names
+            channel = channel.model_copy(update={"column": is_column})
+        elif channel is None:  # classes of folders, which nobody named
+            continue
+        else:
+            value = rows.encoded(channel)
         channels.append(channel)
         values[channel.key] = value
     if tables:
-        raise DataError(
-            f"embeddings={first_few([*tables])}: the data has no condition of that name."
-        )
-    return Conditions(tuple(channels), values).of_columns(contents.names), tuple(notes)
+        raise DataError(f"embeddings={first_few([*tables])}: the data has no such condition.")
+    if len(values) < len(channels):
+        names = first_few([channel.name for channel in channels])
+        raise DataError(f"conditions {names}: two of them have the same name.")
+    return Conditions(tuple(channels), values), tuple(notes)
 
 
 def _tables(embeddings: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
@@ -215,13 +233,26 @@ def read_given(channels: Sequence[Channel], path: Path) -> dict[str, Tensor]:
     return {channel.key: encode(channel, columns[channel.key]) for channel in there}
 
 
-def _of_name(like: Sequence[Channel], name: str, entry: Entry) -> Channel | None:
+_KIND_OF = {"numbers": "number", "class": "class", "embedding": "embedding", "set": "set"}
+_KIND_OF |= {"image": "image"}
+
+
+def _of_name(like: Sequence[Channel], entry: Entry) -> Channel | None:
     """Return the condition of a run by its name, or its only one for values without a name."""
+    name = entry.name or (str(entry.source) if _is_text(entry) else ONLY)
     for channel in like:
-        if channel.name == name or (len(like) == 1 and entry.name is None):
+        if channel.name == name:
             return channel
-    if isinstance(entry.source, Labels):  # of folders, which nobody named
-        return None
+    if isinstance(entry.source, Labels):  # classes of folders, which nobody named
+        return like[0] if len(like) == 1 and isinstance(like[0], ClassChannel) else None
+    is_file = _is_text(entry) and Path(entry.source).exists()
+    if len(like) == 1 and entry.name is None and (is_file or not _is_text(entry)):
+        return like[0]
+    if _is_text(entry) and not is_file and entry.name is None:
+        raise DataError(
+            f"conditions={name}: no such file, and this run has no such condition; it has "
+            f"{first_few([c.name for c in like]) or 'none'}."
+        )
     there = f"the conditions {first_few([c.name for c in like])}" if like else "no conditions"
     raise DataError(f"condition {name}: this run has {there}.")
 
@@ -238,8 +269,10 @@ def _looked_up(entry: Entry, contents: Contents, name: str) -> tuple[str, Any, S
         if values is not None:
             return entry.name or text, values, ()
     path = Path(entry.source)
-    if text not in (*contents.names, *contents.by_name) and _is_array(path):
-        return entry.name or ONLY, whole(read_file(path).values), ()
+    if text not in (*contents.names, *contents.by_name) and path.exists():
+        kind = entry.kind or _kind_of_file(path)
+        if kind not in (None, "class"):
+            return entry.name or ONLY, _file_values(path, entry.name), ()
     labels = classes_of(contents, entry.source, name)
     own = labels.columns or text in contents.by_name
     return entry.name or (text if own else ONLY), labels, labels.notes
@@ -258,12 +291,29 @@ def _annotation(classes: Coded, kind: str | None) -> np.ndarray | None:
     return None if kind is None and is_whole else numbers[classes.codes]
 
 
-def _is_array(path: Path) -> bool:
-    """Return whether a file holds numbers of a condition, and not labels."""
-    if not path.exists() or path.suffix.lower() not in (".npy", ".npz"):
-        return False
-    values = read_file(path).values
-    return values.dtype.kind == "f" or len(values.shape) > 2
+def _kind_of_file(path: Path) -> str | None:
+    """Return "number" for a file that holds numbers of a condition; None for one of labels."""
+    if path.suffix.lower() in (".npy", ".npz"):
+        values = read_file(path).values
+        return "number" if values.dtype.kind == "f" or len(values.shape) > 2 else None
+    return None
+
+
+def _file_values(path: Path, name: str | None) -> np.ndarray:
+    """Return the values in an array, or in the column of a table that has the name, or only one.
+
+    Raises:
+        DataError: a table of several columns without that name.
+    """
+    if path.suffix.lower() not in TABLES:
+        return whole(read_file(path).values)
+    table = read_table(path, str(path))
+    column = name if name in table.column_names else table.column_names[0]
+    if name not in table.column_names and table.num_columns > 1:
+        raise DataError(
+            f"{path} has the columns {first_few(table.column_names)}: name the condition after one."
+        )
+    return _numbers_or_texts(table[column])
 
 
 def _is_number(contents: Contents, column: str) -> str | None:
@@ -312,12 +362,13 @@ class _Rows:
             assert self.source.classes is not None
             return self._classes(self.source.classes)
         values = _as_array(self.source)
-        kind = kind or self._kind(values)
+        kind = self._kind(values) if kind is None or not values.ndim else kind
         self._check(len(values))
         if kind == "class":
-            return self._classes(array_labels(values, self.count))
+            is_text = values.dtype.kind == "f" and not bool((values == np.floor(values)).all())
+            return self._classes(array_labels(_as_texts(values) if is_text else values, self.count))
         if kind == "embedding":
-            return self._embedding(values, table)
+            return self._embedding(_as_texts(values), table)
         if values.dtype.kind not in "biuf" and values.dtype != object:
             raise self._error(f"holds values of type {values.dtype}, and needs numbers")
         if kind == "set":
@@ -337,6 +388,8 @@ class _Rows:
             values = [labels[k] if labels and k >= 0 else int(k) for k in codes.tolist()]
         else:
             values = _as_array(values)
+            if isinstance(channel, EmbeddingChannel) and values.ndim == 1:
+                values = _as_texts(values)
         value = encode(channel, values)
         self._check(len(value))
         return value
@@ -350,8 +403,15 @@ class _Rows:
 
     def _kind(self, values: np.ndarray) -> str:
         """Return the kind of values of which it was not declared."""
-        if values.dtype == object or (values.ndim == 3 and len(self.shape) != 2):
+        if values.ndim == 0:
+            raise self._error("is one value: give one for each sample")
+        if values.dtype == object or (values.ndim == 3 and len(self.shape) == 1):
             return "set"
+        if values.ndim == 3 and len(self.shape) == 3:
+            raise self._error(
+                f'has shape {values.shape}: write (N, 1, H, W) for images, or ("set", values) for '
+                "sets of vectors"
+            )
         if values.ndim == 1 + len(self.shape) and values.ndim > 2:
             return "image"
         if values.ndim == 1 and values.dtype.kind != "f":
@@ -417,6 +477,8 @@ class _Rows:
                 "holds sets of vectors that do not have one size: give (n, size) each"
             )
         every = torch.from_numpy(np.concatenate(sets))
+        if bool(every.isinf().any()):
+            raise self._error("holds infinite numbers")
         mean, std = self._moments(every[~every.isnan().any(1)])
         channel = SetChannel(name=self.name, mean=mean, std=std, most=max(map(len, sets)))
         return channel, encode(channel, sets)
@@ -433,6 +495,15 @@ class _Rows:
         shape = tuple(numbers.shape[1:])
         channel = ImageChannel(name=self.name, shape=shape, mean=mean, std=std)
         return channel, ((numbers - mean) / std).float()
+
+
+def _as_texts(values: np.ndarray) -> np.ndarray:
+    """Return texts, of numbers too; whole ones without a decimal point."""
+    if values.dtype.kind != "f":
+        return values.astype(str)
+    return np.array(
+        [f"{value:.0f}" if value == np.floor(value) else str(value) for value in values]
+    )
 
 
 def _as_array(source: Any) -> np.ndarray:
@@ -459,8 +530,13 @@ def _vectors(table: Any, name: str) -> dict[str, np.ndarray]:
         arrow = read_table(
             table if not isinstance(table, str) else Path(table), f"embeddings of {name}"
         )
-        names = [str(value) for value in arrow.column(0).to_pylist()]
-        columns = [exact.as_float64(arrow.column(k)) for k in range(1, arrow.num_columns)]
+        names = [str(text) for text in arrow.column(0).to_pylist()]
+        places = range(1, arrow.num_columns)
+        if other := [k for k in places if not exact.is_number(arrow.column(k).type)]:
+            raise DataError(
+                f"embeddings of {name}: column {arrow.column_names[other[0]]} holds no numbers."
+            )
+        columns = [exact.as_float64(arrow.column(k)) for k in places]
         if not columns:
             raise DataError(f"embeddings of {name}: needs a column of names, and numbers after it.")
         matrix = np.stack(columns, 1).astype(np.float32)

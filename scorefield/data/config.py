@@ -165,7 +165,21 @@ class ColumnsConfig(Frozen):
         return values
 
 
-RESERVED = ("self", "x", "t", "at", "label")  # arguments of fields and networks
+# arguments of fields, networks and of the functions that call them
+RESERVED = (
+    "self",
+    "x",
+    "t",
+    "at",
+    "label",
+    "x0",
+    "eps",
+    "denoiser",
+    "field",
+    "n",
+    "seed",
+    "progress",
+)
 
 
 class _Channel(Frozen):

@@ -203,7 +203,7 @@ def _checked(classes: Coded, count: int, where: str) -> Coded:
     if not 0 < len(classes.labels) <= min(MOST_CLASSES, count // 2):
         raise DataError(
             f"{where} has {len(classes.labels)} different values for {count} samples: too many "
-            "for classes."
+            "for classes; declare the kind of a condition of numbers, as in NAME=number."
             if classes.labels
             else f"{where} has no values."
         )

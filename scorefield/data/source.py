@@ -19,6 +19,7 @@ from scorefield.data.axes import Axes, axes_of
 from scorefield.data.builtin import BUILTIN, builtin
 from scorefield.data.conditions import Conditions, columns_of, entries, read_conditions
 from scorefield.data.config import (
+    Channel,
     Channels,
     ColumnsConfig,
     DataConfig,
@@ -91,6 +92,9 @@ class Data:
         else:
             if not isinstance(conditions, Conditions):
                 conditions = _conditions(conditions, x, name)
+            for key, value in conditions.values.items():
+                if len(value) != len(x):
+                    raise DataError(f"condition {key} has {len(value)} rows for {len(x)} samples.")
             values = [x, conditions, name, columns, incomplete, reading, notes]
         for field, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
@@ -106,11 +110,17 @@ class Data:
         return len(self.shape) == 3
 
 
-def _conditions(conditions: Any, x: Rows, name: str, embeddings: Any = None) -> Conditions:
+def _conditions(
+    conditions: Any,
+    x: Rows,
+    name: str,
+    embeddings: Any = None,
+    like: Sequence[Channel] | None = None,
+) -> Conditions:
     """Return the conditions of samples in memory."""
     contents: Any = Contents(x)  # type: ignore[arg-type]
     shape = tuple(x.shape[1:])
-    return read_conditions(entries(conditions), contents, name, shape, embeddings)[0]
+    return read_conditions(entries(conditions), contents, name, shape, embeddings, like)[0]
 
 
 def read(
@@ -211,9 +221,10 @@ def read(
     if path and str(source) in BUILTIN:
         _check_choices(explicit, (), name)
         x, y = builtin(str(source))
-        return Data(
-            x, _conditions(y if conditions is None else conditions, x, name, embeddings), name
-        )
+        if conditions is None and (like is None or like.classes is not None):
+            conditions = y
+        learned = None if like is None else like.conditions
+        return Data(x, _conditions(conditions, x, name, embeddings, learned), name)
     choices = explicit if like is None else explicit.over(like.reading)
     dialect = Dialect(delimiter, decimal, encoding, comment, header, na)
     of_columns = Choices.of(columns)
@@ -289,10 +300,16 @@ def as_data(source: Any, conditions: Any = None, **options: Any) -> Data:
     """
     if not isinstance(source, Data):
         return read(source, conditions, **options)
-    if conditions is None:
-        return source
-    embeddings = options.get("embeddings")
-    return replace(source, conditions=_conditions(conditions, source.x, source.name, embeddings))
+    like, embeddings = options.get("like"), options.get("embeddings")
+    channels = None if like is None else like.conditions
+    if conditions is not None:
+        own = _conditions(conditions, source.x, source.name, embeddings, channels)
+        return replace(source, conditions=own)
+    return (
+        source
+        if channels is None
+        else replace(source, conditions=source.conditions.under(channels))
+    )
 
 
 def read_contents(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -215,7 +216,10 @@ def as_table(
             arrays.append(kinds.labelled(other.labels, codes, codes < 0, field.type))
         elif other is not None:
             numbers = pyarrow.array(other, mask=np.isnan(other))
-            arrays.append(numbers.cast(field.type, safe=False))
+            with contextlib.suppress(pyarrow.ArrowInvalid):  # numbers that are not whole
+                numbers = numbers.cast(field.type)
+            field = field.with_type(numbers.type)
+            arrays.append(numbers)
         else:
             continue
         fields.append(field)

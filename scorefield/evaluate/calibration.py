@@ -16,9 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from scorefield.sampling import as_numbers
 
 LEVELS = (0.5, 0.8, 0.95)
 _CONFIDENCE = 1.959964  # deviations of a normal distribution for 95 %
@@ -64,17 +67,20 @@ class Calibration:
         return f"coverage {', '.join(map(str, self.coverage))}; ranks p = {self.p_value:.2g}"
 
 
-def calibration(samples: Tensor, truth: Tensor, levels: Sequence[float] = LEVELS) -> Calibration:
+def calibration(samples: Any, truth: Any, levels: Sequence[float] = LEVELS) -> Calibration:
     """Return the calibration of draws, by the ranks of the truth.
 
     Args:
-        samples: draws given each condition, ``(N, n, D)``.
+        samples: draws given each condition, ``(N, n, D)``, a tensor or an array. Levels are exact
+            where ``n + 1`` is a multiple of 40, and nearly so for 99 draws.
         truth: of each condition, ``(N, D)``.
         levels: of the intervals, between 0 and 1.
 
     Raises:
-        ValueError: other shapes, fewer than 20 pairs or 19 draws, a level out of range.
+        ValueError: other shapes, fewer than 20 pairs or 19 draws, a level out of range, values that
+            are not finite.
     """
+    samples, truth = as_numbers("samples", samples), as_numbers("truth", truth)
     shape = tuple(samples.shape)
     if samples.ndim != 3 or (shape[0], shape[2]) != tuple(truth.shape):
         raise ValueError(
@@ -87,6 +93,8 @@ def calibration(samples: Tensor, truth: Tensor, levels: Sequence[float] = LEVELS
         )
     if not all(0 < level < 1 for level in levels):
         raise ValueError(f"levels={levels}: give numbers between 0 and 1.")
+    if not bool(samples.isfinite().all()) or not bool(truth.isfinite().all()):
+        raise ValueError("samples, truth: some values are not finite.")
     less = (samples < truth[:, None]).sum(1)
     equal = (samples == truth[:, None]).sum(1)
     ranks = less + equal // 2

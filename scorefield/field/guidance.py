@@ -74,7 +74,8 @@ class ClassifierFree(FieldWrapper):
                 "from 0 to 1."
             )
         super().__init__(base)
-        self.scale = dict(scale) if isinstance(scale, Mapping) else scale
+        # pairs, whose order matters
+        self.scale = tuple(scale.items()) if isinstance(scale, Mapping) else scale
         self.negative = None if negative is None else dict(negative)
         self.interval, self.rescale = (low, high), rescale
 
@@ -87,7 +88,7 @@ class ClassifierFree(FieldWrapper):
         self, t: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Sequence[tuple[Instant, Any]]:
         ratios = (-self.process.half_log_snr(t)).exp()
-        scales = list(self.scale.values()) if isinstance(self.scale, dict) else [self.scale]
+        scales = [w for _, w in self.scale] if isinstance(self.scale, tuple) else [self.scale]
         weights = [[self._weight(scale, ratio) for scale in scales] for ratio in ratios]
         return list(zip(self.base.instants(t), weights, strict=True))
 
@@ -121,7 +122,7 @@ class ClassifierFree(FieldWrapper):
         return Estimate(x, at, (x0, eps))
 
     def _check(self, condition: Mapping[str, Any]) -> None:
-        scaled = self.scale if isinstance(self.scale, dict) else {}
+        scaled = dict(self.scale) if isinstance(self.scale, tuple) else {}
         there = condition if self.negative is None else {**self.negative}
         if not condition or not {*condition} <= {*there} or not {*scaled} <= {*there}:
             names = sorted({*scaled} | {*(self.negative or {})})
@@ -132,7 +133,7 @@ class ClassifierFree(FieldWrapper):
 
     def _terms(self, x: Tensor, at: Instant, wanted: Mapping[str, Any]) -> list[Pair]:
         """Return ``x0`` and ``eps`` of each term of (1), from without to with all conditions."""
-        names = [*self.scale] if isinstance(self.scale, dict) else None
+        names = [name for name, _ in self.scale] if isinstance(self.scale, tuple) else None
         sets = (
             [{}, wanted]
             if names is None

@@ -111,6 +111,8 @@ def _under(run: Run, data: Data, given: Any) -> Tensor:
     """
     result = torch.ones(len(data.x), dtype=torch.bool)
     for key, value in run.given(given).items():
+        if value.ndim and len(value) > 1:
+            raise UsageError(f"given: {len(value)} rows of {key}; give one value to compare with.")
         if key not in data.conditions.values:
             raise DataError(f"conditions=None: {data.name} has none; pass the {key} of its items.")
         rows = data.conditions.values[key]

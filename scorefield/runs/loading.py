@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scorefield._internal.devices import find_device
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data import Standardize
-from scorefield.data.config import DataConfig
+from scorefield.data.config import EXAMPLES, DataConfig
 from scorefield.field import Denoiser, Label, Parametrization
 from scorefield.process import Process
 from scorefield.runs import build
@@ -176,7 +176,14 @@ def run_of(
     parts = denoiser.network, denoiser.process, denoiser.parametrization
     field = Denoiser(*parts, shape, mean, variance, denoiser.label)
     build.check_network(field, about.conditions, train.dropout > 0)
-    return Run(field.eval(), transform, RunConfig(data=about, train=train))
+    examples = {} if items is None else _examples(items, about)
+    return Run(field.eval(), transform, RunConfig(data=about, train=train), examples=examples)
+
+
+def _examples(data: Data, about: DataConfig) -> dict[str, Tensor]:
+    """Return conditions of items that are spread over the data."""
+    rows = torch.linspace(0, len(data.x) - 1, EXAMPLES).long()
+    return {key: data.conditions.values[key][rows] for key in about.examples}
 
 
 def describe_data(data: Data, config: TrainConfig) -> DataConfig:

@@ -43,14 +43,11 @@ class Run(DataInference):
     Attributes:
         averages: the network's weights averaged with other decays, by the decay.
         folder: the folder that the run was loaded from or saved to, or None.
-        examples: of the conditions in the data, rows by their keys, to which plans are tuned; not
-            for a single class.
         tuned: tuned plans that no folder has, by guidance, network calls and `bound`.
     """
 
     averages: Mapping[float, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
     folder: RunFolder | None = None
-    examples: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     tuned: dict[tuple[float, int, str], Plan] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -58,6 +55,7 @@ class Run(DataInference):
         names = [channel.name for channel in data.conditions]
         conditions = f", conditions={names}" if names else ""
         guidance = f", guidance={self.guidance:g}" if self.guidance != 1 else ""
+        guidance += f", guidance={dict(self.scales)}" if self.scales else ""
         folder = f", folder={str(self.folder.path)!r}" if self.folder else ""
         return f"Run({data.name!r}, shape={data.shape}{conditions}, {process!r}{guidance}{folder})"
 
@@ -104,7 +102,7 @@ class Run(DataInference):
             CheckpointError: the run folder holds a plan of another run.
         """
         tuned = self.tuned.get((self.guidance, nfe, self.bound))
-        if tuned is None and self.folder is not None:
+        if tuned is None and self.folder is not None and not self.scales:
             tuned = self.folder.plan(self.conditional, nfe, self.guidance)
         return default_plan(self.field, nfe) if tuned is None else tuned
 
@@ -115,7 +113,7 @@ class Run(DataInference):
         Raises:
             CheckpointError: the run folder holds a plan of another run.
         """
-        if self.folder is None:
+        if self.folder is None or self.scales:
             return self._own_plans()
         return self.folder.plans(self.conditional, self.guidance) | self._own_plans()
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError, UsageError
+from scorefield.data.config import EXAMPLES
 from scorefield.data.encoding import Continuous, Encoding, Standardize
 from scorefield.data.rows import chunks
 from scorefield.field import ClassifierFree, Denoiser, ScoreField, digest
@@ -53,6 +54,8 @@ class DataField:
         codec: the autoencoder, for a field of image latents.
         condition: conditions of the network besides those of the data, by their names.
         scales: of classifier-free guidance, by the condition; empty for one of all.
+        examples: of the conditions in the data, rows by their keys, to which plans are tuned; not
+            for a single class.
     """
 
     field: Denoiser
@@ -62,6 +65,7 @@ class DataField:
     codec: Codec | None = None
     condition: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    examples: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -141,7 +145,7 @@ class DataField:
             )
         if scale != 1:
             self._check_guidance(f"{scale:g}")
-        return replace(self, guidance=float(scale))
+        return replace(self, guidance=float(scale), scales={})
 
     def _guided_each(self, scales: Mapping[str, float]) -> Self:
         keys = {channel.name: channel.key for channel in self.config.data.conditions}
@@ -152,7 +156,8 @@ class DataField:
                     f"{', '.join(keys) or 'this run, which has none'}."
                 )
         self._check_guidance(str(dict(scales)))
-        return replace(self, scales={keys[name]: float(w) for name, w in scales.items()})
+        by_key = {keys[name]: float(w) for name, w in scales.items()}
+        return replace(self, scales=by_key, guidance=1.0)
 
     def _check_guidance(self, shown: str) -> None:
         if not self.config.data.conditions:
@@ -174,8 +179,9 @@ class DataField:
     @property
     def bound(self) -> str:
         """A digest of the conditions of `condition_on` and of the scales; empty without any."""
-        own = {**self.condition, **{f"scale of {key}": w for key, w in self.scales.items()}}
-        return digest(own) if own else ""
+        if self.scales:
+            return digest([dict(self.condition), tuple(self.scales.items())])
+        return digest(dict(self.condition)) if self.condition else ""
 
     def given(self, given: Any) -> dict[str, Tensor]:
         """Return conditions as the network takes them, by the names of its arguments.
@@ -197,8 +203,10 @@ class DataField:
     def given_name(self, given: Any) -> str:
         """Return a name of conditions for files; empty for none."""
         values = self.given(given)
-        if any(value.ndim or value.is_floating_point() for value in values.values()):
-            return f"given-{digest(dict(values))[:8]}"
+        if len(self.config.data.conditions) > 1 or any(
+            value.ndim or value.is_floating_point() for value in values.values()
+        ):
+            return f"given-{digest(dict(values))[:8]}" if values else ""
         texts = [f"{key}{int(value)}" for key, value in values.items()]
         return re.sub(r"[^\w-]", "_", "-".join(texts))
 
@@ -212,6 +220,7 @@ class DataField:
             UsageError: as `given`; guidance without a condition.
         """
         values = self.given(given)
+        self._check_all_given(values)
         if not values:
             if self.guidance != 1 or self.scales:
                 shown = dict(self.scales) or f"{self.guidance:g}"
@@ -220,22 +229,40 @@ class DataField:
         return self.conditional.condition_on(**{k: v.to(self.device) for k, v in values.items()})
 
     def drawn(self, ids: Sequence[int], given: Any = None, seed: int = 0) -> Given:
-        """Return the conditions of samples; of a table, the missing ones are drawn.
+        """Return the conditions of samples; without any that are needed, those of the data.
 
-        They are drawn in the proportions of the data, if one column of classes is the condition.
-        The class of an id is a function of the seed and the id.
+        They are needed if one column of classes is the condition, or if the run learned the field
+        with conditions only. Classes are drawn in the proportions of the data; the class of an id
+        is a function of the seed and the id.
 
         Raises:
             UsageError: as `given`.
         """
         values, channel = self.given(given), self.config.data.classes
-        if values or channel is None or not channel.column:
+        if values or not (self._needs_all or (channel is not None and channel.column)):
             return Given(values)
+        if channel is None:
+            rows = torch.tensor(ids, dtype=torch.int64) % EXAMPLES
+            return Given({key: value[rows] for key, value in self.examples.items()})
         shares = torch.tensor(channel.shares, dtype=torch.float64).cumsum(0)
         noise = Noise(seed, torch.tensor(ids, dtype=torch.int64), stream=CLASSES)
         u, _ = noise.uniform_like(torch.empty(len(ids), 1, dtype=torch.float64))
         places = torch.searchsorted(shares / shares[-1], u[:, 0], right=True)
         return Given({channel.key: places.clamp(max=len(shares) - 1)})
+
+    @property
+    def _needs_all(self) -> bool:
+        """Whether the field was learned with all of its conditions only."""
+        train = self.config.train
+        return train.conditional and not train.dropout and self.config.source is None
+
+    def _check_all_given(self, values: Mapping[str, Tensor]) -> None:
+        absent = [c.name for c in self.config.data.conditions if c.key not in values]
+        if absent and self._needs_all:
+            raise UsageError(
+                f"given: this run was trained with dropout=0, so that it needs all conditions; "
+                f"{', '.join(absent)} missing."
+            )
 
     @property
     def conditional(self) -> ScoreField:

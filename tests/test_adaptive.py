@@ -128,7 +128,7 @@ def test_a_sample_is_the_same_bits_whoever_shares_its_batch(field, solver):
     control = sf.Adaptive(2e-2, 2e-2)
 
     def run(ids):
-        return sf.sample(field, ids, solver, control, seed=5)
+        return sf.sample(field, ids, solver, control, seed=5, batch_size=64)
 
     whole = run(64)
     assert torch.equal(torch.cat([run([k]) for k in (0, 63)]), whole[[0, 63]])

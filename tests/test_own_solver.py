@@ -177,7 +177,7 @@ def test_several_calls_of_a_step_are_counted_and_its_order_is_claimed():
         ),
         (
             lambda f: sf.sample(f, 2, Rows(), sf.uniform(PROCESS, 2)),
-            r"Rows.step returned \(64,\): return x at s",
+            r"Rows.step returned \(2,\): return x at s",
         ),
         (lambda f: WIDE.moves(f, *TWO)[0].transition(None), "no density"),
     ],

@@ -46,7 +46,14 @@ CONFIGS = {
         seed=7,
     ),
     "unet": c.TrainConfig(
-        network=c.UNetConfig(width=8, multipliers=(1, 1, 2), blocks=2, heads=1, recompute=True),
+        network=c.UNetConfig(
+            width=8,
+            multipliers=(1, 1, 2),
+            blocks=2,
+            heads=1,
+            positions=True,
+            recompute=True,
+        ),
         process=c.TabulatedConfig(alpha_bar=(0.99, 0.5, 0.1, 0.001)),
         parametrization=c.PreconditionedConfig(data_std=0.7),
         label=c.TimeLabelConfig(scale=2.0),

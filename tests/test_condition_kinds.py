@@ -467,3 +467,26 @@ def test_what_the_command_line_refuses(folder, monkeypatch, capsys, arguments, c
     lines = capsys.readouterr().err.splitlines()
     assert message in lines[-1]
     assert not (folder / "new").exists()
+
+
+@pytest.mark.slow
+def test_every_subset_of_conditions_has_its_own_distribution():
+    """x = a + b + noise of independent standard normals: what is not given adds its variance."""
+    g, noise, count = torch.Generator().manual_seed(0), 0.3, 4000
+    a, b, eps = torch.randn(3, 8000, generator=g)
+    run = sf.train(
+        (a + b + noise * eps)[:, None],
+        {"a": a, "b": b},
+        steps=1500,
+        batch_size=256,
+        lr=2e-3,
+        dropout=0.2,
+        network=c.MLPConfig(width=64, depth=3),
+        end="last",
+        held_out=0.0,
+    )
+    for given in ({"a": 1.0}, {"b": -0.5}, {"a": 1.0, "b": -0.5}, {}):
+        x = run.sample(count, nfe=12, given=given, batch_size=1000)
+        variance = noise**2 + 2 - len(given)
+        assert abs(float(x.mean()) - sum(given.values())) < 4 * (variance / count) ** 0.5
+        assert abs(float(x.var()) / variance - 1) < 4 * (2 / count) ** 0.5

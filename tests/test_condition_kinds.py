@@ -14,6 +14,7 @@ from scorefield._internal.errors import DataError, UsageError
 from scorefield.data.channels import encode
 from scorefield.networks import ADM, MLP, DiT, SongUNet, UNet
 from scorefield.networks.conditions import Classes, Images, Numbers, Spatial, Vectors
+from scorefield.runs.trainer import Training
 from scorefield.training import config as c
 from scorefield.training.batches import draw
 from scorefield.training.objective import Objective, Simple, UniformTimes
@@ -386,6 +387,26 @@ def test_a_run_of_conditions_comes_back_from_its_folder(run, tmp_path):
         "bag": (64, 4, 3),
     }
     assert again.tune(4, tries=2, noises=16).keys() == {4}
+
+
+def test_a_training_that_was_cut_goes_on_to_the_same_bits(tmp_path):
+    values = {"dose": np.linspace(0.5, 2, N), "animal": NAMES, "bag": SETS}
+    config = c.TrainConfig(
+        conditional=True,
+        network=SMALL["network"],
+        optim=c.OptimConfig(steps=6, batch_size=8),
+    )
+    whole, again = (Training(sf.Data(X, values), config) for _ in range(2))
+    for progress in whole:
+        if progress.step == 3:
+            whole.save_checkpoint(tmp_path)
+    assert again.resume(tmp_path) == 3
+    assert [progress.step for progress in again] == [4, 5, 6]
+    one, two = (training.run.field.network.state_dict() for training in (whole, again))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    other = Training(sf.Data(X, values | {"animal": NAMES[::-1]}), config)
+    with pytest.raises(UsageError):
+        other.resume(tmp_path)
 
 
 def test_names_of_columns_may_be_any(tmp_path):

@@ -40,7 +40,9 @@ def encode(channel: Channel, value: Any) -> Tensor:
     Raises:
         UsageError: a value of another kind, shape or range than the values that were learned.
     """
-    if hasattr(value, "to_numpy"):  # of pandas or polars
+    if isinstance(value, Tensor):
+        value = value.numpy(force=True)
+    elif hasattr(value, "to_numpy"):  # of pandas or polars
         value = value.to_numpy()
     if isinstance(channel, ClassChannel):
         return _classes(channel, value)
@@ -136,7 +138,7 @@ def _error(channel: Channel, value: Any, wanted: str) -> UsageError:
 
 
 def _classes(channel: ClassChannel, value: Any) -> Tensor:
-    if isinstance(value, Tensor | np.ndarray):
+    if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
         return torch.tensor([_class(channel, each) for each in value])
@@ -176,18 +178,24 @@ def _as_numbers(channel: Channel, value: Any, wanted: str) -> Tensor:
     return numbers
 
 
+def _as_rows(channel: NumbersChannel | EmbeddingChannel, value: Any, wanted: str) -> Tensor:
+    """Return finite numbers, float64 ``(N, size)``; one row of them without its axis is one row.
+
+    Raises:
+        UsageError: other values.
+    """
+    numbers = _as_numbers(channel, value, wanted)
+    if numbers.ndim < 2:
+        numbers = numbers.reshape((-1, 1) if channel.size == 1 else (1, -1))
+    if numbers.ndim != 2 or numbers.shape[1] != channel.size:
+        raise _error(channel, value, wanted)
+    return numbers
+
+
 def _numbers(channel: NumbersChannel, value: Any) -> Tensor:
     size = channel.size
     wanted = f"give {'a number' if size == 1 else f'{size} numbers'}, or {size} for each sample"
-    if isinstance(value, Tensor):
-        value = value.numpy(force=True)
-    numbers = _as_numbers(channel, value, wanted)
-    if size == 1 and numbers.ndim < 2:
-        numbers = numbers.reshape(-1, 1)
-    if numbers.ndim < 2:
-        numbers = numbers.reshape(1, -1)
-    if numbers.ndim != 2 or numbers.shape[1] != size:
-        raise _error(channel, value, wanted)
+    numbers = _as_rows(channel, value, wanted)
     if channel.log:
         if bool((numbers <= 0).any()):
             raise _error(channel, value, "its logarithm was learned; give numbers above 0")
@@ -206,13 +214,7 @@ def _embedded(channel: EmbeddingChannel, value: Any) -> Tensor:
         return _row(channel, value)[None]
     if isinstance(value, list | tuple | np.ndarray) and len(value) and isinstance(value[0], str):
         return torch.stack([_row(channel, str(each)) for each in value])
-    if isinstance(value, Tensor):
-        value = value.numpy(force=True)
-    numbers = _as_numbers(channel, value, f"{names} of {channel.size} numbers")
-    numbers = numbers if numbers.ndim > 1 else numbers.reshape(1, -1)
-    if numbers.ndim != 2 or numbers.shape[1] != channel.size:
-        raise _error(channel, value, f"{names} of {channel.size} numbers")
-    return _scaled(channel, numbers)
+    return _scaled(channel, _as_rows(channel, value, f"{names} of {channel.size} numbers"))
 
 
 def _row(channel: EmbeddingChannel, name: str) -> Tensor:
@@ -249,7 +251,7 @@ def _sets(channel: SetChannel, value: Any) -> Tensor:
         if numbers.ndim != 2 or numbers.shape[1] != channel.size or bool(numbers.isinf().any()):
             raise UsageError(f"{channel.name}=of shape {tuple(numbers.shape)}: {wanted}.")
         parts.append(_scaled(channel, numbers[~numbers.isnan().any(1)]))
-    longest = max(1, *map(len, parts)) if len(parts) > 1 else max(1, len(parts[0]))
+    longest = max(1, *map(len, parts))
     result = torch.full((len(parts), longest, channel.size), torch.nan)
     for row, part in zip(result, parts, strict=True):
         row[: len(part)] = part
@@ -259,8 +261,6 @@ def _sets(channel: SetChannel, value: Any) -> Tensor:
 def _images(channel: ImageChannel, value: Any) -> Tensor:
     shape = channel.shape
     wanted = f"give values of shape {shape}, or (N, {', '.join(map(str, shape))})"
-    if isinstance(value, Tensor):
-        value = value.numpy(force=True)
     numbers = _as_numbers(channel, value, wanted)
     numbers = numbers[None] if numbers.ndim == len(shape) else numbers
     if tuple(numbers.shape[1:]) != shape:
@@ -273,13 +273,11 @@ def given_values(channels: Sequence[Channel], given: Any) -> dict[str, Tensor]:
 
     Args:
         given: a mapping of the names of conditions to values, as for `encode`; or the value alone,
-            for a single condition. None, also as a value, is for no condition.
+            for a single condition. A value None is for no condition.
 
     Raises:
         UsageError: a condition that does not exist; as `encode`; different numbers of rows.
     """
-    if given is None or (isinstance(given, Mapping) and not given):
-        return {}
     by_name = {channel.name: channel for channel in channels}
     there = f"this run has the conditions {first_few([*by_name])}"
     if not channels:

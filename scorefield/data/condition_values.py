@@ -192,7 +192,7 @@ class ConditionValues:
             raise self._error("has the same value everywhere: leave it out")
         shape = tuple(numbers.shape[1:])
         channel = ImageChannel(name=self.name, shape=shape, mean=mean, std=std)
-        return channel, ((numbers - mean) / std).float()
+        return channel, encode(channel, numbers.numpy())
 
 
 def _as_texts(values: np.ndarray) -> np.ndarray:

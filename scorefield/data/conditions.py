@@ -114,10 +114,9 @@ def _is_text(entry: Entry) -> bool:
     return isinstance(entry.source, str | Path)
 
 
-def columns_of(conditions: Any) -> set[str]:
-    """Return the texts of an argument that may be names of columns."""
-    sources = (entry.source for entry in entries(conditions))
-    return {source for source in sources if isinstance(source, str)}
+def columns_of(wanted: Sequence[Entry]) -> set[str]:
+    """Return the texts among the conditions that may be names of columns."""
+    return {entry.source for entry in wanted if isinstance(entry.source, str)}
 
 
 def _entry(name: str, source: Any) -> Entry:
@@ -158,7 +157,7 @@ def read_conditions(
             entry = entry._replace(kind="embedding")
         channel = None if like is None else _of_name(like, entry)
         if channel is not None:
-            entry = entry._replace(kind=_KIND_OF[channel.kind])
+            entry = entry._replace(kind="number" if channel.kind == "numbers" else channel.kind)
         key, source = entry.name, entry.source
         if isinstance(source, str | Path):
             key, source, more = _looked_up(entry, contents, name)
@@ -225,10 +224,6 @@ def read_given(channels: Sequence[Channel], path: Path) -> dict[str, Tensor]:
         )
     columns = {channel.key: numbers_or_texts(table[channel.name]) for channel in there}
     return {channel.key: encode(channel, columns[channel.key]) for channel in there}
-
-
-_KIND_OF = {"numbers": "number", "class": "class", "embedding": "embedding", "set": "set"}
-_KIND_OF |= {"image": "image"}
 
 
 def _of_name(like: Sequence[Channel], entry: Entry) -> Channel | None:

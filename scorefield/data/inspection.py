@@ -14,7 +14,7 @@ from scorefield._internal.errors import DataError
 from scorefield._internal.statistics import Moments
 from scorefield.data.builtin import BUILTIN
 from scorefield.data.channels import described
-from scorefield.data.conditions import columns_of
+from scorefield.data.conditions import columns_of, entries
 from scorefield.data.config import (
     CategoryColumn,
     Column,
@@ -53,7 +53,9 @@ def inspect(source: str | Path, conditions: str | None = None, **options: Any) -
         dialect = Dialect(**{f.name: options.get(f.name) for f in fields(Dialect)})
         columns = Choices.of(options.get("columns"))
         without = (*options.get("without", ()), *columns.dropped)
-        use = Use.of(columns_of(conditions), without, options.get("like"), dialect, columns.texts)
+        use = Use.of(
+            columns_of(entries(conditions)), without, options.get("like"), dialect, columns.texts
+        )
         names = ReadingConfig.model_fields
         choices = ReadingConfig.of(**{k: v for k, v in options.items() if k in names})
         contents = read_contents(source, choices, use)

@@ -229,7 +229,7 @@ def read(
     dialect = Dialect(delimiter, decimal, encoding, comment, header, na)
     of_columns = Choices.of(columns)
     wanted = entries(conditions)
-    columns_asked = columns_of(conditions)
+    columns_asked = columns_of(wanted)
     use = Use.of(columns_asked, (*without, *of_columns.dropped), like, dialect, of_columns.texts)
     contents = read_contents(source, choices, use, name)
     contents, axes = _checked(contents, explicit, choices, name, like)
@@ -305,11 +305,9 @@ def as_data(source: Any, conditions: Any = None, **options: Any) -> Data:
     if conditions is not None:
         own = _conditions(conditions, source.x, source.name, embeddings, channels)
         return replace(source, conditions=own)
-    return (
-        source
-        if channels is None
-        else replace(source, conditions=source.conditions.under(channels))
-    )
+    if channels is None:
+        return source
+    return replace(source, conditions=source.conditions.under(channels))
 
 
 def read_contents(

@@ -176,13 +176,13 @@ def run_of(
     parts = denoiser.network, denoiser.process, denoiser.parametrization
     field = Denoiser(*parts, shape, mean, variance, denoiser.label)
     build.check_network(field, about.conditions, train.dropout > 0)
-    examples = {} if items is None else _examples(items, about)
+    examples = {} if items is None else examples_of(items, about, torch.arange(len(items.x)))
     return Run(field.eval(), transform, RunConfig(data=about, train=train), examples=examples)
 
 
-def _examples(data: Data, about: DataConfig) -> dict[str, Tensor]:
-    """Return conditions of items that are spread over the data."""
-    rows = torch.linspace(0, len(data.x) - 1, EXAMPLES).long()
+def examples_of(data: Data, about: DataConfig, items: Tensor) -> dict[str, Tensor]:
+    """Return the conditions of some of the items, by their numbers, spread over them."""
+    rows = items[torch.linspace(0, len(items) - 1, EXAMPLES).long()]
     return {key: data.conditions.values[key][rows] for key in about.examples}
 
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from scorefield._internal.devices import conditions, find_device
 from scorefield._internal.errors import NumericalError, StorageError
 from scorefield.data import Data, Standardize
-from scorefield.data.config import EXAMPLES, DataConfig
+from scorefield.data.config import DataConfig
 from scorefield.data.rows import chunks, digest
 from scorefield.data.source import as_data
 from scorefield.noise import Noise
 from scorefield.process import check_instance
 from scorefield.runs import build
 from scorefield.runs.folder import RunFolder, check_config, settings
-from scorefield.runs.loading import describe_data, new_denoiser
+from scorefield.runs.loading import describe_data, examples_of, new_denoiser
 from scorefield.runs.memory import check_memory
 from scorefield.runs.quality import Items, Quality, quality
 from scorefield.runs.quantiles import with_quantiles
@@ -276,16 +276,9 @@ class Training:
             self.transform,
             self._run_config,
             averages=averages,
-            examples=self._examples,
+            examples=examples_of(self.data, self.data_config, self.learned),
         )
         return self._corrected(run) if self.fit.step >= self.fit.last else run
-
-    @property
-    def _examples(self) -> dict[str, Tensor]:
-        """Conditions of items that are learned, spread over them."""
-        items = self.learned[torch.linspace(0, len(self.learned) - 1, EXAMPLES).long()]
-        values = self.data.conditions.values
-        return {key: values[key][items] for key in self.data_config.examples}
 
     def _corrected(self, run: Run) -> Run:
         """Return the finished run with the maps of its columns, which are fitted once."""

@@ -1,8 +1,15 @@
 """Settings shared by every test."""
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Start every test from the same random numbers, whichever tests its process ran before."""
+    torch.manual_seed(0)
 
 
 def pytest_addoption(parser):

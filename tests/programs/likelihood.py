@@ -10,7 +10,7 @@ truth = field.log_prob(x, field.process.t_min)
 
 adaptive = sf.log_prob(field, x, sf.Dopri5(), sf.Adaptive(1e-4))
 assert (adaptive.value - truth).abs().max() < 1e-2
-steps = sf.log_prob(field, x, solver=sf.Heun(), times=50)
+steps = sf.log_prob(field, x, solver=sf.Heun(), times=200)
 assert (steps.value - truth).abs().max() < 1e-2
 calls = sf.log_prob(field, x, nfe=40)
 assert (calls.value - truth).abs().max() < 1e-2

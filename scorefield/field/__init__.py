@@ -31,7 +31,6 @@ from scorefield.field.digest import (
 )
 from scorefield.field.guidance import (
     ClassifierFree as ClassifierFree,
-    Product as Product,
     Tilted as Tilted,
 )
 from scorefield.field.inexact import Inexact as Inexact
@@ -45,3 +44,4 @@ from scorefield.field.parametrization import (
     V as V,
     Velocity as Velocity,
 )
+from scorefield.field.product import Product as Product

@@ -79,7 +79,7 @@ class Mixture(ScoreField):
         self.register_buffer("_centres", torch.einsum("ki,kij->kj", flat, basis))
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        alpha, sigma = _columns(at, x)
+        alpha, sigma = columns(at, x)
         residual, spread = self._residuals(x, alpha, sigma)
         share = self._log_joint(residual, spread).softmax(1)
         scaled = share[..., None] * residual / spread
@@ -91,7 +91,7 @@ class Mixture(ScoreField):
 
     def log_prob(self, x: Tensor, t: Time) -> Tensor:
         """Return ``log p_t`` of each sample of ``x`` ``(B, *shape)``, in nats, shape ``(B,)``."""
-        alpha, sigma = _columns(Instant.of(self.process, t, x), x)
+        alpha, sigma = columns(Instant.of(self.process, t, x), x)
         return self._log_joint(*self._residuals(x, alpha, sigma)).logsumexp(1)
 
     def data(self, eps: Tensor, choice: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class Empirical(ScoreField):
         return self._log_joint(x, Instant.of(self.process, t, x)).logsumexp(1)
 
     def _log_joint(self, x: Tensor, at: Instant) -> Tensor:
-        alpha, sigma = (torch.as_tensor(c, dtype=x.dtype) for c in _columns(at, x))
+        alpha, sigma = (torch.as_tensor(c, dtype=x.dtype) for c in columns(at, x))
         points = self.points.to(x)
         count, dim = points.shape
         offsets = x.flatten(1)[:, None] - alpha[..., None] * points
@@ -173,7 +173,7 @@ class Empirical(ScoreField):
         return -0.5 * offsets.square().sum(-1) / sigma**2 - norm
 
 
-def _columns(at: Instant, x: Tensor) -> list[Coefficient]:
+def columns(at: Instant, x: Tensor) -> list[Coefficient]:
     """Return alpha and sigma: numbers, or tensors ``(B or 1, 1)`` of the type of ``x``."""
     both = at.alpha, at.sigma
     return [c.to(x).reshape(-1, 1) if isinstance(c, Tensor) else c for c in both]

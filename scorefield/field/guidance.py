@@ -6,7 +6,6 @@ batch. With scores ``s`` of the same noisy ``x``::
     s = s_n + sum_k w_k (s_k - s_{k-1})        classifier-free, w > 1 beyond the condition   (1)
     s = s_0 + w grad log q(x, t)               by a classifier of noisy data                 (2)
     s = s_0 + w grad log q(E[x_0 | x])         by a potential of clean data                  (3)
-    s = sum_k w_k s_k                          products of densities, and quotients          (4)
 
 In (1) ``s_k`` has the first ``k`` conditions and ``s_0 = s_n`` none of them, so that scales of 1
 give the conditional field; with one scale it is ``s_n + w (s_c - s_n)`` of all conditions together.
@@ -17,7 +16,7 @@ spreads about its mean.
 
 Reference: Ho and Salimans (2022), arXiv:2207.12598; Dhariwal and Nichol (2021), arXiv:2105.05233;
 Chung et al. (2023), arXiv:2209.14687; Kynkäänniemi et al. (2024), arXiv:2404.07724, of intervals;
-Lin et al. (2024), arXiv:2305.08891, of rescaling; Du et al. (2023), arXiv:2302.11552, of products.
+Lin et al. (2024), arXiv:2305.08891, of rescaling.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scorefield.field.base import Estimate, FieldWrapper, Instant, ScoreField
 from scorefield.process import mix
@@ -208,74 +207,6 @@ class Tilted(FieldWrapper):
                 "number for each."
             )
         return log_q
-
-
-class Product(ScoreField):
-    """The field (4); its samples have the product of the densities only for one of weight 1.
-
-    The noised product of data has another score than the sum of the noised factors' scores, so the
-    samples' distribution depends on the solver. By the ODE it is narrower than the product, of
-    posteriors of one measurement each by a hundred times and more; Langevin moves at each level
-    (`PredictorCorrector`) come nearer. The field has no likelihood. For several measurements, give
-    one posterior field an operator of all of them.
-
-    Args:
-        fields: any.
-        weights: ``w_k``, negative ones for what to leave; where they do not sum to 1 the field has
-            no value at ``alpha = 0``.
-        mean, variance: of the samples, as for `ScoreField`; by default those of the first field.
-
-    Raises:
-        ValueError: fields of different processes or shapes, another number of weights, none.
-    """
-
-    def __init__(
-        self,
-        fields: Sequence[ScoreField],
-        weights: Sequence[float],
-        mean: float | Tensor | None = None,
-        variance: float | Tensor | None = None,
-    ) -> None:
-        if isinstance(fields, ScoreField) or isinstance(weights, ScoreField):
-            raise ValueError("fields: give a list, as in Product([field, other], (1.0, 1.0)).")
-        kinds = {(repr(field.process), field.shape) for field in fields}
-        if len(kinds) != 1 or len(weights) != len(fields):
-            raise ValueError(
-                f"{len(weights)} weights for {len(fields)} fields of {sorted(kinds)}: give fields "
-                "of one process (see ScoreField.under) and shape, and a weight for each."
-            )
-        first = fields[0]
-        mean = first.mean if mean is None else mean
-        super().__init__(
-            first.process, first.shape, mean, first.variance if variance is None else variance
-        )
-        self.fields: Sequence[ScoreField] = nn.ModuleList(fields)  # type: ignore[assignment]
-        self.weights = tuple(map(float, weights))
-        self.rows = max(field.rows for field in fields)
-
-    @property
-    def stackable(self) -> bool:
-        return all(field.stackable for field in self.fields)
-
-    @property
-    def has_density(self) -> bool:
-        return [w for w in self.weights if w] == [1.0] and super().has_density
-
-    def prepare_times(
-        self, t: Tensor, alpha: Tensor, sigma: Tensor
-    ) -> Sequence[tuple[Instant, ...]]:
-        return list(zip(*(field.instants(t) for field in self.fields), strict=True))
-
-    def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        total = sum(self.weights)
-        estimate = [f(x, t, **condition) for f, t in zip(self.fields, at.prepared, strict=True)]
-        x0, eps = (
-            mix(*((w, part) for w, part in zip(self.weights, parts, strict=True)))
-            for parts in zip(*((e.x0, e.eps) for e in estimate), strict=True)
-        )
-        if total != 1:
-            x0 = mix((1.0, x0), ((1 - total) / at.alpha, x))
-        return Estimate(x, at, (x0, eps))
 
 
 def _rows(value: Any, x: Tensor) -> Tensor:

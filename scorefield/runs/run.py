@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data import Standardize
-from scorefield.field import Denoiser
+from scorefield.field import Denoiser, ScoreField
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.inference import DataInference
 from scorefield.sampling import (
@@ -131,6 +131,7 @@ class Run(DataInference):
         nfe: int | None = None,
         seed: int = 0,
         given: Any = None,
+        together: bool = False,
         batch_size: int | None = None,
     ) -> Tensor:
         """Generate data ``(n, *shape)``; the arguments are those of `scorefield.sample`.
@@ -140,9 +141,12 @@ class Run(DataInference):
                 by default.
             given: conditions, one for all samples or one for each, as for `given`; None for none.
                 If a column of classes is the condition, `drawn` then gives that of each sample.
+            together: whether the rows of ``given`` are independent observations of every sample,
+                whose posteriors are composed; see `scorefield.Product`.
         """
         settings: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size}
-        return self.to_data(self.sample_field(n, solver, times, given=given, **settings))
+        settings |= {"given": given, "together": together}
+        return self.to_data(self.sample_field(n, solver, times, **settings))
 
     def sample_field(
         self,
@@ -152,6 +156,7 @@ class Run(DataInference):
         *,
         nfe: int | None = None,
         given: Any = None,
+        together: bool = False,
         batch_size: int | None = None,
         seed: int = 0,
     ) -> Tensor:
@@ -159,7 +164,12 @@ class Run(DataInference):
         settings: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size}
         if solver is None and times is None:
             settings["nfe"], solver = None, self.plan(DEFAULT_CALLS if nfe is None else nfe)
-        field = self.toward(self.drawn(as_ids(n, batch_size), given, seed))
+        if together:
+            from scorefield.runs.together import posterior_of_all
+
+            field: ScoreField = posterior_of_all(self, given)
+        else:
+            field = self.toward(self.drawn(as_ids(n, batch_size), given, seed))
         return sample(field, n, solver, times, **settings)
 
     def sample_table(

@@ -35,6 +35,7 @@ TITLES = {
     "metrics": "Metrics",
     "networks": "Networks",
     "interop": "Other libraries",
+    "theory": "Theory",
     "_internal": "Errors",
 }
 # Modules whose names are public without being names of `scorefield` itself, and their pages.
@@ -45,6 +46,7 @@ SUBPACKAGES = {
     "metrics": "scorefield.evaluate.metrics",
     "networks": "scorefield.networks",
     "report": "scorefield.report",
+    "theory": "scorefield.theory",
 }
 BRIDGES = ["diffusers", "edm", "score_sde", "scheduler"]
 

@@ -1,6 +1,6 @@
 """The public names, and where each comes from; the package loads them when first used."""
 
-from . import interop as interop, networks as networks, report as report
+from . import interop as interop, networks as networks, report as report, theory as theory
 from ._internal import errors as errors
 from .data.encoding import Standardize as Standardize
 from .data.source import Data as Data, read as read
@@ -70,6 +70,7 @@ from .process import (
     LinearSDE as LinearSDE,
     Prior as Prior,
     Process as Process,
+    Sigmoid as Sigmoid,
     SubVP as SubVP,
     Tabulated as Tabulated,
     balanced as balanced,

@@ -36,6 +36,7 @@ PROCESSES = {
     "SubVP": sf.SubVP(),
     "VE": sf.VE(),
     "Cosine": sf.Cosine(),
+    "Sigmoid": sf.Sigmoid(),
     "Flow": sf.Flow(),
     "EDM": sf.EDM(),
     "LinearSDE": sf.LinearSDE(vp_drift, vp_diffusion),

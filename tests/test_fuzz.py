@@ -143,6 +143,7 @@ GOOD = {
         {"kind": ["subvp"], "beta_min": [0.1], "t_max": [0.9]},
         {"kind": ["ve"], "sigma_min": [0.01, 0.1], "sigma_max": [5.0, 50.0]},
         {"kind": ["cosine"], "offset": [0.008, 0.1]},
+        {"kind": ["sigmoid"], "tau": [0.3, 1.0]},
         {"kind": ["flow"], "t_max": [0.9, 0.99]},
         {"kind": ["edm"], "t_min": [0.01], "t_max": [10, 80.0]},
         {"kind": ["tabulated"], "alpha_bar": [[0.9, 0.5, 0.1], [0.999, 0.0]]},

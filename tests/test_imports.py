@@ -21,6 +21,7 @@ ALLOWED = {
     "field": {"process"},
     "noise": {"field", "process"},
     "networks": set(),
+    "theory": {"noise", "process"},
     "solvers": {"field", "noise", "process"},
     "sampling": {"_internal", "field", "noise", "process", "solvers"},
     "likelihood": {"_internal", "field", "noise", "process", "sampling", "solvers"},

@@ -65,6 +65,15 @@ def cosine_exact(t):
     return alpha, (1 - alpha**2).sqrt()
 
 
+def sigmoid_exact(t):
+    def curve(u):
+        return 1 / (1 + (-u).exp())
+
+    start, end = curve(Decimal(-3)), curve(Decimal(3))
+    share = (end - curve(6 * Decimal(t) - 3)) / (end - start)
+    return share.sqrt(), (1 - share).sqrt()
+
+
 def flow_exact(t):
     return 1 - Decimal(t), Decimal(t)
 
@@ -78,6 +87,7 @@ EXACT = [
     (sf.SubVP(), sub_vp_exact),
     (sf.VE(), ve_exact),
     (sf.Cosine(), cosine_exact),
+    (sf.Sigmoid(), sigmoid_exact),
     (sf.Flow(), flow_exact),
     (sf.EDM(), edm_exact),
 ]

@@ -19,6 +19,7 @@ from .builtin import (
     VP,
     Cosine,
     Flow,
+    Sigmoid,
     SubVP,
     Tabulated,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "LinearSDE",
     "Prior",
     "Process",
+    "Sigmoid",
     "SubVP",
     "Tabulated",
     "Time",

@@ -7,6 +7,8 @@ process        alpha                               sigma
 `SubVP`        exp(-B/2)                           1 - exp(-B)
 `VE`           1                                   sqrt(sigma(t)^2 - sigma(0)^2)
 `Cosine`       cos(a(t)) / cos(a(0))               sqrt(1 - alpha^2)
+`Sigmoid`      sqrt((S(b) - S(a + (b - a) t)) /    sqrt(1 - alpha^2)
+               (S(b) - S(a)))
 `Flow`         1 - t                               t
 `EDM`          1                                   t
 `Tabulated`    sin(angle_k) at the knots           cos(angle_k)
@@ -150,6 +152,50 @@ class Cosine(Process):
     @property
     def _start(self) -> float:
         return 0.5 * math.pi * self.offset / (1 + self.offset)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Process):
+    """Variance-preserving process whose ``alpha^2`` falls along a logistic curve.
+
+    ``alpha^2 = (S(b) - S(u)) / (S(b) - S(a))`` with the logistic function ``S(u) = 1 / (1 +
+    e^{-u / tau})`` and ``u = a + (b - a) t``, from ``a = start`` to ``b = end``. At ``t = 1`` no
+    signal is left, so ``t_max`` stops short of it.
+
+    Reference: Jabri et al. (2022), arXiv:2212.11972, algorithm 4; Chen (2023), arXiv:2301.10972.
+    """
+
+    start: float = -3.0
+    end: float = 3.0
+    tau: float = 1.0
+    t_min: float = 1e-4
+    t_max: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not (self.start < self.end and self.tau > 0):
+            raise ValueError(
+                f"start={self.start:g}, end={self.end:g}, tau={self.tau:g}: must be start < end "
+                "and tau > 0."
+            )
+        super().__post_init__()
+
+    def _share(self, low: Tensor, high: Tensor) -> Tensor:
+        # S(v) - S(u) = sinh((v - u) / 2) / (2 cosh(u / 2) cosh(v / 2)), without the cancellation
+        u, v = low / self.tau, high / self.tau
+        return torch.sinh((v - u) / 2) / (2 * torch.cosh(u / 2) * torch.cosh(v / 2))
+
+    def _split(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the parts of the fall after and before the time, of the whole."""
+        start, end = torch.full_like(t, self.start), torch.full_like(t, self.end)
+        at = start + (end - start) * t
+        whole = self._share(start, end)
+        return self._share(at, end) / whole, self._share(start, at) / whole
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._split(t)[0].sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self._split(t)[1].sqrt()
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ PROCESSES: dict[str, type[Process]] = {
     "subvp": processes.SubVP,
     "ve": processes.VE,
     "cosine": processes.Cosine,
+    "sigmoid": processes.Sigmoid,
     "flow": processes.Flow,
     "edm": processes.EDM,
     "tabulated": processes.Tabulated,

@@ -87,6 +87,21 @@ class CosineConfig(_Process):
     offset: float = 0.008
 
 
+class SigmoidConfig(_Process):
+    """Sigmoid.
+
+    Attributes:
+        start: Place on the logistic curve at time 0 (sigmoid).
+        end: Place on the logistic curve at time 1 (sigmoid).
+        tau: Width of the logistic curve (sigmoid).
+    """
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    start: float = -3.0
+    end: float = 3.0
+    tau: float = 1.0
+
+
 class FlowConfig(_Process):
     kind: Literal["flow"] = "flow"
 
@@ -111,6 +126,7 @@ ProcessConfig = Annotated[
     | SubVPConfig
     | VEConfig
     | CosineConfig
+    | SigmoidConfig
     | FlowConfig
     | EDMConfig
     | TabulatedConfig

@@ -460,6 +460,25 @@ def test_conditions_of_samples_are_columns_of_the_table_that_is_written(folder, 
     np.testing.assert_allclose(found, exact.value, rtol=1e-6)
 
 
+def test_a_check_takes_the_condition_of_each_item(folder, tmp_path, capsys):
+    run, data = sf.load(folder / "run"), folder / "t.csv"
+    dose = [round(0.1 * (k + 1), 1) for k in range(N)]
+    rows = [f"{name},{value}" for name, value in zip(NAMES, dose, strict=True)]
+    (tmp_path / "g.csv").write_text("\n".join(["animal,dose", *rows]))
+    given = {"animal": NAMES, "dose": dose}
+    assert (
+        run.check(data, given=given).interpretations
+        == run.check(data, conditions=given).interpretations
+    )
+    assert run.check(data, given=given).levels != run.check(data, given={}).levels
+    end("check", folder / "run", data, "--given-from", tmp_path / "g.csv", "--n", 40)
+    one = capsys.readouterr().out
+    end("check", folder / "run", data, "--condition", "dose,animal", "--n", 40)
+    assert capsys.readouterr().out == one
+    assert end("check", folder / "run", data, "--given-from", folder / "g.csv") == 2
+    assert "has 6 rows for 40 samples" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

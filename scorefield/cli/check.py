@@ -15,6 +15,8 @@ from scorefield.cli.options import (
     Device,
     Embeddings,
     Given,
+    GivenFrom,
+    Length,
     Network,
     Prompt,
     RunPath,
@@ -36,6 +38,8 @@ def check(
     *,
     n: Annotated[int, option(ITEMS)] = 64,
     given: Given = (),
+    given_from: GivenFrom = None,
+    length: Length = None,
     conditions: Conditions = None,
     embeddings: Embeddings = None,
     prompt: Prompt = None,
@@ -73,10 +77,11 @@ def check(
     if conditions is not None and data is None:
         raise UsageError("--condition has no effect without data.")
     condition = embedding(embeddings, prompt)
-    opened = Source(run, network, device).load().condition_on(**condition)
+    opened = Source(run, network, device, length).load().condition_on(**condition)
+    items = given_items(opened, given, given_from)
     result = opened.check(
         data,
-        given=given_items(opened, given, None).of(range(1)),
+        given=items.of(range(n)) if data is None else items.of(range(items.rows)),
         conditions=conditions,
         n=n,
         seed=seed,

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,14 @@ def parse_ids(text: str | None, count: int) -> range:
     return range(int(begin), int(end))
 
 
-def nfe_column(calls: int, ids: range, batch_size: int) -> np.ndarray:
-    """Return the network calls of each sample, from those of all rows of their batches."""
-    rows = batch_size * sum(1 for _ in batches(ids, batch_size))
-    return np.full(len(ids), calls / rows)
+def nfe_column(calls: int, groups: Sequence[Sequence[int]], batch_size: int) -> np.ndarray:
+    """Return the network calls of each sample, from those of all rows of their batches.
+
+    Args:
+        groups: the ids that share batches.
+    """
+    rows = batch_size * sum(1 for ids in groups for _ in batches(ids, batch_size))
+    return np.full(sum(map(len, groups)), calls / rows)
 
 
 def in_parts(

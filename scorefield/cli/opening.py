@@ -50,7 +50,8 @@ class Opened:
         Raises:
             UsageError: the memory does not hold as many.
         """
-        rows = batch_rows(count, self.options.batch_size)
+        groups = max(1, len(self.run.config.data.lengths))  # of signals of one length
+        rows = batch_rows(-(-count // groups), self.options.batch_size)
         needs = _COPIES * 4 * rows * math.prod(self.run.config.data.shape)
         if needs > sizes.memory():
             raise UsageError(
@@ -72,7 +73,7 @@ def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opene
         raise UsageError(f"--batch-size {options.batch_size}: give at least 1.")
     if guidance != 1 and not options.given and options.given_from is None:
         raise UsageError(f"--guidance {guidance:g}: name the condition with --given.")
-    source = Source(folder, options.network, options.device)
+    source = Source(folder, options.network, options.device, options.length)
     run = source.load().guided(guidance)
     opened = Opened(run, source, options, given_items(run, options.given, options.given_from))
     opened.batch_size(1)  # raises if that of the options is too large
@@ -194,4 +195,5 @@ def _of_texts(channels: Sequence[Channel], given: Sequence[str]) -> dict[str, An
 def file_part(options: ItemOptions) -> str:
     """Return the part of a file's name for the conditions of the options."""
     texts = [*options.given, *([options.given_from.stem] if options.given_from else [])]
+    texts += [] if options.length is None else [f"length{options.length}"]
     return "".join("-" + re.sub(r"[^\w.=-]", "_", text) for text in texts)

@@ -102,6 +102,11 @@ AnyScale = Annotated[
     Parameter(help="Accept data whose scale differs strongly from that of the training data."),
 ]
 Seed = Annotated[int, option(ITEMS), Parameter(help="Seed of all noise.")]
+Length = Annotated[
+    int | None,
+    option(ITEMS, "as in the data"),
+    Parameter(help="Length of all signals, for a run of signals of several lengths."),
+]
 Overwrite = Annotated[bool, option(WHERE), Parameter(help="Replace existing files.")]
 Guidance = Annotated[
     float,
@@ -225,6 +230,8 @@ class ItemOptions:
     given: Given = ()
 
     given_from: GivenFrom = None
+
+    length: Length = None
 
     out: Annotated[Path | None, option(WHERE, "named after the options, in the run folder")] = None
     """The file to write."""

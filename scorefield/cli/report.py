@@ -11,6 +11,7 @@ from scorefield.cli.options import (
     ITEMS,
     WHERE,
     Device,
+    Length,
     Network,
     Overwrite,
     RunPath,
@@ -30,6 +31,7 @@ def report(
     seed: Seed = 0,
     out: Annotated[Path | None, option(WHERE, "report.html in the run folder")] = None,
     overwrite: Overwrite = False,
+    length: Length = None,
     device: Device = "cpu",
     network: Network = None,
 ) -> None:
@@ -58,7 +60,7 @@ def report(
 
     began = time.monotonic()
     builder = ReportBuilder(
-        Source(run, network, device).load(),
+        Source(run, network, device, length).load(),
         data,
         out,
         held_out=held_out,

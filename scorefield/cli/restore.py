@@ -251,7 +251,7 @@ def _restored(
             batch_size=batch_size,
         )
     drawn = range(task.ids.start * n, task.ids.stop * n)
-    nfe = nfe_column(calls.rows, drawn, batch_size)[: len(x)]
+    nfe = nfe_column(calls.rows, [drawn], batch_size)[: len(x)]
     if draws != "each":
         x = summary(x, draws, run.config.data.columns)[:, None]
     columns = {"x": (x if x.shape[1] > 1 else x[:, 0]).numpy(force=True), "nfe": nfe}

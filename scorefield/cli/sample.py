@@ -77,7 +77,10 @@ def sample(
     condition = embedding(embeddings, prompt)
     opened = open_run(run, job, guidance)
     chosen = choose_plan(opened, plan, solver)
-    prepare(opened.run.toward(opened.given.of(ids[:1])), chosen.plan)  # raises before any work
+    one = opened.run
+    if one.config.data.lengths:
+        one = one.of_length(one.config.data.shape[1])
+    prepare(one.toward(opened.given.of(ids[:1])), chosen.plan)  # raises before any work
     of_class = file_part(job)
     if embeddings is not None:
         of_class += f"-{embeddings.stem}-{prompt or 0}"
@@ -96,7 +99,7 @@ def sample(
         given=opened.given,
         **arguments,
     )
-    settings = arguments | {"given": opened.given.name} | chosen.settings
+    settings = arguments | {"given": opened.given.name, "length": job.length} | chosen.settings
     settings |= {name: digest(value) for name, value in condition.items()}
     in_parts(opened, SAMPLES, out, work, settings, ids)
 
@@ -113,13 +116,18 @@ def _samples(
     condition: Mapping[str, Tensor],
 ) -> Columns:
     from scorefield.cli.jobs import nfe_column
+    from scorefield.data.lengths import by_length
     from scorefield.sampling import count_calls
 
     with count_calls(run.field) as calls:
         opened = run.guided(guidance).condition_on(**condition)
         values = opened.drawn(list(task.ids), given.of(task.ids), seed)
         x = opened.sample(task.ids, plan, seed=seed, given=values, batch_size=batch_size)
-    columns = {"x": x.numpy(force=True), "nfe": nfe_column(calls.rows, task.ids, batch_size)}
+    groups = [list(task.ids)]
+    if run.config.data.lengths:
+        each = by_length(opened.drawn_lengths(groups[0], seed))
+        groups = [[task.ids[k] for k in places] for _, places in each]
+    columns = {"x": x.numpy(force=True), "nfe": nfe_column(calls.rows, groups, batch_size)}
     return columns | opened.columns_of(values, len(x))
 
 

@@ -141,6 +141,9 @@ class Session:
     def _compare(self, run: Run) -> None:
         """Print the distances of samples to held-out data and to the closest training records."""
         began, fit = time.monotonic(), self.training.fit
+        if run.config.data.lengths:
+            say("no samples were compared with the data: signals have several lengths")
+            return
         count = affordable(fit.step, fit.optim.batch_size, len(self.training.learned))
         if not count:
             say("no samples were compared with the data: there are few steps or few data")

@@ -320,6 +320,8 @@ class DataConfig(Frozen):
         shape: of one sample.
         count: the number of samples; None for an imported run.
         conditions: that the network takes.
+        lengths: the lengths of signals and the shares of the data that have them, if they differ;
+            the last is that of ``shape``.
         columns: of vectors.
         reading: choices in reading the source.
         codec: the autoencoder, if the field is one of latents.
@@ -329,6 +331,7 @@ class DataConfig(Frozen):
     shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=4)
     count: PositiveInt | None = None
     conditions: tuple[Channel, ...] = ()
+    lengths: tuple[tuple[PositiveInt, PositiveFloat], ...] = ()
     columns: ColumnsConfig = ColumnsConfig()
     reading: ReadingConfig = ReadingConfig()
     codec: CodecConfig | None = None
@@ -350,6 +353,9 @@ class DataConfig(Frozen):
     def _distinct(self) -> DataConfig:
         if len({channel.key for channel in self.conditions}) < len(self.conditions):
             raise ValueError("two conditions have the same name")
+        there = [length for length, _ in self.lengths]
+        if there and (len(self.shape) != 2 or there != sorted({*there, self.shape[1]})):
+            raise ValueError("lengths do not rise to that of a signal")
         return self
 
     @property

@@ -14,6 +14,7 @@ from scorefield._internal.statistics import Moments
 from scorefield.data.axes import Axes
 from scorefield.data.config import ColumnsConfig, numbered
 from scorefield.data.contents import Contents, Values, first_few
+from scorefield.data.lengths import lengths
 from scorefield.data.rows import Read, Rows, spans
 
 _PIECE = 2**18  # numbers of an item that are surveyed at a time
@@ -118,20 +119,23 @@ class Survey:
     moments: Moments
 
 
-def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> Survey:
+def survey(
+    layout: Layout, name: str, missing: str, anywhere: bool = False, ends: bool = False
+) -> Survey:
     """Read all items once and return their statistics.
 
     Args:
         name: of the source, for messages.
         missing: refuse missing values, drop their items, or keep them.
         anywhere: allow missing values in images and signals too.
+        ends: allow them after the end of each signal.
 
     Raises:
         DataError: a value that is not finite in float32, or missing where that is refused.
     """
     parts, keep, incomplete = [], [], 0
     moments = Moments.none()
-    allowed = missing != "refuse" and (layout.axes.kind == "vectors" or anywhere)
+    allowed = ends or (missing != "refuse" and (layout.axes.kind == "vectors" or anywhere))
     for span in spans(layout.values.shape):
         raw = layout.picked(layout.values[span])
         rows = np.zeros(len(raw), bool)
@@ -139,7 +143,9 @@ def survey(layout: Layout, name: str, missing: str, anywhere: bool = False) -> S
             batch = layout.numbers(piece)
             if not (np.isfinite(batch) | (np.isnan(batch) & allowed)).all():
                 raise DataError(_refusal(layout, raw, allowed, int(span[0]), name))
-            rows |= np.isnan(batch).reshape(len(batch), -1).any(1)
+            rows |= not ends and np.isnan(batch).reshape(len(batch), -1).any(1)
+        if ends:
+            lengths(layout.tensor(layout.values[span]), name, int(span[0]))
         incomplete += int(rows.sum())
         use = ~rows | (missing != "drop")
         keep.append(span[use])

@@ -35,6 +35,7 @@ from scorefield.data.contents import (
 from scorefield.data.dialect import MISSING, NOTE
 from scorefield.data.exact import Numbers
 from scorefield.data.images import KINDS, decoded
+from scorefield.data.lengths import stacked
 from scorefield.data.pixels import Encoded
 from scorefield.data.table import read
 
@@ -70,6 +71,11 @@ def from_object(
         return read_table(source, name, use, choices=choices)
     if hasattr(source, "toarray") or hasattr(source, "to_memory"):
         return Contents(_Sparse(source))
+    if isinstance(source, list | tuple) and source and np.ndim(source[0]) in (1, 2):
+        signals = stacked(source, name)
+        if signals is not None:
+            values, axes = signals
+            return Contents(values, axes=axes)
     return array_contents(array(source, name), name, use)
 
 

@@ -156,10 +156,11 @@ def read(
     ``.h5ad``, cells × genes; ``.idx``, ``-ubyte`` and their ``.gz``, as MNIST comes.
 
     An array ``(N, D)`` holds vectors, ``(N, C, L)`` signals, ``(N, C, H, W)`` images and
-    ``(N, C, D, H, W)`` volumes. A last axis of at most four is one of channels if the first is
-    larger; ``(N, H, W)`` of unsigned bytes, or of squares from eight, are grey images. ``layout``
-    and ``channels`` declare anything else. ``digits`` is the training split, and ``digits-test``
-    the held-out split.
+    ``(N, C, D, H, W)`` volumes. Signals may have several lengths: NaN after the end of each, or a
+    list of arrays ``(L,)``, ``(C, L)`` or ``(L, C)``. A last axis of at most four is one of
+    channels if the first is larger; ``(N, H, W)`` of unsigned bytes, or of squares from eight, are
+    grey images. ``layout`` and ``channels`` declare anything else. ``digits`` is the training
+    split, and ``digits-test`` the held-out split.
 
     In memory: tensors, arrays, sparse matrices; lists of images of Pillow, or of their paths;
     tables of pandas, polars and others that have the Arrow C interface or ``__dataframe__``;
@@ -246,7 +247,10 @@ def read(
     if ours is not None and ours.arrow:
         samples = replace(samples, dtype=np.float64)
     policy = missing or ("keep" if like else "refuse")
-    facts = survey(samples, name, policy, anywhere=missing == "keep" and not learn)
+    anywhere = missing == "keep" and not learn
+    varies = learn if like is None else bool(like.lengths)
+    ends = axes.kind == "signals" and varies and missing in (None, "keep")
+    facts = survey(samples, name, policy, anywhere and not ends, ends)
     if learn:
         _check_count(len(facts.keep), name)
     rows = samples.rows(facts.keep, in_memory)
@@ -410,8 +414,8 @@ def _array_columns(survey: Survey, samples: Layout, name: str) -> ColumnsConfig:
     Raises:
         DataError: only constant columns; a column without values; a constant channel.
     """
-    constant = (survey.low == survey.high) & (survey.missing == 0)
     vectors = samples.axes.kind == "vectors"
+    constant = (survey.low == survey.high) & ((survey.missing == 0) | (not vectors))
     if constant.any() and (not vectors or constant.all()):
         kind = "feature" if vectors else "channel"
         places = np.flatnonzero(constant).tolist()

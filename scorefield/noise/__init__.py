@@ -5,6 +5,7 @@ from scorefield.noise.draws import (
     BOUND as BOUND,
     CLASSES as CLASSES,
     CORRUPTION as CORRUPTION,
+    ENDS as ENDS,
     EVALUATION as EVALUATION,
     LEVELS as LEVELS,
     METRICS as METRICS,

@@ -37,7 +37,8 @@ from scorefield.process import Coefficient, cast, widest
     TUNING,
     CORRUPTION,
     CLASSES,
-) = range(13)
+    ENDS,
+) = range(14)
 _PATH = 128  # added to a stream for its Brownian paths
 _STEP_BITS = 24
 _IN_CACHE = 2**14  # blocks of four numbers computed at a time by a thread

@@ -43,6 +43,7 @@ from scorefield.networks.conditions import (
     Spatial,
     Vectors,
 )
+from scorefield.networks.masked import Masked
 from scorefield.process import Process, builtin as processes
 from scorefield.training import config as c, objective as o
 
@@ -258,14 +259,21 @@ def _example(channel: Channel, hidden: bool) -> Tensor:
 
 
 def network(
-    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel]
+    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel], ends: bool = False
 ) -> nn.Module:
     """Return a fresh network for samples of a shape, with conditions.
+
+    Args:
+        ends: whether samples are signals that may end before the last place.
 
     Raises:
         ValueError: samples of a shape that the network does not take, or that do not halve between
             its levels; images as conditions of an MLP; other settings that the network rejects.
     """
+    if ends:
+        channels_in, places = shape
+        inner = network(config, (channels_in + 1, places), channels)
+        return Masked(inner, channels_in, places)
     config = concrete_network(config, shape)
     constructor = _constructor("network", config)
     options = _options(config)
@@ -388,7 +396,7 @@ def field_shape(config: c.TrainConfig, data: DataConfig) -> tuple[int, ...]:
 
 
 def outline(
-    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel]
+    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel], ends: bool = False
 ) -> nn.Module:
     """Return a network on the meta device, which takes no memory.
 
@@ -396,11 +404,11 @@ def outline(
         ValueError: as `network`.
     """
     with torch.device("meta"), _Undrawn():
-        return network(config, shape, channels)
+        return network(config, shape, channels, ends)
 
 
 def network_size(
-    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel]
+    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel], ends: bool = False
 ) -> tuple[int, float]:
     """Return the number of tensors and of parameters of a network, without building it.
 
@@ -412,10 +420,10 @@ def network_size(
     """
     config = concrete_network(config, shape)
     if config.kind in ("diffusers", "custom"):
-        return _outline_size(config, shape, channels)
+        return _outline_size(config, shape, channels, ends)
     repeated = {"mlp": "depth", "dit": "layers"}.get(config.kind, "blocks")
     (tensors_1, numbers_1), (tensors_2, numbers_2) = (
-        _outline_size(config.model_copy(update={repeated: count}), shape, channels)
+        _outline_size(config.model_copy(update={repeated: count}), shape, channels, ends)
         for count in (1, 2)
     )
     more = getattr(config, repeated) - 1
@@ -425,10 +433,10 @@ def network_size(
 
 
 def _outline_size(
-    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel]
+    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel], ends: bool
 ) -> tuple[int, float]:
     try:
-        tensors = outline(config, shape, channels).state_dict().values()
+        tensors = outline(config, shape, channels, ends).state_dict().values()
     except (RuntimeError, OverflowError, TypeError):  # by what torch makes of a side
         return 0, math.inf
     return len(tensors), sum(tensor.numel() for tensor in tensors)

@@ -18,6 +18,7 @@ from scorefield.field import ScoreField
 from scorefield.process import balanced
 from scorefield.runs.folder import held_out_items
 from scorefield.runs.quality import records_of
+from scorefield.runs.units import Given
 from scorefield.sampling import Adaptive, Plan, default_plan
 from scorefield.training.held_out import split
 from scorefield.tuning.frontier.measure import SMALLEST
@@ -159,14 +160,13 @@ def check(
     run: Run, data: Any, given: Any, *, conditions: Any = None, n: int = 64, **settings: Any
 ) -> Check:
     """Compare interpretations of a run's network; see `Run.check`."""
-    condition: dict[str, Any] = dict(run.condition)
-    condition |= {key: value.to(run.device) for key, value in run.given(given).items()}
-    x = None
+    run.check_one_length()
+    values, x = Given(run.given(given)), None
     if data is not None:
         items = run.read(data, conditions)
         rows = torch.linspace(0, len(items.x) - 1, min(len(items.x), max(n, _CHECKED))).long()
         x = run.to_field(items.x[rows])
-        if given is None:
-            values = items.conditions.values
-            condition |= {key: value[rows].to(run.device) for key, value in values.items()}
+        every = Given(items.conditions.values) if given is None else values
+        values = every.rows(rows, len(items.x))
+    condition = {**run.condition, **{key: v.to(run.device) for key, v in values.items()}}
     return check_network(run.field, x, n=n, **settings, **condition)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from scorefield.runs.units import DataField
+from scorefield.data.lengths import by_length, lengths
+from scorefield.runs.units import DataField, Given
 from scorefield.sampling import Codes, Decoded, as_numbers, decode, encode, interpolate
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class DataInference(DataField):
         """Return the log-density of data ``(B, *shape)`` in nats, in the units of the data.
 
         For whole numbers it is a lower bound of the log-probability; `Likelihood.bits_per_dim`
-        converts it to bits. The other arguments are those of `scorefield.log_prob`.
+        converts it to bits. The other arguments are those of `scorefield.log_prob`. For signals of
+        several lengths it is the density of a signal among those of its length.
 
         Args:
             draws: of the noise that makes whole numbers continuous; several give a tighter bound
@@ -114,6 +116,12 @@ class DataInference(DataField):
         """
         from scorefield.likelihood import combined, log_prob
 
+        if self.config.data.lengths:
+            settings |= {"draws": draws, "seed": seed}
+            density: Likelihood = self._each_length(
+                "log_prob", x, given, ids, *arguments, **settings
+            )
+            return density
         z, drawn, offset = self.dequantized(x, draws, ids, seed)
         field = self.toward(given).take([k // draws for k in range(len(z))], len(z) // draws)
         result = log_prob(field, z, *arguments, ids=drawn, seed=seed, **settings)
@@ -135,6 +143,32 @@ class DataInference(DataField):
         """
         from scorefield.likelihood import elbo
 
+        if self.config.data.lengths:
+            least: Bound = self._each_length("elbo", x, given, ids, seed=seed, **settings)
+            return least
         z, drawn, offset = self.dequantized(x, 1, ids, seed)
         result = elbo(self.toward(given), z, ids=drawn, seed=seed, **settings)
         return replace(result, value=result.value + offset.to(result.value))
+
+    def _each_length(
+        self,
+        method: str,
+        x: Tensor,
+        given: Any,
+        ids: Sequence[int] | Tensor | None,
+        *arguments: Any,
+        **settings: Any,
+    ) -> Any:
+        """Return the likelihoods of signals, each by the method of the run of its length."""
+        x = as_numbers("x", x)
+        self.check_data(x)
+        values, every = Given(self.given(given)), list(range(len(x)) if ids is None else ids)
+        columns: dict[str, Tensor] = {}
+        for length, rows in by_length(lengths(x, "x").cpu()):
+            settings |= {"given": values.rows(rows, len(x)), "ids": [every[k] for k in rows]}
+            run, some = self.of_length(length), x[rows.to(x.device), :, :length]
+            result = getattr(run, method)(some, *arguments, **settings)
+            for name, value in vars(result).items():
+                column = columns.setdefault(name, value.new_zeros(len(x)))
+                column[rows.to(value.device)] = value
+        return type(result)(**columns)

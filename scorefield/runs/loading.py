@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from scorefield._internal.devices import find_device
-from scorefield._internal.errors import CheckpointError, UsageError
+from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.data import Standardize
 from scorefield.data.config import EXAMPLES, DataConfig
+from scorefield.data.lengths import moments, shares_of
 from scorefield.field import Denoiser, Label, Parametrization
 from scorefield.process import Process
 from scorefield.runs import build
@@ -170,7 +171,7 @@ def run_of(
         transform = Standardize(torch.zeros(sides), torch.ones(sides))
     mean, variance = denoiser.mean, denoiser.variance
     if items is not None:
-        mean, variance = encoding.moments(items.x)
+        mean, variance = moments(about, *encoding.moments(items.x), len(items.x))
         mean = transform.forward(mean).float()
         variance = (variance / transform.std.double() ** 2).float()
     parts = denoiser.network, denoiser.process, denoiser.parametrization
@@ -196,9 +197,20 @@ def describe_data(data: Data, config: TrainConfig) -> DataConfig:
         shape=data.shape,
         count=len(data.x),
         conditions=data.conditions.channels if config.conditional else (),
+        lengths=_lengths(data, config),
         columns=columns,
         reading=data.reading,
     )
+
+
+def _lengths(data: Data, config: TrainConfig) -> tuple[tuple[int, float], ...]:
+    """Return the lengths of signals with their shares, if there are several."""
+    if len(data.shape) != 2:
+        return ()
+    shares = shares_of(data.x, data.name)
+    if shares and config.levels:
+        raise DataError(f"levels={config.levels}: not for signals of several lengths; use 0.")
+    return tuple(shares.items())
 
 
 def new_denoiser(
@@ -213,7 +225,7 @@ def new_denoiser(
     if network is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = build.network(config.network, shape, data.conditions)
+            network = build.network(config.network, shape, data.conditions, bool(data.lengths))
     parametrization = build.parametrization(config.parametrization, objects.parametrization)
     process = build.process(config.process, objects.process)
     label = build.label(config.label, objects.label)

@@ -26,7 +26,9 @@ def check_memory(
         UsageError: with the memory that is needed, and the memory of the device.
     """
     shape = build.field_shape(config, data)
-    tensors, numbers = build.network_size(config.network, shape, data.conditions)
+    tensors, numbers = build.network_size(
+        config.network, shape, data.conditions, bool(data.lengths)
+    )
     if tensors > build.MOST_TENSORS:
         raise UsageError(
             f"network: {tensors:,} tensors, where at most {build.MOST_TENSORS:,} are allowed: use "

@@ -95,6 +95,7 @@ def quality(run: Run, items: Items, seed: int, count: int = _MOST) -> Quality:
     Raises:
         ValueError: fewer than 32 samples to compare.
     """
+    run.check_one_length()
     records = records_of(run, items.learned)
     among = len(items.held_out) < SMALLEST
     rows = _spread(records, count) if among else items.held_out[:count]

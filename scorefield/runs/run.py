@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from scorefield._internal.errors import UsageError
 from scorefield.data import Standardize
+from scorefield.data.lengths import by_length
 from scorefield.field import Denoiser, ScoreField
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.inference import DataInference
+from scorefield.runs.units import Given
 from scorefield.sampling import (
     DEFAULT_CALLS,
     Adaptive,
@@ -143,6 +147,9 @@ class Run(DataInference):
                 If a column of classes is the condition, `drawn` then gives that of each sample.
             together: whether the rows of ``given`` are independent observations of every sample,
                 whose posteriors are composed; see `scorefield.Product`.
+
+        Signals of several lengths have lengths as in the data, and NaN after their ends;
+        `of_length` chooses one.
         """
         settings: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size}
         settings |= {"given": given, "together": together}
@@ -162,6 +169,10 @@ class Run(DataInference):
     ) -> Tensor:
         """Generate samples in the units of the field; the arguments are those of `sample`."""
         settings: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size}
+        ids = as_ids(n, batch_size)
+        given = given if together else self.drawn(ids, given, seed)
+        if self.config.data.lengths and not together:
+            return self._of_lengths(ids, solver, times, given, settings)
         if solver is None and times is None:
             settings["nfe"], solver = None, self.plan(DEFAULT_CALLS if nfe is None else nfe)
         if together:
@@ -169,8 +180,19 @@ class Run(DataInference):
 
             field: ScoreField = posterior_of_all(self, given)
         else:
-            field = self.toward(self.drawn(as_ids(n, batch_size), given, seed))
+            field = self.toward(given)
         return sample(field, n, solver, times, **settings)
+
+    def _of_lengths(
+        self, ids: list[int], solver: Any, times: Any, given: Given, settings: dict[str, Any]
+    ) -> Tensor:
+        """Return signals of lengths as in the data, with NaN after their ends."""
+        result = torch.full((len(ids), *self.config.data.shape), math.nan, device=self.device)
+        for length, places in by_length(self.drawn_lengths(ids, settings["seed"])):
+            rows, some = [ids[k] for k in places], given.rows(places, len(ids))
+            x = self.of_length(length).sample_field(rows, solver, times, given=some, **settings)
+            result[places, :, :length] = x.to(result)
+        return result
 
     def sample_table(
         self, n: int | Sequence[int] | Tensor, *arguments: Any, **settings: Any
@@ -304,7 +326,8 @@ class Run(DataInference):
 
         Args:
             data: as for `scorefield.train`; by default samples of the run.
-            given: conditions, as for `given`; None for none, or those of the data.
+            given: conditions, one for all items or samples, or one for each, as for `given`; None
+                for none, or those of the data.
             conditions: of the items, as for `scorefield.train`.
             n, seed, progress: as for `scorefield.evaluate.check.check`.
 
@@ -326,9 +349,11 @@ class Run(DataInference):
             include: files and folders to copy into it, or texts, by their names there.
 
         Raises:
-            UsageError: the folder exists and is not empty.
+            UsageError: the folder exists and is not empty; a view by `of_length`.
             StorageError: no room on the disk.
         """
+        if self.length is not None:
+            raise UsageError(f"length={self.length}: save the run of all lengths instead.")
         tensors = {f"network.{k}": v for k, v in self.field.network.state_dict().items()}
         for key in self.config.data.examples:
             tensors[f"examples.{key}"] = self.examples[key].float()

@@ -18,6 +18,7 @@ from scorefield._internal.devices import conditions, find_device
 from scorefield._internal.errors import NumericalError, StorageError
 from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
+from scorefield.data.lengths import moments
 from scorefield.data.rows import chunks, digest
 from scorefield.data.source import as_data
 from scorefield.noise import Noise
@@ -102,7 +103,7 @@ class Training:
         if config.levels:
             for chunk in chunks(data.x):
                 self.encoding.check(chunk, data.name)
-        mean, variance = self.encoding.moments(data.x)
+        mean, variance = moments(self.data_config, *self.encoding.moments(data.x), len(data.x))
         self.transform = Standardize.fit(mean, variance)
         self.denoiser = new_denoiser(
             self.config,

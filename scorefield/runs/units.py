@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import operator
@@ -19,9 +20,10 @@ from torch import Tensor
 from scorefield._internal.errors import DataError, UsageError
 from scorefield.data.config import EXAMPLES
 from scorefield.data.encoding import Continuous, Encoding, Standardize
+from scorefield.data.lengths import lengths
 from scorefield.data.rows import chunks
 from scorefield.field import ClassifierFree, Denoiser, ScoreField, digest
-from scorefield.noise import CLASSES, LEVELS, Noise
+from scorefield.noise import CLASSES, ENDS, LEVELS, Noise
 from scorefield.process import check_instance
 from scorefield.process.base import wide
 from scorefield.runs import build
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
 
 class Given(dict[str, Tensor]):
     """Conditions as a network takes them, by the names of its arguments."""
+
+    def rows(self, places: Tensor, count: int) -> Given:
+        """Return the conditions of some of ``count`` samples, by their places."""
+        every = {k: v for k, v in self.items() if v.ndim and len(v) == count}
+        return Given(self, **{k: v[places] for k, v in every.items()})
 
 
 @dataclass(eq=False)
@@ -56,6 +63,7 @@ class DataField:
         scales: of classifier-free guidance, by the condition; empty for one of all.
         examples: of the conditions in the data, rows by their keys, to which plans are tuned; not
             for a single class.
+        length: of all signals, for a view of a run of several lengths by `of_length`.
     """
 
     field: Denoiser
@@ -66,6 +74,7 @@ class DataField:
     condition: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
     examples: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    length: int | None = None
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -176,6 +185,32 @@ class DataField:
         moved = {name: value.to(self.device) for name, value in condition.items()}
         return replace(self, condition={**self.condition, **moved})
 
+    def of_length(self, length: int) -> Self:
+        """Return the run of the signals of one length, for a run of signals of several lengths.
+
+        Its samples have the shape ``(C, length)``, and their density is that of such signals.
+
+        Raises:
+            UsageError: a run of samples of one shape; a length beyond those of the data.
+        """
+        data = self.config.data
+        if not data.lengths:
+            raise UsageError(
+                f"length={length!r}: this run has samples of one shape, {data.shape}; leave it out."
+            )
+        low, high = data.lengths[0][0], data.lengths[-1][0]
+        if not isinstance(length, Integral) or not low <= length <= high:
+            raise UsageError(f"length={length!r}: this run has learned lengths of {low} to {high}.")
+        field, shape = copy.copy(self.field), (data.shape[0], int(length))  # with its hooks
+        field.shape = shape
+        field.mean, field.variance = (
+            torch.as_tensor(m, device=self.device).expand(data.shape)[:, :length]
+            for m in (field.mean, field.variance)
+        )
+        about = data.model_copy(update={"shape": shape, "lengths": ()})
+        config = self.config.model_copy(update={"data": about})
+        return replace(self, field=field, config=config, length=int(length))
+
     @property
     def bound(self) -> str:
         """A digest of the conditions of `condition_on` and of the scales; empty without any."""
@@ -219,6 +254,7 @@ class DataField:
         Raises:
             UsageError: as `given`; guidance without a condition.
         """
+        self.check_one_length()
         values = self.given(given)
         self._check_all_given(values)
         if not values:
@@ -244,11 +280,15 @@ class DataField:
         if channel is None:
             rows = torch.tensor(ids, dtype=torch.int64) % EXAMPLES
             return Given({key: value[rows] for key, value in self.examples.items()})
-        shares = torch.tensor(channel.shares, dtype=torch.float64).cumsum(0)
-        noise = Noise(seed, torch.tensor(ids, dtype=torch.int64), stream=CLASSES)
-        u, _ = noise.uniform_like(torch.empty(len(ids), 1, dtype=torch.float64))
-        places = torch.searchsorted(shares / shares[-1], u[:, 0], right=True)
-        return Given({channel.key: places.clamp(max=len(shares) - 1)})
+        return Given({channel.key: _drawn(channel.shares, ids, seed, CLASSES)})
+
+    def drawn_lengths(self, ids: Sequence[int], seed: int = 0) -> Tensor:
+        """Return lengths of signals ``(B,)`` as frequent as in the data, whatever the condition.
+
+        The length of an id is a function of the seed and the id.
+        """
+        length, shares = zip(*self.config.data.lengths, strict=True)
+        return torch.tensor(length)[_drawn(shares, ids, seed, ENDS)]
 
     @property
     def _needs_all(self) -> bool:
@@ -296,6 +336,9 @@ class DataField:
             DataError: another shape, or values that the run's encoding does not allow.
         """
         self._check_shape(x, name)
+        if self.config.data.lengths:
+            lengths(x, name)
+            x = x.nan_to_num()
         self.encoding.check(x, name)
 
     def check_partial(self, x: Tensor, name: str = "x", *, exact: bool = True) -> None:
@@ -313,11 +356,22 @@ class DataField:
 
     def _check_shape(self, x: Tensor, name: str) -> None:
         check_instance(name, x, Tensor, f"torch.as_tensor({name})")
-        shape = self.config.data.shape
-        if tuple(x.shape[1:]) != shape:
+        shape, own = self.config.data.shape, tuple(x.shape[1:])
+        if self.config.data.lengths and len(own) == 2 and own[1] <= shape[1]:
+            own = (own[0], shape[1])
+        if own != shape:
             raise DataError(
                 f"{name} has samples of shape {tuple(x.shape[1:])}; this run was trained on "
                 f"samples of shape {shape}."
+            )
+
+    def check_one_length(self) -> None:
+        """Raise `UsageError` for a run of signals of several lengths."""
+        if self.config.data.lengths:
+            most = self.config.data.shape[1]
+            raise UsageError(
+                "length=None: this run has signals of several lengths; choose one, as in "
+                f"run.of_length({most})."
             )
 
     def check_density(self) -> None:
@@ -361,3 +415,12 @@ class DataField:
         key = torch.tensor(drawn, dtype=torch.int64, device=x.device)
         v, log_q, _ = self.encoding.forward(rows_drawn, Noise(seed, key, stream=LEVELS))
         return self.standardized(v), drawn, self.transform.log_det(v) - wide(log_q)
+
+
+def _drawn(shares: Sequence[float], ids: Sequence[int], seed: int, stream: int) -> Tensor:
+    """Return the number of a share for each id, as probable as the share is large."""
+    sums = torch.tensor(shares, dtype=torch.float64).cumsum(0)
+    noise = Noise(seed, torch.tensor(ids, dtype=torch.int64), stream=stream)
+    u, _ = noise.uniform_like(torch.empty(len(ids), 1, dtype=torch.float64))
+    places = torch.searchsorted(sums / sums[-1], u[:, 0], right=True)
+    return places.clamp(max=len(sums) - 1)

@@ -126,7 +126,10 @@ def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) ->
         shape = build.field_shape(config.train, config.data)
         if network is None:
             _check_network_size(config, shape)
-            network = build.outline(config.train.network, shape, config.data.conditions)
+            data = config.data
+            network = build.outline(
+                config.train.network, shape, data.conditions, bool(data.lengths)
+            )
     except ValueError as error:
         raise CheckpointError(f"{path} does not describe a run: {error}") from None
     channels, *rest = shape
@@ -146,7 +149,9 @@ def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) ->
 
 
 def _check_network_size(config: RunConfig, shape: tuple[int, ...]) -> None:
-    tensors, numbers = build.network_size(config.train.network, shape, config.data.conditions)
+    tensors, numbers = build.network_size(
+        config.train.network, shape, config.data.conditions, bool(config.data.lengths)
+    )
     if math.isinf(numbers):
         raise ValueError("its network is larger than any memory.")
     if tensors > build.MOST_TENSORS:

@@ -109,7 +109,10 @@ class HeldOut:
         alpha, sigma = field.process.coefficients(align(t, x0))
         v = torch.as_tensor(field.variance).cpu().double().expand(field.shape)
         least = v * sigma**2 / (alpha**2 * v + sigma**2)
-        errors: Tensor = wide(estimate - x0).square().flatten(1).sum(1).cpu()
+        ended = x0.isnan()  # after the end of a signal
+        least = least.masked_fill(ended.cpu(), 0.0)
+        difference = wide(estimate - x0).masked_fill(ended, 0.0)
+        errors: Tensor = difference.square().flatten(1).sum(1).cpu()
         return errors / least.flatten(1).sum(1)
 
 

@@ -129,7 +129,7 @@ class Objective:
         """Return the loss of each sample, shape ``(B,)``.
 
         Args:
-            x0: data ``(B, *shape)``, in the field's units.
+            x0: data ``(B, *shape)``, in the field's units; NaN after the end of a signal.
             t: one time per sample, ``(B,)``, or one for all.
             eps: standard normal noise, like ``x0``.
         """
@@ -142,5 +142,9 @@ class Objective:
         weight = self.weighting(at) * (alpha * out / sigma**2) ** 2
         x = cast(alpha, x0) * x0 + cast(sigma, x0) * eps
         _, output = denoiser.estimate(x, at, **condition).basis
-        error = (output - denoiser.parametrization.target(alpha, sigma, x0, eps)) ** 2
-        return (cast(weight, x) * error).flatten(1).mean(1)
+        error = output - denoiser.parametrization.target(alpha, sigma, x0, eps)
+        if x0.ndim == 3:  # signals, with NaN after the end
+            here = ~x0.isnan()
+            losses = cast(weight, x) * error.where(here, 0.0) ** 2
+            return losses.flatten(1).sum(1) / here.flatten(1).sum(1)
+        return (cast(weight, x) * error**2).flatten(1).mean(1)

@@ -46,11 +46,13 @@ class Source(NamedTuple):
         folder: its folder.
         network: a network of the user's own, as ``package.module:factory``.
         device: where the network runs.
+        length: of all signals, for a run of several lengths.
     """
 
     folder: Path
     network: str | None = None
     device: str = "cpu"
+    length: int | None = None
 
     def load(self) -> Run:
         """Load the run.
@@ -59,10 +61,12 @@ class Source(NamedTuple):
             CheckpointError, UsageError: as `scorefield.load`; a network that cannot be made.
         """
         if self.network is None:
-            return load(self.folder, device=self.device)
-        from scorefield._internal.factory import make_network
+            run = load(self.folder, device=self.device)
+        else:
+            from scorefield._internal.factory import make_network
 
-        return load(self.folder, network=make_network(self.network), device=self.device)
+            run = load(self.folder, network=make_network(self.network), device=self.device)
+        return run if self.length is None else run.of_length(self.length)
 
 
 Work = Callable[[Run, Task], Columns]  # picklable

@@ -168,5 +168,6 @@ def check(
         x = run.to_field(items.x[rows])
         every = Given(items.conditions.values) if given is None else values
         values = every.rows(rows, len(items.x))
-    condition = {**run.condition, **{key: v.to(run.device) for key, v in values.items()}}
+    condition: dict[str, Any] = dict(run.condition)
+    condition |= {key: value.to(run.device) for key, value in values.items()}
     return check_network(run.field, x, n=n, **settings, **condition)

@@ -14,6 +14,7 @@ from .field import (
     ClassifierFree as ClassifierFree,
     Clipped as Clipped,
     Coefficients as Coefficients,
+    CoupledGaussian as CoupledGaussian,
     Denoiser as Denoiser,
     Empirical as Empirical,
     Eps as Eps,

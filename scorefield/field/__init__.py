@@ -12,11 +12,13 @@ from scorefield.field.base import (
     Pair as Pair,
     ScoreField as ScoreField,
     Shape as Shape,
+    check_score as check_score,
 )
 from scorefield.field.clipped import (
     Clipped as Clipped,
     Thresholded as Thresholded,
 )
+from scorefield.field.coupled import CoupledGaussian as CoupledGaussian
 from scorefield.field.denoiser import (
     Denoiser as Denoiser,
     Label as Label,

@@ -65,7 +65,7 @@ class Mixture(ScoreField):
         if not bool((weights > 0).all()):
             raise ValueError(f"weights must be positive, the smallest is {weights.min():g}.")
         weights = weights / weights.sum()
-        eigenvalues, basis = _eigen(covariances)
+        eigenvalues, basis = eigen(covariances)
         mean = weights @ flat
         second = covariances.diagonal(dim1=1, dim2=2) + (flat - mean) ** 2
         super().__init__(process, shape, mean.reshape(shape), (weights @ second).reshape(shape))
@@ -179,7 +179,7 @@ def columns(at: Instant, x: Tensor) -> list[Coefficient]:
     return [c.to(x).reshape(-1, 1) if isinstance(c, Tensor) else c for c in both]
 
 
-def _eigen(covariances: Tensor) -> tuple[Tensor, Tensor]:
+def eigen(covariances: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues ``(K, d)`` and bases ``(K, d, d)``, or refuse."""
     if not torch.allclose(covariances, covariances.mT, rtol=1e-8, atol=1e-10):
         raise ValueError("covariances must be symmetric.")

@@ -10,6 +10,10 @@ and ``eps``: an `Estimate`. All other quantities are linear in it::
 (3) is the drift ``f x - g^2 score / 2`` of the probability-flow ODE, in the form that stays finite
 at ``alpha = 0``. (1) with ``x_0`` is Tweedie's formula.
 
+If data and noise were coupled, as by optimal transport, both posterior means and (3) still hold:
+the ODE carries the noise to the data. (1) does not, because it needs noise that is independent of
+the data. Such a field has a velocity and no score (`ScoreField.has_score`).
+
 Coefficients that depend on the time alone are computed before the call, as an `Instant`, for all
 the times of a grid at once.
 
@@ -22,6 +26,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +47,7 @@ class Instant:
         t: the time, in the form `scorefield.process.align` returns.
         alpha, sigma: the coefficients at ``t``.
         prepared: this time's item of `ScoreField.prepare_times`, which only that field reads.
+        has_score: `ScoreField.has_score` of that field.
     """
 
     process: Process
@@ -49,6 +55,7 @@ class Instant:
     alpha: Coefficient
     sigma: Coefficient
     prepared: Any = None
+    has_score: bool = True
 
     @classmethod
     def of(cls, process: Process, t: Time, x: Tensor) -> Instant:
@@ -130,7 +137,13 @@ class Estimate(NamedTuple):
 
     @property
     def score(self) -> Tensor:
-        """``grad log p_t(x)``, by (1)."""
+        """``grad log p_t(x)``, by (1).
+
+        Raises:
+            ValueError: the field has no score.
+        """
+        if not self.at.has_score:
+            raise ValueError(f"Estimate.score: {NO_SCORE}; use velocity, x0 or eps.")
         return self.combine(0.0, -1 / self.at.sigma)
 
     @property
@@ -161,7 +174,8 @@ class Estimate(NamedTuple):
             return torch.where(mask.to(like.device) if isinstance(like, Tensor) else mask, one, two)
 
         a, b = self.at, other.at
-        at = Instant(a.process, *map(choose, (a.t, a.alpha, a.sigma), (b.t, b.alpha, b.sigma)))
+        t, alpha, sigma = map(choose, (a.t, a.alpha, a.sigma), (b.t, b.alpha, b.sigma))
+        at = Instant(a.process, t, alpha, sigma, has_score=a.has_score)
         u, w = map(choose, self.basis, other.basis)
         p, q = map(choose, self.of_x0, other.of_x0)
         p_eps, q_eps = map(choose, self.of_eps, other.of_eps)
@@ -215,9 +229,11 @@ class ScoreField(nn.Module, ABC):
 
     Attributes:
         rows: the number of samples that its bound conditions are for; 1 if they are for any.
+        coupled: its data and noise were coupled, as by optimal transport; see `has_score`.
     """
 
     rows = 1
+    coupled: bool = False
 
     def __init__(
         self,
@@ -260,7 +276,8 @@ class ScoreField(nn.Module, ABC):
         alpha, sigma = process.alpha(t), process.sigma(t)
         prepared = self.prepare_times(t, alpha, sigma) or [None] * len(t)
         rows = zip(t.unbind(), unstack(alpha), unstack(sigma), prepared, strict=True)
-        return [Instant(process, *row) for row in rows]
+        has_score = self.has_score
+        return [Instant(process, *row, has_score) for row in rows]
 
     def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any] | None:
         """Compute what `estimate` needs at the times ``(N, ...)``: one `Instant.prepared` each.
@@ -316,7 +333,25 @@ class ScoreField(nn.Module, ABC):
     @property
     def has_density(self) -> bool:
         """Whether likelihoods mean something: the scores are those of one distribution, noised."""
-        return all(part.has_density for part in self.children() if isinstance(part, ScoreField))
+        return all(part.has_density for part in self._parts())
+
+    @cached_property
+    def has_score(self) -> bool:
+        """Whether noise is independent of the data, so that (1) is the score of noised data.
+
+        Otherwise the field has a velocity only: solvers of the ODE, latent codes and likelihoods
+        take it, and whatever adds noise or sums scores raises an error.
+        """
+        return not self.coupled and all(part.has_score for part in self._parts())
+
+    def _parts(self) -> list[ScoreField]:
+        """Return the fields that this one is made of."""
+        children = [
+            part
+            for child in self._modules.values()
+            for part in (child if isinstance(child, nn.ModuleList) else (child,))
+        ]
+        return [part for part in children if isinstance(part, ScoreField)]
 
     @property
     def data_std(self) -> float:
@@ -362,6 +397,21 @@ class ScoreField(nn.Module, ABC):
         result = copy.copy(self)
         result._modules, result.rows = modules, len(items)
         return result
+
+
+NO_SCORE = (
+    "this field has no score, because its data and noise were coupled in training, and a velocity "
+    "alone does not determine one"
+)
+
+
+def check_score(name: str, *fields: ScoreField) -> None:
+    """Reject fields without a score, for ``name``, which needs one."""
+    if not all(field.has_score for field in fields):
+        raise ValueError(
+            f"field: {name} needs a score, and {NO_SCORE}. Train with coupling='independent', or "
+            "use solvers of the ODE."
+        )
 
 
 class _Under(ScoreField):

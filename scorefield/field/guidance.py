@@ -14,6 +14,9 @@ data to those, so the samples' distribution has no closed form; it is sharper as
 with the true classifier and ``w = 1`` is the conditional field exactly; (3) leaves out how ``x_0``
 spreads about its mean.
 
+Guidance (1) is as right for a velocity without a score, such as that of a field trained by optimal
+transport, since it is linear in both; (2) and (3) need scores.
+
 Reference: Ho and Salimans (2022), arXiv:2207.12598; Dhariwal and Nichol (2021), arXiv:2105.05233;
 Chung et al. (2023), arXiv:2209.14687; Kynkäänniemi et al. (2024), arXiv:2404.07724, of intervals;
 Lin et al. (2024), arXiv:2305.08891, of rescaling.
@@ -28,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.field.base import Estimate, FieldWrapper, Instant, ScoreField
+from scorefield.field.base import Estimate, FieldWrapper, Instant, ScoreField, check_score
 from scorefield.process import mix
 
 Scale = float | Callable[[float], float]
@@ -183,6 +186,7 @@ class Tilted(FieldWrapper):
         clean: bool = False,
     ) -> None:
         super().__init__(base)
+        check_score("Tilted", base)
         self.log_potential, self.scale, self.clean = log_potential, scale, clean
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:

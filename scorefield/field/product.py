@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.field.analytic import columns
-from scorefield.field.base import Estimate, Instant, ScoreField
+from scorefield.field.base import Estimate, Instant, ScoreField, check_score
 from scorefield.process import mix
 
 
@@ -80,6 +80,7 @@ class Product(ScoreField):
                 f"{len(weights)} weights for {len(fields)} fields of {sorted(kinds)}: give fields "
                 "of one process (see ScoreField.under) and shape, and a weight for each."
             )
+        check_score("Product", *fields)
         first = fields[0]
         super().__init__(first.process, first.shape, first.mean, first.variance)
         self.fields: Sequence[ScoreField] = nn.ModuleList(fields)  # type: ignore[assignment]

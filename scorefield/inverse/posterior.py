@@ -38,7 +38,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from scorefield.field import Estimate, Instant, ScoreField
+from scorefield.field import Estimate, Instant, ScoreField, check_score
 from scorefield.inverse.base import LinearOperator, Operator
 from scorefield.inverse.operators import broadcasts
 from scorefield.inverse.residuals import norm, solve
@@ -82,6 +82,7 @@ class Posterior(ScoreField, ABC):
         check_instance("operator", operator, Operator, "one such as Matrix(matrix)")
         check_instance("measured", measured, Tensor, "torch.as_tensor(measured)")
         super().__init__(base.process, base.shape, base.mean, base.variance)
+        check_score(type(self).__name__, base)
         self.rows = base.rows
         if self.linear and not isinstance(operator, LinearOperator):
             raise ValueError(

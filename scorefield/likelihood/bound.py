@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import NumericalError
-from scorefield.field import ScoreField
+from scorefield.field import ScoreField, check_score
 from scorefield.likelihood.density import check_density, check_no_gradient, last_time
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.noise import BOUND, Noise
@@ -84,11 +84,12 @@ def elbo(
 
     Raises:
         ValueError: settings out of range, samples that do not fit the field, an ``x`` that requires
-            a gradient, a network in training, a `Product`.
+            a gradient, a network in training, a `Product`, a field without a score.
         NumericalError: a bound is not finite.
     """
     x, rows = check_samples(field, x, ids, batch_size)
     check_density(field)
+    check_score("elbo", field)
     check_no_gradient(x)
     if not isinstance(nfe, Integral) or nfe < 4 or nfe % 2:
         raise ValueError(f"nfe={nfe!r}: give an even number of calls, 4 or more.")

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scorefield.field import ScoreField
+from scorefield.field import Instant, ScoreField
 from scorefield.process import Prior, widest
 
 PriorName = Literal["moments", "standard"]
@@ -117,10 +117,26 @@ def far(r: Tensor, moments: Moments) -> Tensor:
     return 1 / (1 + (_NEAR * moments.deviation / r) ** 2)
 
 
+def at_noise(field: ScoreField, x: Tensor, at: Instant) -> Tensor:
+    """Return data ``(B, *shape)`` at the first noise ``r`` of its path, in the units of the field.
+
+    If noise is independent of the data, a density changes by ``r^2`` between the two, which is
+    reported. Coupled noise changes it by ``r``, so the data makes an Euler step first.
+    """
+    x = x * torch.as_tensor(at.alpha)
+    return x if field.has_score else x + at.sigma * field(x, at).eps.detach()
+
+
 class Ends:
     """The first point of a path from data to prior and its last two.
 
+    For a field without a score, whose data and noise are coupled, the density at both ends is that
+    of the noise at infinity, ``eps``, to first order::
+
+        log N(eps; 0, I) - d log r - (d - trace)    at the last point,    + trace    at the first
+
     Args:
+        coupled: the field has no score.
         moments: of the prior.
         r: noise over signal there, ``(3, 1, 1)``.
         y, eps: the points and the field's noise there, ``(3, B, d)``.
@@ -130,7 +146,9 @@ class Ends:
             trace's integral.
     """
 
-    def __init__(self, moments: Moments, r: Tensor, y: Tensor, eps: Tensor) -> None:
+    def __init__(
+        self, moments: Moments, r: Tensor, y: Tensor, eps: Tensor, coupled: bool = False
+    ) -> None:
         e, (first, _, last) = moments.eigenvalues, r.flatten().tolist()
         self.value = moments.log_prob(y[-1], last)
         self.value = self.value + 0.5 * torch.log((e + last**2) / (e + first**2)).sum()
@@ -142,6 +160,11 @@ class Ends:
         # falls like 1 / r where the prior's mean is not the data's, and like 1 / r^2 where it is
         fall = (beyond[0] / beyond[1]).abs().log() / (r[2] / r[1]).log().flatten()
         self._beyond: Tensor = beyond[1] / fall.nan_to_num(2.0).clamp(1, 2)
+        self._coupled, self._dim = coupled, y.shape[2]
+        if coupled:
+            noise = Prior(torch.zeros_like(eps[2]), torch.ones_like(eps[2])).log_prob(eps[2])
+            self.value = self.value - moments.log_prob(y[-1], last) + noise
+            self.value = self.value - self._dim * math.log(last)
 
     def fields(
         self,
@@ -162,6 +185,8 @@ class Ends:
             exact: whether the trace is.
         """
         count, whole = len(totals), torch.ones_like(error)
+        if self._coupled:
+            totals = totals + traces[0] - (self._dim - traces[1])
         return torch.stack(
             [
                 self.value + totals.mean(0),
@@ -177,8 +202,12 @@ class Ends:
 
     def truncation(self, trace: Tensor) -> Tensor:
         """Return the effect of the noise left, from the trace at the first point."""
+        if self._coupled:
+            return 0.5 * trace**2 / self._dim
         return 0.5 * (trace - self._first)
 
     def prior_mismatch(self, trace: Tensor) -> Tensor:
         """Return the effect of another distribution than the prior, from the trace there."""
+        if self._coupled:
+            return 0.5 * (trace - self._dim) ** 2 / self._dim
         return 0.5 * (trace - self._gaussian) - self._beyond

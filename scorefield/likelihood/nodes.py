@@ -23,7 +23,7 @@ from torch import Tensor
 
 from scorefield.field import Estimate, FieldWrapper, Instant, ScoreField
 from scorefield.likelihood.divergence import Directions, trace
-from scorefield.likelihood.moments import Ends, Moments, far
+from scorefield.likelihood.moments import Ends, Moments, at_noise, far
 from scorefield.noise import Noise
 from scorefield.process import balanced, growth
 from scorefield.sampling import prepare, round_trip_solver
@@ -76,13 +76,15 @@ class Nodes:
         ``most``.
         """
         traced, calls = self.traced.opened(noise), len(self.times)
+        first_calls = 0 if traced.has_score else 1  # of `at_noise`
         with torch.no_grad():
-            end = self.run(State(x * float(self.alpha[0]), self.times[0], noise))
+            begin = at_noise(traced.base, x, traced.base.instants(self.times[:1])[0])
+            end = self.run(State(begin, self.times[0], noise))
             traced(end.x, end.t)
         path = _Path(self, traced.records)
         traces, directions = torch.stack(traced.traces), self.directions
         products = calls * directions.products(self.dim)
-        out = path.result(traces, directions, calls, products)
+        out = path.result(traces, directions, calls + first_calls, products)
         while not directions.exact and bool((out[1, rows] > goal).any()):
             count, next_ = directions.last, min(2 * directions.last, most)
             if self.dim <= (next_ - count if next_ > count else most):
@@ -100,7 +102,7 @@ class Nodes:
             traces = new if directions.exact else torch.cat([traces, new], 1)
             calls += len(self.times)
             products += len(self.times) * directions.products(self.dim)
-            finer = path.result(traces, directions, calls, products)
+            finer = path.result(traces, directions, calls + first_calls, products)
             out = torch.where(out[1] > goal, finer, out)
         return out[:, rows]
 
@@ -149,7 +151,8 @@ class _Path:
         if len(nodes.times) < _MANY:
             self.added = 0 * self.added
         self.error = (strayed - self.added).abs() + (strayed - (weights * lower).sum(0)).abs()
-        self.ends = Ends(nodes.moments, r[[0, -2, -1]], y[[0, -2, -1]], eps[[0, -2, -1]])
+        ends = r[[0, -2, -1]], y[[0, -2, -1]], eps[[0, -2, -1]]
+        self.ends = Ends(nodes.moments, *ends, not nodes.traced.has_score)
 
     def result(self, traces: Tensor, directions: Directions, nfe: int, products: int) -> Tensor:
         """Return the fields of `Likelihood` stacked, ``(8, B)``, from traces ``(N, K, B)``."""

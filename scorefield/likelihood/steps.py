@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scorefield.field import Estimate, Instant, ScoreField
 from scorefield.likelihood.divergence import Directions, trace
-from scorefield.likelihood.moments import Ends, Moments
+from scorefield.likelihood.moments import Ends, Moments, at_noise
 from scorefield.noise import Noise
 from scorefield.process import EDM, check_times
 from scorefield.sampling import Adaptive, Plan, walk
@@ -64,7 +64,8 @@ class Steps:
         ``goal`` and ``most`` are those of `Nodes.solve`, which alone can keep to them.
         """
         joined = _Joined(self.field, self.moments, self.directions, noise)
-        y = x.flatten(1)
+        at = self.field.instants(torch.tensor([self.low], dtype=torch.float64))[0]
+        y = at_noise(self.field, x, at).flatten(1)
         begin = torch.cat([y, y.new_zeros(len(y), joined.count)], 1)
         if isinstance(self.times, Adaptive):
             state, error, calls = self._adapt(joined, begin, noise, rows, self.times)
@@ -81,9 +82,11 @@ class Steps:
             r.to(y)[:, None, None],
             torch.stack([y, before, y_end]),
             torch.stack([first_eps, before_eps, eps]),
+            not self.field.has_score,
         )
         calls = calls + END_CALLS
         products = calls * self.directions.products(self.dim)
+        calls = calls + (0 if self.field.has_score else 1)  # of `at_noise`
         out = ends.fields(
             integral.T, error, (first_trace, mean), calls, products, self.directions.exact
         )

@@ -5,7 +5,9 @@ r"""Default plans, and the plan that the arguments of `scorefield.sample` stand 
 
 - it starts at ``r = 10 N c``, if the process goes higher, from the Gaussian of the data's mean and
   variance: above, the path is nearly that of the Gaussian. Where nobody measured the moments of
-  each coordinate, it starts at twice that noise, in which the mean matters less;
+  each coordinate, it starts at twice that noise, in which the mean matters less. A field without a
+  score starts at the process's last time: its data and noise are correlated, so that Gaussian is
+  off by a share ``c / r`` of its width, not by its square;
 - its times are equally spaced in ``g^(1/3)``, or ``g^(1/3.5)`` from 30 calls on; its last step goes
   to the data, with no call at its end, or the denoiser finishes where a process has no time of the
   data;
@@ -43,7 +45,7 @@ from scorefield.process import (
 )
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.plan import Plan, count_calls_on
-from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver
+from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_noise
 
 DEFAULT_CALLS = DEFAULT_STEPS = 20
 ROUND_TRIP_CALLS = 80
@@ -63,6 +65,7 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     check_instance("field", field, ScoreField, "a field, such as run.field")
     process, c = field.process, _scale(field, nfe)
     start = time_near(process, (10 if _measured(field) else 20) * nfe * c)
+    start = start if field.has_score else noisiest(field)
     lowest = torch.tensor(process.t_min, dtype=torch.float64)
     if start <= process.t_min:
         raise ValueError(
@@ -190,7 +193,8 @@ def resolve(
 
     Raises:
         ValueError: arguments that exclude each other; a value that is not a field or a solver; an
-            ``nfe`` that is too small for the solver.
+            ``nfe`` that is too small for the solver; a solver that adds noise, for a field without
+            a score.
     """
     if nfe is not None and times is not None:
         raise ValueError(
@@ -202,6 +206,7 @@ def resolve(
         if nfe is not None and nfe != solver.nfe:
             raise ValueError(f"nfe={nfe}: the plan makes {solver.nfe} calls. Omit nfe.")
         solver.check(field)
+        check_noise(solver.solver, field)
         return solver
     if solver is None and times is None:
         return default.plan(field) if nfe is None else default.plan(field, nfe)
@@ -209,6 +214,8 @@ def resolve(
         solver = default.solver(field.data_std)
     if not isinstance(solver, Solver):
         raise wrong_kind("solver", solver, Solver, "one such as Heun()")
+    if not field.has_score:
+        check_noise(solver, field)
     if nfe is not None:
         return _within(field, solver, nfe, default)
     if times is None or isinstance(times, int):

@@ -3,6 +3,7 @@ from .base import (
     Move as Move,
     Solver as Solver,
     State as State,
+    check_noise as check_noise,
     check_solver as check_solver,
 )
 from .corrector import (

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import ScoreField
+from scorefield.field.base import NO_SCORE
 from scorefield.noise import Noise
 from scorefield.process import Coefficient, Prior, align, check_instance
 
@@ -172,8 +173,10 @@ class Solver(ABC):
 
         Raises:
             ValueError: ``s`` is outside the process's interval and is not `Process.t_data`; an
-                error estimate is requested from a solver without one; or as `moves`.
+                error estimate is requested from a solver without one; noise for a field without a
+                score; or as `moves`.
         """
+        check_noise(self, field)
         if error and self.error_order is None:
             raise ValueError(f"error=True: {self!r} has no error estimate.")
         t, s = align(state.t, state.x), align(s, state.x)
@@ -206,6 +209,15 @@ def transition(mean: Tensor, std: Coefficient) -> Prior:
 def check_solver(name: str, value: object) -> None:
     """Reject an argument that is not a solver, such as a class or a tensor of times."""
     check_instance(name, value, Solver, "one such as Heun()")
+
+
+def check_noise(solver: Solver, field: ScoreField) -> None:
+    """Reject a solver that adds noise, or does not follow the ODE, for a field without a score."""
+    if not field.has_score and (solver.weak_order is not None or solver.order < 1):
+        raise ValueError(
+            f"solver={solver!r}: needs a field with a score, and {NO_SCORE}. Use a solver of the "
+            "ODE, such as Multistep(), Heun() or DDIM()."
+        )
 
 
 def check_towards_data(name: str, t: Tensor, s: Tensor) -> None:

@@ -167,7 +167,9 @@ def test_what_a_digits_network_predicts_is_named(true):
     run = digits(true)
     for said in PLAIN:
         declared = denoiser(run.field.network, run.field, PLAIN[said], label=run.field.label)
-        for x in (held_out(run), None):
+        # samples of its own take a hundred calls more: for the true declaration and one wrong one
+        own = said == true or said == ("x0" if true == "eps" else "eps")
+        for x in (held_out(run), None) if own else (held_out(run),):
             found = check(declared, x)
             assert found.learned
             assert found.declared.name == f"{said}-prediction"

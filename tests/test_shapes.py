@@ -71,7 +71,7 @@ def test_samples_of_volumes_follow_a_known_law_of_blobs():
     """Each is close to the blob at its centre of mass, and centres are spread as in the data."""
     generator = torch.Generator().manual_seed(0)
     data = blob(1.5 + 2 * torch.rand(2000, 3, generator=generator))
-    optim = sf.OptimConfig(steps=400, batch_size=16, lr=3e-3, ema=(0.98,))
+    optim = sf.OptimConfig(steps=300, batch_size=16, lr=3e-3, ema=(0.98,))
     config = TrainConfig(network=SMALL, optim=optim, held_out=0.05, end="last")
     x = sf.train(sf.Data(data), config=config).sample(200, nfe=15)
     error = (x - blob(centres(x).float())).square().mean((1, 2, 3, 4)).sqrt()
@@ -172,7 +172,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("shape", [(2, 9), (4, 5, 6), (1, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 9), (4, 5, 6)], ids=str)
 def test_every_command_takes_signals_and_volumes(tmp_path, monkeypatch, shape):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", normal(40, *shape).float().numpy())
@@ -183,7 +183,7 @@ def test_every_command_takes_signals_and_volumes(tmp_path, monkeypatch, shape):
     )
     for command in COMMANDS:
         finishes(*command.split())
-    sample = shape if len(shape) != 3 else (1, *shape)
+    sample = shape if len(shape) == 2 else (1, *shape)
     assert np.load("s.npy").shape == (3, *sample)
     assert np.load("d.npy").shape == (2, *sample)
     words = "volume of 4 × 5 × 6" if layout == "volumes" else "9 places from left to right"

@@ -479,9 +479,27 @@ def test_a_check_takes_the_condition_of_each_item(folder, tmp_path, capsys):
     assert "has 6 rows for 40 samples" in capsys.readouterr().err
 
 
+def test_scales_of_guidance_are_given_by_name_at_the_command_line(folder, tmp_path):
+    out, given = tmp_path / "a.csv", {"dose": 0.3, "animal": "dog"}
+    finishes("sample", folder / "run", "--n", 3, "--nfe", 3, "--given", "dose=0.3", "animal=dog",
+             "--guidance", "dose=2,animal=1.5", "--out", out)  # fmt: skip
+    guided = sf.load(folder / "run").guided({"dose": 2.0, "animal": 1.5})
+    exact = guided.sample_table(3, nfe=3, given=given)["size"].to_pylist()
+    rows = [float(row.split(",")[2]) for row in out.read_text().splitlines()[1:]]
+    np.testing.assert_allclose(rows, exact)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (
+            "sample run --given animal=dog --guidance animal=2,animal=1",
+            2,
+            "give a number, or one a",
+        ),
+        ("sample run --given animal=dog --guidance much", 2, "--guidance much: give a number, or"),
+        ("sample run --given animal=dog --guidance size=2", 2, "a condition of dose, animal"),
+        ("sample run --guidance dose=2", 2, "--guidance dose: name the condition with --given"),
         ("sample run --given dose=-1", 2, "its logarithm was learned; give numbers above 0"),
         ("sample run --given animal=elk", 2, "no such name in its table, which has ant, bee, cow"),
         ("sample run --given 3", 2, "--given 3: this run has the conditions dose, animal; write"),

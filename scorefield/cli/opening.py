@@ -61,7 +61,25 @@ class Opened:
         return rows
 
 
-def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opened:
+def parse_guidance(text: str) -> float | dict[str, float]:
+    """Return the scale in a text such as ``2``, or the scales in one such as ``dose=2,drug=1.5``.
+
+    Raises:
+        UsageError: something else; a condition twice.
+    """
+    parts = [part.rpartition("=") for part in text.split(",")]
+    try:
+        scales = {name.strip(): float(value) for name, _, value in parts}
+    except ValueError:
+        scales = {}
+    if len(scales) < len(parts) or ("" in scales and len(parts) > 1):
+        raise UsageError(f"--guidance {text}: give a number, or one a condition, as dose=2,drug=1.")
+    return scales.get("", scales)
+
+
+def open_run(
+    folder: Path, options: ItemOptions, guidance: float | Mapping[str, float] = 1.0
+) -> Opened:
     """Open a run, with guidance towards the conditions of the options.
 
     Raises:
@@ -72,7 +90,8 @@ def open_run(folder: Path, options: ItemOptions, guidance: float = 1.0) -> Opene
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"--batch-size {options.batch_size}: give at least 1.")
     if guidance != 1 and not options.given and options.given_from is None:
-        raise UsageError(f"--guidance {guidance:g}: name the condition with --given.")
+        shown = f"{guidance:g}" if isinstance(guidance, float) else ",".join(guidance)
+        raise UsageError(f"--guidance {shown}: name the condition with --given.")
     source = Source(folder, options.network, options.device, options.length)
     run = source.load().guided(guidance)
     opened = Opened(run, source, options, given_items(run, options.given, options.given_from))

@@ -116,6 +116,15 @@ Guidance = Annotated[
         "than 1 evaluates the network twice in each call."
     ),
 ]
+Scales = Annotated[
+    str,
+    option(ITEMS),
+    Parameter(
+        help="Scale of classifier-free guidance towards the conditions of --given, or one for each "
+        "of them, as dose=2,drug=1.5. Scales other than 1 evaluate the network twice in each call, "
+        "or once more than there are scales."
+    ),
+]
 Conditions = Annotated[
     str | None,
     option(ITEMS),

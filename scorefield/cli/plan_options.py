@@ -129,13 +129,18 @@ def choose_plan(opened: Opened, options: PlanOptions, solver: SolverOptions) -> 
     if by_hand:
         return solver_plan(opened.run, solver)
     if options.tolerance is not None or options.time_per_sample is not None:
+        if opened.run.scales:
+            raise UsageError(
+                f"{chosen[0]}: plans are compared under one scale of guidance; use --nfe."
+            )
         return _measured_plan(opened, options)
     if options.plan not in (None, DEFAULT):
         path = Path(options.plan)
         plan = read_plan(path, opened.run.conditional)
         return NamedPlan(path.stem, plan, describe_tuning(plan))
     calls, run = DEFAULT_CALLS if options.nfe is None else options.nfe, opened.run
-    if options.plan is None and (tuned := opened.folder.plan(run.conditional, calls, run.guidance)):
+    tunable = options.plan is None and not run.scales
+    if tunable and (tuned := opened.folder.plan(run.conditional, calls, run.guidance)):
         return NamedPlan(f"tuned-{calls}", tuned, describe_tuning(tuned), "the tuned plan")
     note = "using the default plan; scorefield tune fits a plan to the run"
     return NamedPlan(f"plan-{calls}", default_plan(run.field, calls), note, "the default plan")

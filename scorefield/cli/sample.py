@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +13,11 @@ from scorefield.cli.options import (
     ITEMS,
     SOLVER,
     Embeddings,
-    Guidance,
     JobOptions,
     PlanOptions,
     Prompt,
     RunPath,
+    Scales,
     Seed,
     SolverOptions,
     option,
@@ -42,7 +43,7 @@ def sample(
     *,
     n: Annotated[int | None, option(ITEMS, str(_SAMPLES))] = None,
     job: JobOptions = JobOptions(),
-    guidance: Guidance = 1.0,
+    guidance: Scales = "1",
     embeddings: Embeddings = None,
     prompt: Prompt = None,
     seed: Seed = 0,
@@ -63,7 +64,7 @@ def sample(
         Print the solver and the times of the plan in full.
     """
     from scorefield.cli.jobs import in_parts, parse_ids, target
-    from scorefield.cli.opening import embedding, file_part, open_run
+    from scorefield.cli.opening import embedding, file_part, open_run, parse_guidance
     from scorefield.cli.plan_options import choose_plan
     from scorefield.data.rows import digest
     from scorefield.runs.folder import guidance_suffix
@@ -75,7 +76,8 @@ def sample(
         raise UsageError(f"--n {n}: give at least 1.")
     ids = range(_SAMPLES if n is None else n) if job.ids is None else parse_ids(job.ids, _IDS)
     condition = embedding(embeddings, prompt)
-    opened = open_run(run, job, guidance)
+    scale = parse_guidance(guidance)
+    opened = open_run(run, job, scale)
     chosen = choose_plan(opened, plan, solver)
     one = opened.run
     if one.config.data.lengths:
@@ -84,22 +86,26 @@ def sample(
     of_class = file_part(job)
     if embeddings is not None:
         of_class += f"-{embeddings.stem}-{prompt or 0}"
-    name = f"samples-{chosen.name}-seed{seed}{of_class}{guidance_suffix(guidance)}"
+    guided = guidance_suffix(scale) if isinstance(scale, float) else f"-guidance-{guidance}"
+    guided = re.sub(r"[^\w.=,-]", "_", guided)
+    name = f"samples-{chosen.name}-seed{seed}{of_class}{guided}"
     out = target(SAMPLES, opened, run / name, job.ids)
     if chosen.note:
         say(chosen.note)
     if show_plan:
         say(f"solver: {chosen.settings['solver']}")
         say(f"times: {chosen.settings['times']}")
-    arguments: dict[str, Any] = {"seed": seed, "guidance": guidance}
+    arguments: dict[str, Any] = {"seed": seed}
     work = partial(
         _samples,
         plan=chosen.plan,
         condition=condition,
         given=opened.given,
+        guidance=scale,
         **arguments,
     )
-    settings = arguments | {"given": opened.given.name, "length": job.length} | chosen.settings
+    settings = arguments | {"guidance": scale if isinstance(scale, float) else guidance}
+    settings |= {"given": opened.given.name, "length": job.length} | chosen.settings
     settings |= {name: digest(value) for name, value in condition.items()}
     in_parts(opened, SAMPLES, out, work, settings, ids)
 
@@ -111,7 +117,7 @@ def _samples(
     plan: Plan,
     seed: int,
     given: GivenItems,
-    guidance: float,
+    guidance: float | Mapping[str, float],
     batch_size: int,
     condition: Mapping[str, Tensor],
 ) -> Columns:

@@ -99,6 +99,21 @@ def test_several_conditions_come_from_a_mapping_or_a_table():
         ]
 
 
+def test_a_file_may_have_a_declared_kind(tmp_path):
+    """Whole numbers in a file are classes, and numbers where that is declared."""
+    codes = np.arange(N) % 4
+    np.save(tmp_path / "c.npy", codes)
+    for text, kind in (("a={}", "class"), ("a=number:{}", "numbers"), ("a=log:{}", "numbers")):
+        if "log" in text:
+            np.save(tmp_path / "c.npy", codes + 1)
+        (channel,) = sf.Data(X, text.format(tmp_path / "c.npy")).conditions.channels
+        assert (channel.name, channel.kind) == ("a", kind)
+    assert channel.log
+    np.save(tmp_path / "c.npy", codes)
+    with pytest.raises(DataError, match="condition a holds 0, which has no logarithm"):
+        sf.Data(X, {"a": f"log:{tmp_path / 'c.npy'}"})
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 BAD = {
@@ -168,7 +183,10 @@ def test_forms_of_guidance_replace_each_other_and_are_in_order(run):
 def test_a_run_that_was_never_without_conditions_draws_those_of_the_data():
     values = {"a": np.linspace(0, 1, N), "b": NAMES}
     sure = sf.train(X, values, dropout=0.0, **SMALL)
-    rows = {key: value[:3] for key, value in sure.examples.items()}
+    rows = sure.drawn([0, 1, 2])
+    assert rows["a"].unique().numel() > 1
+    for key, value in rows.items():
+        assert all(bool((row == sure.examples[key]).any()) for row in value)
     given = {"a": rows["a"].numpy() * np.linspace(0, 1, N).std() + 0.5, "b": rows["b"].tolist()}
     torch.testing.assert_close(sure.sample(3, nfe=3), sure.sample(3, nfe=3, given=given))
     with pytest.raises(UsageError, match="needs all conditions; b missing"):
@@ -487,6 +505,22 @@ def test_scales_of_guidance_are_given_by_name_at_the_command_line(folder, tmp_pa
     exact = guided.sample_table(3, nfe=3, given=given)["size"].to_pylist()
     rows = [float(row.split(",")[2]) for row in out.read_text().splitlines()[1:]]
     np.testing.assert_allclose(rows, exact)
+
+
+def test_conditions_that_are_columns_are_drawn_and_written_where_none_is_given(folder, tmp_path):
+    run, out = sf.load(folder / "run"), tmp_path / "a.csv"
+    table = run.sample_table(200, nfe=2, seed=1)
+    dose, animal = table["dose"].to_pylist(), table["animal"].to_pylist()
+    pairs = {(round(0.1 * (k + 1), 6), NAMES[k]) for k in range(N)}
+    assert {*zip(dose, animal, strict=True)} <= pairs, "rows of the data"
+    assert len({*dose}) > 30
+    given = run.drawn(range(200), seed=1)
+    one = run.sample(200, nfe=2, seed=1, given=given)
+    assert table["size"].to_pylist() == run.table(one, given)["size"].to_pylist()
+    finishes("sample", folder / "run", "--n", 5, "--nfe", 2, "--seed", 1, "--out", out)
+    head, *rows = out.read_text().splitlines()
+    assert head == "dose,animal,size"
+    assert [row.split(",")[1] for row in rows] == animal[:5]
 
 
 @pytest.mark.parametrize(

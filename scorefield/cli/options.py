@@ -132,9 +132,8 @@ Conditions = Annotated[
         name=("--condition", "--conditions"),
         help="Conditions of the items: columns of a table, annotations of cells or arrays of an "
         ".npz file, as dose,drug; or files with a row for each item, as labels.npy or "
-        "low=low.npy. A kind may follow: "
-        "dose=log. Kinds are class, number, log, embedding, set and image. Images in folders have "
-        "the folders' names as classes.",
+        "low=low.npy. A kind may follow: dose=log, low=image:low.npy. Kinds are class, number, "
+        "log, embedding, set and image. Images in folders have the folders' names as classes.",
     ),
 ]
 Given = Annotated[

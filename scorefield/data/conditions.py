@@ -81,7 +81,8 @@ def entries(conditions: Any) -> list[Entry]:
 
     Args:
         conditions: a mapping of names to values, columns, files or kinds; a table, whose columns
-            are conditions; the text ``dose=log,drug,low=low.npy``; or values of one condition.
+            are conditions; the text ``dose=log,drug,low=image:low.npy``; or values of one
+            condition.
 
     Raises:
         DataError: an empty name, or a name twice.
@@ -122,6 +123,9 @@ def columns_of(wanted: Sequence[Entry]) -> set[str]:
 def _entry(name: str, source: Any) -> Entry:
     if isinstance(source, str) and source in KINDS:
         return Entry(name, name, source)
+    if isinstance(source, str) and source.partition(":")[0] in KINDS:
+        kind, _, source = source.partition(":")
+        return Entry(name, source, kind)
     if isinstance(source, tuple) and len(source) == 2 and source[0] in KINDS:
         return Entry(name, source[1], source[0])
     return Entry(name, source)

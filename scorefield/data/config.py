@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -286,6 +287,8 @@ Channel = Annotated[
 
 
 EXAMPLES = 64  # of the conditions in the data, in a run
+_ROWS = 2048  # of conditions that are columns, which samples have too
+_NUMBERS = 2**20  # at most, in more examples than 64
 
 
 def value_shape(channel: ClassChannel | _Scaled | ImageChannel) -> tuple[int, ...]:
@@ -366,7 +369,15 @@ class DataConfig(Frozen):
         """
         if self.classes is not None:
             return {}
-        return {channel.key: (EXAMPLES, *value_shape(channel)) for channel in self.conditions}
+        shapes = {channel.key: value_shape(channel) for channel in self.conditions}
+        most = _NUMBERS // max(1, sum(map(math.prod, shapes.values())))
+        count = max(EXAMPLES, min(_ROWS, most)) if self.are_columns else EXAMPLES
+        return {key: (count, *shape) for key, shape in shapes.items()}
+
+    @property
+    def are_columns(self) -> bool:
+        """Whether there are conditions, and all of them are columns of the samples' table."""
+        return bool(self.conditions) and all(channel.column for channel in self.conditions)
 
     @property
     def classes(self) -> ClassChannel | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scorefield._internal.devices import find_device
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.data import Standardize
-from scorefield.data.config import EXAMPLES, DataConfig
+from scorefield.data.config import DataConfig
 from scorefield.data.lengths import moments, shares_of
 from scorefield.field import Denoiser, Label, Parametrization
 from scorefield.process import Process
@@ -183,8 +183,10 @@ def run_of(
 
 def examples_of(data: Data, about: DataConfig, items: Tensor) -> dict[str, Tensor]:
     """Return the conditions of some of the items, by their numbers, spread over them."""
-    rows = items[torch.linspace(0, len(items) - 1, EXAMPLES).long()]
-    return {key: data.conditions.values[key][rows] for key in about.examples}
+    return {
+        key: data.conditions.values[key][items[torch.linspace(0, len(items) - 1, count).long()]]
+        for key, (count, *_) in about.examples.items()
+    }
 
 
 def describe_data(data: Data, config: TrainConfig) -> DataConfig:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scorefield.data.config import EXAMPLES
 from scorefield.data.rows import digest as digest_rows
 from scorefield.sampling import Plan
 from scorefield.tuning.tuner import Tuner
@@ -43,7 +44,7 @@ class RunTuner:
         # -1 is the absence of a class, if the network learned it and guidance does not use it
         first = -1 if train.dropout and run.guidance == 1 else 0
         if conditions is None:
-            conditions = dict(run.examples)
+            conditions = {k: v[:: len(v) // EXAMPLES] for k, v in run.examples.items()}
             if classes is not None:
                 conditions = {classes.key: torch.arange(first, classes.count)}
         self.run, field = run, run.conditional

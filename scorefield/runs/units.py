@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError, UsageError
-from scorefield.data.config import EXAMPLES
 from scorefield.data.encoding import Continuous, Encoding, Standardize
 from scorefield.data.lengths import lengths
 from scorefield.data.rows import chunks
@@ -267,18 +266,19 @@ class DataField:
     def drawn(self, ids: Sequence[int], given: Any = None, seed: int = 0) -> Given:
         """Return the conditions of samples; without any that are needed, those of the data.
 
-        They are needed if one column of classes is the condition, or if the run learned the field
-        with conditions only. Classes are drawn in the proportions of the data; the class of an id
-        is a function of the seed and the id.
+        They are needed if all conditions are columns of the table, or if the run learned the field
+        with conditions only. Those of an id are a function of the seed and the id: a class in the
+        proportions of the data, or else one of up to 2,048 rows of the data.
 
         Raises:
             UsageError: as `given`.
         """
         values, channel = self.given(given), self.config.data.classes
-        if values or not (self._needs_all or (channel is not None and channel.column)):
+        if values or not (self._needs_all or self.config.data.are_columns):
             return Given(values)
         if channel is None:
-            rows = torch.tensor(ids, dtype=torch.int64) % EXAMPLES
+            count = len(next(iter(self.examples.values())))
+            rows = _drawn([1.0] * count, ids, seed, CLASSES)
             return Given({key: value[rows] for key, value in self.examples.items()})
         return Given({channel.key: _drawn(channel.shares, ids, seed, CLASSES)})
 

@@ -4,6 +4,7 @@ import functools
 import io
 import re
 import xml.etree.ElementTree as ET
+from base64 import b64decode
 
 import numpy as np
 import pytest
@@ -307,3 +308,12 @@ def test_an_svg_needs_nothing_of_the_extra(tmp_path, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, module, None)
     straight().save(tmp_path / "a.svg")
     assert ET.fromstring((tmp_path / "a.svg").read_text()).get("viewBox")
+
+
+def test_a_notebook_shows_a_figure_as_a_picture_with_its_description():
+    chart = Chart('A line "upwards".', Axis("x", 0, 1), Axis("y", 0, 1), [Series("a", [(0, 0)])])
+    figure = Figure([chart], title="One")
+    picture = ET.fromstring(figure._repr_html_())
+    assert picture.get("alt") == 'One. A line "upwards".'
+    content = picture.get("src").removeprefix("data:image/svg+xml;base64,")
+    assert b64decode(content).decode() == figure.svg()

@@ -10,12 +10,13 @@ from scorefield.cli import main
 from scorefield.cli.app import app
 
 README = Path(__file__).parents[1] / "README.md"
-PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
+PAGES = [README, *sorted((README.parent / "docs").rglob("*.md"))]
 
 
 def blocks(language: str, page: Path = README) -> list[str]:
     fence = rf"```(?:\{{code-cell\}} )?{language}\n(.*?)```"
-    return re.findall(fence, page.read_text(encoding="utf-8"), re.DOTALL)
+    found = re.findall(fence, page.read_text(encoding="utf-8"), re.DOTALL)
+    return [re.sub(r"\A:tags:.*\n", "", block) for block in found]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -53,6 +54,11 @@ class Figure:
         dark = f"@media (prefers-color-scheme:dark){{{chart_css(DARK)}}}"
         return self._document(chart_css(LIGHT) + dark)
 
+    def _repr_html_(self) -> str:
+        """Return the figure as a picture with its description, for a notebook."""
+        address = b64encode(self.svg().encode()).decode()
+        return tag("img", src=f"data:image/svg+xml;base64,{address}", alt=self._alt)
+
     def png(self) -> bytes:
         """Return the figure as a PNG on light paper.
 
@@ -86,6 +92,10 @@ class Figure:
             raise ValueError(f"path={os.fspath(path)!r}: must end in .svg or .png.")
         content = self.svg().encode() if ending == ".svg" else self.png()
         write(Path(path), lambda file: file.write(content), len(content))
+
+    @property
+    def _alt(self) -> str:
+        return ". ".join(filter(None, [self.title, *(chart.alt for chart in self.charts)]))
 
     @property
     def _width(self) -> int:
@@ -134,8 +144,7 @@ class Figure:
         for k, row in enumerate(self._rows):
             down = self._down[-1] + ENTRY * (k + 0.5)
             parts += [_entry(series, across, down) for across, series in row]
-        alt = ". ".join(filter(None, [self.title, *(chart.alt for chart in self.charts)]))
-        content = tag("title", text(alt)) + "".join(parts)
+        content = tag("title", text(self._alt)) + "".join(parts)
         size = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
         return tag("svg", content, xmlns=_NAMESPACE, class_="chart", role="img", **size)
 

@@ -14,7 +14,6 @@ from .field import (
     ClassifierFree as ClassifierFree,
     Clipped as Clipped,
     Coefficients as Coefficients,
-    CoupledGaussian as CoupledGaussian,
     Denoiser as Denoiser,
     Empirical as Empirical,
     Eps as Eps,
@@ -38,6 +37,7 @@ from .field import (
     ratio_label as ratio_label,
     time_label as time_label,
 )
+from .field.coupled import CoupledGaussian as CoupledGaussian
 from .inverse import (
     DPS as DPS,
     MMPS as MMPS,
@@ -152,10 +152,17 @@ from .training.config import (
     OptimConfig as OptimConfig,
     TrainConfig as TrainConfig,
 )
+from .training.couplings import (
+    Coupling as Coupling,
+    OptimalTransport as OptimalTransport,
+    Reflow as Reflow,
+)
 from .training.loop import Progress as Progress, fit as fit
 from .training.objective import (
     EDMWeighting as EDMWeighting,
+    FlowMatching as FlowMatching,
     LikelihoodWeighting as LikelihoodWeighting,
+    LogitNormalTimes as LogitNormalTimes,
     LogNormalTimes as LogNormalTimes,
     MinSNR as MinSNR,
     Objective as Objective,

@@ -40,6 +40,7 @@ CLASSES = [
     (c.MinSNRConfig, objective.MinSNR),
     (c.UniformConfig, objective.UniformTimes),
     (c.LogNormalConfig, objective.LogNormalTimes),
+    (c.LogitNormalConfig, objective.LogitNormalTimes),
     (c.MLPConfig, MLP),
     (c.UNetConfig, UNet),
     (c.SongConfig, SongUNet),
@@ -95,8 +96,12 @@ def test_every_kind_can_be_built_and_nothing_else_is_on_the_list(name):
 OBJECTS = {
     "process": (processes.VP(beta_max=9.0), processes.Tabulated((0.9, 0.5, 0.1)), processes.EDM()),
     "parametrization": (parametrization.V(), parametrization.Preconditioned(0.5)),
-    "weighting": (objective.Simple(), objective.MinSNR(2.0)),
-    "times": (objective.UniformTimes(), objective.LogNormalTimes(0.5, 2.0)),
+    "weighting": (objective.Simple(), objective.FlowMatching(), objective.MinSNR(2.0)),
+    "times": (
+        objective.UniformTimes(),
+        objective.LogNormalTimes(0.5, 2.0),
+        objective.LogitNormalTimes(0.5, 2.0),
+    ),
     "label": (sf.ratio_label, sf.Scaled(sf.time_label, 3.0)),
 }
 

@@ -12,6 +12,7 @@ import torch
 import scorefield as sf
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.field import digest
+from scorefield.runs.loading import with_coupling
 from scorefield.sampling import Tuning
 
 NETWORK = {"kind": "mlp", "width": 8, "depth": 1}
@@ -171,3 +172,10 @@ def test_a_network_of_diffusers_is_exported_as_it_came(run, tmp_path):
     assert torch.equal(again.sample(2, nfe=4), imported.sample(2, nfe=4))
     with pytest.raises(UsageError, match="its network is MLP, and diffusers has no class"):
         sf.interop.diffusers.export(run)
+    # the coupling that it was trained on stays declared
+    coupled = with_coupling(imported, "reflow")
+    sf.interop.diffusers.export(coupled).save_pretrained(tmp_path / "straight")
+    straight = sf.interop.diffusers.load((tmp_path / "straight", scheduler))
+    assert straight.config.train.coupling == "reflow"
+    assert not straight.field.has_score
+    assert again.field.has_score

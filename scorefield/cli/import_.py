@@ -9,9 +9,19 @@ from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield._internal.text import one_line
 from scorefield.cli.console import say
 from scorefield.cli.options import ITEMS, WHERE, option
+from scorefield.training.config import CouplingKind
 
 SourceKind = Literal["diffusers", "edm", "score_sde", "guided_diffusion", "dit"]
-_ROWS = ("process", "noise levels", "parametrization", "network", "data", "values", "classes")
+_ROWS = (
+    "process",
+    "noise levels",
+    "parametrization",
+    "network",
+    "data",
+    "values",
+    "classes",
+    "coupling",
+)
 # the options of each kind
 _ACCEPTED = {
     "diffusers": ("pipeline", "variant", "shape", "unconditional", "pickle"),
@@ -35,6 +45,7 @@ def import_(
     data_std: Annotated[float | None, option(ITEMS, "0.5 for images")] = None,
     levels: Annotated[int | None, option(ITEMS, "256 for images")] = None,
     data: Annotated[str | None, option(ITEMS)] = None,
+    coupling: Annotated[CouplingKind | None, option(ITEMS, "independent")] = None,
     pickle: Annotated[bool, option(ITEMS)] = False,
     out: Annotated[Path, option(WHERE)],
 ) -> None:
@@ -69,6 +80,10 @@ def import_(
     data
         A file or folder of data like that of the training, to measure its mean and standard
         deviation.
+    coupling
+        Pairs of data and noise that the network was trained on, if the noise was not independent:
+        ot for optimal transport, reflow for pairs of another run, other. The run then has no score,
+        and solvers that add noise refuse it.
     pickle
         Read weights from a pickle, which can run code (diffusers, edm). Use it only if you trust
         the file.
@@ -78,6 +93,7 @@ def import_(
     from scorefield import interop
     from scorefield.data.source import read
     from scorefield.runs.folder import RunFolder
+    from scorefield.runs.loading import with_coupling
     from scorefield.runs.summary import summary
 
     RunFolder(out).refuse_existing()
@@ -90,6 +106,8 @@ def import_(
     x = None if data is None else read(data, learn=False).x
     load = getattr(interop, kind).load
     run = load(source, data_std=data_std, levels=levels, data=x, **own)
+    if coupling is not None:
+        run = with_coupling(run, coupling)
     run.save(out)
     rows = summary(run)
     say(one_line(f"imported from {run.config.source}"))

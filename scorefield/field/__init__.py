@@ -18,7 +18,6 @@ from scorefield.field.clipped import (
     Clipped as Clipped,
     Thresholded as Thresholded,
 )
-from scorefield.field.coupled import CoupledGaussian as CoupledGaussian
 from scorefield.field.denoiser import (
     Denoiser as Denoiser,
     Label as Label,

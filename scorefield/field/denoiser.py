@@ -71,6 +71,8 @@ class Denoiser(ScoreField):
         shape: the shape of one sample.
         mean, variance: the data's moments, as in `ScoreField`.
         label: the function of the time that the network takes as its noise label.
+        coupled: the network was trained with noise that depends on the data, so that the field has
+            no score.
 
     Raises:
         ValueError: the parametrization has no finite coefficients at one of the process's ends.
@@ -85,6 +87,7 @@ class Denoiser(ScoreField):
         mean: float | Tensor = 0.0,
         variance: float | Tensor = 1.0,
         label: Label = noise_label,
+        coupled: bool = False,
     ) -> None:
         check_instance("network", network, nn.Module, "an nn.Module")
         check_instance("parametrization", parametrization, Parametrization, "one such as V()")
@@ -100,11 +103,13 @@ class Denoiser(ScoreField):
         self.network = network
         self.parametrization = parametrization
         self.label = label
+        self.coupled = coupled
 
-    def around(self, network: nn.Module) -> Denoiser:
+    def around(self, network: nn.Module, coupled: bool | None = None) -> Denoiser:
         """Return the same denoiser with another network, which is called in the same way."""
+        coupled = self.coupled if coupled is None else coupled
         parts = self.process, self.parametrization, self.shape, self.mean, self.variance, self.label
-        return Denoiser(network, *parts)
+        return Denoiser(network, *parts, coupled)
 
     def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
         skip, out, scale = self.parametrization(alpha, sigma)

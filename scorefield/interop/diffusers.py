@@ -16,11 +16,19 @@ from scorefield.interop.foreign import DataOptions, ForeignNetwork
 from scorefield.interop.pipeline_comparison import compare
 from scorefield.interop.pipeline_field import field
 from scorefield.interop.pipeline_tuning import PipelineTuner, check_plan, tune
-from scorefield.interop.pipelines import Source, codec_config, image_shape, part_of, source_of
+from scorefield.interop.pipelines import (
+    COUPLING,
+    Source,
+    codec_config,
+    image_shape,
+    part_of,
+    source_of,
+)
 from scorefield.interop.scheduler_process import noising
 from scorefield.interop.settings import one_line_errors
 from scorefield.interop.single_file import read_file
 from scorefield.networks.diffusers import Diffusers, class_count
+from scorefield.runs.loading import with_coupling
 from scorefield.runs.run import Run
 from scorefield.training.config import DiffusersConfig
 
@@ -68,13 +76,14 @@ def load(
     parts = _parts(source, pipeline, variant, pickle)
     with one_line_errors(parts.where, CheckpointError):
         foreign = _foreign(parts, shape, unconditional)
-    return foreign.run(options)
+    return with_coupling(foreign.run(options), parts.network.coupling)
 
 
 def export(run: Run) -> nn.Module:
     """Return the network of a run that was imported, as diffusers knows it.
 
-    ``export(run).save_pretrained(folder)`` writes a folder that diffusers and `load` read.
+    ``export(run).save_pretrained(folder)`` writes a folder that diffusers and `load` read; its
+    configuration names the coupling of data and noise, if there is one.
 
     Raises:
         UsageError: a network that is not of diffusers.
@@ -85,6 +94,9 @@ def export(run: Run) -> nn.Module:
             f"run: its network is {type(network).__name__}, and diffusers has no class for it; "
             "run.field.network.state_dict() has its weights."
         )
+    if run.config.train.coupling != "independent":
+        inner: Any = network.inner
+        inner.register_to_config(**{COUPLING: run.config.train.coupling})
     return network.inner
 
 

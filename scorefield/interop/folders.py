@@ -17,7 +17,15 @@ from torch import Tensor
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield._internal.hub import snapshot
 from scorefield.interop.contents import described, names_in
-from scorefield.interop.pipelines import CODECS_OF, NETWORKS_OF, Part, Source, checked, settings_of
+from scorefield.interop.pipelines import (
+    CODECS_OF,
+    COUPLING,
+    NETWORKS_OF,
+    Part,
+    Source,
+    checked,
+    settings_of,
+)
 from scorefield.interop.scheduler_process import build_scheduler
 from scorefield.interop.settings import read_json
 from scorefield.interop.weight_files import read_weights
@@ -108,7 +116,8 @@ def _read_part(folder: Path, supported: tuple[str, ...], pickle: bool, variant: 
         name = "DiTTransformer2DModel"  # its former name
     architecture = checked(name, supported, str(folder / "config.json"))
     weights = _rename(_read(_weights(folder, variant), pickle))
-    return Part(architecture, settings_of(architecture, values), weights)
+    pairs = values.get(COUPLING, "independent")
+    return Part(architecture, settings_of(architecture, values), weights, pairs)
 
 
 def _content(folder: Path) -> str:

@@ -22,13 +22,18 @@ from scorefield.runs import build
 NETWORKS_OF, CODECS_OF = ("unet", "transformer"), ("vae", "vqvae")
 
 
+# the entry of a network's configuration with the coupling of data and noise that it was trained on
+COUPLING = "scorefield_coupling"
+
+
 @dataclass(frozen=True)
 class Part:
-    """A network: the name of its class, its arguments, and its weights."""
+    """A network: the name of its class, its arguments, its weights, and `COUPLING`."""
 
     architecture: str
     settings: Mapping[str, Any]
     weights: Mapping[str, Tensor]
+    coupling: str = "independent"
 
     @property
     def inner(self) -> dict[str, Tensor]:
@@ -82,7 +87,8 @@ def part_of(module: Any, supported: tuple[str, ...] = ARCHITECTURES, where: str 
     """
     name = type(module).__name__
     architecture = checked(name, supported, where or name)
-    return Part(architecture, settings_of(architecture, module.config), _merged(module))
+    pairs = dict(module.config).get(COUPLING, "independent")
+    return Part(architecture, settings_of(architecture, module.config), _merged(module), pairs)
 
 
 def _merged(module: nn.Module) -> dict[str, Tensor]:

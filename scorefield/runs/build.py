@@ -49,6 +49,7 @@ from scorefield.training import config as c, objective as o
 
 if TYPE_CHECKING:
     from scorefield.networks import Codec
+    from scorefield.training.couplings import Coupling
 
 MOST_COLUMNS = 2**24
 _COARSEST = {1: 32, 3: 8}  # longest side of a U-Net's coarsest level, of signals and of volumes
@@ -76,6 +77,7 @@ PARAMETRIZATIONS: dict[str, type[p.Parametrization]] = {
 WEIGHTINGS: dict[str, type[o.Weighting]] = {
     "simple": o.Simple,
     "likelihood": o.LikelihoodWeighting,
+    "flow-matching": o.FlowMatching,
     "edm": o.EDMWeighting,
     "min-snr": o.MinSNR,
 }
@@ -109,6 +111,7 @@ NETWORKS = _Networks()
 TIMES: dict[str, type[o.TimeDistribution]] = {
     "uniform": o.UniformTimes,
     "log-normal": o.LogNormalTimes,
+    "logit-normal": o.LogitNormalTimes,
 }
 _KINDS: dict[str, Mapping[str, Any]] = {
     "network": NETWORKS,
@@ -200,6 +203,23 @@ def objective(config: c.TrainConfig, objects: Objects = NONE) -> o.Objective:
         for name, each in (("weighting", config.weighting), ("times", config.times))
     )
     return o.Objective(weighting, times)
+
+
+def coupling(config: c.TrainConfig) -> Coupling | None:
+    """Return the coupling of data and noise; None if they are independent.
+
+    Raises:
+        UsageError: one that is for imported networks.
+    """
+    if config.coupling == "other":
+        raise UsageError(
+            "coupling='other': stands for pairs of an imported network; train with independent, "
+            "ot or reflow."
+        )
+    from scorefield.training.couplings import OptimalTransport, Reflow  # for training alone
+
+    kinds = {"ot": OptimalTransport(), "reflow": Reflow(config.coupling_seed)}
+    return kinds.get(config.coupling)
 
 
 def _constructor(name: str, config: Any) -> Any:

@@ -147,6 +147,8 @@ def usual_plans(run: Run, budgets: Sequence[int]) -> dict[str, list[Plan]]:
         "ddpm": solvers.DDPM(),
         "euler-maruyama": solvers.EulerMaruyama(),
     }
+    if not run.field.has_score:
+        rules = {name: rule for name, rule in rules.items() if rule.weak_order is None}
     plans = {
         "default": [default_plan(run.field, calls) for calls in budgets],
         "tuned": list(run.plans.values()),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from scorefield._internal.devices import find_device
@@ -20,7 +22,7 @@ from scorefield.runs import build
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.run import Run
 from scorefield.runs.weights import CONFIG
-from scorefield.training.config import RunConfig, TrainConfig
+from scorefield.training.config import CouplingKind, RunConfig, TrainConfig
 
 if TYPE_CHECKING:
     from scorefield.data import Data
@@ -139,6 +141,23 @@ def _check_objects(files: RunFolder, objects: build.Objects) -> None:
             raise UsageError(f"{name}={passed!r}: the run has another one, of kind {saved.kind}.")
 
 
+def with_coupling(run: Run, coupling: str) -> Run:
+    """Return a run whose network was trained with a coupling of data and noise.
+
+    Raises:
+        UsageError: another coupling than those of `TrainConfig`.
+    """
+    try:
+        train = TrainConfig.model_validate({**dict(run.config.train), "coupling": coupling})
+    except ValidationError:
+        raise UsageError(
+            f"coupling={coupling!r}: must be one of {', '.join(get_args(CouplingKind))}."
+        ) from None
+    field = run.field.around(run.field.network, coupled=coupling != "independent")
+    config = run.config.model_copy(update={"train": train})
+    return replace(run, field=field.train(run.field.training), config=config)
+
+
 def run_of(
     denoiser: Denoiser,
     data: Any,
@@ -149,6 +168,8 @@ def run_of(
     """Return a run of any denoiser; see `Run.of`."""
     from scorefield.data.source import as_data
 
+    if denoiser.coupled:
+        settings = {**settings, "coupling": "other"}
     train = build.Objects.of(denoiser).described(TrainConfig(**settings))
     items = None if data is None else as_data(data)
     if train.conditional and (items is None or not items.conditions):
@@ -175,7 +196,7 @@ def run_of(
         mean = transform.forward(mean).float()
         variance = (variance / transform.std.double() ** 2).float()
     parts = denoiser.network, denoiser.process, denoiser.parametrization
-    field = Denoiser(*parts, shape, mean, variance, denoiser.label)
+    field = Denoiser(*parts, shape, mean, variance, denoiser.label, denoiser.coupled)
     build.check_network(field, about.conditions, train.dropout > 0)
     examples = {} if items is None else examples_of(items, about, torch.arange(len(items.x)))
     return Run(field.eval(), transform, RunConfig(data=about, train=train), examples=examples)
@@ -231,4 +252,5 @@ def new_denoiser(
     parametrization = build.parametrization(config.parametrization, objects.parametrization)
     process = build.process(config.process, objects.process)
     label = build.label(config.label, objects.label)
-    return Denoiser(network, process, parametrization, shape, mean, variance, label)
+    coupled = config.coupling != "independent"
+    return Denoiser(network, process, parametrization, shape, mean, variance, label, coupled)

@@ -28,6 +28,7 @@ def summary(run: Run) -> dict[str, str]:
         "process": f"{process}",
         "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
         "parametrization": f"{run.field.parametrization}",
+        "coupling": "" if config.coupling == "independent" else f"{config.coupling}: no score",
         "network": f"{kind} of {parameters(run.field.network):,} parameters: {settings}",
     }
     if run.config.loss is not None:

@@ -33,6 +33,7 @@ from scorefield.runs.run import Run
 from scorefield.runs.settings import check_settings, configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
+from scorefield.training.couplings import check_groups
 from scorefield.training.course import Course
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
@@ -127,7 +128,12 @@ class Training:
         conditions = data.conditions.values if config.conditional else {}
         share = self.config.held_out or 0.0
         self.learned, rest = split(len(data.x), share, self.config.seed)
-        self.held_out = HeldOut(data.x, conditions, rest, self._prepared, self.config.seed)
+        coupling = build.coupling(self.config)
+        if self.config.coupling == "ot":
+            check_groups(conditions, self.learned)
+        self.held_out = HeldOut(
+            data.x, conditions, rest, self._prepared, self.config.seed, coupling
+        )
         self.fit = fit(
             self.denoiser,
             build.objective(self.config, objects),
@@ -139,6 +145,7 @@ class Training:
             seed=self.config.seed,
             among=self.learned,
             workers=workers,
+            coupling=coupling,
         )
 
     def _prepared(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:

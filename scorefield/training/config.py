@@ -174,7 +174,7 @@ LabelConfig = Annotated[PlainLabel | TimeLabelConfig | CustomConfig, Field(discr
 
 
 class PlainWeighting(Frozen):
-    kind: Literal["simple", "likelihood"]
+    kind: Literal["simple", "likelihood", "flow-matching"]
 
 
 class EDMWeightingConfig(Frozen):
@@ -221,7 +221,23 @@ class LogNormalConfig(Frozen):
     std: PositiveFloat = 1.4
 
 
-TimesConfig = Annotated[UniformConfig | LogNormalConfig | CustomConfig, Field(discriminator="kind")]
+class LogitNormalConfig(Frozen):
+    """Logit-normal times.
+
+    Attributes:
+        logit_mean: Mean of the logit of the time (logit-normal).
+        logit_std: Standard deviation of the logit of the time (logit-normal).
+    """
+
+    kind: Literal["logit-normal"] = "logit-normal"
+    logit_mean: float = 0.0
+    logit_std: PositiveFloat = 1.0
+
+
+TimesConfig = Annotated[
+    UniformConfig | LogNormalConfig | LogitNormalConfig | CustomConfig, Field(discriminator="kind")
+]
+CouplingKind = Literal["independent", "ot", "reflow", "other"]
 Multipliers = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)]
 Levels = Annotated[tuple[NonNegativeInt, ...], Field(max_length=16)]
 Taps = Annotated[tuple[float, ...], Field(min_length=2, max_length=16)]
@@ -424,6 +440,11 @@ class TrainConfig(Frozen):
         weighting: Weight of the loss at each noise level.
         times: Distribution of the training times.
         network: Kind of network and its size.
+        coupling: Noise of each sample. independent makes a score field. ot exchanges the noise in
+            each batch by optimal transport, and reflow takes the noise that a run made the sample
+            of, for straighter paths; such runs have a velocity and no score, so that only solvers
+            of the ODE sample them. other is for imported networks.
+        coupling_seed: Seed of the samples that a reflow learns from, samples 0, 1, ... of a run.
         optim: The optimizer.
         levels: Number of values, for data of whole numbers from 0, such as 256 for bytes; 0 for
             continuous data. Training adds noise to make such data continuous, samples are whole
@@ -447,6 +468,8 @@ class TrainConfig(Frozen):
     weighting: WeightingConfig = EDMWeightingConfig()
     times: TimesConfig = LogNormalConfig()
     network: NetworkConfig = AutoNetwork()
+    coupling: CouplingKind = "independent"
+    coupling_seed: int = Field(default=0, ge=0, lt=2**64)
     optim: OptimConfig = OptimConfig()
     levels: int = Field(default=0, ge=0, le=65536)
     conditional: bool = False

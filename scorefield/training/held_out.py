@@ -23,6 +23,7 @@ from scorefield.data.rows import Rows
 from scorefield.field import ScoreField
 from scorefield.noise import EVALUATION, SPLIT, Noise
 from scorefield.process import Process, align, wide
+from scorefield.training.couplings import Coupling, groups_of
 from scorefield.training.loop import Prepare
 
 BINS = 8
@@ -65,6 +66,7 @@ class HeldOut:
         items: the numbers of the held-out samples, int64.
         prepare: the function from data to the field's input, as in training.
         seed: with sample and level, determines the noise.
+        coupling: of data and noise, as in training; pairs are made within 64 samples.
     """
 
     rows: Rows
@@ -72,6 +74,7 @@ class HeldOut:
     items: Tensor
     prepare: Prepare | None
     seed: int
+    coupling: Coupling | None = None
 
     @torch.no_grad()
     def errors(self, field: ScoreField) -> Tensor:
@@ -101,6 +104,9 @@ class HeldOut:
         if self.prepare is not None:
             x0, noise = self.prepare(x0, noise)
         eps, _ = noise.normal(x0)
+        if self.coupling is not None:
+            groups = groups_of({k: v[items] for k, v in self.conditions.items()}, len(items))
+            eps = self.coupling.noise(x0, eps, items, groups)
         edges = bins(field.process)
         depth = edges[level] + (edges[level + 1] - edges[level]) * (places + u) / total
         t = field.process.time(-depth).clamp(field.process.t_min, field.process.t_max)

@@ -21,6 +21,7 @@ from scorefield.field import Denoiser
 from scorefield.noise import Noise
 from scorefield.training import state as states
 from scorefield.training.batches import batch, draw
+from scorefield.training.couplings import Coupling, groups_of
 from scorefield.training.course import steps_for
 from scorefield.training.objective import Objective
 from scorefield.training.workers import SingleWorker, Workers
@@ -98,6 +99,7 @@ def fit(
     seed: int = 0,
     among: Tensor | None = None,
     workers: Workers = _SINGLE,
+    coupling: Coupling | None = None,
 ) -> Fit:
     """Train a denoiser in place: iterate over the result to take the steps.
 
@@ -111,6 +113,7 @@ def fit(
             that is left; the default passes both on.
         among: the numbers of the samples to learn from, int64; all by default.
         workers: processes that train together, each with its share of every batch.
+        coupling: of data and noise; independent by default.
 
     Raises:
         UsageError: a batch too small to be shared; minutes instead of steps.
@@ -121,7 +124,17 @@ def fit(
         optim = OptimConfig()
     among = torch.arange(len(x)) if among is None else among
     return Fit(
-        denoiser, objective, x, conditions or {}, optim, dropout, prepare, seed, among, workers
+        denoiser,
+        objective,
+        x,
+        conditions or {},
+        optim,
+        dropout,
+        prepare,
+        seed,
+        among,
+        workers,
+        coupling,
     )
 
 
@@ -153,6 +166,7 @@ class Fit:
         seed: int,
         among: Tensor,
         workers: Workers,
+        coupling: Coupling | None = None,
     ) -> None:
         if optim.minutes:
             raise UsageError("optim.minutes is for `train`; set optim.steps for `fit`.")
@@ -166,6 +180,7 @@ class Fit:
         self.x, self.conditions = x, conditions
         self.optim, self.dropout, self.prepare, self.seed = optim, dropout, prepare, seed
         self.among, self.workers, self.step = among, workers, 0
+        self.coupling, self._pairs = coupling, (-1, torch.empty(0))
         self.steps = optim.steps or steps_for(len(among), x.shape[1:], optim.batch_size)
         self.stop: int | None = None
         self.chosen: list[dict[str, Tensor]] = []
@@ -236,6 +251,8 @@ class Fit:
             self.objective, self.denoiser, x0, noise, rows, optim.low_discrepancy, self.dropout
         )
         t, eps, condition = drawn
+        if self.coupling is not None:
+            eps = self._coupled(self.coupling)[part]
         dtype = _AUTOCAST.get(optim.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             losses = self.objective.loss(self.learner, x0, t, eps, **condition)
@@ -243,6 +260,22 @@ class Fit:
         loss = losses.sum() / (optim.batch_size / workers.size)
         torch.autograd.backward(self.scaler.scale(loss))
         return Tried(items, t, losses.detach())
+
+    def _coupled(self, coupling: Coupling) -> Tensor:
+        """Return the noise of the whole batch of a step, the same in all workers and pieces."""
+        if self._pairs[0] != self.step:
+            size = self.optim.batch_size
+            items, noise = batch(self.step, size, len(self.among), self.seed)
+            items = self.among[items]
+            x0 = self.x[items].to(self.device, non_blocking=True)
+            groups = groups_of({k: v[items] for k, v in self.conditions.items()}, size)
+            if self.prepare is not None:
+                x0, noise = self.prepare(x0, noise)
+            eps = draw(
+                self.objective, self.denoiser, x0, noise, {}, self.optim.low_discrepancy, 0.0
+            )[1]
+            self._pairs = self.step, coupling.noise(x0, eps, items, groups)
+        return self._pairs[1]
 
     def _check(self, loss: float, norm: float, tried: Sequence[Tried]) -> None:
         """Raise `NumericalError` if the loss of the batch, or its gradient, is not finite."""

@@ -54,6 +54,20 @@ class LikelihoodWeighting(Weighting):
 
 
 @dataclass(frozen=True)
+class FlowMatching(Weighting):
+    """The unweighted error of the velocity, the loss of flow matching; needs ``alpha > 0``.
+
+    The velocity's error is ``sigma' - alpha' sigma / alpha`` times that of eps.
+
+    Reference: Lipman et al. (2023), arXiv:2210.02747.
+    """
+
+    def __call__(self, at: Instant) -> Tensor:
+        alpha_rate, sigma_rate = at.process.rates(at.t)
+        return torch.as_tensor((at.sigma * (sigma_rate - alpha_rate * at.sigma / at.alpha)) ** 2)
+
+
+@dataclass(frozen=True)
 class EDMWeighting(Weighting):
     """Unit weight on EDM's preconditioned output, on any process.
 
@@ -93,6 +107,22 @@ class UniformTimes(TimeDistribution):
 
     def __call__(self, process: Process, u: Tensor) -> Tensor:
         return process.t_min + u * (process.t_max - process.t_min)
+
+
+@dataclass(frozen=True)
+class LogitNormalTimes(TimeDistribution):
+    """Times whose place ``p`` in ``[t_min, t_max]`` has a normal ``log(p / (1 - p))``.
+
+    Reference: Esser et al. (2024), arXiv:2403.03206, section 3.1.
+    """
+
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+
+    def __call__(self, process: Process, u: Tensor) -> Tensor:
+        normal = math.sqrt(2) * torch.erfinv(2 * u - 1)
+        place = torch.sigmoid(self.logit_mean + self.logit_std * normal)
+        return process.t_min + place * (process.t_max - process.t_min)
 
 
 @dataclass(frozen=True)

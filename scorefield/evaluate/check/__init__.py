@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
@@ -61,7 +62,7 @@ def check(
     check_samples(denoiser, x, None, 1)
     rows = torch.linspace(0, len(x) - 1, min(n, len(x))).long()
     rows_of = {name: _rows(value, rows, len(x)) for name, value in condition.items()}
-    trial = Trial(x[rows], _moments(x), denoiser.process, seed)
+    trial = Trial(x[rows], _moments(x), denoiser.process, seed, denoiser.coupled)
     return _on_data(denoiser, trial, progress, rows_of)
 
 
@@ -97,6 +98,14 @@ def _on_data(
         calls += count
         for kind, answer in zip(kinds, results, strict=True):
             answers[_name(kind, clock)].append(answer)
+    names = _with_other_pairs(kinds, denoiser.coupled) if find_spec("scipy") else []
+    other = trial.recoupled() if names else trial
+    answers |= {name: [] for name in names}
+    for level in range(LEVELS if names else 0):
+        results, count = other.answers(denoiser, times[0], level, kinds, condition)
+        for name, answer in zip(names, results, strict=True):
+            answers[name].append(answer)
+        calls += count
     beyond: list[Answer | None] = []
     for level in range(LEVELS, len(trial.half_log_snr)):
         results, count = trial.answers(denoiser, times[0], level, kinds[:1], condition)
@@ -110,6 +119,12 @@ def _names(kinds: Sequence[Prediction], times: Sequence[Clock]) -> list[str]:
     pairs += [(kinds[0], clock) for clock in times[1:]]
     pairs += list(product(kinds[1:], times[1:]))
     return [_name(kind, clock) for kind, clock in pairs]
+
+
+def _with_other_pairs(kinds: Sequence[Prediction], coupled: bool) -> list[str]:
+    """Return the names of predictions of a network whose noise was coupled, or was not."""
+    pairs = "independent noise" if coupled else "coupled pairs of data and noise"
+    return [f"{kind.name} with {pairs}" for kind in kinds]
 
 
 def _name(kind: Prediction, clock: Clock) -> str:
@@ -150,7 +165,7 @@ def _samples(
     """
     network = _Signed(denoiser.network, kind.sign)
     parts = denoiser.shape, denoiser.mean, denoiser.variance, denoiser.label
-    field = Denoiser(network, denoiser.process, kind.parametrization, *parts)
+    field = Denoiser(network, denoiser.process, kind.parametrization, *parts, denoiser.coupled)
     x = sample(field.condition_on(**condition), n, default_plan(field, _CALLS), seed=seed)
     return None if bool((x == x[:1]).all()) else x
 

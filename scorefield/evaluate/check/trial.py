@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield._internal.assignment import assignment
 from scorefield.evaluate.check.interpretations import Clock, Prediction
 from scorefield.evaluate.check.result import Interpretation, Level
 from scorefield.field import Denoiser
@@ -71,11 +72,19 @@ class Trial:
         moments: mean and variance of its coordinates, possibly from more data.
         process: determines the noise levels.
         seed: of the noise.
+        coupled: exchange the noise by optimal transport, as for a network without a score.
     """
 
     def __init__(
-        self, x0: Tensor, moments: tuple[Tensor, Tensor], process: Process, seed: int
+        self,
+        x0: Tensor,
+        moments: tuple[Tensor, Tensor],
+        process: Process,
+        seed: int,
+        coupled: bool = False,
     ) -> None:
+        self._arguments = x0, moments, process, seed
+        self.coupled = coupled
         self.x0, (self.mean, self.variance) = x0, moments
         self.data_std = float(self.variance.mean().sqrt())
         ends = [time_near(process, end * self.data_std) for end in (_LOWEST, _HIGHEST, _LIMIT)]
@@ -88,7 +97,13 @@ class Trial:
         self.eps = []
         for _ in self.half_log_snr:
             eps, noise = noise.normal(x0)
+            if coupled:
+                eps = eps[assignment(x0, eps, torch.zeros(len(x0))).to(eps.device)]
             self.eps.append(eps)
+
+    def recoupled(self) -> Trial:
+        """Return the trial with independent noise if this one is coupled, and coupled if not."""
+        return Trial(*self._arguments, not self.coupled)
 
     def answers(
         self,

@@ -1,0 +1,91 @@
+r"""Couplings: which noise each sample of a batch is trained with.
+
+Independent noise makes ``E[eps | x]`` a score. Any other joint distribution of data and noise with
+the same marginals has the same endpoints of its flow, but other paths between them::
+
+    x_t = alpha x_0 + sigma eps,    dx/dt = alpha' E[x_0 | x_t] + sigma' E[eps | x_t]     (1)
+
+With optimal transport the paths are nearly straight, and few steps follow them well. Pairs are
+exchanged within the whole batch of all workers, so that their number changes nothing, and within
+equal conditions: otherwise the noise of one condition would not be normal.
+
+Reference: Tong et al. (2023), arXiv:2302.00482 (minibatch optimal transport); Pooladian et al.
+(2023), arXiv:2304.14772; Liu et al. (2022), arXiv:2209.03003 (reflow).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield._internal.assignment import assignment
+from scorefield._internal.errors import UsageError
+from scorefield.noise import Noise
+
+
+class Coupling(ABC):
+    """A rule that gives each sample of a batch its noise."""
+
+    @abstractmethod
+    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor) -> Tensor:
+        """Return the noise of each sample, like ``x0``.
+
+        Args:
+            x0: the whole batch, ``(B, *shape)``, in the field's units.
+            eps: independent standard normal noise, like ``x0``.
+            items: the numbers of the samples, ``(B,)``.
+            groups: a number for each sample that is equal where all conditions are, ``(B,)``.
+        """
+
+
+@dataclass(frozen=True)
+class OptimalTransport(Coupling):
+    """Exchange the noise within the batch for the least squared distance to the data."""
+
+    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor) -> Tensor:
+        return eps[assignment(x0, eps, groups).to(eps.device)]
+
+
+@dataclass(frozen=True)
+class Reflow(Coupling):
+    """The noise that a run made each sample of, for data that is samples ``0, 1, ...`` of the run.
+
+    Args:
+        seed: the seed of those samples.
+    """
+
+    seed: int = 0
+
+    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor) -> Tensor:
+        z: Tensor = Noise(self.seed, items.to(x0.device)).draw(tuple(x0.shape[1:]), x0)[0]
+        return z
+
+
+def groups_of(conditions: Mapping[str, Tensor], count: int) -> Tensor:
+    """Return a number for each of ``count`` samples, equal where all of their conditions are."""
+    groups = torch.zeros(count, dtype=torch.int64)
+    for value in conditions.values():
+        flat = value.reshape(count, -1).double().nan_to_num(-1e300)
+        both = torch.cat([groups[:, None].double(), flat], 1)
+        groups = torch.unique(both, dim=0, return_inverse=True)[1]
+    return groups
+
+
+def check_groups(conditions: Mapping[str, Tensor], items: Tensor) -> None:
+    """Reject conditions that no two samples share.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if not conditions or len(items) < 2:
+        return
+    rows = {name: value[items] for name, value in conditions.items()}
+    if len(torch.unique(groups_of(rows, len(items)))) == len(items):
+        raise UsageError(
+            f"coupling='ot': pairs are made within equal conditions, and no two samples have the "
+            f"same {', '.join(conditions)}. Use coupling='independent', or conditions that repeat."
+        )

@@ -146,7 +146,7 @@ def downstream(
     label = (
         (lambda s: s.astype(float).round(6).astype(str))
         if numeric(goal)
-        else (lambda s: s.astype(str))
+        else (lambda s: s.astype(str).where(s.notna(), ""))
     )
     forest.fit(x, label(made[target]))
     return float((forest.predict(z) == label(held_out[target])).mean())

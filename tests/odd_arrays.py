@@ -37,6 +37,13 @@ def held(value):
 V = X[:, 0, :5]  # vectors
 case("big-endian", saved(X.astype(">f8")), X)
 case("float16", saved(X.astype(np.float16)), X.astype(np.float16))
+case("one-number", saved(0, "x.npz", x=np.array(3.0)), "holds one number, 3.0, not samples")
+case(
+    "scipy-sparse",
+    saved(0, "x.npz", data=V, indices=V, indptr=V, shape=V),
+    "holds a sparse matrix of scipy: save its numbers",
+)
+case("no-name", held(" "), "the data has an empty name")
 case("int8", saved((X * 40).astype(np.int8)), (X * 40).astype(np.int8))
 case("bool", saved(X > 0), X > 0)
 case("fortran", saved(np.asfortranarray(X)), X)

@@ -109,6 +109,17 @@ TABLES = {
     "english": days("%b %d, %Y"),
     "short": [text.lstrip("0").replace("/0", "/") for text in days("%d/%m/%Y")],
     "clock": days("%H:%M:%S"),
+    "excel": [text.replace(" 0", " ").replace("/0", "/")[1:] for text in days(" %m/%d/%Y %H:%M")],
+    "sas": [text.upper() for text in days("%d%b%Y")],
+    "lower": [text.lower() for text in days("%d-%b-%y")],
+    "stamps": [f"{text}.{k % 1000:03d}Z" for k, text in enumerate(days("%Y-%m-%dT%H:%M:%S"))],
+    "offsets": [f"{text}+05:30" for text in days("%Y-%m-%dT%H:%M:%S")],
+    "before 1970": [f"1960-01-01 10:00:00.{k % 7}" for k in range(N)],
+    "dollars": [f"{'-' if k % 3 else ''}${k * 1000 + 0.5:,.2f}" for k in range(N)],
+    "inner sign": [f"US$ {k - 9}" for k in range(N)],
+    "euros": [f"{k}.{k:03d},{k % 100:02d} €" for k in range(1, N + 1)],
+    "percent": [f"{k % 50 / 10:.1f}%" for k in range(N)],
+    "mass": [None if k % 5 == 0 else f"{k / 4:.2f} kg" for k in range(N)],
     "date32": pyarrow.array(RNG.integers(0, 9999, N).astype(np.int32)).cast("date32"),
     "time": pyarrow.array(RNG.integers(0, 86400, N).astype(np.int32)).cast(pyarrow.time32("s")),
     "zone": moments_in("ns", "Europe/Berlin"),
@@ -218,11 +229,39 @@ def test_numbers_apart_by_rounding_alone_are_learned():
         (draws(0.5, 2.25, 7), "1..2", r'row \d+ holds .* outside 1..2. Use columns="x=0.5..7.0"'),
         (draws(dt.date(2020, 1, 1), dt.date(2020, 1, 3)), "0..9", "bounds 0..9 are for numbers"),
         (draws("a", "b"), "0..9", "it holds texts, which are not of kind 0..9"),
+        ([f"k{k}" for k in range(40)], None, '40 texts such as .k0. are all different.*"x=drop"'),
+        (
+            [*(f"2020-01-{k:02d}" for k in range(1, 32)), "0000-00-00"],
+            None,
+            "row 31 holds '0000-00-00', .* dates as %Y-%m-%d. Pass na='0000-00-00'",
+        ),
+        ([*(f"2020-02-{k:02d}" for k in range(1, 31))], None, "row 29 holds '2020-02-30'"),
+        ([*(f"${k}.50" for k in range(40)), "on request"], None, r"row 40 .* as \$1000.00"),
+        ([f"${k}" for k in range(40)], "0..9", r"row 10 holds \$10, .*\"x=0.0..39.0\""),
     ],
 )
 def test_a_column_that_cannot_be_learned_is_named_with_the_way_out(values, choice, message):
     with pytest.raises(DataError, match=message):
-        kind_of(values, choice)
+        kind_of(values, choice, len(values))
+
+
+def test_amounts_are_numbers_of_their_unit_and_identifiers_with_gaps_are_rejected():
+    """The texts of another file are read by the format of the run, and others are named."""
+    cells = [f"{k},{k % 100:02d} €" for k in range(60)]
+    columns = read({"x": cells, "y": RNG.normal(size=60)}, columns="x=log").columns
+    kind = columns.kinds[0]
+    assert (kind.map, kind.low, kind.high, kind.digits) == ("log", 0.0, 59.59, 2)
+    like = DataConfig(name="t", shape=(2,), columns=columns)
+    assert read({"x": ["1,50 €", "7,00 €"], "y": [0.0, 1.0]}, like=like).x[:, 0].tolist() == [
+        1.5,
+        7,
+    ]
+    with pytest.raises(DataError, match="'7 €', but the run has numbers as 1000,00 €"):
+        read({"x": ["7 €"], "y": [0.0]}, like=like, learn=False)
+    assert kind_of(draws("5 €", "7 €")).columns.kinds[0].kind == "category"
+    assert kind_of(draws("2 doors", "4 doors", "5 doors")).columns.kinds[0].kind == "category"
+    with pytest.raises(DataError, match="column id: it holds identifiers such as 7"):
+        read({"id": [math.nan, *(7.0 * k for k in range(1, 60))], "y": RNG.normal(size=60)})
 
 
 def test_choices_are_a_text_a_mapping_or_a_word_for_all():

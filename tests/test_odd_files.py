@@ -308,6 +308,25 @@ SHAPES = [
     Case("a column left out that is not there", "t.csv", POINTS,
          refused("without='z'", "x, y"), {"without": ("z",)}),
     Case("a workbook", "t.csv", b"PK\3\4 and more", refused("an archive or a workbook")),
+    *(
+        Case(f"not a table: {kind}", "t.csv", start + b"\n1,2\n3,4\n", refused(kind))
+        for start, kind in [
+            (b"<!DOCTYPE html>", "a web page"),
+            (b"\n  <HTML><body>404", "a web page"),
+            (b"<?xml version='1.0'?>", "XML"),
+            (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+            (b'{"a": 1, "b": 2}', "JSON (a file of one object a line"),
+            (b'[{"a": 1}]', "JSON (save one object a line"),
+            (b"BZh91AY", "packed by bzip2"),
+            (b"\xfd7zXZ\0", "packed by xz"),
+            (b"\x28\xb5\x2f\xfd", "packed by zstd"),
+            (b"%PDF-1.7", "a PDF document"),
+            (b"SQLite format 3\0", "a database"),
+            (b"\x89HDF\r\n", "HDF5"),
+            (b"ARROW1\0\0", "an Arrow file"),
+            (b"\xd0\xcf\x11\xe0", "a workbook"),
+        ]
+    ),
     Case("zero bytes", "t.csv", b"a,b\n1,\0\n", refused("zero bytes")),
 ]  # fmt: skip
 

@@ -73,6 +73,10 @@ def read_file(path: Path, choices: ReadingConfig = ReadingConfig(), use: Use = A
     with warnings.catch_warnings(action="ignore"):
         array = ARRAYS[suffix](path, choices.key)
     contents = array_contents(array, str(path), use)
+    if not array.ndim:
+        raise DataError(
+            f"{path} holds one number, {array}, not samples: save an array of (N, ...)."
+        )
     if suffix == ".npz":
         others = {key: partial(_npz, path, key) for key in _members(path)}
         contents = replace(contents, options=(*contents.options, "key"), others=others)
@@ -96,6 +100,11 @@ def _npz(path: Path, key: str | None) -> np.ndarray:
                 raise DataError(f"{path} holds one array, not an archive: name it .npy.")
         check_directory(path)
         with zipfile.ZipFile(path) as archive:
+            if {"data.npy", "indices.npy", "indptr.npy"} <= {*archive.namelist()}:
+                raise DataError(
+                    f"{path} holds a sparse matrix of scipy: save its numbers, as by "
+                    "np.save(path, matrix.toarray())."
+                )
             part = member(path, archive, key)
             check_size(path, part.file_size)
             with archive.open(part) as head:

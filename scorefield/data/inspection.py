@@ -30,6 +30,7 @@ from scorefield.data.layout import pieces
 from scorefield.data.rows import chunks, spans
 from scorefield.data.source import Data, read, read_contents
 from scorefield.data.tabular import Choices, read_schema
+from scorefield.data.written import is_date
 
 _MOST_LEVELS = 65536
 _SHOWN = 8
@@ -136,7 +137,9 @@ def _described(column: Column, columns: ColumnsConfig) -> str:
     timed, (low, high, *values) = _shown(column, columns)
     if column.low == column.high:
         return ", ".join([f"always {low}", *gap])
-    kind = f"date as {column.format}" if column.format else "time" if timed else "number"
+    kind = "time" if timed else "number"
+    if column.format:
+        kind = f"{'date' if timed else 'number'} as {column.format}"
     atoms = values[len(column.values) :]
     parts = [
         f"{kind} from {low} to {high}",
@@ -156,7 +159,7 @@ def _shown(column: NumberColumn, columns: ColumnsConfig) -> tuple[bool, list[str
     if not columns.arrow:
         return False, [f"{value:g}" for value in x]
     kind = read_schema(columns.arrow).field(column.name).type
-    timed = bool(column.format) or is_time(kind)
+    timed = is_date(column.format) or is_time(kind)
     return timed, list(map(str, decode(column, x, kind).to_pylist()))
 
 

@@ -12,10 +12,19 @@ import numpy as np
 
 from scorefield._internal.errors import DataError
 from scorefield.data import exact
+from scorefield.data.amounts import has_symbol
 from scorefield.data.bounds import Bounds
 from scorefield.data.config import CategoryColumn, Column, Map, NumberColumn
 from scorefield.data.contents import MOST_LABELS, first_few
-from scorefield.data.dates import FORMATS, find_format, read_dates, write_dates
+from scorefield.data.dates import FORMATS
+from scorefield.data.written import (
+    decimals,
+    find_format,
+    find_stray,
+    is_date,
+    read_texts,
+    write_texts,
+)
 
 MAPS = get_args(Map)
 CHOICES = (*MAPS, "number", "whole", "date", "category", "ordered", "drop")
@@ -80,13 +89,43 @@ def fit(source: Source) -> Column:
         return CategoryColumn(name=source.name, missing=True)
     if not is_text(kind) and not types.is_boolean(kind):
         raise source.no_kind()
+    coded = types.is_boolean(kind) or types.is_dictionary(kind)
+    column = None if coded else _written(source)
+    if column is not None:
+        return column
     if choice is not None:
         raise source.refused(f"it holds texts, which are not of kind {choice}", "category", "drop")
-    if types.is_boolean(kind) or types.is_dictionary(kind):
-        return category(source, ordered=bool(getattr(kind, "ordered", False)))
+    return category(source, ordered=bool(getattr(kind, "ordered", False)))
+
+
+def _written(source: Source) -> Column | None:
+    """Return the column of numbers or dates that are written as texts, or None for categories.
+
+    Raises:
+        DataError: a text that is not of the format of the others; texts that are all different.
+    """
     texts = _texts(source)
-    form = find_format(texts)
-    return _dates(source, texts) if form and len(texts.unique()) > 2 else category(source)
+    form, size = find_format(texts), len(texts.drop_null().unique())
+    if is_date(form) and source.choice is None and size > 2:
+        return _of_texts(source, texts, form)
+    if form and not is_date(form) and (source.choice or size > (2 if has_symbol(form) else FEW)):
+        return _of_texts(source, texts, form)
+    if source.choice is None and not form and size > 2 and (stray := find_stray(texts)):
+        raise source.refused(
+            f"row {stray.row} holds {stray.text!r}, but at least half of its texts are "
+            f"{'dates ' if is_date(stray.form) else ''}as {stray.form}. Pass na={stray.text!r} if "
+            "it is missing",
+            "category",
+            "drop",
+        )
+    if source.choice is None and FEW <= len(texts) == size <= MOST_LABELS:
+        raise source.refused(
+            f"its {size} texts such as {texts[0].as_py()[:40]!r} are all different, as identifiers "
+            "are",
+            "drop",
+            "category",
+        )
+    return None
 
 
 def is_text(kind: Any) -> bool:
@@ -184,7 +223,7 @@ def _all_numbers(labels: list[str]) -> bool:
 
 def _dates(source: Source, texts: Any) -> NumberColumn:
     form = find_format(texts)
-    if not form:
+    if not is_date(form):
         shown = first_few(texts.drop_null().slice(0, 3).to_pylist())
         raise source.refused(
             f"its values such as {shown} are not all dates in one of the formats "
@@ -192,8 +231,14 @@ def _dates(source: Source, texts: Any) -> NumberColumn:
             "category",
             "drop",
         )
-    seconds = read_dates(texts, form)
-    return _whole(source, exact.whole_numbers(seconds), exact.missing(seconds), 0, form)
+    return _of_texts(source, texts, form)
+
+
+def _of_texts(source: Source, texts: Any, form: str) -> NumberColumn:
+    numbers = read_texts(texts, form)
+    return _whole(
+        source, exact.whole_numbers(numbers), exact.missing(numbers), decimals(form), form
+    )
 
 
 def _number(source: Source) -> Column:
@@ -242,7 +287,7 @@ def _whole(
         x, digits, common = (above // np.uint64(unit)).astype(np.float64), 0, 1
     else:
         x = here.astype(np.float64) / 10**digits
-    timed = bool(form) or exact.is_time(source.values.type)
+    timed = is_date(form) or exact.is_time(source.values.type)
     column = NumberColumn(
         name=source.name,
         missing=bool(absent.any()),
@@ -265,6 +310,8 @@ def _real(source: Source, absent: np.ndarray) -> NumberColumn:
         value = exact.as_float64(source.values)[place]
         raise source.refused(f"row {place} holds {value}, which is not finite", "drop")
     digits, step, on_grid = _grid(x, source.values.type)
+    if source.choice is None and absent.any() and on_grid and step and not digits:
+        _check_identifier(source, x.astype(np.int64))  # which a missing value made floats
     if source.choice == "whole":
         digits, step, on_grid = 0, 1.0, bool((x == x.round()).all())
     column = NumberColumn(
@@ -340,14 +387,15 @@ def _bounded(source: Source, column: NumberColumn, bounds: Bounds) -> NumberColu
     Raises:
         DataError: dates or times; a number outside the bounds, with the bounds that include it.
     """
-    if column.format or exact.is_time(source.values.type):
+    if is_date(column.format) or exact.is_time(source.values.type):
         raise source.refused(f"bounds {source.choice} are for numbers, and it holds times", "date")
     inside = bounds.applied(column)
     x = encode(column, source)
     outside = np.flatnonzero((x < inside.low) | (x > inside.high))
     if len(outside):
-        ends = np.array([column.low, column.high])
-        low, high = decode(column, ends, source.values.type).to_pylist()
+        low, high = column.low, column.high
+        if not column.format:
+            low, high = decode(column, np.array([low, high]), source.values.type).to_pylist()
         row = int(outside[0])
         raise source.refused(
             f"row {row} holds {source.values[row]}, which is outside {source.choice}",
@@ -372,12 +420,13 @@ def encode(column: Column, source: Source) -> np.ndarray:
     kind = source.values.type
     if column.format:
         texts = _texts(source)
-        values = read_dates(texts, column.format)
+        values = read_texts(texts, column.format)
         if values.null_count > texts.null_count:
             place = int(np.flatnonzero(exact.missing(values) & ~exact.missing(texts))[0])
             raise DataError(
                 f"{source.table}, item {place}, column {column.name}: {texts[place].as_py()!r}, "
-                f"but the run has dates as {column.format}."
+                f"but the run has {'dates' if is_date(column.format) else 'numbers'} as "
+                f"{column.format}."
             )
         source = Source(source.table, source.name, values)
     elif is_text(kind) or types.is_boolean(kind):
@@ -396,7 +445,8 @@ def encode(column: Column, source: Source) -> np.ndarray:
         above = numbers.view(np.uint64) - np.uint64(column.offset % 2**64)
         x = above.view(np.int64) / column.unit
     else:
-        x = numbers.astype(np.float64) / 10 ** exact.decimals(source.values.type)
+        digits = column.digits if column.format else exact.decimals(source.values.type)
+        x = numbers.astype(np.float64) / 10**digits
     return np.where(absent, np.nan, x)
 
 
@@ -427,7 +477,8 @@ def decode(column: Column | None, x: np.ndarray, kind: Any) -> Any:
         places = np.array([*map(every.index, column.labels), 0])
         return labelled(every, places[x.astype(np.int64)], absent, kind)
     if column is not None and (column.format or exact.is_whole(kind)):
-        digits = 0 if column.format or column.unit > 1 or column.offset else exact.decimals(kind)
+        digits = column.digits if column.format else exact.decimals(kind)
+        digits = 0 if column.unit > 1 or column.offset else digits
         near = np.rint(x * 10**digits).astype(np.int64)
         whole = near.view(np.uint64) * np.uint64(column.unit) + np.uint64(column.offset % 2**64)
         whole = whole if types.is_uint64(kind) else whole.view(np.int64)
@@ -435,7 +486,7 @@ def decode(column: Column | None, x: np.ndarray, kind: Any) -> Any:
             return exact.from_whole(whole, absent, kind)
         import pyarrow
 
-        return write_dates(pyarrow.array(whole, mask=absent), column.format).cast(kind)
+        return write_texts(pyarrow.array(whole, mask=absent), column.format).cast(kind)
     import pyarrow
 
     return pyarrow.array(x, mask=absent).cast(kind, safe=False)

@@ -209,6 +209,8 @@ def read(
     """
     without = (without,) if isinstance(without, str) else without
     path = isinstance(source, str | Path)
+    if isinstance(source, str) and not source.strip():
+        raise DataError("the data has an empty name: pass a path, or the name of a built-in set.")
     name = name or (str(source) if path else "data")
     explicit = ReadingConfig.of(
         key=key,

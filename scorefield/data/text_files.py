@@ -22,7 +22,27 @@ _MARKS = {  # a mark of four bytes begins with one of two
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_OTHERS = {b"PK\3\4": "an archive or a workbook", b"\x1f\x8b": "packed by gzip", b"PAR1": "parquet"}
+_OTHERS = {
+    b"PK\3\4": "an archive or a workbook",
+    b"\xd0\xcf\x11\xe0": "a workbook",
+    b"\x1f\x8b": "packed by gzip",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"PAR1": "parquet",
+    b"ARROW1": "an Arrow file",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "HDF5",
+    b"SQLite format 3": "a database",
+    b"%PDF": "a PDF document",
+    b"{\\rtf": "a document",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file (git lfs pull fetches it)",
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "XML",
+    b'{"': "JSON (a file of one object a line ends in .jsonl)",
+    b"[{": "JSON (save one object a line, and end the name in .jsonl)",
+}
 _WESTERN = "cp1252"  # latin-1 with the characters that Windows puts in its place
 
 
@@ -48,10 +68,15 @@ class TextFile:
             DataError: bytes of another encoding or of no text; more text than memory.
         """
         with opened(path) as file:
-            start = file.read(4)
-        kind = next((kind for mark, kind in _OTHERS.items() if start.startswith(mark)), None)
-        if kind:
-            raise DataError(f"{path} is not a table of text: it is {kind}. Correct its ending.")
+            start = file.read(64)
+        begin = start.removeprefix(codecs.BOM_UTF8).lstrip()
+        begins = (start, begin, begin.lower())
+        for sign, kind in _OTHERS.items():
+            if any(text.startswith(sign) for text in begins):
+                raise DataError(
+                    f"{path} is not a table of text: it is {kind}. Save a table, or correct the "
+                    "ending of its name."
+                )
         mark = next((codec for mark, codec in _MARKS.items() if start.startswith(mark)), None)
         codec = encoding or mark or "utf-8"
         try:

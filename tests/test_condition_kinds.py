@@ -523,6 +523,17 @@ def test_conditions_that_are_columns_are_drawn_and_written_where_none_is_given(f
     assert [row.split(",")[1] for row in rows] == animal[:5]
 
 
+def test_shards_have_the_conditions_of_their_items(folder, tmp_path):
+    command = ("sample", folder / "run", "--nfe", 2, "--batch-size", 2)
+    for name, given in (("given", ("--given-from", folder / "g.csv", "--n", 6)), ("n", ("--n", 9))):
+        whole, shared = tmp_path / f"{name}.csv", tmp_path / f"{name}-shared.csv"
+        finishes(*command, *given, "--out", whole)
+        for k in range(2):
+            finishes(*command, *given, "--out", shared, "--shard", f"{k}/2")
+        finishes("merge", shared)
+        assert shared.read_text() == whole.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

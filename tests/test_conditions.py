@@ -116,3 +116,31 @@ def test_calls_of_a_batch_are_counted(field, means):
 def test_another_number_of_rows_is_rejected(field, means, use):
     with pytest.raises(ValueError, match="the condition m has 10 rows for 7 samples"):
         use(field.condition_on(m=means), torch.zeros(7, 2))
+
+
+@pytest.mark.slow
+def test_a_mixture_whose_weights_depend_on_a_condition_is_learned():
+    """Modes at -1 and 1, the second with the weight of a logistic function of the condition."""
+
+    def pairs(count, seed):
+        g = torch.Generator().manual_seed(seed)
+        c = torch.randn(count, 1, generator=g)
+        mode = 2.0 * (torch.rand(count, 1, generator=g) < torch.sigmoid(2 * c)) - 1
+        return mode + 0.3 * torch.randn(count, 1, generator=g), c
+
+    x, c = pairs(10_000, 0)
+    settings = {"steps": 800, "batch_size": 256, "lr": 2e-3, "end": "last", "held_out": 0.0}
+    run = sf.train(x, {"c": c}, network={"kind": "mlp", "width": 64, "depth": 2}, **settings)
+    held, seen = pairs(400, 1)
+    low, high = (torch.distributions.Normal(m, 0.3).log_prob(held) for m in (-1.0, 1.0))
+    weight = torch.nn.functional.logsigmoid(2 * seen)
+    exact = torch.logaddexp(low + weight - 2 * seen, high + weight)[:, 0]
+    value = run.log_prob(held, nfe=24, given={"c": seen}).value
+    assert abs(float((value - exact).mean())) < 0.02
+    for given in (-1.0, 0.0, 1.5):
+        z = run.sample(2000, nfe=12, given={"c": given}, batch_size=500)
+        share = float(torch.sigmoid(torch.tensor(2 * given)))
+        error = float((z > 0).double().mean()) - share
+        assert abs(error) < 4 * (share * (1 - share) / 2000) ** 0.5
+        spread = float((z - z.sign()).square().mean().sqrt())
+        assert abs(spread - 0.3) < 0.03

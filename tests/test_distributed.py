@@ -102,6 +102,27 @@ def test_two_processes_make_the_run_of_one(data, together):
 
 
 @pytest.mark.slow
+def test_two_processes_learn_conditions_as_one_does(tmp_path):
+    """Numbers, classes and sets, each hidden at times, and signals of several lengths."""
+    rng, ends = np.random.default_rng(0), np.arange(40) % 3
+    x = rng.normal(size=(40, 2, 6)).astype(np.float32)
+    for row, cut in zip(x, ends, strict=True):
+        row[:, 6 - cut :] = np.nan
+    arrays = {"x": x, "dose": rng.normal(size=40), "kind": rng.integers(0, 3, 40)}
+    np.savez(tmp_path / "x.npz", bag=rng.normal(size=(40, 3, 2)), **arrays)
+    train = ["train", tmp_path / "x.npz", "--sample", "x", *command(40)]
+    train += ["--condition", "dose=dose,kind=kind,bag=set:bag", "--dropout", "0.3"]
+    done(torchrun("-m", "scorefield", *train, "--out", tmp_path / "two"))
+    finishes(*train, "--out", tmp_path / "one")
+    one, two = sf.load(tmp_path / "one"), sf.load(tmp_path / "two")
+    assert [channel.kind for channel in one.config.data.conditions] == ["numbers", "class", "set"]
+    assert [length for length, _ in one.config.data.lengths] == [4, 5, 6]
+    expected = one.field.network.state_dict()
+    for name, value in two.field.network.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=5e-6)
+
+
+@pytest.mark.slow
 def test_divided_weights_are_saved_whole_and_taken_up_by_any_number(tmp_path):
     train(training()).save_checkpoint(tmp_path / "from-one")
     done(torchrun(TESTS / "distributed_states.py", tmp_path))

@@ -71,6 +71,25 @@ Conditions = Mapping[str, Condition]
 NONE: Conditions = MappingProxyType({})
 
 
+def count_columns(conditions: Conditions) -> int:
+    """Return the number of numbers among conditions, the widths of `columns`."""
+    return sum(each.size for each in conditions.values() if isinstance(each, Numbers))
+
+
+def columns(
+    conditions: Conditions, values: Mapping[str, Tensor | None], like: Tensor
+) -> list[Tensor]:
+    """Return the numbers among conditions, ``(B, size)`` each for a batch ``like``; none are 0."""
+    result = []
+    for name, each in conditions.items():
+        if isinstance(each, Numbers):
+            value = values.get(name)
+            c = like.new_zeros(1) if value is None else value.to(like)
+            c = c.masked_fill(c.isnan().any(-1, keepdim=True), 0.0)
+            result.append(c.expand(len(like), each.size))
+    return result
+
+
 def unknown_class(y: Tensor, classes: int, optional: bool, name: str = "y") -> ValueError:
     """Return the error for classes outside ``[0, classes)``, or -1 where that is allowed."""
     none = ", or -1 for none" if optional else "; it cannot go without a class"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from scorefield.networks.conditions import NONE, Conditions
+from scorefield.networks.conditions import NONE, Conditions, columns, count_columns
 from scorefield.networks.embedding import Embedding
 from scorefield.networks.recompute import through
 
@@ -30,7 +31,7 @@ class MLP(nn.Module):
         dim: coordinates of one sample.
         width: of the hidden layers.
         depth: residual blocks.
-        conditions: the conditions by their names.
+        conditions: the conditions by their names; numbers also join the coordinates.
         recompute: recompute the blocks in the backward pass, to save memory.
     """
 
@@ -43,9 +44,9 @@ class MLP(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.recompute = recompute
+        self.recompute, self.conditions = recompute, conditions
         self.embedding = Embedding(width, conditions)
-        self.enter = nn.Linear(dim, width)
+        self.enter = nn.Linear(dim + count_columns(conditions), width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, dim)
@@ -59,7 +60,7 @@ class MLP(nn.Module):
         """Return ``(B, ...)`` from ``x`` ``(B, ...)``, labels ``(B,)``, and conditions by name."""
         embedding = self.embedding(label, **condition)
         flat = x.flatten(1)
-        h = self.enter(flat)
+        h = self.enter(torch.cat([flat, *columns(self.conditions, condition, flat)], 1))
         for block in self.blocks:
             h = through(block, h, embedding, recompute=self.recompute)
         out: Tensor = self.leave(self.norm(h)) + self.linear(embedding) * flat

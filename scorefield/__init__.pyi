@@ -5,6 +5,7 @@ from ._internal import errors as errors
 from .data.encoding import Standardize as Standardize
 from .data.source import Data as Data, read as read
 from .evaluate import metrics as metrics
+from .evaluate.audit import Audit as Audit, AuditLevel as AuditLevel, audit as audit
 from .evaluate.calibration import Calibration as Calibration, calibration as calibration
 from .evaluate.certify import Certificate as Certificate, certify as certify
 from .evaluate.check import check as check

@@ -31,7 +31,7 @@ app = App(
 COMMANDS = {
     "Make a run": ("data", "train", "import_"),
     "Use a run": ("sample", "likelihood", "encode", "decode", "interpolate", "restore"),
-    "Examine a run": ("info", "tune", "compare", "check", "report"),
+    "Examine a run": ("info", "tune", "compare", "check", "audit", "report"),
     "Other": ("tune_pipeline", "merge", "certify"),
 }
 for heading, names in COMMANDS.items():

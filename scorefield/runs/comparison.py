@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +13,7 @@ from torch import Tensor
 from scorefield import solvers
 from scorefield._internal.errors import DataError, UsageError
 from scorefield.data import Data
+from scorefield.evaluate.audit import Audit, audit as audit_field
 from scorefield.evaluate.check import Check, check as check_network
 from scorefield.field import ScoreField
 from scorefield.process import balanced
@@ -163,13 +164,29 @@ def check(
 ) -> Check:
     """Compare interpretations of a run's network; see `Run.check`."""
     run.check_one_length()
-    values, x = Given(run.given(given)), None
-    if data is not None:
-        items = run.read(data, conditions)
-        rows = torch.linspace(0, len(items.x) - 1, min(len(items.x), max(n, _CHECKED))).long()
-        x = run.to_field(items.x[rows])
-        every = Given(items.conditions.values) if given is None else values
-        values = every.rows(rows, len(items.x))
-    condition: dict[str, Any] = dict(run.condition)
-    condition |= {key: value.to(run.device) for key, value in values.items()}
+    if data is None:
+        x, condition = None, _bound(run, run.given(given))
+    else:
+        x, condition = _measured(run, data, given, conditions, max(n, _CHECKED))
     return check_network(run.field, x, n=n, **settings, **condition)
+
+
+def audit(run: Run, data: Any, given: Any, *, conditions: Any, n: int, **settings: Any) -> Audit:
+    """Test a run's field on data; see `Run.audit`."""
+    run.check_one_length()
+    x, condition = _measured(run, data, given, conditions, n)
+    return audit_field(run.field.condition_on(**condition), x, n=n, **settings)
+
+
+def _measured(
+    run: Run, data: Any, given: Any, conditions: Any, n: int
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return up to ``n`` items in the units of the field, and their conditions."""
+    items = run.read(data, conditions)
+    rows = torch.linspace(0, len(items.x) - 1, min(len(items.x), n)).long()
+    every = Given(items.conditions.values if given is None else run.given(given))
+    return run.to_field(items.x[rows]), _bound(run, every.rows(rows, len(items.x)))
+
+
+def _bound(run: Run, values: Mapping[str, Tensor]) -> dict[str, Any]:
+    return dict(run.condition) | {key: value.to(run.device) for key, value in values.items()}

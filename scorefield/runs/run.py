@@ -32,6 +32,7 @@ from scorefield.solvers import Solver
 if TYPE_CHECKING:
     import pyarrow
 
+    from scorefield.evaluate.audit import Audit
     from scorefield.evaluate.check import Check, Progress
     from scorefield.evaluate.metrics import Metric
     from scorefield.tuning.frontier import Frontier
@@ -338,6 +339,31 @@ class Run(DataInference):
         from scorefield.runs.comparison import check
 
         return check(self, data, given, conditions=conditions, n=n, seed=seed, progress=progress)
+
+    def audit(
+        self,
+        data: Any,
+        *,
+        given: Any = None,
+        conditions: Any = None,
+        n: int = 2048,
+        seed: int = 0,
+        progress: Progress = iter,
+    ) -> Audit:
+        """Test the field by noise level, on data that it was not trained on.
+
+        Args:
+            data: as for `scorefield.train`.
+            given, conditions: as for `check`.
+            n, seed, progress: as for `scorefield.audit`.
+
+        Raises:
+            DataError: data that is not of the run's kind.
+            ValueError: as `scorefield.audit`.
+        """
+        from scorefield.runs.comparison import audit
+
+        return audit(self, data, given, conditions=conditions, n=n, seed=seed, progress=progress)
 
     def save(self, folder: str | Path, include: Mapping[str, Path | str] | None = None) -> None:
         """Write the run to a new folder, at once or not at all; it belongs to it from then on.

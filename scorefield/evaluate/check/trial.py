@@ -87,12 +87,7 @@ class Trial:
         self.coupled = coupled
         self.x0, (self.mean, self.variance) = x0, moments
         self.data_std = float(self.variance.mean().sqrt())
-        ends = [time_near(process, end * self.data_std) for end in (_LOWEST, _HIGHEST, _LIMIT)]
-        low, high, last = process.half_log_snr(torch.tensor(ends, dtype=torch.float64)).tolist()
-        self.half_log_snr = torch.linspace(low, high, LEVELS, dtype=torch.float64)
-        if last < high:
-            beyond = torch.linspace(high, last, BEYOND + 1, dtype=torch.float64)[1:]
-            self.half_log_snr = torch.cat([self.half_log_snr, beyond])
+        self.half_log_snr = noise_levels(process, self.data_std)
         noise = Noise(seed, torch.arange(len(x0), device=x0.device), stream=EVALUATION)
         self.eps = []
         for _ in self.half_log_snr:
@@ -152,6 +147,17 @@ class Trial:
             _each(estimate**2),
             wide(noise).flatten(1),
         )
+
+
+def noise_levels(process: Process, data_std: float) -> Tensor:
+    """Return ``log(alpha / sigma)`` of the levels, from low noise to high."""
+    ends = [time_near(process, end * data_std) for end in (_LOWEST, _HIGHEST, _LIMIT)]
+    low, high, last = process.half_log_snr(torch.tensor(ends, dtype=torch.float64)).tolist()
+    levels = torch.linspace(low, high, LEVELS, dtype=torch.float64)
+    if last < high:
+        beyond = torch.linspace(high, last, BEYOND + 1, dtype=torch.float64)[1:]
+        levels = torch.cat([levels, beyond])
+    return levels
 
 
 def _each(values: Tensor) -> Tensor:

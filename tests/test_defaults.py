@@ -10,7 +10,9 @@ import torch
 
 import scorefield as sf
 from scorefield.inverse.restore import restoration
+from scorefield.runs.build import concrete_network
 from scorefield.sampling import round_trip_plan
+from scorefield.training.config import AutoNetwork
 from scorefield.training.course import steps_for
 
 PAGE = Path(__file__).parents[1] / "docs" / "defaults.md"
@@ -22,6 +24,7 @@ NAMES = {
     "restoration": restoration,
     "round_trip_plan": round_trip_plan,
     "steps_for": steps_for,
+    "network": lambda shape: concrete_network(AutoNetwork(), shape),
 }
 
 

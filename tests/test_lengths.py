@@ -223,6 +223,17 @@ def test_one_length_is_a_run_like_any_other(run):
             run.of_length(length)
 
 
+def test_a_plan_is_tuned_at_the_full_length_and_serves_all(tmp_path):
+    x, _ = signals(20, 3)
+    sf.train(x, **{**SMALL, "network": c.MLPConfig(width=8, depth=1)}).save(tmp_path / "run")
+    plan = sf.load(tmp_path / "run").of_length(4).tune(4, tries=2, noises=16)[4]
+    run = sf.load(tmp_path / "run")
+    for each in (run, run.of_length(4), run.of_length(8)):
+        assert torch.equal(each.plan(4).times, plan.times)
+    expected = run.of_length(4).sample(2, plan)
+    assert torch.equal(run.of_length(4).sample(2, nfe=4), expected)
+
+
 @pytest.mark.slow
 def test_lengths_are_learned():
     """The law of samples of each length, and densities, after a training."""

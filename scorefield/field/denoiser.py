@@ -6,6 +6,7 @@ and (2) are those of `scorefield.field.parametrization`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -103,6 +104,7 @@ class Denoiser(ScoreField):
         self.network = network
         self.parametrization = parametrization
         self.label = label
+        self._whole: tuple[Denoiser, ...] = ()  # in a tuple, which registers no module
         self.coupled = coupled
 
     def around(self, network: nn.Module, coupled: bool | None = None) -> Denoiser:
@@ -110,6 +112,20 @@ class Denoiser(ScoreField):
         coupled = self.coupled if coupled is None else coupled
         parts = self.process, self.parametrization, self.shape, self.mean, self.variance, self.label
         return Denoiser(network, *parts, coupled)
+
+    @property
+    def origin(self) -> ScoreField:
+        return self._whole[0] if self._whole else self
+
+    def of_length(self, length: int) -> Denoiser:
+        """Return the field of signals ``(C, length)``, a view of that of longer signals."""
+        result = copy.copy(self)  # with its hooks
+        result.shape, result._whole = (self.shape[0], length), (self,)
+        result.mean, result.variance = (
+            torch.as_tensor(moment).expand(self.shape)[:, :length]
+            for moment in (self.mean, self.variance)
+        )
+        return result
 
     def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any]:
         skip, out, scale = self.parametrization(alpha, sigma)

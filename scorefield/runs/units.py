@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import operator
@@ -200,13 +199,8 @@ class DataField:
         low, high = data.lengths[0][0], data.lengths[-1][0]
         if not isinstance(length, Integral) or not low <= length <= high:
             raise UsageError(f"length={length!r}: this run has learned lengths of {low} to {high}.")
-        field, shape = copy.copy(self.field), (data.shape[0], int(length))  # with its hooks
-        field.shape = shape
-        field.mean, field.variance = (
-            torch.as_tensor(m, device=self.device).expand(data.shape)[:, :length]
-            for m in (field.mean, field.variance)
-        )
-        about = data.model_copy(update={"shape": shape, "lengths": ()})
+        field = self.field.of_length(int(length))
+        about = data.model_copy(update={"shape": field.shape, "lengths": ()})
         config = self.config.model_copy(update={"data": about})
         return replace(self, field=field, config=config, length=int(length))
 

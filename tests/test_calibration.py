@@ -46,6 +46,18 @@ def test_shifted_draws_are_noticed_by_their_ranks():
     assert float(result.ranks.double().mean()) < DRAWS / 2 - 2
 
 
+@pytest.mark.parametrize("width", [1.0, 2.0])
+def test_the_crps_of_normal_draws_is_the_closed_form(width):
+    """For truth N(m, s) and draws N(m, w s): s (2 sqrt(1 + w^2) / sqrt(2) - w) / sqrt(pi)."""
+    exact = 0.5 * ((2 * (1 + width**2)) ** 0.5 - width) / torch.pi**0.5
+    # few draws, which a biased estimate would show
+    samples, truth = posterior(width)
+    result = calibration(samples[:, :19], truth)
+    assert result.crps.tolist() == pytest.approx([exact] * DIM, rel=0.06)
+    assert float(result.crps.mean()) == pytest.approx(exact, rel=0.03)
+    assert calibration(samples + 0.2, truth).crps.mean() > result.crps.mean()
+
+
 def test_equal_values_are_in_the_middle():
     result = calibration(torch.zeros(40, 21, 1), torch.zeros(40, 1))
     assert result.ranks.unique().tolist() == [10]

@@ -1,14 +1,19 @@
-r"""Calibration of a conditional density: coverage of its intervals and ranks of the truth.
+r"""Calibration and sharpness of a conditional density: coverage, ranks of the truth, and CRPS.
 
 For pairs ``(theta_k, x_k)`` of the joint distribution, and draws of ``p(theta | x_k)``, each
 coordinate of ``theta_k`` is as likely to be at any rank among its draws. So its rank is uniform,
 and a central interval of level ``q`` holds it in a share ``q`` of the pairs.
 
-Uniform ranks are necessary, not sufficient: the prior has them too. Compare `scorefield.log_prob`
-of the pairs as well.
+Uniform ranks are necessary, not sufficient: the prior has them too. The continuous ranked
+probability score (CRPS) also measures how narrow the density is, in the units of ``theta``::
+
+    E |theta_k - X| - E |X - X'| / 2,    X, X' independent draws                    (1)
+
+The true density has the smallest mean. That of a point is its absolute error. Both means are
+estimated from the draws without bias.
 
 Reference: Talts et al. (2018), arXiv:1804.06788, simulation-based calibration; Cook, Gelman and
-Rubin (2006).
+Rubin (2006); Gneiting and Raftery (2007), Strictly proper scoring rules.
 """
 
 from __future__ import annotations
@@ -56,15 +61,19 @@ class Calibration:
         coverage: by the level.
         p_value: the probability of ranks that are as far from uniform, the least of the coordinates
             times their number.
+        crps: the mean of (1) over the pairs, of each coordinate, float64 ``(D,)``.
     """
 
     ranks: Tensor
     draws: int
     coverage: tuple[Coverage, ...]
     p_value: float
+    crps: Tensor
 
     def __str__(self) -> str:
-        return f"coverage {', '.join(map(str, self.coverage))}; ranks p = {self.p_value:.2g}"
+        covered = ", ".join(map(str, self.coverage))
+        crps = float(self.crps.mean())
+        return f"coverage {covered}; ranks p = {self.p_value:.2g}; CRPS {crps:.3g}"
 
 
 def calibration(samples: Any, truth: Any, levels: Sequence[float] = LEVELS) -> Calibration:
@@ -100,7 +109,18 @@ def calibration(samples: Any, truth: Any, levels: Sequence[float] = LEVELS) -> C
     ranks = less + equal // 2
     inside = ((ranks + 0.5) / (draws + 1) - 0.5).abs()
     covered = tuple(_coverage(level, inside <= level / 2) for level in levels)
-    return Calibration(ranks, draws, covered, _p_value(ranks, draws))
+    return Calibration(ranks, draws, covered, _p_value(ranks, draws), _crps(samples, truth))
+
+
+def _crps(samples: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean of (1) over the pairs, ``(D,)``."""
+    draws = samples.double().sort(1).values
+    n = draws.shape[1]
+    error = (draws - truth[:, None].double()).abs().mean(1)
+    # in order, draw i is above i - 1 others and below n - i
+    sign = 2 * torch.arange(1, n + 1, device=draws.device).double() - n - 1
+    apart = 2 / (n * (n - 1)) * torch.einsum("n,knd->kd", sign, draws)
+    return (error - apart / 2).mean(0)
 
 
 def _coverage(level: float, inside: Tensor) -> Coverage:

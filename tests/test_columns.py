@@ -736,6 +736,26 @@ def test_a_class_that_is_not_known_is_left_open(tmp_path, capsys):
     assert "give the number of a class, 0 to 1, or one of its names a, b" in capsys.readouterr().err
 
 
+def test_classes_that_are_a_column_of_measured_rows_are_used_and_written(tmp_path):
+    """As those of the option are; an empty cell is no class, and has none in the samples."""
+    rows = {"size": RNG.normal(size=N), "kind": draws("a", "b", "c"), "eggs": draws(0, 1, 2, 3)}
+    config = {"steps": 2, "batch_size": 8, "network": MLPConfig(width=8, depth=1)}
+    run = sf.train(rows, "kind", **config)
+    run.save(tmp_path / "run")
+    part = tmp_path / "part.csv"
+    part.write_text("eggs,kind,size\n1,c,\n,,9.5\n")
+    flags = "--n", 2, "--nfe", 4, "--out", tmp_path / "own.parquet"
+    finishes("restore", tmp_path / "run", part, *flags)
+    own = parquet.read_table(tmp_path / "own.parquet")
+    assert own["kind"].to_pylist() == ["c", "c", None, None]
+    like = run.config.data
+    x = read(part, learn=False, like=like).x
+    sizes = torch.tensor(own["size"].to_pylist()[:2])
+    given, free = (run.restore(x[:1], n=2, nfe=4, given=y)[0][:, 0] for y in ("c", None))
+    torch.testing.assert_close(sizes, given.to(sizes), rtol=0, atol=1e-6)
+    assert not torch.allclose(sizes, free.to(sizes), rtol=0, atol=1e-6)
+
+
 def test_a_data_set_made_by_hand_has_no_columns_of_a_kind():
     x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
     assert Data(x, None, "x").columns == ColumnsConfig()

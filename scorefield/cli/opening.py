@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,21 @@ def open_run(
     opened = Opened(run, source, options, given_items(run, options.given, options.given_from))
     opened.batch_size(1)  # raises if that of the options is too large
     return opened
+
+
+def with_columns(opened: Opened, data: str) -> Opened:
+    """Return a run with the conditions that are columns of its items, if the options give none.
+
+    Raises:
+        DataError: data that cannot be read.
+        UsageError: values that a condition does not take.
+    """
+    if opened.given.values or not opened.run.config.data.conditions:
+        return opened
+    from scorefield.data.conditions import read_own
+
+    values = read_own(opened.run.config.data.conditions, data)
+    return replace(opened, given=GivenItems(values, opened.run.given_name(Values(values))))
 
 
 def embedding(embeddings: Path | None, prompt: int | None) -> dict[str, Tensor]:

@@ -66,7 +66,8 @@ def restore(
 
     Samples the items given the measurement; by default it fills in the missing values of a table.
     Writes a table if the run was trained on a table, otherwise a .npy file; and a picture of
-    images with their measurements. The same command resumes work that was interrupted.
+    images with their measurements. Conditions are those of --given, or columns of the items. The
+    same command resumes work that was interrupted.
 
     Parameters
     ----------
@@ -99,11 +100,11 @@ def restore(
     """
     from scorefield.cli.jobs import in_parts, parse_ids, target
     from scorefield.cli.measurement import Measurement
-    from scorefield.cli.opening import open_run
+    from scorefield.cli.opening import open_run, with_columns
 
     if n < 1:
         raise UsageError(f"--n {n}: give at least 1.")
-    opened = open_run(run, job)
+    opened = with_columns(open_run(run, job), data)
     name = run / f"restored-{Path(data).stem}-{method}"
     out = target(RESTORED, opened, name, job.ids)
     opened.run.check_restoring()

@@ -27,7 +27,7 @@ from scorefield.data.config import (
 from scorefield.data.contents import Coded, Contents, first_few, whole
 from scorefield.data.formats import read_file
 from scorefield.data.labels import Labels, classes_of
-from scorefield.data.table import KINDS as TABLES, read as read_table
+from scorefield.data.table import KINDS as TABLES, PACKED, read as read_table
 
 KINDS = ("class", "number", "log", "embedding", "set", "image")
 ONLY = "y"  # the name of a condition that has none
@@ -219,15 +219,42 @@ def read_given(channels: Sequence[Channel], path: Path) -> dict[str, Tensor]:
             raise DataError(f"given-from {path}: the run has several conditions; write a table.")
         return {channels[0].key: encode(channels[0], whole(read_file(path).values))}
     table = read_table(path, str(path))
-    there = [channel for channel in channels if channel.name in table.column_names]
-    if not there:
+    values = _of_table(channels, table)
+    if not values:
         names = first_few([channel.name for channel in channels])
         raise DataError(
             f"given-from {path}: has the columns {first_few(table.column_names)}, and the run the "
             f"conditions {names}."
         )
-    columns = {channel.key: numbers_or_texts(table[channel.name]) for channel in there}
-    return {channel.key: encode(channel, columns[channel.key]) for channel in there}
+    return values
+
+
+def read_own(channels: Sequence[Channel], source: str) -> dict[str, Tensor]:
+    """Return the conditions that are columns of a table of items, by their keys.
+
+    Args:
+        source: a file of items; only tables have columns.
+
+    Raises:
+        DataError: a file that cannot be read.
+        UsageError: values that a condition does not take.
+    """
+    path, columns = Path(source), [channel for channel in channels if channel.column]
+    if not columns or not path.name.lower().endswith((*TABLES, *PACKED)):
+        return {}
+    return _of_table(columns, read_table(path, source))
+
+
+def _of_table(channels: Sequence[Channel], table: Any) -> dict[str, Tensor]:
+    """Return the conditions that are columns of a table; empty cells have none of the classes."""
+    values = dict[str, Tensor]()
+    for channel in channels:
+        if channel.name in table.column_names:
+            cells: Any = numbers_or_texts(table[channel.name])
+            if isinstance(channel, ClassChannel):
+                cells = [-1 if cell == "" or cell != cell else cell for cell in cells.tolist()]
+            values[channel.key] = encode(channel, cells)
+    return values
 
 
 def _of_name(like: Sequence[Channel], entry: Entry) -> Channel | None:

@@ -43,7 +43,6 @@ from scorefield.networks.conditions import (
     Spatial,
     Vectors,
 )
-from scorefield.networks.masked import Masked
 from scorefield.process import Process, builtin as processes
 from scorefield.training import config as c, objective as o
 
@@ -293,6 +292,8 @@ def network(
     if ends:
         channels_in, places = shape
         inner = network(config, (channels_in + 1, places), channels)
+        from scorefield.networks.masked import Masked  # for signals of several lengths alone
+
         return Masked(inner, channels_in, places)
     config = concrete_network(config, shape)
     constructor = _constructor("network", config)

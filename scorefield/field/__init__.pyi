@@ -1,0 +1,81 @@
+from .analytic import (
+    Empirical,
+    Gaussian,
+    Mixture,
+)
+from .base import (
+    Estimate,
+    FieldWrapper,
+    Instant,
+    Pair,
+    ScoreField,
+    Shape,
+    check_score,
+)
+from .clipped import (
+    Clipped,
+    Thresholded,
+)
+from .denoiser import (
+    Denoiser,
+    Label,
+    Scaled,
+    noise_label,
+    ratio_label,
+    time_label,
+)
+from .digest import (
+    check_same,
+    digest,
+)
+from .guidance import (
+    ClassifierFree,
+    Tilted,
+)
+from .inexact import Inexact
+from .parametrization import (
+    X0,
+    Coefficients,
+    Eps,
+    Parametrization,
+    Preconditioned,
+    Score,
+    V,
+    Velocity,
+)
+from .product import Product
+
+__all__ = [
+    "X0",
+    "ClassifierFree",
+    "Clipped",
+    "Coefficients",
+    "Denoiser",
+    "Empirical",
+    "Eps",
+    "Estimate",
+    "FieldWrapper",
+    "Gaussian",
+    "Inexact",
+    "Instant",
+    "Label",
+    "Mixture",
+    "Pair",
+    "Parametrization",
+    "Preconditioned",
+    "Product",
+    "Scaled",
+    "Score",
+    "ScoreField",
+    "Shape",
+    "Thresholded",
+    "Tilted",
+    "V",
+    "Velocity",
+    "check_same",
+    "check_score",
+    "digest",
+    "noise_label",
+    "ratio_label",
+    "time_label",
+]

@@ -4,17 +4,22 @@ Solvers of the SDE take their noise from a Brownian path of each sample, in the 
 the noise level, so that fine steps, coarse steps and repeated steps follow the same path. A state
 that has gone back to more noise and comes to a part of the path for the second time continues on a
 new path. A path is Levy's construction. ``w(0)`` is 0 and ``w(1)`` a normal number; another ``xi``
-belongs to the middle of each interval ``(a, b)`` of length ``2^-n``, ``n < m = 12``, and one to the
+belongs to the middle of each interval ``(a, b)`` of length ``2^-n``, ``n < m = 11``, and one to the
 place ``u`` inside the last::
 
     w((a + b) / 2) = (w(a) + w(b)) / 2 + 2^(-n/2 - 1) xi                                 (1)
     w(u) = (1 - f) w(a) + f w(b) + 2^(-m/2) sqrt(f (1 - f)) xi,    f = 2^m (u - a)       (2)
 
+So ``w(u)`` is a sum over the nodes on the way to ``u``, each with its normal number and a weight::
+
+    w(u) = u xi_w + sum_n 2^(-n/2 - 1) (1 - |2 f_n - 1|) xi_n + 2^(-m/2) sqrt(f (1 - f)) xi
+    f_n = 2^n (u - a_n),    a_n the start of the interval of length 2^-n with u          (3)
+
 Places in different intervals of length ``2^-m`` have the exact joint distribution. Inside one the
 path is an arc with the exact variance at each place. Finer steps still add up to exact increments
 between intervals: against a Brownian path, variances of their sums ``int g(u) dw`` differ by a
-multiple of ``4^-m``. A step shares the longer intervals of the step before: `Recent` keeps their
-ends.
+multiple of ``4^-m``. A step shares the longer intervals of the step before: `Recent` keeps the
+normal numbers of these nodes.
 
 Reference: Lévy (1948).
 """
@@ -31,8 +36,7 @@ from torch import Tensor
 from scorefield.noise.generators import expanded, pieces
 from scorefield.process import Coefficient
 
-_HALVINGS = 12
-_SCALES = (1.0, *(2 ** (-n / 2 - 1) for n in range(_HALVINGS)))  # of w(1) and of (1)
+_HALVINGS = 11
 
 
 def clock(half_log_snr: Tensor) -> Tensor:
@@ -49,13 +53,13 @@ class Place(NamedTuple):
     Attributes:
         u, path: the place and the number of the path, ``(B, 1)``.
         nodes: the addresses of the normal numbers of ``w(1)``, (1) and (2), ``(B, m + 2)``.
-        share: ``f`` of (2), ``(B, 1)``.
+        weights: the weights of these numbers in (3), ``(B, m + 2)``.
     """
 
     u: Tensor
     path: Tensor
     nodes: Tensor
-    share: Tensor
+    weights: Tensor
 
     @classmethod
     def of(cls, u: Coefficient, path: Coefficient) -> Place:
@@ -64,34 +68,28 @@ class Place(NamedTuple):
         # shifts, since a compiled power of two may be off by rounding, and so by a whole number
         levels = torch.arange(_HALVINGS + 1, device=u.device)
         last = u * 2.0**_HALVINGS
-        whole = last.floor().clamp(max=2.0**_HALVINGS - 1)
-        nodes = (whole.long() + (1 << _HALVINGS)) >> (_HALVINGS - levels)
-        return cls(
-            u, path, torch.cat([torch.zeros_like(path + whole.long()), nodes], 1), last - whole
-        )
+        whole = last.floor().clamp(max=2.0**_HALVINGS - 1).long()
+        nodes = (whole + (1 << _HALVINGS)) >> (_HALVINGS - levels)
+        lengths = (1 << levels).double()
+        f = (u + 1) * lengths - nodes  # nodes are numbered from 2^n on
+        arc = 2.0 ** (-_HALVINGS / 2) * (f[:, -1:] * (1 - f[:, -1:])).sqrt()
+        hats = (1 - (2 * f[:, :-1] - 1).abs()) * 0.5 / lengths[:-1].sqrt()
+        first = torch.zeros_like(path + whole)
+        return cls(u, path, torch.cat([first, nodes], 1), torch.cat([u, hats, arc], 1))
 
     def common(self, other: Place) -> int:
         """Return how many nodes, from the first, are those of another place."""
         same = ((self.nodes == other.nodes) & (self.path == other.path)).all(0)
         return int(same.sum())  # all nodes behind one that differs differ too
 
+    def shareable(self, other: Place) -> int:
+        """Return how many nodes a step may share that is as long as the one from another place."""
+        gap = max(float((self.u - other.u).abs().max()), 2.0**-_HALVINGS)
+        return 2 - math.floor(math.log2(gap))
+
     def equals(self, other: Place) -> bool:
         """Return whether another place is the same."""
         return torch.equal(self.u, other.u) and torch.equal(self.path, other.path)
-
-    def scales(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Return the factors of the normal numbers, ``(B, m + 2)``."""
-        last = 2.0 ** (-_HALVINGS / 2) * (self.share * (1 - self.share)).sqrt()
-        others = torch.tensor(_SCALES, dtype=last.dtype, device=last.device).expand(len(last), -1)
-        return torch.cat([others, last], 1).to(device, dtype, non_blocking=True)
-
-    def rights(self, device: torch.device) -> Sequence[bool | Tensor]:
-        """Return whether the place is right of the middle of each node, after ``w(1)``."""
-        right = torch.cat([torch.zeros_like(self.nodes[:, :1]), self.nodes[:, 2:] & 1], 1).bool()
-        if len(right) == 1 and not torch.compiler.is_compiling():
-            numbers: list[bool] = right[0].tolist()
-            return numbers
-        return list(right.to(device, non_blocking=True)[..., None, None].unbind(1))
 
 
 class Visit(NamedTuple):
@@ -100,13 +98,13 @@ class Visit(NamedTuple):
     Attributes:
         source: seed, stream, ids, and the number, type and device of the coordinates.
         place: the place.
-        middles: ``w(1)`` and the values (1) of its nodes, ``(B, 2, h)`` each.
+        numbers: the normal numbers of its first nodes, ``(B, 2, h)`` each.
         value: ``w(u)``.
     """
 
     source: tuple[object, ...]
     place: Place
-    middles: Sequence[Tensor]
+    numbers: Sequence[Tensor]
     value: Tensor
 
 
@@ -127,41 +125,28 @@ class Recent:
 
 
 def descend(
-    place: Place, words: Tensor, middles: Sequence[Tensor], half: int, dtype: torch.dtype
+    place: Place, words: Tensor, numbers: Sequence[Tensor], half: int, dtype: torch.dtype, kept: int
 ) -> tuple[list[Tensor], Tensor]:
-    """Return ``w(1)`` and the values (1) of a place's nodes, and ``w(u)``, ``(B, 2, half)`` each.
+    """Return the normal numbers of the first nodes of a place, and ``w(u)`` by (3).
 
     Args:
         words: 64-bit words of its nodes but for the first, ``(B, S)``.
-        middles: the values of the first nodes.
+        numbers: the normal numbers of the first nodes, ``(B, 2, half)`` each, as returned.
+        kept: how many of the new numbers to return.
     """
-    shape, device, first = (len(words), 2, half), words.device, len(middles)
-    rights = place.rights(device)
-    share = place.share.to(device, dtype, non_blocking=True)[..., None]
-    scales = place.scales(device, dtype)[:, first:]
-    middles = [*middles, *(torch.empty(shape, dtype=dtype, device=device) for _ in _SCALES[first:])]
-    value = torch.empty(shape, dtype=dtype, device=device)
-    low = high = torch.zeros((), dtype=dtype, device=device).expand(shape)
-    for right, middle in zip(rights[:first], middles, strict=False):
-        low, high = _part(right, low, middle, high)
+    count, device, first = len(words), words.device, len(numbers)
+    weights = place.weights.to(device, dtype, non_blocking=True)[..., None, None].unbind(1)
+    value = torch.zeros(count, 2, half, dtype=dtype, device=device)
+    for xi, weight in zip(numbers, weights, strict=False):
+        value.addcmul_(xi, weight)
+    fresh = torch.empty(count, kept, 2, half, dtype=dtype, device=device)
     for rows, columns in pieces(words, half):
-        part = (rows, slice(None), columns)
-        z = expanded(words[rows], columns, scales if len(scales) == 1 else scales[rows]).unbind(1)
-        a, b = low[part], high[part]
-        for n, (right, xi) in enumerate(zip(rights[first:], z, strict=False), first):
-            middle = xi.add_((a + b).mul_(0.5))
-            middles[n][part] = middle
-            a, b = _part(right if isinstance(right, bool) else right[rows], a, middle, b)
-        f = share if len(share) == 1 else share[rows]
-        value[part] = (b - a).mul_(f).add_(a).add_(z[-1])
-    return middles, value
-
-
-def _part(right: bool | Tensor, low: Tensor, middle: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the values at the ends of the left or the right part of an interval."""
-    if isinstance(right, bool):
-        return (middle, high) if right else (low, middle)
-    return torch.where(right, middle, low), torch.where(right, high, middle)
+        z, part = expanded(words[rows], columns, dtype), value[rows, :, columns]
+        for xi, weight in zip(z.unbind(1), weights[first:], strict=True):
+            part.addcmul_(xi, weight if len(weight) == 1 else weight[rows])
+        if kept:
+            fresh[rows, :, :, columns] = z[:, :kept]
+    return [*numbers, *fresh.unbind(1)], value
 
 
 class Walk(NamedTuple):

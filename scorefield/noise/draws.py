@@ -134,7 +134,7 @@ class Noise:
         """Return the increment of the Brownian path between two places, scaled to unit variance.
 
         It is on the path of the last increment, or on a new one if that path has been followed
-        here already. For two places in one interval of length 2^-12 the scaling is inexact.
+        here already. For two places in one interval of length 2^-11 the scaling is inexact.
 
         Args:
             start, end: times on the `clock`, one for all samples or one for each.
@@ -144,7 +144,7 @@ class Noise:
         first, last = (self.path(u, like, walk.path) for u in (start, end))
         gap = torch.as_tensor(abs(end - start), dtype=torch.float64)
         size = torch.where(gap > 0, gap, 1.0).sqrt().reshape(-1, *[1] * (like.ndim - 1))
-        z = ((last - first).reshape(like.shape) / cast(size, last)).to(like)
+        z = (last - first).reshape(like.shape).div_(cast(size, last)).to(like)
         return z, replace(self, walk=walk)
 
     def path(self, u: Coefficient, like: Tensor, path: Coefficient = 0) -> Tensor:
@@ -160,10 +160,14 @@ class Noise:
         source = (self.seed, self.stream, self.ids, count, dtype, like.device)
         last = self.recent.of(source) if cache else None
         if last is None or not place.equals(last.place):
-            same = 0 if last is None else min(place.common(last.place), len(last.middles))
+            same, kept = 0, place.nodes.shape[1] - 1 if cache else 0
+            if last is not None:
+                same = min(place.common(last.place), len(last.numbers))
+                kept = max(0, min(place.shareable(last.place), kept) - same)
             words = self._path_words(place.nodes[:, same:], place.path, like.device)
-            middles = [] if last is None else last.middles[:same]
-            last = Visit(source, place, *descend(place, words, middles, -(-count // 2), dtype))
+            numbers = [] if last is None else last.numbers[:same]
+            half = -(-count // 2)
+            last = Visit(source, place, *descend(place, words, numbers, half, dtype, kept))
             if cache:
                 self.recent.visit = last
         return last.value.flatten(1)[:, :count]

@@ -4,7 +4,7 @@ r"""Counter-based random words, and normal numbers made of them.
 makes many normal numbers of each 64-bit word ``s``, at a fifth of the cost, with the generator
 SplitMix64 and Box and Muller's pairs::
 
-    z_k = r cos(a),  z_(k + h) = r sin(a),  r^2 = -2 log |p_k / 2^31|,  a = pi q_k / 2^31    (1)
+    z_k = r cos(a),  z_(k + h) = r sin(a),  r^2 = -log (p_k / 2^31)^2,  a = pi q_k / 2^31    (1)
 
 ``p`` are the signed halves of the generator's odd outputs from ``s`` on, and ``q`` those of its
 even outputs.
@@ -28,7 +28,7 @@ _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # constants of SplitMix64 as signed numbers
 _MIX = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
-_IN_CACHE = 2**16  # words expanded at a time by a thread
+_IN_CACHE = 2**18  # words expanded at a time by a thread
 _AT_ONCE = 2**22
 
 
@@ -67,13 +67,17 @@ def box_muller(words: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 def splitmix(state: Tensor) -> Tensor:
     """Return the outputs of SplitMix64 at int64 states, which are overwritten."""
-    for shift, factor in _MIX:
-        state.bitwise_xor_((state >> shift).bitwise_and_(2 ** (64 - shift) - 1)).mul_(factor)
-    return state.bitwise_xor_((state >> 31).bitwise_and_(2**33 - 1))
+    high = torch.empty_like(state)
+    for shift, factor in (*_MIX, (31, 1)):
+        torch.bitwise_right_shift(state, shift, out=high).bitwise_and_(2 ** (64 - shift) - 1)
+        state.bitwise_xor_(high)
+        if factor != 1:
+            state.mul_(factor)
+    return state
 
 
-def expanded(words: Tensor, columns: slice, std: Tensor) -> Tensor:
-    """Return normal numbers of 64-bit words ``(B, S)`` and deviations, ``(B, S, 2, columns)``.
+def expanded(words: Tensor, columns: slice, dtype: torch.dtype) -> Tensor:
+    """Return normal numbers of 64-bit words ``(B, S)`` in a type, ``(B, S, 2, columns)``.
 
     The numbers ``k`` and ``k + h`` of (1), with ``k`` in the columns of ``h``, from an even one on.
     """
@@ -81,14 +85,13 @@ def expanded(words: Tensor, columns: slice, std: Tensor) -> Tensor:
     odd = torch.arange(columns.start + 1, columns.stop + 1, 2, device=words.device)
     place = torch.stack([odd, odd + 1]) * _GOLDEN
     lanes = splitmix(words[..., None, None] + place).view(torch.int32)
-    z = lanes[..., :wide].to(std.dtype)
-    radius, angle = z.unbind(2)
-    # no word is closer to 0 than a quarter
-    radius.abs_().clamp_(min=0.25).mul_(2.0**-31).log_().mul_(-2 * std[..., None].square()).sqrt_()
+    z = lanes[..., :wide].to(dtype)
+    p, angle = z.unbind(2)
+    least = torch.tensor(2.0**-66, dtype=dtype, device=words.device)  # as if p were a quarter
+    radius = torch.addcmul(least, p, p, value=2.0**-62).log_().neg_().sqrt_()
     angle.mul_(math.pi * 2.0**-31)
-    cosine = angle.cos()
+    p.copy_(angle).cos_().mul_(radius)
     angle.sin_().mul_(radius)
-    radius.mul_(cosine)
     return z
 
 
@@ -100,7 +103,8 @@ def pieces(words: Tensor, half: int) -> Iterator[tuple[slice, slice]]:
     count, each = words.shape
     small = words.is_cpu and not torch.compiler.is_compiling()
     most = max(1, (_IN_CACHE * torch.get_num_threads() if small else _AT_ONCE) // each)
-    rows, wide = max(1, most // max(1, half)), 2 * -(-min(most, max(1, half)) // 2)
+    rows, parts = max(1, most // max(1, half)), max(1, -(-half // most))
+    wide = max(2, 2 * -(-half // (2 * parts)))
     for i in range(0, count, rows):
         for j in range(0, half, wide):
             yield slice(i, min(i + rows, count)), slice(j, min(j + wide, half))

@@ -589,3 +589,49 @@ def test_a_field_that_is_not_finite_is_named_with_its_time_samples_and_solver():
     for part in ("not finite", f"{float(first):g}", "[10]", "Heun()"):
         assert part in str(error.value)
     assert error.value.exit_code == 5
+
+
+# --- preparation ---------------------------------------------------------------------------------
+
+
+class PlainAttribute(sf.VP):
+    """A process whose attribute is not a field of a dataclass, so two of them compare equal."""
+
+    def __init__(self, power):
+        object.__setattr__(self, "power", power)
+        super().__init__()
+
+    def alpha(self, t):
+        return super().alpha(t) ** self.power
+
+    def sigma(self, t):
+        return (1 - self.alpha(t) ** 2).sqrt()
+
+
+def test_coefficients_are_computed_once_for_a_solver_a_process_and_a_grid(monkeypatch):
+    rule, counted = sf.Multistep.rule, []
+
+    def counting(self, *arguments):
+        counted.append(None)
+        return rule(self, *arguments)
+
+    monkeypatch.setattr(sf.Multistep, "rule", counting)
+    solver, process = sf.Multistep(2, eta=0.123), sf.VP(t_min=0.0123)
+    x, times = normal(4, 2), sf.even_log_snr(process, 5)
+    at = sf.State(x, times[0], sf.Noise(0, torch.arange(4)))
+
+    def end(process, times):
+        return sf.prepare(gaussian(process), solver, times)(at._replace(t=times[0])).x
+
+    with torch.inference_mode():
+        first = end(process, times)
+    once = len(counted)
+    assert torch.equal(end(sf.VP(t_min=0.0123), times.clone()), first)
+    assert len(counted) == once > 0
+    x.requires_grad_()
+    assert torch.autograd.grad(end(process, times).sum(), x)[0].isfinite().all()
+    other = end(sf.VP(t_min=0.0123, beta_max=17.0), times)
+    assert len(counted) == 2 * once
+    assert not torch.equal(other, first)
+    one, two = (end(PlainAttribute(power), times) for power in (1, 2))
+    assert not torch.allclose(one, two)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -232,37 +232,25 @@ class LinearSolver(Solver):
         self, field: ScoreField, t: Tensor, s: Tensor, history: History, error: bool
     ) -> list[Move]:
         """Return the moves of steps that have one rule."""
-        count, process = len(t), field.process
-        end = Level(process, s, process.alpha(s), process.sigma(s))
-        if history.times:
-            start, past = _levels(process, t, history)
-        else:
-            start, past = Level(process, t, process.alpha(t), process.sigma(t)), ()
-        rule = self.rule(start, end, Past(past, history.predicted), error)
-        instants = [field.instants(level.t) for level, _ in rule.calls]
-        points = [_rows(row, count) for _, row in rule.calls]
-        order = rule.calls if rule.at_once else reversed(rule.calls)
-        levels = (*[level for level, _ in order], *past)[rule.keep]
-        kicks: Sequence[tuple[Coefficient, Coefficient] | None] = [None] * count
-        if rule.noisy:
-            places = (unstack(clock(-level.log_ratio)) for level in (start, end))
-            kicks = list(zip(*places, strict=True))
-        ends, errors = _rows(rule.end, count), _rows(rule.error, count)
+        steps = _steps(self, field.process, t, s, history, error)
+        rule, instants = steps.rule, [field.instants(times) for times in steps.calls]
         return [
             Linear(
                 field,
-                tuple((views[n], rows[n]) for views, rows in zip(instants, points, strict=True)),
-                ends[n],
-                kicks[n],
-                errors[n],
+                tuple(
+                    (views[n], rows[n]) for views, rows in zip(instants, steps.points, strict=True)
+                ),
+                steps.ends[n],
+                steps.kicks[n],
+                steps.errors[n],
                 rule.keep,
                 s[n],
-                len(past),
+                len(history.times),
                 self,
-                History(tuple(level.t[n] for level in levels), rule.predicted, s[n]),
+                steps.histories[n]._replace(end=s[n]),
                 rule.at_once,
             )
-            for n in range(count)
+            for n in range(len(t))
         ]
 
     def forget(self, history: Any, t: Tensor) -> Any:
@@ -290,6 +278,113 @@ class LinearSolver(Solver):
         pairs = zip(estimates, estimates_before, strict=True)
         chosen = tuple(a.where(mask, b) for a, b in pairs)
         return Memory(after._replace(times=times, end=end), chosen, x, self)
+
+
+class Steps(NamedTuple):
+    """Steps that have one rule: all of their moves that does not depend on the field.
+
+    Attributes:
+        rule: the rule.
+        calls: the times of each of its calls.
+        points, ends, errors: its rows for each step; the points for each call first.
+        kicks, histories: `Linear.kick` and `Linear.history` of each step.
+    """
+
+    rule: Rule
+    calls: list[Tensor]
+    points: list[list[Any]]
+    ends: list[Any]
+    errors: list[Any]
+    kicks: Sequence[tuple[Coefficient, Coefficient] | None]
+    histories: list[History]
+
+    @classmethod
+    def of(
+        cls,
+        solver: LinearSolver,
+        process: Process,
+        t: Tensor,
+        s: Tensor,
+        past: History,
+        error: bool,
+    ) -> Steps:
+        count = len(t)
+        end = Level(process, s, process.alpha(s), process.sigma(s))
+        levels: tuple[Level, ...] = ()
+        if past.times:
+            start, levels = _levels(process, t, past)
+        else:
+            start = Level(process, t, process.alpha(t), process.sigma(t))
+        rule = solver.rule(start, end, Past(levels, past.predicted), error)
+        order = rule.calls if rule.at_once else reversed(rule.calls)
+        stored = (*[level for level, _ in order], *levels)[rule.keep]
+        kicks: Sequence[tuple[Coefficient, Coefficient] | None] = [None] * count
+        if rule.noisy:
+            places = (unstack(clock(-level.log_ratio)) for level in (start, end))
+            kicks = list(zip(*places, strict=True))
+        return cls(
+            rule,
+            [level.t for level, _ in rule.calls],
+            [_rows(row, count) for _, row in rule.calls],
+            _rows(rule.end, count),
+            _rows(rule.error, count),
+            kicks,
+            [History(tuple(level.t[n] for level in stored), rule.predicted) for n in range(count)],
+        )
+
+
+def _steps(
+    solver: LinearSolver, process: Process, t: Tensor, s: Tensor, past: History, error: bool
+) -> Steps:
+    """Return the steps; those of the same solver, process and grid are computed once."""
+    ends = () if past.end is None else (past.end,)
+    if torch.compiler.is_compiling() or not (
+        all(v.is_cpu and v.ndim == 1 and not v.requires_grad for v in (t, s))
+        and all(v.is_cpu and v.ndim == 0 for v in (*past.times, *ends))
+        and constant(solver)
+        and constant(process)
+    ):
+        return Steps.of(solver, process, t, s, past, error)
+    times = tuple(float(v) for v in past.times)
+    return cached_steps(
+        solver, process, t.dtype, (*t.tolist(),), (*s.tolist(),), times, past.predicted, error
+    )
+
+
+@lru_cache(maxsize=64)
+def cached_steps(
+    solver: LinearSolver,
+    process: Process,
+    dtype: torch.dtype,
+    t: tuple[float, ...],
+    s: tuple[float, ...],
+    times: tuple[float, ...],
+    predicted: bool,
+    error: bool,
+) -> Steps:
+    """Return the steps for times that are numbers, the same ones for the same arguments."""
+
+    def tensor(values: Any) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device="cpu")
+
+    with torch.inference_mode(False), torch.no_grad():  # so that any run can use them
+        past = History(tuple(tensor(v) for v in times), predicted)
+        return Steps.of(solver, process, tensor(t), tensor(s), past, error)
+
+
+def constant(value: Any) -> bool:
+    """Return whether a value is made of numbers, texts and frozen dataclasses alone."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return True
+    if isinstance(value, tuple):
+        kinds = set(map(type, value))
+        return kinds <= {float, int} or all(map(constant, value))
+    if not is_dataclass(value) or isinstance(value, type):
+        return False
+    names = {part.name for part in fields(value)}
+    own = "__dataclass_params__" in vars(type(value)) or set(vars(value)) <= names
+    by_value = type(value).__hash__ is not object.__hash__
+    return own and by_value and all(constant(getattr(value, name)) for name in names)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -300,6 +300,24 @@ def test_conditions_are_tuned_in_rounds():
     assert sf.sample(view, 8, plan, batch_size=8).shape == (8, 2)
 
 
+def test_a_run_is_tuned_in_rounds_and_keeps_the_plan_in_its_folder(tmp_path):
+    settings = {"noises": 8, "tries": 2, "polish": 1}
+    run = sf.train(torch.randn(40, 2), steps=2, batch_size=8)
+    with pytest.raises(ValueError, match="multiple"):
+        run.tune([6, 8], rounds=3)
+    run.save(tmp_path / "run")
+    run = sf.load(tmp_path / "run")
+    plan = run.tune(6, rounds=3, **settings)[6]
+    assert (plan.nfe, plan.rounds) == (6, 3)
+    assert run.plans == {}
+    with sf.count_calls(run.field) as calls:
+        again = run.tune(6, rounds=3)
+    assert (again, calls.count) == ({6: plan}, 0)
+    other = run.tune(6, rounds=3, overwrite=True, seed=1, **settings)[6]
+    assert other != plan
+    assert sf.load(tmp_path / "run").tune(6, rounds=3) == {6: other}
+
+
 @pytest.mark.parametrize(("nfe", "rounds"), [(10, 4), (10, 1), (4, 8), (4, 2.0)])
 def test_rounds_that_do_not_divide_the_calls_are_rejected(nfe, rounds):
     field = ring()

@@ -209,6 +209,7 @@ class Run(DataInference):
         self,
         nfe: int | Iterable[int] = DEFAULT_CALLS,
         *,
+        rounds: int | None = None,
         tries: int | None = None,
         polish: int | None = None,
         conditions: Mapping[str, Tensor] | None = None,
@@ -226,7 +227,8 @@ class Run(DataInference):
 
         Args:
             nfe: network calls, one number or several.
-            tries, polish, progress: those of `scorefield.Tuner.tune`.
+            rounds, tries, polish, progress: those of `scorefield.Tuner.tune`. Plans of several
+                calls a round are not in `plans`, and without a folder the caller alone has them.
             conditions, noises, seed, batch_size: those of `scorefield.Tuner`.
             overwrite: fit plans again that exist.
 
@@ -236,18 +238,29 @@ class Run(DataInference):
             CheckpointError: the folder holds a plan of another run, without ``overwrite``.
         """
         from scorefield.runs.tune import RunTuner
+        from scorefield.tuning.tuner import check_rounds
 
         budgets = [nfe] if isinstance(nfe, int) else list(nfe)
         for calls in budgets:
-            default_plan(self.field, calls)  # raises before any work
-        tuned = {} if overwrite else self._own_plans() if self.bound else self.plans
-        plans = {k: plan for k, plan in tuned.items() if k in budgets}
+            check_rounds(calls, rounds)
+            default_plan(self.field, rounds or calls)  # raises before any work
+        tuned = {} if overwrite else {calls: self._stored(calls, rounds) for calls in budgets}
+        plans = {calls: plan for calls, plan in tuned.items() if plan is not None}
         if missing := [calls for calls in budgets if calls not in plans]:
             settings: dict[str, Any] = {"noises": noises, "seed": seed, "batch_size": batch_size}
             tuner = RunTuner(self, conditions=conditions, **settings)
+            settings = {"rounds": rounds, "tries": tries, "polish": polish, "progress": progress}
             for calls in missing:
-                plans[calls] = tuner.tune(calls, tries=tries, polish=polish, progress=progress)
+                plans[calls] = tuner.tune(calls, **settings)
         return dict(sorted(plans.items()))
+
+    def _stored(self, nfe: int, rounds: int | None) -> Plan | None:
+        """Return the plan that was tuned for a number of calls and rounds, if there is one."""
+        if rounds in (None, nfe):
+            return (self._own_plans() if self.bound else self.plans).get(nfe)
+        if self.bound or self.folder is None:
+            return None
+        return self.folder.plan(self.conditional, nfe, self.guidance, rounds)
 
     def compare(
         self,

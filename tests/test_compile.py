@@ -7,6 +7,7 @@ from test_sample import Network, network_field
 from torch import nn
 
 import scorefield as sf
+from scorefield.networks.conditions import Classes, Numbers
 
 PROCESS = sf.VP(t_min=1e-3)
 SOLVERS = {
@@ -42,12 +43,12 @@ def fresh():
 def test_a_prepared_run_compiles_as_one_graph_and_gives_the_same_samples(name):
     """One graph: nothing on the way looks at a value, which would wait for a device."""
     field = network_field(PROCESS)
-    times = sf.even_log_snr(PROCESS, 5)
+    times = sf.even_log_snr(PROCESS, 3)
     run = sf.prepare(field, SOLVERS[name], times)
     at = sf.prior(field, 6)
     with torch.no_grad():
         expected = run(at).x
-        compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+        compiled = torch.compile(run, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(at).x, expected, rtol=1e-5, atol=1e-5)
         # the same graph for other samples, not their values written into it
         other = sf.State(2 * at.x, times[0], sf.Noise(0, torch.arange(6) + 7))
@@ -62,12 +63,39 @@ def test_a_prepared_run_compiles_as_one_graph_and_gives_the_same_samples(name):
 )
 def test_a_field_compiles_as_one_graph_for_every_form_of_the_time(t):
     field, x = network_field(PROCESS), normal(6, 2, dtype=torch.float32)
-    compiled = torch.compile(field, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(field, fullgraph=True, backend="eager")
     with torch.no_grad():
         found, expected = compiled(x, t), field(x, t)
     for view in ("x0", "eps", "score", "v", "velocity"):
         got = getattr(found, view)
         torch.testing.assert_close(got, getattr(expected, view), rtol=1e-5, atol=1e-5)
+
+
+GUIDED = {
+    "bound": lambda field: field,
+    "a scale for each": lambda field: sf.ClassifierFree(field, {"y": 2.0, "dose": 1.5}),
+    "negative": lambda field: sf.ClassifierFree(
+        field, 3.0, negative={"y": 0, "dose": torch.zeros(1)}, interval=(0.1, 50.0), rescale=0.3
+    ),
+}
+
+
+@quiet
+@pytest.mark.parametrize("name", GUIDED)
+def test_conditional_and_guided_runs_compile_as_one_graph(name):
+    """Bound rows, for each sample its own, are part of the run; other states use the same graph."""
+    torch.manual_seed(0)
+    conditions = {"y": Classes(3), "dose": Numbers(1)}
+    network = sf.networks.MLP(2, width=8, depth=1, conditions=conditions)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    base = GUIDED[name](sf.Denoiser(network, PROCESS, sf.Preconditioned(), (2,)))
+    field = base.condition_on(y=torch.arange(6) % 3, dose=normal(6, 1, dtype=torch.float32))
+    run, at = sf.prepare(field, sf.Euler(), 1), sf.prior(field, 6)
+    compiled = torch.compile(run, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        for state in (at, at._replace(x=2 * at.x)):
+            torch.testing.assert_close(compiled(state).x, run(state).x, rtol=1e-5, atol=1e-5)
 
 
 @quiet

@@ -16,9 +16,9 @@ Each library runs as its own documentation has it, from prior to data:
   It has no UniPC, and no DDIM by that name: that is its Euler rule, on a rescaled state.
 
 What is prepared beforehand is reported apart, per step of the run: for scorefield of a first run,
-and of another with the same solver, process and grid, whose coefficients are there. Every network predicts what
-costs its library least: the data, but the noise in DDIM and in diffusers' Heun, which takes no
-other. The multistep rules are the published recurrences.
+and of another with the same solver, process and grid, whose coefficients are there. Every network
+predicts what costs its library least: the data, but the noise in DDIM and in diffusers' Heun, which
+takes no other. The multistep rules are the published recurrences.
 
 All figures but those of "network" are net of it: a call of the free module, label included, is
 timed alone and taken off once for each call that a run made. Calls are counted, in a run of its

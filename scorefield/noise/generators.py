@@ -87,7 +87,7 @@ def expanded(words: Tensor, columns: slice, dtype: torch.dtype) -> Tensor:
     lanes = splitmix(words[..., None, None] + place).view(torch.int32)
     z = lanes[..., :wide].to(dtype)
     p, angle = z.unbind(2)
-    least = torch.tensor(2.0**-66, dtype=dtype, device=words.device)  # as if p were a quarter
+    least = torch.full((), 2.0**-66, dtype=dtype, device=words.device)  # as if p were a quarter
     radius = torch.addcmul(least, p, p, value=2.0**-62).log_().neg_().sqrt_()
     angle.mul_(math.pi * 2.0**-31)
     p.copy_(angle).cos_().mul_(radius)

@@ -125,27 +125,32 @@ class Recent:
 
 
 def descend(
-    place: Place, words: Tensor, numbers: Sequence[Tensor], half: int, dtype: torch.dtype, kept: int
+    place: Place,
+    words: Tensor,
+    numbers: Sequence[Tensor],
+    half: int,
+    dtype: torch.dtype,
+    cached: int,
 ) -> tuple[list[Tensor], Tensor]:
     """Return the normal numbers of the first nodes of a place, and ``w(u)`` by (3).
 
     Args:
         words: 64-bit words of its nodes but for the first, ``(B, S)``.
         numbers: the normal numbers of the first nodes, ``(B, 2, half)`` each, as returned.
-        kept: how many of the new numbers to return.
+        cached: how many of the new numbers to return.
     """
     count, device, first = len(words), words.device, len(numbers)
     weights = place.weights.to(device, dtype, non_blocking=True)[..., None, None].unbind(1)
     value = torch.zeros(count, 2, half, dtype=dtype, device=device)
     for xi, weight in zip(numbers, weights, strict=False):
         value.addcmul_(xi, weight)
-    fresh = torch.empty(count, kept, 2, half, dtype=dtype, device=device)
+    fresh = torch.empty(count, cached, 2, half, dtype=dtype, device=device)
     for rows, columns in pieces(words, half):
         z, part = expanded(words[rows], columns, dtype), value[rows, :, columns]
         for xi, weight in zip(z.unbind(1), weights[first:], strict=True):
             part.addcmul_(xi, weight if len(weight) == 1 else weight[rows])
-        if kept:
-            fresh[rows, :, :, columns] = z[:, :kept]
+        if cached:
+            fresh[rows, :, :, columns] = z[:, :cached]
     return [*numbers, *fresh.unbind(1)], value
 
 

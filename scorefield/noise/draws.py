@@ -160,14 +160,14 @@ class Noise:
         source = (self.seed, self.stream, self.ids, count, dtype, like.device)
         last = self.recent.of(source) if cache else None
         if last is None or not place.equals(last.place):
-            same, kept = 0, place.nodes.shape[1] - 1 if cache else 0
+            same, cached = 0, place.nodes.shape[1] - 1 if cache else 0
             if last is not None:
                 same = min(place.common(last.place), len(last.numbers))
-                kept = max(0, min(place.shareable(last.place), kept) - same)
+                cached = max(0, min(place.shareable(last.place), cached) - same)
             words = self._path_words(place.nodes[:, same:], place.path, like.device)
             numbers = [] if last is None else last.numbers[:same]
             half = -(-count // 2)
-            last = Visit(source, place, *descend(place, words, numbers, half, dtype, kept))
+            last = Visit(source, place, *descend(place, words, numbers, half, dtype, cached))
             if cache:
                 self.recent.visit = last
         return last.value.flatten(1)[:, :count]

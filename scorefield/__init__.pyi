@@ -103,6 +103,7 @@ from .sampling import (
     round_trip_plan as round_trip_plan,
     sample as sample,
     slerp as slerp,
+    translate as translate,
     unroll as unroll,
 )
 from .solvers import (

@@ -30,7 +30,15 @@ app = App(
 # the commands, by heading; each is a function in the file of its name
 COMMANDS = {
     "Make a run": ("data", "train", "import_"),
-    "Use a run": ("sample", "likelihood", "encode", "decode", "interpolate", "restore"),
+    "Use a run": (
+        "sample",
+        "likelihood",
+        "encode",
+        "decode",
+        "interpolate",
+        "translate",
+        "restore",
+    ),
     "Examine a run": ("info", "tune", "compare", "check", "audit", "report"),
     "Other": ("tune_pipeline", "merge", "certify"),
 }

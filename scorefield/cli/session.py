@@ -141,6 +141,9 @@ class Session:
     def _compare(self, run: Run) -> None:
         """Print the distances of samples to held-out data and to the closest training records."""
         began, fit = time.monotonic(), self.training.fit
+        if run.field.between_data:
+            say("no samples were compared with the data: a translation needs data to start from")
+            return
         if run.config.data.lengths:
             say("no samples were compared with the data: signals have several lengths")
             return
@@ -189,6 +192,8 @@ class Session:
         self._record("evaluation", step, {**values, "seconds": seconds})
 
     def _sample(self, step: int) -> None:
+        if self.training.source is not None:
+            return
         try:
             x = self.training.averaged.sample(_IDS, seed=self.training.config.seed)
         except NumericalError as error:  # early weights may be anything

@@ -73,6 +73,7 @@ def train(
     data: str,
     /,
     *,
+    to: Annotated[str | None, option(ITEMS)] = None,
     reading: ReadOptions = ReadOptions(),
     network: Annotated[str | None, option(MODEL, "auto")] = None,
     settings: Annotated[Settings | None, Parameter(name="*")] = None,
@@ -100,6 +101,9 @@ def train(
         A file of vectors (N, D), signals (N, C, L) or images (N, C, H, W): .npy, .npz, idx; a
         table: .csv, .tsv, .txt, .jsonl, .parquet; cells: .h5ad; a folder of images; or a built-in
         set: digits, digits-test, checkerboard, moons, rings, spiral.
+    to
+        A second data set of the same shape. The run translates the first one to it, and back; its
+        process, parametrization, weighting and times are those of flow matching by default.
     network
         Kind of network, as --network.kind. Or your own network, package.module:factory: the factory
         is called without arguments and returns a torch.nn.Module or a Denoiser.
@@ -143,6 +147,8 @@ def train(
     if out is not None and not RunFolder(out).is_written:
         RunFolder(out).refuse_existing()
     config_ = TrainConfig() if settings is None else TrainConfig(**dict(settings))
+    if to is not None:
+        config_ = _flow(config_, settings)
     objects = NONE if network is None else Objects.of(make_network(network))
     if reading.conditions is not None and not config_.conditional:
         config_ = config_.model_copy(update={"conditional": True})
@@ -150,7 +156,10 @@ def train(
     items = sf.read(data, **vars(reading))
     with _workers(distributed, device, config_) as (workers, local):
         console.quiet = not workers.first
-        training = Training(items, config_, workers, local, objects)
+        source = None
+        if to is not None:
+            items, source = sf.read(to, **vars(reading)), items
+        training = Training(items, config_, workers, local, objects, source)
         if print_config:
             _print_config(training)
             return
@@ -168,6 +177,15 @@ def train(
             if _is_finished(training, RunFolder(out)):
                 return
             _run(Session(training, out, every, keep_best, tracker))
+
+
+def _flow(config: TrainConfig, settings: TrainConfig | None) -> TrainConfig:
+    """Return a configuration with the settings of flow matching where none was chosen."""
+    from scorefield.runs.trainer import FLOW
+
+    chosen = set() if settings is None else settings.model_fields_set
+    flow = {name: {"kind": kind} for name, kind in FLOW.items() if name not in chosen}
+    return TrainConfig.model_validate({**dict(config), **flow})
 
 
 def _print_config(training: Training) -> None:

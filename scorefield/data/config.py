@@ -328,6 +328,7 @@ class DataConfig(Frozen):
         columns: of vectors.
         reading: choices in reading the source.
         codec: the autoencoder, if the field is one of latents.
+        source: the data set in the place of noise, of a run that translates from it.
     """
 
     name: str
@@ -338,6 +339,7 @@ class DataConfig(Frozen):
     columns: ColumnsConfig = ColumnsConfig()
     reading: ReadingConfig = ReadingConfig()
     codec: CodecConfig | None = None
+    source: str | None = None
 
     @field_serializer("conditions")
     def _briefly(self, channels: tuple[Channel, ...]) -> list[dict[str, Any]]:

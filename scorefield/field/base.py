@@ -230,10 +230,12 @@ class ScoreField(nn.Module, ABC):
     Attributes:
         rows: the number of samples that its bound conditions are for; 1 if they are for any.
         coupled: its data and noise were coupled, as by optimal transport; see `has_score`.
+        between_data: the noise end is a second data set, which `scorefield.translate` starts from.
     """
 
     rows = 1
     coupled: bool = False
+    between_data: bool = False
 
     def __init__(
         self,
@@ -414,6 +416,15 @@ def check_score(name: str, *fields: ScoreField) -> None:
         )
 
 
+def check_starts_at_noise(field: ScoreField) -> None:
+    """Reject a field between two data sets, which has no Gaussian to start from."""
+    if field.between_data:
+        raise ValueError(
+            "field: goes between two data sets, and has no Gaussian noise to start from. Carry "
+            "data from one to the other, as in run.translate(x)."
+        )
+
+
 class _Under(ScoreField):
     def __init__(self, base: ScoreField, process: Process) -> None:
         ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
@@ -425,7 +436,7 @@ class _Under(ScoreField):
                 "Narrow t_min and t_max of the new process."
             ) from None
         super().__init__(process, base.shape, base.mean, base.variance)
-        self.base, self.rows = base, base.rows
+        self.base, self.rows, self.between_data = base, base.rows, base.between_data
 
     @property
     def origin(self) -> ScoreField:
@@ -463,7 +474,7 @@ class FieldWrapper(ScoreField):
     def __init__(self, base: ScoreField) -> None:
         check_instance("base", base, ScoreField, "a field, such as run.field")
         super().__init__(base.process, base.shape, base.mean, base.variance)
-        self.base, self.rows = base, base.rows
+        self.base, self.rows, self.between_data = base, base.rows, base.between_data
 
     @property
     def stackable(self) -> bool:

@@ -74,6 +74,7 @@ class Denoiser(ScoreField):
         label: the function of the time that the network takes as its noise label.
         coupled: the network was trained with noise that depends on the data, so that the field has
             no score.
+        between_data: the noise was a second data set; see `scorefield.train` with ``to``.
 
     Raises:
         ValueError: the parametrization has no finite coefficients at one of the process's ends.
@@ -89,6 +90,7 @@ class Denoiser(ScoreField):
         variance: float | Tensor = 1.0,
         label: Label = noise_label,
         coupled: bool = False,
+        between_data: bool = False,
     ) -> None:
         check_instance("network", network, nn.Module, "an nn.Module")
         check_instance("parametrization", parametrization, Parametrization, "one such as V()")
@@ -105,13 +107,13 @@ class Denoiser(ScoreField):
         self.parametrization = parametrization
         self.label = label
         self._whole: tuple[Denoiser, ...] = ()  # in a tuple, which registers no module
-        self.coupled = coupled
+        self.coupled, self.between_data = coupled or between_data, between_data
 
     def around(self, network: nn.Module, coupled: bool | None = None) -> Denoiser:
         """Return the same denoiser with another network, which is called in the same way."""
         coupled = self.coupled if coupled is None else coupled
         parts = self.process, self.parametrization, self.shape, self.mean, self.variance, self.label
-        return Denoiser(network, *parts, coupled)
+        return Denoiser(network, *parts, coupled, self.between_data)
 
     @property
     def origin(self) -> ScoreField:

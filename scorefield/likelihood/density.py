@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import NumericalError
-from scorefield.field import ScoreField
+from scorefield.field import ScoreField, check_starts_at_noise
 from scorefield.likelihood.divergence import PROBE_BITS, Directions
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.likelihood.nodes import Nodes
@@ -154,6 +154,7 @@ def log_prob(
 
 def check_density(field: ScoreField) -> None:
     """Reject a field whose scores are not those of one distribution, noised."""
+    check_starts_at_noise(field)
     if not field.has_density:
         raise ValueError(
             "field: a Product has no density, since its scores are not those of noised data. "

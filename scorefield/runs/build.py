@@ -217,7 +217,7 @@ def coupling(config: c.TrainConfig) -> Coupling | None:
         )
     from scorefield.training.couplings import OptimalTransport, Reflow  # for training alone
 
-    kinds = {"ot": OptimalTransport(), "reflow": Reflow(config.coupling_seed)}
+    kinds: dict[str, Coupling] = {"ot": OptimalTransport(), "reflow": Reflow(config.coupling_seed)}
     return kinds.get(config.coupling)
 
 

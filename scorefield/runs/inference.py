@@ -11,7 +11,15 @@ from torch import Tensor
 
 from scorefield.data.lengths import by_length, lengths
 from scorefield.runs.units import DataField, Given
-from scorefield.sampling import Codes, Decoded, as_numbers, decode, encode, interpolate
+from scorefield.sampling import (
+    Codes,
+    Decoded,
+    as_numbers,
+    decode,
+    encode,
+    interpolate,
+    translate,
+)
 
 if TYPE_CHECKING:
     from scorefield.inverse import Operator
@@ -40,6 +48,17 @@ class DataInference(DataField):
             partner = None if codes.partner is None else codes.partner.to(self.device)
             codes = codes._replace(z=codes.z.to(self.device), partner=partner)
         result = decode(self.toward(given), codes, *arguments, **settings)
+        return result._replace(x=self.to_data(result.x))
+
+    def translate(self, x: Tensor, *arguments: Any, **settings: Any) -> Decoded:
+        """Return data of the first set in the other one, or with ``back=True`` the reverse.
+
+        For a run of `scorefield.train` with ``to``. The other arguments are those of
+        `scorefield.translate`.
+        """
+        x = as_numbers("x", x)
+        self.check_data(x)
+        result = translate(self.field, self.to_field(x), *arguments, **settings)
         return result._replace(x=self.to_data(result.x))
 
     def interpolate(

@@ -253,4 +253,5 @@ def new_denoiser(
     process = build.process(config.process, objects.process)
     label = build.label(config.label, objects.label)
     coupled = config.coupling != "independent"
-    return Denoiser(network, process, parametrization, shape, mean, variance, label, coupled)
+    ends = coupled, data.source is not None
+    return Denoiser(network, process, parametrization, shape, mean, variance, label, *ends)

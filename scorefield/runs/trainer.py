@@ -33,7 +33,7 @@ from scorefield.runs.run import Run
 from scorefield.runs.settings import check_settings, configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
-from scorefield.training.couplings import check_groups
+from scorefield.training.couplings import Coupling, FromData, check_ends, check_groups
 from scorefield.training.course import Course
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
@@ -41,6 +41,13 @@ from scorefield.training.pace import steps_within
 from scorefield.training.workers import SingleWorker, Workers
 
 _SINGLE = SingleWorker()
+# settings of flow matching, which suit paths between two data sets
+FLOW = {
+    "process": "flow",
+    "parametrization": "velocity",
+    "weighting": "flow-matching",
+    "times": "uniform",
+}
 
 
 class Evaluation(NamedTuple):
@@ -69,6 +76,7 @@ class Training:
         device: the device to train on.
         objects: the user's own objects, such as a network, which the configuration cannot name.
             The network is called with -1 where a class is hidden, and NaN where others are.
+        source: a second data set in the place of noise, to translate from it to ``data``.
 
     Attributes:
         course: the error on held-out data so far, and the step that it chooses.
@@ -91,12 +99,16 @@ class Training:
         workers: Workers = _SINGLE,
         device: str | torch.device = "cpu",
         objects: build.Objects = build.NONE,
+        source: Data | None = None,
     ) -> None:
         check_instance("data", data, Data, "Data(x)")
         config = objects.described(TrainConfig() if config is None else config)
         check_settings(config, data)
         self.config = build.resolved(config, data.shape, len(data.x))
+        check_ends(self.config, data, source)
         self.data_config = describe_data(data, self.config)
+        if source is not None:
+            self.data_config = self.data_config.model_copy(update={"source": source.name})
         if objects.network is None:
             check_memory(self.config, self.data_config, torch.device(device), workers.size)
         check_config(RunConfig(data=self.data_config, train=self.config, loss=0.0))
@@ -115,7 +127,7 @@ class Training:
         ).to(device)
         if objects.network is not None:
             build.check_network(self.denoiser, self.data_config.conditions, self.config.dropout > 0)
-        self.data = data
+        self.data, self.source = data, source
         self.workers = workers
         self.course = Course(self.config.evaluate_every, self.config.end or "last")
         self.evaluation: Evaluation | None = None
@@ -128,7 +140,7 @@ class Training:
         conditions = data.conditions.values if config.conditional else {}
         share = self.config.held_out or 0.0
         self.learned, rest = split(len(data.x), share, self.config.seed)
-        coupling = build.coupling(self.config)
+        coupling = self._coupling(source)
         if self.config.coupling == "ot":
             check_groups(conditions, self.learned)
         self.held_out = HeldOut(
@@ -147,6 +159,17 @@ class Training:
             workers=workers,
             coupling=coupling,
         )
+
+    def _coupling(self, source: Data | None) -> Coupling | None:
+        coupling = build.coupling(self.config)
+        if source is None:
+            return coupling
+
+        def prepare(x: Tensor) -> Tensor:
+            v = self.transform.forward(self.encoding.middle(x))
+            return v.to(self.transform.mean.dtype)
+
+        return FromData(source.x, prepare, self.config.coupling == "paired", coupling)
 
     def _prepared(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
         v, _, noise = self.encoding.forward(x, noise)
@@ -215,7 +238,9 @@ class Training:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Settings and digests of the data, in JSON's types."""
-        rows = [digest(rows) for rows in (self.data.x, *self.data.conditions.values.values())]
+        other = () if self.source is None else (self.source.x,)
+        values = self.data.conditions.values.values()
+        rows = [digest(rows) for rows in (self.data.x, *values, *other)]
         # the same numbers are learned in another way if the kinds of the columns differ
         columns = self.data_config.model_dump_json(exclude={"name"}).encode()
         settings = self.config.model_dump(mode="json")
@@ -350,6 +375,7 @@ def train(
     data: Any,
     conditions: Any = None,
     *,
+    to: Any = None,
     embeddings: Mapping[str, Any] | None = None,
     config: TrainConfig | None = None,
     device: str | torch.device = "cpu",
@@ -364,6 +390,8 @@ def train(
             integers or texts; numbers; images; or several by name, as in
             ``{"dose": d, "drug": names}``; or the names of columns, ``"dose,drug"``. See
             `scorefield.read`. With them ``conditional`` is True by default.
+        to: a second data set of the same shape. The run then translates ``data`` to it and back, by
+            `Run.translate`, and is a flow by default.
         embeddings: as for `scorefield.read`.
         config: the settings as one object, such as that of another run.
         device: where to train: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -387,12 +415,15 @@ def train(
         raise TypeError("conditions is a TrainConfig: pass it as config=.")
     if conditions is not None and "conditional" not in (config.model_fields_set if config else ()):
         settings = {"conditional": True, **settings}
+    if to is not None and config is None:
+        settings = {**FLOW, **settings}
     where = find_device(device)
     built, objects = configured(config, settings)
     with torch.inference_mode(False), torch.enable_grad():  # as they may be off around a call
-        training = Training(
-            as_data(data, conditions, embeddings=embeddings), built, device=where, objects=objects
-        )
+        items, source = as_data(data, conditions, embeddings=embeddings), None
+        if to is not None:
+            items, source = as_data(to), items
+        training = Training(items, built, device=where, objects=objects, source=source)
         for _ in training:
             pass
         return training.run

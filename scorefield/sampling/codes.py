@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import NumericalError
-from scorefield.field import ScoreField
+from scorefield.field import ScoreField, check_starts_at_noise
 from scorefield.noise import Noise
 from scorefield.process import check_whole, wide
 from scorefield.sampling.adaptive import Adaptive
@@ -216,6 +216,7 @@ class _Ways:
     def __init__(
         self, field: ScoreField, plan: Plan, ids: Sequence[int], batch_size: int | None
     ) -> None:
+        check_starts_at_noise(field)
         self.field, self.solver, self.ids = field, plan.solver, ids
         self.batch_size = batch_rows(len(ids), batch_size)
         if isinstance(plan.times, Adaptive):
@@ -274,7 +275,7 @@ class _Ways:
             if check:
                 again, _ = self._carry(not up, end, pair, names[1])
                 again = self.land(again) if up else self.standard(again)
-                error = _apart(again, x, self.field.data_std if up else 1.0)
+                error = apart(again, x, self.field.data_std if up else 1.0)
         turns = sum(1 for _ in batches(self.ids, self.batch_size)) if self.ids else 1
         return end, pair, error, round(calls.count / max(1, turns))
 
@@ -314,7 +315,7 @@ def _plan(
     return plan
 
 
-def _apart(actual: Tensor, wanted: Tensor, usual: float) -> Tensor:
+def apart(actual: Tensor, wanted: Tensor, usual: float) -> Tensor:
     """Return the distance of each sample to another, float64 ``(B,)``.
 
     Relative to the other's length, or where that is longer, to the length of numbers of the usual

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from scorefield._internal.errors import NumericalError
-from scorefield.field import Estimate, ScoreField
+from scorefield.field import Estimate, ScoreField, check_starts_at_noise
 from scorefield.noise import Noise
 from scorefield.process import Time, check_instance, check_times
 from scorefield.sampling.adaptive import Adaptive
@@ -73,6 +73,8 @@ def sample(
     """
     check_evaluating(field)
     plan, ids = resolve(field, solver, times, nfe), as_ids(n, batch_size)
+    if field.between_data:
+        check_starts_at_noise(field)
     run, own = Prepared.of(field, plan), field
     if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down. Use times.flip(0).")
@@ -132,6 +134,7 @@ def prior(
 
 def from_normal(field: ScoreField, z: Tensor, t: Tensor) -> Tensor:
     """Return the prior's ``x`` at time ``t`` for standard normal ``z`` ``(B, *shape)``."""
+    check_starts_at_noise(field)
     return field.process.prior(field.mean, field.variance, t).draw(z)
 
 

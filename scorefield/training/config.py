@@ -237,7 +237,7 @@ class LogitNormalConfig(Frozen):
 TimesConfig = Annotated[
     UniformConfig | LogNormalConfig | LogitNormalConfig | CustomConfig, Field(discriminator="kind")
 ]
-CouplingKind = Literal["independent", "ot", "reflow", "other"]
+CouplingKind = Literal["independent", "ot", "reflow", "paired", "other"]
 Multipliers = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)]
 Levels = Annotated[tuple[NonNegativeInt, ...], Field(max_length=16)]
 Taps = Annotated[tuple[float, ...], Field(min_length=2, max_length=16)]
@@ -443,7 +443,8 @@ class TrainConfig(Frozen):
         coupling: Noise of each sample. independent makes a score field. ot exchanges the noise in
             each batch by optimal transport, and reflow takes the noise that a run made the sample
             of, for straighter paths; such runs have a velocity and no score, so that only solvers
-            of the ODE sample them. other is for imported networks.
+            of the ODE sample them. paired is for two data sets, row by row, and other for imported
+            networks.
         coupling_seed: Seed of the samples that a reflow learns from, samples 0, 1, ... of a run.
         optim: The optimizer.
         levels: Number of values, for data of whole numbers from 0, such as 256 for bytes; 0 for

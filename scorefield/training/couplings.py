@@ -16,15 +16,21 @@ Reference: Tong et al. (2023), arXiv:2302.00482 (minibatch optimal transport); P
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from scorefield._internal.assignment import assignment
 from scorefield._internal.errors import UsageError
+from scorefield.data.rows import Rows
 from scorefield.noise import Noise
+
+if TYPE_CHECKING:
+    from scorefield.data import Data
+    from scorefield.training.config import TrainConfig
 
 
 class Coupling(ABC):
@@ -65,6 +71,31 @@ class Reflow(Coupling):
         return z
 
 
+@dataclass(frozen=True, eq=False)
+class FromData(Coupling):
+    """Samples of a second data set in the place of noise.
+
+    Args:
+        rows: that data, ``(M, ...)``.
+        prepare: the function from it to the field's units.
+        paired: sample ``k`` belongs to sample ``k`` of the data; otherwise they are drawn.
+        inner: exchanges drawn samples within a batch, or None.
+    """
+
+    rows: Rows
+    prepare: Callable[[Tensor], Tensor]
+    paired: bool = False
+    inner: Coupling | None = None
+
+    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor) -> Tensor:
+        if not self.paired:
+            # a uniform number for each sample, from the first of its normal ones
+            u = torch.special.ndtr(eps.flatten(1)[:, 0].double().cpu())
+            items = (u * len(self.rows)).long().clamp(max=len(self.rows) - 1)
+        x1 = self.prepare(self.rows[items].to(x0.device))
+        return x1 if self.inner is None else self.inner.noise(x0, x1, items, groups)
+
+
 def groups_of(conditions: Mapping[str, Tensor], count: int) -> Tensor:
     """Return a number for each of ``count`` samples, equal where all of their conditions are."""
     groups = torch.zeros(count, dtype=torch.int64)
@@ -73,6 +104,32 @@ def groups_of(conditions: Mapping[str, Tensor], count: int) -> Tensor:
         both = torch.cat([groups[:, None].double(), flat], 1)
         groups = torch.unique(both, dim=0, return_inverse=True)[1]
     return groups
+
+
+def check_ends(config: TrainConfig, data: Data, source: Data | None) -> None:
+    """Reject a coupling that does not fit the ends of the paths.
+
+    Raises:
+        UsageError: with the setting to change.
+    """
+    if source is None:
+        if config.coupling == "paired":
+            raise UsageError("coupling='paired': needs a second data set; pass it as to=.")
+        return
+    if config.coupling == "reflow":
+        raise UsageError("coupling='reflow': is for noise; use independent, ot or paired.")
+    if config.conditional:
+        raise UsageError("conditional=True: a run between two data sets takes no conditions.")
+    if source.shape != data.shape:
+        raise UsageError(
+            f"to: {data.name} has samples of shape {data.shape}, and {source.name} of "
+            f"{source.shape}; give two sets of one shape."
+        )
+    if config.coupling == "paired" and len(source.x) != len(data.x):
+        raise UsageError(
+            f"coupling='paired': {source.name} has {len(source.x)} samples and {data.name} "
+            f"{len(data.x)}; give as many, in the same order, or use ot."
+        )
 
 
 def check_groups(conditions: Mapping[str, Tensor], items: Tensor) -> None:

@@ -1,0 +1,86 @@
+"""`scorefield translate`: data of one set in another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from scorefield.cli.encode import report_round_trip
+from scorefield.cli.options import CALLS, AnyScale, Items, JobOptions, RunPath, option
+from scorefield.cli.results import ResultKind, Statistics
+
+if TYPE_CHECKING:
+    from scorefield.runs.jobs.engines import Task
+    from scorefield.runs.jobs.parts import Columns
+    from scorefield.runs.run import Run
+
+
+def translate(
+    run: RunPath,
+    data: Items,
+    /,
+    *,
+    job: JobOptions = JobOptions(),
+    any_scale: AnyScale = False,
+    back: Annotated[bool, option(CALLS)] = False,
+    target: Annotated[Path | None, option(CALLS)] = None,
+    steps: Annotated[int, option(CALLS)] = 20,
+) -> None:
+    """Translate data of one set to another, and print the change in a round trip.
+
+    The run is that of `scorefield train A --to B`, or one of each set, with --target. Writes a .npy
+    file. The same command resumes work that was interrupted.
+
+    Parameters
+    ----------
+    back
+        From the second set of the run to the first.
+    target
+        The run of the second set, if each set has its own: the data is encoded by the first run
+        and decoded by this one.
+    steps
+        Steps of two network calls each; with --target, network calls of each run.
+    """
+    from scorefield._internal.errors import UsageError
+    from scorefield.cli.items import read_items
+    from scorefield.cli.jobs import in_parts, parse_ids, target as folder_of
+    from scorefield.cli.opening import open_run
+
+    if back and target is not None:
+        raise UsageError("--back has no effect with --target: exchange the two runs.")
+    opened = open_run(run, job)
+    out = folder_of(TRANSLATED, opened, run / f"translated-{Path(data).stem}", job.ids)
+    x = read_items(opened.run, data, any_scale)
+    work = partial(_translated, back=back, target=target, steps=steps)
+    settings = {"back": back, "steps": steps, "target": None if target is None else str(target)}
+    in_parts(opened, TRANSLATED, out, work, settings, parse_ids(job.ids, len(x)), x)
+
+
+def _translated(
+    run: Run, task: Task, *, back: bool, target: Path | None, steps: int, batch_size: int
+) -> Columns:
+    import scorefield as sf
+    from scorefield.sampling.codes import apart
+
+    assert task.x is not None
+    settings: dict[str, Any] = {"ids": task.ids, "batch_size": batch_size}
+    if target is None:
+        result = run.translate(task.x, times=steps, back=back, **settings)
+    else:
+        other = sf.load(target, device=run.device)
+        codes = run.encode(task.x, nfe=steps, check=False, **settings).z
+        x = other.decode(codes, nfe=steps, check=False, **settings).x
+        again = other.encode(x, nfe=steps, check=False, **settings).z
+        returned = run.decode(again, nfe=steps, check=False, **settings).x
+        ends = run.to_field(returned), run.to_field(task.x)
+        result = sf.Decoded(x, apart(*ends, run.field.data_std), 4 * steps)
+    return {"x": result.x.numpy(force=True), "error": result.error.numpy(force=True)}
+
+
+def _report(settings: Mapping[str, Any], statistics: Statistics) -> None:
+    report_round_trip(statistics["error"], "a sample")
+
+
+TRANSLATED = ResultKind("translating", "samples", _report, result="x", picture="x", tabular=True)

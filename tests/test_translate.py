@@ -1,0 +1,166 @@
+"""Flows between two data sets: the closed-form map, both ways, and the refusals."""
+
+import numpy as np
+import pytest
+import torch
+from cases import COVARIANCE, MEAN
+from shell import failing, finishes
+
+import scorefield as sf
+
+SMALL = {"network": {"kind": "mlp", "width": 48, "depth": 2}, "held_out": 0.0, "warmup": 10}
+
+
+@pytest.fixture
+def fails(tmp_path, capsys, monkeypatch):
+    return failing(tmp_path, capsys, monkeypatch)
+
+
+def root(matrix):
+    values, basis = torch.linalg.eigh(matrix)
+    return basis * values.sqrt() @ basis.T
+
+
+def exact(correlation=1.0):
+    """Return the flow between N(0, I), as data, and a Gaussian."""
+    field = sf.CoupledGaussian(sf.Flow(), MEAN, COVARIANCE, correlation)
+    field.between_data = True
+    return field
+
+
+@pytest.mark.parametrize("solver", [sf.Heun(), sf.RK4(), sf.Multistep(), sf.DDIM()])
+def test_a_translation_is_the_map_of_the_exact_flow_both_ways(solver):
+    x = torch.randn(32, 2, dtype=torch.float64)
+    there = sf.translate(exact(), x, solver, 20)
+    assert torch.allclose(there.x, MEAN + x @ root(COVARIANCE), atol=1e-5)
+    assert there.error.max() < 1e-5
+    back = sf.translate(exact(), there.x, solver, 20, back=True)
+    assert torch.allclose(back.x, x, atol=1e-5)
+
+
+def test_a_translation_of_curved_paths_converges_and_comes_back():
+    x = torch.randn(32, 2, dtype=torch.float64)
+    fine = sf.translate(exact(0.3), x, times=200, check=False).x
+    coarse = sf.translate(exact(0.3), x, times=20)
+    assert (coarse.x - fine).abs().max() < 0.01
+    assert coarse.error.max() < 0.01
+    assert coarse.nfe == 84
+    # the marginals are those of the data whatever the paths
+    assert torch.allclose(fine, MEAN + x @ root(COVARIANCE), atol=0.02)
+
+
+def gaussians(n=2048):
+    """Return two sets, and the optimal transport map in the units of the second one."""
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, n, 2, generator=g)
+    one, std = root(torch.tensor([[1.0, 0.5], [0.5, 0.6]])), torch.tensor([0.5, 1.5])
+    means = torch.tensor([[-2.0, 0.0], [2.0, 1.0]])
+    scaled = root((one @ one) / std / std[:, None])
+    inverse = torch.linalg.inv(scaled)
+    between = inverse @ root(scaled @ scaled) @ inverse  # to a covariance of I
+
+    def best(x):
+        return ((x - means[0]) / std) @ between * std + means[1]
+
+    return a @ one + means[0], b * std + means[1], best
+
+
+@pytest.fixture(scope="module")
+def run():
+    x, y, _ = gaussians()
+    return sf.train(x, to=y, coupling="ot", steps=500, lr=3e-3, batch_size=128, **SMALL)
+
+
+def test_a_trained_translation_is_near_the_optimal_transport_map(run):
+    x, y, best = gaussians()
+    result = run.translate(x[:512])
+    away = (result.x - best(x[:512])).square().mean().sqrt()
+    assert float(away) < 0.25 * float(y.std()), float(away)
+    assert result.error.mean() < 0.01
+    back = run.translate(y[:512], back=True).x
+    assert (back.mean(0) - x.mean(0)).abs().max() < 0.2
+    assert (back.T.cov() - x.T.cov()).abs().max() < 0.25
+
+
+def test_a_run_between_data_is_saved_and_has_no_noise_to_start_from(run, tmp_path):
+    run.save(tmp_path / "run")
+    again = sf.load(tmp_path / "run")
+    x, y, _ = gaussians(64)
+    assert torch.equal(again.translate(x).x, run.translate(x).x)
+    for use in (
+        lambda: again.sample(4),
+        lambda: again.encode(y),
+        lambda: again.log_prob(y),
+        lambda: sf.prior(again.field, 4),
+        lambda: sf.sample(sf.Clipped(again.field), 4),
+        lambda: sf.sample(again.field, 4, sf.DDPM(), 10),
+    ):
+        with pytest.raises(ValueError, match=r"between two data sets|has no score"):
+            use()
+    with pytest.raises(ValueError, match="has no score"):
+        again.translate(x, sf.EulerMaruyama(), 10)
+
+
+@pytest.mark.slow
+def test_pairs_of_two_files_are_learned_row_by_row():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1024, 1, generator=g) * 0.3 + torch.tensor([-1.0, 1.0])[
+        torch.randint(2, (1024,), generator=g)
+    ].reshape(-1, 1)
+    y = torch.where(x > 0, x + 3, x - 1)  # a jump that no Gaussian coupling has
+    run = sf.train(x, to=y, coupling="paired", steps=500, lr=3e-3, batch_size=128, **SMALL)
+    inside = x.abs() > 0.3
+    away = (run.translate(x).x - y)[inside].abs().median()
+    assert float(away) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"to": torch.randn(8, 3)}, "two sets of one shape"),
+        ({"to": torch.randn(9, 2), "coupling": "paired"}, "give as many"),
+        ({"to": torch.randn(8, 2), "coupling": "reflow"}, "is for noise"),
+        ({"to": torch.randn(8, 2), "conditional": True}, "conditions"),
+        ({"coupling": "paired"}, "needs a second data set"),
+    ],
+)
+def test_sets_that_do_not_fit_are_refused_before_training(settings, message):
+    with pytest.raises(ValueError, match=message):
+        sf.train(torch.randn(8, 2), steps=2, **SMALL, **settings)
+
+
+def test_a_field_of_noise_has_nothing_to_translate():
+    with pytest.raises(ValueError, match="starts at Gaussian noise"):
+        sf.translate(sf.Gaussian(sf.VP(), MEAN, COVARIANCE), torch.zeros(2, 2))
+
+
+def test_the_commands_train_and_translate(tmp_path, fails, capsys):
+    x, y, _ = gaussians(256)
+    np.save(tmp_path / "a.npy", x.numpy())
+    np.save(tmp_path / "b.npy", y.numpy())
+    small = ["--network", "mlp", "--steps", "60", "--held-out", "0.2"]
+    a, out = str(tmp_path / "a.npy"), str(tmp_path / "run")
+    finishes("train", a, "--to", str(tmp_path / "b.npy"), "--coupling", "ot", "--out", out, *small)
+    run = sf.load(out)
+    assert run.config.train.process.kind == "flow"
+    assert run.config.data.source == a
+    finishes("translate", out, a, "--out", str(tmp_path / "t.npy"), "--steps", "8")
+    file = tmp_path / "t.npy"
+    assert np.allclose(np.load(file), run.translate(x, times=8).x.numpy(), atol=1e-4)
+    assert "round trip" in capsys.readouterr().out
+
+
+def test_codes_of_two_runs_translate_between_their_sets(tmp_path):
+    x, y, _ = gaussians(256)
+    for name, data in (("one", x), ("two", y)):
+        sf.train(data, steps=60, **SMALL).save(tmp_path / name)
+    np.save(tmp_path / "a.npy", x.numpy())
+    out = str(tmp_path / "t.npy")
+    finishes(
+        *("translate", str(tmp_path / "one"), str(tmp_path / "a.npy"), "--out", out),
+        *("--target", str(tmp_path / "two"), "--steps", "40"),
+    )
+    file = tmp_path / "t.npy"
+    codes = sf.load(tmp_path / "one").encode(x, nfe=40).z
+    there = sf.load(tmp_path / "two").decode(codes, nfe=40).x
+    assert np.allclose(np.load(file), there.numpy(), atol=1e-4)

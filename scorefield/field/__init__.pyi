@@ -11,6 +11,7 @@ from .base import (
     ScoreField,
     Shape,
     check_score,
+    check_starts_at_noise,
 )
 from .clipped import (
     Clipped,
@@ -74,6 +75,7 @@ __all__ = [
     "Velocity",
     "check_same",
     "check_score",
+    "check_starts_at_noise",
     "digest",
     "noise_label",
     "ratio_label",

@@ -26,7 +26,6 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -337,7 +336,7 @@ class ScoreField(nn.Module, ABC):
         """Whether likelihoods mean something: the scores are those of one distribution, noised."""
         return all(part.has_density for part in self._parts())
 
-    @cached_property
+    @property
     def has_score(self) -> bool:
         """Whether noise is independent of the data, so that (1) is the score of noised data.
 

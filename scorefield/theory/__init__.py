@@ -8,6 +8,7 @@ from scorefield.theory.fokker_planck import (
     cell_centers as cell_centers,
     fokker_planck as fokker_planck,
 )
+from scorefield.theory.interpolant import GaussianInterpolant as GaussianInterpolant
 from scorefield.theory.sde import (
     Paths as Paths,
     generator as generator,
@@ -16,6 +17,7 @@ from scorefield.theory.sde import (
 )
 
 __all__ = [
+    "GaussianInterpolant",
     "Paths",
     "bridge",
     "cell_centers",

@@ -58,7 +58,7 @@ case(
     held(np.array(["2020-01-01"] * 4, "M8[D]")[:, None]),
     "needs numbers. Subtract a date",
 )
-case("0-d", saved(np.float32(3)), r"shape \(\): needs \(N, D\)")
+case("0-d", saved(np.float32(3)), "holds one number, 3.0, not samples")
 case("empty-array", saved(X[:0]), "has no samples")
 case("nan", saved(np.where(np.arange(5) == 3, np.nan, V)), r"the first at index \(0, 3\): nan")
 case("inf", saved(np.where(X[2, 1, 4] == X, np.inf, X)), r"the first at index \(2, 1, 4\): inf")
@@ -73,7 +73,17 @@ RECORDS = np.array([(1.5, 2), (2.5, 4), (0.5, 5)], [("a", ">f4"), ("b", "i8")])
 case("records", saved(RECORDS), np.array([[1.5, 2], [2.5, 4], [0.5, 5]]))
 case("records-of-arrays", saved(np.zeros(3, [("a", "f4", 2)])), "needs .* records of single values")
 case("ragged", held([[1.0, 2.0], [3.0]]), "data cannot be read as an array")
-case("arrays-of-two-shapes", held([V[0], V[1], V[0, :3]]), r"2 of \(5,\), 1 of \(3,\)")
+case(
+    "arrays-of-two-shapes",
+    held([X[0][None], X[1][None], X[0][None, :, :3]]),
+    r"data has items of several shapes: 2 of \(1, \d, \d\), 1 of",
+)
+case(
+    "signals-of-two-lengths",
+    held([V[0], V[1], V[0, :3]]),
+    np.stack([V[0], V[1], np.where(np.arange(5) < 3, V[0], np.nan)])[:, None],
+    note="signals of 3 to 5 places",
+)
 case("lists", held(V.tolist()), V)
 case("list-of-arrays", held(list(X)), X)
 case("list-of-tensors", held(list(torch.from_numpy(X))), X)

@@ -309,7 +309,7 @@ SHAPES = [
          refused("without='z'", "x, y"), {"without": ("z",)}),
     Case("a workbook", "t.csv", b"PK\3\4 and more", refused("an archive or a workbook")),
     *(
-        Case(f"not a table: {kind}", "t.csv", start + b"\n1,2\n3,4\n", refused(kind))
+        Case(f"not a table: {start!r}", "t.csv", start + b"\n1,2\n3,4\n", refused(kind))
         for start, kind in [
             (b"<!DOCTYPE html>", "a web page"),
             (b"\n  <HTML><body>404", "a web page"),

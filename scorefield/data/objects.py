@@ -71,11 +71,14 @@ def from_object(
         return read_table(source, name, use, choices=choices)
     if hasattr(source, "toarray") or hasattr(source, "to_memory"):
         return Contents(_Sparse(source))
-    if isinstance(source, list | tuple) and source and np.ndim(source[0]) in (1, 2):
+    # of lists of numbers, unequal ones are more often rows with a value missing
+    if isinstance(source, list | tuple) and source and hasattr(source[0], "ndim"):
         signals = stacked(source, name)
         if signals is not None:
             values, axes = signals
-            return Contents(values, axes=axes)
+            places = [each.shape[-1 if axes.channels != "last" else 0] for each in source]
+            note = f"signals of {min(places)} to {max(places)} places"
+            return Contents(values, axes=axes, notes=(note,))
     return array_contents(array(source, name), name, use)
 
 

@@ -132,7 +132,7 @@ def _from_json(path: Path, use: Use) -> Any:
     from pyarrow import json, types
 
     with reading(path, "lines of JSON objects", pyarrow.ArrowException):
-        TextFile.of(path, "utf-8-sig")
+        TextFile.of(path, "utf-8-sig", objects=True)
 
         def table(**options: Any) -> Any:
             with opened(path) as file:

@@ -40,6 +40,8 @@ _OTHERS = {
     b"<!doctype": "a web page",
     b"<html": "a web page",
     b"<?xml": "XML",
+}
+_OBJECTS = {
     b'{"': "JSON (a file of one object a line ends in .jsonl)",
     b"[{": "JSON (save one object a line, and end the name in .jsonl)",
 }
@@ -61,8 +63,11 @@ class TextFile:
     odd_quotes: bool = False
 
     @classmethod
-    def of(cls, path: Path, encoding: str | None) -> TextFile:
+    def of(cls, path: Path, encoding: str | None, *, objects: bool = False) -> TextFile:
         """Return a file whose encoding is detected from all of its bytes, and check these.
+
+        Args:
+            objects: whether it may begin with an object of JSON, as no table of text does.
 
         Raises:
             DataError: bytes of another encoding or of no text; more text than memory.
@@ -71,7 +76,8 @@ class TextFile:
             start = file.read(64)
         begin = start.removeprefix(codecs.BOM_UTF8).lstrip()
         begins = (start, begin, begin.lower())
-        for sign, kind in _OTHERS.items():
+        others = _OTHERS if objects else _OTHERS | _OBJECTS
+        for sign, kind in others.items():
             if any(text.startswith(sign) for text in begins):
                 raise DataError(
                     f"{path} is not a table of text: it is {kind}. Save a table, or correct the "

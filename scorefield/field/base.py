@@ -26,6 +26,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -277,7 +278,8 @@ class ScoreField(nn.Module, ABC):
         alpha, sigma = process.alpha(t), process.sigma(t)
         prepared = self.prepare_times(t, alpha, sigma) or [None] * len(t)
         rows = zip(t.unbind(), unstack(alpha), unstack(sigma), prepared, strict=True)
-        has_score = self.has_score
+        # a compiler does not enter the lock of a cached property
+        has_score = self._has_score() if torch.compiler.is_compiling() else self.has_score
         return [Instant(process, *row, has_score) for row in rows]
 
     def prepare_times(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Any] | None:
@@ -336,14 +338,15 @@ class ScoreField(nn.Module, ABC):
         """Whether likelihoods mean something: the scores are those of one distribution, noised."""
         return all(part.has_density for part in self._parts())
 
-    @property
-    def has_score(self) -> bool:
+    def _has_score(self) -> bool:
         """Whether noise is independent of the data, so that (1) is the score of noised data.
 
         Otherwise the field has a velocity only: solvers of the ODE, latent codes and likelihoods
         take it, and whatever adds noise or sums scores raises an error.
         """
-        return not self.coupled and all(part.has_score for part in self._parts())
+        return not self.coupled and all(part._has_score() for part in self._parts())
+
+    has_score = cached_property(_has_score)
 
     def _parts(self) -> list[ScoreField]:
         """Return the fields that this one is made of."""

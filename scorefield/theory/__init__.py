@@ -8,7 +8,11 @@ from scorefield.theory.fokker_planck import (
     cell_centers as cell_centers,
     fokker_planck as fokker_planck,
 )
-from scorefield.theory.interpolant import GaussianInterpolant as GaussianInterpolant
+from scorefield.theory.interpolant import (
+    GaussianInterpolant as GaussianInterpolant,
+    Interpolant as Interpolant,
+)
+from scorefield.theory.pairs import PairInterpolant as PairInterpolant, sinkhorn as sinkhorn
 from scorefield.theory.sde import (
     Paths as Paths,
     generator as generator,
@@ -18,6 +22,8 @@ from scorefield.theory.sde import (
 
 __all__ = [
     "GaussianInterpolant",
+    "Interpolant",
+    "PairInterpolant",
     "Paths",
     "bridge",
     "cell_centers",
@@ -25,4 +31,5 @@ __all__ = [
     "generator",
     "ito_sum",
     "simulate",
+    "sinkhorn",
 ]

@@ -36,6 +36,7 @@ TITLES = {
     "networks": "Networks",
     "interop": "Other libraries",
     "theory": "Theory",
+    "spaces": "Manifolds",
     "_internal": "Errors",
 }
 # Modules whose names are public without being names of `scorefield` itself, and their pages.
@@ -47,6 +48,7 @@ SUBPACKAGES = {
     "networks": "scorefield.networks",
     "report": "scorefield.report",
     "theory": "scorefield.theory",
+    "spaces": "scorefield.spaces",
 }
 BRIDGES = ["diffusers", "edm", "score_sde", "scheduler"]
 

@@ -1,6 +1,12 @@
 """The public names, and where each comes from; the package loads them when first used."""
 
-from . import interop as interop, networks as networks, report as report, theory as theory
+from . import (
+    interop as interop,
+    networks as networks,
+    report as report,
+    spaces as spaces,
+    theory as theory,
+)
 from ._internal import errors as errors
 from .data.encoding import Standardize as Standardize
 from .data.source import Data as Data, read as read

@@ -4,7 +4,7 @@ Solvers of the SDE take their noise from a Brownian path of each sample, in the 
 the noise level, so that fine steps, coarse steps and repeated steps follow the same path. A state
 that has gone back to more noise and comes to a part of the path for the second time continues on a
 new path. A path is Levy's construction. ``w(0)`` is 0 and ``w(1)`` a normal number; another ``xi``
-belongs to the middle of each interval ``(a, b)`` of length ``2^-n``, ``n < m = 11``, and one to the
+belongs to the middle of each interval ``(a, b)`` of length ``2^-n``, ``n < m = 12``, and one to the
 place ``u`` inside the last::
 
     w((a + b) / 2) = (w(a) + w(b)) / 2 + 2^(-n/2 - 1) xi                                 (1)
@@ -36,7 +36,7 @@ from torch import Tensor
 from scorefield.noise.generators import expanded, pieces
 from scorefield.process import Coefficient
 
-_HALVINGS = 11
+_HALVINGS = 12
 
 
 def clock(half_log_snr: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ class Noise:
         """Return the increment of the Brownian path between two places, scaled to unit variance.
 
         It is on the path of the last increment, or on a new one if that path has been followed
-        here already. For two places in one interval of length 2^-11 the scaling is inexact.
+        here already. For two places in one interval of length 2^-12 the scaling is inexact.
 
         Args:
             start, end: times on the `clock`, one for all samples or one for each.

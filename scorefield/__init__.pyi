@@ -109,9 +109,9 @@ from .sampling import (
     round_trip_plan as round_trip_plan,
     sample as sample,
     slerp as slerp,
-    translate as translate,
     unroll as unroll,
 )
+from .sampling.translate import translate as translate
 from .solvers import (
     DDIM as DDIM,
     DDPM as DDPM,

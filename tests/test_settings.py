@@ -21,6 +21,8 @@ CONFIGS = {
         parametrization=c.PlainParametrization(kind="eps"),
         weighting=c.MinSNRConfig(gamma=3.0),
         times=c.LogNormalConfig(mean=-0.1, std=1.1),
+        coupling="reflow",
+        coupling_seed=3,
         network=c.MLPConfig(width=8, depth=2, recompute=True),
     ),
     "optim": c.TrainConfig(

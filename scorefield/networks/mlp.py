@@ -44,7 +44,7 @@ class MLP(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.recompute, self.conditions = recompute, conditions
+        self.recompute, self.conditions = recompute, dict(conditions)
         self.embedding = Embedding(width, conditions)
         self.enter = nn.Linear(dim + count_columns(conditions), width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))

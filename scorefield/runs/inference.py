@@ -18,7 +18,6 @@ from scorefield.sampling import (
     decode,
     encode,
     interpolate,
-    translate,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ class DataInference(DataField):
         """
         x = as_numbers("x", x)
         self.check_data(x)
+        from scorefield.sampling.translate import translate
+
         result = translate(self.field, self.to_field(x), *arguments, **settings)
         return result._replace(x=self.to_data(result.x))
 

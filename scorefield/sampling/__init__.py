@@ -56,4 +56,3 @@ from scorefield.sampling.sample import (
     template as template,
     unroll as unroll,
 )
-from scorefield.sampling.translate import translate as translate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import product
@@ -21,6 +22,8 @@ from scorefield.sampling import check_evaluating, check_samples, default_plan, s
 __all__ = ["Check", "Interpretation", "Level", "check"]
 
 _CALLS = 20  # network calls per sample, without data
+_STRAIGHT = 0.05  # deviation of a slope from 1, above which pairs are of another kind
+_SURE = 4.0  # its standard errors
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
@@ -106,11 +109,26 @@ def _on_data(
         for name, answer in zip(names, results, strict=True):
             answers[name].append(answer)
         calls += count
+    fits = any(_deviation(own) < _STRAIGHT for key, own in answers.items() if key not in names)
+    for name in names:
+        if fits or _deviation(answers[name]) > _STRAIGHT:
+            del answers[name]
     beyond: list[Answer | None] = []
     for level in range(LEVELS, len(trial.half_log_snr)):
         results, count = trial.answers(denoiser, times[0], level, kinds[:1], condition)
         beyond, calls = beyond + results, calls + count
     return _check(answers, len(trial.x0), calls, trial.data_std, beyond)
+
+
+def _deviation(answers: Sequence[Answer | None]) -> float:
+    """Return how far the slope of the data on its estimate is surely from 1, at the worst level.
+
+    A posterior mean has the slope 1 on pairs of its own kind alone. Errors on different pairs of
+    data and noise cannot be compared.
+    """
+    levels = [level_of(answer) for answer in answers if answer is not None]
+    off = [abs(level.slope - 1) - _SURE * level.stderr for level in levels]
+    return max(off, default=math.inf)
 
 
 def _names(kinds: Sequence[Prediction], times: Sequence[Clock]) -> list[str]:

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from cases import COVARIANCE, MEAN
+from cases import COVARIANCE, MEAN, normal
 from shell import failing, finishes
 
 import scorefield as sf
+from scorefield.evaluate.check import check
+from scorefield.networks import MLP
 
 SMALL = {"network": {"kind": "mlp", "width": 48, "depth": 2}, "held_out": 0.0, "warmup": 10}
 
@@ -164,3 +166,26 @@ def test_codes_of_two_runs_translate_between_their_sets(tmp_path):
     codes = sf.load(tmp_path / "one").encode(x, nfe=40).z
     there = sf.load(tmp_path / "two").decode(codes, nfe=40).x
     assert np.allclose(np.load(file), there.numpy(), atol=1e-4)
+
+
+def test_fields_between_two_sets_are_rejected_where_noise_is_meant():
+    field = sf.Denoiser(MLP(2, 8, 1), sf.Flow(), sf.Velocity(), (2,), between_data=True)
+    x = normal(64, 2).float()
+    for call in (lambda: sf.Run.of(field, x), lambda: check(field.eval(), x)):
+        with pytest.raises(ValueError, match="goes between two data sets"):
+            call()
+    with pytest.raises(ValueError, match="goes between two data sets"):
+        sf.audit(field.eval(), x)
+
+
+def test_signals_of_several_lengths_are_not_coupled():
+    signals = [normal(1, length).float() for length in (8, 16) * 20]
+    with pytest.raises(sf.errors.UsageError, match="signals of several lengths"):
+        sf.train(signals, coupling="ot", steps=2)
+
+
+def test_two_tables_of_other_columns_are_not_matched_by_their_places():
+    rows = normal(2, 64).numpy()
+    one, other = {"u": rows[0], "v": rows[1]}, {"v": rows[0], "u": rows[1]}
+    with pytest.raises(sf.errors.UsageError, match="the same columns in one order"):
+        sf.train(one, to=other, steps=2)

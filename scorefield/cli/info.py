@@ -23,6 +23,12 @@ def info(run: RunPath, /, *, network: Network = None) -> None:
     rows["files"] = ", ".join(sorted(path.name for path in run.iterdir()))
     show_rows(rows)
     say("next:")
+    source, name = opened.config.data.source, opened.config.data.name
+    if source is not None:
+        ends = [["translate", str(run), source], ["translate", str(run), name, "--back"]]
+        for words in ends:
+            say(f"  {shlex.join(['scorefield', *words])}")
+        return
     for command in next_commands(run, held_out_source(opened.config), network):
         say(f"  {command}")
 

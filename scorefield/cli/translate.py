@@ -30,8 +30,8 @@ def translate(
 ) -> None:
     """Translate data of one set to another, and print the change in a round trip.
 
-    The run is that of `scorefield train A --to B`, or one of each set, with --target. Writes a .npy
-    file. The same command resumes work that was interrupted.
+    The run is that of `scorefield train A --to B`, or one of each set, with --target. The same
+    command resumes work that was interrupted.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ def translate(
         The run of the second set, if each set has its own: the data is encoded by the first run
         and decoded by this one.
     steps
-        Steps of two network calls each; with --target, network calls of each run.
+        Steps of two network calls each, and as many again for the round trip; with --target,
+        network calls of each run in each direction.
     """
     from scorefield._internal.errors import UsageError
     from scorefield.cli.items import read_items
@@ -50,6 +51,10 @@ def translate(
 
     if back and target is not None:
         raise UsageError("--back has no effect with --target: exchange the two runs.")
+    chosen = {"--given": job.given, "--given-from": job.given_from, "--network": job.network}
+    for flag, value in chosen.items():
+        if value and (target is not None or flag != "--network"):
+            raise UsageError(f"{flag} has no effect on a translation: leave it out.")
     opened = open_run(run, job)
     out = folder_of(TRANSLATED, opened, run / f"translated-{Path(data).stem}", job.ids)
     x = read_items(opened.run, data, any_scale)

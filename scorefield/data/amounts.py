@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 
 _MONEY = "[$€£¥₹₩₽₺₫₪₱฿₦]"
 _SPACE = "[ \u00a0\u202f]?"
-_PREFIX = rf"[A-Z]{{0,3}}{_MONEY}{_SPACE}|[A-Z]{{3}}{_SPACE}"
+# currencies by their ISO codes: other capitals before digits are codes of articles
+_CODE = (
+    "(?:USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|ISK|PLN|CZK|HUF|RON|RUB|UAH|TRY|ILS|"
+    "BRL|MXN|ARS|CLP|COP|ZAR|NGN|EGP|KRW|TWD|SGD|HKD|THB|IDR|MYR|PHP|VND|AED|SAR)"
+)
+_PREFIX = rf"[A-Z]{{0,3}}{_MONEY}{_SPACE}|{_CODE}{_SPACE}"
 _UNIT = r"°?[^\W\d_]{1,12}[²³]?"
 _SUFFIX = rf"{_SPACE}(?:[%‰]|{_MONEY}|{_UNIT}(?:/{_UNIT})?)"
 _AMOUNT = re.compile(rf"(-?)({_PREFIX})?(-?)(\d[\d,.'\u00a0\u202f ]*\d|\d)({_SUFFIX})?", re.UNICODE)
@@ -80,7 +85,7 @@ def is_amount(form: str) -> bool:
 
 def has_symbol(form: str) -> bool:
     """Return whether an amount has a currency or a percent sign, as no category has."""
-    return re.search(rf"{_MONEY}|[%‰]|^-?[A-Z]{{3}}", form) is not None
+    return re.search(rf"{_MONEY}|[%‰]|^-?{_CODE}", form) is not None
 
 
 def decimals(form: str) -> int:

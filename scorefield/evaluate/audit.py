@@ -149,7 +149,8 @@ def audit(
     mean, variance = wide(x).mean(0), wide(x).var(0)
     levels = noise_levels(field.process, float(variance.mean().sqrt()))[:LEVELS]
     exact = Gaussian(field.process, mean.flatten(), variance.flatten().clamp(min=1e-12).diag())
-    normal, noise = Noise(seed, torch.arange(len(x)), stream=EVALUATION).normal(x)
+    ids = torch.arange(len(x), device=x.device)
+    normal, noise = Noise(seed, ids, stream=EVALUATION).normal(x)
     own = (mean + variance.sqrt() * normal).to(x).flatten(1)
     readings = [
         (_read(field, x, level, noise, seed), _read(exact, own, level, noise, seed))
@@ -199,6 +200,7 @@ def _read(field: ScoreField, x: Tensor, level: Tensor, noise: Noise, seed: int) 
 
 def _bound(inputs: Tensor, residuals: Tensor, estimates: Tensor, seed: int) -> float:
     """Return the lower bound of (4), as a root mean square; tensors are ``(draws, n, d)``."""
+    inputs, residuals, estimates = (v.cpu() for v in (inputs, residuals, estimates))
     draws, count, dim = inputs.shape
     spread = inputs.flatten(0, 1).std(0).clamp(min=1e-12)
     scaled = (inputs - inputs.flatten(0, 1).mean(0)) / spread
@@ -250,7 +252,7 @@ def _products(field: ScoreField, y: Tensor, level: Tensor, seed: int) -> dict[st
         return -eps * math.exp(float(half_log_snr))
 
     unit = torch.eye(dim).to(y).reshape(dim, 1, *y.shape[1:])
-    noise = Noise(seed, torch.arange(len(y)), stream=EVALUATION)
+    noise = Noise(seed, torch.arange(len(y), device=y.device), stream=EVALUATION)
     signs = [noise.signs(y, place) for place in (0, 1)]
     with torch.enable_grad():
         inputs = y.detach().clone().requires_grad_()

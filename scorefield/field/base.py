@@ -411,6 +411,8 @@ NO_SCORE = (
 
 def check_score(name: str, *fields: ScoreField) -> None:
     """Reject fields without a score, for ``name``, which needs one."""
+    for field in fields:
+        check_starts_at_noise(field)
     if not all(field.has_score for field in fields):
         raise ValueError(
             f"field: {name} needs a score, and {NO_SCORE}. Train with coupling='independent', or "

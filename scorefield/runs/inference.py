@@ -182,6 +182,9 @@ class DataInference(DataField):
         """Return the likelihoods of signals, each by the method of the run of its length."""
         x = as_numbers("x", x)
         self.check_data(x)
+        if not len(x):
+            length = self.config.data.lengths[-1][0]
+            return getattr(self.of_length(length), method)(x, *arguments, **settings)
         values, every = Given(self.given(given)), list(range(len(x)) if ids is None else ids)
         columns: dict[str, Tensor] = {}
         for length, rows in by_length(lengths(x, "x").cpu()):

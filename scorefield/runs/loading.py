@@ -16,7 +16,7 @@ from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.data import Standardize
 from scorefield.data.config import DataConfig
 from scorefield.data.lengths import moments, shares_of
-from scorefield.field import Denoiser, Label, Parametrization
+from scorefield.field import Denoiser, Label, Parametrization, check_starts_at_noise
 from scorefield.process import Process
 from scorefield.runs import build
 from scorefield.runs.folder import RunFolder
@@ -168,6 +168,7 @@ def run_of(
     """Return a run of any denoiser; see `Run.of`."""
     from scorefield.data.source import as_data
 
+    check_starts_at_noise(denoiser)
     if denoiser.coupled:
         settings = {**settings, "coupling": "other"}
     train = build.Objects.of(denoiser).described(TrainConfig(**settings))

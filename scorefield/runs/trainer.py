@@ -33,7 +33,13 @@ from scorefield.runs.run import Run
 from scorefield.runs.settings import check_settings, configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
-from scorefield.training.couplings import Coupling, FromData, check_ends, check_groups
+from scorefield.training.couplings import (
+    Coupling,
+    FromData,
+    check_ends,
+    check_groups,
+    check_lengths,
+)
 from scorefield.training.course import Course
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
@@ -107,15 +113,16 @@ class Training:
         self.config = build.resolved(config, data.shape, len(data.x))
         check_ends(self.config, data, source)
         self.data_config = describe_data(data, self.config)
+        check_lengths(self.config, self.data_config, source)
         if source is not None:
             self.data_config = self.data_config.model_copy(update={"source": source.name})
         if objects.network is None:
             check_memory(self.config, self.data_config, torch.device(device), workers.size)
         check_config(RunConfig(data=self.data_config, train=self.config, loss=0.0))
         self.encoding = build.encoding(self.config, self.data_config)
-        if config.levels:
-            for chunk in chunks(data.x):
-                self.encoding.check(chunk, data.name)
+        for each in [data] if source is None else [data, source]:
+            for chunk in chunks(each.x) if config.levels else ():
+                self.encoding.check(chunk, each.name)
         mean, variance = moments(self.data_config, *self.encoding.moments(data.x), len(data.x))
         self.transform = Standardize.fit(mean, variance)
         self.denoiser = new_denoiser(

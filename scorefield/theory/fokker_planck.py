@@ -78,10 +78,12 @@ def fokker_planck(
             # steps are of the order of h^2, so coefficients at their beginning keep the order
             rates = _rates(faces, widths, drift, diffusion, t)
             h = min(end - t, 0.5 / max(_largest(rates, density), 1e-300))
+            if not all(bool(part.isfinite().all()) for pair in rates for part in pair):
+                raise ValueError(f"drift or diffusion is not finite at t={t:g} within bounds.")
             once = density + h * _change(density, rates)
             density = 0.5 * (density + once + h * _change(once, rates))
             t, steps = t + h if end - t > h else end, steps + 1
-            if steps == 1 and (end - start) / h > _MOST_STEPS:
+            if steps + (end - t) / h > _MOST_STEPS or not h > 0:
                 raise ValueError(
                     f"density has shape {tuple(density.shape)}: steps of {h:.2g} would take more "
                     f"than {_MOST_STEPS:,} of them; give fewer cells or a smaller diffusion."

@@ -25,11 +25,13 @@ from torch import Tensor
 
 from scorefield._internal.assignment import assignment
 from scorefield._internal.errors import UsageError
+from scorefield.data.lengths import shares_of
 from scorefield.data.rows import Rows
 from scorefield.noise import Noise
 
 if TYPE_CHECKING:
     from scorefield.data import Data
+    from scorefield.data.config import DataConfig
     from scorefield.training.config import TrainConfig
 
 
@@ -106,6 +108,22 @@ def groups_of(conditions: Mapping[str, Tensor], count: int) -> Tensor:
     return groups
 
 
+def check_lengths(config: TrainConfig, about: DataConfig, source: Data | None) -> None:
+    """Reject couplings of signals of several lengths, and two data sets of them.
+
+    Raises:
+        UsageError: noise would be exchanged between lengths, or end where the data does not.
+    """
+    several = bool(about.lengths)
+    if source is not None and len(source.shape) == 2:
+        several |= bool(shares_of(source.x, source.name))
+    if several and (source is not None or config.coupling != "independent"):
+        raise UsageError(
+            f"coupling={config.coupling!r}: {about.name} has signals of several lengths; give one "
+            "length, or train on one data set with coupling='independent'."
+        )
+
+
 def check_ends(config: TrainConfig, data: Data, source: Data | None) -> None:
     """Reject a coupling that does not fit the ends of the paths.
 
@@ -120,6 +138,12 @@ def check_ends(config: TrainConfig, data: Data, source: Data | None) -> None:
         raise UsageError("coupling='reflow': is for noise; use independent, ot or paired.")
     if config.conditional:
         raise UsageError("conditional=True: a run between two data sets takes no conditions.")
+    ends = [each.columns.names if each.columns is not None else () for each in (data, source)]
+    if ends[0] != ends[1]:
+        raise UsageError(
+            f"to: {data.name} has the columns {', '.join(ends[0])}, and {source.name} "
+            f"{', '.join(ends[1])}; give two sets of the same columns in one order."
+        )
     if source.shape != data.shape:
         raise UsageError(
             f"to: {data.name} has samples of shape {data.shape}, and {source.name} of "

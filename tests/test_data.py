@@ -246,7 +246,7 @@ def test_a_name_near_to_none_is_answered_with_all():
     [
         (np.array([["a", "b"], ["c", "d"]]), ["type <U1", "needs numbers"]),
         (VECTORS.astype(complex), ["complex128", "needs numbers"]),
-        (np.float32(3.0), ["shape ()", "(N, D)"]),
+        (np.float32(3.0), ["one number, 3.0", "(N, ...)"]),
         (VECTORS[:, 0], ["shape (6,)", "(N, D)"]),
         (np.zeros((2, 1, 2, 2, 2, 2)), ["shape (2, 1, 2, 2, 2, 2)", "(N, C, H, W)"]),
         (np.zeros((5, 0)), ["shape (5, 0)"]),

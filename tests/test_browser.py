@@ -168,12 +168,14 @@ def test_a_place_of_the_slider_shows_its_frame_of_the_sheet_to_the_pixel(pages, 
 def test_play_goes_from_noise_to_data_and_stops(pages, opened):
     page, complaints, _ = opened(pages["images"])
     slider = page.locator("#time")
-    button, told = slider.locator("button"), slider.locator("output")
-    button.click()
-    assert told.inner_text() == "starting noise"
-    assert button.inner_text() == "Pause"
+    # read in the moment of the click, before the next frame
+    seen = slider.evaluate(
+        """e => { const button = e.querySelector("button"); button.click();
+        return [e.querySelector("output").textContent, button.textContent] }"""
+    )
+    assert seen == ["starting noise", "Pause"]
     slider.get_by_role("button", name="Play").wait_for()
-    assert told.inner_text() == "finished samples"
+    assert slider.locator("output").inner_text() == "finished samples"
     assert not complaints
 
 

@@ -536,6 +536,7 @@ PROCESSES = {
     "subvp": c.SubVPConfig(),
     "ve": c.VEConfig(sigma_max=20.0),
     "cosine": c.CosineConfig(),
+    "sigmoid": c.SigmoidConfig(),
     "flow": c.FlowConfig(),
     "edm": c.EDMConfig(t_min=0.01),
     "tabulated": c.TabulatedConfig(alpha_bar=(0.99, 0.8, 0.4, 0.1, 0.01)),

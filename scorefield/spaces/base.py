@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -133,10 +134,23 @@ class Space(ABC):
         return (self.project(x) - x).flatten(1).abs().amax(1)
 
 
-def check_dimension(d: object) -> None:
-    """Check that ``d`` is a dimension."""
-    if not isinstance(d, int) or d < 1:
-        raise ValueError(f"d={d!r}: give a whole number, 1 or more.")
+@dataclass(frozen=True)
+class OfDimension(Space):
+    """A space of a family with one member in each dimension.
+
+    Raises:
+        ValueError: ``d`` is not a whole number of 1 or more.
+    """
+
+    d: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.d, int) or self.d < 1:
+            raise ValueError(f"d={self.d!r}: give a whole number, 1 or more.")
+
+    @property
+    def dim(self) -> int:
+        return self.d
 
 
 def check_time(x: Tensor, t: Tensor | float) -> Tensor:

@@ -9,30 +9,35 @@ import torch
 from torch import Tensor
 
 from scorefield.noise import Noise
-from scorefield.spaces.base import HeatKernel, Shape, Space, check_dimension, check_time
+from scorefield.spaces.base import HeatKernel, OfDimension, Shape, check_time
 from scorefield.spaces.kernels import sphere
 
 
+class _Flat(OfDimension):
+    """Vectors whose tangent vectors are any vectors, moved by Gaussian noise."""
+
+    @property
+    def shape(self) -> Shape:
+        return (self.d,)
+
+    def tangent(self, x: Tensor, v: Tensor) -> Tensor:
+        return v
+
+    def normal(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
+        return noise.normal(x)
+
+    def heat_sample(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
+        z, noise = self.normal(y, noise)
+        return self.exp(y, check_time(y, t).sqrt()[..., None] * z), noise
+
+
 @dataclass(frozen=True)
-class Euclidean(Space):
+class Euclidean(_Flat):
     """Vectors of ``d`` numbers, ``(..., d)``. The heat kernel is ``N(y, t I)``.
 
     Raises:
         ValueError: ``d`` is not a whole number of 1 or more.
     """
-
-    d: int
-
-    def __post_init__(self) -> None:
-        check_dimension(self.d)
-
-    @property
-    def dim(self) -> int:
-        return self.d
-
-    @property
-    def shape(self) -> Shape:
-        return (self.d,)
 
     @property
     def volume(self) -> float:
@@ -47,27 +52,17 @@ class Euclidean(Space):
     def project(self, x: Tensor) -> Tensor:
         return x
 
-    def tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        return v
-
     def uniform(self, noise: Noise, like: Tensor) -> tuple[Tensor, Noise]:
         raise ValueError(f"{self} has infinite volume, and so no uniform distribution.")
-
-    def normal(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
-        return noise.normal(x)
 
     def heat_kernel(self, x: Tensor, y: Tensor, t: Tensor | float) -> HeatKernel:
         time = check_time(x, t)
         value = -(self.distance(x, y) ** 2) / (2 * time) - self.d / 2 * (2 * math.pi * time).log()
         return HeatKernel(value, (y - x) / time[..., None])
 
-    def heat_sample(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
-        z, noise = self.normal(y, noise)
-        return self.exp(y, check_time(y, t).sqrt()[..., None] * z), noise
-
 
 @dataclass(frozen=True)
-class Torus(Space):
+class Torus(_Flat):
     """Vectors of ``d`` angles in radians, ``(..., d)``. The heat kernel is a wrapped Gaussian.
 
     Angles that differ by multiples of ``2 pi`` are one point. Results are in ``[-pi, pi]``.
@@ -75,19 +70,6 @@ class Torus(Space):
     Raises:
         ValueError: ``d`` is not a whole number of 1 or more.
     """
-
-    d: int
-
-    def __post_init__(self) -> None:
-        check_dimension(self.d)
-
-    @property
-    def dim(self) -> int:
-        return self.d
-
-    @property
-    def shape(self) -> Shape:
-        return (self.d,)
 
     @property
     def volume(self) -> float:
@@ -102,24 +84,14 @@ class Torus(Space):
     def project(self, x: Tensor) -> Tensor:
         return x - 2 * math.pi * (x / (2 * math.pi)).round()
 
-    def tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        return v
-
     def uniform(self, noise: Noise, like: Tensor) -> tuple[Tensor, Noise]:
         z, noise = noise.draw((2, self.d), like)
         return torch.atan2(z[:, 0], z[:, 1]), noise
-
-    def normal(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
-        return noise.normal(x)
 
     def heat_kernel(self, x: Tensor, y: Tensor, t: Tensor | float) -> HeatKernel:
         v, time = self.log(y, x), check_time(x, t)
         value, slope = sphere(1, v.abs(), time[..., None])
         return HeatKernel(value.sum(-1).to(x), slope.to(x) * v.sign())
-
-    def heat_sample(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
-        z, noise = self.normal(y, noise)
-        return self.exp(y, check_time(y, t).sqrt()[..., None] * z), noise
 
     def _gap(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x[:, 0])

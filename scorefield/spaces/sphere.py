@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from scorefield.noise import Noise
-from scorefield.spaces.base import Isotropic, Shape, check_dimension
+from scorefield.spaces.base import Isotropic, OfDimension, Shape
 from scorefield.spaces.kernels import log_area, sphere
 
 
 @dataclass(frozen=True)
-class Sphere(Isotropic):
+class Sphere(OfDimension, Isotropic):
     """Unit vectors of ``d + 1`` numbers, ``(..., d + 1)``. Directions are points of ``Sphere(2)``.
 
     The heat kernel has eight digits from ``t = 1e-5`` for ``d <= 3``, and from 0.3 above; earlier
@@ -23,15 +23,6 @@ class Sphere(Isotropic):
     Raises:
         ValueError: ``d`` is not a whole number of 1 or more.
     """
-
-    d: int
-
-    def __post_init__(self) -> None:
-        check_dimension(self.d)
-
-    @property
-    def dim(self) -> int:
-        return self.d
 
     @property
     def shape(self) -> Shape:

@@ -8,20 +8,7 @@ from rich.table import Table
 
 from scorefield._internal.errors import UsageError
 from scorefield.cli.console import console, say, track
-from scorefield.cli.options import (
-    ITEMS,
-    Conditions,
-    Device,
-    Embeddings,
-    Given,
-    GivenFrom,
-    Length,
-    Network,
-    Prompt,
-    RunPath,
-    Seed,
-    option,
-)
+from scorefield.cli.options import ITEMS, ExamineOptions, RunPath, option
 
 if TYPE_CHECKING:
     from scorefield.evaluate.audit import Audit
@@ -35,15 +22,7 @@ def audit(
     /,
     *,
     n: Annotated[int, option(ITEMS)] = 2048,
-    given: Given = (),
-    given_from: GivenFrom = None,
-    length: Length = None,
-    conditions: Conditions = None,
-    embeddings: Embeddings = None,
-    prompt: Prompt = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    network: Network = None,
+    options: ExamineOptions = ExamineOptions(),
 ) -> None:
     """Test a run's field by noise level: a lower bound of its error, and its consistency.
 
@@ -58,20 +37,17 @@ def audit(
     n
         Number of items, at least 64.
     """
-    from scorefield.cli.opening import embedding, given_items
-    from scorefield.runs.jobs.engines import Source
+    from scorefield.cli.opening import examined
 
     if n < _FEWEST:
         raise UsageError(f"--n {n}: give at least {_FEWEST}.")
-    condition = embedding(embeddings, prompt)
-    opened = Source(run, network, device, length).load().condition_on(**condition)
-    items = given_items(opened, given, given_from)
+    opened, items = examined(run, options)
     result = opened.audit(
         data,
         given=items.of(range(items.rows)),
-        conditions=conditions,
+        conditions=options.conditions,
         n=n,
-        seed=seed,
+        seed=options.seed,
         progress=lambda work: track(work, len(work), "auditing"),
     )
     show(result)

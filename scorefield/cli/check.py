@@ -9,20 +9,7 @@ from rich.table import Table
 
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.cli.console import console, say, track
-from scorefield.cli.options import (
-    ITEMS,
-    Conditions,
-    Device,
-    Embeddings,
-    Given,
-    GivenFrom,
-    Length,
-    Network,
-    Prompt,
-    RunPath,
-    Seed,
-    option,
-)
+from scorefield.cli.options import ITEMS, ExamineOptions, RunPath, option
 
 if TYPE_CHECKING:
     from scorefield.evaluate.check import Check
@@ -37,15 +24,7 @@ def check(
     /,
     *,
     n: Annotated[int, option(ITEMS)] = 64,
-    given: Given = (),
-    given_from: GivenFrom = None,
-    length: Length = None,
-    conditions: Conditions = None,
-    embeddings: Embeddings = None,
-    prompt: Prompt = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    network: Network = None,
+    options: ExamineOptions = ExamineOptions(),
     files: Annotated[bool, option(ITEMS)] = False,
 ) -> None:
     """Check that a run's network matches its configuration: its prediction, its noise levels, and
@@ -68,23 +47,20 @@ def check(
     if files:
         _check_files(run)
         return
-    from scorefield.cli.opening import embedding, given_items
+    from scorefield.cli.opening import examined
     from scorefield.evaluate.check.advice import advice
-    from scorefield.runs.jobs.engines import Source
 
     if n < 2:
         raise UsageError(f"--n {n}: give at least 2.")
-    if conditions is not None and data is None:
+    if options.conditions is not None and data is None:
         raise UsageError("--condition has no effect without data.")
-    condition = embedding(embeddings, prompt)
-    opened = Source(run, network, device, length).load().condition_on(**condition)
-    items = given_items(opened, given, given_from)
+    opened, items = examined(run, options)
     result = opened.check(
         data,
         given=items.of(range(n)) if data is None else items.of(range(items.rows)),
-        conditions=conditions,
+        conditions=options.conditions,
         n=n,
-        seed=seed,
+        seed=options.seed,
         progress=lambda work: track(work, len(work), "checking"),
     )
     show(result)

@@ -23,13 +23,7 @@ def info(run: RunPath, /, *, network: Network = None) -> None:
     rows["files"] = ", ".join(sorted(path.name for path in run.iterdir()))
     show_rows(rows)
     say("next:")
-    source, name = opened.config.data.source, opened.config.data.name
-    if source is not None:
-        ends = [["translate", str(run), source], ["translate", str(run), name, "--back"]]
-        for words in ends:
-            say(f"  {shlex.join(['scorefield', *words])}")
-        return
-    for command in next_commands(run, held_out_source(opened.config), network):
+    for command in next_commands(run, opened.config, network):
         say(f"  {command}")
 
 
@@ -41,8 +35,17 @@ def held_out_source(config: RunConfig) -> list[str]:
     return [name, "--held-out"] if config.train.held_out and Path(name).exists() else []
 
 
-def next_commands(run: Path, data: list[str], network: str | None = None) -> list[str]:
-    """Return the commands that make sense for a run, from the files that its folder lacks.
+def next_commands(run: Path, config: RunConfig, network: str | None = None) -> list[str]:
+    """Return the commands that make sense for a run, each to be typed as it is."""
+    commands = _for_sampling(run, held_out_source(config))
+    if config.data.source is not None:  # a run between two data sets has no noise to sample from
+        commands = [["translate", config.data.source], ["translate", config.data.name, "--back"]]
+    own = [] if network is None else ["--network", network]
+    return [shlex.join(["scorefield", name, str(run), *rest, *own]) for name, *rest in commands]
+
+
+def _for_sampling(run: Path, data: list[str]) -> list[list[str]]:
+    """Return commands for a run that generates data, from the files that its folder lacks.
 
     ``data`` are arguments that name held-out data, if it is known.
     """
@@ -57,5 +60,4 @@ def next_commands(run: Path, data: list[str], network: str | None = None) -> lis
         commands.append(["compare", *data])
     if not (run / "report.html").is_file():
         commands.append(["report", *data])
-    own = [] if network is None else ["--network", network]
-    return [shlex.join(["scorefield", name, str(run), *rest, *own]) for name, *rest in commands]
+    return commands

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scorefield._internal import sizes
 from scorefield._internal.errors import UsageError
-from scorefield.cli.options import ItemOptions
+from scorefield.cli.options import ExamineOptions, ItemOptions
 from scorefield.data.config import Channel
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.jobs.engines import Source
@@ -97,6 +97,18 @@ def open_run(
     opened = Opened(run, source, options, given_items(run, options.given, options.given_from))
     opened.batch_size(1)  # raises if that of the options is too large
     return opened
+
+
+def examined(folder: Path, options: ExamineOptions) -> tuple[Run, GivenItems]:
+    """Return a run to measure, and the conditions of its items.
+
+    Raises:
+        CheckpointError, UsageError: as `Source.load`; as `embedding` and `given_items`.
+    """
+    condition = embedding(options.embeddings, options.prompt)
+    source = Source(folder, options.network, options.device, options.length)
+    run = source.load().condition_on(**condition)
+    return run, given_items(run, options.given, options.given_from)
 
 
 def with_columns(opened: Opened, data: str) -> Opened:

@@ -232,6 +232,30 @@ class ReadOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class ExamineOptions:
+    """Options of every command that measures the field of a run on items."""
+
+    given: Given = ()
+
+    given_from: GivenFrom = None
+
+    length: Length = None
+
+    conditions: Conditions = None
+
+    embeddings: Embeddings = None
+
+    prompt: Prompt = None
+
+    seed: Seed = 0
+
+    device: Device = "cpu"
+
+    network: Network = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class ItemOptions:
     """Options of every command that computes something for each item."""
 

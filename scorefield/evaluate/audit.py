@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.evaluate.check.trial import LEVELS, noise_levels
+from scorefield.evaluate.check.trial import LEVELS, mean_in_errors, noise_levels
 from scorefield.field import Gaussian, ScoreField, check_score
 from scorefield.likelihood import elbo, log_prob
 from scorefield.noise import EVALUATION, Noise
@@ -183,7 +183,6 @@ def _read(field: ScoreField, x: Tensor, level: Tensor, noise: Noise, seed: int) 
         estimates.append(wide(estimate).flatten(1))
     bound = _bound(torch.stack(inputs), torch.stack(residuals), torch.stack(estimates), seed)
     score = -torch.stack(estimates).mean(0)
-    bias = score.mean(0) / (score.std(0) / math.sqrt(count))
     few = range(min(count, _FOR_PRODUCTS))
     products = _products(field.take(few, count), noised[: len(few)] / alpha, level, seed)
     square, fisher = products["square"].mean(), products["fisher"]
@@ -192,7 +191,7 @@ def _read(field: ScoreField, x: Tensor, level: Tensor, noise: Noise, seed: int) 
         bound,
         math.sqrt(max(float(products["residual"].mean() / products["rate"].mean()), 0.0)),
         math.sqrt(float(products["curl"].mean() / products["slope"].mean())),
-        float(bias.square().mean().sqrt()),
+        mean_in_errors(score),
         float(fisher.mean() / square),
         float(fisher.std() / math.sqrt(len(fisher)) / square),
     )

@@ -102,18 +102,16 @@ def _on_data(
         calls += count
         for kind, answer in zip(kinds, results, strict=True):
             answers[_name(kind, clock)].append(answer)
-    names = _with_other_pairs(kinds, denoiser.coupled) if find_spec("scipy") else []
-    other = trial.recoupled() if names else trial
-    answers |= {name: [] for name in names}
-    for level in range(LEVELS if names else 0):
-        results, count = other.answers(denoiser, times[0], level, kinds, condition)
-        for name, answer in zip(names, results, strict=True):
-            answers[name].append(answer)
-        calls += count
-    fits = any(_deviation(own) < _STRAIGHT for key, own in answers.items() if key not in names)
-    for name in names:
-        if fits or _deviation(answers[name]) > _STRAIGHT:
-            del answers[name]
+    # errors on other pairs are not comparable, so these are for a network that fits none of its own
+    if find_spec("scipy") and not any(map(_is_straight, answers.values())):
+        names, pairs = _with_other_pairs(kinds, denoiser.coupled), trial.recoupled()
+        others: dict[str, list[Answer | None]] = {name: [] for name in names}
+        for level in range(LEVELS):
+            results, count = pairs.answers(denoiser, times[0], level, kinds, condition)
+            for name, answer in zip(names, results, strict=True):
+                others[name].append(answer)
+            calls += count
+        answers |= {name: own for name, own in others.items() if _is_straight(own)}
     beyond: list[Answer | None] = []
     for level in range(LEVELS, len(trial.half_log_snr)):
         results, count = trial.answers(denoiser, times[0], level, kinds[:1], condition)
@@ -121,15 +119,14 @@ def _on_data(
     return _check(answers, len(trial.x0), calls, trial.data_std, beyond)
 
 
-def _deviation(answers: Sequence[Answer | None]) -> float:
-    """Return how far the slope of the data on its estimate is surely from 1, at the worst level.
+def _is_straight(answers: Sequence[Answer | None]) -> bool:
+    """Return whether the slope of the data on its estimate is 1 within its errors at each level.
 
-    A posterior mean has the slope 1 on pairs of its own kind alone. Errors on different pairs of
-    data and noise cannot be compared.
+    A posterior mean has the slope 1 on pairs of its own kind alone.
     """
     levels = [level_of(answer) for answer in answers if answer is not None]
     off = [abs(level.slope - 1) - _SURE * level.stderr for level in levels]
-    return max(off, default=math.inf)
+    return max(off, default=math.inf) <= _STRAIGHT
 
 
 def _names(kinds: Sequence[Prediction], times: Sequence[Clock]) -> list[str]:

@@ -160,6 +160,12 @@ def noise_levels(process: Process, data_std: float) -> Tensor:
     return levels
 
 
+def mean_in_errors(values: Tensor) -> float:
+    """Return the root mean square of the means of columns ``(n, d)``, each in standard errors."""
+    means = values.mean(0) / (values.std(0) / math.sqrt(len(values)))
+    return float(means.square().mean().sqrt())
+
+
 def _each(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1)
 
@@ -217,11 +223,8 @@ def _jackknife(without: Tensor) -> float:
 
 def level_of(answer: Answer) -> Level:
     """Return the statistics of an interpretation at one noise level."""
-    n = len(answer.errors)
-    biases = answer.noise.mean(0) / (answer.noise.std(0) / math.sqrt(n))
     across, along = answer.across.sum(), answer.along.sum()
     slopes = (across - answer.across) / (along - answer.along)
-    bias = float(biases.square().mean().sqrt())
     slope, stderr = float(across / along), _jackknife(slopes)
     error = float(answer.errors.sum() / answer.plain.sum())
-    return Level(answer.ratio, error, bias, slope, stderr)
+    return Level(answer.ratio, error, mean_in_errors(answer.noise), slope, stderr)

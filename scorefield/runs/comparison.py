@@ -185,13 +185,8 @@ def _measured(
     items = run.read(data, conditions)
     rows = torch.linspace(0, len(items.x) - 1, min(len(items.x), n)).long()
     every = Given(items.conditions.values if given is None else run.given(given))
-    for key, value in every.items():
-        if value.ndim and len(value) not in (1, len(items.x)):
-            raise UsageError(
-                f"given: {key} has {len(value)} rows for {len(items.x)} "
-                "items; give one for all, or one for each."
-            )
-    return run.to_field(items.x[rows]), _bound(run, every.rows(rows, len(items.x)))
+    values = every.rows(rows, len(items.x))
+    return run.to_field(items.x[rows]), _bound(run, values)
 
 
 def _bound(run: Run, values: Mapping[str, Tensor]) -> dict[str, Any]:

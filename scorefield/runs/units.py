@@ -39,7 +39,17 @@ class Given(dict[str, Tensor]):
     """Conditions as a network takes them, by the names of its arguments."""
 
     def rows(self, places: Tensor, count: int) -> Given:
-        """Return the conditions of some of ``count`` samples, by their places."""
+        """Return the conditions of some of ``count`` items, by their places.
+
+        Raises:
+            UsageError: a condition with another number of rows than ``count``, or one.
+        """
+        for name, value in self.items():
+            if value.ndim and len(value) not in (1, count):
+                raise UsageError(
+                    f"given: {name} has {len(value)} rows for {count} items; give one for all, or "
+                    "one for each."
+                )
         every = {k: v for k, v in self.items() if v.ndim and len(v) == count}
         return Given(self, **{k: v[places] for k, v in every.items()})
 

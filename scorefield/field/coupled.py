@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.field.analytic import eigen
+from scorefield.field.analytic import columns, eigen
 from scorefield.field.base import Estimate, Instant, ScoreField
 from scorefield.process import Coefficient, Prior, Process, Time
 
@@ -81,8 +81,7 @@ class CoupledGaussian(ScoreField):
 
     def _along(self, x: Tensor, at: Instant) -> tuple[Tensor, Tensor, Coefficient, Coefficient]:
         """Return ``r`` ``(B, d)``, its variances ``w``, and alpha and sigma to multiply them."""
-        both = at.alpha, at.sigma
-        alpha, sigma = (c.to(x).reshape(-1, 1) if isinstance(c, Tensor) else c for c in both)
+        alpha, sigma = columns(at, x)
         s = self._scales.to(x)
         w = (alpha * s) ** 2 + 2 * alpha * sigma * self.correlation * s + sigma**2
         return (x.flatten(1) - alpha * self._centre.to(x)) @ self._basis.to(x), w, alpha, sigma

@@ -59,11 +59,8 @@ def translate(
         )
     x, rows = check_samples(field, x, ids, batch_size)
     if not isinstance(solver, Plan):
-        grid = (
-            uniform(field.process, _STEPS if times is None else times)
-            if not isinstance(times, Tensor)
-            else times
-        )
+        steps = _STEPS if times is None else times
+        grid = steps if isinstance(steps, Tensor) else uniform(field.process, steps)
         solver, times = Plan(solver or Heun(), grid, finish=False), None
     plan = resolve(field, solver, times, default=ROUND_TRIP)
     check_ode(plan.solver)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from scorefield.theory.sde import Coefficient
+from scorefield.theory.sde import Coefficient, check_rising
 
 Bounds = Sequence[tuple[float, float]]
 
@@ -66,9 +66,7 @@ def fokker_planck(
             "(n,) or (n, m) without negative values."
         )
     _check_bounds(bounds, density.ndim)
-    times = torch.as_tensor(times, dtype=torch.float64)
-    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0).all()):
-        raise ValueError("times: must be two or more rising numbers.")
+    times = check_rising(times)
     faces = [_faces(bounds, density.shape, axis) for axis in range(density.ndim)]
     widths = [(high - low) / n for (low, high), n in zip(bounds, density.shape, strict=True)]
     results, steps = [density], 0
@@ -83,7 +81,7 @@ def fokker_planck(
             once = density + h * _change(density, rates)
             density = 0.5 * (density + once + h * _change(once, rates))
             t, steps = t + h if end - t > h else end, steps + 1
-            if steps + (end - t) / h > _MOST_STEPS or not h > 0:
+            if not h > 0 or steps + (end - t) / h > _MOST_STEPS:
                 raise ValueError(
                     f"density has shape {tuple(density.shape)}: steps of {h:.2g} would take more "
                     f"than {_MOST_STEPS:,} of them; give fewer cells or a smaller diffusion."

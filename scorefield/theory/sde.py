@@ -77,9 +77,7 @@ def simulate(
     """
     if x.ndim != 2 or not x.is_floating_point():
         raise ValueError(f"x has shape {tuple(x.shape)}: give floating-point points (B, d).")
-    times = torch.as_tensor(times, dtype=torch.float64)
-    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0).all()):
-        raise ValueError("times: must be two or more rising numbers, as torch.linspace(0, 1, 101).")
+    times = check_rising(times)
     motions = _matrix(diffusion, x[0], times[0]).shape[1]
     shape = (len(times) - 1, len(x), motions)
     if dw is None:
@@ -99,6 +97,14 @@ def simulate(
     for t, h, noise in zip(times[:-1].to(x), times.diff().to(x), dw, strict=True):
         states.append(vmap(step, in_dims=(0, 0, None, None))(states[-1], noise, t, h))
     return Paths(times, torch.stack(states), dw)
+
+
+def check_rising(times: Tensor) -> Tensor:
+    """Return times ``(N,)`` in float64, two or more, that rise."""
+    times = torch.as_tensor(times, dtype=torch.float64)
+    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0).all()):
+        raise ValueError("times: must be two or more rising numbers, as torch.linspace(0, 1, 101).")
+    return times
 
 
 def generator(phi: Function, drift: Coefficient, diffusion: Coefficient) -> Function:

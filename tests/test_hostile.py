@@ -22,7 +22,7 @@ import pytest
 import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
-from shell import TINY, finishes, python
+from shell import TINY, end, finishes, python
 
 from scorefield._internal import sizes, toml
 
@@ -823,6 +823,15 @@ def test_quotes_without_end_cost_no_more_than_reading_them(unit):
     content = ("a = " + unit * (toml.LARGEST // 4 // len(unit))).encode()
     with pytest.raises(ValueError, match="line"):
         toml.parse(content)
+
+
+@pytest.mark.parametrize("words", [["--process", "1.0"], ["--ema", "0.9"], ["x.npy"]])
+def test_a_command_line_of_many_words_is_refused_before_it_is_read(words, capsys):
+    """Reading it takes minutes: cyclopts takes a time that grows as the square of its options."""
+    assert end("train", "x.npy", *(words * 10_000)) == 2
+    error = capsys.readouterr().err
+    assert "words were given; a command line has at most 1,000" in error
+    assert error.count("\n") == 1
 
 
 def test_names_are_shown_and_not_obeyed(tmp_path, capsys):

@@ -42,6 +42,8 @@ COMMANDS = {
     "Examine a run": ("info", "tune", "compare", "check", "audit", "report"),
     "Other": ("tune_pipeline", "merge", "certify"),
 }
+MOST_WORDS = 1000  # the time that cyclopts takes grows as the square of their number
+
 for heading, names in COMMANDS.items():
     group = Group.create_ordered(heading)
     for name in names:
@@ -59,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # as configuration files and messages have them
     words = [f"--{word[8:]}" if word.startswith("--optim.") else word for word in words]
     try:
+        if len(words) > MOST_WORDS:
+            raise ValueError(
+                f"{len(words):,} words were given; a command line has at most {MOST_WORDS:,}: give "
+                "a folder for its files, and settings of `train` as --config settings.toml."
+            )
         if not words or words[0].startswith("-"):
             app.resolved_commands()  # whose docstrings the list of commands shows
         app(words, exit_on_error=False, print_error=False)

@@ -14,6 +14,7 @@ from scorefield._internal.errors import DataError, UsageError
 from scorefield.data.channels import encode
 from scorefield.networks import ADM, MLP, DiT, SongUNet, UNet
 from scorefield.networks.conditions import Classes, Images, Numbers, Spatial, Vectors
+from scorefield.networks.cross_attention import Context, CrossAttention
 from scorefield.runs.trainer import Training
 from scorefield.training import config as c
 from scorefield.training.batches import draw
@@ -284,6 +285,8 @@ NETWORKS = {
     "song": (lambda: SongUNet(2, 8, conditions=EVERY), IMAGE),
     "adm": (lambda: ADM(2, 8, head=8, conditions=EVERY), IMAGE),
     "dit": (lambda: DiT(2, 64, 1, 32, conditions=EVERY), IMAGE),
+    "unet, cross": (lambda: UNet(2, 8, conditions=EVERY, cross_attention=True), IMAGE),
+    "dit, cross": (lambda: DiT(2, 64, 2, 32, conditions=EVERY, cross_attention=True), IMAGE),
 }
 GIVEN = {
     "y": torch.tensor([0, 1, 2, -1]),
@@ -316,13 +319,46 @@ def test_each_network_takes_each_condition_row_by_row(make, shape):
         network(x, label, dose=torch.zeros(4, 3))
 
 
-def test_a_set_has_no_order():
-    network = MLP(6, 16, 1, conditions={"bag": Vectors(3)})
-    torch.nn.init.normal_(network.leave.weight)
-    bag, x = normal(2, 5, 3).float(), normal(2, 6).float()
+@pytest.mark.parametrize("name", ["mlp", "unet, cross", "dit, cross"])
+def test_a_set_has_no_order_and_no_place_for_vectors_that_are_none(name):
+    make, shape = NETWORKS[name]
+    network = make().eval()
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    bag, x = normal(2, 5, 3).float(), normal(2, *shape).float()
+    longer = torch.cat([torch.full((2, 1, 3), torch.nan), bag[:, [3, 1, 0, 4, 2]]], 1)
     with torch.no_grad():
-        one, two = (network(x, torch.zeros(2), bag=b) for b in (bag, bag[:, [3, 1, 0, 4, 2]]))
+        one, two = (network(x, torch.zeros(2), bag=b) for b in (bag, longer))
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_cross_attention_is_that_of_torch():
+    """With the same weights and mask, and with one context for all samples."""
+    own = CrossAttention(12, 20, 3)
+    torch.nn.init.normal_(own.leave.weight)
+    torch.nn.init.normal_(own.none)
+    options = {"kdim": 20, "vdim": 20, "add_bias_kv": True, "batch_first": True}
+    peer = torch.nn.MultiheadAttention(12, 3, **options)
+    key, value = own.enter.weight.chunk(2)
+    for name, weight in {"q": own.query.weight, "k": key, "v": value}.items():
+        getattr(peer, f"{name}_proj_weight").data = weight.data
+    peer.in_proj_bias.data = torch.cat([own.query.bias, own.enter.bias]).data
+    peer.bias_k.data, peer.bias_v.data = own.none.data.chunk(2, -1)
+    peer.out_proj.load_state_dict(own.leave.state_dict())
+    h, vectors = normal(2, 7, 12).float(), normal(2, 5, 20, seed=1).float()
+    present = torch.tensor([[False] * 5, [True, False, False, True, False]])
+    with torch.no_grad():
+        expected, _ = peer(own.norm(h), vectors, vectors, key_padding_mask=~present)
+        torch.testing.assert_close(own(h, Context(vectors, present)), expected)
+        shared = own(h, Context(vectors[1:], present[1:]))
+    torch.testing.assert_close(shared[1], expected[1])
+
+
+@pytest.mark.parametrize("conditions", [{}, {"dose": Numbers(2)}])
+@pytest.mark.parametrize("make", [UNet, DiT])
+def test_cross_attention_needs_a_set(make, conditions):
+    with pytest.raises(ValueError, match="cross_attention=True: no condition is a set"):
+        make(2, 64, conditions=conditions, cross_attention=True)
 
 
 def test_an_image_joins_the_channels_at_the_size_of_the_sample():

@@ -90,6 +90,13 @@ def columns(
     return result
 
 
+def module_name(name: str) -> str:
+    """Return a name of a part of a module for any text."""
+    if name.isidentifier() and not hasattr(nn.ModuleDict(), name):
+        return name
+    return "condition_" + name.encode().hex()
+
+
 def unknown_class(y: Tensor, classes: int, optional: bool, name: str = "y") -> ValueError:
     """Return the error for classes outside ``[0, classes)``, or -1 where that is allowed."""
     none = ", or -1 for none" if optional else "; it cannot go without a class"
@@ -141,7 +148,7 @@ class OfNumbers(nn.Module):
         """
         if c is None:
             return self.absent.expand(count, -1)
-        c = _of_size(c, self.size, name, self.absent)
+        c = checked_size(c, self.size, name, self.absent)
         present = ~c.isnan().any(-1, keepdim=True)
         rows = torch.where(present, self.layers(c.nan_to_num()), self.absent)
         return rows.expand(count, -1)
@@ -166,7 +173,7 @@ class OfVectors(nn.Module):
         """
         if c is None or not c.shape[-2]:
             return self.absent.expand(count, -1)
-        c = _of_size(c, self.size, name, self.absent)
+        c = checked_size(c, self.size, name, self.absent)
         c = c if c.ndim == 3 else c[None]
         present = ~c.isnan().any(-1)
         key, value = self.enter(c.nan_to_num()).chunk(2, -1)
@@ -180,7 +187,12 @@ class OfVectors(nn.Module):
         return rows.expand(count, -1)
 
 
-def _of_size(c: Tensor, size: int, name: str, like: Tensor) -> Tensor:
+def checked_size(c: Tensor, size: int, name: str, like: Tensor) -> Tensor:
+    """Return rows of ``size`` numbers, of the type and on the device of ``like``.
+
+    Raises:
+        ValueError: rows of another size.
+    """
     if c.ndim == 0 and size == 1:
         c = c[None]
     if not c.ndim or c.shape[-1] != size:

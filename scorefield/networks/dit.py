@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scorefield.networks.conditions import NONE, Conditions
 from scorefield.networks.convolution import convolution, cropped, padded
+from scorefield.networks.cross_attention import Context, CrossAttention, Sets
 from scorefield.networks.embedding import Embedding, Sinusoids
 
 _FEATURES = 256  # of the label
@@ -17,9 +18,12 @@ _SLOWEST = 1e-4  # of positions, in radians per patch
 
 
 class _Block(nn.Module):
-    """Attention between the patches, then a perceptron; both are modulated by the embedding."""
+    """Attention between the patches, then a perceptron; both are modulated by the embedding.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Between them, the patches attend to a context where there is one.
+    """
+
+    def __init__(self, width: int, heads: int, crosses: bool) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
@@ -28,8 +32,9 @@ class _Block(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width)
         )
         self.modulation = _zeros(nn.Linear(width, 6 * width))
+        self.cross = CrossAttention(width, width, heads) if crosses else None
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(embedding)[
             :, None
         ].chunk(6, -1)
@@ -40,6 +45,8 @@ class _Block(nn.Module):
         )
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         h = h + gate_1 * self.leave(mixed.transpose(1, 2).reshape(h.shape))
+        if self.cross is not None and context is not None:
+            h = h + self.cross(h, context)
         out: Tensor = h + gate_2 * self.mlp(self.norm(h) * (1 + scale_2) + shift_2)
         return out
 
@@ -59,11 +66,15 @@ class DiT(nn.Module):
             but not returned.
         conditions: the conditions by their names.
         dims: the number of spatial axes: 1 for signals, 2 for images, 3 for volumes.
+        cross_attention: in each block the patches attend to the vectors of conditions that are
+            sets, besides the embedding of each set.
 
     Raises:
-        ValueError: a width that does not divide; another number of axes.
+        ValueError: a width that does not divide; another number of axes; cross-attention without a
+            set.
 
-    Reference: Peebles and Xie (2023), arXiv:2212.09748, with blocks of type adaLN-Zero.
+    Reference: Peebles and Xie (2023), arXiv:2212.09748, with blocks of type adaLN-Zero; with
+    cross-attention as in Chen et al. (2024), arXiv:2310.00426.
     """
 
     def __init__(
@@ -76,6 +87,7 @@ class DiT(nn.Module):
         variances: bool = False,
         conditions: Conditions = NONE,
         dims: int = 2,
+        cross_attention: bool = False,
     ) -> None:
         super().__init__()
         conv = convolution(dims)
@@ -85,7 +97,10 @@ class DiT(nn.Module):
         outputs = channels * (1 + variances)
         self.enter = conv(channels, width, patch, patch)
         self.embedding = Embedding(width, conditions, Sinusoids(_FEATURES, last=False))
-        self.blocks = nn.ModuleList(_Block(width, width // head) for _ in range(layers))
+        self.sets = Sets(conditions, width) if cross_attention else None
+        self.blocks = nn.ModuleList(
+            _Block(width, width // head, cross_attention) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = _zeros(nn.Linear(width, 2 * width))
         self.leave = _zeros(nn.Linear(width, patch**dims * outputs))
@@ -100,8 +115,9 @@ class DiT(nn.Module):
         h = self.enter(padded(x, self.patch))
         count, width, *grid = h.shape
         h = h.flatten(2).mT + positions(width, grid, h)
+        context = None if self.sets is None else self.sets(condition, h)
         for block in self.blocks:
-            h = block(h, embedding)
+            h = block(h, embedding, context)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, -1)
         h = self.leave(self.norm(h) * (1 + scale) + shift)
         dims = len(grid)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from scorefield.networks.conditions import NONE, Conditions
+from scorefield.networks.conditions import NONE, Conditions, module_name
 
 _LOWEST, _HIGHEST = 0.5, 32.0  # radians per unit of label
 _SLOWEST = 1e-4  # of sinusoids, in radians per unit of label
@@ -105,7 +105,7 @@ class Embedding(nn.Module):
         inputs = self.noise.width
         self.mix = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
         self.conditions = nn.ModuleDict()
-        self.names = {name: _module_name(name) for name in conditions}
+        self.names = {name: module_name(name) for name in conditions}
         for name, condition in conditions.items():
             self.conditions[self.names[name]] = condition.module(inputs if early else width)
 
@@ -125,10 +125,3 @@ class Embedding(nn.Module):
         for name, key in self.names.items():
             h = h + self.conditions[key](condition.get(name), len(label), name)
         return nn.functional.silu(self.mix(h) if self.early else h)
-
-
-def _module_name(name: str) -> str:
-    """Return a name of a part of a module for any text."""
-    if name.isidentifier() and not hasattr(nn.ModuleDict(), name):
-        return name
-    return "condition_" + name.encode().hex()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from scorefield.networks.attention import Attention
 from scorefield.networks.conditions import NONE, Conditions
 from scorefield.networks.convolution import convolution, cropped, padded
+from scorefield.networks.cross_attention import CrossAttention, Sets
 from scorefield.networks.embedding import Embedding
 from scorefield.networks.recompute import through
 from scorefield.networks.residual import Block, Style
@@ -42,9 +43,12 @@ class UNet(nn.Module):
         recompute: recompute the blocks in the backward pass, to save memory.
         positions: append `coordinates` to the input; the default is to do so for signals only.
         dims: the number of spatial axes: 1 for signals, 2 for images, 3 for volumes.
+        cross_attention: the places of the coarsest scale attend to the vectors of conditions that
+            are sets, besides the embedding of each set.
 
     Raises:
-        ValueError: the channels do not divide into groups and heads; another number of axes.
+        ValueError: the channels do not divide into groups and heads; another number of axes;
+            cross-attention without a set.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class UNet(nn.Module):
         recompute: bool = False,
         positions: bool | None = None,
         dims: int = 2,
+        cross_attention: bool = False,
     ) -> None:
         super().__init__()
         self.recompute = recompute
@@ -85,6 +90,8 @@ class UNet(nn.Module):
                 self.shrink.append(conv(size, size, 3, stride=2, padding=1))
         self.middle = nn.ModuleList(Block(current, current, 4 * width, style) for _ in range(2))
         self.attention = Attention(current, heads, style.norm(current), dims)
+        self.sets = Sets(conditions, current) if cross_attention else None
+        self.cross = CrossAttention(current, current, heads) if cross_attention else None
         for scale, size in reversed(list(enumerate(sizes))):
             for _ in range(blocks):
                 self.up.append(Block(current + skips.pop(), size, 4 * width, style))
@@ -110,7 +117,11 @@ class UNet(nn.Module):
             skips.append(h)
         first, second = self.middle
         h = through(first, h, embedding, recompute=self.recompute)
-        h = through(second, h + self.attention(h), embedding, recompute=self.recompute)
+        h = h + self.attention(h)
+        if self.sets is not None and self.cross is not None:
+            residual = self.cross(h.flatten(2).mT, self.sets(condition, h))
+            h = h + residual.mT.reshape(h.shape)
+        h = through(second, h, embedding, recompute=self.recompute)
         for i, block in enumerate(self.up):
             if i and i % self.blocks == 0:
                 h = nn.functional.interpolate(h, scale_factor=2.0, mode="nearest")

@@ -276,12 +276,15 @@ class UNetConfig(_Levels):
         heads: Attention heads (unet).
         positions: Add waves along each axis to the input (unet); the default is to do so for
             signals only.
+        cross_attention: Attend to the vectors of conditions that are sets, from the places of the
+            coarsest level (unet) or from the patches (dit).
     """
 
     kind: Literal["unet"] = "unet"
     heads: PositiveInt = 2
     recompute: bool = False
     positions: bool | None = None
+    cross_attention: bool = False
 
 
 class SongConfig(_Levels):
@@ -341,6 +344,7 @@ class DiTConfig(Frozen):
     patch: PositiveInt = 2
     variances: bool = False
     classless: bool = True
+    cross_attention: bool = False
 
 
 class DiffusersConfig(Frozen):

@@ -63,6 +63,33 @@ def test_equal_values_are_in_the_middle():
     assert result.ranks.unique().tolist() == [10]
 
 
+@pytest.mark.parametrize(("source", "best"), [("exact", True), ("prior", False), ("off", False)])
+def test_a_classifier_notices_the_prior_and_a_posterior_of_another_condition(source, best):
+    """Draws of the prior have uniform ranks; pairs of them and of the condition have not."""
+    g = torch.Generator().manual_seed(3)
+    theta = torch.randn(600, 1, generator=g)
+    x = theta + 0.5 * torch.randn(600, 1, generator=g)
+    noise = torch.randn(600, DRAWS, 1, generator=g)
+    exact = 0.8 * x[:, None] + 0.2**0.5 * noise  # theta given x: N(x / 1.25, 0.2)
+    draws = {"exact": exact, "prior": noise, "off": exact.roll(1, 0)}[source]
+    result = calibration(draws, theta, given=x)
+    assert (result.accuracy.low < 0.5 < result.accuracy.high) is best
+    assert result.accuracy.value < 0.58 if best else result.accuracy.value > 0.65
+    assert source == "off" or result.p_value > 0.01
+    assert "best 0.5" in str(result)
+    assert calibration(draws[:50], theta[:50], given=x[:50]).accuracy is None
+
+
+@pytest.mark.parametrize(
+    "given", [torch.zeros(39, 1), torch.zeros(40), torch.full((40, 1), np.nan)]
+)
+def test_conditions_of_the_classifier_are_finite_rows(given):
+    with pytest.raises(
+        ValueError, match=r"given has shape .*: give finite numbers, a row for each"
+    ):
+        calibration(torch.zeros(40, 20, 1), torch.zeros(40, 1), given=given)
+
+
 @pytest.mark.parametrize(
     ("samples", "truth", "levels", "message"),
     [

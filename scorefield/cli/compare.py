@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from scorefield._internal.errors import UsageError
 from scorefield._internal.text import one_line
@@ -77,7 +77,8 @@ def compare(
 
     Each measurement has a confidence interval. The last row is the distance of data to data, which
     no plan can improve on. Prints a table, and writes frontier.json and a picture to the run
-    folder; `scorefield sample` with --tolerance or --time-per-sample picks from it.
+    folder; `scorefield sample` with --tolerance or --time-per-sample picks from it. For a run of
+    vectors with conditions, it also prints the calibration of draws given those of the items.
 
     Parameters
     ----------
@@ -97,6 +98,7 @@ def compare(
         Distances to the data.
     """
     from scorefield.cli.opening import open_run
+    from scorefield.runs.calibrate import measured_columns
     from scorefield.runs.jobs.tables import check_target, refuse_file
     from scorefield.sampling import MOST_ROWS
 
@@ -131,6 +133,24 @@ def compare(
     say(str(result))
     say(f"frontier: {out}")
     _draw(result, out.with_suffix(".png"))
+    if data is not None and not opened.given.values and measured_columns(opened.run):
+        _calibrate(opened, data, conditions, held_out=held_out, seed=seed)
+
+
+def _calibrate(opened: Opened, data: str, conditions: Any, **settings: Any) -> None:
+    """Print the calibration of the run's plan on pairs of items and conditions, if there are some.
+
+    Data without the conditions of its items is compared all the same.
+    """
+    from scorefield.runs.calibrate import DRAWS, LEAST, calibrate
+
+    run = opened.run
+    items = run.read(data, conditions)
+    if len(items.conditions.channels) < len(run.config.data.conditions) or len(items.x) < LEAST:
+        say("no calibration: it needs 20 items with all conditions, as by --conditions")
+        return
+    say(f"calibration of {DRAWS} draws given the conditions of each item:")
+    say(str(calibrate(run, items, **settings)))
 
 
 def _check_options(

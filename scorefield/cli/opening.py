@@ -152,14 +152,18 @@ class GivenItems:
     Attributes:
         values: for all items, or with a row for each, as a network takes them.
         name: of the conditions, for files and for the settings of a job; empty without any.
+        together: whether all rows are for every item.
     """
 
     values: Mapping[str, Tensor]
     name: str
+    together: bool = False
 
     @property
     def rows(self) -> int:
         """The number of items that they are for; 1 if they are for any."""
+        if self.together:
+            return 1
         return max((len(v) for v in self.values.values() if v.ndim), default=1)
 
     def check(self, ids: range, items: int | None) -> None:
@@ -186,6 +190,8 @@ class GivenItems:
             raise UsageError(
                 f"--given-from: {self.rows} rows, and item {max(rows)} needs one of its own."
             )
+        if self.together:
+            return Values(self.values)
         some = {k: v[rows] if v.ndim and len(v) > 1 else v for k, v in self.values.items()}
         return Values(some) if some else None
 

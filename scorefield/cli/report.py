@@ -10,6 +10,7 @@ from scorefield.cli.console import say, track
 from scorefield.cli.options import (
     ITEMS,
     WHERE,
+    Conditions,
     Device,
     Length,
     Network,
@@ -26,6 +27,7 @@ def report(
     /,
     *,
     held_out: Annotated[bool, option(ITEMS)] = False,
+    conditions: Conditions = None,
     n: Annotated[int | None, option(ITEMS, "by the size of the data")] = None,
     items: Annotated[int | None, option(ITEMS, "64, or fewer large ones")] = None,
     seed: Seed = 0,
@@ -39,7 +41,8 @@ def report(
 
     It describes data and training, and shows samples, trajectories from noise to data by several
     solvers, samples with more and more network calls, and the log, the tuned plans and the
-    comparison of plans in the run folder. Likelihoods and interpolations need data.
+    comparison of plans in the run folder. Likelihoods and interpolations need data, and
+    the calibration of a run of vectors with conditions needs those of the items, too.
 
     Parameters
     ----------
@@ -67,6 +70,7 @@ def report(
         seed=seed,
         n=n,
         items=items,
+        conditions=conditions,
         overwrite=overwrite,
     )
     for _ in track(builder, len(builder), "report"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +44,7 @@ def sample(
     *,
     n: Annotated[int | None, option(ITEMS, str(_SAMPLES))] = None,
     job: JobOptions = JobOptions(),
+    together: Annotated[bool, option(ITEMS)] = False,
     guidance: Scales = "1",
     embeddings: Embeddings = None,
     prompt: Prompt = None,
@@ -60,6 +62,9 @@ def sample(
     ----------
     n
         Number of samples: those with ids 0 to n - 1. Sample k is a function of the seed and k.
+    together
+        The conditions of --given-from, or those of --given, are independent observations of every
+        sample: its distribution is that given all of them.
     show_plan
         Print the solver and the times of the plan in full.
     """
@@ -79,11 +84,19 @@ def sample(
     scale = parse_guidance(guidance)
     opened = open_run(run, job, scale)
     chosen = choose_plan(opened, plan, solver)
-    one = opened.run
+    one = opened.run.condition_on(**condition)
+    if together:
+        from scorefield.runs.together import check_together
+
+        if not opened.given.values:
+            raise UsageError("--together: give the observations by --given-from, a row for each.")
+        opened = replace(opened, given=replace(opened.given, together=True))
+        check_together(one, opened.given.of(()))
     if one.config.data.lengths:
         one = one.of_length(one.config.data.shape[1])
-    prepare(one.toward(opened.given.of(ids[:1])), chosen.plan)  # raises before any work
-    of_class = file_part(job)
+    first = None if together else opened.given.of(ids[:1])
+    prepare(one.toward(first), chosen.plan)  # raises before any work
+    of_class = file_part(job) + "-together" * together
     if embeddings is not None:
         of_class += f"-{embeddings.stem}-{prompt or 0}"
     guided = guidance_suffix(scale) if isinstance(scale, float) else f"-guidance-{guidance}"
@@ -106,6 +119,7 @@ def sample(
     )
     settings = arguments | {"guidance": scale if isinstance(scale, float) else guidance}
     settings |= {"given": opened.given.name, "length": job.length} | chosen.settings
+    settings |= {"together": True} if together else {}
     settings |= {name: digest(value) for name, value in condition.items()}
     in_parts(opened, SAMPLES, out, work, settings, ids)
 
@@ -125,16 +139,26 @@ def _samples(
     from scorefield.data.lengths import by_length
     from scorefield.sampling import count_calls
 
+    opened, together = run.guided(guidance).condition_on(**condition), given.together
+    values = opened.drawn(list(task.ids), given.of(task.ids), seed)
+    if together:
+        from scorefield.runs.together import posterior_of_all
+
+        posterior_of_all(opened, values)  # whose moments are drawn once
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "given": values,
+        "together": together,
+        "batch_size": batch_size,
+    }
     with count_calls(run.field) as calls:
-        opened = run.guided(guidance).condition_on(**condition)
-        values = opened.drawn(list(task.ids), given.of(task.ids), seed)
-        x = opened.sample(task.ids, plan, seed=seed, given=values, batch_size=batch_size)
+        x = opened.sample(task.ids, plan, **settings)
     groups = [list(task.ids)]
     if run.config.data.lengths:
         each = by_length(opened.drawn_lengths(groups[0], seed))
         groups = [[task.ids[k] for k in places] for _, places in each]
     columns = {"x": x.numpy(force=True), "nfe": nfe_column(calls.rows, groups, batch_size)}
-    return columns | opened.columns_of(values, len(x))
+    return columns if together else columns | opened.columns_of(values, len(x))
 
 
 def _report(settings: Mapping[str, Any], statistics: Statistics) -> None:

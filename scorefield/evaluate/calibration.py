@@ -12,8 +12,14 @@ probability score (CRPS) also measures how narrow the density is, in the units o
 The true density has the smallest mean. That of a point is its absolute error. Both means are
 estimated from the draws without bias.
 
+Ranks are of each coordinate alone. With the conditions, a classifier compares whole pairs: the
+truth of one half of the pairs, ``(theta_k, x_k)``, with one draw for each of the other half,
+``(X_j, x_j)``. Both have one distribution if the density is the true one, and the accuracy of the
+classifier is 1/2; more is an error of the density, in any direction.
+
 Reference: Talts et al. (2018), arXiv:1804.06788, simulation-based calibration; Cook, Gelman and
-Rubin (2006); Gneiting and Raftery (2007), Strictly proper scoring rules.
+Rubin (2006); Gneiting and Raftery (2007), Strictly proper scoring rules; Lueckmann et al. (2021),
+arXiv:2101.04653, classifiers.
 """
 
 from __future__ import annotations
@@ -21,15 +27,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from scorefield.sampling import as_numbers
 
+if TYPE_CHECKING:
+    from scorefield.evaluate.metrics import Measurement
+
 LEVELS = (0.5, 0.8, 0.95)
 _CONFIDENCE = 1.959964  # deviations of a normal distribution for 95 %
+_CLASSIFIED = 64  # pairs, at least, for a classifier
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,8 @@ class Coverage:
     high: float
 
     def __str__(self) -> str:
-        return f"{100 * self.level:g} %: {100 * self.share:.1f} %"
+        ends = f"{100 * self.low:.0f} to {100 * self.high:.0f}"
+        return f"{100 * self.level:g} %: {100 * self.share:.1f} % ({ends})"
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,8 @@ class Calibration:
         p_value: the probability of ranks that are as far from uniform, the least of the coordinates
             times their number.
         crps: the mean of (1) over the pairs, of each coordinate, float64 ``(D,)``.
+        accuracy: of the classifier between pairs with the truth and with draws, 0.5 at best; None
+            without conditions, or with fewer than 64 pairs.
     """
 
     ranks: Tensor
@@ -69,14 +82,18 @@ class Calibration:
     coverage: tuple[Coverage, ...]
     p_value: float
     crps: Tensor
+    accuracy: Measurement | None = None
 
     def __str__(self) -> str:
         covered = ", ".join(map(str, self.coverage))
         crps = float(self.crps.mean())
-        return f"coverage {covered}; ranks p = {self.p_value:.2g}; CRPS {crps:.3g}"
+        accuracy = "" if self.accuracy is None else f"; classifier {self.accuracy}, best 0.5"
+        return f"coverage {covered}; ranks p = {self.p_value:.2g}; CRPS {crps:.3g}{accuracy}"
 
 
-def calibration(samples: Any, truth: Any, levels: Sequence[float] = LEVELS) -> Calibration:
+def calibration(
+    samples: Any, truth: Any, levels: Sequence[float] = LEVELS, *, given: Any = None
+) -> Calibration:
     """Return the calibration of draws, by the ranks of the truth.
 
     Args:
@@ -84,6 +101,7 @@ def calibration(samples: Any, truth: Any, levels: Sequence[float] = LEVELS) -> C
             where ``n + 1`` is a multiple of 40, and nearly so for 99 draws.
         truth: of each condition, ``(N, D)``.
         levels: of the intervals, between 0 and 1.
+        given: the conditions as numbers, ``(N, C)``, for the classifier.
 
     Raises:
         ValueError: other shapes, fewer than 20 pairs or 19 draws, a level out of range, values that
@@ -109,7 +127,34 @@ def calibration(samples: Any, truth: Any, levels: Sequence[float] = LEVELS) -> C
     ranks = less + equal // 2
     inside = ((ranks + 0.5) / (draws + 1) - 0.5).abs()
     covered = tuple(_coverage(level, inside <= level / 2) for level in levels)
-    return Calibration(ranks, draws, covered, _p_value(ranks, draws), _crps(samples, truth))
+    accuracy = (
+        None if given is None else _accuracy(samples[:, 0], truth, as_numbers("given", given))
+    )
+    return Calibration(
+        ranks, draws, covered, _p_value(ranks, draws), _crps(samples, truth), accuracy
+    )
+
+
+def _accuracy(draws: Tensor, truth: Tensor, given: Tensor) -> Measurement | None:
+    """Return the accuracy of a classifier between halves of the pairs, ``(N, D)`` each.
+
+    Raises:
+        ValueError: conditions of another number of rows, or that are not finite.
+    """
+    if given.ndim != 2 or len(given) != len(truth) or not bool(given.isfinite().all()):
+        raise ValueError(
+            f"given has shape {tuple(given.shape)}: give finite numbers, a row for each of the "
+            f"{len(truth)} pairs."
+        )
+    if len(truth) < _CLASSIFIED:
+        return None
+    from scorefield.evaluate.metrics import c2st
+
+    real = torch.cat([truth.double(), given.double().to(truth.device)], 1)
+    drawn = torch.cat([draws.double(), real[:, truth.shape[1] :]], 1)
+    scale = real.std(0)
+    scale = torch.where(scale > 0, scale, 1.0)
+    return c2st(real[::2] / scale, drawn[1::2] / scale)
 
 
 def _crps(samples: Tensor, truth: Tensor) -> Tensor:

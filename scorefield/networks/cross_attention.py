@@ -111,4 +111,5 @@ class CrossAttention(nn.Module):
 
     def _split(self, x: Tensor, count: int) -> Tensor:
         """Return ``(count, heads, n, channels of a head)`` from ``(B, n, channels)``."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2).expand(count, -1, -1, -1)
+        x = x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return x.expand(count, -1, -1, -1)

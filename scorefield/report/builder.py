@@ -20,12 +20,14 @@ from scorefield._internal.errors import UsageError
 from scorefield._internal.text import printable, short_name
 from scorefield.report import sample_sections, training_sections
 from scorefield.report.blocks import Commands, Panels, Section, Slider
+from scorefield.report.calibration import calibration_section
 from scorefield.report.context import ReportContext, quoted
 from scorefield.report.frames import solver_plans
 from scorefield.report.frontier import frontier_section
 from scorefield.report.style import DARK, LIGHT, VARIABLES, chart_css, optional
 from scorefield.report.training_sections import likelihood
 from scorefield.report.view import Picture
+from scorefield.runs.calibrate import measured_columns
 from scorefield.runs.jobs.tables import check_target
 from scorefield.runs.run import Run
 from scorefield.runs.summary import amount
@@ -131,6 +133,7 @@ SECTIONS = (
     sample_sections.over_calls,
     sample_sections.two_ways,
     frontier_section,
+    calibration_section,
     likelihood,
     sample_sections.interpolations,
     reproduce,
@@ -153,11 +156,16 @@ class ReportBuilder:
         seed: int = 0,
         n: int | None = None,
         items: int | None = None,
+        conditions: Any = None,
         overwrite: bool = False,
     ) -> None:
         for module in ("jinja2", "PIL.Image"):
             optional(module)
-        self.context = ReportContext(run, data, held_out=held_out, seed=seed, n=n, items=items)
+        self.context = ReportContext(
+            run, data, held_out=held_out, seed=seed, n=n, items=items, conditions=conditions
+        )
+        calibrated = bool(measured_columns(self.context.run))
+        self.sections = [s for s in SECTIONS if calibrated or s is not calibration_section]
         if out is None:
             if self.context.run.folder is None:
                 raise UsageError("out=None: the run has no folder; pass the file to write as out.")
@@ -168,7 +176,7 @@ class ReportBuilder:
 
     def __len__(self) -> int:
         """The number of sections."""
-        return len(SECTIONS)
+        return len(self.sections)
 
     def __iter__(self) -> Iterator[Section]:
         """Yield each section when it is computed, then write the file in one piece.
@@ -178,7 +186,7 @@ class ReportBuilder:
             StorageError: the disk has no room for the file.
         """
         sections = []
-        for section in SECTIONS:
+        for section in self.sections:
             sections.append(section(self.context))
             yield sections[-1]
         config, name = self.context.run.config, self.context.run.config.data.name
@@ -199,6 +207,7 @@ def write_report(
     seed: int = 0,
     n: int | None = None,
     items: int | None = None,
+    conditions: Any = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a report of a run as one HTML file that opens offline, and return its path.
@@ -217,6 +226,7 @@ def write_report(
         seed: of all noise.
         n: number of samples in a panel of the sliders, which depends on the data by default.
         items: number of items whose likelihood is computed; it depends on the data by default.
+        conditions: of the data, as for `scorefield.read`, for the section on calibration.
         overwrite: replace the file.
 
     Raises:
@@ -225,9 +235,8 @@ def write_report(
         NumericalError: the network's samples are not finite.
         StorageError: the disk has no room for the file.
     """
-    builder = ReportBuilder(
-        run, data, out, held_out=held_out, seed=seed, n=n, items=items, overwrite=overwrite
-    )
+    settings: dict[str, Any] = {"held_out": held_out, "seed": seed, "n": n, "items": items}
+    builder = ReportBuilder(run, data, out, conditions=conditions, overwrite=overwrite, **settings)
     for _ in builder:
         pass
     return builder.path

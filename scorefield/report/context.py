@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -43,7 +44,7 @@ class ReportContext:
 
     Attributes:
         run: the run.
-        x: the first items of the data, or of the held-out data; None without data.
+        items_of_data: the first items of the data, or of the held-out data; None without data.
         source: the name of the data, to stand in a sentence.
         held_out: whether only held-out data is used.
         seed: of all noise.
@@ -72,6 +73,7 @@ class ReportContext:
         seed: int = 0,
         n: int | None = None,
         items: int | None = None,
+        conditions: Any = None,
     ) -> None:
         Noise(seed, torch.arange(0))  # rejects a seed out of range
         for name, value, most in (("n", n, 64), ("items", items, 2000)):
@@ -85,9 +87,13 @@ class ReportContext:
         self.seed, self.held_out, self.n = seed, held_out, n
         self.items = items or min(_LIKELIHOODS, max(_LEAST, _VALUES // size))
         self.given = None if config.train.dropout else self._first(config.data)
-        self.x, self.source, self.data = None, "", "DATA"
+        if conditions is not None and data is None:
+            raise UsageError("conditions: are those of data; pass data, too.")
+        self.items_of_data: Data | None = None
+        self.source, self.data = "", "DATA"
         if data is not None:
-            self.x, self.source = self._items(as_data(data, learn=False, like=config.data))
+            every = as_data(data, conditions, learn=False, like=config.data)
+            self.items_of_data, self.source = self._items(every), short_name(every.name)
             if isinstance(data, str | PathLike):
                 self.data = quoted(data)
         self.folder = "RUN" if folder is None else quoted(folder.path)
@@ -109,13 +115,26 @@ class ReportContext:
         rows = {key: self.run.examples[key][:1] for key in data.examples}
         return Given(rows) if rows else None
 
-    def _items(self, data: Data) -> tuple[Tensor, str]:
-        """Return the first items of data, or of its held-out items, and its name."""
+    def _items(self, data: Data) -> Data:
+        """Return the first items of data, or of its held-out items."""
         count = min(_ITEMS, max(2, _NUMBERS // math.prod(self.run.config.data.shape)))
         rows = held_out_items(self.run.config, data) if self.held_out else torch.arange(len(data.x))
         x = data.x[rows[:count]]
         self.run.check_data(x, data.name)
-        return x, short_name(data.name)
+        return replace(data, x=x, conditions=data.conditions.rows(rows[:count]))
+
+    @property
+    def x(self) -> Tensor | None:
+        """The first items of the data, or of the held-out data; None without data."""
+        items = self.items_of_data
+        return None if items is None else items.x[torch.arange(len(items.x))]
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether the data has all conditions of the run."""
+        items = self.items_of_data
+        own = set() if items is None else {*items.conditions.values}
+        return own >= {channel.key for channel in self.run.config.data.conditions}
 
     @property
     def field(self) -> ScoreField:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow
 
     from scorefield.evaluate.audit import Audit
+    from scorefield.evaluate.calibration import Calibration
     from scorefield.evaluate.check import Check, Progress
     from scorefield.evaluate.metrics import Metric
     from scorefield.tuning.frontier import Frontier
@@ -377,6 +378,31 @@ class Run(DataInference):
         from scorefield.runs.comparison import audit
 
         return audit(self, data, given, conditions=conditions, n=n, seed=seed, progress=progress)
+
+    def calibrate(
+        self,
+        data: Any,
+        *,
+        conditions: Any = None,
+        held_out: bool = False,
+        **settings: Any,
+    ) -> Calibration:
+        """Measure the calibration of draws given the conditions of data; see `sf.calibration`.
+
+        Args:
+            data, conditions: pairs that the run was not trained on, as for `scorefield.train`.
+            held_out: the data is that of the training: use only the items that were held out.
+            settings: ``pairs``, by default 200, and ``draws`` of each, 99; the ``levels`` of
+                intervals; ``nfe`` of `plan`, ``seed`` and ``batch_size``.
+
+        Raises:
+            UsageError: a run without conditions, or of samples of more than 32 numbers or of none
+                that is continuous; fewer than 20 items.
+            DataError: data that is not of the run's kind, or has not all of its conditions.
+        """
+        from scorefield.runs.calibrate import calibrate
+
+        return calibrate(self, self.read(data, conditions), held_out=held_out, **settings)
 
     def save(self, folder: str | Path, include: Mapping[str, Path | str] | None = None) -> None:
         """Write the run to a new folder, at once or not at all; it belongs to it from then on.

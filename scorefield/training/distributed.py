@@ -26,6 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from scorefield._internal.errors import UsageError
 from scorefield.training.workers import Undivided, Workers
 
 TIMEOUT = timedelta(minutes=5)
@@ -71,15 +72,34 @@ class Sharded(_Group):
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
 
     def own(self, network: nn.Module) -> nn.Module:
-        return copy.deepcopy(network)
+        return self.copy(network)
 
-    def divide(self, network: nn.Module) -> None:
-        for child in network.children():
-            if isinstance(child, nn.ModuleList):
-                for block in child:
-                    fully_shard(block, mesh=self.mesh)
+    def copy(self, network: nn.Module) -> nn.Module:
+        shared = len(list(network.named_parameters(remove_duplicate=False)))
+        if shared != len(list(network.parameters())):
+            raise UsageError(
+                "--distributed fsdp: two layers of the network share a weight, which cannot be "
+                "divided between processes; use ddp."
+            )
+        # through "meta", so that no worker ever holds a second whole network
+        empty: dict[int, Any] = {
+            id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+            for p in network.parameters()
+        }
+        result = copy.deepcopy(network, empty)
+        for module in reversed([*result.modules()]):  # inner blocks first
+            if isinstance(module, nn.ModuleList):
+                for block in module:
+                    if not isinstance(block, nn.ModuleList) and [*block.parameters()]:
+                        fully_shard(block, mesh=self.mesh)
         # otherwise a pass outside training leaves the root whole, unlike its average
-        fully_shard(network, mesh=self.mesh, reshard_after_forward=True)
+        fully_shard(result, mesh=self.mesh, reshard_after_forward=True)
+        result.to_empty(device=self.device)
+        sources = {**dict(network.named_buffers()), **dict(network.named_parameters())}
+        with torch.no_grad():
+            for name, value in (*result.named_buffers(), *result.named_parameters()):
+                value.copy_(self.share(sources[name], value))
+        return result
 
     def join(self, network: nn.Module) -> nn.Module:
         return network

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.field import Denoiser
@@ -38,11 +37,8 @@ def rate(step: int, steps: int, warmup: int) -> float:
 
 
 @torch.no_grad()
-def average(model: AveragedModel, network: nn.Module, decay: float) -> None:
-    """Update averaged weights, with a decay that starts low, so that early weights are forgotten.
-
-    As ``model.update_parameters``, without its copy of the count to the device, which is a wait.
-    """
+def average(model: states.Average, network: nn.Module, decay: float) -> None:
+    """Update averaged weights, with a decay that starts low, to forget early weights soon."""
     old, new = ([p.detach() for p in part.parameters()] for part in (model.module, network))
     n = int(model.n_averaged)  # on the CPU
     if n:
@@ -186,9 +182,7 @@ class Fit:
         self.chosen: list[dict[str, Tensor]] = []
         self.network = workers.own(denoiser.network)
         self.device = next(self.network.parameters()).device
-        self.averages = [AveragedModel(self.network) for _ in optim.ema]
-        for network in (self.network, *(average.module for average in self.averages)):
-            workers.divide(network)
+        self.averages = [states.Average(workers.copy(denoiser.network)) for _ in optim.ema]
         self.averaged = denoiser.around(self.averages[0].module.eval())
         self.joined = workers.join(self.network)
         self.optimizer = torch.optim.AdamW(

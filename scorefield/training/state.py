@@ -8,13 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from scorefield.training.workers import Workers
 
 
+class Average(nn.Module):
+    """A network with averaged weights, and the number of those in it."""
+
+    n_averaged: Tensor
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("n_averaged", torch.tensor(0))
+
+
 def state(
-    network: nn.Module, averages: Sequence[AveragedModel], optimizer: Optimizer, scaler: GradScaler
+    network: nn.Module, averages: Sequence[Average], optimizer: Optimizer, scaler: GradScaler
 ) -> dict[str, Tensor]:
     """Return the tensors by their names."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
@@ -29,7 +39,7 @@ def state(
 def restore(
     tensors: Mapping[str, Tensor],
     network: nn.Module,
-    averages: Sequence[AveragedModel],
+    averages: Sequence[Average],
     optimizer: Optimizer,
     scaler: GradScaler,
     workers: Workers,

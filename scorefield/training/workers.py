@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -31,11 +32,11 @@ class Workers(ABC):
 
     @abstractmethod
     def own(self, network: nn.Module) -> nn.Module:
-        """Return the network whose weights the optimizer changes: this one or a copy of it."""
+        """Return the network whose weights the optimizer changes: this one or a `copy`."""
 
     @abstractmethod
-    def divide(self, network: nn.Module) -> None:
-        """Leave each worker its share of the weights, if they are divided."""
+    def copy(self, network: nn.Module) -> nn.Module:
+        """Return a copy, of which each worker has its share of the weights if they are divided."""
 
     @abstractmethod
     def join(self, network: nn.Module) -> nn.Module:
@@ -68,8 +69,8 @@ class Undivided(Workers):
     def own(self, network: nn.Module) -> nn.Module:
         return network
 
-    def divide(self, network: nn.Module) -> None:
-        pass
+    def copy(self, network: nn.Module) -> nn.Module:
+        return copy.deepcopy(network)
 
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor

@@ -76,7 +76,8 @@ def parameters(cls):
 
 @pytest.mark.parametrize(("config", "cls"), CLASSES, ids=lambda cls: cls.__name__)
 def test_a_configuration_has_the_arguments_of_its_class_and_their_defaults(config, cls):
-    own = ("kind", "classless")  # classless is an argument of its condition
+    # classless is an argument of its condition, and components of the Wiener filter around it
+    own = ("kind", "classless", "components")
     fields = {name: f for name, f in config.model_fields.items() if name not in own}
     expected = parameters(cls)
     assert set(fields) == set(expected)

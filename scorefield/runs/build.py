@@ -287,17 +287,24 @@ def network(
 
     Raises:
         ValueError: samples of a shape that the network does not take, or that do not halve between
-            its levels; images as conditions of an MLP; other settings that the network rejects.
+            its levels; components of signals of several lengths; images as conditions of an MLP;
+            other settings that the network rejects.
     """
     if ends:
+        if getattr(config, "components", 0):
+            raise ValueError("network.components: not for signals of several lengths; use 0.")
         channels_in, places = shape
         inner = network(config, (channels_in + 1, places), channels)
         from scorefield.networks.masked import Masked  # for signals of several lengths alone
 
         return Masked(inner, channels_in, places)
     config = concrete_network(config, shape)
+    if components := getattr(config, "components", 0):
+        inner = network(config.model_copy(update={"components": 0}), shape, channels)
+        return networks.Wiener(inner, math.prod(shape), components)
     constructor = _constructor("network", config)
     options = _options(config)
+    options.pop("components", None)
     optional = options.pop("classless", True)
     images = {ch.key: Images(ch.shape[0]) for ch in channels if isinstance(ch, ImageChannel)}
     conditions = {
@@ -513,7 +520,8 @@ def concrete_network(
 ):
     """Return the configuration of a network with its kind and width filled in."""
     if config.kind == "auto":
-        config = c.UNetConfig() if len(shape) > 1 else c.MLPConfig()
+        ours = c.UNetConfig if len(shape) > 1 else c.MLPConfig
+        config = ours(components=config.components)
     if config.kind == "unet":
         config = _unet(config, shape)
     elif isinstance(config, c.SongConfig | c.ADMConfig) and config.multipliers is None:

@@ -102,10 +102,22 @@ def check_settings(config: TrainConfig, data: Data) -> None:
         )
     if config.conditional and not is_classless(config.network):
         _check_all_have_classes(data, config.dropout)
+    if getattr(config.network, "components", 0):
+        _check_components(config)
     if config.levels and any(c.kind == "category" for c in data.columns.kinds):
         raise UsageError(
             f"levels={config.levels}: {data.name} has columns of texts, which are not levels. "
             "Leave levels out; the whole numbers of a table stay whole anyway."
+        )
+
+
+def _check_components(config: TrainConfig) -> None:
+    """Reject a Wiener filter for a network that predicts, or is given, other quantities."""
+    by = config.parametrization
+    if by.kind != "preconditioned" or by.data_std != 1 or config.label.kind != "noise":
+        raise UsageError(
+            "network.components: needs parametrization.kind=preconditioned with data_std=1, and "
+            "label.kind=noise."
         )
 
 

@@ -19,8 +19,9 @@ from scorefield._internal.errors import NumericalError, StorageError
 from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
 from scorefield.data.lengths import moments
-from scorefield.data.rows import chunks, digest
+from scorefield.data.rows import chunks, digest, spans
 from scorefield.data.source import as_data
+from scorefield.networks import Wiener
 from scorefield.noise import Noise
 from scorefield.process import check_instance
 from scorefield.runs import build
@@ -147,6 +148,10 @@ class Training:
         conditions = data.conditions.values if config.conditional else {}
         share = self.config.held_out or 0.0
         self.learned, rest = split(len(data.x), share, self.config.seed)
+        if isinstance(self.denoiser.network, Wiener) and objects.network is None:
+            parts = spans((len(self.learned), *self.denoiser.shape))
+            items = (self.learned[torch.from_numpy(part)] for part in parts)
+            self.denoiser.network.fit(self._middle(data.x[each]) for each in items)
         coupling = self._coupling(source)
         if self.config.coupling == "ot":
             check_groups(conditions, self.learned)
@@ -172,11 +177,11 @@ class Training:
         if source is None:
             return coupling
 
-        def prepare(x: Tensor) -> Tensor:
-            v = self.transform.forward(self.encoding.middle(x))
-            return v.to(self.transform.mean.dtype)
+        return FromData(source.x, self._middle, self.config.coupling == "paired", coupling)
 
-        return FromData(source.x, prepare, self.config.coupling == "paired", coupling)
+    def _middle(self, x: Tensor) -> Tensor:
+        """Return the field's input for data, with the mean of the encoding's noise."""
+        return self.transform.forward(self.encoding.middle(x)).to(self.transform.mean.dtype)
 
     def _prepared(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
         v, _, noise = self.encoding.forward(x, noise)

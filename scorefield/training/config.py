@@ -251,12 +251,15 @@ class MLPConfig(Frozen):
         depth: Residual blocks (mlp).
         recompute: Recompute the inside of the blocks in the backward pass instead of storing it
             (mlp, unet). That takes less memory and about a third more time, for the same gradients.
+        components: Principal components of the data in the Wiener filter, the best linear denoiser,
+            which the network then corrects; 0 for none (mlp, unet, song, adm, dit).
     """
 
     kind: Literal["mlp"] = "mlp"
     width: PositiveInt | None = None
     depth: PositiveInt = 4
     recompute: bool = False
+    components: NonNegativeInt = 0
 
 
 class _Levels(Frozen):
@@ -264,6 +267,7 @@ class _Levels(Frozen):
     width: PositiveInt | None = None
     multipliers: Multipliers | None = None
     blocks: PositiveInt = 1
+    components: NonNegativeInt = 0
 
 
 class UNetConfig(_Levels):
@@ -345,6 +349,7 @@ class DiTConfig(Frozen):
     variances: bool = False
     classless: bool = True
     cross_attention: bool = False
+    components: NonNegativeInt = 0
 
 
 class DiffusersConfig(Frozen):
@@ -366,6 +371,7 @@ class AutoNetwork(Frozen):
     """A U-Net for signals, images and volumes, and an MLP for vectors, each with its defaults."""
 
     kind: Literal["auto"] = "auto"
+    components: NonNegativeInt = 0
 
 
 NetworkConfig = Annotated[

@@ -22,7 +22,7 @@ ALLOWED = {
     "noise": {"field", "process"},
     "networks": set(),
     "theory": {"noise", "process"},
-    "spaces": {"noise"},
+    "spaces": {"field", "noise", "process"},
     "solvers": {"field", "noise", "process"},
     "sampling": {"_internal", "field", "noise", "process", "solvers"},
     "likelihood": {"_internal", "field", "noise", "process", "sampling", "solvers"},

@@ -9,7 +9,7 @@ import torch
 
 import scorefield as sf
 from scorefield.spaces import SO3, Euclidean, Product, Sphere, Torus
-from scorefield.spaces.kernels import draw, sphere
+from scorefield.spaces.kernels import Table, sphere
 
 F64 = torch.float64
 SPACES = [
@@ -66,6 +66,17 @@ def test_exp_and_log_are_inverse_and_stay_on_the_manifold(space):
     space.check(half)
     assert (space.project(half) - half).abs().max() < 1e-14
     assert space.distance(x, x).abs().max() < 1e-14
+
+
+@spaces
+def test_pull_back_inverts_the_derivative_of_exp(space):
+    x, y = points(space, 50), points(space, 50, seed=1)
+    v, w = space.log(x, y), space.normal(y, noise(50, 2))[0]
+    u = space.pull_back(x, v, w)
+    assert (space.tangent(x, u) - u).abs().max() < 1e-12
+    _, pushed = torch.func.jvp(lambda v: space.exp(x, v), (v,), (u,))
+    assert (pushed - w).abs().max() < 1e-9
+    assert (space.pull_back(x, 0 * v, v) - v).abs().max() < 1e-14
 
 
 @pytest.mark.parametrize("space", ISOTROPIC, ids=str)
@@ -238,11 +249,9 @@ def test_sampled_radii_have_the_moments_of_the_kernel(t):
     space = Sphere(2)
     u = (torch.arange(4000, dtype=F64) + 0.5) / 4000
     x = torch.tensor([0.0, 0.0, 1.0], dtype=F64)
-    top = torch.tensor([min(math.pi, 10 * t**0.5)], dtype=F64)
-    one = torch.zeros(4000, dtype=torch.int64)
-    r = draw(
-        u, one, top, lambda r: space.radial(r, torch.tensor(t, dtype=F64))[0].exp() * space.area(r)
-    )
+    top, time = min(math.pi, 10 * t**0.5), torch.tensor(t, dtype=F64)
+    table = Table.of(top, lambda r: space.radial(r, time)[0].exp() * space.area(r))
+    r = table.draw(u, torch.zeros(4000, dtype=torch.int64))
     assert float(r.cos().mean()) == pytest.approx(math.exp(-t), abs=2e-4 * t)
     count = 4000
     z = space.heat_sample(x.expand(count, 3), t, noise(count))[0][:, 2]

@@ -10,6 +10,7 @@ from .base import (
     Pair,
     ScoreField,
     Shape,
+    check_flat,
     check_score,
     check_starts_at_noise,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "Tilted",
     "V",
     "Velocity",
+    "check_flat",
     "check_same",
     "check_score",
     "check_starts_at_noise",

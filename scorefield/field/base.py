@@ -127,8 +127,9 @@ class Estimate(NamedTuple):
 
     @property
     def x0(self) -> Tensor:
-        """``E[x_0 | x]``."""
-        return mix(*zip(self.of_x0, self.basis, strict=True))
+        """``E[x_0 | x]``; on a space, the end of the geodesic along the score."""
+        x0, space = mix(*zip(self.of_x0, self.basis, strict=True)), self.at.process.space
+        return x0 if space is None else space.exp(self.x, x0 - self.x)
 
     @property
     def eps(self) -> Tensor:
@@ -376,6 +377,7 @@ class ScoreField(nn.Module, ABC):
             ValueError: ``process`` reaches noise levels outside this field's own.
         """
         check_instance("process", process, Process, "one such as VP()")
+        check_flat("under", self)
         return _Under(self, process)
 
     def condition_on(self, **condition: Any) -> ScoreField:
@@ -410,13 +412,23 @@ NO_SCORE = (
 
 
 def check_score(name: str, *fields: ScoreField) -> None:
-    """Reject fields without a score, for ``name``, which needs one."""
+    """Reject fields without a score of vectors, for ``name``, which needs one."""
     for field in fields:
         check_starts_at_noise(field)
+        check_flat(name, field)
     if not all(field.has_score for field in fields):
         raise ValueError(
             f"field: {name} needs a score, and {NO_SCORE}. Train with coupling='independent', or "
             "use solvers of the ODE."
+        )
+
+
+def check_flat(name: str, field: ScoreField) -> None:
+    """Reject a field on a space, for ``name``, which needs vectors."""
+    if field.process.space is not None:
+        raise ValueError(
+            f"field: {name} adds vectors, and this field is on {field.process.space}, where points "
+            "do not add. Use sample, integrate, encode, decode or log_prob."
         )
 
 

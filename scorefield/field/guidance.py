@@ -117,6 +117,8 @@ class ClassifierFree(FieldWrapper):
         # the sum of (1) by its terms
         weights = [a - b for a, b in zip([1.0, *scales], [*scales, 0.0], strict=True)]
         x0, eps = (mix(*zip(weights, parts, strict=True)) for parts in zip(*terms, strict=True))
+        if self.process.space is not None:
+            return Estimate.from_eps(x, at, eps)
         if self.rescale:
             share = 1 + self.rescale * (_deviation(last[0]) / _deviation(x0) - 1)
             change = (share - 1) * x0
@@ -186,7 +188,8 @@ class Tilted(FieldWrapper):
         clean: bool = False,
     ) -> None:
         super().__init__(base)
-        check_score("Tilted", base)
+        if self.process.space is None:
+            check_score("Tilted", base)
         self.log_potential, self.scale, self.clean = log_potential, scale, clean
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
@@ -196,8 +199,11 @@ class Tilted(FieldWrapper):
             estimate = self.base(inputs, at.prepared, **condition)
             log_q = self._log_q(inputs, at, estimate)
             (push,) = torch.autograd.grad(log_q.sum(), inputs, create_graph=through)
+            space = self.process.space
+            push = push if space is None else space.gradient(inputs, push)
             x0 = estimate.x0 + self.scale * at.sigma**2 / at.alpha * push
             eps = estimate.eps - self.scale * at.sigma * push
+            x0 = x0 if space is None else x - at.sigma * eps
         return Estimate(x, at, (x0, eps) if through else (x0.detach(), eps.detach()))
 
     def _log_q(self, x: Tensor, at: Instant, estimate: Estimate) -> Tensor:

@@ -89,7 +89,8 @@ def log_prob(
 
     Args:
         solver: a solver of the ODE, or a `Plan` of one, that integrates sample and log-density
-            together. Without it, and without times, a quadrature along the path.
+            together. Without it, and without times, a quadrature along the path; on a space
+            adaptive steps of `Dopri5`.
         times: as for `scorefield.encode`, a grid or a number of steps; ``x`` is the data at its
             last time. Or `Adaptive`: each sample chooses its steps, so that the error of a step is
             within the tolerances, for the integral in nats; by `Dopri5` without a solver.
@@ -118,12 +119,14 @@ def log_prob(
     dim = math.prod(field.shape)
     exact = probes == 0 or (probes is None and dim <= (_EXACT if stderr is None else _PROBES))
     directions = Directions(0 if exact else _PROBES if probes is None else probes)
+    if field.process.space is not None and prior != "moments":
+        raise ValueError("prior: on a space it is uniform, with the moments of Euclidean parts.")
     moments = resolved(field, prior).to(x.device)
     top = last_time(field, moments)
     goal, most = (math.inf, 0) if stderr is None else (stderr, max_probes)
     with torch.inference_mode(False):  # whose tensors no gradient could be taken of
         rule: Callable[[ScoreField], Nodes | Steps]
-        if solver is None and times is None:
+        if solver is None and times is None and field.process.space is None:
             count = DEFAULT_CALLS if nfe is None else nfe
             rule = partial(Nodes, count=count, moments=moments, top=top, directions=directions)
         else:
@@ -193,8 +196,11 @@ def _plan(
         end, c = field.process.t_min, field.data_std
         return balanced(field.process, steps, start=top, end=end, data_std=c, power=6.0)
 
-    if solver is None and isinstance(times, Adaptive):
+    space = field.process.space
+    if solver is None and (isinstance(times, Adaptive) or space):
         solver = Dopri5()
+        if times is None and nfe is None:
+            times = Adaptive(1e-5, 1e-5)
     if nfe is not None and times is None and not isinstance(solver, Plan):
         nfe -= END_CALLS
     default = ROUND_TRIP._replace(grid=grid, steps=DEFAULT_CALLS)

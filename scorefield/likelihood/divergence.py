@@ -1,7 +1,8 @@
 r"""The trace of a field's Jacobian, exact or by probes.
 
 ``tr J`` is exact by one product with ``J`` per coordinate, or the mean over probes ``v`` with
-random signs of ``v . J v``. Products are taken backwards, a few at once.
+random signs of ``v . J v``. Products are taken backwards, a few at once. On a space the vectors are
+projected to tangent vectors, and the trace of ``eps`` is its divergence.
 
 Reference: Hutchinson (1990), A stochastic estimator of the trace; Grathwohl et al. (2019),
 arXiv:1810.01367.
@@ -75,6 +76,8 @@ def trace(
             )
         eps = estimate.eps
         vectors = directions.vectors(inputs.detach(), noise, node)
+        if space := field.process.space:
+            vectors = (space.tangent(inputs.detach(), v) for v in vectors)
         products = [(_pull(eps, inputs, v) * v).flatten(2).sum(2) for v in vectors]
     sigma = torch.as_tensor(at.sigma, dtype=torch.float64).to(x).reshape(-1)
     traces = sigma * torch.cat(products)

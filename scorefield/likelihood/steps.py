@@ -6,6 +6,9 @@ for each probe, or one in all, ``l``, with ``dl / dlog r`` the trace less its Ga
 solvers integrate both. On another process's own time, near the data, steps would be far from small
 and their error estimates too small. Probes are drawn once and stay the same along the path, since
 steps cannot follow a trace that changes from call to call.
+
+On a space the state is a point of its product with the Euclidean space of the integrals, the trace
+is the divergence of eps, and no Gaussian part is taken out.
 """
 
 from __future__ import annotations
@@ -47,7 +50,8 @@ class Steps:
         alpha, sigma = process.coefficients(check_times(process, torch.as_tensor(own)))
         r = sigma / alpha
         self.low, self.high = r[[0, -1]].tolist()
-        self.field = field.under(EDM(t_min=self.low, t_max=self.high))
+        self.space = process.space
+        self.field = field if self.space else field.under(EDM(t_min=self.low, t_max=self.high))
         self.times: Tensor | Adaptive = r
         if isinstance(times, Adaptive):
             # the first step tried is within the data's deviation, however far away the prior is,
@@ -74,6 +78,9 @@ class Steps:
         y_end, integral = joined.split(state)
         first_eps, first_trace = self._look(y, self.low, noise)
         eps, mean = self._look(y_end, self.high, noise)
+        if self.space:
+            looks = (y_end, first_eps, first_trace, mean)
+            return self._on_space(looks, integral, error, calls + END_CALLS - 1)[:, list(rows)]
         before = y_end - (1 - _BEFORE) * self.high * eps
         before_eps, _ = self._look(before, _BEFORE * self.high, noise)
         r = torch.tensor([self.low, _BEFORE * self.high, self.high], dtype=torch.float64)
@@ -91,6 +98,28 @@ class Steps:
             integral.T, error, (first_trace, mean), calls, products, self.directions.exact
         )
         return out[:, list(rows)]
+
+    def _on_space(
+        self, looks: tuple[Tensor, ...], integral: Tensor, error: Tensor, calls: Tensor
+    ) -> Tensor:
+        """Return the fields of `Likelihood` from the last point and both ends' eps and traces."""
+        field, count = self.field, integral.shape[1]
+        y_end, eps = (v.reshape(-1, *field.shape) for v in looks[:2])
+        first, last = looks[2:]
+        prior = field.process.prior(field.mean, field.variance, self.high)
+        value = prior.log_prob(y_end) + integral.mean(1)
+        return torch.stack(
+            [
+                value,
+                integral.std(1) / math.sqrt(count) if count > 1 else 0 * value,
+                error,
+                0.5 * (first - field.process.space.inner(eps, eps)),
+                0.5 * (last - prior.trace(self.high)),
+                calls,
+                calls * self.directions.products(self.dim),
+                0 * value + self.directions.last,
+            ]
+        )
 
     def _adapt(
         self, joined: _Joined, begin: Tensor, noise: Noise, rows: Sequence[int], control: Adaptive
@@ -143,7 +172,9 @@ class _Joined(ScoreField):
     ) -> None:
         self.dim, self.count = math.prod(base.shape), max(1, directions.last)
         c = moments.deviation
-        super().__init__(base.process, (self.dim + self.count,), 0.0, c**2)
+        process: Any = base.process
+        shape = (self.dim + self.count,)
+        super().__init__(process.beside(self.count) if process.space else process, shape, 0.0, c**2)
         self.base, self.moments = base, moments
         self.directions, self.noise = directions, noise
         # so that a step's size, a mean over coordinates, weighs the integral as it does all of y
@@ -166,7 +197,7 @@ class _Joined(ScoreField):
         shaped = x[:, : self.dim].reshape(-1, *self.base.shape)
         eps, traces = trace(self.base, shaped, at.prepared, self.directions, self.noise)
         r = torch.as_tensor(at.sigma, dtype=torch.float64).to(x).reshape(-1, 1)
-        gaussian = self.moments.trace(r)[:, None]
+        gaussian = 0.0 if self.base.process.space else self.moments.trace(r)[:, None]
         self.eps = eps.flatten(1)
         rest = self.scale * (traces.T - gaussian) / r
         return Estimate.from_eps(x, at, torch.cat([self.eps, rest], 1))

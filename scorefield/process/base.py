@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -155,6 +155,20 @@ class Prior:
         """Return prior samples made from standard normal ``eps`` of shape ``(B, ...)``."""
         return self.mean.to(eps) + self.std.to(eps) * eps
 
+    def raw(self, z: Tensor) -> Tensor:
+        """Return the point of a code in standard units."""
+        v = wide(z)
+        return (self.mean.to(v) + self.std.to(v) * v).to(z)
+
+    def standard(self, x: Tensor) -> Tensor:
+        """Return the inverse of `raw`."""
+        v = wide(x)
+        return ((v - self.mean.to(v)) / self.std.to(v)).to(x)
+
+    def trace(self, r: float) -> float:
+        """Return minus ``r^2`` times the divergence of the score."""
+        return float((r / self.std).square().sum())
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density of each sample of ``x`` ``(B, ...)``, in nats, shape ``(B,)``."""
         z = (x - self.mean.to(x)) / self.std.to(x)
@@ -198,6 +212,7 @@ class Process(ABC):
             1, where ``sigma`` or ``alpha`` of many processes is 0 and a difference of nearly equal
             numbers has lost its digits.
         t_origin: the time at which `t_data` looks for the data.
+        space: the `scorefield.spaces.Space` of the samples; None for vectors.
 
     Raises:
         ValueError: on construction, if the interval is empty, a coefficient is not a finite tensor
@@ -209,6 +224,7 @@ class Process(ABC):
     t_min: float = 1e-3
     t_max: float = 0.999
     t_origin: ClassVar[float] = 0.0
+    space: Any = None
 
     def __init__(self, *, t_min: float | None = None, t_max: float | None = None) -> None:
         for name, value in (("t_min", t_min), ("t_max", t_max)):
@@ -340,7 +356,12 @@ class Process(ABC):
     def perturb(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
         """Return ``x_t`` of (1) for data ``x0`` ``(B, ...)``, times as in `align`, and noise."""
         t = align(t, x0)
-        return cast(self.alpha(t), x0) * x0 + cast(self.sigma(t), x0) * eps
+        noise = cast(self.sigma(t), x0) * eps
+        return (
+            cast(self.alpha(t), x0) * x0 + noise
+            if self.space is None
+            else self.space.exp(x0, noise)
+        )
 
     def diffuse(self, x: Tensor, t: Time, s: Time, eps: Tensor) -> Tensor:
         """Move ``x`` from time ``t`` to the noisier ``s`` by the exact two-time kernel (5).
@@ -362,7 +383,7 @@ class Process(ABC):
         gain = self.half_log_snr(s) - self.half_log_snr(t)
         return self.sigma(s) * (-torch.expm1(2 * gain)).sqrt()
 
-    def prior(self, mean: Time = 0.0, variance: Time = 1.0, t: Time | None = None) -> Prior:
+    def prior(self, mean: Time = 0.0, variance: Time = 1.0, t: Time | None = None) -> Any:
         """Return the Gaussian that data with this mean and variance has become at ``t``.
 
         ``mean`` and ``variance`` are the data's, one number or one per coordinate; the defaults are
@@ -372,7 +393,8 @@ class Process(ABC):
         alpha, sigma = self.alpha(t), self.sigma(t)
         mean = torch.as_tensor(mean, dtype=torch.float64)
         variance = torch.as_tensor(variance, dtype=torch.float64)
-        return Prior(alpha * mean, (alpha**2 * variance + sigma**2).sqrt())
+        prior = Prior(alpha * mean, (alpha**2 * variance + sigma**2).sqrt())
+        return prior if self.space is None else self.space.prior(prior)
 
 
 def _with_rate(f: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:

@@ -146,6 +146,8 @@ def check_samples(
         )
     if bad := not_finite(x):
         raise ValueError(f"x is not finite in samples {bad[:5]}.")
+    if field.process.space is not None:
+        field.process.space.check(x)
     rows = as_ids(len(x) if ids is None else ids, batch_size)
     if len(rows) != len(x):
         raise ValueError(f"{len(rows)} ids for {len(x)} samples: give one for each.")

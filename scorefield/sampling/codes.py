@@ -2,6 +2,7 @@ r"""Latent codes: data carried to the prior and back by the probability-flow ODE
 
 The ODE joins a sample and a point of the prior one to one. A code is that point in the prior's own
 units, ``z = (x_T - mean) / deviation``: for data that the field knows it is near a standard normal.
+On a space it is a point, near the uniform distribution, with its Euclidean parts in those units.
 A solver's result is one to one up to the solver's error, which is measured by going back.
 
 Between two codes the way is along the prior's shell: directions turn at a constant rate (slerp),
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import NumericalError
-from scorefield.field import ScoreField, check_starts_at_noise
+from scorefield.field import ScoreField, check_flat, check_starts_at_noise
 from scorefield.noise import Noise
 from scorefield.process import check_whole, wide
 from scorefield.sampling.adaptive import Adaptive
@@ -103,8 +104,8 @@ def encode(
     x, rows = check_samples(field, x, ids, batch_size)
     ways = _Ways(field, _plan(field, solver, times, nfe), rows, batch_size)
     end, partner, error, calls = ways.travel(x, None, up=True, check=check)
-    pair = None if partner is None else ways.standard(partner)
-    return Codes(ways.standard(end), error, calls, pair)
+    pair = None if partner is None else ways.prior.standard(partner)
+    return Codes(ways.prior.standard(end), error, calls, pair)
 
 
 def decode(
@@ -127,7 +128,7 @@ def decode(
     z, partner = (codes.z, codes.partner) if isinstance(codes, Codes) else (codes, None)
     z, rows = check_samples(field, z, ids, batch_size)
     ways = _Ways(field, _plan(field, solver, times, nfe), rows, batch_size)
-    pair = None if partner is None else ways.raw(partner)
+    pair = None if partner is None else ways.prior.raw(partner)
     end, _, error, calls = ways.travel(z, pair, up=False, check=check)
     return Decoded(ways.land(end), error, calls)
 
@@ -157,6 +158,7 @@ def interpolate(
         ValueError: as `encode`; ``a`` and ``b`` that differ in shape; ``points < 2``.
         NumericalError: a code or sample is not finite.
     """
+    check_flat("interpolate", field)
     a, b = as_numbers("a", a), as_numbers("b", b)
     if a.shape != b.shape:
         raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}: give pairs.")
@@ -249,16 +251,6 @@ class _Ways:
         """Return values at the last time in the data's units."""
         return x / self.alpha
 
-    def standard(self, x: Tensor) -> Tensor:
-        """Return values at the first time in the prior's units."""
-        v = wide(x)
-        return ((v - self.prior.mean.to(v)) / self.prior.std.to(v)).to(x)
-
-    def raw(self, z: Tensor) -> Tensor:
-        """Return the prior's units as they stand at the first time."""
-        v = wide(z)
-        return (self.prior.mean.to(v) + self.prior.std.to(v) * v).to(z)
-
     def travel(
         self, x: Tensor, partner: Tensor | None, *, up: bool, check: bool
     ) -> tuple[Tensor, Tensor | None, Tensor, int]:
@@ -270,11 +262,13 @@ class _Ways:
         names = ("code", "sample of the code") if up else ("sample", "code of the sample")
         error = wide(x.new_full((len(x),), torch.nan))
         with count_calls(self.field) as calls:
-            begin = self.lift(x) if up else self.raw(x)
+            begin = self.lift(x) if up else self.prior.raw(x)
             end, pair = self._carry(up, begin, partner, names[0])
             if check:
                 again, _ = self._carry(not up, end, pair, names[1])
-                again = self.land(again) if up else self.standard(again)
+                again = self.land(again) if up else self.prior.standard(again)
+                if space := self.field.process.space:  # where angles differ by whole turns
+                    again = x + space.log(x, again)
                 error = apart(again, x, self.field.data_std if up else 1.0)
         turns = sum(1 for _ in batches(self.ids, self.batch_size)) if self.ids else 1
         return end, pair, error, round(calls.count / max(1, turns))

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -45,7 +46,17 @@ from scorefield.process import (
 )
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.plan import Plan, count_calls_on
-from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_noise
+from scorefield.solvers import (
+    RK4,
+    AnglePrediction,
+    Exact,
+    Geodesic,
+    Growth,
+    Multistep,
+    Singlestep,
+    Solver,
+    check_noise,
+)
 
 DEFAULT_CALLS = DEFAULT_STEPS = 20
 ROUND_TRIP_CALLS = 80
@@ -151,6 +162,7 @@ class Defaults(NamedTuple):
         grid: from a number of steps, for a solver without times.
         steps: of that grid.
         finish: `Plan.finish` of a solver with times.
+        flat: they are for fields of vectors.
     """
 
     plan: Callable[..., Plan]
@@ -158,6 +170,7 @@ class Defaults(NamedTuple):
     grid: Callable[[ScoreField, int], Tensor]
     steps: int
     finish: bool
+    flat: bool = True
 
 
 def _sampling_grid(field: ScoreField, steps: int, start: float | None = None) -> Tensor:
@@ -169,8 +182,26 @@ def _round_trip_grid(field: ScoreField, steps: int) -> Tensor:
     return balanced(field.process, steps, start=start, end=end, data_std=field.data_std, power=6.0)
 
 
+def _space_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
+    return _within(field, Singlestep(), nfe, SPACE)
+
+
+def _space_round_trip(field: ScoreField, nfe: int = 2 * ROUND_TRIP_CALLS) -> Plan:
+    return _within(field, RK4(), nfe, SPACE_ROUND_TRIP)
+
+
 SAMPLING = Defaults(default_plan, _sampling_solver, _sampling_grid, DEFAULT_STEPS, True)
 ROUND_TRIP = Defaults(round_trip_plan, round_trip_solver, _round_trip_grid, ROUND_TRIP_CALLS, False)
+
+
+def _space_grid(field: ScoreField, steps: int) -> Tensor:
+    return balanced(field.process, steps, end=field.process.t_min, data_std=field.data_std)
+
+
+SPACE = SAMPLING._replace(plan=_space_plan, solver=lambda _: Singlestep(), flat=False)
+SPACE_ROUND_TRIP = ROUND_TRIP._replace(
+    plan=_space_round_trip, solver=lambda _: RK4(), grid=_space_grid, flat=False
+)
 
 
 def sampling_from(start: float) -> Defaults:
@@ -187,6 +218,8 @@ def resolve(
 ) -> Plan:
     """Return the plan that the arguments of `scorefield.sample` stand for.
 
+    On a space its solver is `Geodesic`.
+
     Args:
         solver, times, nfe: as for `scorefield.sample`.
         default: the parts that are left out.
@@ -196,6 +229,8 @@ def resolve(
             ``nfe`` that is too small for the solver; a solver that adds noise, for a field without
             a score.
     """
+    if default.flat and field.process.space is not None:
+        return _on_space(field, solver, times, nfe, default)
     if nfe is not None and times is not None:
         raise ValueError(
             f"nfe={nfe}: cannot be combined with times, which set the calls. Omit one."
@@ -221,6 +256,23 @@ def resolve(
     if times is None or isinstance(times, int):
         times = default.grid(field, default.steps if times is None else times)
     return Plan(solver, times, default.finish)
+
+
+def _on_space(
+    field: ScoreField,
+    solver: Solver | Plan | None,
+    times: Tensor | int | Adaptive | None,
+    nfe: int | None,
+    default: Defaults,
+) -> Plan:
+    """Return the plan for a field on a space."""
+    space = SPACE if default.finish else SPACE_ROUND_TRIP
+    if default.grid not in (SAMPLING.grid, ROUND_TRIP.grid):  # from another time
+        space = space._replace(grid=default.grid)
+    plan = resolve(field, solver, times, nfe, space)
+    return (
+        plan if isinstance(plan.solver, Geodesic) else replace(plan, solver=Geodesic(plan.solver))
+    )
 
 
 def _within(field: ScoreField, solver: Solver, nfe: int, default: Defaults) -> Plan:

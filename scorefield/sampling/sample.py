@@ -135,7 +135,8 @@ def prior(
 def from_normal(field: ScoreField, z: Tensor, t: Tensor) -> Tensor:
     """Return the prior's ``x`` at time ``t`` for standard normal ``z`` ``(B, *shape)``."""
     check_starts_at_noise(field)
-    return field.process.prior(field.mean, field.variance, t).draw(z)
+    x: Tensor = field.process.prior(field.mean, field.variance, t).draw(z)
+    return x
 
 
 def unroll(

@@ -13,6 +13,7 @@ from .corrector import (
     annealed_langevin as annealed_langevin,
 )
 from .fitted import Fitted as Fitted, level_times as level_times
+from .geodesic import Geodesic as Geodesic
 from .inpainting import RePaint as RePaint, Replacement as Replacement
 from .linear import (
     Level as Level,

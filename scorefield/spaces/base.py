@@ -3,6 +3,10 @@ r"""A space: a Riemannian manifold whose Brownian motion has a heat kernel that 
 Points and tangent vectors are tensors of an ambient space, with any leading dimensions. Brownian
 motion ``dx = dw`` has the generator ``1/2`` of the Laplacian. After the time ``t`` from ``y`` it
 has the density ``p_t(x | y)``, the heat kernel, relative to the volume of the space.
+
+Tangent vectors at ``x`` are coordinates of the space around ``x``, with the point ``exp(x, v)`` at
+``v``. A vector field ``w`` reads there ``(d exp_x)_v^{-1} w(exp(x, v))``, which is `pull_back`. A
+method for differential equations of vectors keeps its order in these coordinates.
 """
 
 from __future__ import annotations
@@ -10,13 +14,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from scorefield.noise import Noise
-from scorefield.spaces.kernels import draw, log_area
+from scorefield.process import Prior
+from scorefield.spaces.kernels import Table, log_area
 
 Shape = tuple[int, ...]
 
@@ -33,11 +39,41 @@ class HeatKernel(NamedTuple):
     score: Tensor
 
 
+@dataclass(frozen=True)
+class Uniform:
+    """The uniform distribution of a space, with the methods of `scorefield.process.Prior`."""
+
+    space: Space
+
+    def draw(self, eps: Tensor) -> Tensor:
+        """Return uniform points made from standard normal numbers ``(B, *shape)``."""
+        return self.space.spread(eps)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return minus the log of the volume, ``(B,)``."""
+        return torch.full_like(x.flatten(1)[:, 0], -math.log(self.space.volume))
+
+    def standard(self, x: Tensor) -> Tensor:
+        """Return the points themselves."""
+        return x
+
+    raw = standard
+
+    def trace(self, r: float) -> float:
+        """Return 0: the uniform distribution has no score."""
+        return 0.0
+
+
 class Space(ABC):
     """A manifold with its geodesics, its uniform distribution and its heat kernel.
 
     A new space has the abstract methods below.
+
+    Attributes:
+        metric: the inner product of tangent vectors relative to that of their coordinates.
     """
+
+    metric: float = 1.0
 
     @property
     @abstractmethod
@@ -70,26 +106,67 @@ class Space(ABC):
     def tangent(self, x: Tensor, v: Tensor) -> Tensor:
         """Return the orthogonal projection of ``v`` on the tangent space at ``x``."""
 
+    @abstractmethod
+    def pull_back(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """Return the tangent vector at ``x`` of which the derivative of `exp` at ``v`` makes ``w``.
+
+        ``w`` is a tangent vector at ``exp(x, v)``.
+        """
+
+    @abstractmethod
+    def spread(self, z: Tensor) -> Tensor:
+        """Return uniform points made from standard normal numbers ``(..., *shape)``.
+
+        Raises:
+            ValueError: the volume is infinite.
+        """
+
+    def coordinates(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return numbers of unit size for a network, ``(..., n)``, smooth in the point.
+
+        ``sigma`` is the deviation of the noise on data of unit variance, shaped to multiply ``x``.
+        """
+        return x.flatten(-len(self.shape))
+
+    def noise(self, x: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+        """Return the estimate of the noise for a network's output, both like ``x``."""
+        return self.tangent(x, output)
+
+    def prior(self, gaussian: Prior) -> Any:
+        """Return the distribution after a long time of data with a Gaussian's moments."""
+        return Uniform(self)
+
     def inner(self, u: Tensor, v: Tensor) -> Tensor:
         """Return the inner product of two tangent vectors at one point."""
-        return (u * v).flatten(-len(self.shape)).sum(-1)
+        product: Tensor = (u * v).flatten(-len(self.shape)).sum(-1)
+        return product * self.metric
+
+    def standard_normal(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the standard normal tangent vectors at ``x`` made from standard normal ``z``."""
+        return self.tangent(x, z) / math.sqrt(self.metric)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the length of a shortest geodesic between two points."""
         v = self.log(x, y)
         return self.inner(v, v).sqrt()
 
-    @abstractmethod
+    def gradient(self, x: Tensor, derivative: Tensor) -> Tensor:
+        """Return the gradient of a function of ``x`` from its derivatives in the coordinates."""
+        return self.standard_normal(x, self.standard_normal(x, derivative))
+
     def uniform(self, noise: Noise, like: Tensor) -> tuple[Tensor, Noise]:
         """Draw a point for each id of ``noise`` from the uniform distribution, typed as ``like``.
 
         Raises:
             ValueError: the volume is infinite.
         """
+        z, noise = noise.draw(self.shape, like)
+        return self.spread(z), noise
 
-    @abstractmethod
     def normal(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
         """Draw standard normal tangent vectors at points ``(B, *shape)``."""
+        z, noise = noise.normal(x)
+        return self.standard_normal(x, z), noise
 
     @abstractmethod
     def heat_kernel(self, x: Tensor, y: Tensor, t: Tensor | float) -> HeatKernel:
@@ -100,12 +177,17 @@ class Space(ABC):
         """
 
     @abstractmethod
+    def heat_step(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
+        """Draw tangent vectors at ``y`` whose ends by `exp` are those of `heat_sample`."""
+
     def heat_sample(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
         """Draw from the heat kernel from ``y`` ``(B, *shape)``, after the time ``()`` or ``(B,)``.
 
         Raises:
             ValueError: the kernel cannot be computed to eight digits at this time.
         """
+        v, noise = self.heat_step(y, t, noise)
+        return self.exp(y, v), noise
 
     def check(self, x: Tensor) -> None:
         """Check that ``x`` ``(..., *shape)`` holds points of the space, to three digits.
@@ -184,17 +266,22 @@ class Isotropic(Space):
         score = -scale.reshape(*scale.shape, *[1] * len(self.shape)) * v
         return HeatKernel(value.to(x), score)
 
-    def heat_sample(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
+    def heat_step(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
         z, noise = self.normal(y, noise)
         u, noise = noise.uniform(y)
-        # one table for each time
-        time = torch.as_tensor(t, device=y.device, dtype=u.dtype)
-        time, which = torch.unique(time, return_inverse=True)
-        top = ((9 + self.dim**0.5) * time.sqrt()).clamp(max=torch.pi)
+        time, which = torch.unique(torch.as_tensor(t).double().cpu(), return_inverse=True)
+        table = Table.join([_table(self, one) for one in time.tolist()])
+        r = table.draw(u.cpu(), which.expand(len(y))).to(y)
+        scale = r / self.inner(z, z).sqrt()
+        return scale.reshape(-1, *[1] * len(self.shape)) * z, noise
 
-        def density(r: Tensor) -> Tensor:
-            value = self.radial(r, time[:, None, None])[0]
-            return (value - value.amax((1, 2), keepdim=True)).exp() * self.area(r)
 
-        scale = draw(u, which.expand(len(y)), top, density).to(y) / self.inner(z, z).sqrt()
-        return self.exp(y, scale.reshape(-1, *[1] * len(self.shape)) * z), noise
+@lru_cache(maxsize=2048)
+def _table(space: Isotropic, t: float) -> Table:
+    """Return the table of the distances of a heat kernel."""
+
+    def density(r: Tensor) -> Tensor:
+        value = space.radial(r, torch.tensor(t, dtype=torch.float64))[0]
+        return (value - value.amax()).exp() * space.area(r)
+
+    return Table.of(min((9 + space.dim**0.5) * math.sqrt(t), math.pi), density)

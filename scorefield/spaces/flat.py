@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.noise import Noise
+from scorefield.process import Prior
 from scorefield.spaces.base import HeatKernel, OfDimension, Shape, check_time
 from scorefield.spaces.kernels import sphere
 
@@ -23,12 +24,12 @@ class _Flat(OfDimension):
     def tangent(self, x: Tensor, v: Tensor) -> Tensor:
         return v
 
-    def normal(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
-        return noise.normal(x)
+    def pull_back(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return w
 
-    def heat_sample(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
+    def heat_step(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
         z, noise = self.normal(y, noise)
-        return self.exp(y, check_time(y, t).sqrt()[..., None] * z), noise
+        return check_time(y, t).sqrt()[..., None] * z, noise
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,17 @@ class Euclidean(_Flat):
     def project(self, x: Tensor) -> Tensor:
         return x
 
-    def uniform(self, noise: Noise, like: Tensor) -> tuple[Tensor, Noise]:
+    def spread(self, z: Tensor) -> Tensor:
         raise ValueError(f"{self} has infinite volume, and so no uniform distribution.")
+
+    def coordinates(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return x / (1 + sigma**2).sqrt()
+
+    def noise(self, x: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+        return (sigma * x / (1 + sigma**2).sqrt() + output) / (1 + sigma**2).sqrt()
+
+    def prior(self, gaussian: Prior) -> Prior:
+        return gaussian
 
     def heat_kernel(self, x: Tensor, y: Tensor, t: Tensor | float) -> HeatKernel:
         time = check_time(x, t)
@@ -84,9 +94,11 @@ class Torus(_Flat):
     def project(self, x: Tensor) -> Tensor:
         return x - 2 * math.pi * (x / (2 * math.pi)).round()
 
-    def uniform(self, noise: Noise, like: Tensor) -> tuple[Tensor, Noise]:
-        z, noise = noise.draw((2, self.d), like)
-        return torch.atan2(z[:, 0], z[:, 1]), noise
+    def spread(self, z: Tensor) -> Tensor:
+        return math.pi * torch.erf(z / math.sqrt(2))
+
+    def coordinates(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.cat([x.cos(), x.sin()], -1)
 
     def heat_kernel(self, x: Tensor, y: Tensor, t: Tensor | float) -> HeatKernel:
         v, time = self.log(y, x), check_time(x, t)

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +35,7 @@ _SERIES_FROM = 1.0  # the time from which (1) is used where images are known
 _SERIES_ALONE_FROM = 0.3  # the time from which (1) alone has eight digits at the antipode
 _TERMS = 24
 _NODES = 96
+_PANELS = _ORDER = 12
 
 Radial = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -66,42 +69,65 @@ def log_area(d: int) -> float:
     return math.log(2) + (d + 1) / 2 * math.log(math.pi) - math.lgamma((d + 1) / 2)
 
 
-def draw(u: Tensor, which: Tensor, top: Tensor, density: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the radii at which unnormalized distribution functions are ``u`` ``(B,)``.
+class Table(NamedTuple):
+    """Distributions of radii, from unnormalized densities.
 
-    The densities, a function of radii ``(T, 12, 12)`` from 0 to ``top`` ``(T,)``, are taken as
-    polynomials of degree 11 on each of 12 intervals, whose integrals are inverted by bisection.
-    ``which`` ``(B,)`` is the density of each radius.
+    A density is taken as a polynomial of degree 11 on each of 12 intervals.
+
+    Attributes:
+        width: of an interval, ``(T, 1)``.
+        f: the density at the nodes of each interval, ``(T, 12, 12)``.
+        ends: its integral up to the end of each interval, ``(T, 12)``.
     """
-    panels, order = 12, 12
-    nodes, weights = _gauss_legendre(order, u.device)
-    width = (top / panels)[:, None]
-    starts = width * torch.arange(panels, device=u.device)
-    f = density(starts[..., None] + width[..., None] * (nodes + 1) / 2)
-    ends, f, starts, width = (f @ weights).cumsum(1)[which], f[which], starts[which], width[which]
-    target = u * ends[:, -1]
-    panel = torch.searchsorted(ends, target[:, None]).clamp(max=panels - 1)
-    below = torch.where(panel > 0, ends.gather(1, (panel - 1).clamp(min=0)), 0.0)
-    degree = torch.arange(order, device=u.device) + 0.5
-    basis = _legendre(nodes, order)[..., :-1].T * weights * degree[:, None]
-    local = f.gather(1, panel[..., None].expand(-1, 1, order))[:, 0] @ basis.T
-    low = -torch.ones_like(u)
-    high = -low
-    for _ in range(52):
-        middle = (low + high) / 2
-        p = _legendre(middle, order)
-        integrals = torch.cat([p[:, :1] + p[:, 1:2], p[:, 2:] - p[:, :-2]], 1) / (2 * degree)
-        more = (local * integrals).sum(1) < target - below[:, 0]
-        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
-    return starts.gather(1, panel)[:, 0] + width[:, 0] * (low + 1) / 2
+
+    width: Tensor
+    f: Tensor
+    ends: Tensor
+
+    @classmethod
+    def of(cls, top: float, density: Callable[[Tensor], Tensor]) -> Table:
+        """Return the table of one density of radii from 0 to ``top``."""
+        nodes, weights = _gauss_legendre()
+        width = top / _PANELS
+        f = density(width * (torch.arange(_PANELS)[:, None] + (nodes + 1) / 2))[None]
+        return cls(torch.full((1, 1), width, dtype=f.dtype), f, (f @ weights).cumsum(1))
+
+    @classmethod
+    def join(cls, tables: list[Table]) -> Table:
+        """Return one table of several."""
+        return cls(*map(torch.cat, zip(*tables, strict=True)))
+
+    def draw(self, u: Tensor, which: Tensor) -> Tensor:
+        """Return the radii at which distribution functions are ``u`` ``(B,)``, by bisection.
+
+        ``which`` ``(B,)`` is the density of each radius.
+        """
+        width, f, ends = (part[which] for part in self)
+        target = u * ends[:, -1]
+        panel = torch.searchsorted(ends, target[:, None]).clamp(max=_PANELS - 1)
+        below = torch.where(panel > 0, ends.gather(1, (panel - 1).clamp(min=0)), 0.0)
+        degree = torch.arange(_ORDER) + 0.5
+        nodes, weights = _gauss_legendre()
+        basis = _legendre(nodes, _ORDER)[..., :-1].T * weights * degree[:, None]
+        local = f.gather(1, panel[..., None].expand(-1, 1, _ORDER))[:, 0] @ basis.T
+        low = -torch.ones_like(u)
+        high = -low
+        for _ in range(52):
+            middle = (low + high) / 2
+            p = _legendre(middle, _ORDER)
+            integrals = torch.cat([p[:, :1] + p[:, 1:2], p[:, 2:] - p[:, :-2]], 1) / (2 * degree)
+            more = (local * integrals).sum(1) < target - below[:, 0]
+            low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+        return (width * (panel + (low[:, None] + 1) / 2))[:, 0]
 
 
-def _gauss_legendre(order: int, device: torch.device) -> tuple[Tensor, Tensor]:
+@cache
+def _gauss_legendre() -> tuple[Tensor, Tensor]:
     """Return the nodes and weights on ``[-1, 1]``, by the eigenvectors of Jacobi's matrix."""
-    k = torch.arange(1, order, dtype=torch.float64)
+    k = torch.arange(1, _ORDER, dtype=torch.float64)
     off = k / (4 * k**2 - 1).sqrt()
     nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    return nodes.to(device), 2 * vectors[0].to(device) ** 2
+    return nodes, 2 * vectors[0] ** 2
 
 
 def _legendre(x: Tensor, degree: int) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorefield.noise import Noise
+from scorefield.process import Prior
 from scorefield.spaces.base import HeatKernel, Shape, Space
 
 
@@ -72,19 +74,27 @@ class Product(Space):
         triples = zip(self.spaces, self.split(u), self.split(v), strict=True)
         return torch.stack([space.inner(a, b) for space, a, b in triples]).sum(0)
 
-    def uniform(self, noise: Noise, like: Tensor) -> tuple[Tensor, Noise]:
-        parts = []
-        for space in self.spaces:
-            part, noise = space.uniform(noise, like)
-            parts.append(part)
-        return self.join(parts), noise
+    def pull_back(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return self._each(lambda space, *parts: space.pull_back(*parts), x, v, w)
 
-    def normal(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
-        parts = []
-        for space, a in zip(self.spaces, self.split(x), strict=True):
-            part, noise = space.normal(a, noise)
-            parts.append(part)
-        return self.join(parts), noise
+    def spread(self, z: Tensor) -> Tensor:
+        return self._each(lambda space, a: space.spread(a), z)
+
+    def standard_normal(self, x: Tensor, z: Tensor) -> Tensor:
+        return self._each(lambda space, *parts: space.standard_normal(*parts), x, z)
+
+    def coordinates(self, x: Tensor, sigma: Tensor) -> Tensor:
+        pairs = zip(self.spaces, self.split(x), strict=True)
+        return torch.cat([space.coordinates(a, sigma) for space, a in pairs], -1)
+
+    def noise(self, x: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+        return self._each(lambda space, a, b: space.noise(a, sigma, b), x, output)
+
+    def prior(self, gaussian: Prior) -> _Independent:
+        moments = gaussian.mean, gaussian.std
+        mean, std = (self.split(moment.expand(self.shape)) for moment in moments)
+        parts = zip(self.spaces, mean, std, strict=True)
+        return _Independent(self, tuple(space.prior(Prior(m, s)) for space, m, s in parts))
 
     def heat_kernel(self, x: Tensor, y: Tensor, t: Tensor | float) -> HeatKernel:
         triples = zip(self.spaces, self.split(x), self.split(y), strict=True)
@@ -92,10 +102,10 @@ class Product(Space):
         value = torch.stack([kernel.log_prob for kernel in kernels]).sum(0)
         return HeatKernel(value, self.join([kernel.score for kernel in kernels]))
 
-    def heat_sample(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
+    def heat_step(self, y: Tensor, t: Tensor | float, noise: Noise) -> tuple[Tensor, Noise]:
         parts = []
         for space, b in zip(self.spaces, self.split(y), strict=True):
-            part, noise = space.heat_sample(b, t, noise)
+            part, noise = space.heat_step(b, t, noise)
             parts.append(part)
         return self.join(parts), noise
 
@@ -107,3 +117,31 @@ class Product(Space):
     def _gap(self, x: Tensor) -> Tensor:
         pairs = zip(self.spaces, self.split(x), strict=True)
         return torch.stack([space._gap(part) for space, part in pairs]).amax(0)
+
+
+@dataclass(frozen=True)
+class _Independent:
+    """A distribution on each part, with the methods of `scorefield.process.Prior`."""
+
+    space: Product
+    parts: tuple[Any, ...]
+
+    def draw(self, eps: Tensor) -> Tensor:
+        return self._each("draw", eps)
+
+    def standard(self, x: Tensor) -> Tensor:
+        return self._each("standard", x)
+
+    def raw(self, z: Tensor) -> Tensor:
+        return self._each("raw", z)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        pairs = zip(self.parts, self.space.split(x), strict=True)
+        return torch.stack([part.log_prob(a) for part, a in pairs]).sum(0)
+
+    def trace(self, r: float) -> float:
+        return float(sum(part.trace(r) for part in self.parts))
+
+    def _each(self, name: str, x: Tensor) -> Tensor:
+        pairs = zip(self.parts, self.space.split(x), strict=True)
+        return self.space.join([getattr(part, name)(a) for part, a in pairs])

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.noise import Noise
 from scorefield.spaces.base import Isotropic, Shape
 from scorefield.spaces.kernels import SMALLEST, sphere
 
@@ -29,6 +28,8 @@ class SO3(Isotropic):
     A tangent vector at ``x`` is ``x`` times an antisymmetric matrix; its length is that of the
     angular velocity. The heat kernel has eight digits from ``t = 4e-5``; earlier times are refused.
     """
+
+    metric = 0.5
 
     @property
     def dim(self) -> int:
@@ -43,10 +44,18 @@ class SO3(Isotropic):
         return 8 * math.pi**2
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
-        w = _vector(x.mT @ v)
-        r = w.norm(dim=-1, keepdim=True)
-        q = torch.cat([(r / 2).cos(), torch.sinc(r / (2 * math.pi)) * w / 2], -1)
-        return x @ _matrix(q)
+        return x @ _rotation(_vector(x.mT @ v))
+
+    def pull_back(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        a, b = _vector(x.mT @ v), _vector(self.exp(x, v).mT @ w)
+        r = a.norm(dim=-1, keepdim=True)
+        along = a / r.clamp(min=torch.finfo(a.dtype).tiny)
+        part = (b * along).sum(-1, keepdim=True) * along
+        rest = (_rotation(a / 2) @ (b - part)[..., None])[..., 0]
+        return x @ _antisymmetric(part + rest / torch.sinc(r / (2 * math.pi)))
+
+    def spread(self, z: Tensor) -> Tensor:
+        return self.project(z)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the velocity at ``x`` of a shortest geodesic to ``y``; any to a half turn."""
@@ -55,10 +64,6 @@ class SO3(Isotropic):
         r = 2 * torch.atan2(sine, q[..., :1])
         w = q[..., 1:] * torch.where(sine > 0, r / sine.clamp(min=1e-30), 2.0)
         return x @ _antisymmetric(w)
-
-    def inner(self, u: Tensor, v: Tensor) -> Tensor:
-        half: Tensor = super().inner(u, v) / 2
-        return half
 
     def project(self, x: Tensor) -> Tensor:
         u, _, vh = torch.linalg.svd(x)
@@ -71,14 +76,6 @@ class SO3(Isotropic):
         a = x.mT @ v
         return x @ (a - a.mT) / 2
 
-    def uniform(self, noise: Noise, like: Tensor) -> tuple[Tensor, Noise]:
-        z, noise = noise.draw((4,), like)
-        return _matrix(z / z.norm(dim=-1, keepdim=True)), noise
-
-    def normal(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
-        z, noise = noise.draw((3,), x)
-        return x @ _antisymmetric(z), noise
-
     def radial(self, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if not bool((t >= 4 * SMALLEST).all()):
             raise ValueError(f"t={float(t.min()):g}: give times >= {4 * SMALLEST:g} on SO3().")
@@ -90,6 +87,12 @@ class SO3(Isotropic):
 
     def stretch(self, r: Tensor) -> Tensor:
         return 2 * (r / 2).sin()
+
+
+def _rotation(w: Tensor) -> Tensor:
+    """Return the rotation by the angle ``|w|`` around ``w`` ``(..., 3)``."""
+    r = w.norm(dim=-1, keepdim=True)
+    return _matrix(torch.cat([(r / 2).cos(), torch.sinc(r / (2 * math.pi)) * w / 2], -1))
 
 
 def _antisymmetric(w: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.noise import Noise
 from scorefield.spaces.base import Isotropic, OfDimension, Shape
 from scorefield.spaces.kernels import log_area, sphere
 
@@ -55,13 +54,16 @@ class Sphere(OfDimension, Isotropic):
     def tangent(self, x: Tensor, v: Tensor) -> Tensor:
         return v - (x * v).sum(-1, keepdim=True) * x
 
-    def uniform(self, noise: Noise, like: Tensor) -> tuple[Tensor, Noise]:
-        z, noise = noise.draw(self.shape, like)
-        return self.project(z), noise
+    def pull_back(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        r = v.norm(dim=-1, keepdim=True)
+        along = v / r.clamp(min=torch.finfo(v.dtype).tiny)
+        end = r.cos() * along - r.sin() * x
+        part = (w * end).sum(-1, keepdim=True)
+        pulled: Tensor = part * along + (w - part * end) / torch.sinc(r / math.pi)
+        return pulled
 
-    def normal(self, x: Tensor, noise: Noise) -> tuple[Tensor, Noise]:
-        z, noise = noise.normal(x)
-        return self.tangent(x, z), noise
+    def spread(self, z: Tensor) -> Tensor:
+        return self.project(z)
 
     def radial(self, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return sphere(self.d, r, t)

@@ -15,7 +15,7 @@ from scorefield._internal.errors import NumericalError
 from scorefield.evaluate.check.interpretations import Clock, Prediction, clocks, predictions
 from scorefield.evaluate.check.result import Check, Interpretation, Level
 from scorefield.evaluate.check.trial import LEVELS, Answer, Trial, level_of, rate
-from scorefield.field import Denoiser, check_starts_at_noise
+from scorefield.field import Denoiser, check_flat, check_starts_at_noise
 from scorefield.process import check_whole, wide
 from scorefield.sampling import check_evaluating, check_samples, default_plan, sample
 
@@ -55,6 +55,7 @@ def check(
             another number of rows; a network in training mode; errors of the network itself.
     """
     check_whole(2, n=n)
+    check_flat("check", denoiser)
     check_starts_at_noise(denoiser)
     if x is None:
         check_evaluating(denoiser)

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 SITE := site
 
-.PHONY: demo test test-fast docs format clean
+.PHONY: demo test test-all test-fast docs format clean
 
 # Passive waiting: threads that spin for each other slow down many times on a machine in use.
 demo: $(VENV)/run.stamp
@@ -20,6 +20,10 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 25
+
+# Also the exhaustive tests, which repeat others over more cases: about an hour.
+test-all: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --all
 
 test-fast: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"

@@ -26,10 +26,17 @@ def pytest_addoption(parser):
         help="how often test_damage.py kills a training, and how often it asks one to stop",
     )
     parser.addoption(
-        "--every-pipeline",
-        action="store_true",
-        help="test_pipelines.py runs every solver in every pipeline, not in a quarter of them each",
+        "--all", action="store_true", help="also run the tests that are marked as exhaustive"
     )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out exhaustive tests, but for those that are given by name."""
+    if not config.getoption("--all"):
+        named = any("::" in word for word in config.args)
+        left = {item for item in items if item.get_closest_marker("exhaustive") and not named}
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 def pytest_configure(config):

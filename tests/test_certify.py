@@ -15,18 +15,17 @@ from scorefield.evaluate import certify
 from scorefield.evaluate.certify import ODE_SOLVERS, PROCESSES, SDE_SOLVERS
 from scorefield.solvers import LinearSolver, Row, Rule, RungeKutta, Tableau
 
-QUICK = ("VP", "EDM")
-
 
 def by_turns(solvers):
-    """Return each solver on every fourth process; `scorefield certify all` has all of them."""
-    pairs = [
-        (solver, process)
-        for k, solver in enumerate(solvers)
-        for process in list(PROCESSES)[k % 4 :: 4]
-    ]
+    """Return each solver on a process of its own, and on every fourth where all tests run.
+
+    `scorefield certify all` has every solver on every process.
+    """
+    names = list(PROCESSES)
     return [
-        pair if pair[1] in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in pairs
+        pytest.param(solver, names[(k + n) % len(names)], marks=pytest.mark.exhaustive if n else ())
+        for k, solver in enumerate(solvers)
+        for n in range(0, len(names), 4)
     ]
 
 
@@ -45,7 +44,7 @@ def test_the_law_of_a_solver_of_the_sde_converges_at_the_weak_order_it_claims(so
 
 # every solver on VP, and rules of three kinds on the others; `scorefield certify all` has the rest
 LAWS = [(solver, "VP") for solver in SDE_SOLVERS] + [
-    pytest.param(solver, process, marks=pytest.mark.slow)
+    pytest.param(solver, process, marks=pytest.mark.exhaustive)
     for solver in ("EulerMaruyama", "SDE-DPM-Solver++(2M)", "Ancestral(DDIM)")
     for process in PROCESSES
     if process != "VP"

@@ -84,7 +84,8 @@ def pytest_generate_tests(metafunc):
         count, rest = divmod(metafunc.config.getoption("fuzz"), 100)
         assert count, "--fuzz needs at least 100"
         assert not rest, "--fuzz needs a multiple of 100"
-        chunks = [k if k < 4 else pytest.param(k, marks=pytest.mark.slow) for k in range(count)]
+        more = pytest.mark.exhaustive
+        chunks = [k if k < 4 else pytest.param(k, marks=more) for k in range(count)]
         metafunc.parametrize("chunk", chunks)
 
 

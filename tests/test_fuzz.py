@@ -1,8 +1,8 @@
 """Files and flags spoiled at random: taken, or refused in one line with the right code, at no cost.
 
-A tenth of the mutations runs with every test, and the rest as slow tests. Commands run in this
-process, under a limit of time, on a copy of a small workplace that a folder of secrets lies next
-to. Nothing outside the copy is opened or changed.
+A tenth of the mutations runs with every test, and the rest with `make test-all`. Commands run in
+this process, under a limit of time, on a copy of a small workplace that a folder of secrets lies
+next to. Nothing outside the copy is opened or changed.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from shell import TINY, end, finishes
 import scorefield as sf
 from scorefield.training import checkpoint
 
-PARTS = 10  # of the mutations of a kind; the first is not slow
+PARTS = 10  # of the mutations of a kind; the others than the first are exhaustive
 SECONDS, WALL = 20, 120  # of computing, and of waiting on a busy machine
 MOST = 300 * 2**20  # what memory may grow by
 SECRET = "secret-of-another-folder"
@@ -548,7 +548,7 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="measures memor
 @needs_linux
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize(
-    "part", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, PARTS))]
+    "part", [0, *(pytest.param(k, marks=pytest.mark.exhaustive) for k in range(1, PARTS))]
 )
 def test_spoiled_inputs_are_taken_or_refused_in_one_line(workplace, tmp_path, name, part):
     count, make = KINDS[name]

@@ -227,10 +227,10 @@ def test_a_pipeline_ends_where_integration_does(name, plan, draws):
 @pytest.mark.slow
 @pytest.mark.parametrize(("turn", "key"), list(enumerate(sorted({**ODE_SOLVERS, **SDE_SOLVERS}))))
 def test_every_solver_runs_in_every_pipeline(turn, key, draws, request):
-    """In turns: each solver in a quarter of the pipelines, or in all with ``--every-pipeline``."""
+    """In turns: each solver in an eighth of the pipelines, or in all with ``--all``."""
     solver = {**ODE_SOLVERS, **SDE_SOLVERS}[key](4)
-    every = request.config.getoption("--every-pipeline")
-    for name in NAMES if every else NAMES[turn % 4 :: 4]:
+    every = request.config.getoption("--all")
+    for name in NAMES if every else NAMES[turn % 8 :: 8]:
         if name == "flux_img2img" and solver.calls > 1:
             continue  # it counts every call as a step, and may find no timesteps left
         draws.clear()

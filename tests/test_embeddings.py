@@ -60,6 +60,26 @@ def test_a_sample_of_a_text_is_that_of_the_field_with_its_embedding(inside):
     assert not np.array_equal(np.load("x.npy"), np.load("first.npy"))
 
 
+def test_a_text_is_given_as_any_other_condition(inside):
+    """One for all, or one for each sample; what the run takes besides is the same everywhere."""
+    run = sf.load("run")
+    bound = run.condition_on(encoder_hidden_states=TEXTS[2:])
+    settings = {"nfe": 3, "batch_size": 2}
+    one = run.sample(2, given={"encoder_hidden_states": TEXTS[2]}, **settings)
+    assert torch.equal(one, bound.sample(2, **settings))
+    each = run.sample(3, given={"encoder_hidden_states": TEXTS.numpy()}, **settings)
+    assert torch.equal(each[2], bound.sample(3, **settings)[2])
+    assert not torch.allclose(each[0], bound.sample(1, **settings)[0])
+    x, given = each[:1], {"encoder_hidden_states": TEXTS[0]}
+    density = run.log_prob(x, nfe=8, probes=1, given=given).value
+    same = run.condition_on(**{k: v[None] for k, v in given.items()})
+    assert torch.equal(density, same.log_prob(x, nfe=8, probes=1).value)
+    with pytest.raises(UsageError, match=r"encoder_hidden_states has shape \(6,\): give \(tokens"):
+        run.sample(1, given={"encoder_hidden_states": TEXTS[0, 0]})
+    with pytest.raises(UsageError, match="dose"):
+        run.sample(1, given={"dose": 1.0})
+
+
 def test_plans_are_tuned_for_all_texts_and_the_check_uses_one(inside, monkeypatch):
     seen = []
 

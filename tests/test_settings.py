@@ -56,6 +56,7 @@ CONFIGS = {
             heads=1,
             positions=True,
             recompute=True,
+            cross_attention=True,
         ),
         process=c.TabulatedConfig(alpha_bar=(0.99, 0.5, 0.1, 0.001)),
         parametrization=c.PreconditionedConfig(data_std=0.7),
@@ -63,6 +64,7 @@ CONFIGS = {
         weighting=c.EDMWeightingConfig(data_std=0.7),
         times=c.UniformConfig(),
         levels=17,
+        conditional=True,
     ),
 }
 
@@ -74,6 +76,7 @@ def files(tmp_path_factory):
     np.save(folder / "x.npy", rng.normal(size=(40, 3)))
     np.save(folder / "y.npy", np.arange(40) % 3)
     np.save(folder / "images.npy", rng.integers(0, 17, (10, 8, 8), dtype=np.uint8))
+    np.save(folder / "bags.npy", rng.normal(size=(10, 4, 3)))
     (folder / "no.toml").write_text("levels = = 3")
     (folder / "unknown.toml").write_text("[optim]\nspeed = 3\n")
     (folder / "short.toml").write_text("network = 'unett'\n")
@@ -113,7 +116,9 @@ def printed(capsys, *arguments):
 
 
 def data_of(name, files):
-    data = [files / ("images.npy" if name == "unet" else "x.npy")]
+    if name == "unet":
+        return [files / "images.npy", "--condition", f"bag=set:{files / 'bags.npy'}"]
+    data = [files / "x.npy"]
     return [*data, "--condition", files / "y.npy"] if name == "optim" else data
 
 

@@ -13,6 +13,7 @@ from scorefield.networks.arguments import parse
 from scorefield.networks.conditions import NONE, Classes, Conditions, unknown_class
 
 ARCHITECTURES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
+_TEXT = "encoder_hidden_states"
 _LARGEST = 2**26  # numbers in an embedding of positions, which is not counted as a weight
 
 
@@ -115,6 +116,8 @@ class Diffusers(nn.Module):
         self.architecture, self.arguments = architecture, arguments
         self.unconditional, self.classes = unconditional, _class_count(conditions)
         self.inner = build(architecture, arguments)
+        # conditions that are not those of the data
+        self.extra = (_TEXT,) if architecture == "UNet2DConditionModel" else ()
         self._check(channels)
 
     @property

@@ -227,7 +227,8 @@ class DataField:
         Args:
             given: a mapping of the names of conditions to values, one for all samples or one for
                 each; for a run of one condition, the value itself. A class is a name or a number.
-                None, also as a value, is for no condition.
+                None, also as a value, is for no condition. ``encoder_hidden_states`` of an imported
+                network is ``(tokens, width)`` or has a row for each sample.
 
         Raises:
             UsageError: a condition that does not exist, or a value of another kind, shape or range.
@@ -236,7 +237,12 @@ class DataField:
             return dict(given or {})
         from scorefield.data.channels import given_values
 
-        return given_values(self.config.data.conditions, given)
+        extra = getattr(self.field.network, "extra", ())
+        if not isinstance(given, Mapping) or not extra:
+            return given_values(self.config.data.conditions, given)
+        rest = {name: value for name, value in given.items() if name not in extra}
+        values = given_values(self.config.data.conditions, rest) if rest else {}
+        return values | {k: _of_tokens(k, given[k]) for k in extra if given.get(k) is not None}
 
     def given_name(self, given: Any) -> str:
         """Return a name of conditions for files; empty for none."""
@@ -419,6 +425,16 @@ class DataField:
         key = torch.tensor(drawn, dtype=torch.int64, device=x.device)
         v, log_q, _ = self.encoding.forward(rows_drawn, Noise(seed, key, stream=LEVELS))
         return self.standardized(v), drawn, self.transform.log_det(v) - wide(log_q)
+
+
+def _of_tokens(name: str, value: Any) -> Tensor:
+    """Return an embedding ``(tokens, width)``, or ``(N, tokens, width)``, as the latter."""
+    value = as_numbers(name, value)
+    if value.ndim not in (2, 3):
+        raise UsageError(
+            f"{name} has shape {tuple(value.shape)}: give (tokens, width), or that for each sample."
+        )
+    return value if value.ndim == 3 else value[None]
 
 
 def _drawn(shares: Sequence[float], ids: Sequence[int], seed: int, stream: int) -> Tensor:

@@ -40,7 +40,7 @@ import scorefield as sf
 RESULTS = Path(__file__).parent / "results" / "conditional.json"
 SIMULATIONS, OBSERVATIONS, SAMPLES = 10_000, 5, 1000
 Sampler = Callable[[Tensor, int], Tensor]
-Fit = Callable[..., tuple[Sampler, str]]
+Fit = Callable[..., tuple[Sampler, str, float]]  # and the CPU seconds of the training
 
 
 # --- the tasks ------------------------------------------------------------------------------------
@@ -149,21 +149,34 @@ TASKS = {
 # --- the methods ----------------------------------------------------------------------------------
 
 
+def cpu_seconds(theta: Tensor, x: Tensor, settings: dict[str, Any]) -> float:
+    """Return the CPU seconds of a training."""
+    began = time.process_time()
+    sf.train(theta, {"x": x}, **settings, end="last")
+    return time.process_time() - began
+
+
 def ours(**settings: Any) -> Fit:
     """Return our training, of as many steps as fill the time if there is one."""
 
-    def fit(task: Task, theta: Tensor, x: Tensor, seconds: float, seed: int) -> tuple[Sampler, str]:
+    def fit(
+        task: Task, theta: Tensor, x: Tensor, seconds: float, seed: int
+    ) -> tuple[Sampler, str, float]:
         own = dict(settings)
         if seconds:
-            began = time.process_time()
-            sf.train(theta, {"x": x}, seed=seed, **{**own, "steps": 50, "end": "last"})
-            own["steps"] = round(50 * seconds / (time.process_time() - began))
+            fixed, more = (
+                cpu_seconds(theta, x, {**own, "seed": seed, "steps": steps}) for steps in (20, 120)
+            )
+            each = (more - fixed) / 100
+            own["steps"] = max(200, round((seconds - fixed + 20 * each) / each))
+        began = time.process_time()
         run = sf.train(theta, {"x": x}, seed=seed, **own)
+        trained = time.process_time() - began
 
         def draw(observed: Tensor, count: int) -> Tensor:
             return run.sample(count, given={"x": observed}, batch_size=500)
 
-        return draw, f"{run.config.train.optim.steps} steps"
+        return draw, f"{run.config.train.optim.steps} steps", trained
 
     return fit
 
@@ -171,7 +184,9 @@ def ours(**settings: Any) -> Fit:
 def peer(name: str) -> Fit:
     """Return a method of sbi, with its defaults."""
 
-    def fit(task: Task, theta: Tensor, x: Tensor, seconds: float, seed: int) -> tuple[Sampler, str]:
+    def fit(
+        task: Task, theta: Tensor, x: Tensor, seconds: float, seed: int
+    ) -> tuple[Sampler, str, float]:
         from sbi import inference
 
         torch.manual_seed(seed)
@@ -184,13 +199,15 @@ def peer(name: str) -> Fit:
             done = trainer.summary["epochs_trained"][-1] < epochs
             if done or (seconds and time.process_time() - began > seconds):
                 break
+        trained = time.process_time() - began
         posterior = trainer.build_posterior()
 
         def draw(observed: Tensor, count: int) -> Tensor:
             sample: Tensor = posterior.sample((count,), x=observed, show_progress_bars=False)
             return sample
 
-        return draw, f"{trainer.summary['epochs_trained'][-1]} epochs, stopped itself: {done}"
+        epochs = trainer.summary["epochs_trained"][-1]
+        return draw, f"{epochs} epochs, stopped itself: {done}", trained
 
     return fit
 
@@ -224,9 +241,7 @@ def measured(name: str, method: str, seconds: float, seed: int) -> dict[str, Any
     x = task.simulate(theta)
     observed = task.simulate(task.prior.sample((OBSERVATIONS,)))
     references = [task.reference(row, 2 * SAMPLES).split(SAMPLES) for row in observed]
-    began = time.process_time()
-    draw, note = METHODS[method](task, theta, x, seconds, seed)
-    trained = time.process_time() - began
+    draw, note, trained = METHODS[method](task, theta, x, seconds, seed)
     shares: list[float] = []
     values: list[float] = []
     floors: list[float] = []

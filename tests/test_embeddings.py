@@ -71,12 +71,12 @@ def test_a_text_is_given_as_any_other_condition(inside):
     assert torch.equal(each[2], bound.sample(3, **settings)[2])
     assert not torch.allclose(each[0], bound.sample(1, **settings)[0])
     x, given = each[:1], {"encoder_hidden_states": TEXTS[0]}
-    density = run.log_prob(x, nfe=8, probes=1, given=given).value
+    density = run.log_prob(x, nfe=8, probes=2, given=given).value
     same = run.condition_on(**{k: v[None] for k, v in given.items()})
-    assert torch.equal(density, same.log_prob(x, nfe=8, probes=1).value)
+    assert torch.equal(density, same.log_prob(x, nfe=8, probes=2).value)
     with pytest.raises(UsageError, match=r"encoder_hidden_states has shape \(6,\): give \(tokens"):
         run.sample(1, given={"encoder_hidden_states": TEXTS[0, 0]})
-    with pytest.raises(UsageError, match="dose"):
+    with pytest.raises(UsageError, match="this run has no conditions"):
         run.sample(1, given={"dose": 1.0})
 
 

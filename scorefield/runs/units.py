@@ -429,12 +429,13 @@ class DataField:
 
 def _of_tokens(name: str, value: Any) -> Tensor:
     """Return an embedding ``(tokens, width)``, or ``(N, tokens, width)``, as the latter."""
-    value = as_numbers(name, value)
-    if value.ndim not in (2, 3):
+    tokens = as_numbers(name, value)
+    if tokens.ndim not in (2, 3):
         raise UsageError(
-            f"{name} has shape {tuple(value.shape)}: give (tokens, width), or that for each sample."
+            f"{name} has shape {tuple(tokens.shape)}: give (tokens, width), or that for each "
+            "sample."
         )
-    return value if value.ndim == 3 else value[None]
+    return tokens if tokens.ndim == 3 else tokens[None]
 
 
 def _drawn(shares: Sequence[float], ids: Sequence[int], seed: int, stream: int) -> Tensor:

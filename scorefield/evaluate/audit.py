@@ -37,7 +37,7 @@ from scorefield.evaluate.check.trial import LEVELS, mean_in_errors, noise_levels
 from scorefield.field import Gaussian, ScoreField, check_score
 from scorefield.likelihood import elbo, log_prob
 from scorefield.noise import EVALUATION, Noise
-from scorefield.process import check_whole, wide
+from scorefield.process import check_one_level, check_whole, wide
 from scorefield.sampling import check_samples
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
@@ -141,6 +141,7 @@ def audit(
     """
     check_whole(64, n=n)
     check_score("audit", field)
+    check_one_level("audit", field.process)
     x, _ = check_samples(field, x, None, None)
     if len(x) < 64 or bool((x == x[:1]).all()):
         raise ValueError(f"x has {len(x)} samples: give at least 64 different ones.")

@@ -7,8 +7,11 @@ covariance, with ``r = Q^T (x - alpha mu)``::
     E[eps | x] = sigma Q r / (alpha^2 e + sigma^2)                                  (2)
     E[x_0 | x] = mu + alpha Q (e r / (alpha^2 e + sigma^2))                         (3)
 
-Neither cancels at small ``sigma`` or ``alpha``; only ``r`` does, where ``x`` is much larger. A
-mixture averages its components' means with the posterior weights of the components; the empirical
+Neither cancels at small ``sigma`` or ``alpha``; only ``r`` does, where ``x`` is much larger. With
+one noise level per coordinate, the same holds of ``x / sigma`` with ``D C D`` in the place of ``C``
+and ``D = alpha / sigma``, whose eigenbasis depends on the time.
+
+A mixture averages its components' means with the posterior weights of the components; the empirical
 distribution of a data set is the mixture with ``C = 0``.
 """
 
@@ -21,7 +24,9 @@ import torch
 from torch import Tensor
 
 from scorefield.field.base import Estimate, Instant, ScoreField, Shape
-from scorefield.process import Coefficient, Process, Time, check_instance
+from scorefield.process import Coefficient, Process, Time, check_instance, wide
+
+_TINY = 1e-100
 
 
 class Mixture(ScoreField):
@@ -80,6 +85,8 @@ class Mixture(ScoreField):
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
         alpha, sigma = columns(at, x)
+        if self.process.coordinates:
+            return Estimate(x, at, self._means(x, alpha, sigma))
         residual, spread = self._residuals(x, alpha, sigma)
         share = self._log_joint(residual, spread).softmax(1)
         scaled = share[..., None] * residual / spread
@@ -92,6 +99,10 @@ class Mixture(ScoreField):
     def log_prob(self, x: Tensor, t: Time) -> Tensor:
         """Return ``log p_t`` of each sample of ``x`` ``(B, *shape)``, in nats, shape ``(B,)``."""
         alpha, sigma = columns(Instant.of(self.process, t, x), x)
+        if self.process.coordinates:
+            residual, spread, _ = self._turned(x, alpha, sigma)
+            stretch = wide(torch.as_tensor(sigma)).log().sum(-1, keepdim=True)
+            return (self._log_joint(residual, spread) - stretch).logsumexp(1).to(x)
         return self._log_joint(*self._residuals(x, alpha, sigma)).logsumexp(1)
 
     def data(self, eps: Tensor, choice: Tensor) -> Tensor:
@@ -111,6 +122,28 @@ class Mixture(ScoreField):
         along = (x.flatten(1) @ self._axes.to(x)).reshape(len(x), *self._centres.shape)
         spread = alpha**2 * self._eigenvalues.to(x) + sigma**2
         return along - alpha * self._centres.to(x), spread
+
+    def _turned(
+        self, x: Tensor, alpha: Coefficient, sigma: Coefficient
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the residuals of ``x / sigma``, their variances and axes ``(B or 1, K, d, d)``."""
+        a, s = (wide(torch.as_tensor(c))[:, None] for c in (alpha, sigma))
+        ratio = (a / s)[..., None]
+        eigenvalues, axes = torch.linalg.eigh(ratio * wide(self.covariances) * ratio.mT)
+        z = (wide(x).flatten(1)[:, None] - a * wide(self.means)) / s
+        return (z[..., None] * axes).sum(-2), eigenvalues.clamp(min=0) + 1, axes
+
+    def _means(self, x: Tensor, alpha: Coefficient, sigma: Coefficient) -> tuple[Tensor, Tensor]:
+        """Return the means of data and noise where every coordinate has its own noise level."""
+        residual, spread, axes = self._turned(x, alpha, sigma)
+        share = self._log_joint(residual, spread).softmax(1)
+        scaled = share[..., None] * residual / spread
+        eps, pulled = (
+            (axes * v[..., None, :]).sum((1, -1)) for v in (scaled, (spread - 1) * scaled)
+        )
+        ratio = (wide(torch.as_tensor(alpha)) / wide(torch.as_tensor(sigma))).clamp(min=_TINY)
+        x0 = share @ wide(self.means) + pulled / ratio
+        return x0.reshape(x.shape).to(x), eps.reshape(x.shape).to(x)
 
     def _log_joint(self, residual: Tensor, spread: Tensor) -> Tensor:
         """Return ``log(weight_k N(x; k))``, shape ``(B, K)``."""
@@ -168,15 +201,18 @@ class Empirical(ScoreField):
         alpha, sigma = (torch.as_tensor(c, dtype=x.dtype) for c in columns(at, x))
         points = self.points.to(x)
         count, dim = points.shape
+        norm = dim * 0.5 * math.log(2 * math.pi) + math.log(count)
+        if self.process.coordinates:
+            offsets = (x.flatten(1)[:, None] - alpha[:, None] * points) / sigma[:, None]
+            return -0.5 * offsets.square().sum(-1) - sigma.log().sum(-1, keepdim=True) - norm
         offsets = x.flatten(1)[:, None] - alpha[..., None] * points
-        norm = dim * (sigma.log() + 0.5 * math.log(2 * math.pi)) + math.log(count)
-        return -0.5 * offsets.square().sum(-1) / sigma**2 - norm
+        return -0.5 * offsets.square().sum(-1) / sigma**2 - dim * sigma.log() - norm
 
 
 def columns(at: Instant, x: Tensor) -> list[Coefficient]:
-    """Return alpha and sigma: numbers, or tensors ``(B or 1, 1)`` of the type of ``x``."""
+    """Return alpha and sigma: numbers, or tensors ``(B or 1, 1 or d)`` of the type of ``x``."""
     both = at.alpha, at.sigma
-    return [c.to(x).reshape(-1, 1) if isinstance(c, Tensor) else c for c in both]
+    return [c.to(x).reshape(len(c), -1) if isinstance(c, Tensor) else c for c in both]
 
 
 def eigen(covariances: Tensor) -> tuple[Tensor, Tensor]:

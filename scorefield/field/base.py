@@ -32,7 +32,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scorefield.process import Coefficient, Process, Time, align, check_instance, mix, unstack
+from scorefield.process import (
+    Coefficient,
+    Process,
+    Time,
+    align,
+    check_instance,
+    check_one_level,
+    mix,
+    unstack,
+)
 
 Shape = tuple[int, ...]
 Pair = tuple[Coefficient, Coefficient]
@@ -60,9 +69,9 @@ class Instant:
     @classmethod
     def of(cls, process: Process, t: Time, x: Tensor) -> Instant:
         """Return the instant of a process at a time for the batch ``x``, times as in `align`."""
-        t = align(t, x)
-        alpha, sigma = (unstack(c[None])[0] for c in process.coefficients(t))
-        return cls(process, t, alpha, sigma)
+        t = process.lift(align(t, x)[None])
+        alpha, sigma = (unstack(c)[0] for c in process.coefficients(t))
+        return cls(process, t[0], alpha, sigma)
 
 
 class Estimate(NamedTuple):
@@ -248,6 +257,11 @@ class ScoreField(nn.Module, ABC):
         check_instance("process", process, Process, "one such as VP()")
         if not isinstance(shape, tuple | list):
             raise ValueError(f"shape={shape!r}: must be a tuple, such as (2,) or (3, 32, 32).")
+        if process.coordinates and process.coordinates != tuple(shape):
+            raise ValueError(
+                f"shape={tuple(shape)}: {process!r} has one noise level for each coordinate of "
+                f"samples of shape {process.coordinates}."
+            )
         super().__init__()
         self.process = process
         self.shape = tuple(shape)
@@ -275,7 +289,7 @@ class ScoreField(nn.Module, ABC):
                 f"of {process!r}. Only a solver that makes no call at the end of a step, such as "
                 "DDIM, can go to a time beyond."
             )
-        t = t.clamp(process.t_min, process.t_max)
+        t = process.lift(t.clamp(process.t_min, process.t_max))
         alpha, sigma = process.alpha(t), process.sigma(t)
         prepared = self.prepare_times(t, alpha, sigma) or [None] * len(t)
         rows = zip(t.unbind(), unstack(alpha), unstack(sigma), prepared, strict=True)
@@ -443,6 +457,8 @@ def check_starts_at_noise(field: ScoreField) -> None:
 
 class _Under(ScoreField):
     def __init__(self, base: ScoreField, process: Process) -> None:
+        for one in (base.process, process):
+            check_one_level("under", one)
         ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
         try:
             base.process.time(process.half_log_snr(ends))

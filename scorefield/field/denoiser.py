@@ -97,11 +97,11 @@ class Denoiser(ScoreField):
         super().__init__(process, shape, mean, variance)
         for end in (process.t_min, process.t_max):
             coefficients = process.coefficients(torch.tensor(end, dtype=torch.float64))
-            if not all(c.isfinite() for c in parametrization(*coefficients)):
+            if not all(bool(c.isfinite().all()) for c in parametrization(*coefficients)):
                 raise ValueError(
                     f"{parametrization!r} has no finite coefficients at t = {end:g}, where alpha = "
-                    f"{coefficients[0]:g} and sigma = {coefficients[1]:g}: use V, Velocity or "
-                    "Preconditioned, or end the process before it."
+                    f"{coefficients[0].min():g} and sigma = {coefficients[1].min():g}: use V, "
+                    "Velocity or Preconditioned, or end the process before it."
                 )
         self.network = network
         self.parametrization = parametrization

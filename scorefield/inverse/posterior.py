@@ -42,7 +42,14 @@ from scorefield.field import Estimate, Instant, ScoreField, check_score
 from scorefield.inverse.base import LinearOperator, Operator
 from scorefield.inverse.operators import broadcasts
 from scorefield.inverse.residuals import norm, solve
-from scorefield.process import Coefficient, check_instance, check_positive, check_whole, mix
+from scorefield.process import (
+    Coefficient,
+    check_instance,
+    check_one_level,
+    check_positive,
+    check_whole,
+    mix,
+)
 
 _LONGEST = 3.0  # standard deviations of the data, for the last term of (2)
 _TOLERANCE = 1e-5  # of the systems (3) and (4)
@@ -83,6 +90,7 @@ class Posterior(ScoreField, ABC):
         check_instance("measured", measured, Tensor, "torch.as_tensor(measured)")
         super().__init__(base.process, base.shape, base.mean, base.variance)
         check_score(type(self).__name__, base)
+        check_one_level(type(self).__name__, base.process)
         self.rows = base.rows
         if self.linear and not isinstance(operator, LinearOperator):
             raise ValueError(

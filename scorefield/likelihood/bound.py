@@ -33,7 +33,7 @@ from scorefield.field import ScoreField, check_score
 from scorefield.likelihood.density import check_density, check_no_gradient, last_time
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.noise import BOUND, Noise
-from scorefield.process import cast, widest
+from scorefield.process import cast, check_one_level, widest
 from scorefield.sampling import (
     batch_rows,
     batches,
@@ -90,6 +90,7 @@ def elbo(
     x, rows = check_samples(field, x, ids, batch_size)
     check_density(field)
     check_score("elbo", field)
+    check_one_level("elbo", field.process)
     check_no_gradient(x)
     if not isinstance(nfe, Integral) or nfe < 4 or nfe % 2:
         raise ValueError(f"nfe={nfe!r}: give an even number of calls, 4 or more.")

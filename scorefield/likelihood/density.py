@@ -36,6 +36,7 @@ from torch import Tensor
 
 from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField, check_starts_at_noise
+from scorefield.likelihood.coordinates import Coordinates
 from scorefield.likelihood.divergence import PROBE_BITS, Directions
 from scorefield.likelihood.moments import Moments, PriorName, resolved
 from scorefield.likelihood.nodes import Nodes
@@ -87,6 +88,9 @@ def log_prob(
     no gradient, and an ``x`` that asks for one is rejected: the log-density's gradient is the
     field's score, ``alpha field(alpha * x, t_min).score``.
 
+    A field with one noise level per coordinate takes a grid, by the default solver as well, without
+    an estimate of its error.
+
     Args:
         solver: a solver of the ODE, or a `Plan` of one, that integrates sample and log-density
             together. Without it, and without times, a quadrature along the path; on a space
@@ -125,8 +129,11 @@ def log_prob(
     top = last_time(field, moments)
     goal, most = (math.inf, 0) if stderr is None else (stderr, max_probes)
     with torch.inference_mode(False):  # whose tensors no gradient could be taken of
-        rule: Callable[[ScoreField], Nodes | Steps]
-        if solver is None and times is None and field.process.space is None:
+        rule: Callable[[ScoreField], Nodes | Steps | Coordinates]
+        if field.process.coordinates:
+            plan = _plan(field, solver, times, nfe, field.process.t_max, stderr)
+            rule = partial(Coordinates, plan=plan, moments=moments, directions=directions)
+        elif solver is None and times is None and field.process.space is None:
             count = DEFAULT_CALLS if nfe is None else nfe
             rule = partial(Nodes, count=count, moments=moments, top=top, directions=directions)
         else:

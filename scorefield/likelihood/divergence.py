@@ -57,11 +57,18 @@ class Directions:
 
 
 def trace(
-    field: ScoreField, x: Tensor, at: Instant, directions: Directions, noise: Noise, node: int = 0
+    field: ScoreField,
+    x: Tensor,
+    at: Instant,
+    directions: Directions,
+    noise: Noise,
+    node: int = 0,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return ``eps`` ``(B, ...)`` and ``sigma tr(d eps / d x)``, by each probe ``(K, B)``.
 
-    An exact trace is one row, ``(1, B)``.
+    An exact trace is one row, ``(1, B)``. With ``weights``, that broadcast with ``x``, it is
+    ``sum_i weights_i d eps_i / d x_i``.
 
     Raises:
         ValueError: the field's output carries no gradient.
@@ -78,9 +85,11 @@ def trace(
         vectors = directions.vectors(inputs.detach(), noise, node)
         if space := field.process.space:
             vectors = (space.tangent(inputs.detach(), v) for v in vectors)
-        products = [(_pull(eps, inputs, v) * v).flatten(2).sum(2) for v in vectors]
-    sigma = torch.as_tensor(at.sigma, dtype=torch.float64).to(x).reshape(-1)
-    traces = sigma * torch.cat(products)
+        scale = 1.0 if weights is None else weights
+        products = [(_pull(eps, inputs, v) * v * scale).flatten(2).sum(2) for v in vectors]
+    traces = torch.cat(products)
+    if weights is None:
+        traces = torch.as_tensor(at.sigma, dtype=torch.float64).to(x).reshape(-1) * traces
     return eps.detach(), traces.sum(0, keepdim=True) if directions.exact else traces
 
 

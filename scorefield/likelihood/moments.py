@@ -54,8 +54,11 @@ class Moments:
         """The root of the mean variance."""
         return float(self.eigenvalues.mean().sqrt())
 
-    def log_prob(self, y: Tensor, r: float) -> Tensor:
-        """Return the log-density of ``y`` ``(B, d)`` under this Gaussian with ``r^2`` added."""
+    def log_prob(self, y: Tensor, r: float | Tensor) -> Tensor:
+        """Return the log-density of ``y`` ``(B, d)`` under this Gaussian with ``r^2`` added.
+
+        Without a basis, ``r`` may have a value for each coordinate.
+        """
         along = self.centred(y)
         return Prior(torch.zeros_like(along), (self.eigenvalues + r**2).sqrt()).log_prob(along)
 

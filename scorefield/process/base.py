@@ -11,6 +11,9 @@ A process noises data linearly, with time ``t`` in ``[t_min, t_max]`` growing wi
     lambda(t) = log(alpha / sigma)                    half the log-signal-to-noise  (4)
     x_s = (alpha_s / alpha_t) x_t + sigma_s sqrt(1 - e^{2 (lambda_s - lambda_t)}) eps,  s > t   (5)
 
+A process may have one value of ``alpha`` and ``sigma`` for each coordinate, `Process.coordinates`.
+Then (1) to (3) and (5) hold in each, and (4) is a clock: of the root mean squares of both.
+
 Coefficients are computed in float64 whatever the data's type, and a time is either 0-dimensional
 (one noise level for the batch) or one value per sample; `align` is the only place that broadcasts.
 Times that scorefield makes are on the CPU, whatever the device of the data: some devices have no
@@ -81,7 +84,7 @@ def align(t: Time, x: Tensor) -> Tensor:
 
     A number or 0-dimensional tensor stays 0-dimensional: it takes part in arithmetic without
     changing the type of ``x`` and launches no kernel. A tensor of shape ``(B,)`` becomes
-    ``(B, 1, ..., 1)``; one that already has ``x.ndim`` dimensions is kept.
+    ``(B, 1, ..., 1)``; one that already has ``x.ndim`` dimensions is kept, also ``(1, ..., 1)``.
 
     Raises:
         ValueError: the shape of ``t`` fits neither one time nor one time per sample.
@@ -91,7 +94,7 @@ def align(t: Time, x: Tensor) -> Tensor:
         return t
     if t.shape == x.shape[:1]:
         return t.reshape(-1, *[1] * (x.ndim - 1))
-    if t.ndim == x.ndim and t.shape[0] == x.shape[0] and t.numel() == x.shape[0]:
+    if t.ndim == x.ndim and t.numel() == t.shape[0] and t.shape[0] in (1, x.shape[0]):
         return t
     raise ValueError(
         f"t has shape {tuple(t.shape)} but x has shape {tuple(x.shape)}: "
@@ -104,6 +107,14 @@ def cast(coefficient: Tensor, x: Tensor) -> Tensor:
     if coefficient.ndim == 0:
         return coefficient
     return coefficient.to(x.device, x.dtype, non_blocking=True)
+
+
+def check_one_level(name: str, process: Process) -> None:
+    """Reject a process with one noise level per coordinate, for ``name``."""
+    if process.coordinates:
+        raise ValueError(
+            f"{name}: needs one noise level for all coordinates, and {process!r} has one for each."
+        )
 
 
 def unstack(coefficients: Tensor) -> list[Coefficient]:
@@ -213,10 +224,14 @@ class Process(ABC):
             numbers has lost its digits.
         t_origin: the time at which `t_data` looks for the data.
         space: the `scorefield.spaces.Space` of the samples; None for vectors.
+        coordinates: the shape of one sample, for a process with one value of ``alpha`` and
+            ``sigma`` for each coordinate. They then take a time ``()`` or ``(..., 1, ..., 1)``, as
+            many ones as coordinates have dimensions, and return that with ``coordinates`` in the
+            place of the ones.
 
     Raises:
         ValueError: on construction, if the interval is empty, a coefficient is not a finite tensor
-            of the shape of ``t``, the noise is not positive, or the log-signal-to-noise ratio does
+            of the right shape, the noise is not positive, or the log-signal-to-noise ratio does
             not fall strictly. Where ``alpha(t_max) = 0``, the reverse SDE has no coefficients at
             ``t_max``; the probability-flow ODE has.
     """
@@ -225,6 +240,7 @@ class Process(ABC):
     t_max: float = 0.999
     t_origin: ClassVar[float] = 0.0
     space: Any = None
+    coordinates: tuple[int, ...] = ()
 
     def __init__(self, *, t_min: float | None = None, t_max: float | None = None) -> None:
         for name, value in (("t_min", t_min), ("t_max", t_max)):
@@ -245,27 +261,30 @@ class Process(ABC):
                 "give t_min < t_max."
             )
         t = torch.linspace(self.t_min, self.t_max, _PROBES, dtype=torch.float64)
+        lifted = self.lift(t)
+        shape = (_PROBES, 1, *self.coordinates) if self.coordinates else t.shape
         for coefficient in (self.alpha, self.sigma):
             try:
-                value: object = coefficient(t)
-            except (ArithmeticError, ValueError) as error:
+                value: object = coefficient(lifted)
+            except (ArithmeticError, RuntimeError, ValueError) as error:
                 raise ValueError(f"{self!r}: {coefficient.__name__}(t): {error}.") from None
-            if not isinstance(value, Tensor) or value.shape != t.shape:
+            if not isinstance(value, Tensor) or value.shape != shape:
                 raise ValueError(
                     f"{self!r}: {coefficient.__name__}(t) must be a tensor of the shape of t, made "
-                    "by torch operations."
+                    "by torch operations. For one value per coordinate set `coordinates`."
                 )
-        alpha, sigma = self.coefficients(t)
+        alpha, sigma = self.coefficients(lifted)
         bad = ~(alpha.isfinite() & sigma.isfinite() & (alpha >= 0) & (sigma > 0))
         if bad.any():
-            k = int(bad.nonzero()[0])
+            k = int(bad.nonzero()[0][0])
             raise ValueError(
-                f"{self!r}: alpha({t[k]:g}) = {alpha[k]:g} and sigma({t[k]:g}) = {sigma[k]:g}: "
-                "needs finite alpha >= 0 and sigma > 0 on [t_min, t_max]."
+                f"{self!r}: alpha({t[k]:g}) = {alpha[bad][0]:g} and sigma({t[k]:g}) = "
+                f"{sigma[bad][0]:g}: needs finite alpha >= 0 and sigma > 0 on [t_min, t_max]."
             )
-        rises = ~(self.half_log_snr(t).diff() < 0)
+        each = (alpha.log() - sigma.log()).reshape(_PROBES, -1)
+        rises = ~(torch.cat([each, self.half_log_snr(t)[:, None]], 1).diff(dim=0) < 0)
         if rises.any():
-            k = int(rises.nonzero()[0])
+            k = int(rises.nonzero()[0][0])
             raise ValueError(
                 f"{self!r}: log(alpha/sigma) does not fall between t = {t[k]:g} and {t[k + 1]:g}: "
                 "noise must grow with time."
@@ -285,7 +304,23 @@ class Process(ABC):
 
     def half_log_snr(self, t: Tensor) -> Tensor:
         """Return ``lambda(t)`` of (4): strictly decreasing, ``-inf`` where ``alpha = 0``."""
+        if self.coordinates:
+            alpha, sigma = (
+                c.reshape(t.numel(), -1).square().mean(1).sqrt().reshape(t.shape)
+                for c in self.coefficients(self.lift(t.reshape(-1)))
+            )
+            return alpha.log() - sigma.log()
         return self.alpha(t).log() - self.sigma(t).log()
+
+    def lift(self, t: Tensor) -> Tensor:
+        """Return times ``(N,)`` in a shape that broadcasts with coefficients of each coordinate.
+
+        That is ``(N, 1, 1, ..., 1)``: of a batch of one. Other times, and all those of a process
+        with one value for all coordinates, are returned as they are.
+        """
+        if not self.coordinates or t.ndim != 1:
+            return t
+        return t.reshape(-1, 1, *[1] * len(self.coordinates))
 
     @cached_property
     def half_log_snr_range(self) -> tuple[float, float]:
@@ -351,7 +386,8 @@ class Process(ABC):
             alpha, sigma = self.coefficients(torch.tensor(self.t_origin, dtype=torch.float64))
         except (ArithmeticError, RuntimeError, ValueError):
             return None
-        return self.t_origin if abs(float(alpha) - 1) < 1e-12 and float(sigma) == 0 else None
+        at_data = bool(((alpha - 1).abs() < 1e-12).all()) and bool((sigma == 0).all())
+        return self.t_origin if at_data else None
 
     def perturb(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
         """Return ``x_t`` of (1) for data ``x0`` ``(B, ...)``, times as in `align`, and noise."""
@@ -380,7 +416,9 @@ class Process(ABC):
 
     def kernel_std(self, t: Tensor, s: Tensor) -> Tensor:
         """Return the standard deviation of ``x_s`` given ``x_t``, ``s >= t``: the root in (5)."""
-        gain = self.half_log_snr(s) - self.half_log_snr(t)
+        gain = (self.alpha(s).log() - self.sigma(s).log()) - (
+            self.alpha(t).log() - self.sigma(t).log()
+        )
         return self.sigma(s) * (-torch.expm1(2 * gain)).sqrt()
 
     def prior(self, mean: Time = 0.0, variance: Time = 1.0, t: Time | None = None) -> Any:
@@ -398,11 +436,15 @@ class Process(ABC):
 
 
 def _with_rate(f: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``f(t)``, of the shape of ``t``, and its derivative in time.
+    """Return ``f(t)`` and its derivative in time.
 
     By a pass backwards, though there is one input: PyTorch's forward passes cost four times more.
+    Where ``f`` has several values at a time, a pass backwards would add up their derivatives.
     """
     value, pull, *_ = torch.func.vjp(f, t)
+    if value.shape != t.shape:
+        value, rate, *_ = torch.func.jvp(f, (t,), (torch.ones_like(t),))
+        return value, rate
     rate = pull(torch.ones_like(value))[0]
     if t.is_cpu and not torch.compiler.is_compiling() and not bool(rate.isfinite().all()):
         # a pass backwards also sees what `torch.where` did not choose

@@ -165,7 +165,8 @@ def time_near(process: Process, ratio: float) -> float:
 def check_times(process: Process, times: Tensor) -> Tensor:
     """Return ``times`` in float64 on the CPU if a solver can follow them.
 
-    They lie in the process's interval, but for the last, which may be `Process.t_data`.
+    They lie in the process's interval, but for the last, which may be `Process.t_data`, and have
+    the shape of `Process.lift`.
 
     Raises:
         ValueError: fewer than two times, not strictly monotone, or outside the process's interval.
@@ -195,7 +196,7 @@ def check_times(process: Process, times: Tensor) -> Tensor:
         raise ValueError(
             "times must fall strictly (towards data) or rise strictly (towards noise)."
         )
-    return times
+    return process.lift(times)
 
 
 def check_whole(least: int = 1, most: int = MOST, /, **values: object) -> None:

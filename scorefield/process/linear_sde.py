@@ -10,8 +10,8 @@ With scalars ``f`` and ``g`` the solution is a quadrature, and a `Process`::
 
     alpha = exp(int_0^t f),    sigma^2 = alpha^2 int_0^t g^2 / alpha^2              (3)
 
-A process needs one clock for all coordinates. `moments` is for designing and checking the others:
-per-coordinate noise, correlated noise, rotations.
+With vectors each coordinate is such a process: see `scorefield.PerCoordinate`. `moments` is for
+designing and checking the others: correlated noise, rotations.
 
 Reference: Särkkä and Solin (2019), Applied Stochastic Differential Equations, section 6.1.
 """
@@ -33,6 +33,10 @@ Rate = Callable[[Tensor], Tensor]
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(64))
 _DEGREE = 19
+_SHAPES = (
+    "Return one number for each time, of the shape of t. For one value per coordinate give "
+    "PerCoordinate a LinearSDE for each."
+)
 
 
 def _integral(f: Rate, t: Tensor) -> Tensor:
@@ -122,6 +126,7 @@ class LinearSDE(Process):
         for name in ("drift_fn", "diffusion_fn"):
             if not callable(value := getattr(self, name)):
                 raise ValueError(f"{name}={value!r}: must be a function of the time, by torch.")
+            self._check_shape(name, value)
         if not 0 < self.t_min < self.t_max < math.inf:
             raise ValueError(
                 f"t_min = {self.t_min:g}, t_max = {self.t_max:g}: the SDE starts at 0, give 0 < "
@@ -137,6 +142,19 @@ class LinearSDE(Process):
         self._check("mean", "alpha", t, alpha, self._split_log_alpha(t).exp())
         self._check("variance", "sigma^2", t, sigma**2, self._split_variance(t))
         super().__post_init__()
+
+    def _check_shape(self, name: str, rate: Rate) -> None:
+        """Reject vectors and matrices, by their shapes at two numbers of times."""
+        for count in (1, 5):
+            t = torch.linspace(self.t_min, self.t_max, count, dtype=torch.float64)
+            try:
+                shape = torch.as_tensor(rate(t)).shape
+            except RuntimeError as error:
+                raise ValueError(f"{name}: of {count} times raises {error}. {_SHAPES}") from None
+            if shape != t.shape:
+                raise ValueError(
+                    f"{name}: returns shape {tuple(shape)} for {count} times. {_SHAPES}"
+                )
 
     def alpha(self, t: Tensor) -> Tensor:
         if self.alpha_fn is not None:

@@ -112,7 +112,7 @@ def walk(field: ScoreField, solver: Solver, at: State, control: Adaptive) -> Ite
     order = check_estimate(solver)
     begin, end = control.ends(field)
     length = end - begin
-    each = at.t.repeat(len(at.x)) if at.t.ndim == 0 else at.t.cpu()
+    each = at.t.flatten().repeat(len(at.x)) if at.t.numel() == 1 else at.t.cpu()
     at = at._replace(t=align(each, at.x), memory=None)
     if not bool(((at.t == begin) | (at.t == end)).all()):
         raise ValueError(f"samples must stand at t = {begin:g}, where the adaptive steps begin.")
@@ -166,8 +166,7 @@ def _furthest(field: ScoreField, t: Tensor, length: float, angle: float) -> Tens
     process, c = field.process, field.data_std
     if c == 0:
         return torch.full_like(t, process.t_max if length > 0 else process.t_min)
-    alpha, sigma = process.coefficients(t)
-    moved = torch.atan2(sigma, c * alpha) + math.copysign(angle, length)
+    moved = (-process.half_log_snr(t)).exp().div(c).atan() + math.copysign(angle, length)
     ends = process.half_log_snr(torch.tensor([process.t_max, process.t_min], dtype=torch.float64))
     ratio = moved.clamp(1e-12, math.pi / 2 - 1e-12).tan() * c
     return process.time((-ratio.log()).clamp(*ends.tolist()))

@@ -25,7 +25,7 @@ from torch import Tensor
 from scorefield._internal.errors import NumericalError
 from scorefield.field import ScoreField, check_flat, check_starts_at_noise
 from scorefield.noise import Noise
-from scorefield.process import check_whole, wide
+from scorefield.process import cast, check_whole, wide
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.batching import (
     as_ids,
@@ -237,7 +237,7 @@ class _Ways:
                 "round_trip_plan does."
             )
         self.ways = down, prepare(field, self.solver, rising)
-        self.alpha = float(field.process.alpha(down.last))
+        self.alpha = field.process.alpha(down.last)
         self.prior = field.process.prior(field.mean, field.variance, down.first)
 
     def _both(self, field: ScoreField) -> tuple[Prepared, Prepared]:
@@ -245,11 +245,11 @@ class _Ways:
 
     def lift(self, x: Tensor) -> Tensor:
         """Return data in the units of the last time."""
-        return self.alpha * x
+        return cast(self.alpha, x) * x
 
     def land(self, x: Tensor) -> Tensor:
         """Return values at the last time in the data's units."""
-        return x / self.alpha
+        return x / cast(self.alpha, x)
 
     def travel(
         self, x: Tensor, partner: Tensor | None, *, up: bool, check: bool

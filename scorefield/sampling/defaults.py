@@ -76,7 +76,8 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
     check_instance("field", field, ScoreField, "a field, such as run.field")
     process, c = field.process, _scale(field, nfe)
     start = time_near(process, (10 if _measured(field) else 20) * nfe * c)
-    start = start if field.has_score else noisiest(field)
+    # the clock of a process with several noise levels hides that of the least noisy coordinate
+    start = start if field.has_score and not process.coordinates else noisiest(field)
     lowest = torch.tensor(process.t_min, dtype=torch.float64)
     if start <= process.t_min:
         raise ValueError(
@@ -127,7 +128,7 @@ def noisiest(field: ScoreField) -> float:
     Where no signal is left at ``t_max``, that is the time of a noise of 200 deviations of the data.
     """
     process = field.process
-    lost = bool(process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0)
+    lost = bool((process.alpha(torch.tensor(process.t_max, dtype=torch.float64)) == 0).all())
     return time_near(process, 200 * field.data_std) if lost else process.t_max
 
 

@@ -243,8 +243,9 @@ def count_calls_on(process: Process, plan: Plan) -> int:
         ValueError: times that the process or the solver does not support.
     """
     assert isinstance(plan.times, Tensor)
-    field, times = _Counting(process, (1,)), check_times(process, plan.times)
-    zero = torch.zeros(1, 1, dtype=torch.float64)
+    shape = process.coordinates or (1,)
+    field, times = _Counting(process, shape), check_times(process, plan.times)
+    zero = torch.zeros(1, *shape, dtype=torch.float64)
     state = State(zero, times[0], Noise(0, torch.zeros(1, dtype=torch.int64)))
     with torch.no_grad():
         for move in plan.solver.moves(field, times[:-1], times[1:]):

@@ -190,7 +190,8 @@ class Solver(ABC):
                 )
         state = self.settled(state if t is state.t else state._replace(t=t))
         history = None if state.memory is None else state.memory.history
-        (move,) = self.moves(field, state.t[None], s[None], history, error=error)
+        t, s = (process.lift(time[None]) for time in (state.t, s))
+        (move,) = self.moves(field, t, s, history, error=error)
         return move(state)
 
 

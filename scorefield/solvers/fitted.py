@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.process import Process
+from scorefield.process import Process, check_one_level
 from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
 
 _NEAR = 1e-6  # in log r
@@ -88,6 +88,7 @@ class Fitted(LinearSolver):
         return level_times(process, self.levels)
 
     def rule(self, t: Level, s: Level, past: Past, error: bool) -> Rule:
+        check_one_level("Fitted", t.process)
         step = len(past.levels) // self.parallel
         if step >= len(self.table) or past.starts_at(t):
             raise ValueError(f"a fitted solver takes its {len(self.table)} steps once, in order.")

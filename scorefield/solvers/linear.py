@@ -52,6 +52,14 @@ class Level:
         """``log(sigma / alpha)``."""
         return -(self.alpha.log() - self.sigma.log())
 
+    @property
+    def clock(self) -> Tensor:
+        """The time of the Brownian path, the same for all coordinates."""
+        if not self.process.coordinates:
+            return clock(-self.log_ratio)
+        u = clock(self.process.half_log_snr(self.t))
+        return u.flatten() if len(u) == u.numel() else u
+
     @cached_property
     def rates(self) -> tuple[Tensor, Tensor]:
         """``alpha'`` and ``sigma'``."""
@@ -216,6 +224,7 @@ class LinearSolver(Solver):
         self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         past: History = History() if history is None else history
+        t, s = field.process.lift(t), field.process.lift(s)
         moves: list[Move] = []
         kind = None
         while len(moves) < len(t):
@@ -320,7 +329,7 @@ class Steps(NamedTuple):
         stored = (*[level for level, _ in order], *levels)[rule.keep]
         kicks: Sequence[tuple[Coefficient, Coefficient] | None] = [None] * count
         if rule.noisy:
-            places = (unstack(clock(-level.log_ratio)) for level in (start, end))
+            places = (unstack(level.clock) for level in (start, end))
             kicks = list(zip(*places, strict=True))
         return cls(
             rule,

@@ -33,6 +33,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scorefield.process import check_one_level
 from scorefield.solvers.base import check_towards_data
 from scorefield.solvers.linear import Level, LinearSolver, Past, Row, Rule
 from scorefield.solvers.prediction import AnglePrediction, Exact, Prediction, Quadrature, departures
@@ -155,6 +156,7 @@ def _runge_kutta(
     t: Level, s: Level, calls: tuple[tuple[Level, Row | None], ...], stored: int
 ) -> Rule:
     """Return a step of the classical method in the noise angle; it keeps the stored estimates."""
+    check_one_level('Multistep: order 4 or 5 with start="full" (write start="rising")', t.process)
     angle = AnglePrediction()
     start, end = (angle.variable(level.log_ratio) for level in (t, s))
     half = t.process.time(-angle.log_ratio(0.5 * (start + end)))

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.process import Process, check_positive, growth, total
+from scorefield.process import Process, check_one_level, check_positive, growth, total
 from scorefield.solvers.linear import Level
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(40))
@@ -243,6 +243,7 @@ class OwnTime:
     """A basis, the process's time ``t``: that of DEIS's tAB."""
 
     def __call__(self, process: Process, log_ratio: Tensor) -> Tensor:
+        check_one_level("OwnTime", process)
         return process.time(-log_ratio)
 
 
@@ -329,7 +330,7 @@ def gauss(prediction: Prediction, t: Level, s: Level, eta: float) -> tuple[Tenso
 
 def _check_finite(prediction: Prediction, level: Level, value: Tensor) -> None:
     if not bool(value.isfinite().all()):
-        worst = float(level.t[~value.isfinite()].flatten()[0])
+        worst = float(level.t.expand(value.shape)[~value.isfinite()].flatten()[0])
         raise ValueError(
             f"{prediction!r} meets alpha = 0 or sigma = 0 at t={worst:g}, where the log-SNR is "
             "infinite: use AnglePrediction in its own angle, or start the grid later and end it "

@@ -103,9 +103,9 @@ class Program(Solver):
         place = torch.zeros_like(t, dtype=torch.long)
         for level in self.levels:
             place = place + (log_ratio <= math.log(level) + SLACK)
-        if place.ndim > 1:
+        if place.numel() > len(place):
             raise ValueError("a program needs one time for the batch: give a grid.")
-        places: list[int] = place.tolist()
+        places: list[int] = place.flatten().tolist()
         return places
 
 

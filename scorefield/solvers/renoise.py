@@ -242,12 +242,14 @@ class Restart(Around):
     def _again(self, field: ScoreField, first: Move, s: Tensor) -> Move:
         """Return the first move, then those up from ``s`` and down again."""
         process = field.process
-        if s.ndim:
+        if s.numel() > 1:
             raise ValueError("Restart needs one time for the batch: give a grid.")
         up = self._up(process)
         times = even_log_snr(process, self.steps, start=float(up), end=float(s))
+        times, up = process.lift(times), up.reshape(s.shape)
         down = self.base.moves(field, times[:-1], times[1:])
-        keep, std = float(process.alpha(up) / process.alpha(s)), float(process.kernel_std(s, up))
+        (keep,) = unstack((process.alpha(up) / process.alpha(s))[None])
+        (std,) = unstack(process.kernel_std(s, up)[None])
         climb = _NoiseFirst(down[0], keep, std, times[0])
         return _Sequence((first, *(climb, *down[1:]) * self.repeats))
 

@@ -56,7 +56,7 @@ class Singlestep(LinearSolver):
 
     def rule(self, t: Level, s: Level, past: Past, error: bool) -> Rule:
         u, process = self.prediction, t.process
-        start, end = u.variable(t.log_ratio), u.variable(s.log_ratio)
+        start, end = (u.variable(-process.half_log_snr(level.t)) for level in (t, s))
         inner = (start + c * (end - start) for c in _STAGES[self.order])
         times = [process.time(-u.log_ratio(place)) for place in inner]
         stages = [Level(process, at, *process.coefficients(at)) for at in times]

@@ -215,7 +215,7 @@ def _spread(process: Process, eta: Eta, t: Tensor) -> Tensor:
         raise ValueError(f"eta={float(values.min()):g} at some time: give values >= 0.")
     g = values * process.diffusion(t)
     if not bool(g.isfinite().all()):
-        worst = t[~g.isfinite()].flatten()[0].item()
+        worst = t.expand(g.shape)[~g.isfinite()].flatten()[0].item()
         raise ValueError(
             f"the SDE of {process!r} has an infinite diffusion at t={worst:g}: start the grid "
             "at an earlier time, or use a solver of the ODE."

@@ -16,7 +16,13 @@ from torch import Tensor
 import scorefield
 from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.field import ScoreField, check_flat, digest
-from scorefield.process import balanced, check_positive, check_whole, time_near
+from scorefield.process import (
+    balanced,
+    check_one_level,
+    check_positive,
+    check_whole,
+    time_near,
+)
 from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan, noisiest, template
 from scorefield.solvers import Fitted
 from scorefield.tuning.noises import distances, draw, mean_distance
@@ -83,6 +89,7 @@ class Tuner:
             raise UsageError("tuning needs SciPy: pip install 'scorefield[tune]'.")
         check_evaluating(field)
         check_flat("tune", field)
+        check_one_level("tuning", field.process)
         check_whole(8, noises=8 if noises is None else noises)
         check_whole(batch_size=1 if batch_size is None else batch_size)
         if first is not None:

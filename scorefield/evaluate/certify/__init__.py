@@ -35,7 +35,7 @@ from scorefield.evaluate.certify.subjects import (
     for_steps,
     load_solver as load_solver,
 )
-from scorefield.process import VP, Process
+from scorefield.process import VP, Process, check_one_level
 from scorefield.solvers import Solver, check_solver
 
 ORDER_TOLERANCE, WEAK_TOLERANCE, LEVEL = 0.15, 0.25, 1e-3
@@ -114,6 +114,7 @@ def certify(
     if isinstance(solver, type) or not callable(solver):
         check_solver("solver", solver)
     make, on = for_steps(solver), VP() if process is None else process
+    check_one_level("certify", on)
     first = make(1)
     check_solver("solver", first)
     title, place = name or repr(first), type(on).__name__

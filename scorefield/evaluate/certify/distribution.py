@@ -104,7 +104,8 @@ def measure_weak_orders(make: Make, process: Process) -> tuple[float, float]:
 
 def _gaussian_at(process: Process, t: Tensor) -> tuple[Tensor, Tensor]:
     alpha, sigma = process.coefficients(t)
-    return alpha * _MEAN, alpha**2 * _COVARIANCE + sigma**2 * _IDENTITY
+    a, s = alpha.expand(2), sigma.expand(2)
+    return a * _MEAN, a[:, None] * _COVARIANCE * a + s**2 * _IDENTITY
 
 
 def p_value(make: Make, process: Process, kind: str, steps: int) -> float:

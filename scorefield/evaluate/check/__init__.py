@@ -16,7 +16,7 @@ from scorefield.evaluate.check.interpretations import Clock, Prediction, clocks,
 from scorefield.evaluate.check.result import Check, Interpretation, Level
 from scorefield.evaluate.check.trial import LEVELS, Answer, Trial, level_of, rate
 from scorefield.field import Denoiser, check_flat, check_starts_at_noise
-from scorefield.process import check_whole, wide
+from scorefield.process import check_one_level, check_whole, wide
 from scorefield.sampling import check_evaluating, check_samples, default_plan, sample
 
 __all__ = ["Check", "Interpretation", "Level", "check"]
@@ -57,6 +57,7 @@ def check(
     check_whole(2, n=n)
     check_flat("check", denoiser)
     check_starts_at_noise(denoiser)
+    check_one_level("check", denoiser.process)
     if x is None:
         check_evaluating(denoiser)
         return _on_samples(denoiser, n, seed, progress, condition)

@@ -38,7 +38,7 @@ from scorefield.evaluate.metrics.compare import metric_names
 from scorefield.evaluate.metrics.measurement import check_level
 from scorefield.field import ScoreField, digest
 from scorefield.noise import SAMPLING
-from scorefield.process import wide
+from scorefield.process import check_one_level, wide
 from scorefield.sampling import Plan, check_evaluating, count_calls, prepare, sample, template
 from scorefield.tuning.frontier.result import Frontier, Point
 from scorefield.tuning.noises import Noises, distances, draw, mean_distance
@@ -88,6 +88,7 @@ def frontier(
             as `scorefield.sample` and `scorefield.evaluate.metrics.compare`.
         NumericalError: as `scorefield.sample`.
     """
+    check_one_level("frontier", field.process)
     work = named_plans(plans)
     metric_names(metrics)
     check_sizes(field, n, batch_size, level, real, other)

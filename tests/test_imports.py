@@ -43,6 +43,7 @@ ALLOWED = {
         "process",
         "sampling",
         "solvers",
+        "spaces",
         "training",
         "tuning",
     },

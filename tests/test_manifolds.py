@@ -194,3 +194,44 @@ S2 = mixture(Sphere(2))
 def test_calls_without_meaning_on_a_space_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("space", [Torus(1), pytest.param(Sphere(2), marks=pytest.mark.slow)])
+def test_the_error_of_a_network_vanishes_at_the_exact_noise(space):
+    field, x0 = mixture(space, 1), mixture(space, 4).centres.repeat(500, *[1] * len(space.shape))
+    t = torch.full((len(x0),), 0.7, dtype=F64)
+    eps, _ = field.process.noise(x0, t, noise(len(x0)))
+    x = field.process.perturb(x0, t, eps)
+    target = field.process.target_noise(x0, x, t, eps)
+    kernel = HeatMixture(field.process, torch.ones(1), x0[:1], 0.0)
+    assert (target[:1] - kernel(x[:1], 0.7).eps).abs().max() < 1e-9
+    z, _ = space.heat_sample(x0, 0.49, noise(len(x0)))
+    assert (space.distance(x, z)).abs().max() < 1e-9
+    # the mean of the noise over the data is that of the field: E <eps, f> for a test function
+    only = field.data(noise(2000, 5), like(2000))[0]
+    eps, _ = field.process.noise(only, t, noise(2000, 6))
+    x = field.process.perturb(only, t, eps)
+    target = field.process.target_noise(only, x, t, eps)
+    direction = space.tangent(x, x.new_ones(x.shape))
+    gap = space.inner(target - field(x, t).eps, direction)
+    assert gap.mean().abs() <= 4 * gap.std() / 2000**0.5
+
+
+def test_training_learns_a_field_on_a_space_and_its_folder_loads(tmp_path):
+    field = mixture(Torus(1), 2, 0.2)
+    x, _ = field.data(noise(1000, 11), like(1000))
+    network = sf.networks.MLP(sf.spaces.SpaceNetwork.count(Torus(1)), 32, 1)
+    run = sf.train(x.float(), space=Torus(1), network=network, steps=400, batch_size=128, lr=3e-3)
+    new, _ = field.data(noise(40, 12), like(40))
+    values = run.log_prob(new).value
+    truth, uniform = field.log_prob(new, 0.01), -math.log(2 * math.pi)
+    assert (truth - values).mean().abs() < 0.2 < 0.6 < (values - uniform).mean()
+    run.save(tmp_path / "run")
+    again = sf.load(tmp_path / "run", network=run.field)
+    assert torch.equal(again.sample(4), run.sample(4))
+    with pytest.raises(ValueError, match="point 0"):
+        sf.train(3 * torch.eye(3), space=Sphere(2), steps=2)
+    with pytest.raises(ValueError, match="space=2"):
+        sf.train(torch.eye(3), space=2)
+    with pytest.raises(ValueError, match="interpolate adds vectors"):
+        run.interpolate(new[:1].float(), new[1:2].float())

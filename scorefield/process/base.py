@@ -399,6 +399,30 @@ class Process(ABC):
             else self.space.exp(x0, noise)
         )
 
+    def noise(self, x0: Tensor, t: Time, noise: Any) -> tuple[Tensor, Any]:
+        """Draw the ``eps`` of `perturb` from a `scorefield.Noise`, and return what follows it.
+
+        It is standard normal; on a space, Brownian motion's displacement over ``sigma``.
+        """
+        if self.space is None:
+            eps, noise = noise.normal(x0)
+            return eps, noise
+        sigma = self.sigma(align(t, x0))
+        v, noise = self.space.heat_step(x0, sigma.flatten() ** 2, noise)
+        return v / cast(sigma, x0), noise
+
+    def target_noise(self, x0: Tensor, x: Tensor, t: Time, eps: Tensor) -> Tensor:
+        """Return ``-sigma grad log p(x | x0)`` for the result ``x`` of `perturb`: ``eps`` itself.
+
+        On a space it is a tangent vector at ``x``, by the heat kernel.
+        """
+        if self.space is None:
+            return eps
+        sigma = self.sigma(align(t, x0))
+        score = self.space.heat_kernel(x, x0, sigma.flatten() ** 2).score
+        target: Tensor = -cast(sigma, x0) * score
+        return target
+
     def diffuse(self, x: Tensor, t: Time, s: Time, eps: Tensor) -> Tensor:
         """Move ``x`` from time ``t`` to the noisier ``s`` by the exact two-time kernel (5).
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scorefield import networks
 from scorefield._internal.devices import conditions, find_device
 from scorefield._internal.errors import NumericalError, StorageError
 from scorefield.data import Data, Standardize
@@ -32,6 +33,7 @@ from scorefield.runs.quality import Items, Quality, quality
 from scorefield.runs.quantiles import with_quantiles
 from scorefield.runs.run import Run
 from scorefield.runs.settings import check_settings, configured
+from scorefield.spaces import Brownian, Space, SpaceNetwork
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
 from scorefield.training.couplings import (
@@ -125,7 +127,13 @@ class Training:
             for chunk in chunks(each.x) if config.levels else ():
                 self.encoding.check(chunk, each.name)
         mean, variance = moments(self.data_config, *self.encoding.moments(data.x), len(data.x))
-        self.transform = Standardize.fit(mean, variance)
+        space = None if objects.process is None else objects.process.space
+        if space is None:
+            self.transform = Standardize.fit(mean, variance)
+        else:
+            for chunk in chunks(data.x):
+                space.check(chunk)
+            self.transform = Standardize.of_levels(0, 0.0, 1.0, tuple(mean.shape))
         self.denoiser = new_denoiser(
             self.config,
             self.data_config,
@@ -383,11 +391,25 @@ def _unfitted(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"columns": columns})
 
 
+def _on_space(space: Space, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training on a space."""
+    check_instance("space", space, Space, "one such as scorefield.spaces.Sphere(2)")
+    network = settings.get("network")
+    if network is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.get("seed", 0))
+            network = networks.MLP(SpaceNetwork.count(space))
+    plain = {"parametrization": "eps", "weighting": "simple", "held_out": 0.0}
+    own = {"process": Brownian(space), "network": SpaceNetwork(network, space)}
+    return {**plain, **own, **settings, "network": own["network"]}
+
+
 def train(
     data: Any,
     conditions: Any = None,
     *,
     to: Any = None,
+    space: Space | None = None,
     embeddings: Mapping[str, Any] | None = None,
     config: TrainConfig | None = None,
     device: str | torch.device = "cpu",
@@ -404,6 +426,10 @@ def train(
             `scorefield.read`. With them ``conditional`` is True by default.
         to: a second data set of the same shape. The run then translates ``data`` to it and back, by
             `Run.translate`, and is a flow by default.
+        space: the space of `scorefield.spaces` that the rows are points of. They are not
+            standardised: give Euclidean parts unit variance. The network, of your own or an MLP,
+            is in a `scorefield.spaces.SpaceNetwork`; `scorefield.load` needs it and the process
+            again, as ``network=run.field``.
         embeddings: as for `scorefield.read`.
         config: the settings as one object, such as that of another run.
         device: where to train: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -429,6 +455,8 @@ def train(
         settings = {"conditional": True, **settings}
     if to is not None and config is None:
         settings = {**FLOW, **settings}
+    if space is not None:
+        settings = _on_space(space, settings)
     where = find_device(device)
     built, objects = configured(config, settings)
     with torch.inference_mode(False), torch.enable_grad():  # as they may be off around a call

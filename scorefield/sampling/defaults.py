@@ -74,6 +74,8 @@ def default_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
             process's lowest noise hides it.
     """
     check_instance("field", field, ScoreField, "a field, such as run.field")
+    if field.process.space is not None:
+        return resolve(field, None, None, nfe)
     process, c = field.process, _scale(field, nfe)
     start = time_near(process, (10 if _measured(field) else 20) * nfe * c)
     # the clock of a process with several noise levels hides that of the least noisy coordinate

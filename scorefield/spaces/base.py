@@ -276,7 +276,7 @@ class Isotropic(Space):
         return scale.reshape(-1, *[1] * len(self.shape)) * z, noise
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=8192)
 def _table(space: Isotropic, t: float) -> Table:
     """Return the table of the distances of a heat kernel."""
 

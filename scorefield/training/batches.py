@@ -15,6 +15,7 @@ from scorefield.noise import OFFSET, ORDER, TRAINING, Noise
 from scorefield.training.objective import Objective
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
+_LEVELS = 512  # noise levels of a training on a space
 
 
 def batch(
@@ -68,8 +69,10 @@ def draw(
         u, noise = u.clamp(1e-12, 1 - 1e-12), noise.skipped()
     else:
         u, noise = noise.uniform(here)
-    eps, noise = noise.normal(x0)
+    if denoiser.process.space is not None:  # so many tables of heat kernels
+        u = ((u * _LEVELS).floor() + 0.5) / _LEVELS
     t = objective.times(denoiser.process, u)
+    eps, noise = denoiser.process.noise(x0, t, noise)
     several, every = len(conditions) > 1, torch.zeros(len(x0), dtype=torch.bool)
     if several:
         hidden, noise = noise.uniform(here)

@@ -103,13 +103,13 @@ class HeldOut:
         u, noise = noise.uniform(torch.empty(0))
         if self.prepare is not None:
             x0, noise = self.prepare(x0, noise)
-        eps, _ = noise.normal(x0)
-        if self.coupling is not None:
-            groups = groups_of({k: v[items] for k, v in self.conditions.items()}, len(items))
-            eps = self.coupling.noise(x0, eps, items, groups)
         edges = bins(field.process)
         depth = edges[level] + (edges[level + 1] - edges[level]) * (places + u) / total
         t = field.process.time(-depth).clamp(field.process.t_min, field.process.t_max)
+        eps, _ = field.process.noise(x0, t, noise)
+        if self.coupling is not None:
+            groups = groups_of({k: v[items] for k, v in self.conditions.items()}, len(items))
+            eps = self.coupling.noise(x0, eps, items, groups)
         condition = {k: v[items].to(x0.device) for k, v in self.conditions.items()}
         estimate = field(field.process.perturb(x0, align(t, x0), eps), t, **condition).x0
         alpha, sigma = field.process.coefficients(align(t, x0))

@@ -171,6 +171,9 @@ class Objective:
         _, out, _ = denoiser.parametrization(alpha, sigma)
         weight = self.weighting(at) * (alpha * out / sigma**2) ** 2
         x = cast(alpha, x0) * x0 + cast(sigma, x0) * eps
+        if process.space is not None:
+            x = process.perturb(x0, t, eps)
+            eps = process.target_noise(x0, x, t, eps)
         _, output = denoiser.estimate(x, at, **condition).basis
         error = output - denoiser.parametrization.target(alpha, sigma, x0, eps)
         if x0.ndim == 3:  # signals, with NaN after the end

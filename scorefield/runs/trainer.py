@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scorefield import networks
 from scorefield._internal.devices import conditions, find_device
 from scorefield._internal.errors import NumericalError, StorageError
 from scorefield.data import Data, Standardize
@@ -33,7 +32,6 @@ from scorefield.runs.quality import Items, Quality, quality
 from scorefield.runs.quantiles import with_quantiles
 from scorefield.runs.run import Run
 from scorefield.runs.settings import check_settings, configured
-from scorefield.spaces import Brownian, Space, SpaceNetwork
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
 from scorefield.training.couplings import (
@@ -48,6 +46,9 @@ from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
 from scorefield.training.pace import steps_within
 from scorefield.training.workers import SingleWorker, Workers
+
+if TYPE_CHECKING:
+    from scorefield.spaces import Space
 
 _SINGLE = SingleWorker()
 # settings of flow matching, which suit paths between two data sets
@@ -393,6 +394,9 @@ def _unfitted(data: DataConfig) -> DataConfig:
 
 def _on_space(space: Space, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a training on a space."""
+    from scorefield import networks
+    from scorefield.spaces import Brownian, Space, SpaceNetwork
+
     check_instance("space", space, Space, "one such as scorefield.spaces.Sphere(2)")
     network = settings.get("network")
     if network is None:

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -46,17 +45,7 @@ from scorefield.process import (
 )
 from scorefield.sampling.adaptive import Adaptive
 from scorefield.sampling.plan import Plan, count_calls_on
-from scorefield.solvers import (
-    RK4,
-    AnglePrediction,
-    Exact,
-    Geodesic,
-    Growth,
-    Multistep,
-    Singlestep,
-    Solver,
-    check_noise,
-)
+from scorefield.solvers import AnglePrediction, Exact, Growth, Multistep, Solver, check_noise
 
 DEFAULT_CALLS = DEFAULT_STEPS = 20
 ROUND_TRIP_CALLS = 80
@@ -185,26 +174,8 @@ def _round_trip_grid(field: ScoreField, steps: int) -> Tensor:
     return balanced(field.process, steps, start=start, end=end, data_std=field.data_std, power=6.0)
 
 
-def _space_plan(field: ScoreField, nfe: int = DEFAULT_CALLS) -> Plan:
-    return _within(field, Singlestep(), nfe, SPACE)
-
-
-def _space_round_trip(field: ScoreField, nfe: int = 2 * ROUND_TRIP_CALLS) -> Plan:
-    return _within(field, RK4(), nfe, SPACE_ROUND_TRIP)
-
-
 SAMPLING = Defaults(default_plan, _sampling_solver, _sampling_grid, DEFAULT_STEPS, True)
 ROUND_TRIP = Defaults(round_trip_plan, round_trip_solver, _round_trip_grid, ROUND_TRIP_CALLS, False)
-
-
-def _space_grid(field: ScoreField, steps: int) -> Tensor:
-    return balanced(field.process, steps, end=field.process.t_min, data_std=field.data_std)
-
-
-SPACE = SAMPLING._replace(plan=_space_plan, solver=lambda _: Singlestep(), flat=False)
-SPACE_ROUND_TRIP = ROUND_TRIP._replace(
-    plan=_space_round_trip, solver=lambda _: RK4(), grid=_space_grid, flat=False
-)
 
 
 def sampling_from(start: float) -> Defaults:
@@ -233,7 +204,9 @@ def resolve(
             a score.
     """
     if default.flat and field.process.space is not None:
-        return _on_space(field, solver, times, nfe, default)
+        from scorefield.sampling.on_space import resolve_on_space  # for such fields alone
+
+        return resolve_on_space(field, solver, times, nfe, default)
     if nfe is not None and times is not None:
         raise ValueError(
             f"nfe={nfe}: cannot be combined with times, which set the calls. Omit one."
@@ -255,30 +228,13 @@ def resolve(
     if not field.has_score:
         check_noise(solver, field)
     if nfe is not None:
-        return _within(field, solver, nfe, default)
+        return within(field, solver, nfe, default)
     if times is None or isinstance(times, int):
         times = default.grid(field, default.steps if times is None else times)
     return Plan(solver, times, default.finish)
 
 
-def _on_space(
-    field: ScoreField,
-    solver: Solver | Plan | None,
-    times: Tensor | int | Adaptive | None,
-    nfe: int | None,
-    default: Defaults,
-) -> Plan:
-    """Return the plan for a field on a space."""
-    space = SPACE if default.finish else SPACE_ROUND_TRIP
-    if default.grid not in (SAMPLING.grid, ROUND_TRIP.grid):  # from another time
-        space = space._replace(grid=default.grid)
-    plan = resolve(field, solver, times, nfe, space)
-    return (
-        plan if isinstance(plan.solver, Geodesic) else replace(plan, solver=Geodesic(plan.solver))
-    )
-
-
-def _within(field: ScoreField, solver: Solver, nfe: int, default: Defaults) -> Plan:
+def within(field: ScoreField, solver: Solver, nfe: int, default: Defaults) -> Plan:
     """Return the plan of a solver with as many steps as make at most ``nfe`` calls."""
     check_whole(2, nfe=nfe)
 

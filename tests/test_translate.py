@@ -9,6 +9,7 @@ from shell import failing, finishes
 import scorefield as sf
 from scorefield.evaluate.check import check
 from scorefield.networks import MLP
+from scorefield.training.held_out import HeldOut
 
 SMALL = {"network": {"kind": "mlp", "width": 48, "depth": 2}, "held_out": 0.0, "warmup": 10}
 
@@ -123,7 +124,7 @@ def test_pairs_of_two_files_are_learned_row_by_row():
         ({"to": torch.randn(9, 2), "coupling": "paired"}, "give as many"),
         ({"to": torch.randn(8, 2), "coupling": "reflow"}, "is for noise"),
         ({"to": torch.randn(8, 2), "conditional": True}, "conditions"),
-        ({"coupling": "paired"}, "needs a second data set"),
+        ({"coupling": "paired"}, "rows of two data sets"),
     ],
 )
 def test_sets_that_do_not_fit_are_refused_before_training(settings, message):
@@ -163,9 +164,73 @@ def test_codes_of_two_runs_translate_between_their_sets(tmp_path):
         *("--target", str(tmp_path / "two"), "--steps", "40"),
     )
     file = tmp_path / "t.npy"
-    codes = sf.load(tmp_path / "one").encode(x, nfe=40).z
-    there = sf.load(tmp_path / "two").decode(codes, nfe=40).x
+    one, two = sf.load(tmp_path / "one"), sf.load(tmp_path / "two")
+    there = two.decode(one.encode(x, nfe=40).z, nfe=40).x
     assert np.allclose(np.load(file), there.numpy(), atol=1e-4)
+    result = one.translate(x, target=two, nfe=40)
+    assert torch.allclose(result.x, there, atol=1e-5)
+    back = two.translate(result.x, target=one, nfe=40, check=False)
+    away = one.to_field(back.x) - one.to_field(x)
+    assert float(result.error.mean()) == pytest.approx(
+        float((away.norm(dim=1) / one.to_field(x).norm(dim=1).clamp(min=2**0.5)).mean()), rel=0.2
+    )
+    with pytest.raises(sf.errors.UsageError, match="runs of one shape"):
+        one.translate(x, target=sf.Run.of(sf.Denoiser(MLP(3, 8, 1), sf.VP(), sf.Eps(), (3,))))
+
+
+def test_a_translated_table_has_the_columns_of_the_second_run(tmp_path):
+    rows = normal(2, 64).numpy()
+    for name, columns in (("one", "uv"), ("two", "pq")):
+        sf.train(dict(zip(columns, rows, strict=True)), steps=3, **SMALL).save(tmp_path / name)
+    (tmp_path / "a.csv").write_text("u,v\n0.5,1\n-1,0.2\n")
+    out = tmp_path / "t.csv"
+    finishes(
+        *("translate", str(tmp_path / "one"), str(tmp_path / "a.csv"), "--out", str(out)),
+        *("--target", str(tmp_path / "two"), "--steps", "8"),
+    )
+    assert out.read_text().splitlines()[0].replace('"', "") == "p,q"
+
+
+def test_the_command_line_rejects_two_sets_in_its_own_words(tmp_path, fails):
+    np.save(tmp_path / "a.npy", normal(8, 2).numpy())
+    np.save(tmp_path / "b.npy", normal(9, 2).numpy())
+    a, b, out = str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), str(tmp_path / "run")
+    message = fails(2, "train", a, "--out", out, "--coupling", "paired", "--steps", "2")
+    assert "--coupling paired: " in message
+    assert "--to B" in message
+    message = fails(2, "train", a, "--to", b, "--out", out, "--coupling", "paired", "--steps", "2")
+    assert "--coupling paired: " in message
+    assert "give as many" in message
+    sf.train(normal(64, 2), steps=2, **SMALL).save(out)
+    message = fails(2, "translate", out, a, "--any-scale")
+    assert "--target RUN" in message
+
+
+def test_plans_are_not_tuned_between_two_sets():
+    field = sf.Denoiser(MLP(2, 8, 1), sf.Flow(), sf.Velocity(), (2,), between_data=True)
+    with pytest.raises(ValueError, match="goes between two data sets"):
+        sf.Tuner(field.eval())
+    assert sf.Clipped(field).between_data
+
+
+def test_the_error_on_held_out_pairs_is_relative_to_no_translation():
+    """For x0 = x1 + 3 the sample as it is has an error of 3 t, and one of 1.5 t is a half."""
+    n = 64
+    x0 = normal(n, 2).float()
+
+    class Half(sf.ScoreField):
+        between_data = True
+
+        def estimate(self, x, at, **condition):
+            return sf.Estimate.from_x0(x, at, x + 1.5 * at.sigma)
+
+    class Shifted(sf.Coupling):
+        def noise(self, x0, eps, items, groups, draws):
+            return x0 - 3
+
+    held_out = HeldOut(x0, {}, torch.arange(n), None, 0, Shifted())
+    errors = held_out.errors(Half(sf.Flow(), (2,)))
+    assert torch.allclose(errors, torch.tensor(0.25).double(), rtol=0.05)
 
 
 def test_fields_between_two_sets_are_rejected_where_noise_is_meant():

@@ -53,13 +53,22 @@ def endings(kind: ResultKind, like: DataConfig) -> tuple[str, ...]:
     return (*TABLE, *ARRAY) if like.columns.names else (*ARRAY, *TABLE)
 
 
-def target(kind: ResultKind, opened: Opened, name: Path, ids: str | None = None) -> Path:
+def target(
+    kind: ResultKind,
+    opened: Opened,
+    name: Path,
+    ids: str | None = None,
+    like: DataConfig | None = None,
+) -> Path:
     """Return the file to write: that of ``--out``, or ``name`` with ids and ending.
+
+    Args:
+        like: the data that the results are of, if it is not that of the run.
 
     Raises:
         UsageError: as `check_files`.
     """
-    like, out = opened.run.config.data, opened.options.out
+    like, out = like or opened.run.config.data, opened.options.out
     if out is None:
         some = "" if ids is None else f"-{ids.replace(':', '-')}"
         out = name.with_name(f"{name.name}{some}{endings(kind, like)[0]}")
@@ -107,6 +116,7 @@ def in_parts(
     *,
     samples: int = 1,
     results: int = 1,
+    like: DataConfig | None = None,
 ) -> None:
     """Do work over ids in parts, and write the result if this process has all of them.
 
@@ -115,6 +125,7 @@ def in_parts(
 
     Args:
         samples, results: of each item: how many are computed, and how many of them are written.
+        like: the data that the results are of, if it is not that of the run.
 
     Raises:
         UsageError: parts of another job lie next to the file; the shard or engine does not exist.
@@ -127,7 +138,8 @@ def in_parts(
         shape = (results, *opened.run.config.data.shape)
         _check_room(out, len(ids) // shard.count, shape)
     batch_size = opened.batch_size(samples * len(ids))
-    job = _job(opened, kind, out, settings, ids, items, shard.count, batch_size)
+    about = like or opened.run.config.data
+    job = _job(opened, kind, out, settings, ids, items, shard.count, batch_size, about)
     work = partial(work, batch_size=batch_size)
     missing = _missing(job, shard)
     began, count = time.monotonic(), 0
@@ -236,8 +248,8 @@ def _job(
     items: Rows | None,
     shards: int,
     batch_size: int,
+    like: DataConfig,
 ) -> Job:
-    like = opened.run.config.data
     few = -(-len(ids) // (batch_size * _PARTS))  # batches in a part
     block = batch_size * max(1, min(few, _LARGE // (4 * batch_size * math.prod(like.shape))))
     everything = {

@@ -184,7 +184,8 @@ class Session:
         step, mean, levels, seconds = evaluation
         edges = bins(self.training.denoiser.process).exp().tolist()
         say(
-            f"held out, step {step}: error {mean:.4f} relative to a Gaussian; "
+            f"held out, step {step}: error {mean:.4f} relative to "
+            f"{self.training.data_config.baseline}; "
             f"{' '.join(f'{value:.3f}' for value in levels)} from sigma/alpha {edges[0]:.2g} to "
             f"{edges[-1]:.2g}",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +48,7 @@ def translate(
     from scorefield.cli.items import read_items
     from scorefield.cli.jobs import in_parts, parse_ids, target as folder_of
     from scorefield.cli.opening import open_run
+    from scorefield.runs.folder import RunFolder
 
     if back and target is not None:
         raise UsageError("--back has no effect with --target: exchange the two runs.")
@@ -56,31 +57,34 @@ def translate(
         if value and (target is not None or flag != "--network"):
             raise UsageError(f"{flag} has no effect on a translation: leave it out.")
     opened = open_run(run, job)
-    out = folder_of(TRANSLATED, opened, run / f"translated-{Path(data).stem}", job.ids)
+    settings: dict[str, Any] = {"back": back, "steps": steps}
+    like = opened.run.config.data
+    if target is not None:
+        settings |= {"target": RunFolder(target).mark}
+        like = _target(target, job.device).config.data
+    out = folder_of(TRANSLATED, opened, run / f"translated-{Path(data).stem}", job.ids, like)
     x = read_items(opened.run, data, any_scale)
     work = partial(_translated, back=back, target=target, steps=steps)
-    settings = {"back": back, "steps": steps, "target": None if target is None else str(target)}
-    in_parts(opened, TRANSLATED, out, work, settings, parse_ids(job.ids, len(x)), x)
+    in_parts(opened, TRANSLATED, out, work, settings, parse_ids(job.ids, len(x)), x, like=like)
+
+
+@lru_cache(maxsize=1)
+def _target(folder: Path, device: str) -> Run:
+    import scorefield as sf
+
+    return sf.load(folder, device=device)
 
 
 def _translated(
     run: Run, task: Task, *, back: bool, target: Path | None, steps: int, batch_size: int
 ) -> Columns:
-    import scorefield as sf
-    from scorefield.sampling.codes import apart
-
     assert task.x is not None
     settings: dict[str, Any] = {"ids": task.ids, "batch_size": batch_size}
     if target is None:
-        result = run.translate(task.x, times=steps, back=back, **settings)
+        settings |= {"times": steps, "back": back}
     else:
-        other = sf.load(target, device=run.device)
-        codes = run.encode(task.x, nfe=steps, check=False, **settings).z
-        x = other.decode(codes, nfe=steps, check=False, **settings).x
-        again = other.encode(x, nfe=steps, check=False, **settings).z
-        returned = run.decode(again, nfe=steps, check=False, **settings).x
-        ends = run.to_field(returned), run.to_field(task.x)
-        result = sf.Decoded(x, apart(*ends, run.field.data_std), 4 * steps)
+        settings |= {"nfe": steps, "target": _target(target, str(run.device))}
+    result = run.translate(task.x, **settings)
     return {"x": result.x.numpy(force=True), "error": result.error.numpy(force=True)}
 
 

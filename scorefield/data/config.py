@@ -341,6 +341,11 @@ class DataConfig(Frozen):
     codec: CodecConfig | None = None
     source: str | None = None
 
+    @property
+    def baseline(self) -> str:
+        """The estimate that errors on held-out data are divided by the error of."""
+        return "a Gaussian" if self.source is None else "no translation"
+
     @field_serializer("conditions")
     def _briefly(self, channels: tuple[Channel, ...]) -> list[dict[str, Any]]:
         return [{"kind": c.kind, **c.model_dump(exclude_defaults=True)} for c in channels]

@@ -240,12 +240,10 @@ class ScoreField(nn.Module, ABC):
     Attributes:
         rows: the number of samples that its bound conditions are for; 1 if they are for any.
         coupled: its data and noise were coupled, as by optimal transport; see `has_score`.
-        between_data: the noise end is a second data set, which `scorefield.translate` starts from.
     """
 
     rows = 1
     coupled: bool = False
-    between_data: bool = False
 
     def __init__(
         self,
@@ -363,6 +361,11 @@ class ScoreField(nn.Module, ABC):
 
     has_score = cached_property(_has_score)
 
+    @cached_property
+    def between_data(self) -> bool:
+        """Whether the noise end is a second data set, which `scorefield.translate` starts from."""
+        return any(part.between_data for part in self._parts())
+
     def _parts(self) -> list[ScoreField]:
         """Return the fields that this one is made of."""
         children = [
@@ -450,8 +453,8 @@ def check_starts_at_noise(field: ScoreField) -> None:
     """Reject a field between two data sets, which has no Gaussian to start from."""
     if field.between_data:
         raise ValueError(
-            "field: goes between two data sets, and has no Gaussian noise to start from. Carry "
-            "data from one to the other, as in run.translate(x)."
+            "field: goes between two data sets, and has no Gaussian noise to start from. "
+            "Translate data from one to the other instead."
         )
 
 
@@ -468,7 +471,7 @@ class _Under(ScoreField):
                 "Narrow t_min and t_max of the new process."
             ) from None
         super().__init__(process, base.shape, base.mean, base.variance)
-        self.base, self.rows, self.between_data = base, base.rows, base.between_data
+        self.base, self.rows = base, base.rows
 
     @property
     def origin(self) -> ScoreField:
@@ -506,7 +509,7 @@ class FieldWrapper(ScoreField):
     def __init__(self, base: ScoreField) -> None:
         check_instance("base", base, ScoreField, "a field, such as run.field")
         super().__init__(base.process, base.shape, base.mean, base.variance)
-        self.base, self.rows, self.between_data = base, base.rows, base.between_data
+        self.base, self.rows = base, base.rows
 
     @property
     def stackable(self) -> bool:

@@ -11,6 +11,7 @@ from scorefield.noise.draws import (
     METRICS as METRICS,
     OFFSET as OFFSET,
     ORDER as ORDER,
+    PAIRS as PAIRS,
     PROBES as PROBES,
     SAMPLING as SAMPLING,
     SPLIT as SPLIT,

@@ -38,7 +38,8 @@ from scorefield.process import Coefficient, cast, widest
     CORRUPTION,
     CLASSES,
     ENDS,
-) = range(14)
+    PAIRS,
+) = range(15)
 _PATH = 128  # added to a stream for its Brownian paths
 _STEP_BITS = 24
 _IN_CACHE = 2**14  # blocks of four numbers computed at a time by a thread

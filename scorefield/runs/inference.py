@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from scorefield._internal.errors import UsageError
 from scorefield.data.lengths import by_length, lengths
 from scorefield.runs.units import DataField, Given
 from scorefield.sampling import (
@@ -49,18 +51,51 @@ class DataInference(DataField):
         result = decode(self.toward(given), codes, *arguments, **settings)
         return result._replace(x=self.to_data(result.x))
 
-    def translate(self, x: Tensor, *arguments: Any, **settings: Any) -> Decoded:
+    def translate(
+        self, x: Tensor, *arguments: Any, target: DataInference | None = None, **settings: Any
+    ) -> Decoded:
         """Return data of the first set in the other one, or with ``back=True`` the reverse.
 
         For a run of `scorefield.train` with ``to``. The other arguments are those of
         `scorefield.translate`.
+
+        Args:
+            target: the run of the second set, if each set has its own: it decodes the codes of this
+                run. The other arguments are then those of `scorefield.encode`, such as ``nfe``.
+
+        Raises:
+            UsageError: a target with samples of another shape.
         """
         x = as_numbers("x", x)
         self.check_data(x)
+        if target is not None:
+            return self._recoded(x, target, *arguments, **settings)
         from scorefield.sampling.translate import translate
 
         result = translate(self.field, self.to_field(x), *arguments, **settings)
         return result._replace(x=self.to_data(result.x))
+
+    def _recoded(
+        self, x: Tensor, target: DataInference, *arguments: Any, check: bool = True, **settings: Any
+    ) -> Decoded:
+        """Return data in the set of another run, by the codes of both."""
+        if target.field.shape != self.field.shape:
+            raise UsageError(
+                f"target: its field has samples of shape {target.field.shape}, and that of this "
+                f"run {self.field.shape}; use runs of one shape."
+            )
+        from scorefield.sampling.codes import apart
+
+        way = partial(dict[str, Any], settings, check=False)
+        codes = self.encode(x, *arguments, **way())
+        result = target.decode(codes.z, *arguments, **way())
+        error, nfe = x.new_full((len(x),), torch.nan, dtype=torch.float64), codes.nfe + result.nfe
+        if check:
+            again = target.encode(result.x, *arguments, **way()).z
+            returned = self.decode(again, *arguments, **way()).x
+            ends = self.to_field(returned), self.to_field(x)
+            error, nfe = apart(*ends, self.field.data_std), 2 * nfe
+        return Decoded(result.x, error, nfe)
 
     def interpolate(
         self, a: Tensor, b: Tensor, *arguments: Any, given: Any = None, **settings: Any

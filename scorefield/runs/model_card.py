@@ -84,8 +84,8 @@ def _measured(run: Run) -> Iterator[str]:
         yield "\n## Measured\n"
     if errors and isinstance(errors[-1].get("error"), float):
         yield (
-            f"Error of the denoiser on held-out data, relative to a Gaussian (below 1 if something "
-            f"was learned): {errors[-1]['error']:.4f} after {errors[-1].get('step')} steps.\n"
+            f"Error of the denoiser on held-out data, relative to {run.config.data.baseline} (below "
+            f"1 if something was learned): {errors[-1]['error']:.4f} after {errors[-1].get('step')} steps.\n"
         )
     if plans:
         yield "Tuned plans: distance of samples from the ends of the exact paths.\n"

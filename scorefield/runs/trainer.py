@@ -34,13 +34,7 @@ from scorefield.runs.run import Run
 from scorefield.runs.settings import check_settings, configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
-from scorefield.training.couplings import (
-    Coupling,
-    FromData,
-    check_ends,
-    check_groups,
-    check_lengths,
-)
+from scorefield.training.couplings import Coupling, FromData, check_coupling
 from scorefield.training.course import Course
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
@@ -115,9 +109,8 @@ class Training:
         config = objects.described(TrainConfig() if config is None else config)
         check_settings(config, data)
         self.config = build.resolved(config, data.shape, len(data.x))
-        check_ends(self.config, data, source)
         self.data_config = describe_data(data, self.config)
-        check_lengths(self.config, self.data_config, source)
+        check_coupling(self.config, self.data_config, data, source)
         if source is not None:
             self.data_config = self.data_config.model_copy(update={"source": source.name})
         if objects.network is None:
@@ -162,8 +155,6 @@ class Training:
             items = (self.learned[torch.from_numpy(part)] for part in parts)
             self.denoiser.network.fit(self._middle(data.x[each]) for each in items)
         coupling = self._coupling(source)
-        if self.config.coupling == "ot":
-            check_groups(conditions, self.learned)
         self.held_out = HeldOut(
             data.x, conditions, rest, self._prepared, self.config.seed, coupling
         )
@@ -245,7 +236,8 @@ class Training:
     def summary(self) -> str:
         """One line on the number of steps and the choice of the weights."""
         stopped = f" of {self.fit.steps}, stopped early" * (self.fit.stop is not None)
-        return f"{self.fit.step} steps{stopped}: {self.course.summary(len(self.held_out.items))}"
+        ending = self.course.summary(len(self.held_out.items), self.data_config.baseline)
+        return f"{self.fit.step} steps{stopped}: {ending}"
 
     def compare(self, run: Run, count: int = 256) -> Quality:
         """Return the quality of samples of the result, `run`; fewer if there are fewer data.

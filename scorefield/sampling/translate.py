@@ -54,8 +54,8 @@ def translate(
     """
     if not field.between_data:
         raise ValueError(
-            "field: starts at Gaussian noise, so it has one data set. Train between two, as in "
-            "train(a, to=b); or decode codes of one run with another."
+            "field: starts at Gaussian noise, and so has one data set. Train a run between two, or "
+            "pass the run of the second one, as target=RUN."
         )
     x, rows = check_samples(field, x, ids, batch_size)
     if not isinstance(solver, Plan):

@@ -31,6 +31,7 @@ from scorefield.noise import Noise
 
 if TYPE_CHECKING:
     from scorefield.data import Data
+    from scorefield.data.conditions import Conditions
     from scorefield.data.config import DataConfig
     from scorefield.training.config import TrainConfig
 
@@ -39,7 +40,7 @@ class Coupling(ABC):
     """A rule that gives each sample of a batch its noise."""
 
     @abstractmethod
-    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor) -> Tensor:
+    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor, draws: Noise) -> Tensor:
         """Return the noise of each sample, like ``x0``.
 
         Args:
@@ -47,6 +48,7 @@ class Coupling(ABC):
             eps: independent standard normal noise, like ``x0``.
             items: the numbers of the samples, ``(B,)``.
             groups: a number for each sample that is equal where all conditions are, ``(B,)``.
+            draws: more random numbers, independent of ``eps``.
         """
 
 
@@ -54,7 +56,7 @@ class Coupling(ABC):
 class OptimalTransport(Coupling):
     """Exchange the noise within the batch for the least squared distance to the data."""
 
-    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor) -> Tensor:
+    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor, draws: Noise) -> Tensor:
         return eps[assignment(x0, eps, groups).to(eps.device)]
 
 
@@ -68,7 +70,7 @@ class Reflow(Coupling):
 
     seed: int = 0
 
-    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor) -> Tensor:
+    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor, draws: Noise) -> Tensor:
         z: Tensor = Noise(self.seed, items.to(x0.device)).draw(tuple(x0.shape[1:]), x0)[0]
         return z
 
@@ -89,13 +91,12 @@ class FromData(Coupling):
     paired: bool = False
     inner: Coupling | None = None
 
-    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor) -> Tensor:
+    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor, draws: Noise) -> Tensor:
         if not self.paired:
-            # a uniform number for each sample, from the first of its normal ones
-            u = torch.special.ndtr(eps.flatten(1)[:, 0].double().cpu())
-            items = (u * len(self.rows)).long().clamp(max=len(self.rows) - 1)
+            u, draws = draws.uniform(torch.empty(0))
+            items = (u * len(self.rows)).long()
         x1 = self.prepare(self.rows[items].to(x0.device))
-        return x1 if self.inner is None else self.inner.noise(x0, x1, items, groups)
+        return x1 if self.inner is None else self.inner.noise(x0, x1, items, groups, draws)
 
 
 def groups_of(conditions: Mapping[str, Tensor], count: int) -> Tensor:
@@ -108,65 +109,57 @@ def groups_of(conditions: Mapping[str, Tensor], count: int) -> Tensor:
     return groups
 
 
-def check_lengths(config: TrainConfig, about: DataConfig, source: Data | None) -> None:
-    """Reject couplings of signals of several lengths, and two data sets of them.
+def check_coupling(config: TrainConfig, about: DataConfig, data: Data, source: Data | None) -> None:
+    """Reject a coupling that does not fit the data, its conditions, or a second data set.
 
     Raises:
-        UsageError: noise would be exchanged between lengths, or end where the data does not.
+        UsageError: with the setting to change.
     """
     several = bool(about.lengths)
     if source is not None and len(source.shape) == 2:
         several |= bool(shares_of(source.x, source.name))
     if several and (source is not None or config.coupling != "independent"):
         raise UsageError(
-            f"coupling={config.coupling!r}: {about.name} has signals of several lengths; give one "
-            "length, or train on one data set with coupling='independent'."
+            f"coupling={config.coupling}: {about.name} has signals of several lengths. Give "
+            "signals of one length, or train on one data set with independent noise."
         )
+    if source is not None:
+        _check_ends(config, data, source)
+    elif config.coupling == "paired":
+        raise UsageError("coupling=paired: pairs the rows of two data sets; give both, as to=B.")
+    if config.coupling == "ot" and config.conditional:
+        _check_groups(data.conditions)
 
 
-def check_ends(config: TrainConfig, data: Data, source: Data | None) -> None:
-    """Reject a coupling that does not fit the ends of the paths.
-
-    Raises:
-        UsageError: with the setting to change.
-    """
-    if source is None:
-        if config.coupling == "paired":
-            raise UsageError("coupling='paired': needs a second data set; pass it as to=.")
-        return
+def _check_ends(config: TrainConfig, data: Data, source: Data) -> None:
     if config.coupling == "reflow":
-        raise UsageError("coupling='reflow': is for noise; use independent, ot or paired.")
+        raise UsageError("coupling=reflow: is for noise; use independent, ot or paired.")
     if config.conditional:
         raise UsageError("conditional=True: a run between two data sets takes no conditions.")
     ends = [each.columns.names if each.columns is not None else () for each in (data, source)]
     if ends[0] != ends[1]:
         raise UsageError(
-            f"to: {data.name} has the columns {', '.join(ends[0])}, and {source.name} "
+            f"{data.name} has the columns {', '.join(ends[0])}, and {source.name} "
             f"{', '.join(ends[1])}; give two sets of the same columns in one order."
         )
     if source.shape != data.shape:
         raise UsageError(
-            f"to: {data.name} has samples of shape {data.shape}, and {source.name} of "
+            f"{data.name} has samples of shape {data.shape}, and {source.name} of "
             f"{source.shape}; give two sets of one shape."
         )
     if config.coupling == "paired" and len(source.x) != len(data.x):
         raise UsageError(
-            f"coupling='paired': {source.name} has {len(source.x)} samples and {data.name} "
+            f"coupling=paired: {source.name} has {len(source.x)} samples and {data.name} "
             f"{len(data.x)}; give as many, in the same order, or use ot."
         )
 
 
-def check_groups(conditions: Mapping[str, Tensor], items: Tensor) -> None:
-    """Reject conditions that no two samples share.
-
-    Raises:
-        UsageError: there are some.
-    """
-    if not conditions or len(items) < 2:
-        return
-    rows = {name: value[items] for name, value in conditions.items()}
-    if len(torch.unique(groups_of(rows, len(items)))) == len(items):
+def _check_groups(conditions: Conditions) -> None:
+    """Reject conditions that no two samples share."""
+    count = len(next(iter(conditions.values.values()), ()))
+    if count > 1 and len(torch.unique(groups_of(conditions.values, count))) == count:
+        names = ", ".join(channel.name for channel in conditions.channels)
         raise UsageError(
-            f"coupling='ot': pairs are made within equal conditions, and no two samples have the "
-            f"same {', '.join(conditions)}. Use coupling='independent', or conditions that repeat."
+            f"coupling=ot: pairs are made within equal conditions, and no two samples have the "
+            f"same {names}. Use independent noise, or conditions that repeat."
         )

@@ -103,12 +103,12 @@ class Course:
             return False
         return self.last[0] >= _SLOWER * self.best[0] and self.last[1] > RISEN * self.best[1]
 
-    def summary(self, held_out: int) -> str:
+    def summary(self, held_out: int, baseline: str = "a Gaussian") -> str:
         """Return a phrase on the weights that a training ends with, of ``held_out`` samples."""
         if self.best is None or self.last is None:
             return "no held-out samples can show whether it memorises the data"
         (best, smallest), (last, error) = self.best, self.last
-        of = f"error {{:.3f}} on {held_out} held-out samples, relative to a Gaussian"
+        of = f"error {{:.3f}} on {held_out} held-out samples, relative to {baseline}"
         if self.end != "last":
             after = f"; it rose to {error:.3f}" if last != best else ""
             return f"the weights of step {best}, {of.format(smallest)}{after}"

@@ -8,12 +8,15 @@ Gaussian coordinates of variances ``v_i``::
 A mean of 1 means that nothing beyond means and variances was learned; lower is better. No weighting
 enters, so levels are comparable. If this error rises while the loss falls, the network memorises
 the training data.
+
+Between two data sets the denominator is the mean error of ``x / (alpha + sigma)``, the sample as it
+is, without a translation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,7 +24,7 @@ from torch import Tensor
 from scorefield._internal.errors import UsageError
 from scorefield.data.rows import Rows
 from scorefield.field import ScoreField
-from scorefield.noise import EVALUATION, SPLIT, Noise
+from scorefield.noise import EVALUATION, PAIRS, SPLIT, Noise
 from scorefield.process import Process, align, wide
 from scorefield.training.couplings import Coupling, groups_of
 from scorefield.training.loop import Prepare
@@ -97,6 +100,7 @@ class HeldOut:
 
     def _relative(self, field: ScoreField, level: int, places: Tensor, total: int) -> Tensor:
         """Return (1) for some of the held-out samples, by their positions."""
+        errors: Tensor
         items = self.items[places]
         noise = Noise(self.seed, items, step=_DRAWS * level, stream=EVALUATION)
         x0 = self.rows[items].to(_device(field))
@@ -109,16 +113,21 @@ class HeldOut:
         eps, _ = field.process.noise(x0, t, noise)
         if self.coupling is not None:
             groups = groups_of({k: v[items] for k, v in self.conditions.items()}, len(items))
-            eps = self.coupling.noise(x0, eps, items, groups)
+            eps = self.coupling.noise(x0, eps, items, groups, replace(noise, stream=PAIRS))
         condition = {k: v[items].to(x0.device) for k, v in self.conditions.items()}
-        estimate = field(field.process.perturb(x0, align(t, x0), eps), t, **condition).x0
+        x = field.process.perturb(x0, align(t, x0), eps)
+        estimate = field(x, t, **condition).x0
         alpha, sigma = field.process.coefficients(align(t, x0))
+        if field.between_data:
+            away = wide(x).cpu() / (alpha + sigma) - wide(x0).cpu()
+            errors = wide(estimate - x0).square().flatten(1).sum(1).cpu()
+            return errors / away.square().flatten(1).sum(1).mean()
         v = torch.as_tensor(field.variance).cpu().double().expand(field.shape)
         least = v * sigma**2 / (alpha**2 * v + sigma**2)
         ended = x0.isnan()  # after the end of a signal
         least = least.masked_fill(ended.cpu(), 0.0)
         difference = wide(estimate - x0).masked_fill(ended, 0.0)
-        errors: Tensor = difference.square().flatten(1).sum(1).cpu()
+        errors = difference.square().flatten(1).sum(1).cpu()
         return errors / least.flatten(1).sum(1)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.field import Denoiser
-from scorefield.noise import Noise
+from scorefield.noise import PAIRS, Noise
 from scorefield.training import state as states
 from scorefield.training.batches import batch, draw
 from scorefield.training.couplings import Coupling, groups_of
@@ -73,6 +73,21 @@ class Progress:
     loss: float
     norm: float
     lr: float
+
+
+class Drawn(NamedTuple):
+    """A batch, or a part of it: items, data, times, noise and conditions, each ``(B, ...)``."""
+
+    items: Tensor
+    x0: Tensor
+    t: Tensor
+    eps: Tensor
+    condition: dict[str, Tensor]
+
+    def part(self, rows: slice) -> Drawn:
+        """Return some of the rows."""
+        *tensors, condition = self
+        return Drawn(*(v[rows] for v in tensors), {k: v[rows] for k, v in condition.items()})
 
 
 class Tried(NamedTuple):
@@ -176,7 +191,8 @@ class Fit:
         self.x, self.conditions = x, conditions
         self.optim, self.dropout, self.prepare, self.seed = optim, dropout, prepare, seed
         self.among, self.workers, self.step = among, workers, 0
-        self.coupling, self._pairs = coupling, (-1, torch.empty(0))
+        self.coupling = coupling
+        self._whole: tuple[int, Drawn] | None = None  # the last batch of pairs, and its step
         self.steps = optim.steps or steps_for(len(among), x.shape[1:], optim.batch_size)
         self.stop: int | None = None
         self.chosen: list[dict[str, Tensor]] = []
@@ -235,18 +251,10 @@ class Fit:
         """Add the gradient of a piece of this process's share of the batch."""
         optim, workers = self.optim, self.workers
         part = workers.part(optim.batch_size, piece, optim.accumulate)
-        items, noise = batch(self.step, optim.batch_size, len(self.among), self.seed, part)
-        items = self.among[items]
-        x0 = self.x[items].to(self.device, non_blocking=True)
-        rows = {name: value[items] for name, value in self.conditions.items()}
-        if self.prepare is not None:
-            x0, noise = self.prepare(x0, noise)
-        drawn = draw(
-            self.objective, self.denoiser, x0, noise, rows, optim.low_discrepancy, self.dropout
+        drawn = (
+            self._draw(part) if self.coupling is None else self._paired(self.coupling).part(part)
         )
-        t, eps, condition = drawn
-        if self.coupling is not None:
-            eps = self._coupled(self.coupling)[part]
+        items, x0, t, eps, condition = drawn
         dtype = _AUTOCAST.get(optim.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             losses = self.objective.loss(self.learner, x0, t, eps, **condition)
@@ -255,21 +263,34 @@ class Fit:
         torch.autograd.backward(self.scaler.scale(loss))
         return Tried(items, t, losses.detach())
 
-    def _coupled(self, coupling: Coupling) -> Tensor:
-        """Return the noise of the whole batch of a step, the same in all workers and pieces."""
-        if self._pairs[0] != self.step:
+    def _draw(self, part: slice) -> Drawn:
+        """Return the part of the batch of this step, with independent noise."""
+        optim = self.optim
+        items, noise = batch(self.step, optim.batch_size, len(self.among), self.seed, part)
+        items = self.among[items]
+        x0 = self.x[items].to(self.device, non_blocking=True)
+        rows = {name: value[items] for name, value in self.conditions.items()}
+        if self.prepare is not None:
+            x0, noise = self.prepare(x0, noise)
+        return Drawn(
+            items,
+            x0,
+            *draw(
+                self.objective, self.denoiser, x0, noise, rows, optim.low_discrepancy, self.dropout
+            ),
+        )
+
+    def _paired(self, coupling: Coupling) -> Drawn:
+        """Return the whole batch of this step in pairs, the same in all workers and pieces."""
+        if self._whole is None or self._whole[0] != self.step:
             size = self.optim.batch_size
-            items, noise = batch(self.step, size, len(self.among), self.seed)
-            items = self.among[items]
-            x0 = self.x[items].to(self.device, non_blocking=True)
+            drawn = self._draw(slice(size))
+            items, x0, _, eps, _ = drawn
             groups = groups_of({k: v[items] for k, v in self.conditions.items()}, size)
-            if self.prepare is not None:
-                x0, noise = self.prepare(x0, noise)
-            eps = draw(
-                self.objective, self.denoiser, x0, noise, {}, self.optim.low_discrepancy, 0.0
-            )[1]
-            self._pairs = self.step, coupling.noise(x0, eps, items, groups)
-        return self._pairs[1]
+            noise = batch(self.step, size, len(self.among), self.seed)[1]
+            eps = coupling.noise(x0, eps, items, groups, replace(noise, stream=PAIRS))
+            self._whole = self.step, drawn._replace(eps=eps)
+        return self._whole[1]
 
     def _check(self, loss: float, norm: float, tried: Sequence[Tried]) -> None:
         """Raise `NumericalError` if the loss of the batch, or its gradient, is not finite."""

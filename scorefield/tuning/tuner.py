@@ -15,7 +15,7 @@ from torch import Tensor
 
 import scorefield
 from scorefield._internal.errors import NumericalError, UsageError
-from scorefield.field import ScoreField, check_flat, digest
+from scorefield.field import ScoreField, check_flat, check_starts_at_noise, digest
 from scorefield.process import (
     balanced,
     check_one_level,
@@ -90,6 +90,7 @@ class Tuner:
         check_evaluating(field)
         check_flat("tune", field)
         check_one_level("tuning", field.process)
+        check_starts_at_noise(field)
         check_whole(8, noises=8 if noises is None else noises)
         check_whole(batch_size=1 if batch_size is None else batch_size)
         if first is not None:

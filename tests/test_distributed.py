@@ -123,6 +123,19 @@ def test_two_processes_learn_conditions_as_one_does(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_pair_two_sets_as_one_does(data, tmp_path):
+    np.save(tmp_path / "b.npy", np.random.default_rng(1).normal(size=(40, 3)))
+    train = ["train", data, "--to", tmp_path / "b.npy", *command(40)]
+    train += ["--coupling", "entropic", "--bridge", "0.5"]
+    done(torchrun("-m", "scorefield", *train, "--out", tmp_path / "two"))
+    finishes(*train, "--out", tmp_path / "one")
+    one, two = sf.load(tmp_path / "one"), sf.load(tmp_path / "two")
+    expected = one.field.network.state_dict()
+    for name, value in two.field.network.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=5e-6)
+
+
+@pytest.mark.slow
 def test_divided_weights_are_saved_whole_and_taken_up_by_any_number(tmp_path):
     train(training()).save_checkpoint(tmp_path / "from-one")
     done(torchrun(TESTS / "distributed_states.py", tmp_path))

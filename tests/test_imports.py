@@ -21,7 +21,7 @@ ALLOWED = {
     "field": {"process"},
     "noise": {"field", "process"},
     "networks": set(),
-    "theory": {"noise", "process"},
+    "theory": {"_internal", "noise", "process"},
     "spaces": {"field", "noise", "process"},
     "solvers": {"field", "noise", "process"},
     "sampling": {"_internal", "field", "noise", "process", "solvers"},

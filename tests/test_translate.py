@@ -9,6 +9,8 @@ from shell import failing, finishes
 import scorefield as sf
 from scorefield.evaluate.check import check
 from scorefield.networks import MLP
+from scorefield.noise import Noise
+from scorefield.training.couplings import FromData, Matches
 from scorefield.training.held_out import HeldOut
 
 SMALL = {"network": {"kind": "mlp", "width": 48, "depth": 2}, "held_out": 0.0, "warmup": 10}
@@ -123,13 +125,44 @@ def test_pairs_of_two_files_are_learned_row_by_row():
         ({"to": torch.randn(8, 3)}, "two sets of one shape"),
         ({"to": torch.randn(9, 2), "coupling": "paired"}, "give as many"),
         ({"to": torch.randn(8, 2), "coupling": "reflow"}, "is for noise"),
-        ({"to": torch.randn(8, 2), "conditional": True}, "conditions"),
+        ({"to": sf.Data(torch.randn(8, 2)), "conditions": [0, 1] * 4}, "give both sets the same"),
+        (
+            {
+                "to": sf.Data(torch.randn(8, 2), torch.arange(8.0) // 2),
+                "conditions": torch.arange(8.0) // 3,
+            },
+            "no sample of",
+        ),
         ({"coupling": "paired"}, "rows of two data sets"),
     ],
 )
 def test_sets_that_do_not_fit_are_refused_before_training(settings, message):
     with pytest.raises(ValueError, match=message):
         sf.train(torch.randn(8, 2), steps=2, **SMALL, **settings)
+
+
+def test_pairs_of_two_sets_have_equal_conditions():
+    """The first set at the conditions' own numbers: a pair is wrong by a whole number."""
+    one = sf.Data(torch.arange(40.0)[:, None] % 3, torch.arange(40) % 3)
+    other = sf.Data(torch.arange(30.0)[:, None] % 3, torch.arange(30) % 3)
+    coupling = FromData(other.x, lambda x: x, Matches.of(one, other, True))
+    items = torch.arange(40)
+    x1 = coupling.noise(one.x, one.x, items, torch.zeros(40), Noise(0, items))
+    assert torch.equal(x1, one.x)
+    everything = FromData(other.x, lambda x: x, Matches.of(one, other, False))
+    x1 = everything.noise(one.x, one.x, items, torch.zeros(40), Noise(0, items))
+    assert not torch.equal(x1, one.x)
+
+
+@pytest.mark.parametrize("bridge", [0.0, 0.3])
+def test_a_translation_follows_its_condition(bridge):
+    x, label = normal(256, 1).float(), torch.arange(256) % 2
+    options = {"steps": 150, "lr": 5e-3, "batch_size": 64, "coupling": "ot", **SMALL}
+    y = sf.Data(x + 3.0 - 6.0 * label[:, None], label)
+    run = sf.train(x, label, to=y, bridge=bridge, **options)
+    for value, shift in ((0, 3.0), (1, -3.0)):
+        there = run.translate(x, given=value, times=6, eta=bridge and 1.0).x
+        assert float((there - x).mean()) == pytest.approx(shift, abs=0.8)
 
 
 def test_a_field_of_noise_has_nothing_to_translate():

@@ -14,6 +14,7 @@ from .base import (
     check_score,
     check_starts_at_noise,
 )
+from .bridge import Bridge
 from .clipped import (
     Clipped,
     Thresholded,
@@ -22,6 +23,7 @@ from .denoiser import (
     Denoiser,
     Label,
     Scaled,
+    bridge_std,
     noise_label,
     ratio_label,
     time_label,
@@ -49,6 +51,7 @@ from .product import Product
 
 __all__ = [
     "X0",
+    "Bridge",
     "ClassifierFree",
     "Clipped",
     "Coefficients",
@@ -74,6 +77,7 @@ __all__ = [
     "Tilted",
     "V",
     "Velocity",
+    "bridge_std",
     "check_flat",
     "check_same",
     "check_score",

@@ -87,6 +87,7 @@ class Estimate(NamedTuple):
         at: the time.
         basis: ``(u, w)`` of (4), like ``x``.
         of_x0, of_eps: ``(p, q)`` and ``(p', q')`` of (4).
+        own_score: the score of a field that computes it apart, where (1) does not hold; or None.
     """
 
     x: Tensor
@@ -94,6 +95,7 @@ class Estimate(NamedTuple):
     basis: tuple[Tensor, Tensor]
     of_x0: Pair = (1.0, 0.0)
     of_eps: Pair = (0.0, 1.0)
+    own_score: Tensor | None = None
 
     @classmethod
     def from_x0(cls, x: Tensor, at: Instant, x0: Tensor) -> Estimate:
@@ -152,6 +154,8 @@ class Estimate(NamedTuple):
         Raises:
             ValueError: the field has no score.
         """
+        if self.own_score is not None:
+            return self.own_score
         if not self.at.has_score:
             raise ValueError(f"Estimate.score: {NO_SCORE}; use velocity, x0 or eps.")
         return self.combine(0.0, -1 / self.at.sigma)
@@ -365,6 +369,11 @@ class ScoreField(nn.Module, ABC):
     def between_data(self) -> bool:
         """Whether the noise end is a second data set, which `scorefield.translate` starts from."""
         return any(part.between_data for part in self._parts())
+
+    @cached_property
+    def bridge(self) -> float:
+        """The diffusion of the Brownian bridges between two data sets; 0 without noise."""
+        return max((part.bridge for part in self._parts()), default=0.0)
 
     def _parts(self) -> list[ScoreField]:
         """Return the fields that this one is made of."""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.field.base import Estimate, Instant, Pair, ScoreField, Shape
-from scorefield.field.parametrization import Parametrization
-from scorefield.process import Coefficient, Process, check_instance, mix, unstack
+from scorefield.field.parametrization import Parametrization, Velocity
+from scorefield.process import Coefficient, Flow, Process, check_instance, mix, unstack
 
 Label = Callable[[Process, Tensor], Tensor]
 
@@ -50,6 +50,15 @@ class Scaled:
         return self.factor * self.label(process, t)
 
 
+def bridge_std(at: Instant, bridge: float) -> Coefficient:
+    """Return ``bridge sqrt(alpha sigma)``, the deviation of a Brownian bridge at a time of `Flow`.
+
+    ``bridge`` is its diffusion.
+    """
+    deviation: Coefficient = bridge * (at.alpha * at.sigma) ** 0.5
+    return deviation
+
+
 class PreparedTime(NamedTuple):
     """A time, prepared: type of the network, label, coefficients of (1) and (2)."""
 
@@ -75,9 +84,13 @@ class Denoiser(ScoreField):
         coupled: the network was trained with noise that depends on the data, so that the field has
             no score.
         between_data: the noise was a second data set; see `scorefield.train` with ``to``.
+        bridge: the noise ``c`` between two data sets, as in `scorefield.field.bridge`. The network
+            then returns ``(B, 2 C, ...)``: the velocity without noise, ``E[x_1 - x_0 | x]``, and
+            ``E[z | x]``.
 
     Raises:
-        ValueError: the parametrization has no finite coefficients at one of the process's ends.
+        ValueError: the parametrization has no finite coefficients at one of the process's ends; a
+            bridge for other than `Velocity` on `Flow`.
     """
 
     def __init__(
@@ -91,6 +104,7 @@ class Denoiser(ScoreField):
         label: Label = noise_label,
         coupled: bool = False,
         between_data: bool = False,
+        bridge: float = 0.0,
     ) -> None:
         check_instance("network", network, nn.Module, "an nn.Module")
         check_instance("parametrization", parametrization, Parametrization, "one such as V()")
@@ -103,17 +117,23 @@ class Denoiser(ScoreField):
                     f"{coefficients[0].min():g} and sigma = {coefficients[1].min():g}: use V, "
                     "Velocity or Preconditioned, or end the process before it."
                 )
-        self.network = network
+        if bridge and not (isinstance(process, Flow) and isinstance(parametrization, Velocity)):
+            raise ValueError(
+                f"bridge={bridge:g}: is for the process Flow and the parametrization Velocity, not "
+                f"{process!r} and {parametrization!r}."
+            )
+        self.network, self.bridge = network, bridge
         self.parametrization = parametrization
         self.label = label
         self._whole: tuple[Denoiser, ...] = ()  # in a tuple, which registers no module
-        self.coupled, self.between_data = coupled or between_data, between_data
+        self.between_data = between_data or bridge > 0
+        self.coupled = coupled or self.between_data
 
     def around(self, network: nn.Module, coupled: bool | None = None) -> Denoiser:
         """Return the same denoiser with another network, which is called in the same way."""
         coupled = self.coupled if coupled is None else coupled
         parts = self.process, self.parametrization, self.shape, self.mean, self.variance, self.label
-        return Denoiser(network, *parts, coupled, self.between_data)
+        return Denoiser(network, *parts, coupled, self.between_data, self.bridge)
 
     @property
     def origin(self) -> ScoreField:
@@ -143,16 +163,26 @@ class Denoiser(ScoreField):
         return [PreparedTime(dtype, *row) for row in zip(rows, scales, *pairs, strict=True)]
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        dtype, label, scale, of_x0, of_eps = at.prepared
+        output, (*_, of_x0, of_eps) = self.predict(x, at, **condition), at.prepared
+        if not self.bridge:
+            return Estimate(x, at, (x, output), of_x0, of_eps)
+        shift, z = output.chunk(2, 1)
+        std = bridge_std(at, self.bridge)
+        rate = 0.5 * self.bridge**2 * (at.alpha - at.sigma) / std  # of change of std
+        velocity = mix((1.0, shift), (rate, z))
+        score = mix((-1 / std, z))
+        return Estimate(x, at, (x, velocity), of_x0, of_eps, score)
+
+    def predict(self, x: Tensor, at: Instant, **condition: Any) -> Tensor:
+        """Return the network's output, for the arguments of `estimate`."""
+        dtype, label, scale, _, _ = at.prepared
         inputs = x if isinstance(scale, float) and scale == 1 else mix((scale, x))
         if inputs.dtype is not dtype:
             dtype = dtype or x.dtype
             inputs, label = inputs.to(dtype), label.to(dtype)
         network: Any = self._modules["network"]  # as an attribute it costs as much as a kernel
         output: Tensor = network(inputs, label.expand(x.shape[0]), **condition)
-        if output.dtype is not x.dtype:
-            output = output.to(x)
-        return Estimate(x, at, (x, output), of_x0, of_eps)
+        return output if output.dtype is x.dtype else output.to(x)
 
     def ask(self, inputs: Tensor, label: Tensor, **condition: Any) -> Tensor:
         """Return the bare network's output for its input ``(B, *shape)`` and a label ``()``."""

@@ -138,10 +138,10 @@ def outline(config: NetworkConfig, shape: tuple[int, ...], classes: int, source:
     """
     channels = (ClassChannel(name="y", count=classes),) if classes else ()
     try:
-        tensors, numbers = build.network_size(config, shape, channels)
+        tensors, numbers = build.network_size(build.Design(config, shape, channels))
         if tensors > build.MOST_TENSORS or 4 * numbers > sizes.memory():
             raise ValueError(f"{tensors:,} tensors and {sizes.words(4 * numbers)} are too many")
-        return build.outline(config, shape, channels)
+        return build.outline(build.Design(config, shape, channels))
     except ValueError as error:
         raise UsageError(f"{source}: the configuration is not valid: {error}") from None
 

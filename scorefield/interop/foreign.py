@@ -127,7 +127,7 @@ class ForeignNetwork:
         data = DataConfig(name=self.name, shape=self.shape, conditions=conditions, codec=self.codec)
         try:
             shape = build.field_shape(TrainConfig(), data)
-            outline = build.outline(self.network, shape, conditions)
+            outline = build.outline(build.Design(self.network, shape, conditions))
             training = self._training(shape, levels)
         except ValueError as error:
             raise CheckpointError(f"{self.source}: {error}") from None

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -215,9 +215,13 @@ def coupling(config: c.TrainConfig) -> Coupling | None:
             "coupling='other': stands for pairs of an imported network; train with independent, "
             "ot or reflow."
         )
-    from scorefield.training.couplings import OptimalTransport, Reflow  # for training alone
+    from scorefield.training.couplings import Entropic, OptimalTransport, Reflow  # for training
 
-    kinds: dict[str, Coupling] = {"ot": OptimalTransport(), "reflow": Reflow(config.coupling_seed)}
+    kinds: dict[str, Coupling] = {
+        "ot": OptimalTransport(),
+        "entropic": Entropic(config.bridge),
+        "reflow": Reflow(config.coupling_seed),
+    }
     return kinds.get(config.coupling)
 
 
@@ -264,8 +268,10 @@ def check_network(denoiser: Denoiser, channels: Sequence[Channel], hidden: bool)
         raise UsageError(f"{call} fails: {str(error).splitlines()[0]}.{advice}") from error
     finally:
         denoiser.network.train(was_training)
-    if shape != x.shape:
-        raise UsageError(f"{call} returns shape {shape}: return the shape of x.")
+    expected = (2, (1 + (denoiser.bridge > 0)) * x.shape[1], *x.shape[2:])
+    if shape != expected:
+        twice = ", with twice the channels: velocity and noise" if denoiser.bridge else ""
+        raise UsageError(f"{call} returns shape {shape}: return the shape of x{twice}.")
 
 
 def _example(channel: Channel, hidden: bool) -> Tensor:
@@ -277,27 +283,57 @@ def _example(channel: Channel, hidden: bool) -> Tensor:
     return value
 
 
-def network(
-    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel], ends: bool = False
-) -> nn.Module:
-    """Return a fresh network for samples of a shape, with conditions.
+class Design(NamedTuple):
+    """A network to build: its settings, and its samples and conditions.
 
-    Args:
+    Attributes:
+        config: the settings.
+        shape: of a sample.
+        channels: the conditions.
         ends: whether samples are signals that may end before the last place.
+        heads: outputs for each channel of a sample.
+    """
+
+    config: c.NetworkConfig
+    shape: tuple[int, ...]
+    channels: Sequence[Channel] = ()
+    ends: bool = False
+    heads: int = 1
+
+    @classmethod
+    def of(cls, config: c.TrainConfig, data: DataConfig) -> Design:
+        """Return the design of a run's network.
+
+        Raises:
+            ValueError: as `field_shape`.
+        """
+        heads = 2 if config.bridge else 1
+        shape = field_shape(config, data)
+        return cls(config.network, shape, data.conditions, bool(data.lengths), heads)
+
+
+def network(design: Design) -> nn.Module:
+    """Return a fresh network.
 
     Raises:
         ValueError: samples of a shape that the network does not take, or that do not halve between
             its levels; components of signals of several lengths; images as conditions of an MLP;
             other settings that the network rejects.
     """
+    config, shape, channels, ends, heads = design
     if ends:
         if getattr(config, "components", 0):
             raise ValueError("network.components: not for signals of several lengths; use 0.")
         channels_in, places = shape
-        inner = network(config, (channels_in + 1, places), channels)
+        inner = network(Design(config, (channels_in + 1, places), channels))
         from scorefield.networks.masked import Masked  # for signals of several lengths alone
 
         return Masked(inner, channels_in, places)
+    if heads > 1:
+        inner = network(Design(config, (heads * shape[0], *shape[1:]), channels))
+        from scorefield.networks.heads import TwoHeads  # for noise between two data sets alone
+
+        return TwoHeads(inner)
     config = concrete_network(config, shape)
     if components := getattr(config, "components", 0):
         inner = network(config.model_copy(update={"components": 0}), shape, channels)
@@ -423,21 +459,17 @@ def field_shape(config: c.TrainConfig, data: DataConfig) -> tuple[int, ...]:
     return encoding(config, data).shape(data.shape)
 
 
-def outline(
-    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel], ends: bool = False
-) -> nn.Module:
+def outline(design: Design) -> nn.Module:
     """Return a network on the meta device, which takes no memory.
 
     Raises:
         ValueError: as `network`.
     """
     with torch.device("meta"), _Undrawn():
-        return network(config, shape, channels, ends)
+        return network(design)
 
 
-def network_size(
-    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel], ends: bool = False
-) -> tuple[int, float]:
+def network_size(design: Design) -> tuple[int, float]:
     """Return the number of tensors and of parameters of a network, without building it.
 
     In our own networks every block after the first adds the same, so two small outlines suffice;
@@ -446,12 +478,12 @@ def network_size(
     Raises:
         ValueError: as `network`.
     """
-    config = concrete_network(config, shape)
+    config = concrete_network(design.config, design.shape)
     if config.kind in ("diffusers", "custom"):
-        return _outline_size(config, shape, channels, ends)
+        return _outline_size(design)
     repeated = {"mlp": "depth", "dit": "layers"}.get(config.kind, "blocks")
     (tensors_1, numbers_1), (tensors_2, numbers_2) = (
-        _outline_size(config.model_copy(update={repeated: count}), shape, channels, ends)
+        _outline_size(design._replace(config=config.model_copy(update={repeated: count})))
         for count in (1, 2)
     )
     more = getattr(config, repeated) - 1
@@ -460,11 +492,9 @@ def network_size(
     return tensors_1 + more * (tensors_2 - tensors_1), numbers_1 + more * (numbers_2 - numbers_1)
 
 
-def _outline_size(
-    config: c.NetworkConfig, shape: tuple[int, ...], channels: Sequence[Channel], ends: bool
-) -> tuple[int, float]:
+def _outline_size(design: Design) -> tuple[int, float]:
     try:
-        tensors = outline(config, shape, channels, ends).state_dict().values()
+        tensors = outline(design).state_dict().values()
     except (RuntimeError, OverflowError, TypeError):  # by what torch makes of a side
         return 0, math.inf
     return len(tensors), sum(tensor.numel() for tensor in tensors)

@@ -52,7 +52,12 @@ class DataInference(DataField):
         return result._replace(x=self.to_data(result.x))
 
     def translate(
-        self, x: Tensor, *arguments: Any, target: DataInference | None = None, **settings: Any
+        self,
+        x: Tensor,
+        *arguments: Any,
+        given: Any = None,
+        target: DataInference | None = None,
+        **settings: Any,
     ) -> Decoded:
         """Return data of the first set in the other one, or with ``back=True`` the reverse.
 
@@ -60,6 +65,7 @@ class DataInference(DataField):
         `scorefield.translate`.
 
         Args:
+            given: conditions, one for all or one for each; None for none.
             target: the run of the second set, if each set has its own: it decodes the codes of this
                 run. The other arguments are then those of `scorefield.encode`, such as ``nfe``.
 
@@ -72,7 +78,7 @@ class DataInference(DataField):
             return self._recoded(x, target, *arguments, **settings)
         from scorefield.sampling.translate import translate
 
-        result = translate(self.field, self.to_field(x), *arguments, **settings)
+        result = translate(self.toward(given), self.to_field(x), *arguments, **settings)
         return result._replace(x=self.to_data(result.x))
 
     def _recoded(

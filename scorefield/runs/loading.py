@@ -249,10 +249,10 @@ def new_denoiser(
     if network is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = build.network(config.network, shape, data.conditions, bool(data.lengths))
+            network = build.network(build.Design.of(config, data))
     parametrization = build.parametrization(config.parametrization, objects.parametrization)
     process = build.process(config.process, objects.process)
     label = build.label(config.label, objects.label)
     coupled = config.coupling != "independent"
-    ends = coupled, data.source is not None
+    ends = coupled, data.source is not None, config.bridge
     return Denoiser(network, process, parametrization, shape, mean, variance, label, *ends)

@@ -25,10 +25,8 @@ def check_memory(
     Raises:
         UsageError: with the memory that is needed, and the memory of the device.
     """
-    shape = build.field_shape(config, data)
-    tensors, numbers = build.network_size(
-        config.network, shape, data.conditions, bool(data.lengths)
-    )
+    design = build.Design.of(config, data)
+    tensors, numbers = build.network_size(design)
     if tensors > build.MOST_TENSORS:
         raise UsageError(
             f"network: {tensors:,} tensors, where at most {build.MOST_TENSORS:,} are allowed: use "
@@ -48,9 +46,9 @@ def check_memory(
             f"there are {sizes.words(there)} of memory: make it smaller, or use fewer averages."
         )
     there = sizes.memory()  # of the machine, where batches are assembled
-    batch = 4 * config.optim.batch_size * math.prod(shape)
+    batch = 4 * config.optim.batch_size * math.prod(design.shape)
     if batch > there:
         raise UsageError(
-            f"optim.batch_size={config.optim.batch_size}: samples of shape {shape} take "
+            f"optim.batch_size={config.optim.batch_size}: samples of shape {design.shape} take "
             f"{sizes.words(batch)}, and there are {sizes.words(there)} of memory: use fewer."
         )

@@ -83,9 +83,10 @@ def _measured(run: Run) -> Iterator[str]:
     if errors or plans:
         yield "\n## Measured\n"
     if errors and isinstance(errors[-1].get("error"), float):
+        error, step = errors[-1]["error"], errors[-1].get("step")
         yield (
-            f"Error of the denoiser on held-out data, relative to {run.config.data.baseline} (below "
-            f"1 if something was learned): {errors[-1]['error']:.4f} after {errors[-1].get('step')} steps.\n"
+            f"Error of the denoiser on held-out data, relative to {run.config.data.baseline} "
+            f"(below 1 if something was learned): {error:.4f} after {step} steps.\n"
         )
     if plans:
         yield "Tuned plans: distance of samples from the ends of the exact paths.\n"

@@ -34,7 +34,7 @@ from scorefield.runs.run import Run
 from scorefield.runs.settings import check_settings, configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
-from scorefield.training.couplings import Coupling, FromData, check_coupling
+from scorefield.training.couplings import Coupling, FromData, Matches, check_coupling
 from scorefield.training.course import Course
 from scorefield.training.held_out import HeldOut, split
 from scorefield.training.loop import Progress, fit
@@ -177,7 +177,9 @@ class Training:
         if source is None:
             return coupling
 
-        return FromData(source.x, self._middle, self.config.coupling == "paired", coupling)
+        paired, conditional = self.config.coupling == "paired", self.config.conditional
+        matches = None if paired else Matches.of(self.data, source, conditional)
+        return FromData(source.x, self._middle, matches, coupling)
 
     def _middle(self, x: Tensor) -> Tensor:
         """Return the field's input for data, with the mean of the encoding's noise."""
@@ -421,7 +423,8 @@ def train(
             ``{"dose": d, "drug": names}``; or the names of columns, ``"dose,drug"``. See
             `scorefield.read`. With them ``conditional`` is True by default.
         to: a second data set of the same shape. The run then translates ``data`` to it and back, by
-            `Run.translate`, and is a flow by default.
+            `Run.translate`, and is a flow by default. With conditions it is a `scorefield.Data`
+            that has the same ones, or a table that has the same columns.
         space: the space of `scorefield.spaces` that the rows are points of. They are not
             standardised: give Euclidean parts unit variance. The network, of your own or an MLP,
             is in a `scorefield.spaces.SpaceNetwork`; `scorefield.load` needs it and the process
@@ -458,7 +461,8 @@ def train(
     with torch.inference_mode(False), torch.enable_grad():  # as they may be off around a call
         items, source = as_data(data, conditions, embeddings=embeddings), None
         if to is not None:
-            items, source = as_data(to), items
+            columns = conditions if isinstance(conditions, str) else None
+            items, source = as_data(to, columns, embeddings=embeddings), items
         training = Training(items, built, device=where, objects=objects, source=source)
         for _ in training:
             pass

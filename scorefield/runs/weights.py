@@ -125,11 +125,9 @@ def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) ->
     try:
         shape = build.field_shape(config.train, config.data)
         if network is None:
-            _check_network_size(config, shape)
-            data = config.data
-            network = build.outline(
-                config.train.network, shape, data.conditions, bool(data.lengths)
-            )
+            design = build.Design.of(config.train, config.data)
+            _check_network_size(design)
+            network = build.outline(design)
     except ValueError as error:
         raise CheckpointError(f"{path} does not describe a run: {error}") from None
     channels, *rest = shape
@@ -148,10 +146,8 @@ def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) ->
     return tensors | dict.fromkeys(("data.mean", "data.variance"), of_data)
 
 
-def _check_network_size(config: RunConfig, shape: tuple[int, ...]) -> None:
-    tensors, numbers = build.network_size(
-        config.train.network, shape, config.data.conditions, bool(config.data.lengths)
-    )
+def _check_network_size(design: build.Design) -> None:
+    tensors, numbers = build.network_size(design)
     if math.isinf(numbers):
         raise ValueError("its network is larger than any memory.")
     if tensors > build.MOST_TENSORS:

@@ -95,7 +95,7 @@ class Row(NamedTuple):
         of_x, means, of_z = self
         terms = []
         # an estimate's means are combinations of its basis (u, w): two terms, or one where u is x
-        for (of_x0, of_eps), (_, _, (u, w), (p, q), (p_eps, q_eps)) in zip(
+        for (of_x0, of_eps), (_, _, (u, w), (p, q), (p_eps, q_eps), _) in zip(
             means, estimates, strict=False
         ):
             if u is x:

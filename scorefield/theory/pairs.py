@@ -28,9 +28,9 @@ import math
 import torch
 from torch import Tensor
 
+from scorefield._internal.assignment import sinkhorn as _sinkhorn
 from scorefield.theory.interpolant import Interpolant
 
-_WARM_UP = 10  # iterations with each larger sigma
 _EARLIEST = 1e-6  # the time at which the ends are evaluated, where (4) is 0 / 0
 
 
@@ -60,29 +60,13 @@ def sinkhorn(
         raise ValueError(f"sigma={sigma:g}: must be positive.")
     p, q = _weights(weights, len(a), len(b))
     cost = (a.double()[:, None] - b.double()).square().sum(-1) / 2
-    g = torch.zeros_like(q)
-    # first with more noise, where it converges fast; the products sigma^2 g are nearly the same
-    doublings = max(0, math.ceil(math.log2(max(float(cost.max()), 1e-300) / sigma**2)))
-    for k in range(doublings, 0, -1):
-        for _ in range(_WARM_UP):
-            _, g = _update(g, cost, sigma**2 * 2**k, p, q)
-    for _ in range(iterations):
-        f, g = _update(g, cost, sigma**2, p, q)
-        plan = ((f[:, None] + g - cost) / sigma**2).exp()  # its columns are exact
-        if float((plan.sum(1) - p).abs().sum()) <= tolerance:
-            return plan
+    plan, error = _sinkhorn(cost, sigma, p, q, tolerance, iterations)
+    if error <= tolerance:
+        return plan
     raise ValueError(
         f"sigma={sigma:g}: the marginals differ by more than tolerance={tolerance:g} after "
         f"iterations={iterations}. Use a larger sigma, or more iterations."
     )
-
-
-def _update(
-    g: Tensor, cost: Tensor, variance: float, p: Tensor, q: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return ``sigma^2 f`` and ``sigma^2 g`` after one iteration (2)."""
-    f = variance * (p.log() - ((g - cost) / variance).logsumexp(1))
-    return f, variance * (q.log() - ((f[:, None] - cost) / variance).logsumexp(0))
 
 
 class PairInterpolant(Interpolant):

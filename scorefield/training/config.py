@@ -237,7 +237,7 @@ class LogitNormalConfig(Frozen):
 TimesConfig = Annotated[
     UniformConfig | LogNormalConfig | LogitNormalConfig | CustomConfig, Field(discriminator="kind")
 ]
-CouplingKind = Literal["independent", "ot", "reflow", "paired", "other"]
+CouplingKind = Literal["independent", "ot", "entropic", "reflow", "paired", "other"]
 Multipliers = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)]
 Levels = Annotated[tuple[NonNegativeInt, ...], Field(max_length=16)]
 Taps = Annotated[tuple[float, ...], Field(min_length=2, max_length=16)]
@@ -453,8 +453,11 @@ class TrainConfig(Frozen):
         coupling: Noise of each sample. independent makes a score field. ot exchanges the noise in
             each batch by optimal transport, and reflow takes the noise that a run made the sample
             of, for straighter paths; such runs have a velocity and no score, so that only solvers
-            of the ODE sample them. paired is for two data sets, row by row, and other for imported
-            networks.
+            of the ODE sample them. For two data sets, paired joins them row by row, and entropic is
+            that of a Schrödinger bridge. other is for imported networks.
+        bridge: Noise between two data sets: the diffusion of Brownian bridges between the pairs, in
+            the units of the field; 0 for none. Its square is the regularisation of the entropic
+            coupling. The network then learns a score too, for translations with noise.
         coupling_seed: Seed of the samples that a reflow learns from, samples 0, 1, ... of a run.
         optim: The optimizer.
         levels: Number of values, for data of whole numbers from 0, such as 256 for bytes; 0 for
@@ -481,6 +484,7 @@ class TrainConfig(Frozen):
     network: NetworkConfig = AutoNetwork()
     coupling: CouplingKind = "independent"
     coupling_seed: int = Field(default=0, ge=0, lt=2**64)
+    bridge: float = Field(default=0.0, ge=0, le=1000)
     optim: OptimConfig = OptimConfig()
     levels: int = Field(default=0, ge=0, le=65536)
     conditional: bool = False

@@ -10,7 +10,8 @@ exchanged within the whole batch of all workers, so that their number changes no
 equal conditions: otherwise the noise of one condition would not be normal.
 
 Reference: Tong et al. (2023), arXiv:2302.00482 (minibatch optimal transport); Pooladian et al.
-(2023), arXiv:2304.14772; Liu et al. (2022), arXiv:2209.03003 (reflow).
+(2023), arXiv:2304.14772; Tong et al. (2023), arXiv:2307.03672 (entropic, with noise between the
+ends); Liu et al. (2022), arXiv:2209.03003 (reflow).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from scorefield._internal.assignment import assignment
+from scorefield._internal.assignment import assignment, entropic
 from scorefield._internal.errors import UsageError
 from scorefield.data.lengths import shares_of
 from scorefield.data.rows import Rows
@@ -61,6 +62,22 @@ class OptimalTransport(Coupling):
 
 
 @dataclass(frozen=True)
+class Entropic(Coupling):
+    """Draw the other end within the batch, by the entropic coupling: pairs of a Schrödinger bridge.
+
+    Args:
+        sigma: the diffusion of the bridge; its square is the regularisation of the cost
+            ``|x_0 - x_1|^2 / 2``.
+    """
+
+    sigma: float
+
+    def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor, draws: Noise) -> Tensor:
+        u, _ = draws.uniform(torch.empty(0))
+        return eps[entropic(x0, eps, groups, self.sigma, u).to(eps.device)]
+
+
+@dataclass(frozen=True)
 class Reflow(Coupling):
     """The noise that a run made each sample of, for data that is samples ``0, 1, ...`` of the run.
 
@@ -76,25 +93,64 @@ class Reflow(Coupling):
 
 
 @dataclass(frozen=True, eq=False)
+class Matches:
+    """The samples of a second data set with the same conditions, for each sample of the first.
+
+    Attributes:
+        order: the numbers of the samples of the second set, sorted by their conditions, ``(M,)``.
+        first, count: the place of the first of them, and how many there are, ``(N,)``.
+    """
+
+    order: Tensor
+    first: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, data: Data, source: Data, conditional: bool) -> Matches:
+        """Return the matches; all samples match without conditions.
+
+        Raises:
+            UsageError: none for one of the samples.
+        """
+        sizes = [len(data.x), len(source.x)]
+        ends = data.conditions.values, source.conditions.values
+        values = {k: torch.cat([v, ends[1][k]]) for k, v in ends[0].items() if conditional}
+        ours, theirs = groups_of(values, sum(sizes)).split(sizes)
+        counts = theirs.bincount(minlength=int(ours.max()) + 1)
+        if bool((missing := counts[ours] == 0).any()):
+            names = ", ".join(channel.name for channel in data.conditions.channels)
+            raise UsageError(
+                f"to: pairs are made within equal conditions, and no sample of {source.name} has "
+                f"the {names} of sample {int(missing.nonzero()[0])} of {data.name}."
+            )
+        first = counts.cumsum(0) - counts
+        return cls(theirs.argsort(stable=True), first[ours], counts[ours])
+
+    def draw(self, items: Tensor, u: Tensor) -> Tensor:
+        """Return a match of each item, by uniform numbers ``(B,)``."""
+        return self.order[self.first[items] + (u * self.count[items]).long()]
+
+
+@dataclass(frozen=True, eq=False)
 class FromData(Coupling):
     """Samples of a second data set in the place of noise.
 
     Args:
         rows: that data, ``(M, ...)``.
         prepare: the function from it to the field's units.
-        paired: sample ``k`` belongs to sample ``k`` of the data; otherwise they are drawn.
+        matches: those to draw from; None if sample ``k`` belongs to sample ``k`` of the data.
         inner: exchanges drawn samples within a batch, or None.
     """
 
     rows: Rows
     prepare: Callable[[Tensor], Tensor]
-    paired: bool = False
+    matches: Matches | None
     inner: Coupling | None = None
 
     def noise(self, x0: Tensor, eps: Tensor, items: Tensor, groups: Tensor, draws: Noise) -> Tensor:
-        if not self.paired:
+        if self.matches is not None:
             u, draws = draws.uniform(torch.empty(0))
-            items = (u * len(self.rows)).long()
+            items = self.matches.draw(items, u)
         x1 = self.prepare(self.rows[items].to(x0.device))
         return x1 if self.inner is None else self.inner.noise(x0, x1, items, groups, draws)
 
@@ -125,17 +181,29 @@ def check_coupling(config: TrainConfig, about: DataConfig, data: Data, source: D
         )
     if source is not None:
         _check_ends(config, data, source)
-    elif config.coupling == "paired":
-        raise UsageError("coupling=paired: pairs the rows of two data sets; give both, as to=B.")
-    if config.coupling == "ot" and config.conditional:
-        _check_groups(data.conditions)
+    elif config.bridge or config.coupling in ("paired", "entropic"):
+        setting = f"bridge={config.bridge:g}" if config.bridge else f"coupling={config.coupling}"
+        raise UsageError(f"{setting}: is for two data sets; give the second one, as to=B.")
+    if config.coupling in ("ot", "entropic") and config.conditional:
+        _check_groups(config.coupling, data.conditions)
 
 
 def _check_ends(config: TrainConfig, data: Data, source: Data) -> None:
     if config.coupling == "reflow":
         raise UsageError("coupling=reflow: is for noise; use independent, ot or paired.")
-    if config.conditional:
-        raise UsageError("conditional=True: a run between two data sets takes no conditions.")
+    if config.coupling == "entropic" and not config.bridge:
+        raise UsageError("coupling=entropic: needs noise between the sets, such as bridge=1.")
+    if config.bridge and (config.process.kind, config.parametrization.kind) != ("flow", "velocity"):
+        raise UsageError(
+            f"bridge={config.bridge:g}: needs process=flow and parametrization=velocity, which are "
+            "the defaults for two data sets."
+        )
+    if config.conditional and data.conditions.channels != source.conditions.channels:
+        names = [[c.name for c in each.conditions.channels] for each in (data, source)]
+        raise UsageError(
+            f"conditional=True: {data.name} has the conditions {names[0]} and {source.name} "
+            f"{names[1]}; give both sets the same ones, of the same classes."
+        )
     ends = [each.columns.names if each.columns is not None else () for each in (data, source)]
     if ends[0] != ends[1]:
         raise UsageError(
@@ -154,12 +222,12 @@ def _check_ends(config: TrainConfig, data: Data, source: Data) -> None:
         )
 
 
-def _check_groups(conditions: Conditions) -> None:
+def _check_groups(coupling: str, conditions: Conditions) -> None:
     """Reject conditions that no two samples share."""
     count = len(next(iter(conditions.values.values()), ()))
     if count > 1 and len(torch.unique(groups_of(conditions.values, count))) == count:
         names = ", ".join(channel.name for channel in conditions.channels)
         raise UsageError(
-            f"coupling=ot: pairs are made within equal conditions, and no two samples have the "
-            f"same {names}. Use independent noise, or conditions that repeat."
+            f"coupling={coupling}: pairs are made within equal conditions, and no two samples have "
+            f"the same {names}. Use independent noise, or conditions that repeat."
         )

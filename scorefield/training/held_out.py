@@ -23,9 +23,9 @@ from torch import Tensor
 
 from scorefield._internal.errors import UsageError
 from scorefield.data.rows import Rows
-from scorefield.field import ScoreField
+from scorefield.field import Bridge, Instant, ScoreField, bridge_std
 from scorefield.noise import EVALUATION, PAIRS, SPLIT, Noise
-from scorefield.process import Process, align, wide
+from scorefield.process import Process, align, mix, wide
 from scorefield.training.couplings import Coupling, groups_of
 from scorefield.training.loop import Prepare
 
@@ -101,6 +101,7 @@ class HeldOut:
     def _relative(self, field: ScoreField, level: int, places: Tensor, total: int) -> Tensor:
         """Return (1) for some of the held-out samples, by their positions."""
         errors: Tensor
+        process = field.process
         items = self.items[places]
         noise = Noise(self.seed, items, step=_DRAWS * level, stream=EVALUATION)
         x0 = self.rows[items].to(_device(field))
@@ -110,14 +111,18 @@ class HeldOut:
         edges = bins(field.process)
         depth = edges[level] + (edges[level + 1] - edges[level]) * (places + u) / total
         t = field.process.time(-depth).clamp(field.process.t_min, field.process.t_max)
-        eps, _ = field.process.noise(x0, t, noise)
+        z, _ = field.process.noise(x0, t, noise)
+        eps = z
         if self.coupling is not None:
             groups = groups_of({k: v[items] for k, v in self.conditions.items()}, len(items))
-            eps = self.coupling.noise(x0, eps, items, groups, replace(noise, stream=PAIRS))
+            eps = self.coupling.noise(x0, z, items, groups, replace(noise, stream=PAIRS))
         condition = {k: v[items].to(x0.device) for k, v in self.conditions.items()}
         x = field.process.perturb(x0, align(t, x0), eps)
+        if field.bridge:
+            at = Instant.of(field.process, t, x0)
+            x, field = mix((1.0, x), (bridge_std(at, field.bridge), z)), Bridge(field)
         estimate = field(x, t, **condition).x0
-        alpha, sigma = field.process.coefficients(align(t, x0))
+        alpha, sigma = process.coefficients(align(t, x0))
         if field.between_data:
             away = wide(x).cpu() / (alpha + sigma) - wide(x0).cpu()
             errors = wide(estimate - x0).square().flatten(1).sum(1).cpu()

@@ -76,18 +76,28 @@ class Progress:
 
 
 class Drawn(NamedTuple):
-    """A batch, or a part of it: items, data, times, noise and conditions, each ``(B, ...)``."""
+    """A batch, or a part of it, each ``(B, ...)``.
+
+    Attributes:
+        items, x0, t, condition: numbers of the samples, data, times and conditions.
+        eps: the noise, or the other ends of the paths.
+        z: the noise between two data sets, if there is any.
+    """
 
     items: Tensor
     x0: Tensor
     t: Tensor
     eps: Tensor
     condition: dict[str, Tensor]
+    z: Tensor | None = None
 
     def part(self, rows: slice) -> Drawn:
         """Return some of the rows."""
-        *tensors, condition = self
-        return Drawn(*(v[rows] for v in tensors), {k: v[rows] for k, v in condition.items()})
+        items, x0, t, eps, condition, z = self
+        some = {k: v[rows] for k, v in condition.items()}
+        return Drawn(
+            items[rows], x0[rows], t[rows], eps[rows], some, None if z is None else z[rows]
+        )
 
 
 class Tried(NamedTuple):
@@ -254,10 +264,10 @@ class Fit:
         drawn = (
             self._draw(part) if self.coupling is None else self._paired(self.coupling).part(part)
         )
-        items, x0, t, eps, condition = drawn
+        items, x0, t, eps, condition, z = drawn
         dtype = _AUTOCAST.get(optim.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            losses = self.objective.loss(self.learner, x0, t, eps, **condition)
+            losses = self.objective.loss(self.learner, x0, t, eps, z, **condition)
         # the workers share the mean of their gradients
         loss = losses.sum() / (optim.batch_size / workers.size)
         torch.autograd.backward(self.scaler.scale(loss))
@@ -285,11 +295,12 @@ class Fit:
         if self._whole is None or self._whole[0] != self.step:
             size = self.optim.batch_size
             drawn = self._draw(slice(size))
-            items, x0, _, eps, _ = drawn
+            items, x0, _, z, *_ = drawn
             groups = groups_of({k: v[items] for k, v in self.conditions.items()}, size)
             noise = batch(self.step, size, len(self.among), self.seed)[1]
-            eps = coupling.noise(x0, eps, items, groups, replace(noise, stream=PAIRS))
-            self._whole = self.step, drawn._replace(eps=eps)
+            eps = coupling.noise(x0, z, items, groups, replace(noise, stream=PAIRS))
+            drawn = drawn._replace(eps=eps, z=z if self.denoiser.bridge else None)
+            self._whole = self.step, drawn
         return self._whole[1]
 
     def _check(self, loss: float, norm: float, tried: Sequence[Tried]) -> None:

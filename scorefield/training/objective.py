@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.field import Denoiser, Instant
+from scorefield.field import Denoiser, Instant, bridge_std
 from scorefield.process import Process, Time, align, cast
 
 
@@ -154,7 +154,13 @@ class Objective:
     times: TimeDistribution
 
     def loss(
-        self, denoiser: Denoiser, x0: Tensor, t: Time, eps: Tensor, **condition: Any
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        t: Time,
+        eps: Tensor,
+        z: Tensor | None = None,
+        **condition: Any,
     ) -> Tensor:
         """Return the loss of each sample, shape ``(B,)``.
 
@@ -162,6 +168,7 @@ class Objective:
             x0: data ``(B, *shape)``, in the field's units; NaN after the end of a signal.
             t: one time per sample, ``(B,)``, or one for all.
             eps: standard normal noise, like ``x0``.
+            z: that of the bridges of a denoiser with `ScoreField.bridge`, like ``x0``.
         """
         process, t = denoiser.process, align(t, x0)
         # computed once: apart from these, a step calls the process only for the label
@@ -174,8 +181,11 @@ class Objective:
         if process.space is not None:
             x = process.perturb(x0, t, eps)
             eps = process.target_noise(x0, x, t, eps)
-        _, output = denoiser.estimate(x, at, **condition).basis
-        error = output - denoiser.parametrization.target(alpha, sigma, x0, eps)
+        target = denoiser.parametrization.target(alpha, sigma, x0, eps)
+        if z is not None:
+            x = x + cast(torch.as_tensor(bridge_std(at, denoiser.bridge)), x) * z
+            target = torch.cat([target, z], 1)
+        error = denoiser.predict(x, at, **condition) - target
         if x0.ndim == 3:  # signals, with NaN after the end
             here = ~x0.isnan()
             losses = cast(weight, x) * error.where(here, 0.0) ** 2

@@ -336,7 +336,8 @@ def network(design: Design) -> nn.Module:
         return TwoHeads(inner)
     config = concrete_network(config, shape)
     if components := getattr(config, "components", 0):
-        inner = network(config.model_copy(update={"components": 0}), shape, channels)
+        plain = config.model_copy(update={"components": 0})
+        inner = network(Design(plain, shape, channels))
         return networks.Wiener(inner, math.prod(shape), components)
     constructor = _constructor("network", config)
     options = _options(config)

@@ -112,10 +112,10 @@ class Matches:
         Raises:
             UsageError: none for one of the samples.
         """
-        sizes = [len(data.x), len(source.x)]
         ends = data.conditions.values, source.conditions.values
         values = {k: torch.cat([v, ends[1][k]]) for k, v in ends[0].items() if conditional}
-        ours, theirs = groups_of(values, sum(sizes)).split(sizes)
+        groups = groups_of(values, len(data.x) + len(source.x))
+        ours, theirs = groups[: len(data.x)], groups[len(data.x) :]
         counts = theirs.bincount(minlength=int(ours.max()) + 1)
         if bool((missing := counts[ours] == 0).any()):
             names = ", ".join(channel.name for channel in data.conditions.channels)

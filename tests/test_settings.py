@@ -47,6 +47,15 @@ CONFIGS = {
         end="last",
         seed=7,
     ),
+    "bridge": c.TrainConfig(
+        process=c.FlowConfig(),
+        parametrization=c.PlainParametrization(kind="velocity"),
+        weighting=c.PlainWeighting(kind="flow-matching"),
+        times=c.UniformConfig(),
+        network=c.MLPConfig(width=8),
+        coupling="entropic",
+        bridge=0.5,
+    ),
     "filter": c.TrainConfig(network=c.MLPConfig(width=8, components=2)),
     "unet": c.TrainConfig(
         network=c.UNetConfig(
@@ -119,6 +128,8 @@ def data_of(name, files):
     if name == "unet":
         return [files / "images.npy", "--condition", f"bag=set:{files / 'bags.npy'}"]
     data = [files / "x.npy"]
+    if name == "bridge":
+        return [*data, "--to", *data]
     return [*data, "--condition", files / "y.npy"] if name == "optim" else data
 
 

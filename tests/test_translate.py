@@ -125,7 +125,10 @@ def test_pairs_of_two_files_are_learned_row_by_row():
         ({"to": torch.randn(8, 3)}, "two sets of one shape"),
         ({"to": torch.randn(9, 2), "coupling": "paired"}, "give as many"),
         ({"to": torch.randn(8, 2), "coupling": "reflow"}, "is for noise"),
-        ({"to": sf.Data(torch.randn(8, 2)), "conditions": [0, 1] * 4}, "give both sets the same"),
+        (
+            {"to": sf.Data(torch.randn(8, 2), [0, 1, 2, 3] * 2), "conditions": [0, 1] * 4},
+            "give both sets the same",
+        ),
         (
             {
                 "to": sf.Data(torch.randn(8, 2), torch.arange(8.0) // 2),

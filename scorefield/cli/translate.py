@@ -48,7 +48,7 @@ def translate(
         network calls of each run in each direction.
     eta
         Noise on the way, relative to that of the bridges, for a run trained with --bridge: 0 is the
-        ODE, and 1 the bridge itself. There is no round trip then.
+        ODE, and 1 the bridge itself. The round trip is measured with 0 only.
     """
     from scorefield._internal.errors import UsageError
     from scorefield.cli.items import read_items

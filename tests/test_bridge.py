@@ -132,6 +132,19 @@ def test_a_network_is_taught_both_heads():
     assert float(bridge_std(at, C)) == pytest.approx(C * 0.21**0.5)
 
 
+def test_a_condition_may_have_the_name_of_the_noise():
+    class Own(torch.nn.Module):
+        def forward(self, x, label, z):
+            return x + z[:, None]
+
+    field, x = sf.Denoiser(Own(), sf.VP(), sf.X0(), (2,)), normal(3, 2).float()
+    objective = sf.Objective(sf.Simple(), sf.UniformTimes())
+    with_zero, with_one = (
+        objective.loss(field, x, 0.5, x, z=torch.full((3,), value)) for value in (0.0, 1.0)
+    )
+    assert not torch.allclose(with_zero, with_one)
+
+
 @pytest.fixture(scope="module")
 def run():
     a, b = draws(2048, A).float(), draws(2048, B, 1).float()

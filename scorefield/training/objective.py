@@ -160,6 +160,7 @@ class Objective:
         t: Time,
         eps: Tensor,
         z: Tensor | None = None,
+        /,  # a condition may have one of these names
         **condition: Any,
     ) -> Tensor:
         """Return the loss of each sample, shape ``(B,)``.

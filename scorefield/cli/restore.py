@@ -135,8 +135,8 @@ def restore(
         given=opened.given,
     )
     ids = parse_ids(job.ids, len(items))
-    each = {"samples": n, "results": n if draws == "each" else 1}
-    in_parts(opened, RESTORED, out, work, settings, ids, items, **each)
+    results = n if draws == "each" else 1
+    in_parts(opened, RESTORED, out, work, settings, ids, items, samples=n, results=results)
 
 
 def _plan(run: Run, method: Method, nfe: int | None, options: SolverOptions) -> NamedPlan:

@@ -2,6 +2,8 @@
 
 import functools
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -45,6 +47,64 @@ def close(a, b, **tolerance):
 
 def weights(made):
     return made.denoiser.network.state_dict()
+
+
+# --- reading ahead --------------------------------------------------------------------------------
+
+
+class Slow:
+    """Rows that record which thread reads them, and fail at one of their reads."""
+
+    def __init__(self, x, fails_at=None):
+        self.x, self.shape, self.fails_at = x, tuple(x.shape), fails_at
+        self.threads = []
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, items):
+        if len(self.threads) == self.fails_at:
+            raise OSError("the disk is gone")
+        self.threads.append(threading.current_thread().name)
+        return self.x[items]
+
+
+def field():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return sf.Denoiser(MLP(2, width=8, depth=1), sf.VP(), sf.Preconditioned(), (2,))
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_thread_reads_the_next_batch_while_the_network_is_trained(accumulate):
+    optim = c.OptimConfig(steps=4, batch_size=12, accumulate=accumulate)
+    x, expected, denoiser = points().x, field(), field()
+    list(fit(expected, SIMPLE, x, optim=optim))
+    slow, begun = Slow(x), []
+    made = fit(denoiser, SIMPLE, slow, optim=optim)
+
+    def wait(*_):
+        """Wait until more was read than the network has been called on; not in the last step."""
+        begun.append(False)
+        end = time.monotonic() + 60
+        while not begun[-1] and time.monotonic() < end:
+            begun[-1] = made.step == 3 or len(slow.threads) > len(begun)
+            time.sleep(0.001)
+
+    made.network.register_forward_hook(wait)
+    assert len(list(made)) == 4
+    assert all(begun)
+    assert slow.threads.count(threading.current_thread().name) == accumulate
+    assert len(slow.threads) == 4 * accumulate, "each sample once"
+    close(expected.network.state_dict(), denoiser.network.state_dict(), rtol=0, atol=0)
+
+
+def test_a_read_that_fails_ends_the_step_that_needs_it():
+    denoiser = field()
+    made = fit(denoiser, SIMPLE, Slow(points().x, 3), optim=c.OptimConfig(steps=9, batch_size=12))
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(made)
+    assert made.step == 3
 
 
 # --- accumulation ---------------------------------------------------------------------------------

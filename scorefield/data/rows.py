@@ -22,7 +22,10 @@ _CHUNK = 2**22  # numbers in memory at a time, where one pass over all is needed
 
 
 class Rows(Protocol):
-    """The interface of data ``(N, ...)`` in training, which a `Tensor` has too."""
+    """The interface of data ``(N, ...)`` in training, which a `Tensor` has too.
+
+    A thread reads the next batch while the network learns from one.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from scorefield._internal.errors import NumericalError, UsageError
 from scorefield.field import Denoiser
 from scorefield.noise import PAIRS, Noise
 from scorefield.training import state as states
+from scorefield.training.ahead import Ahead
 from scorefield.training.batches import batch, draw
 from scorefield.training.couplings import Coupling, groups_of
 from scorefield.training.course import steps_for
@@ -198,7 +199,7 @@ class Fit:
                 f"{workers.size * optim.accumulate} samples."
             )
         self.denoiser, self.objective = denoiser, objective
-        self.x, self.conditions = x, conditions
+        self.x, self.conditions = Ahead(x), conditions
         self.optim, self.dropout, self.prepare, self.seed = optim, dropout, prepare, seed
         self.among, self.workers, self.step = among, workers, 0
         self.coupling = coupling
@@ -275,10 +276,10 @@ class Fit:
 
     def _draw(self, part: slice) -> Drawn:
         """Return the part of the batch of this step, with independent noise."""
-        optim = self.optim
-        items, noise = batch(self.step, optim.batch_size, len(self.among), self.seed, part)
-        items = self.among[items]
-        x0 = self.x[items].to(self.device, non_blocking=True)
+        optim, step = self.optim, self.step
+        items, noise = self._batch(step, part)
+        following = self._batch(step + 1, part)[0] if step + 1 < self.last else items[:0]
+        x0 = self.x.take(part.start, items, following).to(self.device, non_blocking=True)
         rows = {name: value[items] for name, value in self.conditions.items()}
         if self.prepare is not None:
             x0, noise = self.prepare(x0, noise)
@@ -290,14 +291,20 @@ class Fit:
             ),
         )
 
+    def _batch(self, step: int, part: slice) -> tuple[Tensor, Noise]:
+        """Return the numbers of samples, and the noise, of a part of the batch of a step."""
+        size = self.optim.batch_size
+        items, noise = batch(step, size, len(self.among), self.seed, part)
+        return self.among[items], noise
+
     def _paired(self, coupling: Coupling) -> Drawn:
         """Return the whole batch of this step in pairs, the same in all workers and pieces."""
         if self._whole is None or self._whole[0] != self.step:
             size = self.optim.batch_size
-            drawn = self._draw(slice(size))
+            drawn = self._draw(slice(0, size))
             items, x0, _, z, *_ = drawn
             groups = groups_of({k: v[items] for k, v in self.conditions.items()}, size)
-            noise = batch(self.step, size, len(self.among), self.seed)[1]
+            _, noise = self._batch(self.step, slice(0, size))
             eps = coupling.noise(x0, z, items, groups, replace(noise, stream=PAIRS))
             drawn = drawn._replace(eps=eps, z=z if self.denoiser.bridge else None)
             self._whole = self.step, drawn

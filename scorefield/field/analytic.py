@@ -211,8 +211,10 @@ class Empirical(ScoreField):
 
 def columns(at: Instant, x: Tensor) -> list[Coefficient]:
     """Return alpha and sigma: numbers, or tensors ``(B or 1, 1 or d)`` of the type of ``x``."""
-    both = at.alpha, at.sigma
-    return [c.to(x).reshape(len(c), -1) if isinstance(c, Tensor) else c for c in both]
+    return [
+        (c.flatten(1) if c.ndim > 1 else c.reshape(-1, 1)).to(x) if isinstance(c, Tensor) else c
+        for c in (at.alpha, at.sigma)
+    ]
 
 
 def eigen(covariances: Tensor) -> tuple[Tensor, Tensor]:

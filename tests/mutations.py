@@ -266,7 +266,7 @@ MUTATIONS = [
         "field/parametrization.py",
         "return Coefficients(1 / alpha, -sigma / alpha, torch.ones_like(alpha))",
         "return Coefficients(1 / alpha, sigma / alpha, torch.ones_like(alpha))",
-        "test_field.py::test_a_perfect_network_gives_the_exact_estimate_whatever_it_predicts",
+        "test_field.py::test_each_parametrization_predicts_what_its_name_says",
     ),
     Mutation(
         "32",
@@ -320,7 +320,7 @@ MUTATIONS = [
     Mutation(
         "41",
         NOISY,
-        *SPREAD,
+        *NOISING,
         "test_solvers.py::test_the_ode_and_the_sde_take_different_paths_to_the_same_law",
     ),
     Mutation("42", NOISY, *NOISING, WEAK),
@@ -472,10 +472,9 @@ MUTATIONS = [
     ),
     Mutation(
         "74",
-        "report/trajectory.py",
-        "_follow(field, EulerMaruyama(eta=1.0)",
-        "_follow(field, EulerMaruyama(eta=0.2)",
-        "test_report.py::test_trajectories_draws_the_paths_it_computes",
+        NOISY,
+        *NOISING,
+        "test_report.py::test_both_kinds_of_path_have_the_exact_marginals",
     ),
     Mutation(
         "75",
@@ -693,7 +692,7 @@ MUTATIONS = [
     Mutation(
         "X6",
         NOISY,
-        *SPREAD,
+        *NOISING,
         "test_solvers.py::test_the_ode_and_the_sde_take_different_paths_to_the_same_law",
     ),
 ]

@@ -214,6 +214,7 @@ def test_a_potential_of_clean_data_pushes_through_the_posterior_mean():
     exact = own(x, t).score + 2 * jacobian * (wanted - own(x, t).x0)
     found = sf.Tilted(own, log_q, 2.0, clean=True)(x, t)
     torch.testing.assert_close(found.score, exact, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(alpha * found.x0 + sigma * found.eps, x)
     with torch.no_grad():
         torch.testing.assert_close(sf.Tilted(own, log_q, 2.0, clean=True)(x, t).score, exact)
 

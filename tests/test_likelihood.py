@@ -185,6 +185,8 @@ def test_probes_belong_to_sample_and_node() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, sf.log_prob(field, x, probes=4, ids=[7, 8]).value)
     assert not torch.equal(first, sf.log_prob(field, x, probes=4, seed=1).value)
+    nodes = [next(Directions(4).vectors(x, sf.Noise(0, torch.arange(2)), node)) for node in (0, 1)]
+    assert not torch.equal(*nodes)
 
 
 @pytest.mark.parametrize(

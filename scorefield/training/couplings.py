@@ -198,12 +198,17 @@ def _check_ends(config: TrainConfig, data: Data, source: Data) -> None:
             f"bridge={config.bridge:g}: needs process=flow and parametrization=velocity, which are "
             "the defaults for two data sets."
         )
-    if config.conditional and data.conditions.channels != source.conditions.channels:
-        names = [[c.name for c in each.conditions.channels] for each in (data, source)]
-        raise UsageError(
-            f"conditional=True: {data.name} has the conditions {names[0]} and {source.name} "
-            f"{names[1]}; give both sets the same ones, of the same classes."
+    if config.conditional:
+        of_set = {"shares", "low", "high", "column"}  # of a channel, which may differ
+        one, other = (
+            [channel.model_dump(exclude=of_set) for channel in each.conditions.channels]
+            for each in (data, source)
         )
+        if one != other:
+            raise UsageError(
+                f"conditional=True: the conditions of {data.name} and {source.name} differ. Give "
+                "both sets the same ones, of the same classes, or of the same mean and deviation."
+            )
     ends = [each.columns.names if each.columns is not None else () for each in (data, source)]
     if ends[0] != ends[1]:
         raise UsageError(

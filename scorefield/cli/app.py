@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
+from docstring_parser.attrdoc import AttributeDocstrings
 
 from scorefield._internal.errors import Stopped
 from scorefield._internal.text import one_line
@@ -42,6 +42,17 @@ COMMANDS = {
     "Examine a run": ("info", "tune", "compare", "check", "audit", "report"),
     "Other": ("tune_pipeline", "merge", "certify"),
 }
+_attribute_docstrings = AttributeDocstrings.get_attr_docs
+
+
+@functools.cache
+def _remembered(component: Any) -> Any:
+    return _attribute_docstrings(AttributeDocstrings(), component)
+
+
+# cyclopts parses the source of every base of every configuration, each time anew
+AttributeDocstrings.get_attr_docs = lambda _, component: _remembered(component)  # type: ignore[assignment, method-assign]
+
 MOST_WORDS = 1000  # the time that cyclopts takes grows as the square of their number
 
 for heading, names in COMMANDS.items():
@@ -55,8 +66,6 @@ for heading, names in COMMANDS.items():
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0, 2 usage, 3 data, 4 checkpoint, 5 numerical, 6 storage, 130."""
-    # cyclopts reads the source of every base of every configuration, each time anew
-    inspect.getsource = functools.cache(inspect.getsource)  # type: ignore[assignment]
     words = sys.argv[1:] if arguments is None else list(arguments)
     # as configuration files and messages have them
     words = [f"--{word[8:]}" if word.startswith("--optim.") else word for word in words]

@@ -117,7 +117,7 @@ class Diffusers(nn.Module):
         self.unconditional, self.classes = unconditional, _class_count(conditions)
         self.inner = build(architecture, arguments)
         # conditions that are not those of the data
-        self.extra = (_TEXT,) if architecture == "UNet2DConditionModel" else ()
+        self.text_inputs = (_TEXT,) if architecture == "UNet2DConditionModel" else ()
         self._check(channels)
 
     @property

@@ -237,7 +237,7 @@ class DataField:
             return dict(given or {})
         from scorefield.data.channels import given_values
 
-        extra = getattr(self.field.network, "extra", ())
+        extra = getattr(self.field.network, "text_inputs", ())
         if not isinstance(given, Mapping) or not extra:
             return given_values(self.config.data.conditions, given)
         rest = {name: value for name, value in given.items() if name not in extra}

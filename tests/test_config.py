@@ -138,7 +138,7 @@ def test_an_object_of_ones_own_is_named_and_not_built():
             build_one(getattr(config, build_one.__name__))
     assert build.process(config.process, brought.process) == OwnVP()
     with pytest.raises(UsageError, match=r"network=torch\.nn\.modules\.linear\.Linear"):
-        build.network(config.network, (2,), ())
+        build.network(build.Design(config.network, (2,)))
     assert build.resolved(config, (2,)) == config
 
 
@@ -214,15 +214,13 @@ def test_what_was_given_is_kept_when_the_rest_is_resolved():
 
 
 def test_the_network_built_has_the_size_configured():
-    mlp = build.network(c.MLPConfig(width=24, depth=3), (2, 5), ())
+    mlp = build.network(build.Design(c.MLPConfig(width=24, depth=3), (2, 5)))
     assert mlp.enter.in_features == 10
     assert mlp.enter.out_features == 24
     assert len(mlp.blocks) == 3
-    unet = build.network(
-        c.UNetConfig(width=16, multipliers=(1, 1, 3), blocks=2),
-        (3, 8, 8),
-        (TWO.model_copy(update={"count": 5}),),
-    )
+    config = c.UNetConfig(width=16, multipliers=(1, 1, 3), blocks=2)
+    classes = (TWO.model_copy(update={"count": 5}),)
+    unet = build.network(build.Design(config, (3, 8, 8), classes))
     assert unet.enter.in_channels == 3
     assert unet.attention.norm.num_channels == 48
     assert len(unet.down) == 6
@@ -234,13 +232,13 @@ def test_the_network_built_has_the_size_configured():
 def test_a_network_of_places_for_vectors_or_four_axes_is_refused(config, shape):
     says = rf"takes signals \(C, L\), images .* has shape {re.escape(str(shape))}: use an MLP"
     with pytest.raises(ValueError, match=says):
-        build.network(config, shape, ())
+        build.network(build.Design(config, shape))
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 9), (1, 8, 8, 8)])
 def test_a_network_of_images_for_other_samples_is_refused(shape):
     with pytest.raises(ValueError, match=r"song takes images \(C, H, W\).*use an MLP or a U-Net"):
-        build.network(c.SongConfig(), shape, ())
+        build.network(build.Design(c.SongConfig(), shape))
 
 
 @pytest.mark.parametrize(

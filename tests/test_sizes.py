@@ -56,17 +56,17 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_size_of_a_network_is_what_making_it_gives(name):
     state = torch.random.get_rng_state()
-    made = build.network(*NETWORKS[name]).state_dict().values()
+    made = build.network(build.Design(*NETWORKS[name])).state_dict().values()
     torch.random.set_rng_state(state)
     expected = len(made), sum(tensor.numel() for tensor in made)
-    assert build.network_size(*NETWORKS[name]) == expected
+    assert build.network_size(build.Design(*NETWORKS[name])) == expected
     assert torch.equal(torch.random.get_rng_state(), state), "no number is drawn for it"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_outline_of_a_network_has_its_shapes_and_no_memory(name):
-    outline = build.outline(*NETWORKS[name]).state_dict()
-    made = build.network(*NETWORKS[name]).state_dict()
+    outline = build.outline(build.Design(*NETWORKS[name])).state_dict()
+    made = build.network(build.Design(*NETWORKS[name])).state_dict()
     assert {k: v.shape for k, v in outline.items()} == {k: v.shape for k, v in made.items()}
     assert all(tensor.is_meta for tensor in outline.values())
 
@@ -101,7 +101,7 @@ def test_a_training_fits_if_its_copies_of_the_weights_do(
 ):
     """To the byte, in the memory of where it trains, whatever there is elsewhere."""
     network = c.MLPConfig(width=64)
-    needed = 4 * copies * build.network_size(network, (3,), ())[1]
+    needed = 4 * copies * build.network_size(build.Design(network, (3,)))[1]
     optim = c.OptimConfig(batch_size=1, ema=(0.9,) * decays)
     config = c.TrainConfig(network=network, optim=optim)
     data = DataConfig(name="x", shape=(3,), count=5)

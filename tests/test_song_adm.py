@@ -309,7 +309,7 @@ PUBLISHED = {
 def test_networks_of_the_papers_have_the_published_number_of_parameters(name):
     config, side, count, millions = PUBLISHED[name]
     channels = (ClassChannel(name="y", count=count),) if count else ()
-    network = build.outline(config, (3, side, side), channels)
+    network = build.outline(build.Design(config, (3, side, side), channels))
     found = sum(p.numel() for p in network.parameters()) / 1e6
     assert abs(found - millions) < 0.1
 
@@ -318,8 +318,8 @@ def test_networks_of_the_papers_have_the_published_number_of_parameters(name):
 def test_images_that_do_not_halve_are_refused(network):
     levels = len(build.concrete_network(network, (3, 8, 8)).multipliers)
     with pytest.raises(ValueError, match=f"8 by 7 pixels: both sides.*between the {levels} levels"):
-        build.network(network, (3, 8, 7), ())
-    made = build.network(network, (3, 8, 8), ())
+        build.network(build.Design(network, (3, 8, 7)))
+    made = build.network(build.Design(network, (3, 8, 8)))
     with pytest.raises(ValueError, match="7 by 8 pixels: both sides must be multiples of"):
         made(torch.zeros(1, 3, 7, 8), torch.zeros(1))
 

@@ -291,7 +291,8 @@ class ScoreField(nn.Module, ABC):
                 f"of {process!r}. Only a solver that makes no call at the end of a step, such as "
                 "DDIM, can go to a time beyond."
             )
-        t = process.lift(t.clamp(process.t_min, process.t_max))
+        t = t.clamp(process.t_min, process.t_max)
+        t = process.lift(t) if process.coordinates else t
         alpha, sigma = process.alpha(t), process.sigma(t)
         prepared = self.prepare_times(t, alpha, sigma) or [None] * len(t)
         rows = zip(t.unbind(), unstack(alpha), unstack(sigma), prepared, strict=True)

@@ -163,7 +163,15 @@ class Denoiser(ScoreField):
         return [PreparedTime(dtype, *row) for row in zip(rows, scales, *pairs, strict=True)]
 
     def estimate(self, x: Tensor, at: Instant, **condition: Any) -> Estimate:
-        output, (*_, of_x0, of_eps) = self.predict(x, at, **condition), at.prepared
+        dtype, label, scale, of_x0, of_eps = at.prepared
+        inputs = x if isinstance(scale, float) and scale == 1 else mix((scale, x))
+        if inputs.dtype is not dtype:
+            dtype = dtype or x.dtype
+            inputs, label = inputs.to(dtype), label.to(dtype)
+        network: Any = self._modules["network"]  # as an attribute it costs as much as a kernel
+        output: Tensor = network(inputs, label.expand(x.shape[0]), **condition)
+        if output.dtype is not x.dtype:
+            output = output.to(x)
         if not self.bridge:
             return Estimate(x, at, (x, output), of_x0, of_eps)
         shift, z = output.chunk(2, 1)
@@ -173,20 +181,9 @@ class Denoiser(ScoreField):
         score = mix((-1 / std, z))
         return Estimate(x, at, (x, velocity), of_x0, of_eps, score)
 
-    def predict(self, x: Tensor, at: Instant, **condition: Any) -> Tensor:
-        """Return the network's output, for the arguments of `estimate`."""
-        dtype, label, scale, _, _ = at.prepared
-        inputs = x if isinstance(scale, float) and scale == 1 else mix((scale, x))
-        if inputs.dtype is not dtype:
-            dtype = dtype or x.dtype
-            inputs, label = inputs.to(dtype), label.to(dtype)
-        network: Any = self._modules["network"]  # as an attribute it costs as much as a kernel
-        output: Tensor = network(inputs, label.expand(x.shape[0]), **condition)
-        return output if output.dtype is x.dtype else output.to(x)
-
     def ask(self, inputs: Tensor, label: Tensor, **condition: Any) -> Tensor:
-        """Return the bare network's output for its input ``(B, *shape)`` and a label ``()``."""
+        """Return the network's output for its input ``(B, *shape)``, labels ``()`` or ``(B,)``."""
         parameter = next(self.network.parameters(), inputs)
-        inputs, label = inputs.to(parameter), label.to(parameter)
+        inputs, label = (v.to(parameter.device, parameter.dtype) for v in (inputs, label))
         result: Tensor = self.network(inputs, label.expand(len(inputs)), **condition)
         return result

@@ -196,7 +196,7 @@ def check_times(process: Process, times: Tensor) -> Tensor:
         raise ValueError(
             "times must fall strictly (towards data) or rise strictly (towards noise)."
         )
-    return process.lift(times)
+    return process.lift(times) if process.coordinates else times
 
 
 def check_whole(least: int = 1, most: int = MOST, /, **values: object) -> None:

@@ -73,7 +73,8 @@ def sample(
     """
     check_evaluating(field)
     plan, ids = resolve(field, solver, times, nfe), as_ids(n, batch_size)
-    check_starts_at_noise(field)
+    if field.between_data:
+        check_starts_at_noise(field)
     run, own = Prepared.of(field, plan), field
     if run.first < run.last:
         raise ValueError("times rise: sampling goes from t_max down. Use times.flip(0).")

@@ -224,7 +224,8 @@ class LinearSolver(Solver):
         self, field: ScoreField, t: Tensor, s: Tensor, history: Any = None, *, error: bool = False
     ) -> list[Move]:
         past: History = History() if history is None else history
-        t, s = field.process.lift(t), field.process.lift(s)
+        if field.process.coordinates:
+            t, s = field.process.lift(t), field.process.lift(s)
         moves: list[Move] = []
         kind = None
         while len(moves) < len(t):

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from scorefield.field import Denoiser, Instant, bridge_std
-from scorefield.process import Process, Time, align, cast
+from scorefield.process import Process, Time, align, cast, mix
 
 
 class Weighting(ABC):
@@ -186,9 +186,10 @@ class Objective:
         if z is not None:
             x = x + cast(torch.as_tensor(bridge_std(at, denoiser.bridge)), x) * z
             target = torch.cat([target, z], 1)
-        error = denoiser.predict(x, at, **condition) - target
-        if x0.ndim == 3:  # signals, with NaN after the end
-            here = ~x0.isnan()
+        output = denoiser.ask(mix((prepared.scale, x)), prepared.label, **condition)
+        error = output.to(x.dtype) - target
+        if x0.ndim == 3:  # signals, with NaN after the end in every channel
+            here = ~x0[:, :1].isnan()
             losses = cast(weight, x) * error.where(here, 0.0) ** 2
-            return losses.flatten(1).sum(1) / here.flatten(1).sum(1)
+            return losses.flatten(1).sum(1) / (error.shape[1] * here.flatten(1).sum(1))
         return (cast(weight, x) * error**2).flatten(1).mean(1)

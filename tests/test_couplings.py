@@ -127,7 +127,8 @@ def test_reflow_makes_the_paths_of_a_run_straighter(runs):
     run = sf.train(x, coupling="reflow", coupling_seed=3, **options)
     assert straightness(run) < straightness(teacher) / 1.8
     # the noise of sample k is that which the run made it of
-    z = sf.Reflow(3).noise(torch.empty(4, 2), torch.empty(0), torch.arange(4, 8), torch.empty(0))
+    empty, items = torch.empty(0), torch.arange(4, 8)
+    z = sf.Reflow(3).noise(torch.empty(4, 2), empty, items, empty, sf.Noise(0, items))
     again = sf.unroll(teacher.field, z, plan)
     assert torch.allclose(teacher.to_data(again), x[4:8], atol=1e-5)
 

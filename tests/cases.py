@@ -5,6 +5,7 @@ A new process or solver joins the tests by joining a list here.
 
 import math
 
+import pytest
 import torch
 
 import scorefield as sf
@@ -44,6 +45,8 @@ PROCESSES = {
 }
 ALL_PROCESSES = list(PROCESSES.values())
 PROCESS_IDS = list(PROCESSES)
+
+MORE = pytest.mark.exhaustive  # of a case that repeats others
 
 PREDICTIONS = [sf.DataPrediction(), sf.NoisePrediction(), sf.AnglePrediction()]
 RUNGE_KUTTA = [

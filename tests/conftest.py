@@ -22,7 +22,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--kills",
         type=int,
-        default=20,
+        default=10,
         help="how often test_damage.py kills a training, and how often it asks one to stop",
     )
     parser.addoption(

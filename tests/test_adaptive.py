@@ -9,6 +9,7 @@ import torch
 from cases import (
     COVARIANCE,
     MEAN,
+    MORE,
     PROCESSES,
     gaussian,
     label,
@@ -52,7 +53,7 @@ PROBLEMS = {
 TOLERANCES = [1e-2, 1e-4, 1e-6, 1e-8]
 TIGHT = ("mixture on VP", "thin Gaussian on Flow")  # the problems of tolerances that take minutes
 MEASURED = [
-    pytest.param(name, solver, tolerance, marks=pytest.mark.slow if tolerance < 1e-6 else ())
+    pytest.param(name, solver, tolerance, marks=MORE if tolerance < 1e-6 else ())
     for name in PROBLEMS
     for solver in (sf.Dopri5(), sf.Tsit5(), sf.Bosh3(), sf.Singlestep(3))
     for tolerance in TOLERANCES

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cases import MORE
 
 import scorefield as sf
 from scorefield import calibration
@@ -118,7 +119,7 @@ def simulations(matrix, count, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("dim", [pytest.param(1, marks=MORE), 2])
 def test_a_linear_posterior_is_learned(dim):
     """Moments within 4 standard errors, log_prob within 0.02 nats, coverage within 3 %."""
     g = torch.Generator().manual_seed(0)

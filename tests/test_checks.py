@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from cases import PROCESSES, mixture, normal
+from cases import MORE, PROCESSES, mixture, normal
 from shell import failing, finishes
 from torch import nn
 
@@ -161,7 +161,9 @@ def held_out(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("true", PLAIN)
+@pytest.mark.parametrize(
+    "true", [kind if kind in ("x0", "v") else pytest.param(kind, marks=MORE) for kind in PLAIN]
+)
 def test_what_a_digits_network_predicts_is_named(true):
     """On data that it never saw, and on nothing but what it generates itself."""
     run = digits(true)

@@ -1,6 +1,6 @@
 """Damage and interruptions: what was written before stays, and going on ends at the same bytes.
 
-``pytest tests/test_damage.py --kills 200`` kills ten times as often as a run of all tests does.
+``pytest tests/test_damage.py --kills 200`` kills twenty times as often as a run of all tests does.
 """
 
 import errno

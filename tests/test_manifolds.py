@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import MORE
 
 import scorefield as sf
 from scorefield.evaluate.certify.order import slope
@@ -16,7 +17,7 @@ SPACES = [Sphere(2), Sphere(3), Torus(2), SO3(), POSES]
 QUICK = [
     Sphere(2),
     Product(Torus(1), Euclidean(2)),
-    *[pytest.param(space, marks=pytest.mark.slow) for space in SPACES[1:]],
+    *[pytest.param(space, marks=MORE) for space in SPACES[1:]],
 ]
 
 
@@ -48,7 +49,7 @@ ORDERS = [
     (sf.Heun(), Sphere(2)),
     (sf.RK4(), Product(Torus(1), Euclidean(1))),
     *[
-        pytest.param(solver, space, marks=pytest.mark.slow)
+        pytest.param(solver, space, marks=MORE)
         for solver in (sf.Euler(), sf.Heun(), sf.RK4(), sf.Tsit5())
         for space in SPACES
     ],

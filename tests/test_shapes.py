@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import normal
+from cases import MORE, normal
 from shell import end, finishes, tiny
 from torch import nn
 
@@ -172,7 +172,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("shape", [(2, 9), (4, 5, 6)], ids=str)
+@pytest.mark.parametrize("shape", [pytest.param((2, 9), marks=MORE), (4, 5, 6)], ids=str)
 def test_every_command_takes_signals_and_volumes(tmp_path, monkeypatch, shape):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", normal(40, *shape).float().numpy())

@@ -6,7 +6,7 @@ import tomllib
 import numpy as np
 import pytest
 import torch
-from cases import ALL_SOLVERS, PARAMETRIZATIONS, classes as of, label, normal, tensor
+from cases import ALL_SOLVERS, MORE, PARAMETRIZATIONS, classes as of, label, normal, tensor
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -92,7 +92,11 @@ def error_of_score(field, truth, count=4000):
 
 @pytest.mark.parametrize(
     "parametrization",
-    [sf.Eps(), sf.X0(), sf.Score(), sf.V(), sf.Velocity(), sf.Preconditioned()],
+    [
+        *(pytest.param(each, marks=MORE) for each in (sf.Eps(), sf.X0(), sf.V(), sf.Velocity())),
+        sf.Score(),
+        sf.Preconditioned(),
+    ],
     ids=label,
 )
 def test_every_parametrization_learns_the_score_of_a_gaussian(parametrization):

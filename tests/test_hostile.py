@@ -83,7 +83,7 @@ def foreign(name, why, arguments, architecture="UNet2DModel"):
     WHY[name] = why
     text = arguments if isinstance(arguments, str) else json.dumps({**SMALL, **arguments})
     settings = f"architecture = '{architecture}'\narguments = '{text}'"
-    whole = MLP + r"\nrecompute = false"
+    whole = MLP + r"\nrecompute = false\ncomponents = 0"
     config(name, SHAPE, "shape = [1, 4, 4]", whole, f'kind = "diffusers"\n{settings}')
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
@@ -28,11 +29,11 @@ class Ahead:
     def _thread(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, "scorefield-data")
 
-    def take(self, piece: int, items: Tensor, following: Tensor) -> Tensor:
+    def take(self, piece: int, items: Tensor, following: Callable[[], Tensor]) -> Tensor:
         """Return the samples ``items`` of a piece of the batch, and begin to read ``following``.
 
         Args:
-            following: those of the same piece in the next step, or none.
+            following: returns those of the same piece in the next step, or none.
 
         Raises:
             Exception: as reading ``items`` does, here or in the thread.
@@ -44,6 +45,6 @@ class Ahead:
             x = ahead[1].result()
         else:
             x = self.rows[items]
-        if len(following):
-            self._next[piece] = following, self._thread.submit(self.rows.__getitem__, following)
+        if len(coming := following()):
+            self._next[piece] = coming, self._thread.submit(self.rows.__getitem__, coming)
         return x

@@ -278,7 +278,10 @@ class Fit:
         """Return the part of the batch of this step, with independent noise."""
         optim, step = self.optim, self.step
         items, noise = self._batch(step, part)
-        following = self._batch(step + 1, part)[0] if step + 1 < self.last else items[:0]
+
+        def following() -> Tensor:
+            return self._batch(step + 1, part)[0] if step + 1 < self.last else items[:0]
+
         x0 = self.x.take(part.start, items, following).to(self.device, non_blocking=True)
         rows = {name: value[items] for name, value in self.conditions.items()}
         if self.prepare is not None:

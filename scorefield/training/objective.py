@@ -178,8 +178,9 @@ class Objective:
         at = Instant(process, t, alpha, sigma, prepared)
         _, out, _ = denoiser.parametrization(alpha, sigma)
         weight = self.weighting(at) * (alpha * out / sigma**2) ** 2
-        x = cast(alpha, x0) * x0 + cast(sigma, x0) * eps
-        if process.space is not None:
+        if process.space is None:
+            x = cast(alpha, x0) * x0 + cast(sigma, x0) * eps
+        else:
             x = process.perturb(x0, t, eps)
             eps = process.target_noise(x0, x, t, eps)
         target = denoiser.parametrization.target(alpha, sigma, x0, eps)

@@ -123,7 +123,7 @@ class ReportContext:
         self.run.check_data(x, data.name)
         return replace(data, x=x, conditions=data.conditions.rows(rows[:count]))
 
-    @property
+    @cached_property
     def x(self) -> Tensor | None:
         """The first items of the data, or of the held-out data; None without data."""
         items = self.items_of_data

@@ -271,8 +271,8 @@ MUTATIONS = [
     Mutation(
         "32",
         LOSS,
-        "(alpha * out / sigma**2) ** 2\n        x =",
-        "(out / sigma**2) ** 2\n        x =",
+        "(alpha * out / sigma**2) ** 2\n        if",
+        "(out / sigma**2) ** 2\n        if",
         "test_objective.py::test_the_loss_is_the_weighted_distance_between_scores",
     ),
     Mutation(

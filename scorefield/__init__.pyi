@@ -168,7 +168,7 @@ from .training.couplings import (
     OptimalTransport as OptimalTransport,
     Reflow as Reflow,
 )
-from .training.loop import Progress as Progress, fit as fit
+from .training.loop import fit as fit
 from .training.objective import (
     EDMWeighting as EDMWeighting,
     FlowMatching as FlowMatching,
@@ -182,6 +182,7 @@ from .training.objective import (
     UniformTimes as UniformTimes,
     Weighting as Weighting,
 )
+from .training.steps import Progress as Progress
 from .tuning import (
     Tuner as Tuner,
     tune as tune,

@@ -100,12 +100,18 @@ def fit(field):
     return iter(sf.fit(copy.deepcopy(field), objective, X, optim=optim))
 
 
-def test_training_on_the_device_gives_the_same_losses_and_waits_once_a_step(fields):
+def test_a_step_of_training_waits_for_the_step_before_alone(fields):
     here, there = [step.loss for step in fit(fields[0])], fit(fields[1])
-    assert [next(there).loss, next(there).loss] == pytest.approx(here[:2], rel=1e-4)
     with stand_in.waits() as counted:
-        assert next(there).loss == pytest.approx(here[2], rel=1e-4)
+        first = next(there)
+    assert not counted
+    with stand_in.waits() as counted:
+        second = next(there)
     assert len(counted) == 1
+    with stand_in.waits() as counted:
+        assert first.loss == pytest.approx(here[0], rel=1e-4)
+    assert not counted, "the second step has read it"
+    assert [second.loss, next(there).loss] == pytest.approx(here[1:], rel=1e-4)
 
 
 COMMANDS = {

@@ -107,6 +107,18 @@ def test_a_read_that_fails_ends_the_step_that_needs_it():
     assert made.step == 3
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_steps_that_are_queued_before_the_last_loss_is_read_are_the_same_steps(precision):
+    limit = 100.0 if precision == "float16" else math.inf
+    (network, steps), (other, ahead) = (overflowing(limit, precision=precision) for _ in "ab")
+    ahead.ahead = True  # as on a GPU
+    a, b = ([(p.loss, p.norm, p.lr) for p in list(each)] for each in (steps, ahead))
+    np.testing.assert_array_equal(a, b)
+    assert np.isfinite(a).all() == (precision == "float32")
+    close(network.state_dict(), other.state_dict(), rtol=0, atol=0)
+    close(steps.state(), ahead.state(), rtol=0, atol=0)
+
+
 # --- accumulation ---------------------------------------------------------------------------------
 
 

@@ -387,21 +387,28 @@ def test_progress_counts_steps_and_reports_their_loss():
     assert training.run.config.loss == training.loss
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(ahead):
     x = correlated(64)
     items = items_of(16, 64, 64)
     bad = int(items[2 * 16 + 5])  # first visited in the third step
     x[bad, 1] = math.nan
     field = denoiser()
     steps = fit(field, SIMPLE, x, optim=optim(steps=10))
+    steps.ahead = ahead  # as on a GPU
     next(steps), next(steps)
+    state = {name: value.clone() for name, value in steps.state().items()}
     before = weights(field.network)
+    if ahead:
+        next(steps)
     with pytest.raises(NumericalError) as raised:
         next(steps)
     for fact in ("loss is nan", "step 3", f"items [{bad}]", "t = ", "lower optim.lr", "are kept"):
         assert fact in str(raised.value)
     assert raised.value.exit_code == 5
     assert same(before, weights(field.network))
+    assert steps.diverged
+    assert same(state, steps.state())
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched():

@@ -23,7 +23,7 @@ from scorefield.runs.trainer import Evaluation, Training
 from scorefield.training import checkpoint
 from scorefield.training.held_out import bins
 from scorefield.training.log import FINAL, NAME, Log
-from scorefield.training.loop import Progress
+from scorefield.training.steps import Progress
 
 _IDS = range(64)  # of the samples drawn on the way
 
@@ -161,6 +161,7 @@ class Session:
         self._record(FINAL, fit.last, {**quality.record, "seconds": seconds})
 
     def _log_step(self, progress: Progress) -> None:
+        self.training.fit.settle()
         now, (before, step) = time.monotonic(), self._mark
         self._mark = now, progress.step
         pace = (progress.step - step) / max(now - before, 1e-9)

@@ -311,7 +311,7 @@ def _saving(session: Session) -> Iterator[None]:
         yield
     except NumericalError as error:
         step = session.training.fit.step
-        if not (session.training.diverged and step and session.every.checkpoint):
+        if not (session.training.fit.diverged and step and session.every.checkpoint):
             raise
         session.save_checkpoint()
         raise NumericalError(

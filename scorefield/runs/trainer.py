@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.devices import conditions, find_device
-from scorefield._internal.errors import NumericalError, StorageError
+from scorefield._internal.errors import StorageError
 from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
 from scorefield.data.lengths import moments
@@ -37,8 +36,9 @@ from scorefield.training.config import RunConfig, TrainConfig
 from scorefield.training.couplings import Coupling, FromData, Matches, check_coupling
 from scorefield.training.course import Course
 from scorefield.training.held_out import HeldOut, split
-from scorefield.training.loop import Progress, fit
+from scorefield.training.loop import fit
 from scorefield.training.pace import steps_within
+from scorefield.training.steps import Progress
 from scorefield.training.workers import SingleWorker, Workers
 
 if TYPE_CHECKING:
@@ -88,8 +88,6 @@ class Training:
         damaged: the names of damaged checkpoints that `resume` has skipped.
         changed: the `conditions` under which the checkpoint of `resume` was made, and the present
             ones, as texts by their names, where they differ; the bits may then differ too.
-        diverged: whether a loss or gradient was not finite. A checkpoint of the step before may be
-            resumed at a lower rate.
 
     Raises:
         ValueError: a conditional run on data without conditions; hidden classes for a network that
@@ -144,8 +142,6 @@ class Training:
         self._maps: tuple[Standardize, DataConfig] | None = None
         self.damaged: tuple[str, ...] = ()
         self.changed: dict[str, str] = {}
-        self.diverged = False
-        self._losses: deque[float] = deque(maxlen=100)
         self._began, self._paced = time.monotonic(), not self.config.optim.minutes
         conditions = data.conditions.values if config.conditional else {}
         share = self.config.held_out or 0.0
@@ -191,14 +187,9 @@ class Training:
 
     def __iter__(self) -> Iterator[Progress]:
         self.pace()
-        try:
-            for progress in self.fit:
-                self._losses.append(progress.loss)
-                self._measure(progress.step)
-                yield progress
-        except NumericalError:
-            self.diverged = True
-            raise
+        for progress in self.fit:
+            self._measure(progress.step)
+            yield progress
 
     def pace(self) -> None:
         """Fix the number of steps from ``minutes``, if that is set.
@@ -271,9 +262,9 @@ class Training:
         """
         state = self.fit.state()  # every worker adds its share
         if self.workers.first:
-            own = {"losses": list(self._losses), "steps": self.fit.steps, "stop": self.fit.stop}
+            own = {"losses": list(self.fit.losses), "steps": self.fit.steps, "stop": self.fit.stop}
             own |= {"best": self.course.best, "last": self.course.last}
-            facts = {**self.facts, **own, "seconds": self.seconds, "diverged": self.diverged}
+            facts = {**self.facts, **own, "seconds": self.seconds, "diverged": self.fit.diverged}
             facts["conditions"] = conditions(self.fit.device)
             checkpoint.save(folder, self.fit.step, state, facts, stays)
 
@@ -291,7 +282,7 @@ class Training:
         facts = latest.facts
         try:
             self.fit.restore(latest.tensors)
-            self._losses.extend(map(float, facts["losses"]))
+            self.fit.losses.extend(map(float, facts["losses"]))
             for name in ("best", "last"):
                 error = facts[name]
                 setattr(self.course, name, error and (int(error[0]), float(error[1])))
@@ -311,8 +302,8 @@ class Training:
 
     @property
     def loss(self) -> float:
-        """The mean loss of the last hundred steps."""
-        return sum(self._losses) / max(1, len(self._losses))
+        """The mean loss of the last hundred steps that were read from the device."""
+        return sum(self.fit.losses) / max(1, len(self.fit.losses))
 
     @property
     def run(self) -> Run:

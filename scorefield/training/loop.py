@@ -6,11 +6,12 @@ Also the schedules of the learning rate and of the decay of weight averages.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from scorefield.training.batches import batch, draw
 from scorefield.training.couplings import Coupling, groups_of
 from scorefield.training.course import steps_for
 from scorefield.training.objective import Objective
+from scorefield.training.steps import Drawn, Progress, QueuedStep, Tried
 from scorefield.training.workers import SingleWorker, Workers
 
 if TYPE_CHECKING:
@@ -56,57 +58,6 @@ Prepare = Callable[[Tensor, Noise], tuple[Tensor, Noise]]
 
 _AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _SINGLE = SingleWorker()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One finished step.
-
-    Attributes:
-        step: the number of steps so far.
-        loss: the step's mean loss.
-        norm: of the gradient before clipping; infinite where float16 overflowed: then the weights
-            stay as they are and the next step scales less.
-        lr: the learning rate.
-    """
-
-    step: int
-    loss: float
-    norm: float
-    lr: float
-
-
-class Drawn(NamedTuple):
-    """A batch, or a part of it, each ``(B, ...)``.
-
-    Attributes:
-        items, x0, t, condition: numbers of the samples, data, times and conditions.
-        eps: the noise, or the other ends of the paths.
-        z: the noise between two data sets, if there is any.
-    """
-
-    items: Tensor
-    x0: Tensor
-    t: Tensor
-    eps: Tensor
-    condition: dict[str, Tensor]
-    z: Tensor | None = None
-
-    def part(self, rows: slice) -> Drawn:
-        """Return some of the rows."""
-        items, x0, t, eps, condition, z = self
-        some = {k: v[rows] for k, v in condition.items()}
-        return Drawn(
-            items[rows], x0[rows], t[rows], eps[rows], some, None if z is None else z[rows]
-        )
-
-
-class Tried(NamedTuple):
-    """A part of a batch after its backward pass: items, times and losses, each ``(B,)``."""
-
-    items: Tensor
-    t: Tensor
-    losses: Tensor
 
 
 def fit(
@@ -163,13 +114,17 @@ def fit(
 class Fit:
     """A fit in progress: an iterator over its steps, which raises before it spoils the weights.
 
-    The next step is a function of `state` and of the arguments alone.
+    The next step is a function of `state` and of the arguments alone. A device other than the CPU
+    is not waited for in a step: its loss is checked, and its weights join the averages, when the
+    gradient of the next step is queued or when anything of this is read. The device itself leaves
+    the weights as they are where a number is not finite.
 
     Attributes:
         step, steps: the number of steps so far, and in all.
+        losses: of the last hundred steps.
+        ahead: whether the next step is queued before the loss of a step is read.
         stop: the step to stop early at, or None.
-        averaged: the denoiser with the average of the weights so far.
-        averages: the averages of the weights, one for each decay.
+        diverged: whether a loss or gradient was not finite.
         chosen: the averages that the fit ends with, if not those of the last step.
 
     Raises:
@@ -209,8 +164,11 @@ class Fit:
         self.chosen: list[dict[str, Tensor]] = []
         self.network = workers.own(denoiser.network)
         self.device = next(self.network.parameters()).device
-        self.averages = [states.Average(workers.copy(denoiser.network)) for _ in optim.ema]
-        self.averaged = denoiser.around(self.averages[0].module.eval())
+        self._averages = [states.Average(workers.copy(denoiser.network)) for _ in optim.ema]
+        self._averaged = denoiser.around(self._averages[0].module.eval())
+        self.losses: deque[float] = deque(maxlen=100)
+        self.ahead, self.diverged = self.device.type != "cpu", False
+        self._queued: QueuedStep | None = None  # the last step, until `settle`
         self.joined = workers.join(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
@@ -247,16 +205,45 @@ class Fit:
             with self.workers.hold(self.joined) if piece < pieces - 1 else nullcontext():
                 tried.append(self._try(piece))
         total = self.workers.total(torch.cat([piece.losses for piece in tried]).sum())
+        self.settle()
         self.scaler.unscale_(self.optimizer)
-        clipped = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optim.clip)
-        # the one wait for the device in a step
-        total, norm = torch.stack([total, self.workers.whole(clipped).to(total)]).tolist()
-        loss = total / self.optim.batch_size
-        self._check(loss, norm, tried)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optim.clip)
+        numbers = torch.stack([total / self.optim.batch_size, self.workers.whole(norm).to(total)])
+        queued = self._queued = QueuedStep(tried, numbers)
         lr = self.optim.lr * rate(self.step, self.steps, self.optim.warmup)
-        self._move(norm, lr)
+        self._move(numbers, lr)
         self.step += 1
-        return Progress(self.step, loss, norm, lr)
+        if not self.ahead:
+            self.settle()
+        return Progress(self.step, lr, partial(self._read, queued))
+
+    def _read(self, queued: QueuedStep) -> tuple[float, float]:
+        if queued is self._queued:
+            self.settle()
+        return queued.numbers
+
+    def settle(self) -> None:
+        """Wait for the last step, check its loss, and average its weights.
+
+        Raises:
+            NumericalError: the loss or the gradient is not finite; the step is undone.
+        """
+        queued, self._queued = self._queued, None
+        if queued is None:
+            return
+        loss, norm = queued.numbers
+        self._check(loss, norm, queued.tried)
+        queued.tried = ()
+        self.losses.append(loss)
+        if math.isfinite(norm):
+            for model, decay in zip(self._averages, self.optim.ema, strict=True):
+                average(model, self.network, decay)
+
+    @property
+    def averaged(self) -> Denoiser:
+        """The denoiser with the average of the weights so far."""
+        self.settle()
+        return self._averaged
 
     def _try(self, piece: int) -> Tried:
         """Add the gradient of a piece of this process's share of the batch."""
@@ -314,15 +301,17 @@ class Fit:
         return self._whole[1]
 
     def _check(self, loss: float, norm: float, tried: Sequence[Tried]) -> None:
-        """Raise `NumericalError` if the loss of the batch, or its gradient, is not finite."""
-        if math.isfinite(loss):
-            # at a scale of 1 or less, an overflow that a smaller scale would not avoid
-            if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
-                raise NumericalError(
-                    f"the gradient's norm is {norm} at step {self.step + 1}, with a loss of "
-                    f"{loss:g}: lower optim.lr. The weights before this step are kept."
-                )
+        """Raise `NumericalError` if the loss of the last step, or its gradient, is not finite."""
+        finite = math.isfinite(loss)
+        if finite and (math.isfinite(norm) or self._may_scale_less()):
             return
+        self.diverged = True
+        self.step -= 1
+        if finite:
+            raise NumericalError(
+                f"the gradient's norm is {norm} at step {self.step + 1}, with a loss of "
+                f"{loss:g}: lower optim.lr. The weights before this step are kept."
+            )
         bad = [
             (int(item), float(t))
             for items, times, each in tried
@@ -336,35 +325,42 @@ class Fit:
             "those items. The weights before this step are kept."
         )
 
-    def _move(self, norm: float, lr: float) -> None:
-        """Take the optimizer's step, and average the weights."""
+    def _may_scale_less(self) -> bool:
+        """Return whether a smaller scale may avoid an overflow, after which it is already half."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+
+    def _move(self, numbers: Tensor, lr: float) -> None:
+        """Take the optimizer's step, which the device skips if a number is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.scaler.step(self.optimizer)
+        # as `GradScaler.step` does it for a fused optimizer
+        self.optimizer.found_inf = (~numbers.isfinite().all()).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.scaler.update()
-        if math.isfinite(norm):
-            for model, decay in zip(self.averages, self.optim.ema, strict=True):
-                average(model, self.network, decay)
 
     def finish(self) -> None:
         """Give the denoiser's network the average of the weights."""
+        self.settle()
         self.denoiser.network.load_state_dict(self.average(0))
         self.denoiser.network.eval()
 
     def choose(self) -> None:
         """Let the fit end with the averages of this step."""
-        states = (average.module.state_dict() for average in self.averages)
+        self.settle()
+        states = (average.module.state_dict() for average in self._averages)
         self.chosen = [{name: v.clone() for name, v in state.items()} for state in states]
 
     def average(self, number: int) -> dict[str, Tensor]:
         """Return the whole average of the weights for one of the decays, of the chosen step."""
-        last = self.averages[number].module.state_dict()
+        self.settle()
+        last = self._averages[number].module.state_dict()
         weights = self.chosen[number] if self.chosen else last
         return {name: self.workers.whole(value) for name, value in weights.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that the next step depends on, besides the arguments."""
-        parts = states.state(self.network, self.averages, self.optimizer, self.scaler)
+        self.settle()
+        parts = states.state(self.network, self._averages, self.optimizer, self.scaler)
         for k, weights in enumerate(self.chosen):
             parts |= {f"chosen.{k}.{name}": value for name, value in weights.items()}
         # in the same order in all workers, because a divided tensor is gathered from all of them
@@ -379,9 +375,10 @@ class Fit:
         """
         try:
             states.restore(
-                tensors, self.network, self.averages, self.optimizer, self.scaler, self.workers
+                tensors, self.network, self._averages, self.optimizer, self.scaler, self.workers
             )
-            self.chosen = [self._chosen(k, tensors) for k in range(len(self.averages))]
+            self._queued = None
+            self.chosen = [self._chosen(k, tensors) for k in range(len(self._averages))]
             self.chosen = [weights for weights in self.chosen if weights]
             self.step = int(tensors["step"])
         except (KeyError, RuntimeError) as error:
@@ -390,7 +387,7 @@ class Fit:
     def _chosen(self, number: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the chosen average in a `state`, if it has one, as this worker holds it."""
         likes, whole = (
-            self.averages[number].module.state_dict(),
+            self._averages[number].module.state_dict(),
             states.under(f"chosen.{number}", tensors),
         )
         return {k: self.workers.share(v, likes[k]).to(likes[k].device) for k, v in whole.items()}

@@ -20,7 +20,7 @@ def steps_within(fit: Fit, minutes: float) -> int:
     began = time.monotonic()
     start = {name: value.clone() for name, value in fit.state().items()}
     steps, fit.steps = fit.steps, fit.step + _TRIED + 2
-    next(fit)  # the first step is slower
+    _seconds_each(fit, 1)  # the first step is slower
     allowed = min(_SHARE * 60 * minutes, _LONGEST)
     tried = max(1, min(_TRIED, int(allowed / _seconds_each(fit, 1))))
     each = _seconds_each(fit, tried)
@@ -38,6 +38,7 @@ def _seconds_each(fit: Fit, steps: int) -> float:
     began = time.monotonic()
     for _ in range(steps):
         next(fit)
+    fit.settle()
     return _agreed(fit, (time.monotonic() - began) / steps)
 
 

@@ -235,6 +235,25 @@ def test_a_plan_is_tuned_at_the_full_length_and_serves_all(tmp_path):
 
 
 @pytest.mark.slow
+class Pointwise(torch.nn.Module):
+    """A network of the user's own, which replaces the values after the end of a signal or not."""
+
+    def __init__(self, replaces):
+        super().__init__()
+        self.inner, self.replaces = torch.nn.Conv1d(1, 1, 3, padding=1), replaces
+
+    def forward(self, x, label):
+        return self.inner(x.nan_to_num() if self.replaces else x)
+
+
+def test_an_own_network_replaces_the_values_after_the_end():
+    (x, _), settings = signals(40, 0), {"steps": 2, "batch_size": 8, "held_out": 0.0}
+    run = sf.train(x, network=Pointwise(True), **settings)
+    assert math.isfinite(run.config.loss)
+    with pytest.raises(UsageError, match=r"returns NaN before that end too: .*nan_to_num"):
+        sf.train(x, network=Pointwise(False), **settings)
+
+
 def test_lengths_are_learned():
     """The law of samples of each length, and densities, after a training."""
     x, _ = signals(20_000, 0)

@@ -240,18 +240,22 @@ def _constructor(name: str, config: Any) -> Any:
 
 
 @torch.no_grad()
-def check_network(denoiser: Denoiser, channels: Sequence[Channel], hidden: bool) -> None:
+def check_network(denoiser: Denoiser, data: DataConfig, hidden: bool) -> None:
     """Call a network of the user's own once, as a field does.
 
     Args:
+        data: with NaN after the ends of its signals, if they are of several lengths.
         hidden: whether conditions are hidden from it at times, by -1 or NaN.
 
     Raises:
-        UsageError: it fails, or returns another shape than that of its input.
+        UsageError: it fails, or returns another shape than that of its input, or NaN before the end
+            of a signal.
     """
     device = next((p.device for p in denoiser.network.parameters()), torch.device("cpu"))
     x = torch.zeros(2, *denoiser.shape, device=device)
-    condition = {channel.key: _example(channel, hidden).to(device) for channel in channels}
+    if data.lengths:
+        x[1, :, -1] = torch.nan
+    condition = {ch.key: _example(ch, hidden).to(device) for ch in data.conditions}
     was_training = denoiser.network.training
     denoiser.network.eval()
     names = "".join(f", {name}={name}" for name in condition)
@@ -260,7 +264,7 @@ def check_network(denoiser: Denoiser, channels: Sequence[Channel], hidden: bool)
         f"x of shape {tuple(x.shape)}"
     )
     try:
-        shape = tuple(denoiser.ask(x, x.new_zeros(()), **condition).shape)
+        result = denoiser.ask(x, x.new_zeros(()), **condition)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         advice = ""
         if condition and hidden:
@@ -269,9 +273,15 @@ def check_network(denoiser: Denoiser, channels: Sequence[Channel], hidden: bool)
     finally:
         denoiser.network.train(was_training)
     expected = (2, (1 + (denoiser.bridge > 0)) * x.shape[1], *x.shape[2:])
+    shape = tuple(result.shape)
     if shape != expected:
         twice = ", with twice the channels: velocity and noise" if denoiser.bridge else ""
         raise UsageError(f"{call} returns shape {shape}: return the shape of x{twice}.")
+    if data.lengths and bool(result[..., :-1].isnan().any()):
+        raise UsageError(
+            f"{call}, and NaN after the end of the second signal, returns NaN before that end too: "
+            "replace them in the network, as by x.nan_to_num()."
+        )
 
 
 def _example(channel: Channel, hidden: bool) -> Tensor:

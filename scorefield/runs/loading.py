@@ -77,7 +77,7 @@ def load(
         raise CheckpointError(f"{files.path / CONFIG} does not describe a run: {error}") from None
     files.check_unchanged()
     if objects.network is not None:
-        build.check_network(denoiser, config.data.conditions, config.train.dropout > 0)
+        build.check_network(denoiser, config.data, config.train.dropout > 0)
     state = denoiser.network.state_dict()
     denoiser.network.load_state_dict({k: tensors[f"network.{k}"] for k in state})
     denoiser.mean, denoiser.variance = tensors["data.mean"], tensors["data.variance"]
@@ -198,7 +198,7 @@ def run_of(
         variance = (variance / transform.std.double() ** 2).float()
     parts = denoiser.network, denoiser.process, denoiser.parametrization
     field = Denoiser(*parts, shape, mean, variance, denoiser.label, denoiser.coupled)
-    build.check_network(field, about.conditions, train.dropout > 0)
+    build.check_network(field, about, train.dropout > 0)
     examples = {} if items is None else examples_of(items, about, torch.arange(len(items.x)))
     return Run(field.eval(), transform, RunConfig(data=about, train=train), examples=examples)
 

@@ -134,7 +134,7 @@ class Training:
             objects,
         ).to(device)
         if objects.network is not None:
-            build.check_network(self.denoiser, self.data_config.conditions, self.config.dropout > 0)
+            build.check_network(self.denoiser, self.data_config, self.config.dropout > 0)
         self.data, self.source = data, source
         self.workers = workers
         self.course = Course(self.config.evaluate_every, self.config.end or "last")

@@ -60,6 +60,27 @@ def test_a_sample_of_a_text_is_that_of_the_field_with_its_embedding(inside):
     assert not np.array_equal(np.load("x.npy"), np.load("first.npy"))
 
 
+@pytest.mark.parametrize(("kind", "width"), [("timestep", 0), ("identity", 32), ("projection", 5)])
+def test_labels_that_are_numbers_are_given_as_any_other_condition(kind, width):
+    torch.manual_seed(0)
+    extra = {"projection_class_embeddings_input_dim": 5} if kind == "projection" else {}
+    network = diffusers.UNet2DConditionModel(**SMALL, class_embed_type=kind, **extra).eval()
+    network.conv_out.weight.data.mul_(3)
+    run = sf.interop.diffusers.load((network, diffusers.DDPMScheduler()))
+    labels = torch.rand(3, *[width] * (width > 0))
+    given = {"encoder_hidden_states": TEXTS, "class_labels": labels}
+    x = torch.randn(3, *run.field.shape)
+    found = run.toward(given)(x, 7.0).eps
+    truth = network(x, torch.tensor(7.0), TEXTS, class_labels=labels).sample
+    torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-4)
+    one = run.toward(given | {"class_labels": labels[1]})(x, 7.0).eps
+    assert torch.equal(one[1], found[1])
+    assert not torch.allclose(one[0], found[0])
+    if width:
+        with pytest.raises(ValueError, match=rf"class_labels has shape .*width {width}"):
+            run.toward(given | {"class_labels": torch.zeros(3, width + 1)})(x, 7.0)
+
+
 def test_a_text_is_given_as_any_other_condition(inside):
     """One for all, or one for each sample; what the run takes besides is the same everywhere."""
     run = sf.load("run")

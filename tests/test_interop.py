@@ -800,7 +800,7 @@ def spoiled(work, name, part, **changes):
         (4, "unet", {"block_out_channels": [8, 32]}, "has shape (16,), and the network"),
         (4, "unet", {"out_channels": 5}, "1 input and 5 output channels"),
         (4, "unet", {"out_channels": 0}, "cannot be built from its arguments: out_channels=0"),
-        (4, "unet", {"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
+        (4, "unet", {"class_embed_type": "hash"}, "class_embed_type='hash'"),
     ],
 )
 def test_what_a_folder_says_is_checked_before_anything_is_made(

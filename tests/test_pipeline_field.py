@@ -78,6 +78,29 @@ def test_a_pipeline_predicts_as_its_imported_network_under_guidance(sd):
     assert (other.eps - field(x, 400.0, prompt=prompt).eps).norm() > 1e-2
 
 
+def test_a_pipeline_with_added_embeddings_predicts_as_its_imported_network():
+    pipeline, field, call = asked("sdxl", guidance_scale=1.0)
+    with torch.no_grad():
+        wanted, _, pooled, _ = pipeline.encode_prompt(PROMPTS, device="cpu")
+    size = call["height"], call["width"]
+    given = {"encoder_hidden_states": wanted, "text_embeds": pooled}
+    given["time_ids"] = torch.tensor([*size, 0, 0, *size])
+    run = sf.interop.diffusers.load(pipeline)
+    own = run.toward(given)
+    x, prompt = 3 * states(field), torch.arange(3)
+    for t in (3.0, 400.0):
+        found, truth = own(x, t), field(x, t, prompt=prompt)
+        assert (found.eps - truth.eps).norm() <= 1e-5 * truth.eps.norm()
+    turned = given | {"text_embeds": pooled.flip(0)}
+    assert (run.toward(turned)(x, t).eps - truth.eps).norm() > 1e-3 * truth.eps.norm()
+    del given["time_ids"]
+    with pytest.raises(ValueError, match=r"time_ids=None: this network needs a condition of shape"):
+        run.toward(given)(x, t)
+    given["time_ids"] = torch.zeros(5)
+    with pytest.raises(ValueError, match=r"4 times that of the second must add up to 32"):
+        run.toward(given)(x, t)
+
+
 def test_each_state_may_have_its_own_time_and_prompt(sd):
     _, field, _ = sd
     x, t, prompt = states(field, 4), torch.tensor([7.0, 500.0, 7.0, 30.0]), torch.arange(4) % 3

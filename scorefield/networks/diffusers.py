@@ -14,6 +14,7 @@ from scorefield.networks.conditions import NONE, Classes, Conditions, unknown_cl
 
 ARCHITECTURES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
 _TEXT = "encoder_hidden_states"
+_ADDED = "text_embeds", "time_ids"  # of text_time, as in SDXL
 _LARGEST = 2**26  # numbers in an embedding of positions, which is not counted as a weight
 
 
@@ -67,6 +68,36 @@ def class_count(architecture: str, settings: Mapping[str, Any]) -> int:
     return count + last_for_none if isinstance(count, int) else 0
 
 
+_KINDS: dict[str, tuple[str | None, ...]] = {
+    "class_embed_type": (None, "timestep", "identity", "projection", "simple_projection"),
+    "addition_embed_type": (None, "text", "text_time"),
+    "encoder_hid_dim_type": (None,),
+}
+
+
+def _inputs(architecture: str, settings: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the axes of the conditions of one sample that are not those of the data."""
+    inputs: dict[str, tuple[str, ...]] = {}
+    if architecture == "UNet2DConditionModel":
+        inputs[_TEXT] = "tokens", "width"
+    if (kind := settings.get("class_embed_type")) is not None:
+        inputs["class_labels"] = () if kind == "timestep" else ("width",)
+    if settings.get("addition_embed_type") == "text_time":
+        inputs |= {_ADDED[0]: ("width",), _ADDED[1]: ("numbers",)}
+    return inputs
+
+
+def _width(name: str, settings: Mapping[str, Any]) -> int | None:
+    """Return the width of an embedding, if the settings have it."""
+    if name == _TEXT:
+        width = settings["cross_attention_dim"]
+        return width if isinstance(width, int) else None
+    if name == "class_labels" and settings["class_embed_type"] == "identity":
+        return int(settings.get("time_embedding_dim") or 4 * settings["block_out_channels"][0])
+    projected = settings.get("projection_class_embeddings_input_dim")
+    return int(projected) if name == "class_labels" and projected else None
+
+
 def _class_count(conditions: Conditions) -> int:
     """Return the number of classes ``y``.
 
@@ -116,9 +147,8 @@ class Diffusers(nn.Module):
         self.architecture, self.arguments = architecture, arguments
         self.unconditional, self.classes = unconditional, _class_count(conditions)
         self.inner = build(architecture, arguments)
-        # conditions that are not those of the data
-        self.text_inputs = (_TEXT,) if architecture == "UNet2DConditionModel" else ()
         self._check(channels)
+        self.inputs = _inputs(architecture, self.inner.config)  # type: ignore[arg-type]
 
     @property
     def multiple(self) -> int:
@@ -139,12 +169,11 @@ class Diffusers(nn.Module):
             raise ValueError(
                 "time_embedding_type='learned': not defined between the steps of a table."
             )
-        for name in ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type"):
-            if settings.get(name) is not None:
+        for name, kinds in _KINDS.items():
+            if settings.get(name) not in kinds:
                 raise ValueError(
-                    f"{self.architecture} has {name}={settings[name]!r}: conditions other than a "
-                    "class and encoder_hidden_states are not supported; for such a pipeline use "
-                    "scorefield.interop.diffusers.field(pipeline)."
+                    f"{self.architecture} has {name}={settings[name]!r}: such a condition is not "
+                    "supported; for its pipeline use scorefield.interop.diffusers.field(pipeline)."
                 )
         count, classes = class_count(self.architecture, settings), self.classes
         if count != classes + (self.unconditional is not None):
@@ -162,7 +191,7 @@ class Diffusers(nn.Module):
 
         Args:
             y: -1 for no class.
-            condition: further conditions, such as ``encoder_hidden_states``, for each sample or
+            condition: those of ``inputs``, such as ``encoder_hidden_states``, for each sample or
                 one for all.
 
         Raises:
@@ -172,23 +201,50 @@ class Diffusers(nn.Module):
             condition["class_labels"] = self._rows(label, y)
         elif y is not None:
             raise ValueError("y: this network has no classes; leave it out.")
-        if self.architecture == "UNet2DConditionModel":
-            if "encoder_hidden_states" not in condition:
-                raise ValueError(
-                    "encoder_hidden_states=None: this network needs the embedding of a text; bind "
-                    "it with run.condition_on(encoder_hidden_states=...), or give a file of "
-                    "embeddings."
-                )
-            states, settings = condition["encoder_hidden_states"], self.inner.config
-            width = settings.cross_attention_dim  # type: ignore[union-attr]
-            if isinstance(width, int) and states.shape[-1] != width:
-                raise ValueError(
-                    f"encoder_hidden_states has shape {tuple(states.shape)}: the embeddings of "
-                    f"this network have the width {width}."
-                )
-            condition["encoder_hidden_states"] = states.expand(len(x), *states.shape[1:])
+        for name, axes in self.inputs.items():
+            value = self._input(name, axes, condition.get(name))
+            condition[name] = value.expand(len(x), *value.shape[1:])
+        if _ADDED[0] in self.inputs:
+            added: Any = {name: condition.pop(name) for name in _ADDED}
+            self._check_added(**added)
+            condition["added_cond_kwargs"] = added
         out: Tensor = self.inner(x, label, **condition).sample
         return out[:, : x.shape[1]]
+
+    def _input(self, name: str, axes: tuple[str, ...], value: Tensor | None) -> Tensor:
+        """Return a condition of `inputs`, if its shape is right."""
+        shape = ", ".join(["N", *axes])
+        if value is None:
+            meaning, more = f"a condition of shape ({shape})", ""
+            if name == _TEXT:
+                meaning, more = "the embedding of a text", ", or give a file of embeddings"
+            raise ValueError(
+                f"{name}=None: this network needs {meaning}; bind it with "
+                f"run.condition_on({name}=...){more}."
+            )
+        if value.ndim != 1 + len(axes):
+            raise ValueError(f"{name} has shape {tuple(value.shape)}: give ({shape}), N may be 1.")
+        settings: Any = self.inner.config
+        width = _width(name, settings)
+        if axes and width is not None and value.shape[-1] != width:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}: the embeddings of this network have the "
+                f"width {width}."
+            )
+        return value
+
+    def _check_added(self, text_embeds: Tensor, time_ids: Tensor) -> None:
+        settings: Any = self.inner.config
+        each, whole = (
+            settings.addition_time_embed_dim,
+            settings.projection_class_embeddings_input_dim,
+        )
+        if text_embeds.shape[-1] + each * time_ids.shape[-1] != whole:
+            raise ValueError(
+                f"text_embeds and time_ids have the shapes {tuple(text_embeds.shape)} and "
+                f"{tuple(time_ids.shape)}: the width of the first and {each} times that of the "
+                f"second must add up to {whole}."
+            )
 
     def _rows(self, label: Tensor, y: Tensor | None) -> Tensor:
         """Return the rows of the network's embedding for classes."""

@@ -228,7 +228,7 @@ class DataField:
             given: a mapping of the names of conditions to values, one for all samples or one for
                 each; for a run of one condition, the value itself. A class is a name or a number.
                 None, also as a value, is for no condition. ``encoder_hidden_states`` of an imported
-                network is ``(tokens, width)`` or has a row for each sample.
+                network is ``(tokens, width)`` or has a row for each sample; other embeddings alike.
 
         Raises:
             UsageError: a condition that does not exist, or a value of another kind, shape or range.
@@ -237,12 +237,14 @@ class DataField:
             return dict(given or {})
         from scorefield.data.channels import given_values
 
-        extra = getattr(self.field.network, "text_inputs", ())
+        extra = getattr(self.field.network, "inputs", {})
         if not isinstance(given, Mapping) or not extra:
             return given_values(self.config.data.conditions, given)
         rest = {name: value for name, value in given.items() if name not in extra}
         values = given_values(self.config.data.conditions, rest) if rest else {}
-        return values | {k: _of_tokens(k, given[k]) for k in extra if given.get(k) is not None}
+        return values | {
+            k: _of_rows(k, given[k], extra[k]) for k in extra if given.get(k) is not None
+        }
 
     def given_name(self, given: Any) -> str:
         """Return a name of conditions for files; empty for none."""
@@ -427,15 +429,15 @@ class DataField:
         return self.standardized(v), drawn, self.transform.log_det(v) - wide(log_q)
 
 
-def _of_tokens(name: str, value: Any) -> Tensor:
-    """Return an embedding ``(tokens, width)``, or ``(N, tokens, width)``, as the latter."""
-    tokens = as_numbers(name, value)
-    if tokens.ndim not in (2, 3):
+def _of_rows(name: str, value: Any, axes: Sequence[str]) -> Tensor:
+    """Return a condition of such axes, with a first axis for one or for each of the samples."""
+    rows = as_numbers(name, value)
+    if rows.ndim not in (len(axes), len(axes) + 1):
         raise UsageError(
-            f"{name} has shape {tuple(tokens.shape)}: give (tokens, width), or that for each "
+            f"{name} has shape {tuple(rows.shape)}: give ({', '.join(axes)}), or that for each "
             "sample."
         )
-    return tokens if tokens.ndim == 3 else tokens[None]
+    return rows if rows.ndim > len(axes) else rows[None]
 
 
 def _drawn(shares: Sequence[float], ids: Sequence[int], seed: int, stream: int) -> Tensor:

@@ -463,8 +463,8 @@ def check_starts_at_noise(field: ScoreField) -> None:
     """Reject a field between two data sets, which has no Gaussian to start from."""
     if field.between_data:
         raise ValueError(
-            "field: goes between two data sets, and has no Gaussian noise to start from. "
-            "Translate data from one to the other instead."
+            "the field goes between two data sets, and has no Gaussian noise to start from; use "
+            "translate."
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
-from scorefield.field import ScoreField, Shape, check_flat
+from scorefield.field import ScoreField, Shape, check_score
 from scorefield.inverse import DPS, MMPS, Mask, Operator, PiGDM
 from scorefield.process import check_instance
 from scorefield.sampling import (
@@ -87,7 +87,7 @@ def restore(
     """
     if method not in METHODS or not isinstance(n, Integral) or n < 1:
         raise ValueError(f"method={method!r}, n={n!r}: must be one of {[*METHODS]}, and n >= 1.")
-    check_flat("restore", field)
+    check_score("restore", field)
     measured = check_kinds(measured, operator)
     check_items(measured, operator, field.shape)
     measured, operator = mask_as_nan(measured, operator)

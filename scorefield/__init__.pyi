@@ -1,6 +1,7 @@
 """The public names, and where each comes from; the package loads them when first used."""
 
 from . import (
+    data as data,
     interop as interop,
     networks as networks,
     report as report,
@@ -92,6 +93,8 @@ from .process import (
     uniform as uniform,
 )
 from .report.builder import write_report as write_report
+from .runs.codec_training import train_codec as train_codec
+from .runs.codecs import TrainedCodec as TrainedCodec, load_codec as load_codec
 from .runs.folder import RunFolder as RunFolder
 from .runs.loading import load as load
 from .runs.run import Run as Run

@@ -19,7 +19,7 @@ from scorefield.cli.app import app
 from scorefield.data import Data
 from scorefield.data.config import ClassChannel, CodecConfig, DataConfig
 from scorefield.field import parametrization
-from scorefield.networks import ADM, MLP, Codec, Diffusers, DiT, SongUNet, UNet
+from scorefield.networks import ADM, MLP, Diffusers, DiffusersCodec, DiT, SongUNet, UNet
 from scorefield.process import builtin as processes
 from scorefield.runs import build
 from scorefield.runs.trainer import Training
@@ -47,7 +47,7 @@ CLASSES = [
     (c.ADMConfig, ADM),
     (c.DiTConfig, DiT),
     (c.DiffusersConfig, Diffusers),
-    (CodecConfig, Codec),
+    (CodecConfig, DiffusersCodec),
 ]
 TWO = ClassChannel(name="y", count=2, shares=(0.5, 0.5))
 FROM_DATA = {"dim", "dims", "channels", "conditions"}

@@ -566,7 +566,7 @@ def test_the_moments_of_latents_are_measured_where_pictures_are_given():
 
 def test_a_likelihood_through_an_autoencoder_is_refused_and_that_of_latents_told():
     run = load(latent_pipeline("AutoencoderKL"))
-    with pytest.raises(sf.errors.UsageError, match="an image has no density under them"):
+    with pytest.raises(sf.errors.UsageError, match="data has no density under them"):
         run.log_prob(torch.zeros(1, 3, 16, 16))
     z = normal(2, 4, 8, 8).float()
     assert sf.log_prob(run.field, z, nfe=8, probes=2).value.isfinite().all()

@@ -29,7 +29,7 @@ app = App(
 
 # the commands, by heading; each is a function in the file of its name
 COMMANDS = {
-    "Make a run": ("data", "train", "import_"),
+    "Make a run": ("data", "codec", "train", "import_"),
     "Use a run": (
         "sample",
         "likelihood",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from scorefield.cli.session import Session
+    from scorefield.runs.codecs import TrainedCodec
     from scorefield.runs.folder import RunFolder
     from scorefield.runs.trainer import Training
     from scorefield.training.workers import Workers
@@ -74,6 +75,7 @@ def train(
     /,
     *,
     to: Annotated[str | None, option(ITEMS)] = None,
+    codec: Annotated[Path | None, option(ITEMS)] = None,
     reading: ReadOptions = ReadOptions(),
     network: Annotated[str | None, option(MODEL, "auto")] = None,
     settings: Annotated[Settings | None, Parameter(name="*")] = None,
@@ -104,6 +106,8 @@ def train(
     to
         A second data set of the same shape. The run translates the first one to it, and back; its
         process, parametrization, weighting and times are those of flow matching by default.
+    codec
+        Folder of `scorefield codec`: the run learns its latents, and decodes its samples.
     network
         Kind of network, as --network.kind. Or your own network, package.module:factory: the factory
         is called without arguments and returns a torch.nn.Module or a Denoiser.
@@ -159,7 +163,8 @@ def train(
         source = None
         if to is not None:
             items, source = sf.read(to, **vars(reading)), items
-        training = Training(items, config_, workers, local, objects, source)
+        latents = None if codec is None else _codec(codec)
+        training = Training(items, config_, workers, local, objects, source, latents)
         if print_config:
             _print_config(training)
             return
@@ -167,7 +172,7 @@ def train(
             f"{len(items.x)} samples of shape {items.shape} from {items.name}; "
             f"{parameters(training.denoiser.network):,} parameters"
         )
-        for note in items.notes:
+        for note in training.data.notes:
             say(f"note: {note}")
         if dry_run:
             _try(training)
@@ -177,6 +182,12 @@ def train(
             if _is_finished(training, RunFolder(out)):
                 return
             _run(Session(training, out, every, keep_best, tracker))
+
+
+def _codec(folder: Path) -> TrainedCodec:
+    from scorefield.runs.codecs import load_codec
+
+    return load_codec(folder)
 
 
 def _flow(config: TrainConfig, settings: TrainConfig | None) -> TrainConfig:

@@ -315,6 +315,23 @@ class CodecConfig(Frozen):
     shift: float = 0.0
 
 
+CodecKind = Literal["pca", "vae", "nb"]
+
+
+class TrainedCodecConfig(Frozen):
+    """A codec that was trained here, whose latents are vectors.
+
+    Attributes:
+        kind: principal components, a variational autoencoder, or that of counts.
+        size: the number of latents; counts have one more, the library size.
+        width: of the hidden layers; not of principal components.
+    """
+
+    kind: CodecKind
+    size: PositiveInt = Field(le=2**12)
+    width: PositiveInt = Field(default=128, le=2**14)
+
+
 class DataConfig(Frozen):
     """The data that a network was trained on.
 
@@ -327,7 +344,7 @@ class DataConfig(Frozen):
             the last is that of ``shape``.
         columns: of vectors.
         reading: choices in reading the source.
-        codec: the autoencoder, if the field is one of latents.
+        codec: the codec, if the field is one of latents.
         source: the data set in the place of noise, of a run that translates from it.
     """
 
@@ -338,7 +355,7 @@ class DataConfig(Frozen):
     lengths: tuple[tuple[PositiveInt, PositiveFloat], ...] = ()
     columns: ColumnsConfig = ColumnsConfig()
     reading: ReadingConfig = ReadingConfig()
-    codec: CodecConfig | None = None
+    codec: CodecConfig | TrainedCodecConfig | None = None
     source: str | None = None
 
     @property

@@ -157,6 +157,10 @@ class Encoding(ABC):
     def inverse(self, v: Tensor) -> Tensor:
         """Return the data that vectors stand for."""
 
+    def drawn(self, v: Tensor, noise: Noise) -> Tensor:
+        """Return the `inverse` with the noise of a decoder, if there is one."""
+        return self.inverse(v)
+
     def moments(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the coordinates of data, its noise included: float64."""
         base, width = moments_of(rows, self.base), self.width.double()

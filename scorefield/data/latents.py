@@ -1,4 +1,4 @@
-"""Images as latents of an autoencoder, which have a density."""
+"""Data as latents of a codec, which have a density."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scorefield._internal.errors import DataError
 from scorefield.data.encoding import Encoded, Encoding, Shape, Standardize
+from scorefield.data.rows import Rows, moments_of
 from scorefield.networks.codec import Codec
 from scorefield.noise import Noise
 
 
 @dataclass(frozen=True)
 class Latents(Encoding):
-    """The encoding of images by an autoencoder.
+    """The encoding of data by a codec, with a draw from the distribution of the latents.
 
     Attributes:
-        codec: the autoencoder.
-        pixels: the encoding of images as continuous vectors.
-        transform: from these to the autoencoder's input.
+        codec: the codec.
+        pixels: the encoding of the data as continuous vectors.
+        transform: from these to the codec's input.
+        counts: whether the data are counts.
     """
 
     codec: Codec
     pixels: Encoding
     transform: Standardize
+    counts: bool = False
 
     width = torch.zeros(())
     absent = torch.zeros((), dtype=torch.bool)
@@ -36,23 +40,61 @@ class Latents(Encoding):
     def shape(self, sample: Shape) -> Shape:
         return self.codec.shape(sample)
 
-    @torch.no_grad()
     def base(self, x: Tensor) -> Tensor:
-        return self.codec.encode(self.transform.forward(self.pixels.middle(x)))
+        return self._posterior(x)[0]
 
     def forward(self, x: Tensor, noise: Noise) -> Encoded:
-        v = self.base(x)
-        return Encoded(v, torch.zeros(len(x), device=x.device), noise)
+        mean, std = self._posterior(x)
+        eps, noise = noise.normal(mean)
+        return Encoded(mean + std * eps, torch.zeros(len(x), device=x.device), noise)
+
+    def moments(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        def both(x: Tensor) -> Tensor:
+            mean, std = self._posterior(x)
+            return torch.stack([mean, std**2], 1)
+
+        moments = moments_of(rows, both)
+        return moments.mean[0], moments.variance[0] + moments.mean[1]
 
     @torch.no_grad()
     def inverse(self, v: Tensor) -> Tensor:
         return self.pixels.inverse(self.transform.inverse(self.codec.decode(v)))
 
+    @torch.no_grad()
+    def drawn(self, v: Tensor, noise: Noise) -> Tensor:
+        if not self.counts:
+            return self.inverse(v)
+        mean = self.codec.decode(v)
+        u, _ = noise.uniform_like(mean.cpu().double())  # float32 would round some to 1
+        return self.codec.quantile(mean, u)
+
+    @torch.no_grad()
+    def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.codec.posterior(self.transform.forward(self.pixels.middle(x)))
+
     def observed(self, missing: Tensor) -> Tensor:
-        # every latent depends on many pixels
+        # every latent depends on many values
         whole = ~missing.flatten(1).any(1)
-        shape = self.shape(missing.shape[1:])
-        return whole.reshape(-1, *[1] * (missing.ndim - 1)).expand(-1, *shape)
+        shape = self.shape(tuple(missing.shape[1:]))
+        return whole.reshape(-1, *[1] * len(shape)).expand(-1, *shape)
 
     def check(self, x: Tensor, name: str) -> None:
         self.pixels.check(x, name)
+        if self.counts:
+            check_counts(x, name)
+
+
+def check_counts(x: Tensor, name: str) -> None:
+    """Reject data ``(B, genes)`` that are not counts.
+
+    Raises:
+        DataError: a negative value, or one that is not a whole number.
+    """
+    bad = ((x < 0) | (x != x.floor())).nonzero()
+    if len(bad):
+        first = tuple(bad[0].tolist())
+        raise DataError(
+            f"{name} has {len(bad)} value(s) that are not counts, the first at index {first}: "
+            f"{float(x[first]):g}. Give whole numbers from 0, such as the matrix raw or "
+            "layers/counts of cells, or use the codec pca or vae."
+        )

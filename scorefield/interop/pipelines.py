@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield.data.config import CodecConfig
 from scorefield.interop.contents import FIELD
-from scorefield.networks.codec import CODECS
+from scorefield.networks.codec import CODECS, DiffusersCodec
 from scorefield.networks.diffusers import ARCHITECTURES, network_class
 from scorefield.runs import build
 
@@ -163,6 +163,7 @@ def image_shape(latents: tuple[int, ...], codec: CodecConfig, where: str) -> tup
         outline = build.codec_outline(codec)
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from None
+    assert isinstance(outline, DiffusersCodec)
     channels, *sides = latents
     if outline.latents != channels:
         raise CheckpointError(

@@ -1,5 +1,6 @@
 from .adm import ADM
-from .codec import Codec
+from .codec import Codec, DiffusersCodec
+from .codecs import PCA, VAE, CountsVAE
 from .diffusers import Diffusers
 from .dit import DiT
 from .mlp import MLP
@@ -7,4 +8,17 @@ from .song import SongUNet
 from .unet import UNet
 from .wiener import Wiener
 
-__all__ = ["ADM", "MLP", "Codec", "DiT", "Diffusers", "SongUNet", "UNet", "Wiener"]
+__all__ = [
+    "ADM",
+    "MLP",
+    "PCA",
+    "VAE",
+    "Codec",
+    "CountsVAE",
+    "DiT",
+    "Diffusers",
+    "DiffusersCodec",
+    "SongUNet",
+    "UNet",
+    "Wiener",
+]

@@ -1,10 +1,12 @@
-"""Autoencoders of diffusers: pictures to latents and back."""
+"""Codecs: data to latents and back, by autoencoders of diffusers or as `codecs` trains them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from scorefield.networks.diffusers import build
@@ -13,7 +15,35 @@ CODECS = ("AutoencoderKL", "VQModel")
 Shape = tuple[int, ...]
 
 
-class Codec(nn.Module):
+class Codec(nn.Module, ABC):
+    """A map from data to latents, and back."""
+
+    @abstractmethod
+    def shape(self, sample: Shape) -> Shape:
+        """Return the shape of the latents of a sample.
+
+        Raises:
+            ValueError: a shape that the codec does not take.
+        """
+
+    @abstractmethod
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the latents of data ``(B, *sample)``."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the data of latents; of a decoder with noise, its mean."""
+
+    @abstractmethod
+    def quantile(self, mean: Tensor, u: Tensor) -> Tensor:
+        """Return the data of a `decode` at a probability; without noise in it, the mean.
+
+        Args:
+            u: numbers in (0, 1), of the shape of the data.
+        """
+
+
+class DiffusersCodec(Codec):
     """An autoencoder for pictures from -1 to 1: ``z = scale (encode(x) - shift)``.
 
     For an encoder that returns a distribution, the mode is used.
@@ -65,14 +95,19 @@ class Codec(nn.Module):
             )
         return (self.latents, *(side // self.factor for side in sides))
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Return the latents of pictures ``(B, C, H, W)``, one by one."""
-        return _each(self._encode, x, self.shape(tuple(x.shape[1:])))
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latents of pictures ``(B, C, H, W)``, one by one, and zeros."""
+        z = _each(self._encode, x, self.shape(tuple(x.shape[1:])))
+        return z, torch.zeros_like(z)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the pictures of latents, one by one."""
         sides = (self.factor * side for side in z.shape[2:])
         return _each(self._decode, z, (self.channels, *sides))
+
+    def quantile(self, mean: Tensor, u: Tensor) -> Tensor:
+        """Return the mean."""
+        return mean
 
     def _encode(self, x: Tensor) -> Tensor:
         code = self.inner.encode(x.to(next(self.parameters())))

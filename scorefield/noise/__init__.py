@@ -5,6 +5,7 @@ from scorefield.noise.draws import (
     BOUND as BOUND,
     CLASSES as CLASSES,
     CORRUPTION as CORRUPTION,
+    DECODER as DECODER,
     ENDS as ENDS,
     EVALUATION as EVALUATION,
     LEVELS as LEVELS,

@@ -39,7 +39,8 @@ from scorefield.process import Coefficient, cast, widest
     CLASSES,
     ENDS,
     PAIRS,
-) = range(15)
+    DECODER,
+) = range(16)
 _PATH = 128  # added to a stream for its Brownian paths
 _STEP_BITS = 24
 _IN_CACHE = 2**14  # blocks of four numbers computed at a time by a thread

@@ -163,7 +163,7 @@ def likelihood(context: ReportContext) -> Section:
     """Return the section on the likelihood of the first items of the data."""
     title, levels = "Likelihood", context.run.config.train.levels
     if context.run.codec is not None:
-        text = "The run models the latents of an autoencoder, so an image has no density under it."
+        text = "The run models the latents of a codec, so data has no density under it."
         return Section("likelihood", title, text, [])
     if context.x is None:
         text = "The likelihood of items of data, computed with the probability-flow ODE."

@@ -23,6 +23,7 @@ from scorefield.data.config import (
     DataConfig,
     ImageChannel,
     SetChannel,
+    TrainedCodecConfig,
     value_shape,
 )
 from scorefield.data.encoding import Continuous, Encoding, Levels, Standardize
@@ -414,34 +415,49 @@ def is_classless(config: c.NetworkConfig) -> bool:
     return config.kind != "diffusers" or config.unconditional is not None
 
 
-def codec(config: CodecConfig) -> Codec:
-    """Return a fresh autoencoder.
+def codec(config: CodecConfig | TrainedCodecConfig, sample: tuple[int, ...] = ()) -> Codec:
+    """Return a fresh codec.
+
+    Args:
+        sample: the shape of the samples of a codec that is trained here.
 
     Raises:
-        ValueError: as `scorefield.networks.Codec`.
+        ValueError: as `scorefield.networks.DiffusersCodec`; samples that are too large.
     """
-    return networks.Codec(**config.model_dump())
+    if isinstance(config, CodecConfig):
+        return networks.DiffusersCodec(**config.model_dump())
+    if math.prod(sample) > MOST_COLUMNS:
+        raise ValueError(f"a sample of {math.prod(sample):,} numbers; at most {MOST_COLUMNS:,}.")
+    if config.kind == "pca":
+        return networks.PCA(sample, config.size)
+    own = networks.CountsVAE if config.kind == "nb" else networks.VAE
+    return own(sample, config.size, config.width)
 
 
-def codec_outline(config: CodecConfig) -> Codec:
-    """Return an autoencoder on the meta device, which takes no memory.
+def codec_outline(config: CodecConfig | TrainedCodecConfig, sample: tuple[int, ...] = ()) -> Codec:
+    """Return a codec on the meta device, which takes no memory.
 
     Raises:
         ValueError: as `codec`.
     """
     with torch.device("meta"), _Undrawn():
-        return codec(config)
+        return codec(config, sample)
 
 
 def encoding(config: c.TrainConfig, data: DataConfig, by: Codec | None = None) -> Encoding:
     """Return the encoding of a run's data.
 
     Args:
-        by: the run's autoencoder, if it has one.
+        by: the run's codec, if it has one.
 
     Raises:
         ValueError: columns that do not fit the data.
     """
+    if by is not None and isinstance(data.codec, TrainedCodecConfig):
+        from scorefield.data.latents import Latents
+
+        plain = Standardize.of_levels(0, 0.0, 1.0, data.shape)
+        return Latents(by, Continuous(), plain, data.codec.kind == "nb")
     if by is not None:
         pixels = Standardize.of_levels(config.levels, -1.0, 1.0, data.shape)
         from scorefield.data.latents import Latents
@@ -463,10 +479,10 @@ def field_shape(config: c.TrainConfig, data: DataConfig) -> tuple[int, ...]:
     """Return the shape of a sample in the field's input.
 
     Raises:
-        ValueError: as `encoding`, or as `scorefield.networks.Codec.shape`.
+        ValueError: as `encoding`, `codec` or `scorefield.networks.Codec.shape`.
     """
     if data.codec is not None:
-        return codec_outline(data.codec).shape(data.shape)
+        return codec_outline(data.codec, data.shape).shape(data.shape)
     return encoding(config, data).shape(data.shape)
 
 

@@ -90,7 +90,7 @@ def load(
     transform = Standardize(tensors["transform.mean"], tensors["transform.std"], maps)
     codec = None
     if config.data.codec is not None:
-        codec = build.codec(config.data.codec).to(where).eval()
+        codec = build.codec(config.data.codec, config.data.shape).to(where).eval()
         codec.load_state_dict({k: tensors[f"codec.{k}"] for k in codec.state_dict()})
     classes = {c.key for c in config.data.conditions if c.kind == "class"}
     examples = {key: tensors[f"examples.{key}"] for key in config.data.examples}

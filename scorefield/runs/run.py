@@ -16,6 +16,7 @@ from scorefield._internal.errors import UsageError
 from scorefield.data import Standardize
 from scorefield.data.lengths import by_length
 from scorefield.field import Denoiser, ScoreField
+from scorefield.noise import DECODER, Noise
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.inference import DataInference
 from scorefield.runs.units import Given
@@ -155,7 +156,9 @@ class Run(DataInference):
         """
         settings: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size}
         settings |= {"given": given, "together": together}
-        return self.to_data(self.sample_field(n, solver, times, **settings))
+        z = self.sample_field(n, solver, times, **settings)
+        ids = torch.tensor(as_ids(n, batch_size), dtype=torch.int64)
+        return self.to_data(z, Noise(seed, ids, stream=DECODER))
 
     def sample_field(
         self,

@@ -111,6 +111,22 @@ def check_settings(config: TrainConfig, data: Data) -> None:
         )
 
 
+def check_codec(config: TrainConfig, translates: bool) -> None:
+    """Reject settings that do not fit latents.
+
+    Raises:
+        UsageError: with the setting to change.
+    """
+    if config.levels:
+        raise UsageError(f"levels={config.levels}: a codec learns numbers; leave levels out.")
+    if translates:
+        raise UsageError("codec: translations between two data sets take none; leave it out.")
+    if config.network.kind in ("unet", "song", "adm", "dit", "diffusers"):
+        raise UsageError(
+            f"network={config.network.kind}: the latents of a codec are vectors; use mlp."
+        )
+
+
 def _check_components(config: TrainConfig) -> None:
     """Reject a Wiener filter for a network that predicts, or is given, other quantities."""
     by = config.parametrization

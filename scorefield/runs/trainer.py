@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +31,7 @@ from scorefield.runs.memory import check_memory
 from scorefield.runs.quality import Items, Quality, quality
 from scorefield.runs.quantiles import with_quantiles
 from scorefield.runs.run import Run
-from scorefield.runs.settings import check_settings, configured
+from scorefield.runs.settings import check_codec, check_settings, configured
 from scorefield.training import checkpoint
 from scorefield.training.config import RunConfig, TrainConfig
 from scorefield.training.couplings import Coupling, FromData, Matches, check_coupling
@@ -42,6 +43,7 @@ from scorefield.training.steps import Progress
 from scorefield.training.workers import SingleWorker, Workers
 
 if TYPE_CHECKING:
+    from scorefield.runs.codecs import TrainedCodec
     from scorefield.spaces import Space
 
 _SINGLE = SingleWorker()
@@ -81,6 +83,7 @@ class Training:
         objects: the user's own objects, such as a network, which the configuration cannot name.
             The network is called with -1 where a class is hidden, and NaN where others are.
         source: a second data set in the place of noise, to translate from it to ``data``.
+        codec: the codec whose latents the field is of.
 
     Attributes:
         course: the error on held-out data so far, and the step that it chooses.
@@ -102,19 +105,29 @@ class Training:
         device: str | torch.device = "cpu",
         objects: build.Objects = build.NONE,
         source: Data | None = None,
+        codec: TrainedCodec | None = None,
     ) -> None:
         check_instance("data", data, Data, "Data(x)")
         config = objects.described(TrainConfig() if config is None else config)
         check_settings(config, data)
-        self.config = build.resolved(config, data.shape, len(data.x))
+        self.codec = codec
+        if codec is not None:
+            check_codec(config, source is not None)
+            data = codec.aligned(data)
+        shape = data.shape if codec is None else codec.module.shape(data.shape)
+        self.config = build.resolved(config, shape, len(data.x))
         self.data_config = describe_data(data, self.config)
+        if codec is not None:
+            about = {"columns": codec.data.columns, "codec": codec.config}
+            self.data_config = self.data_config.model_copy(update=about)
         check_coupling(self.config, self.data_config, data, source)
         if source is not None:
             self.data_config = self.data_config.model_copy(update={"source": source.name})
         if objects.network is None:
             check_memory(self.config, self.data_config, torch.device(device), workers.size)
         check_config(RunConfig(data=self.data_config, train=self.config, loss=0.0))
-        self.encoding = build.encoding(self.config, self.data_config)
+        self._module = None if codec is None else codec.module.to(device)
+        self.encoding = build.encoding(self.config, self.data_config, self._module)
         for each in [data] if source is None else [data, source]:
             for chunk in chunks(each.x) if config.levels else ():
                 self.encoding.check(chunk, each.name)
@@ -230,7 +243,10 @@ class Training:
         """One line on the number of steps and the choice of the weights."""
         stopped = f" of {self.fit.steps}, stopped early" * (self.fit.stop is not None)
         ending = self.course.summary(len(self.held_out.items), self.data_config.baseline)
-        return f"{self.fit.step} steps{stopped}: {ending}"
+        text = f"{self.fit.step} steps{stopped}: {ending}"
+        if self.codec is not None and len(self.held_out.items):
+            text += f"; the codec has {self.codec.measure(self.data.x, self.held_out.items)}"
+        return text
 
     def compare(self, run: Run, count: int = 256) -> Quality:
         """Return the quality of samples of the result, `run`; fewer if there are fewer data.
@@ -249,6 +265,7 @@ class Training:
         rows = [digest(rows) for rows in (self.data.x, *values, *other)]
         # the same numbers are learned in another way if the kinds of the columns differ
         columns = self.data_config.model_dump_json(exclude={"name"}).encode()
+        columns += b"" if self.codec is None else self.codec.digest.encode()
         settings = self.config.model_dump(mode="json")
         return {"settings": settings, "data": rows, "columns": hashlib.sha256(columns).hexdigest()}
 
@@ -314,6 +331,7 @@ class Training:
             self.denoiser,
             self.transform,
             self._run_config,
+            codec=self._module,
             averages=averages,
             examples=examples_of(self.data, self.data_config, self.learned),
         )
@@ -335,7 +353,7 @@ class Training:
     @property
     def averaged(self) -> Run:
         """A view of the average of the weights so far."""
-        return Run(self.fit.averaged, self.transform, self._run_config)
+        return Run(self.fit.averaged, self.transform, self._run_config, codec=self._module)
 
     def is_in(self, folder: RunFolder) -> bool:
         """Return whether a folder holds the finished run of these settings and this data.
@@ -399,6 +417,7 @@ def train(
     *,
     to: Any = None,
     space: Space | None = None,
+    codec: TrainedCodec | str | PathLike[str] | None = None,
     embeddings: Mapping[str, Any] | None = None,
     config: TrainConfig | None = None,
     device: str | torch.device = "cpu",
@@ -420,6 +439,8 @@ def train(
             standardised: give Euclidean parts unit variance. The network, of your own or an MLP,
             is in a `scorefield.spaces.SpaceNetwork`; `scorefield.load` needs it and the process
             again, as ``network=run.field``.
+        codec: of `scorefield.train_codec`, or its folder: the field is one of its latents, and the
+            run decodes.
         embeddings: as for `scorefield.read`.
         config: the settings as one object, such as that of another run.
         device: where to train: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -454,7 +475,11 @@ def train(
         if to is not None:
             columns = conditions if isinstance(conditions, str) else None
             items, source = as_data(to, columns, embeddings=embeddings), items
-        training = Training(items, built, device=where, objects=objects, source=source)
+        if isinstance(codec, str | PathLike):
+            from scorefield.runs.codecs import load_codec
+
+            codec = load_codec(codec)
+        training = Training(items, built, _SINGLE, where, objects, source, codec)
         for _ in training:
             pass
         return training.run

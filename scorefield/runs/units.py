@@ -66,7 +66,7 @@ class DataField:
         transform: from encoded data to the units of the field.
         config: the configuration that the field was trained with.
         guidance: the scale of classifier-free guidance; 1 means without guidance.
-        codec: the autoencoder, for a field of image latents.
+        codec: the codec, for a field of latents.
         condition: conditions of the network besides those of the data, by their names.
         scales: of classifier-free guidance, by the condition; empty for one of all.
         examples: of the conditions in the data, rows by their keys, to which plans are tuned; not
@@ -103,9 +103,14 @@ class DataField:
         z = self.transform.forward(v)
         return z.to(self.transform.mean.dtype) if self.encoding.wide else z
 
-    def to_data(self, z: Tensor) -> Tensor:
-        """Return samples of the field ``(B, *field.shape)`` in the units of the data."""
-        return self.encoding.inverse(self.transform.inverse(z))
+    def to_data(self, z: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return samples of the field ``(B, *field.shape)`` in the units of the data.
+
+        Args:
+            noise: of the decoder of counts, which are then whole numbers; None for their means.
+        """
+        v = self.transform.inverse(z)
+        return self.encoding.inverse(v) if noise is None else self.encoding.drawn(v, noise)
 
     def table(self, x: Tensor, given: Any = None) -> pyarrow.Table:
         """Return data ``(B, columns)`` as a table with the columns and types of the data.
@@ -387,19 +392,19 @@ class DataField:
             )
 
     def check_density(self) -> None:
-        """Raise `UsageError` for a run of image latents: an image has no density under it."""
+        """Raise `UsageError` for a run of latents: the data has no density under it."""
         if self.codec is not None:
             raise UsageError(
-                "likelihood: this run models autoencoder latents, and an image has no density "
-                "under them. For latents z, use scorefield.log_prob(run.field, z)."
+                "likelihood: this run models the latents of a codec, and data has no density under "
+                "them. For latents z, use scorefield.log_prob(run.field, z)."
             )
 
     def check_restoring(self) -> None:
-        """Raise `UsageError` for a run of image latents, which are not linear in the image."""
+        """Raise `UsageError` for a run of latents, which are not linear in the data."""
         if self.codec is not None:
             raise UsageError(
-                "restore: this run models autoencoder latents, and a measurement of an image is "
-                "not linear in them. Use scorefield.restore(run.field, y, scorefield.Nonlinear(f), "
+                "restore: this run models the latents of a codec, and a measurement of data is not "
+                "linear in them. Use scorefield.restore(run.field, y, scorefield.Nonlinear(f), "
                 "method='dps') with f from latents to y."
             )
 

@@ -133,7 +133,7 @@ def outlines(config: RunConfig, path: Path, network: nn.Module | None = None) ->
     channels, *rest = shape
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     if config.data.codec is not None:
-        codec = build.codec_outline(config.data.codec).state_dict()
+        codec = build.codec_outline(config.data.codec, config.data.shape).state_dict()
         tensors |= {f"codec.{k}": v for k, v in codec.items()}
     moments = torch.empty(channels, *[1] * len(rest), device="meta")
     tensors |= dict.fromkeys(("transform.mean", "transform.std"), moments)

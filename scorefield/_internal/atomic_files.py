@@ -57,7 +57,7 @@ def write(
     with in_room(path, size):
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with os.fdopen(descriptor, "w+b") as file:
                 fill(file)
             publish(Path(name), path)
         except BaseException:

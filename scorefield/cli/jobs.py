@@ -23,13 +23,16 @@ from scorefield.cli.console import draw, say, track
 from scorefield.cli.opening import Opened
 from scorefield.cli.options import JobOptions
 from scorefield.cli.results import ResultKind, Statistics
+from scorefield.data.cells_written import CellBlock, write_cells
 from scorefield.data.config import DataConfig
+from scorefield.data.contents import Coded
 from scorefield.data.rows import Rows, digest
 from scorefield.runs.jobs.engines import Task, find_engine
 from scorefield.runs.jobs.parts import Columns, Job
 from scorefield.runs.jobs.shards import Shard, find_shard
 from scorefield.runs.jobs.tables import (
     ARRAY,
+    CELLS,
     TABLE,
     check_target,
     from_arrays,
@@ -50,7 +53,11 @@ def endings(kind: ResultKind, like: DataConfig) -> tuple[str, ...]:
         return TABLE
     if not kind.tabular or len(like.shape) > 1:
         return ARRAY
-    return (*TABLE, *ARRAY) if like.columns.names else (*ARRAY, *TABLE)
+    if like.columns.kinds:
+        return (*TABLE, *ARRAY)
+    if like.columns.names and getattr(like.codec, "kind", None) == "nb":
+        return (*CELLS, *TABLE, *ARRAY)
+    return (*TABLE, *ARRAY, *CELLS) if like.columns.names else (*ARRAY, *TABLE, *CELLS)
 
 
 def target(
@@ -194,6 +201,8 @@ def finish(job: Job, kind: ResultKind) -> None:
     like = DataConfig.model_validate(job.settings["like"])
     if job.out.suffix in ARRAY:
         write_array(job.out, len(job.ids), (block[kind.result] for block in blocks))
+    elif job.out.suffix in CELLS:
+        write_cells(job.out, (_cells(block, kind, like) for block in blocks), like.columns.names)
     elif kind.result:
         write_table(job.out, (_rows(block, kind, like) for block in blocks))
     else:
@@ -219,6 +228,20 @@ def _rows(block: Columns, kind: ResultKind, like: DataConfig) -> Any:
             unique += "_"
         table = table.add_column(place, unique, [block[name]])
     return table
+
+
+def _cells(block: Columns, kind: ResultKind, like: DataConfig) -> CellBlock:
+    """Return the cells of a part with their conditions, and the items and draws that they are."""
+    from scorefield.data.channels import labelled
+
+    x = block[kind.result].reshape(-1, *like.shape)
+    given = {channel.name: channel for channel in like.conditions}
+    obs: dict[str, Coded | np.ndarray] = {
+        name: labelled(channel, block[f"given {name}"])
+        for name, channel in given.items()
+        if f"given {name}" in block
+    }
+    return CellBlock(x, obs | {name: block[name] for name in ("item", "draw") if name in block})
 
 
 def _pictured(job: Job, kind: ResultKind) -> Tensor:

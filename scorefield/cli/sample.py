@@ -55,8 +55,8 @@ def sample(
 ) -> None:
     """Generate samples of a run, in the units of the data.
 
-    Writes a table if the run was trained on a table, otherwise a .npy file; and a picture of
-    images. The same command resumes work that was interrupted.
+    Writes a table if the run was trained on a table, .h5ad for a run of counts, otherwise a .npy
+    file; and a picture of images. The same command resumes work that was interrupted.
 
     Parameters
     ----------
@@ -158,7 +158,9 @@ def _samples(
         each = by_length(opened.drawn_lengths(groups[0], seed))
         groups = [[task.ids[k] for k in places] for _, places in each]
     columns = {"x": x.numpy(force=True), "nfe": nfe_column(calls.rows, groups, batch_size)}
-    return columns if together else columns | opened.columns_of(values, len(x))
+    about = run.config.data
+    every = len(about.shape) == 1 and not about.columns.kinds  # for the annotations of cells
+    return columns if together else columns | opened.columns_of(values, len(x), every)
 
 
 def _report(settings: Mapping[str, Any], statistics: Statistics) -> None:

@@ -1,4 +1,5 @@
 from .builtin import BUILTIN, digits, toy
+from .cells_written import write_h5ad
 from .columns import Columns
 from .encoding import Continuous, Encoding, Levels, Standardize
 from .inspection import inspect
@@ -19,4 +20,5 @@ __all__ = [
     "inspect",
     "read",
     "toy",
+    "write_h5ad",
 ]

@@ -97,6 +97,13 @@ def column(channel: Channel, value: Tensor, count: int) -> np.ndarray:
     return np.array([float(f"{number:.{_DIGITS}g}") for number in numbers.tolist()])
 
 
+def is_column(channel: Channel) -> bool:
+    """Return whether a `column` has the values of a condition."""
+    if isinstance(channel, NumbersChannel):
+        return channel.size == 1
+    return isinstance(channel, ClassChannel | EmbeddingChannel)
+
+
 def labelled(channel: Channel, values: np.ndarray) -> Coded | np.ndarray:
     """Return a `column` with the names of its codes."""
     if isinstance(channel, ClassChannel):

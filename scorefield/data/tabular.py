@@ -235,7 +235,7 @@ def others_of(
     return {
         channel.name: labelled(channel, columns[f"given {channel.name}"])
         for channel in config.conditions
-        if f"given {channel.name}" in columns
+        if channel.column and f"given {channel.name}" in columns
     }
 
 

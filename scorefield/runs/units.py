@@ -135,17 +135,21 @@ class DataField:
         others = others_of(self.config.data, columns)
         return as_table(x.numpy(force=True), self.config.data.columns, others)
 
-    def columns_of(self, given: Any, count: int) -> dict[str, np.ndarray]:
-        """Return the conditions that are columns of the table, ``(count,)``, as ``given NAME``."""
+    def columns_of(self, given: Any, count: int, every: bool = False) -> dict[str, np.ndarray]:
+        """Return the conditions that are columns of the table, ``(count,)``, as ``given NAME``.
+
+        Args:
+            every: all conditions that are classes, names or single numbers.
+        """
         values = self.given(given)
         if not values:
             return {}
-        from scorefield.data.channels import column
+        from scorefield.data.channels import column, is_column
 
         return {
             f"given {channel.name}": column(channel, values[channel.key], count)
             for channel in self.config.data.conditions
-            if channel.column and channel.key in values
+            if channel.key in values and (channel.column or (every and is_column(channel)))
         }
 
     def guided(self, scale: float | Mapping[str, float]) -> Self:

@@ -15,6 +15,7 @@ from scorefield._internal.atomic_files import check_place, write
 from scorefield._internal.errors import UsageError
 
 ARRAY = (".npy",)
+CELLS = (".h5ad",)
 TABLE = (".csv", ".tsv", ".jsonl", ".parquet")
 
 

@@ -13,6 +13,7 @@ from torch import nn
 import scorefield as sf
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.data import CellSimulator
+from scorefield.data.latents import quantiles
 from scorefield.networks import CountsVAE
 
 SIM = CellSimulator(genes=40, types=3, drugs=1, library=300.0, dropout=0.0, theta=4.0)
@@ -103,7 +104,7 @@ def test_decoded_counts_are_negative_binomial():
         codec.log_theta.copy_(torch.tensor([0.5, 2.0]))
     mean = torch.tensor([[0.7, 900.0]]).expand(4000, 2)
     u = (torch.arange(4000, dtype=torch.float64) + 0.5)[:, None].expand(4000, 2) / 4000
-    x = codec.quantile(mean, u).double().numpy()
+    x = quantiles(u, mean, codec.theta).double().numpy()
     theta = codec.theta.detach().double().numpy()
     for k in range(2):
         law = stats.nbinom(theta[k], theta[k] / (theta[k] + float(mean[0, k])))

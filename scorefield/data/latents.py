@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield._internal.errors import DataError
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.data.encoding import Encoded, Encoding, Shape, Standardize
 from scorefield.data.rows import Rows, moments_of
 from scorefield.networks.codec import Codec
+from scorefield.networks.codecs import CountsVAE
 from scorefield.noise import Noise
 
 
@@ -64,9 +65,10 @@ class Latents(Encoding):
     def drawn(self, v: Tensor, noise: Noise) -> Tensor:
         if not self.counts:
             return self.inverse(v)
+        assert isinstance(self.codec, CountsVAE)
         mean = self.codec.decode(v)
         u, _ = noise.uniform_like(mean.cpu().double())  # float32 would round some to 1
-        return self.codec.quantile(mean, u)
+        return quantiles(u, mean, self.codec.theta)
 
     @torch.no_grad()
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,6 +84,24 @@ class Latents(Encoding):
         self.pixels.check(x, name)
         if self.counts:
             check_counts(x, name)
+
+
+def quantiles(u: Tensor, mean: Tensor, theta: Tensor) -> Tensor:
+    """Return negative binomial counts at probabilities ``u`` in (0, 1).
+
+    Args:
+        mean, theta: the expected counts and the inverse dispersions.
+
+    Raises:
+        UsageError: SciPy is missing.
+    """
+    try:
+        from scipy.stats import nbinom
+    except ImportError:
+        raise UsageError("counts need SciPy; pip install 'scorefield[tune]'.") from None
+    p, center, spread = (each.double().numpy(force=True) for each in (u, mean, theta))
+    counts = nbinom.ppf(p, spread, spread / (spread + center))
+    return torch.from_numpy(counts).clamp(min=0).to(mean)
 
 
 def check_counts(x: Tensor, name: str) -> None:

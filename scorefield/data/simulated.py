@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import UsageError
+from scorefield.data.latents import quantiles
 
 CONTROL = "control"
 
@@ -140,8 +141,6 @@ class CellSimulator:
     def _observed(
         self, hidden: Mapping[str, np.ndarray], drug: np.ndarray, dose: np.ndarray
     ) -> SimulatedCells:
-        from scipy.stats import nbinom
-
         kind, batch, parts = hidden["type"], hidden["batch"], self._parts
         responds = (drug > 0) & (hidden["threshold"] < parts["share"][drug, kind])
         power = dose ** parts["slope"][drug]
@@ -151,7 +150,8 @@ class CellSimulator:
         log_rate += strength[:, None] * parts["effect"][drug, kind]
         rate = np.exp(log_rate - log_rate.max(1, keepdims=True))
         mean = hidden["library"][:, None] * rate / rate.sum(1, keepdims=True)
-        counts = nbinom.ppf(hidden["count"], self.theta, self.theta / (self.theta + mean)).clip(0)
+        u, theta = torch.from_numpy(hidden["count"]), torch.tensor(self.theta)
+        counts = quantiles(u, torch.from_numpy(mean), theta).numpy()
         counts[hidden["lost"] < self.dropout] = 0
         obs = {
             "type": np.array([f"type {k}" for k in range(1, self.types + 1)])[kind],

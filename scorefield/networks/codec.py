@@ -34,14 +34,6 @@ class Codec(nn.Module, ABC):
     def decode(self, z: Tensor) -> Tensor:
         """Return the data of latents; of a decoder with noise, its mean."""
 
-    @abstractmethod
-    def quantile(self, mean: Tensor, u: Tensor) -> Tensor:
-        """Return the data of a `decode` at a probability; without noise in it, the mean.
-
-        Args:
-            u: numbers in (0, 1), of the shape of the data.
-        """
-
 
 class DiffusersCodec(Codec):
     """An autoencoder for pictures from -1 to 1: ``z = scale (encode(x) - shift)``.
@@ -104,10 +96,6 @@ class DiffusersCodec(Codec):
         """Return the pictures of latents, one by one."""
         sides = (self.factor * side for side in z.shape[2:])
         return _each(self._decode, z, (self.channels, *sides))
-
-    def quantile(self, mean: Tensor, u: Tensor) -> Tensor:
-        """Return the mean."""
-        return mean
 
     def _encode(self, x: Tensor) -> Tensor:
         code = self.inner.encode(x.to(next(self.parameters())))

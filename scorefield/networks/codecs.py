@@ -104,9 +104,6 @@ class PCA(_OwnCodec):
         self.center.copy_(center)
         self.components.copy_(components * largest.sign())
 
-    def quantile(self, mean: Tensor, u: Tensor) -> Tensor:
-        return mean
-
     def latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = (x - self.center) @ self.components.T
         return z, torch.zeros_like(z)
@@ -172,9 +169,6 @@ class VAE(_Variational):
         self.center.copy_(center)
         self.scale.copy_(variance.mean().sqrt())
 
-    def quantile(self, mean: Tensor, u: Tensor) -> Tensor:
-        return mean
-
     def latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self._encoded((x - self.center) / self.scale)
 
@@ -238,14 +232,6 @@ class CountsVAE(_Variational):
         counts = NegativeBinomial(self.theta.expand_as(mean), logits=logits, validate_args=False)
         result: Tensor = counts.log_prob(x)  # type: ignore[no-untyped-call]
         return result
-
-    def quantile(self, mean: Tensor, u: Tensor) -> Tensor:
-        """Return counts."""
-        from scipy.stats import nbinom
-
-        center, theta, p = (each.double().numpy(force=True) for each in (mean, self.theta, u))
-        counts = nbinom.ppf(p, theta, theta / (theta + center))
-        return torch.from_numpy(counts).clamp(min=0).to(mean)
 
 
 def _layers(inputs: int, width: int, outputs: int) -> nn.Sequential:

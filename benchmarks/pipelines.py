@@ -45,7 +45,7 @@ TEXTS = ["a fox", "two dogs", "zebra!", "snow", "the old sea", "42"]
 CLASSES = [1, 7, 30, 200, 555, 900]
 TUNED, HELD_OUT = [0, 1, 2, 3], [4, 5]  # of the prompts
 CALLS = (6, 8)
-NOISES, TRIES, COUNT, BATCH = 16, 40, 32, 32
+NOISES, TRIES, COUNT, TRAINED, BATCH = 64, 40, 32, 32, 128
 STEPS = 1000  # of the training
 GUIDANCE = 2.0  # so that the guided fields of networks this small still end near their data
 MODES, SPREAD = 3, 0.25  # of the latents for each prompt
@@ -88,7 +88,7 @@ class Case:
         plain = {} if self.name == "flux" else {"guidance_scale": 1.0}  # Flux embeds the scale
         plain |= {"negative_prompt": None} if self.name == "stable_audio" else {}
         field = self.field([*self.prompts, self.empty], **plain)
-        process, place = field.process, torch.arange(BATCH) % (len(self.prompts) + 1)
+        process, place = field.process, torch.arange(TRAINED) % (len(self.prompts) + 1)
         centres = torch.randn(len(self.prompts) + 1, MODES, *field.shape)
         times = torch.rand(STEPS) * (process.t_max - process.t_min) + process.t_min
         optimizer = torch.optim.Adam(self.network.parameters(), 3e-3)
@@ -97,9 +97,9 @@ class Case:
         for at, alpha, sigma in zip(
             field.instants(times), *process.coefficients(times), strict=True
         ):
-            mode = torch.randint(MODES, (BATCH,))
-            of = torch.where(place < len(self.prompts), place, torch.randint(6, (BATCH,)))
-            x0 = centres[of, mode] + SPREAD * torch.randn(BATCH, *field.shape)
+            mode = torch.randint(MODES, (TRAINED,))
+            of = torch.where(place < len(self.prompts), place, torch.randint(6, (TRAINED,)))
+            x0 = centres[of, mode] + SPREAD * torch.randn(TRAINED, *field.shape)
             eps = torch.randn_like(x0)
             x = alpha * x0 + sigma * eps
             target = field.parametrization.target(alpha, sigma, x0, eps)

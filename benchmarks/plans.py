@@ -14,7 +14,7 @@ and fashion a network of Fashion-MNIST that is part of the repository. The best 
 calls is chosen with knowledge of the answer, among all of diffusers' schedulers, their settings,
 grids and ends. The least median, root mean square and worst percentile of any peer are given too,
 of its setting of least mean. A tuned plan is fitted to other noise than it is judged by, and knows
-no answer.
+no answer. A plan begins also at that of the next smaller number of calls.
 
 LD3, BNS and S4S are those of ``benchmarks/fitted.py``. They learn from the same noises and paths,
 by as many evaluations of the field as ``tune`` needed, and are judged by the same noises.
@@ -35,6 +35,7 @@ best peer of as many calls as rounds.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -108,13 +109,14 @@ def tuned(made: peers.Problem, task: Task) -> Fits:
             ],
         }
 
-    for calls in task.counts:
+    plans: dict[int, sf.Plan] = {}
+    for before, calls in itertools.pairwise((0, *task.counts)):
         tried: dict[tuple[float, ...], float] = {}
         began = time.monotonic()
-        plan = tuner.tune(calls, tried=tried)
+        plans[calls] = plan = tuner.tune(calls, tried=tried, shorter=plans.get(before))
         seconds = time.monotonic() - began
         plain = tuner.tune(calls, tried=tried, polish=0)
-        evaluations = tuner.cost(calls).evaluations
+        evaluations = tuner.cost(calls, shorter=plans.get(before)).evaluations
         searched = float(made.errors(ends_of(field, plain, count)).mean())
         rows[calls] = {**measured(plan, seconds, evaluations), "searched": searched}
         if calls in task.compared:
@@ -122,7 +124,7 @@ def tuned(made: peers.Problem, task: Task) -> Fits:
         if task.parallel > 1:
             every = task.parallel * calls
             began = time.monotonic()  # the steps of one call are fitted already
-            plan = tuner.tune(every, rounds=calls)
+            plan = tuner.tune(every, rounds=calls, shorter=plans.get(before))
             seconds += time.monotonic() - began
             evaluations = tuner.cost(every, rounds=calls).evaluations
             rounds[calls] = measured(plan, seconds, evaluations)
@@ -348,7 +350,7 @@ def main() -> None:
         for name in names:
             samples = (512 if name in MIXTURES else 128) // (4 if options.quick else 1)
             known = {} if options.again else results.get(name, {})
-            of_calls = tuple(counts), tuple(options.fitted), options.parallel
+            of_calls = tuple(sorted(counts)), tuple(options.fitted), options.parallel
             task = Task(name, *of_calls, samples, few, folder, known)
             jobs.append(pool.submit(solve, task))
         whole = len(names) == len(PROBLEMS)

@@ -18,6 +18,7 @@ from scorefield.runs.tune import RunTuner
 from scorefield.sampling import Plan
 from scorefield.solvers import Fitted, level_times
 from scorefield.tuning import Tuner, tune
+from scorefield.tuning.insert import insertion_calls, lengthened
 from scorefield.tuning.noises import distances, draw, mean_distance
 from scorefield.tuning.polish import polished
 from scorefield.tuning.search import Search, packed, unpacked
@@ -339,6 +340,48 @@ def test_the_derivatives_of_a_path_are_those_of_autograd():
     exact = [torch.cat([of_levels[..., i, None], part], -1) for i, part in enumerate(of_steps)]
     found = torch.stack(columns, -1).double()
     torch.testing.assert_close(found, torch.cat(exact, -1), rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("first", [None, 500.0])
+def test_inserted_calls_leave_the_end_of_the_steps_as_it_is(first):
+    field = ring(sf.Flow(t_min=1e-6))
+    tuner = Tuner(field, noises=16, first=first)
+    steps = tuner.tune(3, tries=10, polish=2).solver
+    taught = Student(tuner.learned, tuner._teacher, torch.arange(2), torch.arange(32) % 2 == 0)
+    with sf.count_calls(field) as calls:
+        (longer,) = lengthened(taught, steps, 6)
+    assert calls.rows <= 32 * insertion_calls(3, 6)
+    assert set(steps.levels) < set(longer.levels)
+    assert [len(row) for row in longer.table] == [3, 5, 7, 9, 11, 13]
+    before, after = (
+        taught.noises.carried(Plan(each, each.times(field.process), finish=False))
+        for each in (steps, longer)
+    )
+    torch.testing.assert_close(after, before, rtol=0, atol=2e-5)
+
+
+def test_a_plan_is_no_worse_than_the_shorter_plan_that_it_begins_at():
+    field = ring()
+    tuner = Tuner(field, noises=32, batch_size=32)
+    shorter = tuner.tune(4, tries=20, polish=8)
+    alone = tuner.tune(5, tries=1, polish=0)
+    assert alone.tuning.error > 1.2 * shorter.tuning.error, "or the test shows nothing"
+    expected = tuner.cost(5, tries=1, polish=0, shorter=shorter)
+    with sf.count_calls(field) as calls:
+        plan = tuner.tune(5, tries=1, polish=0, shorter=shorter)
+    assert 32 * calls.count == pytest.approx(expected.evaluations, rel=0.15)
+    assert plan.tuning.nfe == 5
+    assert plan.tuning.error <= shorter.tuning.error * (1 + 1e-5)
+    moved = tuner.tune(5, tries=1, polish=8, shorter=shorter)
+    assert moved.tuning.error < 0.8 * shorter.tuning.error
+
+
+def test_a_shorter_plan_without_fitted_steps_is_ignored():
+    field = ring()
+    alone = Tuner(field, noises=16).tune(5, tries=3, polish=0)
+    tuner = Tuner(field, noises=16)
+    for other in (sf.default_plan(field, 4), alone, tuner.tune(4, rounds=2, tries=2, polish=1)):
+        assert tuner.tune(5, tries=3, polish=0, shorter=other).solver == alone.solver
 
 
 def test_a_polish_that_noises_unseen_do_not_bear_out_is_left():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,7 +80,7 @@ def tune(
     from scorefield.runs.jobs.engines import Source
     from scorefield.runs.tune import RunTuner
     from scorefield.sampling import default_plan
-    from scorefield.tuning.tuner import check_rounds
+    from scorefield.tuning.tuner import check_rounds, longest_below
 
     budgets = whole_numbers("nfe", nfe)
     for calls in budgets:
@@ -94,12 +94,15 @@ def tune(
     for calls in budgets:
         default_plan(opened.field, rounds or calls)  # raises for a number without a plan
     stored = partial(folder.plan, opened.conditional, guidance=opened.guidance, rounds=rounds)
-    missing = [n for n in budgets if overwrite or not exists(partial(stored, n))]
-    if not missing:
+    plans = {} if overwrite else existing(stored, budgets)
+    if len(plans) == len(budgets):
         return
     tuner = RunTuner(opened, conditions=texts, noises=noises, seed=seed, batch_size=batch_size)
-    for calls in missing:
-        say(describe_tuning(show_tuning(tuner, calls, tries, polish, rounds)))
+    for calls in budgets:
+        if calls in plans:
+            continue
+        plans[calls] = show_tuning(tuner, calls, tries, polish, longest_below(plans, calls), rounds)
+        say(describe_tuning(plans[calls]))
         say(f"plan: {folder.plan_path(calls, guidance, rounds)}")
 
 
@@ -108,11 +111,12 @@ def show_tuning(
     calls: int,
     tries: int | None,
     polish: int | None,
+    shorter: Plan | None,
     rounds: int | None = None,
 ) -> Plan:
     """Print the cost of a plan, then show the progress of its search, and return the plan."""
     effort, error = tuner.tuner.effort(calls, tries, polish, rounds), math.inf
-    settings: dict[str, Any] = {"tries": tries, "polish": polish}
+    settings: dict[str, Any] = {"tries": tries, "polish": polish, "shorter": shorter}
     if rounds is not None:  # as pipelines do not have them
         settings["rounds"] = rounds
     say(f"{calls} calls: {tuner.tuner.cost(calls, **settings)}")
@@ -126,15 +130,17 @@ def show_tuning(
         return tuner.tune(calls, **settings, progress=progress)
 
 
-def exists(read: Callable[[], Plan | None]) -> bool:
-    """Return whether there is a plan already, and print which."""
+def existing(read: Callable[[int], Plan | None], budgets: Sequence[int]) -> dict[int, Plan]:
+    """Return the plans that exist already, and print which."""
     from scorefield.cli.plan_options import describe_tuning
 
-    try:
-        plan = read()
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} Or tune it again, with --overwrite.") from None
-    if plan is None:
-        return False
-    say(f"{describe_tuning(plan)}; exists already (--overwrite tunes it again)")
-    return True
+    plans = {}
+    for calls in budgets:
+        try:
+            plan = read(calls)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} Or tune it again, with --overwrite.") from None
+        if plan is not None:
+            say(f"{describe_tuning(plan)}; exists already (--overwrite tunes it again)")
+            plans[calls] = plan
+    return plans

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -82,8 +81,9 @@ def tune_pipeline(
     """
     from scorefield._internal.devices import find_device
     from scorefield.cli.plan_options import describe_tuning
-    from scorefield.cli.tune import exists, show_tuning
+    from scorefield.cli.tune import existing, show_tuning
     from scorefield.interop.pipeline_tuning import PipelineTuner
+    from scorefield.tuning.tuner import longest_below
 
     budgets, options = whole_numbers("nfe", nfe), _settings(settings)
     for name, value, least in ("nfe", min(budgets), 2), ("tries", tries, 1), ("polish", polish, 0):
@@ -100,9 +100,12 @@ def tune_pipeline(
         folder=pipeline / "plans" if out is None else out,
         **options,
     )
-    missing = [calls for calls in budgets if overwrite or not exists(partial(tuner.plan, calls))]
-    for calls in missing:
-        say(describe_tuning(show_tuning(tuner, calls, tries, polish)))
+    plans = {} if overwrite else existing(tuner.plan, budgets)
+    for calls in budgets:
+        if calls in plans:
+            continue
+        plans[calls] = show_tuning(tuner, calls, tries, polish, longest_below(plans, calls))
+        say(describe_tuning(plans[calls]))
         say(f"scheduler: {tuner.path(calls)}")
 
 

@@ -19,7 +19,7 @@ from scorefield.interop.pipeline_field import field
 from scorefield.process import Process
 from scorefield.sampling import Plan, plan_kinds
 from scorefield.tuning.tried import Tried
-from scorefield.tuning.tuner import Tuner
+from scorefield.tuning.tuner import Tuner, longest_below
 
 _PURE = 1e4  # the noise level of a first call that takes noise alone for its state
 
@@ -92,12 +92,13 @@ class PipelineTuner:
         *,
         tries: int | None = None,
         polish: int | None = None,
+        shorter: Plan | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
         """Fit the plan of ``nfe`` evaluations, and save it in the folder.
 
         Args:
-            tries, polish, progress: those of `scorefield.Tuner.tune`.
+            tries, polish, shorter, progress: those of `scorefield.Tuner.tune`.
 
         Raises:
             ValueError, NumericalError: as `scorefield.Tuner.tune`.
@@ -106,7 +107,9 @@ class PipelineTuner:
         if path is not None:
             tried = Tried(path.with_name(f".{path.name}.tried"), {"nfe": nfe, **self.facts})
         try:
-            plan = self.tuner.tune(nfe, tries=tries, polish=polish, tried=tried, progress=progress)
+            plan = self.tuner.tune(
+                nfe, tries=tries, polish=polish, shorter=shorter, tried=tried, progress=progress
+            )
         finally:
             free = getattr(self.pipeline, "maybe_free_model_hooks", None)
             if free is not None:
@@ -211,12 +214,13 @@ def tune(
         **settings,
     )
     every = [nfe] if isinstance(nfe, int) else list(nfe)
-    plans = [tuner.plan(calls) for calls in every]
-    for k, calls in enumerate(every):
-        if plans[k] is None:
-            report(f"{calls} calls: {tuner.tuner.cost(calls, tries=tries, polish=polish)}")
-            plans[k] = tuner.tune(calls, tries=tries, polish=polish)
-    return plans[0] if isinstance(nfe, int) else plans  # type: ignore[return-value]
+    stored = {calls: tuner.plan(calls) for calls in every}
+    plans = {calls: plan for calls, plan in stored.items() if plan is not None}
+    for calls in sorted(set(every) - set(plans)):
+        settings = {"tries": tries, "polish": polish, "shorter": longest_below(plans, calls)}
+        report(f"{calls} calls: {tuner.tuner.cost(calls, **settings)}")
+        plans[calls] = tuner.tune(calls, **settings)
+    return plans[nfe] if isinstance(nfe, int) else [plans[calls] for calls in every]
 
 
 def check_plan(

@@ -242,7 +242,7 @@ class Run(DataInference):
             CheckpointError: the folder holds a plan of another run, without ``overwrite``.
         """
         from scorefield.runs.tune import RunTuner
-        from scorefield.tuning.tuner import check_rounds
+        from scorefield.tuning.tuner import check_rounds, longest_below
 
         budgets = [nfe] if isinstance(nfe, int) else list(nfe)
         for calls in budgets:
@@ -254,8 +254,9 @@ class Run(DataInference):
             settings: dict[str, Any] = {"noises": noises, "seed": seed, "batch_size": batch_size}
             tuner = RunTuner(self, conditions=conditions, **settings)
             settings = {"rounds": rounds, "tries": tries, "polish": polish, "progress": progress}
-            for calls in missing:
-                plans[calls] = tuner.tune(calls, **settings)
+            for calls in sorted(missing):
+                shorter = longest_below(plans, calls)
+                plans[calls] = tuner.tune(calls, shorter=shorter, **settings)
         return dict(sorted(plans.items()))
 
     def _stored(self, nfe: int, rounds: int | None) -> Plan | None:

@@ -64,6 +64,7 @@ class RunTuner:
         rounds: int | None = None,
         tries: int | None = None,
         polish: int | None = None,
+        shorter: Plan | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
         """Fit the plan of ``nfe`` network calls, and store it with the run.
@@ -71,7 +72,7 @@ class RunTuner:
         A plan of several calls at once is stored in a run folder alone.
 
         Args:
-            rounds, tries, polish, progress: those of `scorefield.Tuner.tune`.
+            rounds, tries, polish, shorter, progress: those of `scorefield.Tuner.tune`.
 
         Raises:
             ValueError, NumericalError: as `scorefield.Tuner.tune`.
@@ -81,7 +82,13 @@ class RunTuner:
         guidance = self.run.guidance
         tried = None if folder is None else folder.tried(nfe, guidance, self.facts, rounds)
         plan = self.tuner.tune(
-            nfe, rounds=rounds, tries=tries, polish=polish, tried=tried, progress=progress
+            nfe,
+            rounds=rounds,
+            tries=tries,
+            polish=polish,
+            shorter=shorter,
+            tried=tried,
+            progress=progress,
         )
         if folder is not None and tried is not None:
             folder.save_plan(plan, guidance, nfe=nfe, rounds=rounds)

@@ -56,11 +56,11 @@ def polished(
     progress: Callable[[float], None] = lambda error: None,
     first: float | None = None,
 ) -> Fitted:
-    """Return the best steps after iterations of (3), or the first solver if they are not better.
+    """Return the best steps after iterations of (3), or one of the solvers if that is better.
 
     Each solver has an eighth of the iterations, and the best one of these has the remaining ones.
-    They use the noises that the student is fitted to; the others decide whether the new steps are
-    better. An iteration costs `iteration_calls` evaluations.
+    They use the noises that the student is fitted to; the others decide which steps are the best.
+    An iteration costs `iteration_calls` evaluations.
 
     Args:
         solvers: to begin from.
@@ -72,8 +72,7 @@ def polished(
     starts = (_Descent(own, solver, own.error(solver), first) for solver in solvers)
     walks = [start.run(share, progress) for start in starts]
     best = min(walks, key=lambda walk: walk.error).run(iterations - share * len(walks), progress)
-    begin, end = solvers[0], best.solver
-    return end if others.error(end) < others.error(begin) else begin
+    return min([*solvers, best.solver], key=others.error)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ from scorefield.process import (
 )
 from scorefield.sampling import Plan, Tuning, check_evaluating, default_plan, noisiest, template
 from scorefield.solvers import Fitted
+from scorefield.tuning.insert import insertion_calls, lengthened
 from scorefield.tuning.noises import distances, draw, mean_distance
 from scorefield.tuning.polish import iteration_calls, polished, usual_iterations
 from scorefield.tuning.search import Levels, Search
@@ -97,7 +98,7 @@ class Tuner:
             check_positive(first=first)
         self.field, self.seed, self.first = field, seed, first
         self.digests = digest(field), digest(field.process)
-        self._single: dict[tuple[int, int, int], Fitted] = {}  # by rounds, tries and iterations
+        self._single: dict[tuple[object, ...], list[Fitted]] = {}  # steps of one call each
         dim = math.prod(field.shape)
         self.batch_size = (
             min(512, max(64, 2**14 // max(1, dim))) if batch_size is None else batch_size
@@ -115,6 +116,7 @@ class Tuner:
         rounds: int | None = None,
         tries: int | None = None,
         polish: int | None = None,
+        shorter: Plan | None = None,
         tried: MutableMapping[Levels, float] | None = None,
         progress: Callable[[float], None] = lambda error: None,
     ) -> Plan:
@@ -130,6 +132,9 @@ class Tuner:
             polish: iterations of `polished` at the end, which move levels and steps together; by
                 default 32, and fewer above 7 calls. They stop when they gain little. With several
                 calls a round, first those of one call, then those of all.
+            shorter: a plan of fewer calls that was fitted to the same field. The search begins
+                there too, with calls inserted, and a plan of one call after another is at least as
+                good. Default plans and those of several calls at once are ignored.
             tried: errors of levels from an interrupted search, to which new ones are added; the
                 search resumes, and ends with the same plan.
             progress: called after each try with the least error so far, and after each iteration
@@ -153,17 +158,21 @@ class Tuner:
             )
         half = torch.arange(2 * self.count) % 2 == 0
         student = Student(self.learned, self._teacher, self._chosen, half)
-        if (key := (rounds, tries, polish)) not in self._single:
+        before = _fitted(shorter, rounds)
+        if (key := (rounds, tries, polish, before)) not in self._single:
+            longer = [] if before is None else lengthened(student, before, rounds)
             search = Search(student, starts[0][-1], {} if tried is None else tried, progress, first)
             steps = search.run(starts, tries)
             if polish:
-                steps = polished(student, [steps, *search.others(starts)], polish, progress, first)
-            self._single[key] = steps
+                begins = [steps, *longer, *search.others(starts)]
+                steps = polished(student, begins, polish, progress, first)
+            self._single[key] = [steps, *longer]
         fitted = self._single[key]
         if rounds < nfe:
             student = replace(student, parallel=nfe // rounds)
-            fitted = polished(student, widened(student, fitted), further, progress, first)
-        return self._better(Plan(fitted, fitted.times(self.field.process), finish=False), default)
+            fitted = [polished(student, widened(student, fitted[0]), further, progress, first)]
+        plans = [Plan(each, each.times(self.field.process), finish=False) for each in fitted]
+        return self._better(plans, default)
 
     def effort(
         self, nfe: int, tries: int | None, polish: int | None, rounds: int | None = None
@@ -192,6 +201,7 @@ class Tuner:
         rounds: int | None = None,
         tries: int | None = None,
         polish: int | None = None,
+        shorter: Plan | None = None,
     ) -> Cost:
         """Return the approximate cost of `tune`, with the paths if no plan was tuned before.
 
@@ -205,6 +215,9 @@ class Tuner:
         count = self.count * (2 * rounds * tries + iteration_calls(rounds, rounds) * polish)
         count += self.count * iteration_calls(nfe, rounds) * further
         count += (nfe + rounds) * len(self.fresh)
+        if (before := _fitted(shorter, rounds)) is not None:
+            count += 2 * self.count * insertion_calls(len(before.table), rounds)
+            count += nfe * len(self.fresh) if rounds == nfe else 0
         if "_teacher" not in vars(self):
             count += NODES * len(self.learned) + (NODES + NODES // 2) * len(self.fresh)
         return Cost(count, count * self._seconds)
@@ -264,11 +277,12 @@ class Tuner:
         end, coarse = ends(self.fresh), ends(self.fresh, NODES // 2)
         return end, float(distances(coarse, end).mean())
 
-    def _better(self, fitted: Plan, default: Plan) -> Plan:
-        """Return the better of two plans on fresh noises, with the measured errors."""
+    def _better(self, fitted: Sequence[Plan], default: Plan) -> Plan:
+        """Return the best of the plans on fresh noises, with the measured errors."""
         end, teacher = self._truth
-        ours, usual = (mean_distance(self.fresh.carried(p), end, _LEVEL) for p in (fitted, default))
-        best, mean = (fitted, ours) if ours.value < usual.value else (default, usual)
+        every = [default, *fitted]
+        means = [mean_distance(self.fresh.carried(plan), end, _LEVEL) for plan in every]
+        mean, best = min(zip(means, every, strict=True), key=lambda pair: pair[0].value)
         assert isinstance(best.times, Tensor)
         tuning = Tuning(
             *self.digests,
@@ -277,7 +291,7 @@ class Tuner:
             error=mean.value,
             low=mean.low,
             high=mean.high,
-            default=usual.value,
+            default=means[0].value,
             teacher=teacher,
             noises=self.count,
             seed=self.seed,
@@ -301,6 +315,18 @@ def check_rounds(nfe: int, rounds: int | None = None) -> int:
             f"of the rounds, such as nfe={2 * rounds}."
         )
     return rounds
+
+
+def _fitted(plan: Plan | None, rounds: int) -> Fitted | None:
+    """Return the steps of a plan if they are fitted, of one call each and fewer than rounds."""
+    if plan is None or not isinstance(steps := plan.solver, Fitted) or steps.nodes:
+        return None
+    return steps if 1 < len(steps.table) < rounds else None
+
+
+def longest_below(plans: Mapping[int, Plan], nfe: int) -> Plan | None:
+    """Return the plan of the most calls below ``nfe``, if there is one."""
+    return plans.get(max((calls for calls in plans if calls < nfe), default=0))
 
 
 def _starts(field: ScoreField, nfe: int, first: float | None) -> list[list[float]]:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,9 +23,7 @@ from scorefield.cli.console import draw, say, track
 from scorefield.cli.opening import Opened
 from scorefield.cli.options import JobOptions
 from scorefield.cli.results import ResultKind, Statistics
-from scorefield.data.cells_written import CellBlock, write_cells
 from scorefield.data.config import DataConfig
-from scorefield.data.contents import Coded
 from scorefield.data.rows import Rows, digest
 from scorefield.runs.jobs.engines import Task, find_engine
 from scorefield.runs.jobs.parts import Columns, Job
@@ -41,6 +39,10 @@ from scorefield.runs.jobs.tables import (
     write_table,
 )
 from scorefield.sampling import batches
+
+if TYPE_CHECKING:
+    from scorefield.data.cells_written import CellBlock
+    from scorefield.data.contents import Coded
 
 _PARTS = 1000  # at most, of small items
 _LARGE = 1 << 24  # bytes of the items in a part
@@ -202,6 +204,8 @@ def finish(job: Job, kind: ResultKind) -> None:
     if job.out.suffix in ARRAY:
         write_array(job.out, len(job.ids), (block[kind.result] for block in blocks))
     elif job.out.suffix in CELLS:
+        from scorefield.data.cells_written import write_cells
+
         write_cells(job.out, (_cells(block, kind, like) for block in blocks), like.columns.names)
     elif kind.result:
         write_table(job.out, (_rows(block, kind, like) for block in blocks))
@@ -232,6 +236,7 @@ def _rows(block: Columns, kind: ResultKind, like: DataConfig) -> Any:
 
 def _cells(block: Columns, kind: ResultKind, like: DataConfig) -> CellBlock:
     """Return the cells of a part with their conditions, and the items and draws that they are."""
+    from scorefield.data.cells_written import CellBlock
     from scorefield.data.channels import labelled
 
     x = block[kind.result].reshape(-1, *like.shape)

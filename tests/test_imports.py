@@ -27,7 +27,7 @@ ALLOWED = {
     "sampling": {"_internal", "field", "noise", "process", "solvers"},
     "likelihood": {"_internal", "field", "noise", "process", "sampling", "solvers"},
     "inverse": {"_internal", "field", "process", "sampling", "solvers"},
-    "data": {"_internal", "networks", "noise", "process"},
+    "data": {"_internal", "networks", "noise", "process", "spaces"},
     "training": {"_internal", "data", "field", "noise", "process"},
     "evaluate": {"_internal", "field", "likelihood", "noise", "process", "sampling", "solvers"},
     "tuning": {"_internal", "evaluate", "field", "noise", "process", "sampling", "solvers"},

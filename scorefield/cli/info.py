@@ -40,6 +40,8 @@ def next_commands(run: Path, config: RunConfig, network: str | None = None) -> l
     commands = _for_sampling(run, held_out_source(config))
     if config.data.source is not None:  # a run between two data sets has no noise to sample from
         commands = [["translate", config.data.source], ["translate", config.data.name, "--back"]]
+    if config.data.points.space:  # where no plans are tuned or compared
+        commands = [each for each in commands if each[0] not in ("tune", "compare")]
     own = [] if network is None else ["--network", network]
     return [shlex.join(["scorefield", name, str(run), *rest, *own]) for name, *rest in commands]
 

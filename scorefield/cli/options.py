@@ -227,7 +227,17 @@ class ReadOptions:
     """Kinds of columns of a table, such as price=log,day=date,id=drop: number, whole, date,
     category, ordered or drop, or the map of a number: standard, log, logit or normal, or its
     bounds, such as score=0..100 or age=0.. with one bound. A single word is for all numbers:
-    quantile, standard or normal."""
+    quantile, standard or normal. With --space, the columns of its points, as lat,lon."""
+
+    space: Annotated[str | None, option(ITEMS)] = None
+    """Space that the items are points of: sphere, torus:2, so3, or a product such as
+    so3:quaternion,euclidean:3. The form of the columns may follow a part: latlon or xyz for the
+    sphere; quaternion (w,x,y,z), matrix or euler (yaw,pitch,roll) for so3."""
+
+    angles: Annotated[
+        Literal["degrees", "radians"] | None, option(ITEMS, "degrees for latitudes and longitudes")
+    ] = None
+    """Unit of the angles of points; needed for torus and euler."""
 
 
 @Parameter(name="*")

@@ -142,7 +142,8 @@ def choose_plan(opened: Opened, options: PlanOptions, solver: SolverOptions) -> 
     tunable = options.plan is None and not run.scales
     if tunable and (tuned := opened.folder.plan(run.conditional, calls, run.guidance)):
         return NamedPlan(f"tuned-{calls}", tuned, describe_tuning(tuned), "the tuned plan")
-    note = "using the default plan; scorefield tune fits a plan to the run"
+    tune = "; scorefield tune fits a plan to the run" if run.field.process.space is None else ""
+    note = f"using the default plan{tune}"
     return NamedPlan(f"plan-{calls}", default_plan(run.field, calls), note, "the default plan")
 
 
@@ -167,7 +168,8 @@ def solver_plan(
         ValueError: an option of the solver out of range.
     """
     settings = {name: value for name, value in asdict(options).items() if value is not None}
-    name, spacing = settings.pop("solver", "multistep"), settings.pop("grid", None)
+    usual = "multistep" if run.field.process.space is None else "singlestep"
+    name, spacing = settings.pop("solver", usual), settings.pop("grid", None)
     steps = settings.pop("steps", None)
     rtol, atol = settings.pop("rtol", None), settings.pop("atol", None)
     by_default = options.solver is None and not settings  # as in Python

@@ -144,7 +144,7 @@ def train(
     from scorefield.runs.build import NONE, Objects
     from scorefield.runs.folder import RunFolder
     from scorefield.runs.summary import parameters
-    from scorefield.runs.trainer import Training
+    from scorefield.runs.trainer import FLOW, SPACE, Training
 
     if out is None and not (print_config or dry_run):
         raise UsageError("--out: name the run folder to write.")
@@ -152,7 +152,9 @@ def train(
         RunFolder(out).refuse_existing()
     config_ = TrainConfig() if settings is None else TrainConfig(**dict(settings))
     if to is not None:
-        config_ = _flow(config_, settings)
+        config_ = _with(FLOW, config_, settings)
+    if reading.space is not None:
+        config_ = _with(SPACE, config_, settings)
     objects = NONE if network is None else Objects.of(make_network(network))
     if reading.conditions is not None and not config_.conditional:
         config_ = config_.model_copy(update={"conditional": True})
@@ -190,13 +192,11 @@ def _codec(folder: Path) -> TrainedCodec:
     return load_codec(folder)
 
 
-def _flow(config: TrainConfig, settings: TrainConfig | None) -> TrainConfig:
-    """Return a configuration with the settings of flow matching where none was chosen."""
-    from scorefield.runs.trainer import FLOW
-
+def _with(kinds: dict[str, str], config: TrainConfig, settings: TrainConfig | None) -> TrainConfig:
+    """Return a configuration with the kinds of some settings where none was chosen."""
     chosen = set() if settings is None else settings.model_fields_set
-    flow = {name: {"kind": kind} for name, kind in FLOW.items() if name not in chosen}
-    return TrainConfig.model_validate({**dict(config), **flow})
+    rest = {name: {"kind": kind} for name, kind in kinds.items() if name not in chosen}
+    return TrainConfig.model_validate({**dict(config), **rest})
 
 
 def _print_config(training: Training) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -332,6 +333,25 @@ class TrainedCodecConfig(Frozen):
     width: PositiveInt = Field(default=128, le=2**14)
 
 
+Form = Literal["vector", "angles", "latlon", "xyz", "quaternion", "matrix", "euler"]
+
+
+class PointsConfig(Frozen):
+    """The points of a space in the columns of data.
+
+    Attributes:
+        space: its name, as for `scorefield.spaces.parse`; empty for data that is not of points.
+        forms: of the columns of each part of the space, as for `scorefield.data.points.declared`.
+        angles: the unit of angles.
+        positive: the columns of angles from 0 to a full turn; others are from minus half a turn.
+    """
+
+    space: str = Field(default="", max_length=1000)
+    forms: tuple[Form, ...] = ()
+    angles: Literal["degrees", "radians"] = "radians"
+    positive: tuple[NonNegativeInt, ...] = ()
+
+
 class DataConfig(Frozen):
     """The data that a network was trained on.
 
@@ -343,6 +363,7 @@ class DataConfig(Frozen):
         lengths: the lengths of signals and the shares of the data that have them, if they differ;
             the last is that of ``shape``.
         columns: of vectors.
+        points: that the samples are, on a space.
         reading: choices in reading the source.
         codec: the codec, if the field is one of latents.
         source: the data set in the place of noise, of a run that translates from it.
@@ -354,6 +375,7 @@ class DataConfig(Frozen):
     conditions: tuple[Channel, ...] = ()
     lengths: tuple[tuple[PositiveInt, PositiveFloat], ...] = ()
     columns: ColumnsConfig = ColumnsConfig()
+    points: PointsConfig = PointsConfig()
     reading: ReadingConfig = ReadingConfig()
     codec: CodecConfig | TrainedCodecConfig | None = None
     source: str | None = None
@@ -361,6 +383,8 @@ class DataConfig(Frozen):
     @property
     def baseline(self) -> str:
         """The estimate that errors on held-out data are divided by the error of."""
+        if self.points.space:
+            return "no score at low noise"
         return "a Gaussian" if self.source is None else "no translation"
 
     @field_serializer("conditions")

@@ -52,7 +52,8 @@ def inspect(source: str | Path, conditions: str | None = None, **options: Any) -
         contents = Contents(read(source).x.numpy())  # type: ignore[attr-defined]
     else:
         dialect = Dialect(**{f.name: options.get(f.name) for f in fields(Dialect)})
-        columns = Choices.of(options.get("columns"))
+        space = options.get("space")
+        columns = Choices.of(options.get("columns") if space is None else None)
         without = (*options.get("without", ()), *columns.dropped)
         use = Use.of(
             columns_of(entries(conditions)), without, options.get("like"), dialect, columns.texts

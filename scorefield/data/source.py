@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from scorefield.data.config import (
     DataConfig,
     Kind,
     NumberColumn,
+    PointsConfig,
     ReadingConfig,
     numbered,
 )
@@ -33,8 +34,11 @@ from scorefield.data.dialect import Dialect
 from scorefield.data.formats import read_file
 from scorefield.data.layout import Layout, Survey, select, survey
 from scorefield.data.objects import from_object
-from scorefield.data.rows import Rows, is_rows
+from scorefield.data.rows import Rows, chunks, is_rows
 from scorefield.data.tabular import Choices, Table
+
+if TYPE_CHECKING:
+    from scorefield.spaces import Space
 
 Missing = Literal["refuse", "drop", "keep"]
 
@@ -65,6 +69,7 @@ class Data:
         columns: the kinds of the columns of vectors.
         incomplete: the number of samples with missing values.
         reading: choices in reading the source.
+        points: that the samples are, on a space.
         notes: one line on each choice that was made in reading it.
     """
 
@@ -75,6 +80,7 @@ class Data:
     incomplete: int
     reading: ReadingConfig
     notes: tuple[str, ...]
+    points: PointsConfig
 
     def __init__(
         self,
@@ -85,6 +91,7 @@ class Data:
         incomplete: int = 0,
         reading: ReadingConfig = ReadingConfig(),
         notes: tuple[str, ...] = (),
+        points: PointsConfig = PointsConfig(),
     ) -> None:
         if not is_rows(x) and not columns.arrow:
             data = read(x, conditions, name=name)
@@ -95,7 +102,7 @@ class Data:
             for key, value in conditions.values.items():
                 if len(value) != len(x):
                     raise DataError(f"condition {key} has {len(value)} rows for {len(x)} samples.")
-            values = [x, conditions, name, columns, incomplete, reading, notes]
+            values = [x, conditions, name, columns, incomplete, reading, notes, points]
         for field, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
@@ -140,7 +147,9 @@ def read(
     resize: int | str | None = None,
     crop: int | str | None = None,
     like: DataConfig | None = None,
-    columns: str | Mapping[str, str] | None = None,
+    columns: str | Sequence[str] | Mapping[str, str] | None = None,
+    space: str | Space | None = None,
+    angles: str | None = None,
     in_memory: int = IN_MEMORY,
     delimiter: str | None = None,
     decimal: str | None = None,
@@ -197,7 +206,13 @@ def read(
             ``{"price": "log", "day": "date", "id": "drop"}``; the others are detected. Kinds are
             number, whole, date, category, ordered, drop, or the map of a number: standard, log,
             logit, normal. A single word is for all numbers: quantile, the default, for maps that
-            are fitted after training; standard, or normal, without them.
+            are fitted after training; standard, or normal, without them. With a space, the names
+            of the columns of its points, in order, ``"lat,lon"``.
+        space: that the rows are points of, one of `scorefield.spaces` or its name, such as
+            ``"sphere"`` or ``"so3:quaternion,euclidean:3"`` for a product; see
+            `scorefield.data.points` for the forms of columns.
+        angles: of points, ``"degrees"`` or ``"radians"``; the default is degrees for latitudes and
+            longitudes.
         in_memory: bytes; larger data is read when it is needed.
         delimiter, decimal, encoding, comment, header, na: of a table of text, as in
             `scorefield.data.dialect.Dialect`; the default is to detect them.
@@ -230,10 +245,13 @@ def read(
         return Data(x, _conditions(conditions, x, name, embeddings, learned), name)
     choices = explicit if like is None else explicit.over(like.reading)
     dialect = Dialect(delimiter, decimal, encoding, comment, header, na)
-    of_columns = Choices.of(columns)
+    of_points = () if space is None or columns is None else _names(columns)
+    kinds: Any = None if of_points else columns
+    of_columns = Choices.of(kinds)
     wanted = entries(conditions)
     columns_asked = columns_of(wanted)
     use = Use.of(columns_asked, (*without, *of_columns.dropped), like, dialect, of_columns.texts)
+    use = replace(use, names=of_points or use.names)
     contents = read_contents(source, choices, use, name)
     contents, axes = _checked(contents, explicit, choices, name, like)
     others = columns_asked & {*contents.names}
@@ -241,8 +259,14 @@ def read(
     if contents.table is not None:
         values, notes = read_conditions(wanted, contents, name, (1,), embeddings, learned)
         table = Table(contents.table, name, of_columns, frozenset(others))
+        if space is not None:
+            ours, missing = (
+                _point_columns(contents.names, of_points, others, name),
+                missing or "refuse",
+            )
         data = _of_table(table, values, ours, missing or "keep", learn)
-        return replace(data, reading=choices, notes=(*contents.notes, *notes))
+        data = replace(data, reading=choices, notes=(*contents.notes, *notes))
+        return data if space is None else as_points(data, space, angles)
     if columns:
         raise DataError(f"columns={columns!r}: {name} is not a table.")
     samples = select(contents, axes, (*without, *others), name, ours)
@@ -263,7 +287,50 @@ def read(
     shape = tuple(rows.shape[1:])
     values, notes = read_conditions(wanted, contents, name, shape, embeddings, learned)
     values, notes = values.rows(facts.keep), (*contents.notes, *notes)
-    return Data(rows, values, name, about, facts.incomplete, choices, notes)
+    data = Data(rows, values, name, about, facts.incomplete, choices, notes)
+    return data if space is None else as_points(data, space, angles)
+
+
+def as_points(data: Data, space: str | Space, angles: str | None) -> Data:
+    """Return data whose columns are points of a space; the arguments are those of `read`.
+
+    Raises:
+        DataError: columns that are not such points.
+    """
+    from scorefield.data.points import Points, declared, with_turns  # for points of a space alone
+
+    points = declared(space, math.prod(data.shape), angles, data.name)
+    encoding, bounds = Points(points, data.shape, data.columns.names), []
+    for chunk in chunks(data.x):
+        encoding.check(chunk, data.name)
+        bounds.append(torch.stack(chunk.flatten(1).aminmax(dim=0)))
+    low, high = torch.stack(bounds)[:, 0].amin(0), torch.stack(bounds)[:, 1].amax(0)
+    columns = ColumnsConfig(names=data.columns.names)
+    return replace(data, columns=columns, points=with_turns(points, low.tolist(), high.tolist()))
+
+
+def _names(columns: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the columns of points."""
+    return (
+        tuple(each.strip() for each in columns.split(","))
+        if isinstance(columns, str)
+        else tuple(columns)
+    )
+
+
+def _point_columns(
+    there: Sequence[str], wanted: Sequence[str], others: Set[str], name: str
+) -> ColumnsConfig:
+    """Return the columns of points in a table: those that are named, or all that are left.
+
+    Raises:
+        DataError: a column that is not there.
+    """
+    for column in wanted:
+        if column not in there:
+            raise DataError(f"columns={column!r}: {name} has no such column.")
+    rest = tuple(column for column in there if column not in others)
+    return ColumnsConfig(names=tuple(wanted) or rest)
 
 
 def _of_table(

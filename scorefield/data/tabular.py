@@ -183,9 +183,9 @@ def _stacked(parts: list[np.ndarray]) -> Tensor:
 
 def _plain_numbers(source: Source) -> np.ndarray:
     if not exact.is_number(source.values.type):
-        raise source.refused(
-            f"it holds values of type {source.values.type}, and the run was trained on numbers",
-            "drop",
+        raise DataError(
+            f"{source.table}, column {source.name}: it holds values of type {source.values.type}, "
+            "where numbers are needed."
         )
     return exact.as_float64(source.values)
 

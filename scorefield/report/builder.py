@@ -18,6 +18,7 @@ from scorefield import __version__
 from scorefield._internal.atomic_files import write
 from scorefield._internal.errors import UsageError
 from scorefield._internal.text import printable, short_name
+from scorefield.data.points import described
 from scorefield.report import sample_sections, training_sections
 from scorefield.report.blocks import Commands, Panels, Section, Slider
 from scorefield.report.calibration import calibration_section
@@ -118,9 +119,14 @@ def reproduce(context: ReportContext) -> Section:
         *([] if context.run.codec else [f"scorefield likelihood {run} {context.data}"]),
         f"scorefield interpolate {run} {context.data} --pairs 0:1 2:3",
     ]
+    options, points = "", config.data.points
+    if points.space:
+        names, lines = config.data.columns.names, lines[:-1]
+        options = f" --space {described(points)} --angles {points.angles}"
+        options += f" --columns {quoted(','.join(names))}" * bool(names)
     if config.source is None:
         source = quoted(config.data.name)
-        lines.append(f"scorefield train {source} --config {run}/config.toml --out AGAIN")
+        lines.append(f"scorefield train {source}{options} --config {run}/config.toml --out AGAIN")
     text = "All numbers and pictures of this report depend on the run, the data and the seed alone."
     return Section("commands", "How to reproduce this", text, [Commands("\n".join(lines))])
 
@@ -137,6 +143,16 @@ SECTIONS = (
     likelihood,
     sample_sections.interpolations,
     reproduce,
+)
+
+
+# sections that add vectors, or show plans that are not for points of a space
+_FLAT = (
+    sample_sections.over_time,
+    sample_sections.over_calls,
+    sample_sections.two_ways,
+    frontier_section,
+    sample_sections.interpolations,
 )
 
 
@@ -165,7 +181,9 @@ class ReportBuilder:
             run, data, held_out=held_out, seed=seed, n=n, items=items, conditions=conditions
         )
         calibrated = bool(measured_columns(self.context.run))
-        self.sections = [s for s in SECTIONS if calibrated or s is not calibration_section]
+        flat = self.context.run.field.process.space is None
+        absent = (*(() if flat else _FLAT), *(() if calibrated else (calibration_section,)))
+        self.sections = [section for section in SECTIONS if section not in absent]
         if out is None:
             if self.context.run.folder is None:
                 raise UsageError("out=None: the run has no folder; pass the file to write as out.")

@@ -105,6 +105,8 @@ def projection(run: Run, x: Tensor) -> tuple[Projection, tuple[str, ...]]:
     numbers = {c.name for c in columns.kinds if c.kind == "number" and c.low < c.high}
     special = {c.name for c in columns.kinds} - numbers
     numeric = [k for k, name in enumerate(names) if name not in special]
+    if run.config.data.points.forms[:1] == ("latlon",):  # as on a map
+        numeric[:2] = [1, 0]
     if size <= _FEW and len(numeric) >= min(size, 2):
         first = numeric[:2]
         labels = names if columns.names else [f"coordinate {name}" for name in names]

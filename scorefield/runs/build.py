@@ -56,7 +56,14 @@ _COARSEST = {1: 32, 3: 8}  # longest side of a U-Net's coarsest level, of signal
 _MULTIPLIERS = (1, 2, 2, *[4] * 13)  # of a U-Net's levels
 MOST_TENSORS = 10_000  # of a network: each is an object, and an entry of a header
 
-PROCESSES: dict[str, type[Process]] = {
+
+def _brownian(space: str, **times: float) -> Process:
+    from scorefield.spaces import Brownian, parse  # for points of a space alone
+
+    return Brownian(parse(space), **times)
+
+
+PROCESSES: dict[str, Callable[..., Process]] = {
     "vp": processes.VP,
     "subvp": processes.SubVP,
     "ve": processes.VE,
@@ -65,6 +72,7 @@ PROCESSES: dict[str, type[Process]] = {
     "flow": processes.Flow,
     "edm": processes.EDM,
     "tabulated": processes.Tabulated,
+    "brownian": _brownian,
 }
 PARAMETRIZATIONS: dict[str, type[p.Parametrization]] = {
     "eps": p.Eps,
@@ -156,6 +164,25 @@ class Objects:
 NONE = Objects()
 
 
+def objects_on(space: Any, objects: Objects) -> Objects:
+    """Return the user's objects for a process on a space: a network is one of points.
+
+    Raises:
+        UsageError: a space of the user's own without a network.
+    """
+    from scorefield.spaces import SpaceNetwork, name_of
+
+    network = objects.network
+    if network is None and name_of(space) is None:
+        raise UsageError(
+            f"network=None: {space} is a space of your own; pass a network for the "
+            f"{SpaceNetwork.count(space)} coordinates of its points."
+        )
+    if network is None or isinstance(network, SpaceNetwork):
+        return objects
+    return dataclasses.replace(objects, network=SpaceNetwork(network, space))
+
+
 def _description(value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of an object of one of the kinds, or of the user's own."""
     scaled = isinstance(value, Scaled)
@@ -165,6 +192,11 @@ def _description(value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
         if type(value) is constructor and dataclasses.is_dataclass(value):
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
             return {"kind": kind, **{name: _plain(field) for name, field in fields.items()}}
+    if isinstance(value, Process) and value.space is not None:
+        from scorefield.spaces import Brownian, name_of
+
+        if type(value) is Brownian and (name := name_of(value.space)):
+            return {"kind": "brownian", "space": name, "t_min": value.t_min, "t_max": value.t_max}
     own = value if hasattr(value, "__qualname__") else type(value)
     return {"kind": "custom", "name": f"{own.__module__}.{own.__qualname__}"}
 
@@ -174,7 +206,16 @@ def _plain(value: Any) -> Any:
 
 
 def process(config: c.ProcessConfig, own: Process | None = None) -> Process:
-    """Return the user's own process, or the configured one."""
+    """Return the user's own process, or the configured one.
+
+    Raises:
+        UsageError: Brownian motion without a space.
+    """
+    if own is None and config.kind == "brownian" and config.space is None:
+        raise UsageError(
+            "process=brownian: give the space of the data, as in space='sphere', or as "
+            "--space sphere at the command line."
+        )
     result: Process = _constructor("process", config)(**_options(config)) if own is None else own
     return result
 
@@ -303,6 +344,7 @@ class Design(NamedTuple):
         channels: the conditions.
         ends: whether samples are signals that may end before the last place.
         heads: outputs for each channel of a sample.
+        space: of the samples, by its name; None for vectors.
     """
 
     config: c.NetworkConfig
@@ -310,6 +352,7 @@ class Design(NamedTuple):
     channels: Sequence[Channel] = ()
     ends: bool = False
     heads: int = 1
+    space: str | None = None
 
     @classmethod
     def of(cls, config: c.TrainConfig, data: DataConfig) -> Design:
@@ -318,9 +361,9 @@ class Design(NamedTuple):
         Raises:
             ValueError: as `field_shape`.
         """
-        heads = 2 if config.bridge else 1
-        shape = field_shape(config, data)
-        return cls(config.network, shape, data.conditions, bool(data.lengths), heads)
+        heads, ends = 2 if config.bridge else 1, bool(data.lengths)
+        shape, space = field_shape(config, data), space_of(config)
+        return cls(config.network, shape, data.conditions, ends, heads, space)
 
 
 def network(design: Design) -> nn.Module:
@@ -331,7 +374,13 @@ def network(design: Design) -> nn.Module:
             its levels; components of signals of several lengths; images as conditions of an MLP;
             other settings that the network rejects.
     """
-    config, shape, channels, ends, heads = design
+    config, shape, channels, ends, heads, space = design
+    if space is not None:
+        from scorefield.spaces import SpaceNetwork, parse
+
+        points = parse(space)
+        inner = network(Design(config, (SpaceNetwork.count(points),), channels))
+        return SpaceNetwork(inner, points)
     if ends:
         if getattr(config, "components", 0):
             raise ValueError("network.components: not for signals of several lengths; use 0.")
@@ -465,6 +514,12 @@ def encoding(config: c.TrainConfig, data: DataConfig, by: Codec | None = None) -
         return Latents(by, Levels(config.levels) if config.levels else Continuous(), pixels)
     if config.levels:
         return Levels(config.levels)
+    if (space := space_of(config)) is not None:
+        if data.points.space != space:
+            raise ValueError(f"the process is on {space}, and the data on {data.points.space!r}.")
+        from scorefield.data.points import Points
+
+        return Points(data.points, data.shape, data.columns.names)
     columns = data.columns
     if len(data.shape) > 1 or not columns.kinds:
         return Continuous()
@@ -473,6 +528,11 @@ def encoding(config: c.TrainConfig, data: DataConfig, by: Codec | None = None) -
     from scorefield.data.columns import Columns
 
     return Columns(columns, data.shape[0])
+
+
+def space_of(config: c.TrainConfig) -> str | None:
+    """Return the name of the space of a run's process; None for vectors, and for your own."""
+    return config.process.space if config.process.kind == "brownian" else None
 
 
 def field_shape(config: c.TrainConfig, data: DataConfig) -> tuple[int, ...]:
@@ -551,7 +611,7 @@ def resolved(
 
     Without a count, those of the length of a training are left as they are.
     """
-    chosen = concrete_network(config.network, shape)
+    chosen = concrete_network(config.network, (1,) if space_of(config) else shape)
     ours = config.process
     if ours.kind != "custom":
         built = process(ours)

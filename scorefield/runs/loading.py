@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from scorefield._internal.devices import find_device
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield.data import Standardize
-from scorefield.data.config import DataConfig
+from scorefield.data.config import DataConfig, PointsConfig
 from scorefield.data.lengths import moments, shares_of
 from scorefield.field import Denoiser, Label, Parametrization, check_starts_at_noise
 from scorefield.process import Process
@@ -69,6 +70,9 @@ def load(
     passed = {name: value for name, value in others.items() if value is not None}
     files, objects = RunFolder(folder), build.Objects.of(_module(network), **passed)
     _check_objects(files, objects)
+    if objects.network is not None:
+        space = build.process(files.config.train.process, objects.process).space
+        objects = objects if space is None else build.objects_on(space, objects)
     tensors = files.tensors(ema, checkpoint, objects.network)
     config = _with_average(files.config, ema)
     try:
@@ -166,7 +170,7 @@ def run_of(
     settings: dict[str, Any],
 ) -> Run:
     """Return a run of any denoiser; see `Run.of`."""
-    from scorefield.data.source import as_data
+    from scorefield.data.source import as_data, as_points
 
     check_starts_at_noise(denoiser)
     if denoiser.coupled:
@@ -177,8 +181,14 @@ def run_of(
         raise UsageError(
             "conditional=True: pass data with conditions, scorefield.Data(x, conditions)."
         )
+    points, space = PointsConfig(), build.space_of(train)
+    if space is not None:
+        from scorefield.data.points import declared
+
+        points = declared(denoiser.process.space, math.prod(denoiser.shape), None, name)
+        items = None if items is None else as_points(items, denoiser.process.space, None)
     if items is None:
-        about = DataConfig(name=name, shape=denoiser.shape)
+        about = DataConfig(name=name, shape=denoiser.shape, points=points)
     else:
         about = describe_data(items, train)
     encoding = build.encoding(train, about)
@@ -223,6 +233,7 @@ def describe_data(data: Data, config: TrainConfig) -> DataConfig:
         conditions=data.conditions.channels if config.conditional else (),
         lengths=_lengths(data, config),
         columns=columns,
+        points=data.points,
         reading=data.reading,
     )
 

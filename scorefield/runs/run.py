@@ -15,7 +15,7 @@ from torch import Tensor
 from scorefield._internal.errors import UsageError
 from scorefield.data import Standardize
 from scorefield.data.lengths import by_length
-from scorefield.field import Denoiser, ScoreField
+from scorefield.field import Denoiser, ScoreField, check_flat
 from scorefield.noise import DECODER, Noise
 from scorefield.runs.folder import RunFolder
 from scorefield.runs.inference import DataInference
@@ -307,6 +307,7 @@ class Run(DataInference):
         from scorefield.tuning.frontier import METRICS, frontier
 
         field, real, other, records = self.toward(given), None, None, None
+        check_flat("compare", field)
         if data is not None:
             items = {"conditions": conditions, "held_out": held_out, "n": n, "seed": seed}
             real, other, records = references(self, data, given, **items)

@@ -95,6 +95,8 @@ def check_settings(config: TrainConfig, data: Data) -> None:
     Raises:
         UsageError: with the setting to change.
     """
+    if data.points.space:
+        _check_on_space(config, data)
     if config.conditional and not data.conditions:
         raise UsageError(
             f"conditional=True: {data.name} has no conditions; pass them as conditions, or leave "
@@ -134,6 +136,26 @@ def _check_components(config: TrainConfig) -> None:
         raise UsageError(
             "network.components: needs parametrization.kind=preconditioned with data_std=1, and "
             "label.kind=noise."
+        )
+
+
+def _check_on_space(config: TrainConfig, data: Data) -> None:
+    """Reject settings that have no meaning for points of a space."""
+    kinds = {name: getattr(config, name).kind for name in ("process", "parametrization", "label")}
+    needed = {"process": "brownian", "parametrization": "eps", "label": "noise"}
+    wrong = [f"{name}={kind}" for name, kind in kinds.items() if kind != needed[name]]
+    if config.network.kind not in ("auto", "mlp", "custom"):
+        wrong.append(f"network={config.network.kind}")
+    wrong += [f"{k}={getattr(config, k):g}" for k in ("levels", "bridge") if getattr(config, k)]
+    if config.coupling != "independent":
+        wrong.append(f"coupling={config.coupling}")
+    if components := getattr(config.network, "components", 0):
+        wrong.append(f"network.components={components}")
+    if wrong:
+        raise UsageError(
+            f"{wrong[0]}: {data.name} has points of {data.points.space}, for which the process is "
+            "brownian, the parametrization eps, the label noise and the network mlp or your own, "
+            "without levels, couplings and components."
         )
 
 

@@ -24,6 +24,7 @@ def summary(run: Run) -> dict[str, str]:
         "data": f"{data.name}: {amount(data)} of shape {data.shape}",
         "values": f"whole numbers in {config.levels} levels" if config.levels else "",
         **column_summary(data.columns),
+        "points": _points(data),
         "conditions": "; ".join(map(described, data.conditions)) or "none",
         "process": f"{process}",
         "noise levels": f"sigma/alpha from {low:.3g} to {high:.3g}",
@@ -37,6 +38,15 @@ def summary(run: Run) -> dict[str, str]:
         rows["training"] = f"{optim.steps} steps of {optim.batch_size}, seed {config.seed}{of}"
         rows["loss"] = f"{run.config.loss:.4f}"
     return {name: text for name, text in rows.items() if text}
+
+
+def _points(data: DataConfig) -> str:
+    """Return the space of the points in the data and the forms of their columns."""
+    points = data.points
+    forms = ", ".join(points.forms)
+    angles = {"angles", "latlon", "euler"} & {*points.forms}
+    unit = f", in {points.angles}" if angles else ""
+    return f"of {points.space} as {forms}{unit}" if points.space else ""
 
 
 def amount(data: DataConfig) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.devices import conditions, find_device
-from scorefield._internal.errors import StorageError
+from scorefield._internal.errors import StorageError, UsageError
 from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
 from scorefield.data.lengths import moments
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from scorefield.spaces import Space
 
 _SINGLE = SingleWorker()
+# settings of trainings on a space
+SPACE = {"process": "brownian", "parametrization": "eps", "weighting": "simple"}
 # settings of flow matching, which suit paths between two data sets
 FLOW = {
     "process": "flow",
@@ -109,10 +111,21 @@ class Training:
     ) -> None:
         check_instance("data", data, Data, "Data(x)")
         config = objects.described(TrainConfig() if config is None else config)
+        if config.process.kind == "brownian":
+            data, config = on_space(data, config)
         check_settings(config, data)
+        space = build.process(config.process, objects.process).space
+        if space is not None:
+            objects = build.objects_on(space, objects)
+        if source is not None and (space or data.points.space or source.points.space):
+            raise UsageError(
+                f"to={data.name}: translations add vectors, and points of a space do not add."
+            )
         self.codec = codec
         if codec is not None:
             check_codec(config, source is not None)
+            if space is not None or data.points.space:
+                raise UsageError("codec: latents are vectors, and points of a space are not.")
             data = codec.aligned(data)
         shape = data.shape if codec is None else codec.module.shape(data.shape)
         self.config = build.resolved(config, shape, len(data.x))
@@ -128,17 +141,15 @@ class Training:
         check_config(RunConfig(data=self.data_config, train=self.config, loss=0.0))
         self._module = None if codec is None else codec.module.to(device)
         self.encoding = build.encoding(self.config, self.data_config, self._module)
-        for each in [data] if source is None else [data, source]:
-            for chunk in chunks(each.x) if config.levels else ():
-                self.encoding.check(chunk, each.name)
-        mean, variance = moments(self.data_config, *self.encoding.moments(data.x), len(data.x))
-        space = None if objects.process is None else objects.process.space
-        if space is None:
-            self.transform = Standardize.fit(mean, variance)
-        else:
+        if space is not None and not data.points.space:  # of your own
             for chunk in chunks(data.x):
                 space.check(chunk)
-            self.transform = Standardize.of_levels(0, 0.0, 1.0, tuple(mean.shape))
+        for each in [data] if source is None else [data, source]:
+            for chunk in chunks(each.x) if config.levels or data.points.space else ():
+                self.encoding.check(chunk, each.name)
+        mean, variance = moments(self.data_config, *self.encoding.moments(data.x), len(data.x))
+        own = mean, variance
+        self.transform = Standardize.fit(*own if space is None else scales(space, *own))
         self.denoiser = new_denoiser(
             self.config,
             self.data_config,
@@ -395,20 +406,42 @@ def _unfitted(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"columns": columns})
 
 
-def _on_space(space: Space, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a training on a space."""
-    from scorefield import networks
-    from scorefield.spaces import Brownian, Space, SpaceNetwork
+def _named(space: Space, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return a space that has a name, or the settings of a training on a space of your own."""
+    from scorefield.spaces import Brownian, Space, name_of
 
-    check_instance("space", space, Space, "one such as scorefield.spaces.Sphere(2)")
-    network = settings.get("network")
-    if network is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.get("seed", 0))
-            network = networks.MLP(SpaceNetwork.count(space))
-    plain = {"parametrization": "eps", "weighting": "simple", "held_out": 0.0}
-    own = {"process": Brownian(space), "network": SpaceNetwork(network, space)}
-    return {**plain, **own, **settings, "network": own["network"]}
+    check_instance("space", space, Space, "one such as scorefield.spaces.Sphere(2), or its name")
+    if name_of(space):
+        return space, settings
+    return None, {**settings, "process": Brownian(space)}
+
+
+def scales(space: Space, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the moments by which points are standardized: those of Euclidean parts alone."""
+    from scorefield.spaces.product import is_flat
+
+    flat = is_flat(space)
+    return torch.where(flat, mean, 0.0), torch.where(flat, variance, 1.0)
+
+
+def on_space(data: Data, config: TrainConfig) -> tuple[Data, TrainConfig]:
+    """Return data and settings with the same space, declared by at least one of them.
+
+    Raises:
+        UsageError: two spaces, or none.
+        DataError: as `scorefield.data.points.declared`.
+    """
+    from scorefield.data.source import as_points
+
+    process, space = config.process, data.points.space
+    assert process.kind == "brownian"
+    if process.space is None:
+        process = process.model_copy(update={"space": space or None})
+    elif not space:
+        data = as_points(data, build.process(process).space, None)
+    elif space != process.space:
+        raise UsageError(f"process.space={process.space!r}: {data.name} has points of {space}.")
+    return data, config.model_copy(update={"process": process})
 
 
 def train(
@@ -416,7 +449,8 @@ def train(
     conditions: Any = None,
     *,
     to: Any = None,
-    space: Space | None = None,
+    space: Space | str | None = None,
+    angles: str | None = None,
     codec: TrainedCodec | str | PathLike[str] | None = None,
     embeddings: Mapping[str, Any] | None = None,
     config: TrainConfig | None = None,
@@ -435,10 +469,8 @@ def train(
         to: a second data set of the same shape. The run then translates ``data`` to it and back, by
             `Run.translate`, and is a flow by default. With conditions it is a `scorefield.Data`
             that has the same ones, or a table that has the same columns.
-        space: the space of `scorefield.spaces` that the rows are points of. They are not
-            standardised: give Euclidean parts unit variance. The network, of your own or an MLP,
-            is in a `scorefield.spaces.SpaceNetwork`; `scorefield.load` needs it and the process
-            again, as ``network=run.field``.
+        space, angles: of points, as for `scorefield.read`. The network, of your own or an MLP, is
+            in a `scorefield.spaces.SpaceNetwork`.
         codec: of `scorefield.train_codec`, or its folder: the field is one of its latents, and the
             run decodes.
         embeddings: as for `scorefield.read`.
@@ -466,12 +498,15 @@ def train(
         settings = {"conditional": True, **settings}
     if to is not None and config is None:
         settings = {**FLOW, **settings}
-    if space is not None:
-        settings = _on_space(space, settings)
+    if space is not None or (isinstance(data, Data) and data.points.space):
+        settings = {**(SPACE if config is None else {}), **settings}
+    if not isinstance(space, str | None):
+        space, settings = _named(space, settings)
     where = find_device(device)
     built, objects = configured(config, settings)
     with torch.inference_mode(False), torch.enable_grad():  # as they may be off around a call
-        items, source = as_data(data, conditions, embeddings=embeddings), None
+        points = {} if space is None else {"space": space, "angles": angles}
+        items, source = as_data(data, conditions, embeddings=embeddings, **points), None
         if to is not None:
             columns = conditions if isinstance(conditions, str) else None
             items, source = as_data(to, columns, embeddings=embeddings), items

@@ -109,6 +109,8 @@ def round_trip_plan(field: ScoreField, nfe: int = ROUND_TRIP_CALLS) -> Plan:
     Raises:
         ValueError: ``nfe < 2``; a field of data without deviation.
     """
+    if field.process.space is not None:
+        return resolve(field, None, None, nfe, ROUND_TRIP)
     c = _scale(field, nfe)
     return Plan(round_trip_solver(c), _round_trip_grid(field, nfe), finish=False)
 

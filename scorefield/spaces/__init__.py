@@ -8,6 +8,7 @@ from scorefield.spaces.base import (
 from scorefield.spaces.brownian import Brownian as Brownian
 from scorefield.spaces.flat import Euclidean as Euclidean, Torus as Torus
 from scorefield.spaces.mixture import HeatMixture as HeatMixture
+from scorefield.spaces.names import name_of as name_of, parse as parse
 from scorefield.spaces.network import SpaceNetwork as SpaceNetwork
 from scorefield.spaces.product import Product as Product
 from scorefield.spaces.rotations import SO3 as SO3
@@ -25,4 +26,6 @@ __all__ = [
     "SpaceNetwork",
     "Sphere",
     "Torus",
+    "name_of",
+    "parse",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor
 from scorefield.noise import Noise
 from scorefield.process import Prior
 from scorefield.spaces.base import HeatKernel, Shape, Space
+from scorefield.spaces.flat import Euclidean
 
 
 @dataclass(frozen=True, init=False)
@@ -117,6 +118,13 @@ class Product(Space):
     def _gap(self, x: Tensor) -> Tensor:
         pairs = zip(self.spaces, self.split(x), strict=True)
         return torch.stack([space._gap(part) for space, part in pairs]).amax(0)
+
+
+def is_flat(space: Space) -> Tensor:
+    """Return which coordinates of a point are those of Euclidean parts, a mask of its shape."""
+    if isinstance(space, Product):
+        return space.join([is_flat(part) for part in space.spaces])
+    return torch.full(space.shape, isinstance(space, Euclidean))
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,14 @@ class SO3(Isotropic):
         return 8 * math.pi**2
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
-        return x @ _rotation(_vector(x.mT @ v))
+        return x @ rotation(_vector(x.mT @ v))
 
     def pull_back(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
         a, b = _vector(x.mT @ v), _vector(self.exp(x, v).mT @ w)
         r = a.norm(dim=-1, keepdim=True)
         along = a / r.clamp(min=torch.finfo(a.dtype).tiny)
         part = (b * along).sum(-1, keepdim=True) * along
-        rest = (_rotation(a / 2) @ (b - part)[..., None])[..., 0]
+        rest = (rotation(a / 2) @ (b - part)[..., None])[..., 0]
         return x @ _antisymmetric(part + rest / torch.sinc(r / (2 * math.pi)))
 
     def spread(self, z: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class SO3(Isotropic):
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the velocity at ``x`` of a shortest geodesic to ``y``; any to a half turn."""
-        q = _quaternion(x.mT @ y)
+        q = quaternion(x.mT @ y)
         sine = q[..., 1:].norm(dim=-1, keepdim=True)
         r = 2 * torch.atan2(sine, q[..., :1])
         w = q[..., 1:] * torch.where(sine > 0, r / sine.clamp(min=1e-30), 2.0)
@@ -89,10 +89,10 @@ class SO3(Isotropic):
         return 2 * (r / 2).sin()
 
 
-def _rotation(w: Tensor) -> Tensor:
+def rotation(w: Tensor) -> Tensor:
     """Return the rotation by the angle ``|w|`` around ``w`` ``(..., 3)``."""
     r = w.norm(dim=-1, keepdim=True)
-    return _matrix(torch.cat([(r / 2).cos(), torch.sinc(r / (2 * math.pi)) * w / 2], -1))
+    return matrix(torch.cat([(r / 2).cos(), torch.sinc(r / (2 * math.pi)) * w / 2], -1))
 
 
 def _antisymmetric(w: Tensor) -> Tensor:
@@ -108,13 +108,13 @@ def _vector(m: Tensor) -> Tensor:
     return torch.stack([a[..., 2, 1], a[..., 0, 2], a[..., 1, 0]], -1)
 
 
-def _matrix(q: Tensor) -> Tensor:
+def matrix(q: Tensor) -> Tensor:
     """Return the rotation of a unit quaternion ``(w, x, y, z)``."""
     cross = _antisymmetric(q[..., 1:])
     return torch.eye(3).to(q) + 2 * (q[..., :1, None] * cross + cross @ cross)
 
 
-def _quaternion(m: Tensor) -> Tensor:
+def quaternion(m: Tensor) -> Tensor:
     """Return the unit quaternion of a rotation whose first entry is not negative.
 
     It is the longest column of the matrix ``4 q q^T``, normalized.

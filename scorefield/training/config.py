@@ -110,6 +110,18 @@ class EDMConfig(_Process):
     kind: Literal["edm"] = "edm"
 
 
+class BrownianConfig(_Process):
+    """Brownian motion on a space.
+
+    Attributes:
+        space: Space of the points, such as sphere or so3,euclidean:3 (brownian); the default is
+            that of the data.
+    """
+
+    kind: Literal["brownian"] = "brownian"
+    space: str | None = Field(default=None, max_length=1000)
+
+
 class TabulatedConfig(_Process):
     """A discrete table.
 
@@ -130,6 +142,7 @@ ProcessConfig = Annotated[
     | FlowConfig
     | EDMConfig
     | TabulatedConfig
+    | BrownianConfig
     | CustomConfig,
     Field(discriminator="kind"),
 ]

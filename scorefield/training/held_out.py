@@ -9,6 +9,9 @@ A mean of 1 means that nothing beyond means and variances was learned; lower is 
 enters, so levels are comparable. If this error rises while the loss falls, the network memorises
 the training data.
 
+On a space it is the squared error of the score's estimate, times ``sigma^2`` and divided by the
+dimension: about 1 without a score at low noise.
+
 Between two data sets the denominator is the mean error of ``x / (alpha + sigma)``, the sample as it
 is, without a translation.
 """
@@ -34,6 +37,7 @@ _WIDEST = 5.0  # in log(sigma/alpha): beyond, data of unit variance is nearly cl
 _MOST = 256  # samples
 _BATCH_SIZE = 64
 _DRAWS = 4  # of noise, a level
+_TABLES = 16  # noise levels of a bin, on a space
 
 
 def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -108,8 +112,11 @@ class HeldOut:
         u, noise = noise.uniform(torch.empty(0))
         if self.prepare is not None:
             x0, noise = self.prepare(x0, noise)
+        share = (places + u) / total
+        if process.space is not None:  # so many tables of heat kernels
+            share = ((share * _TABLES).floor() + 0.5) / _TABLES
         edges = bins(field.process)
-        depth = edges[level] + (edges[level + 1] - edges[level]) * (places + u) / total
+        depth = edges[level] + (edges[level + 1] - edges[level]) * share
         t = field.process.time(-depth).clamp(field.process.t_min, field.process.t_max)
         z, _ = field.process.noise(x0, t, noise)
         eps = z
@@ -121,6 +128,10 @@ class HeldOut:
         if field.bridge:
             at = Instant.of(field.process, t, x0)
             x, field = mix((1.0, x), (bridge_std(at, field.bridge), z)), Bridge(field)
+        if (space := process.space) is not None:
+            gap = field(x, t, **condition).eps - process.target_noise(x0, x, t, z)
+            errors = wide(space.inner(gap, gap)).cpu() / space.dim
+            return errors
         estimate = field(x, t, **condition).x0
         alpha, sigma = process.coefficients(align(t, x0))
         if field.between_data:

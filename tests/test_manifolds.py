@@ -233,7 +233,7 @@ def test_training_learns_a_field_on_a_space_and_its_folder_loads(tmp_path):
     run.save(tmp_path / "run")
     again = sf.load(tmp_path / "run", network=run.field)
     assert torch.equal(again.sample(4), run.sample(4))
-    with pytest.raises(ValueError, match="point 0"):
+    with pytest.raises(ValueError, match="item 0"):
         sf.train(3 * torch.eye(3), space=Sphere(2), steps=2)
     with pytest.raises(ValueError, match="space=2"):
         sf.train(torch.eye(3), space=2)

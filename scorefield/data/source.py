@@ -321,7 +321,7 @@ def _names(columns: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
 def _point_columns(
     there: Sequence[str], wanted: Sequence[str], others: Set[str], name: str
 ) -> ColumnsConfig:
-    """Return the columns of points in a table: those that are named, or all that are left.
+    """Return the columns of points in a table: the named ones, or all except conditions.
 
     Raises:
         DataError: a column that is not there.

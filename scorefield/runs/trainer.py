@@ -406,7 +406,7 @@ def _unfitted(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"columns": columns})
 
 
-def _named(space: Space, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _by_name(space: Space, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return a space that has a name, or the settings of a training on a space of your own."""
     from scorefield.spaces import Brownian, Space, name_of
 
@@ -501,7 +501,7 @@ def train(
     if space is not None or (isinstance(data, Data) and data.points.space):
         settings = {**(SPACE if config is None else {}), **settings}
     if not isinstance(space, str | None):
-        space, settings = _named(space, settings)
+        space, settings = _by_name(space, settings)
     where = find_device(device)
     built, objects = configured(config, settings)
     with torch.inference_mode(False), torch.enable_grad():  # as they may be off around a call

@@ -133,6 +133,14 @@ def test_likelihoods_are_exact_and_codes_come_back(space):
     assert space.distance(back.x, x).max() < 1e-5
 
 
+@MORE
+def test_the_likelihood_of_poses_is_exact_for_a_mixture_too():
+    field = mixture(POSES)
+    x, _ = field.data(noise(3, 3), like(3))
+    error = sf.log_prob(field, x).value - field.log_prob(x, field.process.t_min)
+    assert error.abs().max() < 1e-3
+
+
 def test_a_sample_is_the_same_alone_and_in_a_batch():
     field = mixture(POSES)
     for solver in (sf.Heun(), sf.EulerMaruyama()):

@@ -83,14 +83,11 @@ def declared(space: str | Space, count: int, angles: str | None, name: str) -> P
     ]
     shown = space if isinstance(space, str) else name_of(space)
     if len(ways) != 1:
-        sizes = "; ".join(
-            f"{part} " + " or ".join(f"{size} ({form})" for form, size in _sizes(each).items())
-            for each, (part, _) in zip(parts, chosen, strict=True)
-        )
         kind = "several forms fit" if ways else "they do not fit"
         raise DataError(
-            f"space={shown!r}: {name} has {count} columns, and {kind}: {sizes}. Name the columns "
-            "as columns=, and forms as in so3:quaternion."
+            f"space={shown!r}: {name} has {count} columns, and {kind}: "
+            f"{'; '.join(map(_choices, parts))}. Name the columns as columns=, and forms as in "
+            "so3:quaternion."
         )
     if angles not in (None, "degrees", "radians"):
         raise DataError(f"angles={angles!r}: give degrees or radians.")
@@ -99,6 +96,11 @@ def declared(space: str | Space, count: int, angles: str | None, name: str) -> P
     unit = angles or ("degrees" if "latlon" in ways[0] else "radians")
     names = ",".join(name_of(part) or "" for part in parts)
     return PointsConfig.model_validate({"space": names, "forms": ways[0], "angles": unit})
+
+
+def _choices(part: Space) -> str:
+    """Return the numbers of columns of a part, in words."""
+    return f"{name_of(part)} " + " or ".join(f"{n} ({form})" for form, n in _sizes(part).items())
 
 
 def described(points: PointsConfig) -> str:
@@ -134,7 +136,8 @@ class Points(Encoding):
         valid = len(parts) == len(forms) and all(
             form in _sizes(part) for part, form in zip(parts, forms, strict=True)
         )
-        if not valid or sum(self._counts) != math.prod(self.sample):
+        count = math.prod(self.sample)
+        if not valid or sum(self._counts) != count or max(self.config.positive, default=0) >= count:
             raise ValueError(
                 f"points of {self.config.space} in the forms {', '.join(forms)} do not have the "
                 f"shape {self.sample}."

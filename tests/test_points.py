@@ -194,6 +194,15 @@ def test_settings_without_meaning_on_a_space_are_rejected(settings, message):
         sf.train(spread(Sphere(2), 20).float(), space="sphere", **{"steps": 2, **settings})
 
 
+def test_data_in_memory_and_sets_by_name_are_points_too():
+    x = spread(Sphere(2), 30).float()
+    one = tiny(sf.Data(x), 3, space="sphere")
+    other = tiny(sf.read(x, space="sphere"), 3)
+    assert one.config.data.points == other.config.data.points != PointsConfig()
+    assert torch.equal(one.sample(3), other.sample(3))
+    assert sf.read("moons", space="torus:2", angles="radians").points.forms == ("angles",)
+
+
 def test_brownian_motion_needs_a_space():
     with pytest.raises(ValueError, match="process=brownian: give the space"):
         Training(sf.Data(torch.randn(9, 3)), TrainConfig(process={"kind": "brownian"}))

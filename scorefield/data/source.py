@@ -242,7 +242,8 @@ def read(
         if conditions is None and (like is None or like.classes is not None):
             conditions = y
         learned = None if like is None else like.conditions
-        return Data(x, _conditions(conditions, x, name, embeddings, learned), name)
+        data = Data(x, _conditions(conditions, x, name, embeddings, learned), name)
+        return data if space is None else as_points(data, space, angles)
     choices = explicit if like is None else explicit.over(like.reading)
     dialect = Dialect(delimiter, decimal, encoding, comment, header, na)
     of_points = () if space is None or columns is None else _names(columns)
@@ -373,6 +374,8 @@ def as_data(source: Any, conditions: Any = None, **options: Any) -> Data:
     """
     if not isinstance(source, Data):
         return read(source, conditions, **options)
+    if (space := options.get("space")) is not None:
+        source = as_points(source, space, options.get("angles"))
     like, embeddings = options.get("like"), options.get("embeddings")
     channels = None if like is None else like.conditions
     if conditions is not None:

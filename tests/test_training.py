@@ -640,7 +640,7 @@ def test_a_conditional_run_survives_saving_and_loading(tmp_path):
 def test_the_lists_of_these_tests_leave_out_no_kind():
     from scorefield.runs import build
 
-    assert set(PROCESSES) == set(build.PROCESSES)
+    assert {*PROCESSES, "brownian"} == set(build.PROCESSES)  # of points, in test_points.py
     assert set(KINDS) == set(build.PARAMETRIZATIONS)
     assert set(LABELS) == set(build.LABELS)
     assert {type(p) for p in PARAMETRIZATIONS} == set(build.PARAMETRIZATIONS.values())

@@ -374,16 +374,16 @@ def as_data(source: Any, conditions: Any = None, **options: Any) -> Data:
     """
     if not isinstance(source, Data):
         return read(source, conditions, **options)
-    if (space := options.get("space")) is not None:
-        source = as_points(source, space, options.get("angles"))
+    space = options.get("space")
+    data = source if space is None else as_points(source, space, options.get("angles"))
     like, embeddings = options.get("like"), options.get("embeddings")
     channels = None if like is None else like.conditions
     if conditions is not None:
-        own = _conditions(conditions, source.x, source.name, embeddings, channels)
-        return replace(source, conditions=own)
+        own = _conditions(conditions, data.x, data.name, embeddings, channels)
+        return replace(data, conditions=own)
     if channels is None:
-        return source
-    return replace(source, conditions=source.conditions.under(channels))
+        return data
+    return replace(data, conditions=data.conditions.under(channels))
 
 
 def read_contents(

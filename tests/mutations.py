@@ -587,7 +587,7 @@ MUTATIONS = [
     Mutation("E-21", ANALYTIC, *EPS, lesson("reversal")),
     Mutation("E-22", ANALYTIC, *EPS, lesson("score")),
     Mutation("E-23", ANALYTIC, *EPS, lesson("score")),
-    Mutation("E-24", ANALYTIC, *DENOISED, lesson("score")),
+    Mutation("E-24", ANALYTIC, "+ alpha * pulled", "+ 0.9 * alpha * pulled", lesson("score")),
     Mutation(
         "E-25",
         LOSS,
@@ -647,8 +647,8 @@ MUTATIONS = [
     Mutation(
         "E-35",
         "docs/lessons/brownian.md",
-        "(h**0.5 * torch.randn(N, 6))",
-        "(h * torch.randn(N, 6))",
+        "math.sqrt((1 - math.exp(-4 * step)) / 4)",
+        "(1 - math.exp(-4 * step)) / 4",
         lesson("brownian"),
     ),
     Mutation(
@@ -676,6 +676,7 @@ MUTATIONS = [
         "True",
         "test_field.py::test_a_table_that_ends_without_signal_refuses_a_noise_prediction",
     ),
+    Mutation("E-41", BUILT, *INTEGRAL, lesson("ddpm")),
     Mutation("E-42", BUILT, *TABLE, lesson("ddpm")),
     Mutation("X1", ANALYTIC, *EPS, lesson("reversal")),
     Mutation("X2", RK, *HEUN, lesson("solvers")),

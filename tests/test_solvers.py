@@ -349,28 +349,25 @@ def test_ddpm_with_the_forward_variance_is_exact_in_one_step_on_data_of_unit_var
 
 
 def test_the_ode_and_the_sde_take_different_paths_to_the_same_law():
-    """Distances between laws on the line are those of sorted samples; data shows the floor."""
+    """By the distance of Cramér and von Mises to the exact law, at most 0.02 in 99 of 100 cases."""
     process, count = sf.VP(), 2000
-    means, variances = tensor(-1.2, 0.9).reshape(2, 1), tensor(0.1, 0.3).reshape(2, 1, 1)
-    field = sf.Mixture(process, tensor(0.3, 0.7), means, variances)
+    weights, means, variances = tensor(0.3, 0.7), tensor(-1.2, 0.9), tensor(0.1, 0.3)
+    field = sf.Mixture(process, weights, means.reshape(2, 1), variances.reshape(2, 1, 1))
     times = grid(process, 100, False, high=100.0, low=0.02)
+    alpha, sigma = process.coefficients(times[-1])
 
-    def data(seed):
-        uniform = torch.rand(count, generator=torch.Generator().manual_seed(seed))
-        return field.data(normal(count, 1, seed=seed + 100), uniform)
-
-    def distance(a, b):
-        return float((a.flatten().sort().values - b.flatten().sort().values).square().mean().sqrt())
+    def distance(x):
+        z = (x.sort(0).values - alpha * means) / (alpha**2 * variances + sigma**2).sqrt()
+        ranks = (torch.arange(count) + 0.5) / count
+        return float((torch.special.ndtr(z) @ weights - ranks).square().mean().sqrt())
 
     start, noise = normal(count, 1, seed=1), sf.Noise(0, torch.arange(count))
     ode = final(field, sf.Heun(), start, times)
     sde = final(field, sf.EulerMaruyama(1.0), start, times, noise)
-    floor = max(distance(data(k), data(k + 1)) for k in range(0, 12, 2))
-    assert distance(ode, sde) < 1.5 * floor
-    assert distance(ode, data(20)) < 1.5 * floor
-    assert distance(sde, data(21)) < 1.5 * floor
+    assert distance(ode) < 0.02
+    assert distance(sde) < 0.02
     paired = float((ode - sde).square().mean().sqrt())
-    assert paired > 4 * floor, "from equal starts the paths end apart"
+    assert paired > 1, "from equal starts the paths end apart"
 
 
 @pytest.mark.parametrize("solver", ALL_SOLVERS, ids=label)

@@ -1,7 +1,4 @@
-"""Write docs/coverage.md from tests/coverage.toml and the mutations of tests/mutations.py.
-
-    python tests/coverage_page.py
-"""
+"""Write docs/coverage.md from tests/coverage.toml and tests/mutations.py, if run as a script."""
 
 import tomllib
 from collections import Counter
@@ -15,9 +12,10 @@ PAGE = TESTS.parent / "docs" / "coverage.md"
 HEAD = """\
 # Coverage: the test of each item
 
-Look up the tests that fail if an item breaks. Each row is an item of the project's checklist, with its number.
-`tests/mutations.py` has small defects for most rows, and the last column counts them: a test of the row fails with each
-of them. The page is written by the first command from `tests/coverage.toml`, and the second tries the defects:
+Look up the tests that fail if an item breaks. Each row is an item of the project's checklist, with
+its number. `tests/mutations.py` has small defects for most rows, and the last column counts them: a
+test of the row fails with each of them. The page is written by the first command from
+`tests/coverage.toml`, and the second tries the defects:
 
 ```sh
 python tests/coverage_page.py
@@ -61,7 +59,10 @@ def page() -> str:
     """Return the page: all numbers of the checklist, and what is missing."""
     every, defects = rows(), Counter(mutation.row for mutation in MUTATIONS)
     count = len(NUMBERS) - len(missing())
-    parts = [HEAD, f"\n{count} of {len(NUMBERS)} rows have a test. Missing: {', '.join(missing())}.\n"]
+    parts = [
+        HEAD,
+        f"\n{count} of {len(NUMBERS)} rows have a test. Missing: {', '.join(missing())}.\n",
+    ]
     for title, lead, column, numbers in SECTIONS.values():
         parts.append(f"\n## {title}\n\n" + f"{lead}\n\n" * bool(lead))
         parts.append(f"| row | {column} | test | defects |\n|---|---|---|---|\n")

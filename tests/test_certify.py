@@ -42,6 +42,24 @@ def test_the_law_of_a_solver_of_the_sde_converges_at_the_weak_order_it_claims(so
         assert seen == math.inf or seen == pytest.approx(claim, abs=0.25)
 
 
+@pytest.mark.parametrize("solver", ["Tsit5", "Multistep(3, data)"])
+def test_orders_hold_with_one_noise_level_per_coordinate(solver):
+    process = certify.EVERY_PROCESS["PerCoordinate"]()
+    for up in (False, True):
+        order = certify.measure_order(ODE_SOLVERS[solver], process, to_noise=up)
+        assert order == pytest.approx(ODE_SOLVERS[solver](1).order, abs=0.15)
+
+
+def test_the_solvers_that_need_one_noise_level_are_known():
+    process = certify.EVERY_PROCESS["PerCoordinate"]()
+    rejected = [name for name, make in ODE_SOLVERS.items() if not certify.takes(make, process)]
+    # those that start by the classical method in the noise angle
+    assert "Multistep(4, data)" in rejected
+    assert all(name.startswith(("Multistep(", "UniPC(", "DEIS(")) for name in rejected)
+    assert all(ODE_SOLVERS[name](1).order >= 3 for name in rejected)
+    assert all(certify.takes(make, process) for make in SDE_SOLVERS.values())
+
+
 # every solver on VP, and rules of three kinds on the others; `scorefield certify all` has the rest
 LAWS = [(solver, "VP") for solver in SDE_SOLVERS] + [
     pytest.param(solver, process, marks=pytest.mark.exhaustive)
@@ -117,9 +135,9 @@ def test_the_sensitivity_is_how_far_a_network_that_is_off_moves_samples():
 
 def test_the_exact_ends_lie_on_one_path_of_the_probability_flow():
     """Against a fine solve, which knows nothing of quantiles."""
-    begin, end = certify.exact_ends(6.0, 0.5)
     process = sf.EDM()
     times = sf.even_log_snr(process, 400, start=6.0, end=0.5)
+    begin, end = certify.exact_ends(process, times[[0, -1]])
     at = sf.State(begin, times[0], sf.Noise(0, torch.arange(len(begin))))
     got = sf.prepare(certify.product(process), sf.RK4(), times)(at).x
     torch.testing.assert_close(got, end, rtol=1e-9, atol=1e-9)

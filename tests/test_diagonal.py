@@ -299,7 +299,7 @@ OTHERS = {
     "two levels": (lambda: sf.tune(diagonal(), 8), "tuning: needs one noise level"),
     "bound": (lambda: sf.elbo(diagonal(), points()), "elbo: needs one noise level"),
     "audit": (lambda: sf.audit(diagonal(), points(64)), "audit: needs one noise level"),
-    "certify": (lambda: sf.certify(sf.Heun(), by_sde()), "certify: needs one noise level"),
+    "certify": (lambda: sf.certify(sf.Multistep(4), diagonal().process), r'write start="rising"'),
     "under": (lambda: diagonal().under(sf.EDM()), "under: needs one noise level"),
     "under it": (lambda: mixture(sf.VP()).under(by_sde()), "under: needs one noise level"),
     "start": (lambda: sf.sample(diagonal(), 4, sf.Multistep(4), 8), r'write start="rising"'),

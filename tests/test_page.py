@@ -24,6 +24,7 @@ from scorefield.data.config import ClassChannel, DataConfig
 from scorefield.evaluate.metrics import Measurement
 from scorefield.field import digest
 from scorefield.report import frames, write_report
+from scorefield.report.audit import audit_section
 from scorefield.report.builder import policy
 from scorefield.report.context import ReportContext
 from scorefield.report.view_images import Images, Signals
@@ -526,6 +527,20 @@ def test_a_run_in_memory_has_a_report_with_data_in_memory(tmp_path):
     assert frames["panels"][1]["at"] == [None, 0, None]  # the tuned plan, of 4, 5 and 6 calls
     with pytest.raises(ValueError, match="out=None: the run has no folder"):
         write_report(run, x)
+
+
+def test_the_audit_shows_its_readings_and_an_error_of_the_field():
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    run = gaussian(0.3)
+    section = audit_section(ReportContext(run, x, seed=3, audit=True))
+    result = sf.audit(run.field, x, seed=3)
+    bound, residual = section.parts[0].charts
+    assert bound.series[0].points == [(level.ratio, level.at_least) for level in result.levels]
+    assert residual.series[1].points == [(one.ratio, one.residual) for one in result.exact]
+    assert str(result) in section.parts[0].note
+    assert max(y for _, y in bound.series[0].points) > 0.1
+    with pytest.raises(ValueError, match="audit=True: pass at least 64 items"):
+        ReportContext(run, x[:63], audit=True)
 
 
 # --- refusals -------------------------------------------------------------------------------------

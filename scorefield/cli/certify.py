@@ -27,7 +27,8 @@ def certify(
     Parameters
     ----------
     solver
-        all; a process, such as vp; a solver or the first letters of its name, such as heun or
+        all; a process, such as vp; percoordinate, for the solvers that take a process with one
+        noise level per coordinate; a solver or the first letters of its name, such as heun or
         multistep; or your own solver, package.module:Solver.
     out
         A file to write the table to.
@@ -44,7 +45,9 @@ def certify(
     lines, failed = certificates.header(process_names), []
     for text in lines:
         say(text)
-    processes = [certificates.PROCESSES[name]() for name in process_names]
+    processes = [certificates.EVERY_PROCESS[name]() for name in process_names]
+    if any(process.coordinates for process in processes):
+        chosen = {n: make for n, make in chosen.items() if certificates.takes(make, *processes)}
     for name, make in chosen.items():
         results = [certificates.certify(make, process, name=name) for process in processes]
         failed += [f"{c.solver} on {c.process}" for c in results if not c.passed]

@@ -30,6 +30,7 @@ def report(
     conditions: Conditions = None,
     n: Annotated[int | None, option(ITEMS, "by the size of the data")] = None,
     items: Annotated[int | None, option(ITEMS, "64, or fewer large ones")] = None,
+    audit: Annotated[bool, option(ITEMS)] = False,
     seed: Seed = 0,
     out: Annotated[Path | None, option(WHERE, "report.html in the run folder")] = None,
     overwrite: Overwrite = False,
@@ -54,6 +55,8 @@ def report(
         Samples in each panel of the sliders.
     items
         Items of the data whose likelihood is computed.
+    audit
+        Add the readings of `scorefield audit`, on data that the run was not trained on.
     out
         The file to write.
     """
@@ -71,6 +74,7 @@ def report(
         n=n,
         items=items,
         conditions=conditions,
+        audit=audit,
         overwrite=overwrite,
     )
     for _ in track(builder, len(builder), "report"):

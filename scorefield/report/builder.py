@@ -20,6 +20,7 @@ from scorefield._internal.errors import UsageError
 from scorefield._internal.text import printable, short_name
 from scorefield.data.points import described
 from scorefield.report import sample_sections, training_sections
+from scorefield.report.audit import audit_section
 from scorefield.report.blocks import Commands, Panels, Section, Slider
 from scorefield.report.calibration import calibration_section
 from scorefield.report.context import ReportContext, quoted
@@ -114,7 +115,7 @@ def reproduce(context: ReportContext) -> Section:
     run, config, seed = context.folder, context.run.config, context.seed
     data = f" {context.data}{' --held-out' * context.held_out}" if context.x is not None else ""
     lines = [
-        f"scorefield report {run}{data} --seed {seed}",
+        f"scorefield report {run}{data}{' --audit' * context.audit} --seed {seed}",
         f"scorefield sample {run} --n 64 --seed {seed}",
         *([] if context.run.codec else [f"scorefield likelihood {run} {context.data}"]),
         f"scorefield interpolate {run} {context.data} --pairs 0:1 2:3",
@@ -134,6 +135,7 @@ def reproduce(context: ReportContext) -> Section:
 SECTIONS = (
     training_sections.training,
     training_sections.noise_levels,
+    audit_section,
     sample_sections.samples,
     sample_sections.over_time,
     sample_sections.over_calls,
@@ -173,16 +175,20 @@ class ReportBuilder:
         n: int | None = None,
         items: int | None = None,
         conditions: Any = None,
+        audit: bool = False,
         overwrite: bool = False,
     ) -> None:
         for module in ("jinja2", "PIL.Image"):
             optional(module)
-        self.context = ReportContext(
-            run, data, held_out=held_out, seed=seed, n=n, items=items, conditions=conditions
-        )
-        calibrated = bool(measured_columns(self.context.run))
+        settings: dict[str, Any] = {"held_out": held_out, "seed": seed, "n": n, "items": items}
+        self.context = ReportContext(run, data, conditions=conditions, audit=audit, **settings)
         flat = self.context.run.field.process.space is None
-        absent = (*(() if flat else _FLAT), *(() if calibrated else (calibration_section,)))
+        calibrated = bool(measured_columns(self.context.run))
+        absent = (
+            *(() if flat else _FLAT),
+            *(() if calibrated else (calibration_section,)),
+            *(() if audit else (audit_section,)),
+        )
         self.sections = [section for section in SECTIONS if section not in absent]
         if out is None:
             if self.context.run.folder is None:
@@ -226,6 +232,7 @@ def write_report(
     n: int | None = None,
     items: int | None = None,
     conditions: Any = None,
+    audit: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write a report of a run as one HTML file that opens offline, and return its path.
@@ -245,6 +252,7 @@ def write_report(
         n: number of samples in a panel of the sliders, which depends on the data by default.
         items: number of items whose likelihood is computed; it depends on the data by default.
         conditions: of the data, as for `scorefield.read`, for the section on calibration.
+        audit: add the readings of `scorefield.audit`, which take about as long as the rest.
         overwrite: replace the file.
 
     Raises:
@@ -254,7 +262,8 @@ def write_report(
         StorageError: the disk has no room for the file.
     """
     settings: dict[str, Any] = {"held_out": held_out, "seed": seed, "n": n, "items": items}
-    builder = ReportBuilder(run, data, out, conditions=conditions, overwrite=overwrite, **settings)
+    settings |= {"conditions": conditions, "audit": audit, "overwrite": overwrite}
+    builder = ReportBuilder(run, data, out, **settings)
     for _ in builder:
         pass
     return builder.path

@@ -19,8 +19,9 @@ from scorefield._internal.text import short_name
 from scorefield.data import Data
 from scorefield.data.config import DataConfig
 from scorefield.data.source import as_data
-from scorefield.field import ScoreField
+from scorefield.field import ScoreField, check_score
 from scorefield.noise import Noise
+from scorefield.process import check_one_level
 from scorefield.report.blocks import Missing, Panel
 from scorefield.report.frontier import check_drawable
 from scorefield.report.view import View, limits
@@ -36,6 +37,7 @@ _MOST_PLANS, _MOST_CALLS = 16, 1000
 _ITEMS, _NUMBERS = 2000, 2**25  # items of data, and values in all of them
 _VECTORS, _OTHERS = 512, 64  # samples
 _LIKELIHOODS, _LEAST, _VALUES = 64, 8, 2**16  # items, and values in all of them
+_AUDITED = 64  # items, at least
 _FEW = 32  # items of data, too few to take limits from
 
 
@@ -50,6 +52,7 @@ class ReportContext:
         seed: of all noise.
         n: number of samples in a panel of a slider, or None for the number of the view.
         items: number of items whose likelihood is computed.
+        audit: whether the field is audited on the data.
         given: conditions, if the run did not learn to generate without any, or None.
         folder, data: the run folder and the data, to stand in a command.
         log, plans, frontier: the records of the training, the tuned plans by their calls, and the
@@ -59,7 +62,8 @@ class ReportContext:
         run: a run or a run folder; the other arguments are those of `write_report`.
 
     Raises:
-        ValueError: a number out of range; ``held_out`` without data.
+        ValueError: a number out of range; ``held_out`` without data; an audit without enough data,
+            or of a field that cannot be audited.
         DataError: data that cannot be read, or is not of the run's kind.
         CheckpointError: a file of the run folder that cannot be used.
     """
@@ -74,6 +78,7 @@ class ReportContext:
         n: int | None = None,
         items: int | None = None,
         conditions: Any = None,
+        audit: bool = False,
     ) -> None:
         Noise(seed, torch.arange(0))  # rejects a seed out of range
         for name, value, most in (("n", n, 64), ("items", items, 2000)):
@@ -84,7 +89,7 @@ class ReportContext:
         self.run = run if isinstance(run, Run) else load(Path(run))
         config, folder = self.run.config, self.run.folder
         size = math.prod(config.data.shape)
-        self.seed, self.held_out, self.n = seed, held_out, n
+        self.seed, self.held_out, self.n, self.audit = seed, held_out, n, audit
         self.items = items or min(_LIKELIHOODS, max(_LEAST, _VALUES // size))
         self.given = None if config.train.dropout else self._first(config.data)
         if conditions is not None and data is None:
@@ -96,6 +101,13 @@ class ReportContext:
             self.items_of_data, self.source = self._items(every), short_name(every.name)
             if isinstance(data, str | PathLike):
                 self.data = quoted(data)
+        if audit:
+            if self.items_of_data is None or len(self.items_of_data.x) < _AUDITED:
+                raise UsageError(
+                    f"audit=True: pass at least {_AUDITED} items that the run was not trained on."
+                )
+            check_score("audit", self.run.field)
+            check_one_level("audit", self.run.field.process)
         self.folder = "RUN" if folder is None else quoted(folder.path)
         self.log = [] if folder is None else folder.log
         self.frontier = None if folder is None else folder.frontier()

@@ -27,6 +27,7 @@ from scorefield.evaluate.certify.sensitivity import (
     measure_sensitivity as measure_sensitivity,
 )
 from scorefield.evaluate.certify.subjects import (
+    EVERY_PROCESS as EVERY_PROCESS,
     ODE_SOLVERS as ODE_SOLVERS,
     PROCESSES as PROCESSES,
     SDE_SOLVERS as SDE_SOLVERS,
@@ -35,7 +36,7 @@ from scorefield.evaluate.certify.subjects import (
     for_steps,
     load_solver as load_solver,
 )
-from scorefield.process import VP, Process, check_one_level
+from scorefield.process import VP, Process
 from scorefield.solvers import Solver, check_solver
 
 ORDER_TOLERANCE, WEAK_TOLERANCE, LEVEL = 0.15, 0.25, 1e-3
@@ -109,12 +110,12 @@ def certify(
         name: the name in the certificate.
 
     Raises:
-        ValueError: not a solver; one that cannot go the way it is to be measured.
+        ValueError: not a solver; one that cannot go the way it is to be measured, or needs one
+            noise level and the process has one per coordinate.
     """
     if isinstance(solver, type) or not callable(solver):
         check_solver("solver", solver)
     make, on = for_steps(solver), VP() if process is None else process
-    check_one_level("certify", on)
     first = make(1)
     check_solver("solver", first)
     title, place = name or repr(first), type(on).__name__
@@ -133,6 +134,15 @@ def certify(
         langevin(first) is not None,
         WEAK_TOLERANCE,
     )
+
+
+def takes(make: Make, process: Process) -> bool:
+    """Return whether a solver takes a process: some reject one noise level per coordinate."""
+    try:
+        calls_per_step(make, process)
+    except ValueError:
+        return False
+    return True
 
 
 def header(process_names: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scorefield import solvers
 from scorefield._internal.factory import import_object
-from scorefield.process import LinearSDE, Process, builtin
+from scorefield.process import LinearSDE, PerCoordinate, Process, builtin
 from scorefield.solvers import (
     AnglePrediction,
     DataPrediction,
@@ -118,6 +118,11 @@ PROCESSES: dict[str, Callable[[], Process]] = {
     ),
     "Tabulated": lambda: builtin.Tabulated(_alpha_bar()),
 }
+# and one with a noise level per coordinate, which not every solver takes
+EVERY_PROCESS: dict[str, Callable[[], Process]] = {
+    **PROCESSES,
+    "PerCoordinate": lambda: PerCoordinate([builtin.VP(), builtin.VP(beta_max=10.0)]),
+}
 
 
 def choose(word: str) -> tuple[dict[str, Make], list[str]]:
@@ -136,16 +141,16 @@ def choose(word: str) -> tuple[dict[str, Make], list[str]]:
     lower = word.lower()
     if lower == "all":
         return everything, list(PROCESSES)
-    processes = [name for name in PROCESSES if name.lower() == lower]
+    processes = [name for name in EVERY_PROCESS if name.lower() == lower]
     if processes:
         return everything, processes
     matches = [name for name in everything if name.lower().startswith(lower)]
     exact = [name for name in matches if name.lower() == lower]
     if not matches:
         raise ValueError(
-            f"solver={word!r}: an unknown name. Give all, a process ({', '.join(PROCESSES)}), the "
-            "beginning of a solver's name, such as heun, multistep or ddim, or your own solver as "
-            "package.module:Name."
+            f"solver={word!r}: an unknown name. Give all, a process ({', '.join(EVERY_PROCESS)}), "
+            "the beginning of a solver's name, such as heun, multistep or ddim, or your own solver "
+            "as package.module:Name."
         )
     return {name: everything[name] for name in exact or matches}, list(PROCESSES)
 

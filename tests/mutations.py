@@ -457,6 +457,13 @@ MUTATIONS = [
         "test_couplings.py::test_the_assignment_is_the_best_of_all_orders",
     ),
     Mutation(
+        "70",
+        "spaces/kernels.py",
+        "weight = count * (-k * (k + d - 1) * t / 2).exp()",
+        "weight = count * (-k * (k + d) * t / 2).exp()",
+        "test_spaces.py::test_mass_is_one_and_moments_decay_by_the_eigenvalues",
+    ),
+    Mutation(
         "72",
         "evaluate/metrics/frechet.py",
         "c_q.trace() - 2 * overlap",

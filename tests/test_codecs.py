@@ -180,6 +180,8 @@ def test_a_checkpoint_is_of_one_codec(cells, counts_codec, tmp_path):
     )
     assert first.facts != second.facts
     assert "held-out samples, -" in str(counts_codec.reconstruction)
+    few = sf.train_codec(factors(40).float(), size=2).reconstruction
+    assert "on 40 samples that it learned from" in str(few)
 
 
 def test_a_codec_folder_comes_back_bit_for_bit(counts_codec, cells, tmp_path):
@@ -289,5 +291,7 @@ def test_the_commands_from_counts_to_counts(tmp_path, capsys):
     capsys.readouterr()
     assert end("train", tmp_path / "half.npy", "--codec", codec, "--out", tmp_path / "no") == 3
     assert "half.npy has 2640 value(s) that are not counts" in capsys.readouterr().err
+    assert end("codec", tmp_path / "x.npy", "--condition", "y=y.npy", "--out", codec) == 2
+    assert "--condition: a codec has none" in capsys.readouterr().err
     assert end("codec", tmp_path / "x.npy") == 2
     assert "--out: name the codec folder" in capsys.readouterr().err

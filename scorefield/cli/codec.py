@@ -62,6 +62,8 @@ def codec(
 
     if out is None:
         raise UsageError("--out: name the codec folder to write.")
+    if reading.conditions:
+        raise UsageError("--condition: a codec has none; give it to scorefield train.")
     RunFolder(out).refuse_existing()
     items = sf.read(data, **vars(reading))
     say(f"{len(items.x)} samples of shape {items.shape} from {items.name}")

@@ -93,7 +93,7 @@ def train_codec(
     module.eval().requires_grad_(False)
     codec = TrainedCodec(module, about, Reconstruction(kind, 0.0, 1.0, 0))
     measured = codec.measure(items.x, rest if len(rest) else learned)
-    return replace(codec, reconstruction=measured)
+    return replace(codec, reconstruction=replace(measured, held_out=bool(len(rest))))
 
 
 @dataclass(frozen=True)

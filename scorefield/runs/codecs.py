@@ -43,8 +43,7 @@ class CodecFile(Frozen):
 
     Attributes:
         data: that it was trained on, with the configuration of the codec.
-        error, baseline: as `Reconstruction`.
-        items: the number of items that these were measured on.
+        error, baseline, items, held_out: as `Reconstruction`.
     """
 
     format: Literal["codec"] = "codec"
@@ -52,11 +51,12 @@ class CodecFile(Frozen):
     error: float
     baseline: float
     items: int
+    held_out: bool = True
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The reconstruction of items that a codec did not learn from, from their mean latents.
+    """The reconstruction of items from their mean latents.
 
     Attributes:
         kind: of the codec.
@@ -65,15 +65,18 @@ class Reconstruction:
         baseline: the error without latents: 1, or the log-probability under the mean shares of
             the genes with the same dispersions.
         items: their number.
+        held_out: whether the codec did not learn from them.
     """
 
     kind: CodecKind
     error: float
     baseline: float
     items: int
+    held_out: bool = True
 
     def __str__(self) -> str:
-        on = f"on {self.items} held-out samples"
+        own = "" if self.held_out else " that it learned from"
+        on = f"on {self.items} {'held-out ' * self.held_out}samples{own}"
         if self.kind == "nb":
             return (
                 f"reconstruction {self.error:.4f} nats per value {on}, {self.baseline:.4f} with "
@@ -89,7 +92,7 @@ class TrainedCodec:
     Attributes:
         module: the codec.
         data: the data, with the configuration of the codec.
-        reconstruction: of held-out items.
+        reconstruction: of held-out items, or of those it learned from if none are held out.
     """
 
     module: PCA | VAE | CountsVAE
@@ -175,7 +178,11 @@ class TrainedCodec:
         path = Path(os.path.realpath(folder))
         facts = self.reconstruction
         about = CodecFile(
-            data=self.data, error=facts.error, baseline=facts.baseline, items=facts.items
+            data=self.data,
+            error=facts.error,
+            baseline=facts.baseline,
+            items=facts.items,
+            held_out=facts.held_out,
         ).model_dump(exclude_none=True)
         content = serialise({f"codec.{k}": v for k, v in self.module.state_dict().items()})
         with in_room(path, len(content)):
@@ -262,5 +269,6 @@ def load_codec(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     module: Any = build.codec(config, about.data.shape)
     module.load_state_dict({k: tensors[f"codec.{k}"] for k in outline})
     module.to(where).eval().requires_grad_(False)
-    measured = Reconstruction(config.kind, about.error, about.baseline, about.items)
+    facts = about.error, about.baseline, about.items, about.held_out
+    measured = Reconstruction(config.kind, *facts)
     return TrainedCodec(module, about.data, measured)

@@ -118,9 +118,12 @@ PROCESSES: dict[str, Callable[[], Process]] = {
     ),
     "Tabulated": lambda: builtin.Tabulated(_alpha_bar()),
 }
-# and one with a noise level per coordinate, which not every solver takes
+# one with a noise level per coordinate, and one for a field without a score: not every solver takes
+# these
+COUPLED = "Coupled"
 EVERY_PROCESS: dict[str, Callable[[], Process]] = {
     **PROCESSES,
+    COUPLED: builtin.Flow,
     "PerCoordinate": lambda: PerCoordinate([builtin.VP(), builtin.VP(beta_max=10.0)]),
 }
 

@@ -378,6 +378,7 @@ class Fit:
                 tensors, self.network, self._averages, self.optimizer, self.scaler, self.workers
             )
             self._queued = None
+            self.losses.clear()
             self.chosen = [self._chosen(k, tensors) for k in range(len(self._averages))]
             self.chosen = [weights for weights in self.chosen if weights]
             self.step = int(tensors["step"])

@@ -53,6 +53,7 @@ def _remembered(component: Any) -> Any:
 # cyclopts parses the source of every base of every configuration, each time anew
 AttributeDocstrings.get_attr_docs = lambda _, component: _remembered(component)  # type: ignore[assignment, method-assign]
 
+_assembled, _HELP = App.assemble_argument_collection, {"--help", "-h"}
 MOST_WORDS = 1000  # the time that cyclopts takes grows as the square of their number
 
 for heading, names in COMMANDS.items():
@@ -77,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             )
         if not words or words[0].startswith("-"):
             app.resolved_commands()  # whose docstrings the list of commands shows
+        elif not _HELP.isdisjoint(words) and words[0] in app and app[words[0]].default_command:
+            _show_help(words)
+            _leave(0)
         app(words, exit_on_error=False, print_error=False)
     except Stopped as stopped:
         _fail(str(stopped), stopped.exit_code)
@@ -89,6 +93,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (MemoryError, RuntimeError, ArithmeticError) as error:
         _fail(str(error).splitlines()[0] if str(error) else "out of memory.", 5)
     _leave(0)
+
+
+def _show_help(words: Sequence[str]) -> None:
+    """Print the help of a command; without this, cyclopts assembles its arguments three times."""
+    once: dict[int, Any] = {}
+
+    def assemble(command: App, **_: Any) -> Any:
+        if id(command) not in once:
+            once[id(command)] = _assembled(command, parse_docstring=True)
+        return once[id(command)]
+
+    App.assemble_argument_collection = assemble  # type: ignore[assignment, method-assign]
+    try:
+        app.help_print([word for word in words if word not in _HELP])
+    finally:
+        App.assemble_argument_collection = _assembled  # type: ignore[method-assign]
 
 
 def _fail(text: str, code: int) -> NoReturn:

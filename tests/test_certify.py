@@ -46,22 +46,8 @@ def test_the_law_of_a_solver_of_the_sde_converges_at_the_weak_order_it_claims(so
 def test_orders_hold_with_one_noise_level_per_coordinate(solver):
     process = certify.EVERY_PROCESS["PerCoordinate"]()
     for up in (False, True):
-        order = certify.measure_order(ODE_SOLVERS[solver], certify.product(process), to_noise=up)
+        order = certify.measure_order(ODE_SOLVERS[solver], process, to_noise=up)
         assert order == pytest.approx(ODE_SOLVERS[solver](1).order, abs=0.15)
-
-
-@pytest.mark.parametrize("solver", ["Heun", "Singlestep(3, angle)", "Multistep(2, noise)"])
-def test_orders_hold_on_a_velocity_without_a_score(solver):
-    certificate = certify.certify(ODE_SOLVERS[solver], sf.Flow(), coupled=True)
-    assert certificate.passed, certificate
-    assert "on coupled Flow passes" in str(certificate)
-
-
-def test_solvers_with_noise_take_no_velocity_alone():
-    assert all(certify.takes(make, sf.Flow(), True) for make in ODE_SOLVERS.values())
-    assert not any(certify.takes(make, sf.Flow(), True) for make in SDE_SOLVERS.values())
-    with pytest.raises(ValueError, match="needs a field with a score"):
-        sf.certify(sf.EulerMaruyama(), sf.Flow(), coupled=True)
 
 
 def test_the_solvers_that_need_one_noise_level_are_known():
@@ -147,14 +133,13 @@ def test_the_sensitivity_is_how_far_a_network_that_is_off_moves_samples():
         assert certify.measure_sensitivity(lambda steps, n=order: sf.Multistep(n)) < 2
 
 
-@pytest.mark.parametrize("make", [certify.product, certify.coupled_field])
-def test_the_exact_ends_lie_on_one_path_of_the_probability_flow(make):
+def test_the_exact_ends_lie_on_one_path_of_the_probability_flow():
     """Against a fine solve, which knows nothing of quantiles."""
     process = sf.EDM()
     times = sf.even_log_snr(process, 400, start=6.0, end=0.5)
-    begin, end = certify.exact_ends(make(process), times[[0, -1]])
+    begin, end = certify.exact_ends(process, times[[0, -1]])
     at = sf.State(begin, times[0], sf.Noise(0, torch.arange(len(begin))))
-    got = sf.prepare(make(process), sf.RK4(), times)(at).x
+    got = sf.prepare(certify.product(process), sf.RK4(), times)(at).x
     torch.testing.assert_close(got, end, rtol=1e-9, atol=1e-9)
 
 
@@ -198,9 +183,7 @@ def test_the_certificates_in_the_docs_are_of_every_solver_and_process_and_all_pa
         make = {**ODE_SOLVERS, **SDE_SOLVERS}[name]
         order = make(1).order if name in ODE_SOLVERS else make(1).weak_order
         assert int(claim.split()[0].rstrip(",")) == order
-        assert float(calls) == pytest.approx(
-            certify.calls_per_step(make, certify.product(sf.VP())), rel=1e-3
-        )
+        assert float(calls) == pytest.approx(certify.calls_per_step(make, sf.VP()), rel=1e-3)
         assert float(sensitivity) > 0
         tolerance = 0.15 if name in ODE_SOLVERS else 0.25
         for cell in cells:

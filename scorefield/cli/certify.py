@@ -46,14 +46,10 @@ def certify(
     for text in lines:
         say(text)
     processes = [certificates.EVERY_PROCESS[name]() for name in process_names]
-    coupled = process_names == [certificates.COUPLED]
-    special = processes[0]
-    if coupled or special.coordinates:
-        chosen = {n: m for n, m in chosen.items() if certificates.takes(m, special, coupled)}
+    if any(process.coordinates for process in processes):
+        chosen = {n: make for n, make in chosen.items() if certificates.takes(make, *processes)}
     for name, make in chosen.items():
-        results = [
-            certificates.certify(make, process, name=name, coupled=coupled) for process in processes
-        ]
+        results = [certificates.certify(make, process, name=name) for process in processes]
         failed += [f"{c.solver} on {c.process}" for c in results if not c.passed]
         lines.append(certificates.line(results))
         say(lines[-1])

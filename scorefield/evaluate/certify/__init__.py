@@ -18,7 +18,6 @@ from scorefield.evaluate.certify.distribution import (
 )
 from scorefield.evaluate.certify.order import (
     calls_per_step as calls_per_step,
-    coupled_field as coupled_field,
     exact_ends as exact_ends,
     measure_order as measure_order,
     product as product,
@@ -28,7 +27,6 @@ from scorefield.evaluate.certify.sensitivity import (
     measure_sensitivity as measure_sensitivity,
 )
 from scorefield.evaluate.certify.subjects import (
-    COUPLED as COUPLED,
     EVERY_PROCESS as EVERY_PROCESS,
     ODE_SOLVERS as ODE_SOLVERS,
     PROCESSES as PROCESSES,
@@ -38,7 +36,6 @@ from scorefield.evaluate.certify.subjects import (
     for_steps,
     load_solver as load_solver,
 )
-from scorefield.field import ScoreField
 from scorefield.process import VP, Process
 from scorefield.solvers import Solver, check_solver
 
@@ -96,11 +93,7 @@ class Certificate:
 
 
 def certify(
-    solver: Solver | Make,
-    process: Process | None = None,
-    *,
-    name: str | None = None,
-    coupled: bool = False,
+    solver: Solver | Make, process: Process | None = None, *, name: str | None = None
 ) -> Certificate:
     """Measure a solver on exact fields and compare with its claims.
 
@@ -115,23 +108,20 @@ def certify(
             steps: Churn(Heun(), 1.0, steps)``.
         process: the process of the exact fields, `VP` by default.
         name: the name in the certificate.
-        coupled: measure on the field of a Gaussian that is coupled with its noise, a velocity
-            without a score.
 
     Raises:
         ValueError: not a solver; one that cannot go the way it is to be measured, or needs one
-            noise level and the process has one per coordinate, or adds noise to a coupled field.
+            noise level and the process has one per coordinate.
     """
     if isinstance(solver, type) or not callable(solver):
         check_solver("solver", solver)
     make, on = for_steps(solver), VP() if process is None else process
     first = make(1)
     check_solver("solver", first)
-    title, place = name or repr(first), "coupled " * coupled + type(on).__name__
-    subject = _field(on, coupled)
-    costs = calls_per_step(make, subject), measure_sensitivity(make)
+    title, place = name or repr(first), type(on).__name__
+    costs = calls_per_step(make, on), measure_sensitivity(make)
     if first.weak_order is None:
-        orders = tuple(measure_order(make, subject, to_noise=up) for up in (False, True))
+        orders = tuple(measure_order(make, on, to_noise=up) for up in (False, True))
         return Certificate(title, place, first.order, orders, *costs)
     cases = [(kind, steps) for kind in ("gaussian", "mixture") for steps in (20, 1)]
     return Certificate(
@@ -146,14 +136,10 @@ def certify(
     )
 
 
-def _field(process: Process, coupled: bool) -> ScoreField:
-    return coupled_field(process) if coupled else product(process)
-
-
-def takes(make: Make, process: Process, coupled: bool = False) -> bool:
-    """Return whether a solver takes one noise level per coordinate, or a field without a score."""
+def takes(make: Make, process: Process) -> bool:
+    """Return whether a solver takes a process: some reject one noise level per coordinate."""
     try:
-        calls_per_step(make, _field(process, coupled))
+        calls_per_step(make, process)
     except ValueError:
         return False
     return True

@@ -3,8 +3,7 @@ r"""The order of a solver of the ODE, against exact paths.
 On a product of two mixtures on the line, turned by an angle, the probability flow is known in
 closed form: along each axis it carries quantiles to quantiles, ``F_s(x_s) = F_t(x_t)``. The mean
 distance to it, over five grids of ``n, 2n, ..., 16n`` steps, falls as ``n^-order``. A process with
-one noise level per coordinate has such a form without the turn. The flow of a Gaussian that is
-coupled with its noise, a velocity without a score, scales each axis by its deviation.
+one noise level per coordinate has such a form without the turn.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import torch
 from torch import Tensor
 
 from scorefield.evaluate.certify.subjects import Make
-from scorefield.field import Mixture, ScoreField
-from scorefield.field.coupled import CoupledGaussian
+from scorefield.field import Mixture
 from scorefield.noise import Noise
 from scorefield.process import Process, even_log_snr
 from scorefield.sampling import count_calls, prepare
@@ -31,7 +29,6 @@ _STDS = torch.tensor([[0.6, 0.5], [0.5, 0.8]], dtype=torch.float64)
 _TURN = torch.tensor(
     [[math.cos(0.6), -math.sin(0.6)], [math.sin(0.6), math.cos(0.6)]], dtype=torch.float64
 )
-_CENTRE, _SPREAD, _CORRELATION = torch.tensor([0.3, -0.2]).double(), _STDS[:, 0], 0.8
 # the starts of the paths, in standard deviations along the axes
 _STARTS = 4 * torch.quasirandom.SobolEngine(2).draw(64, dtype=torch.float64) - 2  # type: ignore
 
@@ -51,29 +48,11 @@ def _turn(process: Process) -> Tensor:
     return torch.eye(2, dtype=torch.float64) if process.coordinates else _TURN
 
 
-def coupled_field(process: Process) -> CoupledGaussian:
-    """Return the field of a Gaussian that is coupled with its noise."""
-    turn = _turn(process)
-    covariance = turn @ _SPREAD.square().diag() @ turn.T
-    return CoupledGaussian(process, _CENTRE, covariance, _CORRELATION)
-
-
-def exact_ends(field: ScoreField, times: Tensor) -> tuple[Tensor, Tensor]:
-    """Return points ``x / alpha`` ``(64, 2)`` at two times that the exact flow connects.
-
-    Args:
-        field: of `product` or `coupled_field`.
-    """
-    process = field.process
+def exact_ends(process: Process, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Return points ``x / alpha`` ``(64, 2)`` at two times that the exact flow connects."""
     alpha, sigma = process.coefficients(process.lift(times))
     (high, low), turn = (sigma / alpha).unbind(), _turn(process)
     begin = (1 + high**2) ** 0.5 * _STARTS
-    if isinstance(field, CoupledGaussian):
-        wide, narrow = (
-            _SPREAD**2 + 2 * _CORRELATION * level * _SPREAD + level**2 for level in (high, low)
-        )
-        end = begin * (narrow / wide).sqrt()
-        return _CENTRE + begin @ turn.T, _CENTRE + end @ turn.T
     below, above = torch.full_like(begin, -20.0), torch.full_like(begin, 20.0)
     for _ in range(80):
         middle = 0.5 * (below + above)
@@ -89,15 +68,11 @@ def _quantile(y: Tensor, ratio: Tensor) -> Tensor:
     return quantile
 
 
-def measure_order(make: Make, field: ScoreField, *, to_noise: bool) -> float:
-    """Return the order of convergence to the end of the exact path, over halvings of the steps.
-
-    Args:
-        field: of `product` or `coupled_field`.
-    """
-    process = field.process
+def measure_order(make: Make, process: Process, *, to_noise: bool) -> float:
+    """Return the order of convergence to the end of the exact path, over halvings of the steps."""
     counts, errors = _counts(make(1), process), []
-    ends = exact_ends(field, grid(process, 1, _HIGH, _LOW))
+    field = product(process)
+    ends = exact_ends(process, grid(process, 1, _HIGH, _LOW))
     begin, goal = reversed(ends) if to_noise else ends
     for steps in counts:
         times = grid(process, steps, _HIGH, _LOW)
@@ -146,9 +121,9 @@ def slope(counts: Sequence[int], errors: Sequence[float]) -> float:
     return float(p[best])
 
 
-def calls_per_step(make: Make, field: ScoreField) -> float:
+def calls_per_step(make: Make, process: Process) -> float:
     """Return the calls of the field per step, counted on a grid of 40."""
-    times = grid(field.process, 40, 2.0, 0.5)
+    field, times = product(process), grid(process, 40, 2.0, 0.5)
     with count_calls(field) as calls:
         x = torch.zeros(1, 2, dtype=torch.float64)
         prepare(field, make(40), times)(State(x, times[0], Noise(0, torch.arange(1))))

@@ -118,12 +118,9 @@ PROCESSES: dict[str, Callable[[], Process]] = {
     ),
     "Tabulated": lambda: builtin.Tabulated(_alpha_bar()),
 }
-# one with a noise level per coordinate, and one for a field without a score: not every solver takes
-# these
-COUPLED = "Coupled"
+# and one with a noise level per coordinate, which not every solver takes
 EVERY_PROCESS: dict[str, Callable[[], Process]] = {
     **PROCESSES,
-    COUPLED: builtin.Flow,
     "PerCoordinate": lambda: PerCoordinate([builtin.VP(), builtin.VP(beta_max=10.0)]),
 }
 

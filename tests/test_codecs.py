@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from cases import normal
+from safetensors.torch import load_file, save_file
 from scipy import stats
 from shell import TINY, end, finishes
 from torch import nn
 
 import scorefield as sf
-from scorefield._internal.errors import CheckpointError, DataError, UsageError
+from scorefield._internal.errors import CheckpointError, DataError, NumericalError, UsageError
 from scorefield.data import CellSimulator
 from scorefield.data.latents import quantiles
 from scorefield.networks import CountsVAE
@@ -46,6 +47,11 @@ def counts_codec(cells):
 def factors(count):
     """Gaussian vectors of three factors in ten dimensions with little noise."""
     return 2 + normal(count, 3) @ normal(3, 10, seed=1) + 0.1 * normal(count, 10, seed=2)
+
+
+def named(x, names):
+    columns = sf.data.source.ColumnsConfig(names=tuple(names))
+    return sf.Data(torch.as_tensor(x), name="cells", columns=columns)
 
 
 def test_principal_components_are_those_of_the_singular_values():
@@ -96,6 +102,27 @@ def test_the_last_latent_is_the_library_size(cells, counts_codec):
     z[:, -1] += math.log(3)
     total = counts_codec.decode(z).sum(1)
     torch.testing.assert_close(total, 3 * cells.counts[:50].sum(1), rtol=1e-4, atol=1e-2)
+
+
+def test_latents_of_integers_and_arrays(cells, counts_codec):
+    x = cells.counts[:5]
+    z = counts_codec.encode(x)
+    for same in (x.long(), x.numpy(), x.int().numpy()):
+        assert torch.equal(counts_codec.encode(same), z)
+    assert torch.equal(counts_codec.decode(z.numpy()), counts_codec.decode(z))
+    with pytest.raises(DataError, match=r"z has shape \(5, 3\); give \(B, 7\) latents"):
+        counts_codec.decode(z[:, :3])
+    with pytest.raises(DataError, match=r"1 value\(s\) that are not counts"):
+        counts_codec.encode(torch.full((1, 40), 2.0).index_fill(1, torch.tensor(3), math.inf))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_without_gradients_around_it(mode):
+    x = factors(40).float()
+    settings = {"size": 2, "width": 4, "steps": 2}
+    with mode():
+        inside = sf.train_codec(x, "vae", **settings)
+    assert inside.digest == sf.train_codec(x, "vae", **settings).digest
 
 
 def test_decoded_counts_are_negative_binomial():
@@ -190,6 +217,16 @@ def test_a_codec_folder_comes_back_bit_for_bit(counts_codec, cells, tmp_path):
     assert torch.equal(again.encode(cells.counts[:9]), counts_codec.encode(cells.counts[:9]))
     assert (again.data, again.reconstruction) == (counts_codec.data, counts_codec.reconstruction)
     assert again.digest == counts_codec.digest
+    state = torch.get_rng_state()
+    sf.load_codec(tmp_path / "codec")
+    assert torch.equal(torch.get_rng_state(), state)
+    counts_codec.save(tmp_path / "crafted")
+    tensors = load_file(tmp_path / "crafted" / "model.safetensors")
+    tensors["codec.library"] = torch.tensor(-5.0)
+    save_file(tensors, tmp_path / "crafted" / "model.safetensors")
+    (tmp_path / "crafted" / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match=r"codec\.library=-5: must be above 0"):
+        sf.load_codec(tmp_path / "crafted")
     with pytest.raises(UsageError, match="exists already"):
         again.save(tmp_path / "codec")
     weights = tmp_path / "codec" / "model.safetensors"
@@ -206,11 +243,6 @@ def test_a_codec_folder_comes_back_bit_for_bit(counts_codec, cells, tmp_path):
         sf.load_codec(tmp_path / "codec")
     with pytest.raises(CheckpointError, match="does not exist; train a codec first"):
         sf.load_codec(tmp_path / "none")
-
-
-def named(x, names):
-    columns = sf.data.source.ColumnsConfig(names=tuple(names))
-    return sf.Data(torch.as_tensor(x), name="cells", columns=columns)
 
 
 def test_genes_are_matched_by_name():
@@ -230,6 +262,9 @@ def test_genes_are_matched_by_name():
         codec.aligned(sf.Data(x[:, :9]))
 
 
+EQUAL, ZERO = (sf.read(each, learn=False) for each in (torch.ones(9, 3), torch.zeros(9, 3)))
+
+
 @pytest.mark.parametrize(
     ("data", "settings", "error", "match"),
     [
@@ -241,7 +276,12 @@ def test_genes_are_matched_by_name():
             "not counts, the first at index",
         ),
         (torch.rand(9, 3), {"kind": "ae"}, UsageError, "kind='ae': must be one of pca, vae, nb"),
-        (torch.rand(9, 3), {"size": 4}, UsageError, "size=4: a sample has 3 numbers"),
+        (
+            torch.rand(9, 3),
+            {"size": 4},
+            UsageError,
+            "size=4: must be at most the numbers of a sample, here 3",
+        ),
         (torch.rand(9, 3), {"size": 0}, UsageError, "size=0: must be at least 1"),
         (torch.rand(9, 3), {"kind": "vae", "size": 2, "steps": 0}, UsageError, "steps=0"),
         (
@@ -251,6 +291,34 @@ def test_genes_are_matched_by_name():
             "vectors of counts",
         ),
         ({"a": [1.0, 2.0, 3.0], "b": [2.0, 1.0, 0.0]}, {"size": 1}, DataError, "is a table"),
+        (torch.rand(9, 3), {"kind": "vae", "size": 5000}, UsageError, "size=5000: .* most 4,096"),
+        (torch.rand(9, 3), {"kind": "vae", "size": 2, "width": 20000}, UsageError, "most 16,384"),
+        (torch.rand(9, 3), {"kind": "vae", "size": 2, "lr": -1.0}, UsageError, "lr=-1.0: input"),
+        (torch.rand(9, 3), {"size": 2, "held_out": 1.5}, UsageError, "held_out=1.5: input"),
+        (torch.rand(40, 3), {"size": 2, "held_out": 0.02}, UsageError, "holds out 1 of 40"),
+        (
+            torch.rand(6, 10),
+            {"size": 10, "held_out": 0.0},
+            UsageError,
+            "has 5 principal components",
+        ),
+        (EQUAL, {"kind": "vae", "size": 2, "steps": 1}, DataError, "all samples are equal"),
+        (ZERO, {"kind": "nb", "size": 2, "steps": 1}, DataError, "all samples are equal"),
+        (EQUAL, {"size": 2}, DataError, "all samples are equal"),
+        (
+            torch.rand(40, 3),
+            {"kind": "vae", "size": 2, "lr": 1e6, "steps": 30},
+            NumericalError,
+            "use a lower lr",
+        ),
+        (
+            [np.arange(5.0), np.arange(8.0), np.arange(8.0) ** 2],
+            {"size": 2},
+            DataError,
+            "signals of several lengths",
+        ),
+        (sf.read(torch.eye(3), space="sphere"), {"size": 2}, DataError, "has points of sphere"),
+        (named(torch.rand(9, 2), ["a", "\udcff"]), {"size": 2}, UsageError, "holds UTF-8 only"),
     ],
 )
 def test_data_that_a_codec_does_not_take(data, settings, error, match):
@@ -293,5 +361,7 @@ def test_the_commands_from_counts_to_counts(tmp_path, capsys):
     assert "half.npy has 2640 value(s) that are not counts" in capsys.readouterr().err
     assert end("codec", tmp_path / "x.npy", "--condition", "y=y.npy", "--out", codec) == 2
     assert "--condition: a codec has none" in capsys.readouterr().err
+    assert end("codec", tmp_path / "x.npy", "--space", "euclidean:12", "--out", codec) == 2
+    assert "--space: latents are vectors" in capsys.readouterr().err
     assert end("codec", tmp_path / "x.npy") == 2
     assert "--out: name the codec folder" in capsys.readouterr().err

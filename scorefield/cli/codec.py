@@ -64,6 +64,8 @@ def codec(
         raise UsageError("--out: name the codec folder to write.")
     if reading.conditions:
         raise UsageError("--condition: a codec has none; give it to scorefield train.")
+    if reading.space is not None:
+        raise UsageError("--space: latents are vectors, and points of a space are not.")
     RunFolder(out).refuse_existing()
     items = sf.read(data, **vars(reading))
     say(f"{len(items.x)} samples of shape {items.shape} from {items.name}")

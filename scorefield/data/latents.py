@@ -110,7 +110,7 @@ def check_counts(x: Tensor, name: str) -> None:
     Raises:
         DataError: a negative value, or one that is not a whole number.
     """
-    bad = ((x < 0) | (x != x.floor())).nonzero()
+    bad = ((x < 0) | (x != x.floor()) | x.isinf()).nonzero()
     if len(bad):
         first = tuple(bad[0].tolist())
         raise DataError(

@@ -23,11 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import NegativeBinomial
 
+from scorefield._internal.errors import UsageError
 from scorefield.networks.codec import Codec, Shape
 
 _ROWS = 4096  # at a time
 _LOG_THETA = 7.0  # beyond, counts are Poisson
 _LOG_LIBRARY = 20.0
+_ROUNDING = 1e-10  # of the largest variance of a component
 
 
 class _OwnCodec(Codec):
@@ -97,8 +99,18 @@ class PCA(_OwnCodec):
         self.register_buffer("components", torch.zeros(size, self.count))
 
     def set(self, center: Tensor, covariance: Tensor) -> None:
-        """Set the components from moments in float64, each with a positive largest entry."""
-        _, vectors = torch.linalg.eigh(covariance)
+        """Set the components from moments in float64, each with a positive largest entry.
+
+        Raises:
+            UsageError: the data varies in fewer directions.
+        """
+        variances, vectors = torch.linalg.eigh(covariance)
+        rank = int((variances > _ROUNDING * variances[-1]).sum())
+        if self.latents > rank:
+            raise UsageError(
+                f"size={self.latents}: the data has {rank} principal components; use at most as "
+                "many latents."
+            )
         components = vectors.T.flip(0)[: self.latents]
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         self.center.copy_(center)

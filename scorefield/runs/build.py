@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from scorefield import networks
-from scorefield._internal.errors import UsageError
+from scorefield._internal.errors import CheckpointError, UsageError
 from scorefield._internal.frozen import Frozen
 from scorefield.data.config import (
     Channel,
@@ -481,6 +481,25 @@ def codec(config: CodecConfig | TrainedCodecConfig, sample: tuple[int, ...] = ()
         return networks.PCA(sample, config.size)
     own = networks.CountsVAE if config.kind == "nb" else networks.VAE
     return own(sample, config.size, config.width)
+
+
+def codec_of(
+    config: CodecConfig | TrainedCodecConfig,
+    sample: tuple[int, ...],
+    tensors: Mapping[str, Tensor],
+) -> Codec:
+    """Return a codec with the weights of a folder; no random numbers are drawn.
+
+    Raises:
+        CheckpointError: a unit of a trained codec that is not above 0.
+    """
+    for name in ("scale", "library"):
+        if not (unit := tensors.get(f"codec.{name}", torch.ones(()))) > 0:
+            raise CheckpointError(f"codec.{name}={float(unit):g}: must be above 0; train it again.")
+    with torch.random.fork_rng(devices=[]):
+        result = codec(config, sample)
+    result.load_state_dict({k: tensors[f"codec.{k}"] for k in result.state_dict()})
+    return result
 
 
 def codec_outline(config: CodecConfig | TrainedCodecConfig, sample: tuple[int, ...] = ()) -> Codec:

@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.devices import find_device
-from scorefield._internal.errors import UsageError
+from scorefield._internal.errors import DataError, NumericalError, UsageError
 from scorefield.data.config import CodecKind, ColumnsConfig, DataConfig, TrainedCodecConfig
 from scorefield.data.latents import check_counts
 from scorefield.data.rows import Rows, chunks, moments_of
 from scorefield.data.source import as_data
 from scorefield.networks.codecs import PCA, VAE, CountsVAE
 from scorefield.runs import build
-from scorefield.runs.codecs import Reconstruction, TrainedCodec, check_plain
-from scorefield.training.config import TrainConfig
+from scorefield.runs.codecs import CodecFile, Reconstruction, TrainedCodec, check_plain
+from scorefield.runs.folder import check_text
+from scorefield.runs.settings import configured
 from scorefield.training.course import completed
 from scorefield.training.held_out import split
 
 _WARMUP = 0.3  # of the steps, in which the weight of the divergence rises to 1
+_MOST = {"size": 2**12, "width": 2**14}
 _LARGEST = 8192  # numbers of a sample for principal components, whose covariance is a square
 
 
@@ -55,12 +57,15 @@ def train_codec(
         progress: called with the steps, and iterated.
 
     Raises:
-        UsageError: a size or kind that does not fit the data.
-        DataError: as `scorefield.read`; for ``nb``, values that are not counts; a table.
+        UsageError: a size, kind or share that does not fit the data; another bad setting.
+        DataError: as `scorefield.read`; for ``nb``, values that are not counts; a table;
+            samples that are all equal.
+        NumericalError: the training diverges.
     """
     items = as_data(data)
     count = math.prod(items.shape)
     _check_arguments(kind, size, count, {"width": width, "steps": steps, "batch_size": batch_size})
+    settings, _ = configured(None, {"held_out": held_out, "lr": lr, "seed": seed})
     check_plain(items)
     if kind == "nb":
         if len(items.shape) > 1:
@@ -68,8 +73,12 @@ def train_codec(
         for chunk in chunks(items.x):
             check_counts(chunk, items.name)
     where = find_device(device)
-    share = completed(TrainConfig(held_out=held_out), items.shape, len(items.x)).held_out or 0.0
+    share = completed(settings, items.shape, len(items.x)).held_out or 0.0
     learned, rest = split(len(items.x), share, seed)
+    if len(rest) == 1:
+        raise UsageError(
+            f"held_out={held_out}: holds out 1 of {len(items.x)} samples; hold out 0, or 2 or more."
+        )
     config = TrainedCodecConfig(kind=kind, size=size, width=width)
     about = DataConfig(
         name=items.name,
@@ -79,20 +88,29 @@ def train_codec(
         reading=items.reading,
         codec=config,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module: Any = build.codec(config, items.shape)
-    rows = _Flat(items.x, learned)
-    moments = moments_of(rows, lambda x: x)
-    if isinstance(module, PCA):
-        module.set(moments.mean, _covariance(rows, moments.mean))
-    else:
-        module.set(moments.mean, moments.variance)
-        module.to(where)
-        _fit(module, rows, steps, batch_size, lr, seed, progress)
-    module.eval().requires_grad_(False)
+    check_text(CodecFile(data=about, error=0.0, baseline=1.0, items=1).text, CodecFile, items.name)
+    with torch.inference_mode(False), torch.enable_grad():  # as they may be off around a call
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module: Any = build.codec(config, items.shape)
+        rows = _Flat(items.x, learned)
+        moments = moments_of(rows, lambda x: x)
+        if not moments.variance.any():
+            raise DataError(f"{items.name}: all samples are equal; a codec has nothing to learn.")
+        if isinstance(module, PCA):
+            module.set(moments.mean, _covariance(rows, moments.mean))
+        else:
+            module.set(moments.mean, moments.variance)
+            module.to(where)
+            _fit(module, rows, steps, batch_size, lr, seed, progress)
+        module.eval().requires_grad_(False)
     codec = TrainedCodec(module, about, Reconstruction(kind, 0.0, 1.0, 0))
     measured = codec.measure(items.x, rest if len(rest) else learned)
+    if not math.isfinite(measured.error):
+        raise NumericalError(
+            f"reconstruction: the error is {measured.error} on {measured.items} samples; use a "
+            "lower lr, or hold out others."
+        )
     return replace(codec, reconstruction=replace(measured, held_out=bool(len(rest))))
 
 
@@ -118,10 +136,11 @@ def _check_arguments(kind: str, size: int, count: int, numbers: dict[str, int]) 
     if kind not in get_args(CodecKind):
         raise UsageError(f"kind={kind!r}: must be one of {', '.join(get_args(CodecKind))}.")
     for name, value in {"size": size, **numbers}.items():
-        if value < 1:
-            raise UsageError(f"{name}={value}: must be at least 1.")
+        if not 1 <= value <= _MOST.get(name, value):
+            most = f" and at most {_MOST[name]:,}" if name in _MOST else ""
+            raise UsageError(f"{name}={value}: must be at least 1{most}.")
     if size > count:
-        raise UsageError(f"size={size}: a sample has {count} numbers; use at most as many latents.")
+        raise UsageError(f"size={size}: must be at most the numbers of a sample, here {count}.")
     if kind == "pca" and count > _LARGEST:
         raise UsageError(
             f"kind='pca': samples have {count:,} numbers, and at most {_LARGEST:,} are allowed. "
@@ -156,6 +175,8 @@ def _fit(
         eps = torch.randn(batch_size, module.latents, generator=generator).to(buffer)
         weight = min(1.0, (step + 1) / (_WARMUP * steps))
         loss = module.loss(rows[items].to(buffer), eps, weight).mean()
+        if not loss.isfinite():
+            raise NumericalError(f"step {step + 1}: the loss is {loss:g}; use a lower lr.")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(module.parameters(), 100.0)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tomli_w
 import torch
-from pydantic import ValidationError
+from pydantic import FiniteFloat, ValidationError
 from safetensors.torch import save as serialise
 from torch import Tensor
 
@@ -34,6 +35,7 @@ from scorefield.networks.codecs import PCA, VAE, CountsVAE
 from scorefield.runs import build, digests, weights
 from scorefield.runs.folder import WEIGHTS, RunFolder
 from scorefield.runs.weights import CONFIG
+from scorefield.sampling.batching import as_numbers, as_state
 
 _COMPARED = 1024  # items to measure the reconstruction on
 
@@ -48,10 +50,15 @@ class CodecFile(Frozen):
 
     format: Literal["codec"] = "codec"
     data: DataConfig
-    error: float
-    baseline: float
+    error: FiniteFloat
+    baseline: FiniteFloat
     items: int
     held_out: bool = True
+
+    @property
+    def text(self) -> str:
+        """The content of the file."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 @dataclass(frozen=True)
@@ -105,17 +112,27 @@ class TrainedCodec:
         assert isinstance(self.data.codec, TrainedCodecConfig)
         return self.data.codec
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor | np.ndarray) -> Tensor:
         """Return the mean latents of data ``(B, *shape)``: ``(B, latents)``.
 
         Raises:
             DataError: data that is not of the codec's kind.
         """
+        x = as_state(as_numbers("x", x))
         self._check(x, "x")
         return self.module.posterior(x)[0]
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Return the data of latents, of counts their expected values."""
+    def decode(self, z: Tensor | np.ndarray) -> Tensor:
+        """Return the data of latents, of counts their expected values.
+
+        Raises:
+            DataError: another number of latents.
+        """
+        z = as_state(as_numbers("z", z))
+        if z.shape[1:] != (self.module.latents,):
+            raise DataError(
+                f"z has shape {tuple(z.shape)}; give (B, {self.module.latents}) latents."
+            )
         return self.module.decode(z)
 
     @property
@@ -183,14 +200,14 @@ class TrainedCodec:
             baseline=facts.baseline,
             items=facts.items,
             held_out=facts.held_out,
-        ).model_dump(exclude_none=True)
+        )
         content = serialise({f"codec.{k}": v for k, v in self.module.state_dict().items()})
         with in_room(path, len(content)):
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
             try:
                 (aside / WEIGHTS).write_bytes(content)
-                (aside / CONFIG).write_text(tomli_w.dumps(about), encoding="utf-8")
+                (aside / CONFIG).write_text(about.text, encoding="utf-8")
                 digests.write(aside)
                 if path.exists():
                     path.rmdir()
@@ -228,17 +245,27 @@ class _Columns(Rows):
 
 
 def check_plain(data: Data) -> None:
-    """Reject the columns of a table, and missing values.
+    """Reject the columns of a table, points of a space, and missing values.
 
     Raises:
         DataError: naming the data.
     """
+    if data.points.space:
+        raise DataError(
+            f"{data.name} has points of {data.points.space}, and latents are vectors: read it "
+            "without space."
+        )
     if data.columns.arrow:
         raise DataError(
             f"{data.name} is a table, whose columns have types: give a codec an array or cells."
         )
     if data.incomplete:
         raise DataError(f"{data.name} has missing values in {data.incomplete} samples: drop them.")
+    if any(not chunk.isfinite().all() for chunk in chunks(data.x)):
+        raise DataError(
+            f"{data.name} has values that are not finite, as signals of several lengths have: "
+            "give a codec samples of one shape."
+        )
 
 
 def load_codec(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> TrainedCodec:
@@ -266,8 +293,7 @@ def load_codec(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     expected = {f"codec.{k}": v for k, v in outline.items()}
     tensors = weights.read_tensors(weights.plain_file(place, WEIGHTS), expected)
     digests.check(place, (CONFIG, WEIGHTS))
-    module: Any = build.codec(config, about.data.shape)
-    module.load_state_dict({k: tensors[f"codec.{k}"] for k in outline})
+    module: Any = build.codec_of(config, about.data.shape, tensors)
     module.to(where).eval().requires_grad_(False)
     facts = about.error, about.baseline, about.items, about.held_out
     measured = Reconstruction(config.kind, *facts)

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from scorefield._internal import files, toml
 from scorefield._internal.atomic_files import check_place, in_room, publish
 from scorefield._internal.errors import CheckpointError, DataError, StorageError, UsageError
+from scorefield._internal.frozen import Frozen
 from scorefield._internal.hub import snapshot
 from scorefield.field import ScoreField
 from scorefield.runs import digests, weights
@@ -554,8 +555,17 @@ def check_config(config: RunConfig) -> None:
     Raises:
         UsageError: with what to change.
     """
+    check_text(config_text(config), RunConfig, config.data.name)
+
+
+def check_text(text: str, model: type[Frozen], name: str) -> None:
+    """Reject the text of a configuration of data that could not be written, or not be read again.
+
+    Raises:
+        UsageError: with what to change.
+    """
     try:
-        RunConfig.model_validate(toml.parse(config_text(config).encode()))
+        model.model_validate(toml.parse(text.encode()))
     except UnicodeEncodeError as error:
         before, after = error.object[: error.start], error.object[error.start :]
         near = before.rpartition("\n")[2][-60:] + after.partition("\n")[0][:60]
@@ -564,7 +574,7 @@ def check_config(config: RunConfig) -> None:
         ) from None
     except ValueError as error:
         raise UsageError(
-            f"{config.data.name}: {CONFIG} could not be loaded again: {error}; use fewer columns "
+            f"{name}: {CONFIG} could not be loaded again: {error}; use fewer columns "
             "and categories, or shorter names."
         ) from None
 

@@ -94,8 +94,7 @@ def load(
     transform = Standardize(tensors["transform.mean"], tensors["transform.std"], maps)
     codec = None
     if config.data.codec is not None:
-        codec = build.codec(config.data.codec, config.data.shape).to(where).eval()
-        codec.load_state_dict({k: tensors[f"codec.{k}"] for k in codec.state_dict()})
+        codec = build.codec_of(config.data.codec, config.data.shape, tensors).to(where).eval()
     classes = {c.key for c in config.data.conditions if c.kind == "class"}
     examples = {key: tensors[f"examples.{key}"] for key in config.data.examples}
     examples = {key: v.long() if key in classes else v for key, v in examples.items()}

@@ -14,6 +14,7 @@ from torch import nn
 import scorefield as sf
 from scorefield._internal.errors import CheckpointError, DataError, NumericalError, UsageError
 from scorefield.data import CellSimulator
+from scorefield.data.config import ReadingConfig
 from scorefield.data.latents import quantiles
 from scorefield.networks import CountsVAE
 
@@ -49,9 +50,10 @@ def factors(count):
     return 2 + normal(count, 3) @ normal(3, 10, seed=1) + 0.1 * normal(count, 10, seed=2)
 
 
-def named(x, names):
+def named(x, names, **reading):
     columns = sf.data.source.ColumnsConfig(names=tuple(names))
-    return sf.Data(torch.as_tensor(x), name="cells", columns=columns)
+    choices = ReadingConfig(**reading)
+    return sf.Data(torch.as_tensor(x), name="cells", columns=columns, reading=choices)
 
 
 def test_principal_components_are_those_of_the_singular_values():
@@ -260,6 +262,13 @@ def test_genes_are_matched_by_name():
         codec.aligned(named(x[:, :9], [n for n in names if n not in ("g1", "g5")] + ["z"]))
     with pytest.raises(DataError, match=r"samples of shape \(9,\); the codec was trained on"):
         codec.aligned(sf.Data(x[:, :9]))
+    with pytest.raises(DataError, match=r"several columns of one name, .*: g3"):
+        codec.aligned(named(torch.cat([x, x[:, :1]], 1), [*names, "g3"]))
+    with pytest.raises(UsageError, match="trained on X of cells; read cells with matrix=X"):
+        codec.aligned(named(x, names, matrix="raw"))
+    unnamed = sf.train_codec(x, size=2)
+    training = sf.Training(named(x, names, matrix="raw"), sf.TrainConfig(), codec=unnamed)
+    assert training.data_config.columns.names == tuple(names)
 
 
 EQUAL, ZERO = (sf.read(each, learn=False) for each in (torch.ones(9, 3), torch.zeros(9, 3)))

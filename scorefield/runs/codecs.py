@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from torch import Tensor
 from scorefield._internal import files, toml
 from scorefield._internal.atomic_files import in_room, publish
 from scorefield._internal.devices import find_device
-from scorefield._internal.errors import CheckpointError, DataError
+from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield._internal.frozen import Frozen
 from scorefield.data import Data
 from scorefield.data.config import CodecKind, DataConfig, TrainedCodecConfig
@@ -147,11 +148,25 @@ class TrainedCodec:
         """Return data with the columns of the codec, by their names, in its order.
 
         Raises:
-            DataError: missing columns; another shape; values that the codec does not take.
+            UsageError: cells of another matrix.
+            DataError: missing or repeated columns; another shape; values that the codec does not
+                take.
         """
         own, names, notes = self.data.columns.names, data.columns.names, data.notes
+        mine, theirs = (each.reading.matrix or "X" for each in (self.data, data))
+        if own and names and mine != theirs:
+            raise UsageError(
+                f"matrix={theirs}: the codec was trained on {mine} of {self.data.name}; read "
+                f"{data.name} with matrix={mine}, as --matrix {mine}."
+            )
         rows = data.x
         if own and names and own != names:
+            for each, where in ((own, self.data.name), (names, data.name)):
+                if repeated := [name for name, count in Counter(each).items() if count > 1]:
+                    raise DataError(
+                        f"{where} has several columns of one name, so none can be matched by it: "
+                        f"{first_few(repeated)}."
+                    )
             missing, extra = set(own) - set(names), [name for name in names if name not in own]
             if missing:
                 listed = first_few([name for name in own if name in missing])
@@ -168,7 +183,8 @@ class TrainedCodec:
         check_plain(data)
         for chunk in chunks(rows):
             self._check(chunk, data.name)
-        return replace(data, x=rows, columns=self.data.columns, notes=notes)
+        columns = self.data.columns.model_copy(update={"names": own or names})
+        return replace(data, x=rows, columns=columns, notes=notes)
 
     def measure(self, rows: Rows, items: Tensor) -> Reconstruction:
         """Return the reconstruction of some items, by their numbers; at most 1,024 of them."""

@@ -131,8 +131,7 @@ class Training:
         self.config = build.resolved(config, shape, len(data.x))
         self.data_config = describe_data(data, self.config)
         if codec is not None:
-            about = {"columns": codec.data.columns, "codec": codec.config}
-            self.data_config = self.data_config.model_copy(update=about)
+            self.data_config = self.data_config.model_copy(update={"codec": codec.config})
         check_coupling(self.config, self.data_config, data, source)
         if source is not None:
             self.data_config = self.data_config.model_copy(update={"source": source.name})

@@ -1,5 +1,7 @@
 """Cells written as .h5ad files, by the format's own description and by reading them again."""
 
+from types import SimpleNamespace
+
 import h5py
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from shell import TINY, end, finishes
 
 import scorefield as sf
 from scorefield._internal.errors import DataError
+from scorefield.cli.jobs import _cells
 from scorefield.data import CellSimulator, write_h5ad
 from scorefield.data.cells_written import CellBlock, write_cells
+from scorefield.data.config import DataConfig
 
 # https://anndata.readthedocs.io/en/stable/fileformat-prose.html
 ENCODINGS = {
@@ -87,7 +91,32 @@ def test_annotations_of_other_lengths(tmp_path, cells):
         write_h5ad(tmp_path / "x.h5ad", cells.counts, {"kind": ["a", "b", "c"]})
     with pytest.raises(DataError, match="genes: 2 names for 12 genes"):
         write_h5ad(tmp_path / "x.h5ad", cells.counts, genes=["a", "b"])
+    with pytest.raises(DataError, match=r"x: has shape \(12,\); give \(cells, genes\)"):
+        write_h5ad(tmp_path / "x.h5ad", cells.counts[0])
     assert not (tmp_path / "x.h5ad").exists()
+
+
+def test_annotations_of_any_name(tmp_path, cells):
+    names = ["IC50 (nM/L)", "IC50 (nM_L)", "_index", "", "."]
+    obs = {name: np.arange(220) + k for k, name in enumerate(names)}
+    write_h5ad(tmp_path / "x.h5ad", cells.counts, obs)
+    expected = ["IC50 (nM_L)", "IC50 (nM_L)_", "_index_", "_", "._"]
+    with h5py.File(tmp_path / "x.h5ad") as file:
+        assert list(file["obs"].attrs["column-order"]) == expected
+        for k, name in enumerate(expected):
+            np.testing.assert_array_equal(file["obs"][name], np.arange(220) + k)
+    data = sf.read(tmp_path / "x.h5ad", {"IC50 (nM_L)": "number"})
+    (values,) = data.conditions.values.values()
+    assert (values.flatten().diff() > 0).all()
+
+
+def test_a_condition_may_have_the_name_of_the_numbers_of_items(tmp_path, cells):
+    like = sf.Data(cells.counts, {"item": cells.obs["drug"]})
+    about = DataConfig(name="x", shape=(12,), conditions=like.conditions.channels)
+    block = {"x": cells.counts.numpy(), "given item": np.ones(220), "item": np.arange(220)}
+    obs = _cells(block, SimpleNamespace(result="x"), about).obs
+    assert obs["item"].labels == ("control", "drug 1")
+    np.testing.assert_array_equal(obs["item_"], np.arange(220))
 
 
 def test_samples_of_a_run_of_counts_are_cells_with_conditions(tmp_path, cells, capsys):

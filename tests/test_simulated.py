@@ -51,7 +51,7 @@ def test_shares_of_responders_and_the_dose_curve(cells):
     some = (cells.obs["drug"] == "drug 2") & (cells.obs["type"] == "type 1")
     share = parts["share"][2, 0]
     assert abs(cells.responds[some].mean() - share) < 4 * np.sqrt(share * (1 - share) / some.sum())
-    low, high = (SIM.under(cells, "drug 1", dose) for dose in (0.3, 1e6))
+    low, high = (SIM.under(cells, "drug 1", dose) for dose in (0.3, 1e300))
     base = SIM.under(cells, "control")
     log = [np.log(each.mean / each.mean[:, :1]) for each in (base, low, high)]
     moved = np.abs(log[2] - log[0]) > 0.1
@@ -99,7 +99,16 @@ def test_batches_shift_genes_and_seeds_decide_all():
 
 @pytest.mark.parametrize(
     ("settings", "match"),
-    [({"genes": 1}, "genes=1"), ({"doses": (0.0,)}, "doses="), ({"dropout": 1.0}, "dropout=1.0")],
+    [
+        ({"genes": 1}, "genes=1"),
+        ({"doses": (0.0,)}, "doses="),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"programs": -1}, "programs=-1: must be at least 0"),
+        ({"library_std": -1.0}, "library_std=-1.0: must be at least 0"),
+        ({"batch_std": np.nan}, "batch_std=nan"),
+        ({"doses": (1.0, np.nan)}, "doses="),
+        ({"theta": np.nan}, "theta and library"),
+    ],
 )
 def test_numbers_out_of_range(settings, match):
     with pytest.raises(UsageError, match=match):

@@ -246,7 +246,12 @@ def _cells(block: Columns, kind: ResultKind, like: DataConfig) -> CellBlock:
         for name, channel in given.items()
         if f"given {name}" in block
     }
-    return CellBlock(x, obs | {name: block[name] for name in ("item", "draw") if name in block})
+    for name in (name for name in ("item", "draw") if name in block):
+        unique = name
+        while unique in obs:
+            unique += "_"
+        obs[unique] = block[name]
+    return CellBlock(x, obs)
 
 
 def _pictured(job: Job, kind: ResultKind) -> Tensor:

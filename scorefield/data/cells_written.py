@@ -39,15 +39,18 @@ def write_h5ad(
 
     Args:
         x: ``(N, genes)``.
-        obs: annotations of the cells by name, ``(N,)``: texts become categories.
+        obs: annotations of the cells by name, ``(N,)``: texts become categories. A ``/`` of a name
+            becomes ``_``, because it would make a group of the file.
         genes: their names; the default is their numbers.
 
     Raises:
-        DataError: annotations or names of another length; h5py is missing.
+        DataError: ``x`` of another shape; annotations or names of another length; h5py is missing.
         StorageError: no room on the disk.
     """
     values = x.numpy(force=True) if isinstance(x, Tensor) else np.asarray(x)
     columns = {name: np.asarray(column) for name, column in (obs or {}).items()}
+    if values.ndim != 2:
+        raise DataError(f"x: has shape {values.shape}; give (cells, genes).")
     for name, column in columns.items():
         if column.shape != (len(values),):
             raise DataError(f"obs: {name} has shape {column.shape} for {len(values)} cells.")
@@ -87,8 +90,9 @@ def write_cells(path: Path, blocks: Iterable[CellBlock], genes: Sequence[str] = 
 def _fill(file: Any, first: CellBlock, blocks: Iterator[CellBlock], genes: int) -> int:
     """Write the matrix and the annotations, and return the number of cells."""
     sparse = bool((first.x == np.floor(first.x)).all() and (first.x >= 0).all())
-    obs = _table(file, "obs", tuple(first.obs))
-    columns = {name: _column(obs, name, values) for name, values in first.obs.items()}
+    stored = _stored(first.obs)
+    obs = _table(file, "obs", tuple(stored.values()))
+    columns = {name: _column(obs, stored[name], values) for name, values in first.obs.items()}
     if sparse:
         matrix = file.create_group("X")
         _mark(matrix, "csr_matrix", "0.1.0")
@@ -112,6 +116,17 @@ def _fill(file: Any, first: CellBlock, blocks: Iterator[CellBlock], genes: int) 
         matrix.create_dataset("indptr", data=np.concatenate(ends))
         matrix.attrs["shape"] = np.array([count, genes])
     return count
+
+
+def _stored(names: Iterable[str]) -> dict[str, str]:
+    """Return distinct names that a file can have, by those of the annotations."""
+    stored: dict[str, str] = {}
+    for name in names:
+        safe = name.replace("/", "_")
+        while safe in ("", ".", "_index", *stored.values()):
+            safe += "_"
+        stored[name] = safe
+    return stored
 
 
 def _table(file: Any, name: str, columns: Sequence[str]) -> Any:

@@ -85,14 +85,15 @@ class CellSimulator:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("genes", 2), ("types", 1), ("drugs", 1), ("batches", 1)):
-            if getattr(self, name) < least:
+        at_least = {"genes": 2, "types": 1, "drugs": 1, "batches": 1, "programs": 0}
+        for name, least in (at_least | {"library_std": 0, "batch_std": 0}).items():
+            if not least <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name}={getattr(self, name)}: must be at least {least}.")
-        if not self.doses or min(self.doses) <= 0:
+        if not self.doses or not all(0 < dose < math.inf for dose in self.doses):
             raise UsageError(f"doses={self.doses}: give at least one, all above 0.")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout={self.dropout}: must be at least 0 and below 1.")
-        if min(self.theta, self.library) <= 0:
+        if not all(0 < each < math.inf for each in (self.theta, self.library)):
             raise UsageError("theta and library must be above 0.")
 
     @property
@@ -143,8 +144,8 @@ class CellSimulator:
     ) -> SimulatedCells:
         kind, batch, parts = hidden["type"], hidden["batch"], self._parts
         responds = (drug > 0) & (hidden["threshold"] < parts["share"][drug, kind])
-        power = dose ** parts["slope"][drug]
-        strength = responds * power / (power + parts["ec50"][drug] ** parts["slope"][drug])
+        with np.errstate(divide="ignore", over="ignore"):  # of no dose, or almost none
+            strength = responds / (1 + (parts["ec50"][drug] / dose) ** parts["slope"][drug])
         log_rate = parts["base"] + parts["type"][kind] + parts["batch"][batch]
         log_rate += hidden["programs"] @ parts["programs"]
         log_rate += strength[:, None] * parts["effect"][drug, kind]

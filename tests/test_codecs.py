@@ -241,7 +241,9 @@ def test_a_codec_folder_comes_back_bit_for_bit(counts_codec, cells, tmp_path):
     with pytest.raises(CheckpointError):
         sf.load_codec(tmp_path / "codec")
     (tmp_path / "codec" / "config.toml").write_text("format = 'codec'\n")
-    with pytest.raises(CheckpointError, match="not the configuration of a codec"):
+    with pytest.raises(
+        CheckpointError, match="not the configuration of a codec: data: Field required"
+    ):
         sf.load_codec(tmp_path / "codec")
     with pytest.raises(CheckpointError, match="does not exist; train a codec first"):
         sf.load_codec(tmp_path / "none")
@@ -360,6 +362,10 @@ def test_the_commands_from_counts_to_counts(tmp_path, capsys):
     assert "nb: reconstruction -" in capsys.readouterr().out
     finishes("train", tmp_path / "x.npy", "--codec", codec, "--out", run, *TINY)
     assert "; the codec has reconstruction -" in capsys.readouterr().out
+    assert end("sample", codec) == 4
+    assert "is the configuration of a codec: train a run with --codec" in capsys.readouterr().err
+    assert end("train", tmp_path / "x.npy", "--codec", run, "--out", tmp_path / "no") == 4
+    assert "is the configuration of a run, not of a codec" in capsys.readouterr().err
     finishes("sample", run, "--n", 6, "--nfe", 4, "--out", out)
     samples = np.load(out)
     assert samples.shape == (6, 12)

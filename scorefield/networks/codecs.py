@@ -26,7 +26,7 @@ from torch.distributions import NegativeBinomial
 from scorefield._internal.errors import UsageError
 from scorefield.networks.codec import Codec, Shape
 
-_ROWS = 4096  # at a time
+_NUMBERS = 2**22  # of samples at a time
 _LOG_THETA = 7.0  # beyond, counts are Poisson
 _LOG_LIBRARY = 20.0
 _ROUNDING = 1e-10  # of the largest variance of a component
@@ -74,12 +74,8 @@ class _OwnCodec(Codec):
         device = next(self.buffers()).device
         wide = torch.float32 if device.type == "mps" else torch.float64
         function = getattr(copy.deepcopy(self).to(wide), name)
-        parts = [function(part.to(device, wide)).to(batch) for part in _parts(batch)]
-        return torch.cat(parts)
-
-
-def _parts(batch: Tensor) -> list[Tensor]:
-    return [batch[k : k + _ROWS] for k in range(0, max(1, len(batch)), _ROWS)]
+        parts = batch.split(max(1, _NUMBERS // self.count))
+        return torch.cat([function(part.to(device, wide)).to(batch) for part in parts])
 
 
 class PCA(_OwnCodec):

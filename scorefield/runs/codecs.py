@@ -34,7 +34,7 @@ from scorefield.data.latents import check_counts
 from scorefield.data.rows import Rows, chunks
 from scorefield.networks.codecs import PCA, VAE, CountsVAE
 from scorefield.runs import build, digests, weights
-from scorefield.runs.folder import WEIGHTS, RunFolder
+from scorefield.runs.folder import WEIGHTS, RunFolder, first_problem
 from scorefield.runs.weights import CONFIG
 from scorefield.sampling.batching import as_numbers, as_state
 
@@ -297,6 +297,8 @@ def load_codec(folder: str | os.PathLike[str], device: str | torch.device = "cpu
         raise CheckpointError(f"{place}: this codec folder does not exist; train a codec first.")
     with files.reading(path, "", CheckpointError):
         values = toml.read(path, place)
+    if "train" in values:
+        raise CheckpointError(f"{path} is the configuration of a run, not of a codec.")
     try:
         about = CodecFile.model_validate(values)
         config = about.data.codec
@@ -304,8 +306,8 @@ def load_codec(folder: str | os.PathLike[str], device: str | torch.device = "cpu
             raise ValueError("its codec was not trained here")
         outline = build.codec_outline(config, about.data.shape).state_dict()
     except ValueError as error:
-        detail = "" if isinstance(error, ValidationError) else f": {error}"
-        raise CheckpointError(f"{path} is not the configuration of a codec{detail}.") from None
+        detail = first_problem(error) if isinstance(error, ValidationError) else error
+        raise CheckpointError(f"{path} is not the configuration of a codec: {detail}.") from None
     expected = {f"codec.{k}": v for k, v in outline.items()}
     tensors = weights.read_tensors(weights.plain_file(place, WEIGHTS), expected)
     digests.check(place, (CONFIG, WEIGHTS))

@@ -97,12 +97,14 @@ class RunFolder:
         try:
             with files.reading(path, "", CheckpointError):
                 values = toml.read(path, self.path)
+            if values.get("format") == "codec":
+                raise CheckpointError(
+                    f"{path} is the configuration of a codec: train a run with --codec {self.path}."
+                )
             return RunConfig.model_validate(values)
         except ValidationError as error:
-            first = error.errors(include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
             raise CheckpointError(
-                f"{path} is not the configuration of a run: {place}: {first['msg']}."
+                f"{path} is not the configuration of a run: {first_problem(error)}."
             ) from None
 
     def tensors(
@@ -577,6 +579,12 @@ def check_text(text: str, model: type[Frozen], name: str) -> None:
             f"{name}: {CONFIG} could not be loaded again: {error}; use fewer columns "
             "and categories, or shorter names."
         ) from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the place of the first value that is not allowed, and why."""
+    first = error.errors(include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def average_name(decay: float) -> str:

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import NegativeBinomial
 
-from scorefield._internal.errors import UsageError
 from scorefield.networks.codec import Codec, Shape
 
 _NUMBERS = 2**22  # of samples at a time
@@ -98,12 +97,12 @@ class PCA(_OwnCodec):
         """Set the components from moments in float64, each with a positive largest entry.
 
         Raises:
-            UsageError: the data varies in fewer directions.
+            ValueError: the data varies in fewer directions.
         """
         variances, vectors = torch.linalg.eigh(covariance)
         rank = int((variances > _ROUNDING * variances[-1]).sum())
         if self.latents > rank:
-            raise UsageError(
+            raise ValueError(
                 f"size={self.latents}: the data has {rank} principal components; use at most as "
                 "many latents."
             )

@@ -98,7 +98,10 @@ def train_codec(
         if not moments.variance.any():
             raise DataError(f"{items.name}: all samples are equal; a codec has nothing to learn.")
         if isinstance(module, PCA):
-            module.set(moments.mean, _covariance(rows, moments.mean))
+            try:
+                module.set(moments.mean, _covariance(rows, moments.mean))
+            except ValueError as error:
+                raise UsageError(str(error)) from None
         else:
             module.set(moments.mean, moments.variance)
             module.to(where)

@@ -247,7 +247,7 @@ def _cells(block: Columns, kind: ResultKind, like: DataConfig) -> CellBlock:
         if f"given {name}" in block
     }
     for name in (name for name in ("item", "draw") if name in block):
-        unique = name
+        unique = str(name)
         while unique in obs:
             unique += "_"
         obs[unique] = block[name]

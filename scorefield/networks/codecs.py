@@ -73,7 +73,7 @@ class _OwnCodec(Codec):
         device = next(self.buffers()).device
         wide = torch.float32 if device.type == "mps" else torch.float64
         function = getattr(copy.deepcopy(self).to(wide), name)
-        parts = batch.split(max(1, _NUMBERS // self.count))
+        parts = torch.split(batch, max(1, _NUMBERS // self.count))
         return torch.cat([function(part.to(device, wide)).to(batch) for part in parts])
 
 

@@ -203,6 +203,19 @@ def test_data_in_memory_and_sets_by_name_are_points_too():
     assert sf.read("moons", space="torus:2", angles="radians").points.forms == ("angles",)
 
 
+def test_a_table_that_was_read_without_its_space_is_rejected(quakes):
+    table = sf.read(quakes, without="place")
+    for settings in ({"space": "sphere"}, {"process": {"kind": "brownian", "space": "sphere"}}):
+        with pytest.raises(ValueError, match="read as a table without a space"):
+            sf.train(table, steps=2, **settings)
+
+
+def test_angles_without_a_space_are_rejected():
+    for function in (sf.read, sf.train):
+        with pytest.raises(ValueError, match="angles='degrees': .* give it too"):
+            function(torch.rand(9, 2), angles="degrees")
+
+
 def test_brownian_motion_needs_a_space():
     with pytest.raises(ValueError, match="process=brownian: give the space"):
         Training(sf.Data(torch.randn(9, 3)), TrainConfig(process={"kind": "brownian"}))
@@ -244,6 +257,15 @@ def test_commands_train_on_columns_and_write_samples_with_them(quakes, tmp_path,
     again = ["train", quakes, *columns, "--config", run / "config.toml", "--out", tmp_path / "b"]
     finishes(*again)
     assert torch.equal(sf.load(tmp_path / "b").sample(4), sf.load(run).sample(4))
+    table = tmp_path / "two.csv"  # whose space the settings name
+    lines = quakes.read_text().splitlines()
+    table.write_text("\n".join(line.partition(",")[2] for line in lines))
+    for settings in (
+        ["--config", run / "config.toml"],
+        ["--process.kind", "brownian", "--process.space", "sphere", *NETWORK, "--steps", 2],
+    ):
+        finishes("train", table, *settings, "--out", tmp_path / f"c{len(settings)}")
+    assert torch.equal(sf.load(tmp_path / "c2").sample(4), sf.load(run).sample(4))
 
 
 def test_a_training_on_a_space_resumes_bit_for_bit(quakes, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
@@ -153,6 +154,8 @@ def train(
     config_ = TrainConfig() if settings is None else TrainConfig(**dict(settings))
     if to is not None:
         config_ = _with(FLOW, config_, settings)
+    if reading.space is None and config_.process.kind == "brownian":
+        reading = replace(reading, space=config_.process.space)
     if reading.space is not None:
         config_ = _with(SPACE, config_, settings)
     objects = NONE if network is None else Objects.of(make_network(network))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from scorefield._internal import sizes
-from scorefield._internal.errors import DataError
+from scorefield._internal.errors import DataError, UsageError
 from scorefield.data.axes import Axes, axes_of
 from scorefield.data.builtin import BUILTIN, builtin
 from scorefield.data.conditions import Conditions, columns_of, entries, read_conditions
@@ -221,12 +221,15 @@ def read(
         DataError: the name or file is unknown, cannot be read, has an unsuitable shape or type,
             holds values that are not finite, or has no samples; with ``learn``, fewer than two
             samples, or none that differ.
+        UsageError: angles without a space.
     """
     without = (without,) if isinstance(without, str) else without
     path = isinstance(source, str | Path)
     if isinstance(source, str) and not source.strip():
         raise DataError("the data has an empty name: pass a path, or the name of a built-in set.")
     name = name or (str(source) if path else "data")
+    if space is None:
+        check_without_space(angles)
     explicit = ReadingConfig.of(
         key=key,
         matrix=matrix,
@@ -296,10 +299,15 @@ def as_points(data: Data, space: str | Space, angles: str | None) -> Data:
     """Return data whose columns are points of a space; the arguments are those of `read`.
 
     Raises:
-        DataError: columns that are not such points.
+        DataError: columns that are not such points; a table that was read without the space.
     """
     from scorefield.data.points import Points, declared, with_turns  # for points of a space alone
 
+    if data.columns.arrow:
+        raise DataError(
+            f"space={str(space)!r}: {data.name} was read as a table without a space; read it with "
+            "one, as in scorefield.read(path, space='sphere', columns='lat,lon')."
+        )
     points = declared(space, math.prod(data.shape), angles, data.name)
     encoding, bounds = Points(points, data.shape, data.columns.names), []
     for chunk in chunks(data.x):
@@ -308,6 +316,18 @@ def as_points(data: Data, space: str | Space, angles: str | None) -> Data:
     low, high = torch.stack(bounds)[:, 0].amin(0), torch.stack(bounds)[:, 1].amax(0)
     columns = ColumnsConfig(names=data.columns.names)
     return replace(data, columns=columns, points=with_turns(points, low.tolist(), high.tolist()))
+
+
+def check_without_space(angles: str | None) -> None:
+    """Reject a unit of angles without a space.
+
+    Raises:
+        UsageError: with the argument to add.
+    """
+    if angles is not None:
+        raise UsageError(
+            f"angles={angles!r}: the unit of points of a space; give it too, as in space='torus:2'."
+        )
 
 
 def _names(columns: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from scorefield.data import Data, Standardize
 from scorefield.data.config import DataConfig
 from scorefield.data.lengths import moments
 from scorefield.data.rows import chunks, digest, spans
-from scorefield.data.source import as_data
+from scorefield.data.source import as_data, check_without_space
 from scorefield.networks import Wiener
 from scorefield.noise import Noise
 from scorefield.process import check_instance
@@ -431,15 +431,15 @@ def on_space(data: Data, config: TrainConfig) -> tuple[Data, TrainConfig]:
         DataError: as `scorefield.data.points.declared`.
     """
     from scorefield.data.source import as_points
+    from scorefield.spaces import parse
 
     process, space = config.process, data.points.space
     assert process.kind == "brownian"
-    if process.space is None:
-        process = process.model_copy(update={"space": space or None})
-    elif not space:
+    if process.space and not space:
         data = as_points(data, build.process(process).space, None)
-    elif space != process.space:
+    elif process.space and build.process(process).space != parse(space):
         raise UsageError(f"process.space={process.space!r}: {data.name} has points of {space}.")
+    process = process.model_copy(update={"space": data.points.space or None})
     return data, config.model_copy(update={"process": process})
 
 
@@ -488,7 +488,7 @@ def train(
     Raises:
         TypeError: an unknown setting.
         DataError: as `scorefield.read`.
-        UsageError: a device that is not available here.
+        UsageError: a device that is not available here; angles without a space.
         ValueError: as `Training` and `scorefield.training.loop.fit`.
     """
     if isinstance(conditions, TrainConfig):
@@ -501,6 +501,8 @@ def train(
         settings = {**(SPACE if config is None else {}), **settings}
     if not isinstance(space, str | None):
         space, settings = _by_name(space, settings)
+    if space is None:
+        check_without_space(angles)
     where = find_device(device)
     built, objects = configured(config, settings)
     with torch.inference_mode(False), torch.enable_grad():  # as they may be off around a call

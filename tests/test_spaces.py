@@ -235,6 +235,19 @@ def test_two_steps_of_samples_have_the_kernel_of_one(space):
         within(q.mean() - other.mean(), 0, ((q.var() + other.var()) / count).sqrt())
 
 
+@pytest.mark.parametrize("space", [Torus(400), Product(Torus(200), Torus(200)), Sphere(600)])
+def test_volumes_beyond_floating_point_have_logarithms(space):
+    process = sf.spaces.Brownian(space)
+    assert process.t_max == 10
+    x, _ = space.uniform(noise(2), torch.zeros((), dtype=F64))
+    truth = 400 * math.log(2 * math.pi)
+    if isinstance(space, Sphere):
+        half = mpmath.mpf(601) / 2
+        truth = float(mpmath.log(2 * mpmath.pi**half / mpmath.gamma(half)))
+    value = process.prior(0.0, 1.0, torch.tensor(1.0)).log_prob(x)
+    assert (value + truth).abs().max() < 1e-9 * abs(truth)
+
+
 @pytest.mark.parametrize(
     "space", [Torus(2), Sphere(2), SO3(), Product(Sphere(2), Torus(1))], ids=str
 )

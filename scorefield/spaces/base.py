@@ -51,7 +51,7 @@ class Uniform:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return minus the log of the volume, ``(B,)``."""
-        return torch.full_like(x.flatten(1)[:, 0], -math.log(self.space.volume))
+        return torch.full_like(x.flatten(1)[:, 0], -self.space.log_volume)
 
     def standard(self, x: Tensor) -> Tensor:
         """Return the points themselves."""
@@ -87,8 +87,13 @@ class Space(ABC):
 
     @property
     @abstractmethod
+    def log_volume(self) -> float:
+        """The logarithm of the volume of the manifold."""
+
+    @property
     def volume(self) -> float:
-        """The volume of the manifold."""
+        """The volume of the manifold, infinite also where a number cannot hold it."""
+        return math.exp(self.log_volume) if self.log_volume < 709 else math.inf
 
     @abstractmethod
     def exp(self, x: Tensor, v: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Brownian(Process):
     def __post_init__(self) -> None:
         check_instance("space", self.space, Space, "one such as Sphere(2)")
         if self.t_max == math.inf:
-            object.__setattr__(self, "t_max", 10.0 if self.space.volume < math.inf else 80.0)
+            object.__setattr__(self, "t_max", 10.0 if self.space.log_volume < math.inf else 80.0)
         super().__post_init__()
 
     @property

@@ -41,7 +41,7 @@ class Euclidean(_Flat):
     """
 
     @property
-    def volume(self) -> float:
+    def log_volume(self) -> float:
         return math.inf
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ class Torus(_Flat):
     """
 
     @property
-    def volume(self) -> float:
-        return (2 * math.pi) ** self.d
+    def log_volume(self) -> float:
+        return self.d * math.log(2 * math.pi)
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         return self.project(x + v)

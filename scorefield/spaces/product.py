@@ -43,8 +43,8 @@ class Product(Space):
         return (sum(math.prod(space.shape) for space in self.spaces),)
 
     @property
-    def volume(self) -> float:
-        return math.prod(space.volume for space in self.spaces)
+    def log_volume(self) -> float:
+        return sum(space.log_volume for space in self.spaces)
 
     def split(self, x: Tensor) -> list[Tensor]:
         """Return the coordinates of each part, ``(..., *space.shape)``."""

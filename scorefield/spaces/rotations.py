@@ -40,8 +40,8 @@ class SO3(Isotropic):
         return (3, 3)
 
     @property
-    def volume(self) -> float:
-        return 8 * math.pi**2
+    def log_volume(self) -> float:
+        return math.log(8 * math.pi**2)
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         return x @ rotation(_vector(x.mT @ v))

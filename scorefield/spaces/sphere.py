@@ -28,8 +28,8 @@ class Sphere(OfDimension, Isotropic):
         return (self.d + 1,)
 
     @property
-    def volume(self) -> float:
-        return math.exp(log_area(self.d))
+    def log_volume(self) -> float:
+        return log_area(self.d)
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         r = v.norm(dim=-1, keepdim=True)

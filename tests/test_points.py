@@ -79,6 +79,14 @@ def test_spaces_have_names(space):
     assert declared(described(config), math.prod(space.shape), config.angles, "data") == config
 
 
+def test_forms_of_many_parts_are_counted_without_trying_all():
+    """A part takes 3, 4 or 9 columns: 12 parts take 37 in 12 ways, the first of them late."""
+    for count, forms in ((36, ("euler",) * 12), (108, ("matrix",) * 12)):
+        assert declared(",".join(["so3"] * 12), count, "degrees", "data").forms == forms
+    with pytest.raises(ValueError, match="several forms fit"):
+        declared(",".join(["so3"] * 12), 37, "degrees", "data")
+
+
 @pytest.mark.parametrize(
     ("space", "angles", "row", "message"),
     [
@@ -92,10 +100,12 @@ def test_spaces_have_names(space):
         ("so3", None, [1.0, 0, 0, 0, 1, 0, 0, 0, -1], r"item 2, .* rotation matrix"),
         ("torus:2", None, [1.0, 2.0], "give angles, degrees or radians"),
         ("sphere,so3", None, [0.0] * 6, "several forms fit"),
-        ("sphere", None, [0.0] * 4, "they do not fit"),
+        ("sphere", None, [0.0] * 4, r"do not fit: sphere:2 has 3 columns \(xyz\) or 2"),
         ("blob", None, [0.0] * 2, "give sphere, torus:2"),
         ("sphere:quaternion", None, [0.0] * 4, "they do not fit"),
         ("torus:2", "grades", [1.0, 2.0], "angles='grades'"),
+        (Product(Sphere(2), Torus(1)), None, [0.0] * 3, "give angles, degrees or radians"),
+        (",".join(["torus"] * 200), "degrees", [0.0] * 200, "a name of 1599 characters"),
     ],
 )
 def test_columns_that_are_not_points_are_rejected_with_their_row(space, angles, row, message):
@@ -212,7 +222,7 @@ def test_a_table_that_was_read_without_its_space_is_rejected(quakes):
 
 def test_angles_without_a_space_are_rejected():
     for function in (sf.read, sf.train):
-        with pytest.raises(ValueError, match="angles='degrees': .* give it too"):
+        with pytest.raises(ValueError, match=r"angles='degrees': .* give it too"):
             function(torch.rand(9, 2), angles="degrees")
 
 

@@ -335,6 +335,8 @@ class TrainedCodecConfig(Frozen):
 
 Form = Literal["vector", "angles", "latlon", "xyz", "quaternion", "matrix", "euler"]
 
+LONGEST = 1000  # characters of the name of a space
+
 
 class PointsConfig(Frozen):
     """The points of a space in the columns of data.
@@ -346,7 +348,7 @@ class PointsConfig(Frozen):
         positive: the columns of angles from 0 to a full turn; others are from minus half a turn.
     """
 
-    space: str = Field(default="", max_length=1000)
+    space: str = Field(default="", max_length=LONGEST)
     forms: tuple[Form, ...] = ()
     angles: Literal["degrees", "radians"] = "radians"
     positive: tuple[NonNegativeInt, ...] = ()

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from scorefield._internal.errors import DataError
-from scorefield.data.config import Form, PointsConfig
+from scorefield.data.config import LONGEST, Form, PointsConfig
 from scorefield.data.encoding import Encoded, Encoding, Shape
 from scorefield.noise import Noise
 from scorefield.spaces import SO3, Product, Space, Sphere, Torus, name_of, parse
@@ -39,13 +39,14 @@ from scorefield.spaces.rotations import matrix, quaternion, rotation
 _TOLERANCE = 1e-3
 
 
-def _sizes(space: Space) -> dict[str, int]:
+def _sizes(space: Space) -> dict[Form, int]:
     """Return the forms of the points of a part, and their numbers of columns."""
     if isinstance(space, SO3):
         return {"matrix": 9, "quaternion": 4, "euler": 3}
     if isinstance(space, Sphere):
-        return {"xyz": space.d + 1} | ({"latlon": 2} if space.d == 2 else {})
-    return {"angles" if isinstance(space, Torus) else "vector": space.dim}
+        return {"xyz": 3, "latlon": 2} if space.d == 2 else {"xyz": space.d + 1}
+    flat: Form = "angles" if isinstance(space, Torus) else "vector"
+    return {flat: space.dim}
 
 
 def _parts(space: Space) -> Sequence[Space]:
@@ -59,7 +60,8 @@ def declared(space: str | Space, count: int, angles: str | None, name: str) -> P
         space: a space or its name; a form may follow each part, as in ``so3:quaternion``. Forms
             that are not named follow from the number of columns.
         angles: degrees or radians. The default is degrees for ``latlon``; other angles need a unit,
-            except with a space in place of its name, whose angles are in radians.
+            except with a space in place of its name, whose angles are in radians if it has no
+            latitudes.
         name: of the data, for messages.
 
     Raises:
@@ -72,15 +74,17 @@ def declared(space: str | Space, count: int, angles: str | None, name: str) -> P
         parts = [parse(part) for part, _ in chosen]
     except ValueError as error:
         raise DataError(str(error)) from None
+    names = ",".join(name_of(part) or "" for part in parts)
+    if len(names) > LONGEST:
+        raise DataError(
+            f"space: a name of {len(names)} characters; at most {LONGEST} are allowed. Write equal "
+            "parts as one, as in torus:2 for torus,torus."
+        )
     forms = [
-        [form for form in _sizes(part) if want in ("", form)]
+        {form: size for form, size in _sizes(part).items() if want in ("", form)}
         for part, (_, want) in zip(parts, chosen, strict=True)
     ]
-    ways = [
-        way
-        for way in itertools.islice(itertools.product(*forms), 10_000)
-        if sum(_sizes(part)[form] for part, form in zip(parts, way, strict=True)) == count
-    ]
+    ways = _ways(forms, count)
     shown = space if isinstance(space, str) else name_of(space)
     if len(ways) != 1:
         kind = "several forms fit" if ways else "they do not fit"
@@ -91,16 +95,29 @@ def declared(space: str | Space, count: int, angles: str | None, name: str) -> P
         )
     if angles not in (None, "degrees", "radians"):
         raise DataError(f"angles={angles!r}: give degrees or radians.")
-    if angles is None and {"angles", "euler"} & {*ways[0]} and isinstance(space, str):
+    turned, globe = {"angles", "euler"} & {*ways[0]}, "latlon" in ways[0]
+    if angles is None and turned and (globe or isinstance(space, str)):
         raise DataError(f"space={shown!r}: {name} has angles; give angles, degrees or radians.")
-    unit = angles or ("degrees" if "latlon" in ways[0] else "radians")
-    names = ",".join(name_of(part) or "" for part in parts)
+    unit = angles or ("degrees" if globe else "radians")
     return PointsConfig.model_validate({"space": names, "forms": ways[0], "angles": unit})
+
+
+def _ways(forms: Sequence[Mapping[Form, int]], count: int) -> list[tuple[Form, ...]]:
+    """Return the forms of all parts that take ``count`` columns together, the first two ways."""
+    ways: dict[int, list[tuple[Form, ...]]] = {0: [()]}
+    for sizes in forms:
+        longer: dict[int, list[tuple[Form, ...]]] = {}
+        for (total, some), (form, size) in itertools.product(ways.items(), sizes.items()):
+            if total + size <= count:
+                longer.setdefault(total + size, []).extend((*way, form) for way in some)
+        ways = {total: some[:2] for total, some in longer.items()}
+    return ways.get(count, [])
 
 
 def _choices(part: Space) -> str:
     """Return the numbers of columns of a part, in words."""
-    return f"{name_of(part)} " + " or ".join(f"{n} ({form})" for form, n in _sizes(part).items())
+    forms = [f"{n} columns ({form})" for form, n in _sizes(part).items()]
+    return f"{name_of(part)} has {' or '.join(forms)}"
 
 
 def described(points: PointsConfig) -> str:

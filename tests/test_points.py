@@ -278,6 +278,19 @@ def test_commands_train_on_columns_and_write_samples_with_them(quakes, tmp_path,
     assert torch.equal(sf.load(tmp_path / "c2").sample(4), sf.load(run).sample(4))
 
 
+def test_samples_have_the_columns_of_their_conditions(tmp_path):
+    rows = [f"{10 * k % 80},{7 * k},{'ab'[k % 2]},{k + 0.5}" for k in range(30)]
+    path, new = tmp_path / "q.csv", tmp_path / "new.csv"
+    path.write_text("\n".join(["lat,lon,kind,depth", *rows]))
+    columns = ["--space", "sphere", "--columns", "lat,lon", "--condition", "kind,depth"]
+    finishes("train", path, *columns, *NETWORK, "--steps", 2, "--out", tmp_path / "run")
+    given = ["--given", "kind=b", "depth=7.5"]
+    finishes("sample", tmp_path / "run", "--n", 3, "--nfe", 4, *given, "--out", new)
+    first, *others = (line.split(",") for line in new.read_text().splitlines())
+    assert first == ["lat", "lon", "kind", "depth"]
+    assert [(kind, float(depth)) for *_, kind, depth in others] == [("b", 7.5)] * 3
+
+
 def test_a_training_on_a_space_resumes_bit_for_bit(quakes, tmp_path, monkeypatch):
     command = ["train", quakes, "--space", "sphere", "--columns", "lat,lon", *NETWORK]
     command += ["--steps", 12, "--checkpoint-every", 4, "--evaluate-every", 6]

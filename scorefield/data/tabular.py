@@ -204,7 +204,13 @@ def as_table(
     columns = dict(zip(names, x.T, strict=True))
     if not config.arrow:
         arrays = [pyarrow.array(column, mask=np.isnan(column)) for column in x.T]
-        return pyarrow.table(arrays, names=list(names))
+        for given in others.values():
+            if isinstance(given, Coded):
+                absent = given.codes < 0
+                arrays.append(kinds.labelled(given.labels, given.codes, absent, pyarrow.string()))
+            else:
+                arrays.append(pyarrow.array(given, mask=np.isnan(given)))
+        return pyarrow.table(arrays, names=[*names, *others])
     schema, by_name = read_schema(config.arrow), {column.name: column for column in config.kinds}
     fields, arrays = [], []
     for field in schema:

@@ -197,11 +197,20 @@ def test_a_network_of_your_own_is_one_of_coordinates(tmp_path):
         ({"network": {"kind": "mlp", "components": 2}}, "network.components=2"),
         ({"process": {"kind": "brownian", "space": "torus:3"}}, "process.space='torus:3'"),
         ({"to": torch.eye(3)}, "translations add vectors"),
+        ({"process": {"kind": "brownian", "t_min": 0.003}}, r"t_min=0.003: .* 0.0032 or more"),
     ],
 )
 def test_settings_without_meaning_on_a_space_are_rejected(settings, message):
     with pytest.raises(ValueError, match=message):
         sf.train(spread(Sphere(2), 20).float(), space="sphere", **{"steps": 2, **settings})
+
+
+def test_spheres_of_many_dimensions_need_a_later_first_time():
+    x = spread(Sphere(4), 40).float()
+    with pytest.raises(ValueError, match=r"process.t_min=0.01: .* give 0.55 or more"):
+        tiny(x, 2, space="sphere:4")
+    run = tiny(x, 2, space="sphere:4", process={"kind": "brownian", "t_min": 0.55})
+    Sphere(4).check(run.sample(3, nfe=4))
 
 
 def test_data_in_memory_and_sets_by_name_are_points_too():

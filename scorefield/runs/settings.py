@@ -13,6 +13,7 @@ from scorefield._internal.errors import UsageError
 from scorefield.data import Data
 from scorefield.field import Denoiser, Parametrization
 from scorefield.process import Process
+from scorefield.runs import build
 from scorefield.runs.build import Objects, is_classless
 from scorefield.training.config import OptimConfig, TrainConfig
 from scorefield.training.objective import TimeDistribution, Weighting
@@ -156,6 +157,13 @@ def _check_on_space(config: TrainConfig, data: Data) -> None:
             f"{wrong[0]}: {data.name} has points of {data.points.space}, for which the process is "
             "brownian, the parametrization eps, the label noise and the network mlp or your own, "
             "without levels, couplings and components."
+        )
+    process = build.process(config.process)
+    space, t_min = process.space, process.t_min
+    if t_min**2 < space.earliest:
+        raise UsageError(
+            f"process.t_min={t_min:g}: heat kernels of {data.points.space} are computed from the "
+            f"time {space.earliest:g}, its square; give {1.01 * space.earliest**0.5:.2g} or more."
         )
 
 

@@ -95,6 +95,11 @@ class Space(ABC):
         """The volume of the manifold, infinite also where a number cannot hold it."""
         return math.exp(self.log_volume) if self.log_volume < 709 else math.inf
 
+    @property
+    def earliest(self) -> float:
+        """The time from which heat kernels are computed."""
+        return 0.0
+
     @abstractmethod
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """Return the end of the geodesic from ``x`` with the velocity ``v``, after the time 1."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from scorefield.noise import Noise
 from scorefield.process import Prior
 from scorefield.spaces.base import HeatKernel, OfDimension, Shape, check_time
-from scorefield.spaces.kernels import sphere
+from scorefield.spaces.kernels import SMALLEST, sphere
 
 
 class _Flat(OfDimension):
@@ -80,6 +80,8 @@ class Torus(_Flat):
     Raises:
         ValueError: ``d`` is not a whole number of 1 or more.
     """
+
+    earliest = SMALLEST
 
     @property
     def log_volume(self) -> float:

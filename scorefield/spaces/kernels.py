@@ -48,7 +48,7 @@ def sphere(d: int, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """
     r, t = r.double(), t.to(r.device).double()
     r, t = r + torch.zeros_like(t), t + torch.zeros_like(r)
-    lowest = SMALLEST if d <= 3 else _SERIES_ALONE_FROM
+    lowest = earliest(d)
     if not bool((t >= lowest).all()):
         raise ValueError(
             f"t={float(t.min()):g}: heat kernels of Sphere({d}) are computed for times >= "
@@ -62,6 +62,11 @@ def sphere(d: int, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     if not bool(large.all()):
         value[~large], slope[~large] = short[d](r[~large], t[~large])
     return value, slope
+
+
+def earliest(d: int) -> float:
+    """Return the time from which `sphere` has eight digits."""
+    return SMALLEST if d <= 3 else _SERIES_ALONE_FROM
 
 
 def log_area(d: int) -> float:

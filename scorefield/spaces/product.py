@@ -43,6 +43,10 @@ class Product(Space):
         return (sum(math.prod(space.shape) for space in self.spaces),)
 
     @property
+    def earliest(self) -> float:
+        return max(space.earliest for space in self.spaces)
+
+    @property
     def log_volume(self) -> float:
         return sum(space.log_volume for space in self.spaces)
 

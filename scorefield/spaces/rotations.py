@@ -30,6 +30,7 @@ class SO3(Isotropic):
     """
 
     metric = 0.5
+    earliest = 4 * SMALLEST
 
     @property
     def dim(self) -> int:
@@ -77,8 +78,8 @@ class SO3(Isotropic):
         return x @ (a - a.mT) / 2
 
     def radial(self, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        if not bool((t >= 4 * SMALLEST).all()):
-            raise ValueError(f"t={float(t.min()):g}: give times >= {4 * SMALLEST:g} on SO3().")
+        if not bool((t >= self.earliest).all()):
+            raise ValueError(f"t={float(t.min()):g}: give times >= {self.earliest:g} on SO3().")
         near, slope = sphere(3, r / 2, t / 4)
         far, slope_far = sphere(3, math.pi - r / 2, t / 4)
         share = (near - far).sigmoid()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.spaces.base import Isotropic, OfDimension, Shape
-from scorefield.spaces.kernels import log_area, sphere
+from scorefield.spaces.kernels import earliest, log_area, sphere
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Sphere(OfDimension, Isotropic):
     @property
     def shape(self) -> Shape:
         return (self.d + 1,)
+
+    @property
+    def earliest(self) -> float:
+        return earliest(self.d)
 
     @property
     def log_volume(self) -> float:

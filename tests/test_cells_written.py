@@ -1,5 +1,6 @@
 """Cells written as .h5ad files, by the format's own description and by reading them again."""
 
+import sys
 from types import SimpleNamespace
 
 import h5py
@@ -10,11 +11,12 @@ from scipy.sparse import csr_matrix
 from shell import TINY, end, finishes
 
 import scorefield as sf
-from scorefield._internal.errors import DataError
-from scorefield.cli.jobs import _cells
+from scorefield._internal.errors import DataError, UsageError
+from scorefield.cli.jobs import _cells, check_files, endings
+from scorefield.cli.sample import SAMPLES
 from scorefield.data import CellSimulator, write_h5ad
 from scorefield.data.cells_written import CellBlock, write_cells
-from scorefield.data.config import DataConfig
+from scorefield.data.config import ColumnsConfig, DataConfig, TrainedCodecConfig
 
 # https://anndata.readthedocs.io/en/stable/fileformat-prose.html
 ENCODINGS = {
@@ -108,6 +110,24 @@ def test_annotations_of_any_name(tmp_path, cells):
     data = sf.read(tmp_path / "x.h5ad", {"IC50 (nM_L)": "number"})
     (values,) = data.conditions.values.values()
     assert (values.flatten().diff() > 0).all()
+
+
+def test_a_missing_library_is_reported_before_the_work(tmp_path, cells, monkeypatch):
+    about = DataConfig(
+        name="x",
+        shape=(2,),
+        columns=ColumnsConfig(names=("a", "b")),
+        codec=TrainedCodecConfig(kind="nb", size=1),
+    )
+    assert endings(SAMPLES, about)[0] == ".h5ad"
+    codec = sf.train_codec(cells.counts, "nb", size=1, width=4, steps=1)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert endings(SAMPLES, about)[0] == ".csv"
+    with pytest.raises(UsageError, match="cells need h5py; pip install"):
+        check_files(SAMPLES, tmp_path / "x.h5ad", about, overwrite=False)
+    with pytest.raises(UsageError, match="counts need SciPy; pip install"):
+        sf.Training(sf.Data(cells.counts), sf.TrainConfig(), codec=codec)
 
 
 def test_a_condition_may_have_the_name_of_the_numbers_of_items(tmp_path, cells):

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,8 @@ def endings(kind: ResultKind, like: DataConfig) -> tuple[str, ...]:
         return ARRAY
     if like.columns.kinds:
         return (*TABLE, *ARRAY)
-    if like.columns.names and getattr(like.codec, "kind", None) == "nb":
+    counts = getattr(like.codec, "kind", None) == "nb"
+    if like.columns.names and counts and find_spec("h5py"):
         return (*CELLS, *TABLE, *ARRAY)
     return (*TABLE, *ARRAY, *CELLS) if like.columns.names else (*ARRAY, *TABLE, *CELLS)
 

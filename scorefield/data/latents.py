@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from scorefield.networks.codec import Codec
 from scorefield.networks.codecs import CountsVAE
 from scorefield.noise import Noise
 
+_NEEDED = "counts need SciPy; pip install 'scorefield[tune]'."
+
 
 @dataclass(frozen=True)
 class Latents(Encoding):
@@ -24,12 +27,19 @@ class Latents(Encoding):
         pixels: the encoding of the data as continuous vectors.
         transform: from these to the codec's input.
         counts: whether the data are counts.
+
+    Raises:
+        UsageError: SciPy is missing, which counts need.
     """
 
     codec: Codec
     pixels: Encoding
     transform: Standardize
     counts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.counts and find_spec("scipy") is None:
+            raise UsageError(_NEEDED)
 
     width = torch.zeros(())
     absent = torch.zeros((), dtype=torch.bool)
@@ -98,7 +108,7 @@ def quantiles(u: Tensor, mean: Tensor, theta: Tensor) -> Tensor:
     try:
         from scipy.stats import nbinom
     except ImportError:
-        raise UsageError("counts need SciPy; pip install 'scorefield[tune]'.") from None
+        raise UsageError(_NEEDED) from None
     p, center, spread = (each.double().numpy(force=True) for each in (u, mean, theta))
     counts = nbinom.ppf(p, spread, spread / (spread + center))
     return torch.from_numpy(counts).clamp(min=0).to(mean)

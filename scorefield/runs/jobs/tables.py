@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +24,8 @@ def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
     """Reject a file that a result cannot be written to, before any work.
 
     Raises:
-        UsageError: another ending, a folder that does not exist, a file that exists.
+        UsageError: another ending, a folder that does not exist, a file that exists; cells without
+            h5py.
         StorageError: a link.
     """
     if path.is_dir():
@@ -32,6 +34,8 @@ def check_target(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
         raise UsageError(
             f"out={path}: must end in {' or '.join(endings)}, in a folder that exists."
         )
+    if path.suffix in CELLS and find_spec("h5py") is None:
+        raise UsageError(f"out={path}: cells need h5py; pip install 'scorefield[cells]'.")
     refuse_file(path, overwrite)
 
 

@@ -132,6 +132,26 @@ def test_a_table_of_points_is_rejected_with_row_and_column(tmp_path):
         sf.read(path, space="sphere")
 
 
+def test_the_order_of_columns_is_noted_and_names_of_another_are_rejected(tmp_path):
+    path, turns = tmp_path / "quakes.csv", tmp_path / "turns.csv"
+    for first, second in (("lon", "lat"), ("Longitude", "y"), ("a", "Latitude")):
+        path.write_text(f"{first},{second}\n1,2\n3,4\n")
+        with pytest.raises(ValueError, match="latitude, then longitude, but their names say"):
+            sf.read(path, space="sphere")
+    path.write_text("lat,lon\n1,2\n3,4\n")
+    small = "angles are read as degrees, though none is beyond 6.2832; angles declares radians"
+    notes = sf.read(path, space="sphere").notes
+    assert notes[-2:] == ("latitude = lat, longitude = lon, in degrees", small)
+    assert sf.read(path, space="sphere", angles="degrees").notes == notes[:-1]
+    path.write_text("lat,lon\n1,2\n3,7\n")
+    assert small not in sf.read(path, space="sphere").notes
+    turns.write_text("qx,qy,qz,qw\n1,0,0,0\n0,1,0,0\n")
+    with pytest.raises(ValueError, match="w, x, y, z of a quaternion, but"):
+        sf.read(turns, space="so3")
+    order = sf.read(turns, space="so3", columns="qw,qx,qy,qz")
+    assert order.notes[-1] == "quaternion w, x, y, z = qw, qx, qy, qz"
+
+
 def tiny(x, steps=20, **settings):
     network = {"kind": "mlp", "width": 16, "depth": 1}
     return sf.train(x, steps=steps, network=network, **settings)

@@ -245,6 +245,33 @@ def with_turns(config: PointsConfig, low: Sequence[float], high: Sequence[float]
     return config.model_copy(update={"positive": tuple(positive)})
 
 
+def notes_of(points: PointsConfig, names: Sequence[str], name: str) -> list[str]:
+    """Return which columns are the numbers of a form, where their order is easily another.
+
+    Raises:
+        DataError: names of another order.
+    """
+    notes, first = [], 0
+    for part, form in zip(_parts(parse(points.space)), points.forms, strict=True):
+        own = names[first : first + _sizes(part)[form]]
+        first += len(own)
+        low, needs = [each.lower() for each in own], ""
+        if form == "latlon":
+            notes.append(f"latitude = {own[0]}, longitude = {own[1]}, in {points.angles}")
+            if low[0].startswith(("lon", "lng")) or low[1].startswith("lat"):
+                needs = "latitude, then longitude"
+        elif form == "quaternion":
+            notes.append(f"quaternion w, x, y, z = {', '.join(own)}")
+            if low[-1].endswith("w") and not low[0].endswith("w"):
+                needs = "w, x, y, z of a quaternion"
+        if needs:
+            raise DataError(
+                f"columns={','.join(own)!r}: {name} has these columns as {needs}, but their names "
+                "say another order. Name them in this order."
+            )
+    return notes
+
+
 def _limits(form: Form, count: int) -> list[float]:
     """Return the largest sizes of numbers, in half turns."""
     if form == "latlon":

@@ -301,7 +301,7 @@ def as_points(data: Data, space: str | Space, angles: str | None) -> Data:
     Raises:
         DataError: columns that are not such points; a table that was read without the space.
     """
-    from scorefield.data.points import Points, declared, with_turns  # for points of a space alone
+    from scorefield.data.points import Points, declared, notes_of, with_turns
 
     if data.columns.arrow:
         raise DataError(
@@ -309,13 +309,21 @@ def as_points(data: Data, space: str | Space, angles: str | None) -> Data:
             "one, as in scorefield.read(path, space='sphere', columns='lat,lon')."
         )
     points = declared(space, math.prod(data.shape), angles, data.name)
+    names = data.columns.names
+    notes = notes_of(points, names, data.name) if names else []
     encoding, bounds = Points(points, data.shape, data.columns.names), []
     for chunk in chunks(data.x):
         encoding.check(chunk, data.name)
         bounds.append(torch.stack(chunk.flatten(1).aminmax(dim=0)))
     low, high = torch.stack(bounds)[:, 0].amin(0), torch.stack(bounds)[:, 1].amax(0)
-    columns = ColumnsConfig(names=data.columns.names)
-    return replace(data, columns=columns, points=with_turns(points, low.tolist(), high.tolist()))
+    points = with_turns(points, low.tolist(), high.tolist())
+    degrees = angles is None and points.forms == ("latlon",)
+    if degrees and float(torch.maximum(-low, high).max()) <= 2 * math.pi:
+        notes.append(
+            "angles are read as degrees, though none is beyond 6.2832; angles declares radians"
+        )
+    columns, noted = ColumnsConfig(names=names), tuple(dict.fromkeys((*data.notes, *notes)))
+    return replace(data, columns=columns, points=points, notes=noted)
 
 
 def check_without_space(angles: str | None) -> None:

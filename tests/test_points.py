@@ -127,6 +127,10 @@ def test_a_table_of_points_is_rejected_with_row_and_column(tmp_path):
         sf.read(path, space="sphere", columns="lat,long")
     with pytest.raises(ValueError, match="column place: it holds values of type string"):
         sf.read(path, space="sphere:xyz")
+    path.write_text("lat,lon,depth\n10,20,5\n11,21,5\n")
+    with pytest.raises(ValueError, match="column depth: its values are all 5"):
+        sf.read(path, space="sphere,euclidean:1")
+    assert len(sf.read(path, space="sphere,euclidean:1", learn=False).x) == 2
     path.write_text("lat,lon\n10,20\n,21\n")
     with pytest.raises(ValueError, match="item 1, column lat"):
         sf.read(path, space="sphere")
@@ -247,6 +251,21 @@ def test_a_table_that_was_read_without_its_space_is_rejected(quakes):
     for settings in ({"space": "sphere"}, {"process": {"kind": "brownian", "space": "sphere"}}):
         with pytest.raises(ValueError, match="read as a table without a space"):
             sf.train(table, steps=2, **settings)
+
+
+def test_advice_on_data_of_points_suits_points(quakes, capsys):
+    quakes.write_text("lat,lon\n1,20\n0,30\n")
+    finishes("data", "inspect", quakes, "--space", "sphere")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "levels" not in shown
+    assert "each feature of the Euclidean parts of sphere:2" in shown
+    with pytest.raises(ValueError, match="names of columns are those of points, which need space"):
+        sf.read(quakes, columns="lat,lon")
+    quakes.write_text("lat,lon\n1,20\n,30\n")
+    with pytest.raises(ValueError, match=r'Use missing="drop" \(without these items\)\.'):
+        sf.read(quakes, space="sphere")
+    with pytest.raises(ValueError, match='or missing="keep"'):
+        sf.read(quakes, missing="refuse")
 
 
 def test_angles_without_a_space_are_rejected():

@@ -109,11 +109,13 @@ def _training(data: Data, values: Values) -> dict[str, str]:
     kind = _KINDS[len(data.x.shape)]
     turned = data.is_image and len(values.shape) == 4 and tuple(values.shape[1:]) != data.shape
     each = "feature" if len(data.shape) == 1 else "channel"
+    space = data.points.space
+    where = f"of the Euclidean parts of {space}" if space else "by itself"
     network = "an MLP" if len(data.shape) == 1 else "a U-Net"
     summary = {
         "training": f"{len(data.x)} {kind} of shape {data.shape}"
         + (", turned from channels last" if turned else ""),
-        "transform": f"to zero mean and unit variance, each {each} by itself",
+        "transform": f"to zero mean and unit variance, each {each} {where}",
         "network": f"{network} by default",
     }
     if data.conditions:
@@ -173,7 +175,9 @@ def _columns(data: Data, kind: np.dtype) -> dict[str, str]:
         summary["incomplete"] = f"{data.incomplete} items lack a value: {treatment}"
     if columns.quantiles:
         summary["maps"] = "numbers are mapped to the quantiles of the data after training"
-    if not columns.kinds and (top := _TYPE_LEVELS.get(kind.name) or _levels(data)):
+    if not (columns.kinds or data.points.space) and (
+        top := _TYPE_LEVELS.get(kind.name) or _levels(data)
+    ):
         of = f", the range of {kind}" if kind.name in _TYPE_LEVELS else ""
         summary["whole numbers"] = (
             f"from 0 to {top - 1}{of}: with levels={top} likelihoods are bits per dimension, and "

@@ -221,6 +221,21 @@ class Points(Encoding):
                 )
             first += piece.shape[1]
 
+    def check_varies(self, low: Tensor, high: Tensor, name: str) -> None:
+        """Reject a column of a Euclidean part without a density, by the bounds of its values.
+
+        Raises:
+            DataError: naming the column.
+        """
+        pairs = zip(self.config.forms, self._counts, strict=True)
+        forms = [form for form, count in pairs for _ in range(count)]
+        for k, form in enumerate(forms):
+            if form == "vector" and low[k] == high[k]:
+                raise DataError(
+                    f"{name}, column {self._name(k)}: its values are all {float(low[k]):g}, and "
+                    "have no density. Leave it out."
+                )
+
     def _name(self, column: int) -> str:
         return self.names[column] if self.names else str(column)
 

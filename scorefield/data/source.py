@@ -246,7 +246,7 @@ def read(
             conditions = y
         learned = None if like is None else like.conditions
         data = Data(x, _conditions(conditions, x, name, embeddings, learned), name)
-        return data if space is None else as_points(data, space, angles)
+        return data if space is None else as_points(data, space, angles, learn)
     choices = explicit if like is None else explicit.over(like.reading)
     dialect = Dialect(delimiter, decimal, encoding, comment, header, na)
     of_points = () if space is None or columns is None else _names(columns)
@@ -270,7 +270,7 @@ def read(
             )
         data = _of_table(table, values, ours, missing or "keep", learn)
         data = replace(data, reading=choices, notes=(*contents.notes, *notes))
-        return data if space is None else as_points(data, space, angles)
+        return data if space is None else as_points(data, space, angles, learn)
     if columns:
         raise DataError(f"columns={columns!r}: {name} is not a table.")
     samples = select(contents, axes, (*without, *others), name, ours)
@@ -292,10 +292,10 @@ def read(
     values, notes = read_conditions(wanted, contents, name, shape, embeddings, learned)
     values, notes = values.rows(facts.keep), (*contents.notes, *notes)
     data = Data(rows, values, name, about, facts.incomplete, choices, notes)
-    return data if space is None else as_points(data, space, angles)
+    return data if space is None else as_points(data, space, angles, learn)
 
 
-def as_points(data: Data, space: str | Space, angles: str | None) -> Data:
+def as_points(data: Data, space: str | Space, angles: str | None, learn: bool = True) -> Data:
     """Return data whose columns are points of a space; the arguments are those of `read`.
 
     Raises:
@@ -316,6 +316,8 @@ def as_points(data: Data, space: str | Space, angles: str | None) -> Data:
         encoding.check(chunk, data.name)
         bounds.append(torch.stack(chunk.flatten(1).aminmax(dim=0)))
     low, high = torch.stack(bounds)[:, 0].amin(0), torch.stack(bounds)[:, 1].amax(0)
+    if learn:
+        encoding.check_varies(low, high, data.name)
     points = with_turns(points, low.tolist(), high.tolist())
     degrees = angles is None and points.forms == ("latlon",)
     if degrees and float(torch.maximum(-low, high).max()) <= 2 * math.pi:

@@ -66,7 +66,7 @@ class Choices(NamedTuple):
         if not isinstance(columns, str) or columns not in _EACH:
             raise DataError(
                 f"columns={columns!r}: choose one of {', '.join(_EACH)}, or pass a mapping of "
-                "columns to their kinds."
+                "columns to their kinds; names of columns are those of points, which need space."
             )
         return cls(_EACH[columns], columns == DEFAULT, {})
 
@@ -156,10 +156,12 @@ class Table:
         bad = vectors.x.isnan().nonzero()
         if len(bad):
             row, column = bad[0].tolist()
+            # the columns of points have no kinds, and cannot be learned as missing
+            keep = ' or missing="keep"' if vectors.columns.kinds else ""
             raise DataError(
                 f"{self.name} has {len(bad)} missing value(s), the first at item {row}, column "
-                f'{vectors.columns.names[column]}: nan. Use missing="drop" (without these items) '
-                'or missing="keep".'
+                f'{vectors.columns.names[column]}: nan. Use missing="drop" (without these items)'
+                f"{keep}."
             )
 
 

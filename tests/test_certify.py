@@ -50,6 +50,12 @@ def test_orders_hold_with_one_noise_level_per_coordinate(solver):
         assert order == pytest.approx(ODE_SOLVERS[solver](1).order, abs=0.15)
 
 
+@pytest.mark.parametrize("solver", ["Ancestral(DDIM)", "Churn(Heun)"])
+def test_distributions_hold_with_one_noise_level_per_coordinate(solver):
+    process = certify.EVERY_PROCESS["PerCoordinate"]()
+    assert certify.p_value(SDE_SOLVERS[solver], process, "gaussian", 1) > certify.LEVEL
+
+
 def test_the_solvers_that_need_one_noise_level_are_known():
     process = certify.EVERY_PROCESS["PerCoordinate"]()
     rejected = [name for name, make in ODE_SOLVERS.items() if not certify.takes(make, process)]

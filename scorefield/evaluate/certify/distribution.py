@@ -27,7 +27,7 @@ from scorefield.evaluate.certify.order import grid, product, slope
 from scorefield.evaluate.certify.subjects import Make
 from scorefield.field import Gaussian, Mixture
 from scorefield.noise import Noise
-from scorefield.process import Process
+from scorefield.process import Coefficient, Process
 from scorefield.sampling import prepare
 from scorefield.solvers import Langevin, PredictorCorrector, Solver, State
 
@@ -149,7 +149,11 @@ class _Recalled:
         z, noise = self.noise.normal(like)
         return z, _Recalled(noise)
 
-    def increment(self, start: float, end: float, like: Tensor) -> tuple[Tensor, _Recalled]:
+    def increment(
+        self, start: Coefficient, end: Coefficient, like: Tensor
+    ) -> tuple[Tensor, _Recalled]:
+        if isinstance(start, Tensor) or isinstance(end, Tensor):  # a place for each coordinate
+            return self.noise.increment(start, end, like)[0], self
         return _increment(self.noise.seed, round(start, 9), round(end, 9)), self
 
     def skipped(self) -> _Recalled:

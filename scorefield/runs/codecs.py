@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +21,6 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from scorefield._internal import files, toml
-from scorefield._internal.atomic_files import in_room, publish
 from scorefield._internal.devices import find_device
 from scorefield._internal.errors import CheckpointError, DataError, UsageError
 from scorefield._internal.frozen import Frozen
@@ -34,7 +31,7 @@ from scorefield.data.latents import check_counts
 from scorefield.data.rows import Rows, chunks
 from scorefield.networks.codecs import PCA, VAE, CountsVAE
 from scorefield.runs import build, digests, weights
-from scorefield.runs.folder import WEIGHTS, RunFolder, first_problem
+from scorefield.runs.folder import WEIGHTS, RunFolder, first_problem, new_folder
 from scorefield.runs.weights import CONFIG
 from scorefield.sampling.batching import as_numbers, as_state
 
@@ -218,19 +215,9 @@ class TrainedCodec:
             held_out=facts.held_out,
         )
         content = serialise({f"codec.{k}": v for k, v in self.module.state_dict().items()})
-        with in_room(path, len(content)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-            try:
-                (aside / WEIGHTS).write_bytes(content)
-                (aside / CONFIG).write_text(about.text, encoding="utf-8")
-                digests.write(aside)
-                if path.exists():
-                    path.rmdir()
-                publish(aside, path)
-            except BaseException:
-                shutil.rmtree(aside, ignore_errors=True)
-                raise
+        with new_folder(path, len(content)) as aside:
+            (aside / WEIGHTS).write_bytes(content)
+            (aside / CONFIG).write_text(about.text, encoding="utf-8")
 
     def _check(self, x: Tensor, name: str) -> None:
         if tuple(x.shape[1:]) != self.data.shape:

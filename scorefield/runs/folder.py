@@ -23,7 +23,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -403,29 +404,14 @@ class RunFolder:
         weights.check_types(tensors)
         contents = {name: serialise(_separate(part)) for name, part in parts.items()}
         text = config_text(config)
-        with in_room(path, sum(map(len, contents.values()))):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            within = path.exists() and _stays(path)
-            place = path if within else path.parent
-            aside = Path(tempfile.mkdtemp(prefix=f".{path.name}{_WRITING}", dir=place))
-            try:
-                for name, content in contents.items():
-                    (aside / name).write_bytes(content)
-                (aside / CONFIG).write_text(text, encoding="utf-8")
-                for name, source in include.items():
-                    _copy(source, aside / name)
-                for (guidance, _), plan in plans.items():
-                    RunFolder(aside).save_plan(plan, guidance)
-                digests.write(aside)
-                if within:
-                    _fill(path, aside)
-                    return
-                if path.exists():
-                    path.rmdir()
-                publish(aside, path)
-            except BaseException:
-                shutil.rmtree(aside, ignore_errors=True)
-                raise
+        with new_folder(path, sum(map(len, contents.values()))) as aside:
+            for name, content in contents.items():
+                (aside / name).write_bytes(content)
+            (aside / CONFIG).write_text(text, encoding="utf-8")
+            for name, source in include.items():
+                _copy(source, aside / name)
+            for (guidance, _), plan in plans.items():
+                RunFolder(aside).save_plan(plan, guidance)
 
     @property
     def is_written(self) -> bool:
@@ -475,6 +461,35 @@ def _fill(path: Path, aside: Path) -> None:
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         raise
     aside.rmdir()
+
+
+@contextmanager
+def new_folder(path: Path, size: int) -> Iterator[Path]:
+    """Yield a folder to fill, which becomes ``path`` at once with its digests, or is removed.
+
+    Args:
+        size: of its files, in bytes.
+
+    Raises:
+        StorageError: no room on the disk.
+    """
+    with in_room(path, size):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        within = path.exists() and _stays(path)
+        place = path if within else path.parent
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}{_WRITING}", dir=place))
+        try:
+            yield aside
+            digests.write(aside)
+            if within:
+                _fill(path, aside)
+                return
+            if path.exists():
+                path.rmdir()
+            publish(aside, path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
 
 
 def guidance_suffix(guidance: float) -> str:
